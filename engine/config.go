@@ -1,0 +1,193 @@
+package engine
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// Config is everything that a server can be told. The zero value of a field means its default, except
+// where the field says otherwise; [DefaultConfig] spells the defaults out. The `key` tag is the name in
+// a file, in the environment (PARLEY_ and upper case) and as a flag (with dashes).
+//
+// Owner: immutable after New.
+type Config struct {
+	// Host is the address to listen on. 127.0.0.1 unless told; 0.0.0.0 or :: for all interfaces.
+	Host string `key:"host"`
+	// Port to listen on, 1 to 65535; -1 lets the kernel choose (see Server.Addr).
+	Port int `key:"port"`
+	// Processes is the number of workers. Only 1 is built so far.
+	Processes int `key:"processes"`
+	// Loops is the number of event loops; 0 means one per core that Go may use.
+	Loops int `key:"loops"`
+
+	// HeartbeatInterval is the silence after which the server asks for a sign of life, and asks again.
+	HeartbeatInterval time.Duration `key:"heartbeat_interval"`
+	// HeartbeatTimeout is the silence after which a connection is closed with 4002. It must exceed the interval.
+	HeartbeatTimeout time.Duration `key:"heartbeat_timeout"`
+
+	// ReconnectionTTL is how long a session outlives its connection.
+	ReconnectionTTL time.Duration `key:"reconnection_ttl"`
+	// ReconnectionMaxAttempts is how often in a row a session may be resumed.
+	ReconnectionMaxAttempts int `key:"reconnection_max_attempts"`
+
+	// MaxConnections is the number of live connections; 0 means the descriptor limit less a reserve.
+	MaxConnections int `key:"max_connections"`
+	// MaxConnectionsPerRoom bounds every room that was not created with a bound of its own; 0 means none.
+	MaxConnectionsPerRoom int `key:"max_connections_per_room"`
+	// MaxRoomsPerConnection bounds the rooms that one connection may be in; 0 means none.
+	MaxRoomsPerConnection int `key:"max_rooms_per_connection"`
+	// AnnounceMembersMax is the size up to which a room announces who joins and leaves; negative means never.
+	AnnounceMembersMax int `key:"announce_members_max"`
+
+	// MessageBytesMax bounds one message from a client, after inflating; more is closed with 1009.
+	MessageBytesMax int `key:"message_bytes_max"`
+	// MessageFragmentsMax bounds the frames of one message; more is closed with 1008.
+	MessageFragmentsMax int `key:"message_fragments_max"`
+	// BacklogSoftBytes is the backlog above which a connection may stay for BacklogGrace.
+	BacklogSoftBytes int `key:"backlog_soft_bytes"`
+	// BacklogHardBytes is the backlog above which a connection ends at once, with 4003.
+	BacklogHardBytes int `key:"backlog_hard_bytes"`
+	// BacklogGrace is how long a backlog may stay above the soft bound before the connection ends with 4003.
+	BacklogGrace time.Duration `key:"backlog_grace"`
+	// AttributesBytesMax bounds the attributes of one connection, keys and encoded values together.
+	AttributesBytesMax int `key:"attributes_bytes_max"`
+
+	// Compression turns on permessage-deflate for clients that offer it.
+	Compression bool `key:"compression"`
+	// CompressionContextTakeover keeps the server's window between messages: smaller, but 40 KiB a
+	// connection, and broadcasts are compressed once for each recipient instead of once for all.
+	CompressionContextTakeover bool `key:"compression_context_takeover"`
+
+	// Origins lists the origins (scheme://host[:port]) whose pages may connect; empty admits every origin.
+	Origins []string `key:"origins"`
+	// Subprotocols lists the subprotocols that the server speaks, the preferred first.
+	Subprotocols []string `key:"subprotocols"`
+	// HandshakeTimeout bounds the arrival of the opening handshake.
+	HandshakeTimeout time.Duration `key:"handshake_timeout"`
+	// AuthTimeout bounds the wait for the first message of a connection that must authenticate by message.
+	AuthTimeout time.Duration `key:"auth_timeout"`
+	// OffloadWorkers bounds the goroutines that run connect handlers and offloaded handlers.
+	OffloadWorkers int `key:"offload_workers"`
+	// OffloadTimeout bounds one run of a connect handler or an offloaded handler, the wait for a worker included.
+	OffloadTimeout time.Duration `key:"offload_timeout"`
+	// ShutdownTimeout bounds the leave-taking.
+	ShutdownTimeout time.Duration `key:"shutdown_timeout"`
+}
+
+// DefaultConfig is the configuration of a server that was told nothing.
+func DefaultConfig() Config {
+	return Config{
+		Host:                    "127.0.0.1",
+		Port:                    9090,
+		Processes:               1,
+		Loops:                   runtime.GOMAXPROCS(0),
+		HeartbeatInterval:       30 * time.Second,
+		HeartbeatTimeout:        60 * time.Second,
+		ReconnectionTTL:         300 * time.Second,
+		ReconnectionMaxAttempts: 5,
+		AnnounceMembersMax:      500,
+		MessageBytesMax:         64 << 10,
+		MessageFragmentsMax:     1024,
+		BacklogSoftBytes:        256 << 10,
+		BacklogHardBytes:        1 << 20,
+		BacklogGrace:            10 * time.Second,
+		AttributesBytesMax:      16 << 10,
+		HandshakeTimeout:        5 * time.Second,
+		AuthTimeout:             5 * time.Second,
+		OffloadWorkers:          1024,
+		OffloadTimeout:          30 * time.Second,
+		ShutdownTimeout:         5 * time.Second,
+	}
+}
+
+// A ConfigError names the key that is wrong and says what to change.
+type ConfigError struct {
+	Key  string // as in a configuration file
+	Hint string // what is wrong and what would be right, one sentence
+}
+
+func (e *ConfigError) Error() string { return e.Key + ": " + e.Hint }
+
+// withDefaults replaces zero values by defaults and checks the result.
+func (c Config) withDefaults() (Config, error) {
+	d := DefaultConfig()
+	or(&c.Host, d.Host)
+	or(&c.Port, d.Port)
+	or(&c.Processes, d.Processes)
+	or(&c.Loops, d.Loops)
+	or(&c.HeartbeatInterval, d.HeartbeatInterval)
+	or(&c.HeartbeatTimeout, max(d.HeartbeatTimeout, 2*c.HeartbeatInterval))
+	or(&c.ReconnectionTTL, d.ReconnectionTTL)
+	or(&c.ReconnectionMaxAttempts, d.ReconnectionMaxAttempts)
+	or(&c.AnnounceMembersMax, d.AnnounceMembersMax)
+	or(&c.MessageBytesMax, d.MessageBytesMax)
+	or(&c.MessageFragmentsMax, d.MessageFragmentsMax)
+	or(&c.BacklogSoftBytes, d.BacklogSoftBytes)
+	or(&c.BacklogHardBytes, max(d.BacklogHardBytes, c.BacklogSoftBytes))
+	or(&c.BacklogGrace, d.BacklogGrace)
+	or(&c.AttributesBytesMax, d.AttributesBytesMax)
+	or(&c.HandshakeTimeout, d.HandshakeTimeout)
+	or(&c.AuthTimeout, d.AuthTimeout)
+	or(&c.OffloadWorkers, d.OffloadWorkers)
+	or(&c.OffloadTimeout, d.OffloadTimeout)
+	or(&c.ShutdownTimeout, d.ShutdownTimeout)
+	return c, c.Validate()
+}
+
+func or[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Validate reports the first setting that cannot work, as a *[ConfigError].
+func (c Config) Validate() error {
+	bad := func(key, hint string, args ...any) error {
+		return &ConfigError{Key: key, Hint: fmt.Sprintf(hint, args...)}
+	}
+	switch {
+	case c.Port < -1 || c.Port > 65535:
+		return bad("port", "%d is no port; give 1 to 65535", c.Port)
+	case c.Processes != 1:
+		return bad("processes", "%d workers are not built yet; give 1 and use loops for the cores", c.Processes)
+	case c.Loops < 0 || c.Loops > loopsMax:
+		return bad("loops", "%d is out of range; give 1 to %d, or 0 for one per core", c.Loops, loopsMax)
+	case c.HeartbeatInterval < 10*time.Millisecond:
+		return bad("heartbeat_interval", "%v is too short; give at least 10ms", c.HeartbeatInterval)
+	case c.HeartbeatTimeout <= c.HeartbeatInterval:
+		return bad("heartbeat_timeout", "%v must exceed heartbeat_interval (%v), or live peers are cut off",
+			c.HeartbeatTimeout, c.HeartbeatInterval)
+	case c.ReconnectionTTL < 0:
+		return bad("reconnection_ttl", "%v is negative; give a number of seconds", c.ReconnectionTTL)
+	case c.MessageBytesMax < 125 || c.MessageBytesMax > messageBytesCeiling:
+		return bad("message_bytes_max", "%d is out of range; give 125 to %d", c.MessageBytesMax, messageBytesCeiling)
+	case c.BacklogHardBytes < c.BacklogSoftBytes:
+		return bad("backlog_hard_bytes", "%d is below backlog_soft_bytes (%d)", c.BacklogHardBytes, c.BacklogSoftBytes)
+	}
+	for key, n := range map[string]int{
+		"max_connections":           c.MaxConnections,
+		"max_connections_per_room":  c.MaxConnectionsPerRoom,
+		"max_rooms_per_connection":  c.MaxRoomsPerConnection,
+		"reconnection_max_attempts": c.ReconnectionMaxAttempts, "message_fragments_max": c.MessageFragmentsMax,
+		"backlog_soft_bytes": c.BacklogSoftBytes, "attributes_bytes_max": c.AttributesBytesMax,
+		"offload_workers": c.OffloadWorkers,
+	} {
+		if n < 0 {
+			return bad(key, "%d is negative", n)
+		}
+	}
+	for _, o := range c.Origins {
+		if scheme, host, ok := strings.Cut(o, "://"); !ok || scheme == "" || host == "" || strings.Contains(host, "/") {
+			return bad("origins", "%q is no origin; write scheme://host or scheme://host:port, without a path", o)
+		}
+	}
+	return nil
+}
+
+const (
+	loopsMax            = 255      // the loop's number takes eight bits of a connection id
+	messageBytesCeiling = 64 << 20 // a larger message belongs into an upload
+)
