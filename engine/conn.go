@@ -1,0 +1,245 @@
+package engine
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/protocol/deflate"
+	"github.com/parleyd/parley/protocol/frame"
+	"github.com/parleyd/parley/protocol/message"
+	"github.com/parleyd/parley/rooms"
+)
+
+// Conn is one live WebSocket connection. A Conn stays valid, and tells what it was, after its end; its
+// id is never given to another. The methods are for any goroutine unless they say otherwise.
+//
+// Owner: loop, except what is atomic or under mu.
+type Conn struct {
+	loop *loop
+	gen  uint64
+	slot uint32
+	fd   int
+
+	phase   phase
+	bits    uint8 // window of outgoing compressed frames, 0 for none
+	dirty   bool  // in the loop's dirty list
+	blocked bool  // the kernel refused bytes; the writable letter is awaited
+	doomed  bool  // in the loop's list of those to end
+	flags   connFlags
+
+	first   *outFrame  // the queue: first, then more
+	more    *frameList // nil while at most one frame waits
+	taken   int        // bytes of first that the kernel has
+	backlog int        // bytes that the kernel has not
+
+	lastActive atomic.Int64 // nanoseconds on the server's clock
+	decoder    frame.Decoder
+	buf        []byte // a partial head or message; nil while nothing is partial
+	posted     int    // answers to this connection that are in the mailbox
+
+	remote      netip.AddrPort
+	connectedAt int64 // seconds since the epoch
+	handle      any   // the reactor's
+	cause       atomic.Uint32
+
+	attrs     atomic.Pointer[attributes]
+	userData  atomic.Pointer[[]byte]
+	principal atomic.Pointer[string]
+	session   *session
+
+	mu    sync.Mutex
+	rooms []*rooms.Room // written by the loop under mu, read by it without
+	seats atomic.Int32  // rooms, and places held in rooms
+
+	rare *rare
+}
+
+// rare is what few connections need, and those not for long.
+//
+// Owner: loop.
+type rare struct {
+	pending   *pending          // an answer of the application that is awaited
+	softSince int64             // backlog above the soft bound since; 0: it is not
+	refused   closeCall         // Conn.Close called by the connect handler
+	deadline  int64             // of the current phase, where it has one
+	shrinker  *deflate.Shrinker // context takeover, ours
+	window    *deflate.Window   // context takeover, the peer's
+	buckets   []bucket
+	handshake *handshakeState
+	scanned   int // bytes of the head already searched for its end
+	attempts  int
+	compressed,
+	binary bool // the message in buf
+	utf8      frame.UTF8
+	resumedAt int64
+}
+
+// closeCall is a close code and its reason.
+type closeCall struct {
+	code   ws.StatusCode
+	reason string
+}
+
+type phase uint8
+
+const (
+	phaseHead    phase = iota // the opening handshake arrives
+	phaseVerdict              // the application decides whether to let it in
+	phaseAuth                 // upgraded; the first message must authenticate
+	phaseOpen
+	phaseClosing // a close frame is queued, or the peer's is awaited
+	phaseLinger  // our half is shut; waiting for the peer's
+	phaseGone
+)
+
+type connFlags uint8
+
+const (
+	flagCloseReceived connFlags = 1 << iota
+	flagNoHandshake             // the ending owes the peer no close frame of its own
+	flagResumed
+	flagCounted  // in the number of connections
+	flagDropping // the reactor was told to close the descriptor
+	flagRefusal  // over max_connections: it gets 503
+)
+
+func (c *Conn) has(f connFlags) bool { return c.flags&f != 0 }
+
+// extra returns the rare part, making it on first use.
+func (c *Conn) extra() *rare {
+	if c.rare == nil {
+		c.rare = new(rare)
+	}
+	return c.rare
+}
+
+// place is where the connection lives.
+func (c *Conn) place() place { return place{Loop: c.loop.index, Slot: c.slot, Gen: c.gen} }
+
+// ID names the connection, for as long as it lives, to clients and to the server's calls.
+func (c *Conn) ID() string {
+	var buf [idSize]byte
+	return string(c.appendID(buf[:0]))
+}
+
+func (c *Conn) appendID(dst []byte) []byte {
+	return appendID(dst, c.loop.srv.instance, c.place())
+}
+
+// Server is the server that the connection belongs to.
+func (c *Conn) Server() *Server { return c.loop.srv }
+
+// Facts says who and since when.
+type Facts struct {
+	ID            string    `json:"id"`
+	RemoteAddress string    `json:"remote_address"`
+	ConnectedAt   int64     `json:"connected_at"` // seconds since the epoch
+	LastActivity  time.Time `json:"last_activity"`
+	Rooms         []string  `json:"rooms"`
+	Principal     string    `json:"principal,omitempty"`
+}
+
+// Facts returns the connection's id, remote address, start and rooms: the seed's getInfo.
+func (c *Conn) Facts() Facts {
+	return Facts{
+		ID:            c.ID(),
+		RemoteAddress: c.RemoteAddr().Addr().String(),
+		ConnectedAt:   c.connectedAt,
+		LastActivity:  c.LastActivity(),
+		Rooms:         c.Rooms(),
+		Principal:     c.Principal(),
+	}
+}
+
+// RemoteAddr is the peer's address as the kernel gives it.
+func (c *Conn) RemoteAddr() netip.AddrPort { return c.remote }
+
+// Rooms lists the rooms that the connection is in.
+func (c *Conn) Rooms() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	names := make([]string, len(c.rooms))
+	for i, r := range c.rooms {
+		names[i] = r.Name()
+	}
+	return names
+}
+
+// LastActivity is when the peer was last heard. What the server sends does not count.
+func (c *Conn) LastActivity() time.Time { return c.loop.srv.wall(c.lastActive.Load()) }
+
+// Touch counts as activity of the peer: the seed's updateActivity.
+func (c *Conn) Touch() { c.lastActive.Store(c.loop.srv.clock()) }
+
+// Alive reports whether the connection is open and was heard within the heartbeat timeout.
+func (c *Conn) Alive() bool {
+	return c.Cause() == CauseNone && c.loop.srv.clock()-c.lastActive.Load() < int64(c.loop.srv.cfg.HeartbeatTimeout)
+}
+
+// Cause says why the connection ended; CauseNone while it lives.
+func (c *Conn) Cause() Cause { return Cause(c.cause.Load()) }
+
+// SetPrincipal says who is at the other end. Called by a connect or auth handler; a session can only be
+// resumed by a connection of the same principal.
+func (c *Conn) SetPrincipal(principal string) { c.principal.Store(&principal) }
+
+// Principal is what SetPrincipal said, or "".
+func (c *Conn) Principal() string {
+	if p := c.principal.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
+
+// Send queues a text message: v encoded as JSON, or v itself where it is a []byte, which is copied.
+// It does not wait, and gives no word on delivery; a connection that has ended is no error.
+// Errors: v cannot be encoded; [ErrOverloaded].
+func (c *Conn) Send(v any) error {
+	f, err := encodeFrame(v)
+	if err != nil {
+		return err
+	}
+	return c.loop.postDirect(c, f)
+}
+
+// SendBinary queues a binary message, which is copied. As [Conn.Send].
+func (c *Conn) SendBinary(payload []byte) error {
+	return c.loop.postDirect(c, newOutFrame(ws.OpBinary, payload))
+}
+
+// Close ends the connection with 1000, after what was queued before has left. Its session can still be
+// resumed.
+func (c *Conn) Close() { c.CloseWith(ws.StatusNormalClosure, "") }
+
+// CloseWith ends the connection with a code that the peer is told (1000, 1001, 1008, 1011 to 1013, or
+// 3000 to 4999) and a reason of at most 123 bytes. With 4001 the session ends too. In a connect handler
+// the upgrade takes place first, so that the code arrives.
+func (c *Conn) CloseWith(code ws.StatusCode, reason string) {
+	cause := CauseApplication
+	if code == StatusUnauthorized {
+		cause = CauseUnauthorized
+	}
+	c.loop.postCall(func(l *loop) {
+		if c.phase == phaseVerdict {
+			c.extra().refused = closeCall{code, reason}
+			return
+		}
+		l.end(c, cause, code, reason)
+	})
+}
+
+// encodeFrame makes a text frame of v.
+func encodeFrame(v any) (*outFrame, error) {
+	if raw, ok := v.([]byte); ok {
+		return newOutFrame(ws.OpText, raw), nil
+	}
+	raw, err := message.Encode(make([]byte, ws.MaxHeaderSize, 256), v)
+	if err != nil {
+		return nil, err
+	}
+	return frameInPlace(ws.OpText, raw), nil
+}

@@ -1,0 +1,186 @@
+package engine
+
+import (
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/protocol/frame"
+)
+
+// How a connection ends. Logically at once: it leaves its rooms, its session is parked, the event goes
+// out. On the wire in steps: the close frame goes behind what is queued; when all has left, the peer's
+// close frame is awaited unless it came first or is not owed; then our half is shut, and what still
+// arrives is thrown away until the peer's half ends too. Closing at once would lose what the kernel has
+// not sent yet: unread input turns a close into a reset. Each step has a deadline.
+
+const (
+	closeWait  = 2 * time.Second // for the backlog to leave and the peer's close frame to come
+	lingerWait = 2 * time.Second // for the peer's end of stream
+)
+
+// end ends c for a cause, telling the peer code and reason. Ending twice is nothing.
+func (l *loop) end(c *Conn, cause Cause, code ws.StatusCode, reason string) {
+	switch c.phase {
+	case phaseHead, phaseVerdict:
+		l.refuse(c, refusalFor(cause))
+		return
+	case phaseClosing, phaseLinger, phaseGone:
+		return
+	}
+	l.detach(c, cause)
+	c.phase = phaseClosing
+	if cause == CauseSlow {
+		l.dropQueue(c)
+	}
+	if cause == CauseProtocol || cause == CauseTakenOver {
+		c.flags |= flagNoHandshake
+	}
+	l.text = frame.AppendClose(l.text[:0], code, reason)
+	l.emitClose(c, l.text)
+	c.extra().deadline = l.now + int64(closeWait)
+	l.arm(c)
+}
+
+// endBy ends c with the code and text of its cause.
+func (l *loop) endBy(c *Conn, cause Cause) {
+	row := &causeTable[cause]
+	l.end(c, cause, row.code, row.text)
+}
+
+// emitClose puts a whole close frame behind everything that c was given.
+func (l *loop) emitClose(c *Conn, framed []byte) {
+	if l.corked == c {
+		l.cork = append(l.cork, framed...)
+		return
+	}
+	f := &outFrame{plain: append([]byte(nil), framed...)}
+	f.payload = len(f.plain)
+	l.pushRaw(c, f)
+	if !c.blocked {
+		l.soil(c)
+	}
+}
+
+// detach takes c out of everything but the wire: rooms, session, counts. It happens once.
+func (l *loop) detach(c *Conn, cause Cause) {
+	c.cause.Store(uint32(cause))
+	l.count.ended[cause].Add(1)
+	opened := c.phase == phaseOpen
+	l.dropPending(c)
+	token := ""
+	if opened {
+		token = l.park(c, cause)
+	}
+	l.leaveAll(c)
+	if c.has(flagCounted) {
+		c.flags &^= flagCounted
+		l.srv.connections.Add(-1)
+	}
+	if opened {
+		l.srv.emit(Event{Kind: EventDisconnect, Conn: c, Cause: cause, Token: token})
+	}
+}
+
+// closeFlushed goes on when all that was queued has left.
+func (l *loop) closeFlushed(c *Conn) {
+	if !c.has(flagCloseReceived) && !c.has(flagNoHandshake) {
+		return // the peer's close frame, or the deadline, will come
+	}
+	l.linger(c)
+}
+
+// linger shuts our half and waits for the peer's.
+func (l *loop) linger(c *Conn) {
+	if c.phase >= phaseLinger {
+		return
+	}
+	c.phase = phaseLinger
+	l.freeInput(c)
+	l.wires.shutdown(c.fd)
+	c.extra().deadline = l.now + int64(lingerWait)
+	l.arm(c)
+}
+
+// closeReceived handles the peer's close frame, whether it asks or answers.
+func (l *loop) closeReceived(c *Conn, payload []byte) {
+	code, reason, violation := frame.ParseClose(payload)
+	if violation != 0 {
+		l.violate(c, violation)
+		return
+	}
+	first := !c.has(flagCloseReceived)
+	c.flags |= flagCloseReceived
+	switch {
+	case c.phase == phaseClosing:
+		if first && c.first == nil && !c.blocked && l.corked == c && len(l.cork) == 0 {
+			l.linger(c)
+		}
+	case c.rare != nil && c.rare.pending != nil:
+		c.rare.pending.hold(heldItem{closing: true, code: code, payload: append([]byte(nil), reason...)})
+	default:
+		l.endByPeer(c, code)
+	}
+}
+
+// endByPeer answers the peer's close frame with its own code [RFC 6455 §5.5.1].
+func (l *loop) endByPeer(c *Conn, code ws.StatusCode) {
+	if code == ws.StatusNoStatusRcvd {
+		l.end(c, CausePeerClosed, 0, "")
+		return
+	}
+	l.end(c, CausePeerClosed, code, "")
+}
+
+// violate fails the connection: the code says how the peer broke the protocol [RFC 6455 §7.1.7].
+func (l *loop) violate(c *Conn, v frame.Violation) {
+	if c.phase == phaseClosing {
+		l.linger(c)
+		return
+	}
+	l.end(c, CauseProtocol, v.Code(), v.String())
+}
+
+// lose ends a connection whose transport failed under a write.
+func (l *loop) lose(c *Conn) {
+	if c.phase < phaseClosing {
+		l.depart(c)
+	}
+	l.drop(c)
+}
+
+// drop tells the reactor to close the descriptor; gone follows.
+func (l *loop) drop(c *Conn) {
+	if !c.has(flagDropping) && c.phase != phaseGone {
+		c.flags |= flagDropping
+		l.wires.drop(c)
+	}
+}
+
+// depart is the logical end of a connection whose transport is no more.
+func (l *loop) depart(c *Conn) {
+	cause := CausePeerGone
+	if c.phase < phaseAuth {
+		cause = CauseHandshake
+	}
+	l.detach(c, cause)
+	c.phase = phaseClosing
+}
+
+// gone is the last that is heard of a connection: its descriptor is closed, by whomever.
+func (l *loop) gone(c *Conn) {
+	if c.phase == phaseGone {
+		return
+	}
+	if c.phase < phaseClosing {
+		l.depart(c)
+	}
+	c.phase = phaseGone
+	l.freeInput(c)
+	c.taken = 0
+	l.dropQueue(c)
+	c.handle = nil
+	l.wheel.clear(c.slot)
+	l.slab.release(c.slot)
+	l.srv.departed()
+}

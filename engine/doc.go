@@ -1,0 +1,14 @@
+// Package engine is the WebSocket room server: event loops, connections, rooms on the wire, heartbeats,
+// sessions, events, and the public API around them.
+//
+// The engine works in turns. Each loop is one goroutine that takes all input that is there, changes
+// state, and then writes once per connection. Code on a loop is single-threaded; the one way to another
+// loop is its mailbox. No public call ever waits for a loop, and no connection has a goroutine.
+//
+// What it refuses to do: TLS (the proxy's), HTTP beyond the opening handshake (engine/admin's), decoding
+// what it only relays, waiting for a peer, and buffering without a bound.
+//
+// Start reading at loop.go (a turn), then conn_recv.go and conn_send.go (the way in and out), mailbox.go
+// (the door), room.go (publish and fan out), session.go and resume.go. server.go is the public face, and
+// reactor.go the only file that knows gnet. Anything here is loop-only unless it is marked.
+package engine

@@ -1,0 +1,84 @@
+package engine
+
+import (
+	"sync/atomic"
+)
+
+// slab holds a loop's connections by slot. The loop takes and frees slots; any goroutine may look one
+// up, so that finding a connection by its id is arithmetic instead of a map.
+//
+// Owner: loop; at is for any goroutine.
+type slab struct {
+	chunks atomic.Pointer[[]*slabChunk]
+	free   []uint32
+	size   uint32 // slots ever used
+	live   int
+}
+
+const slabChunkSlots = 512
+
+type slabChunk [slabChunkSlots]atomic.Pointer[Conn]
+
+// slotsMax is what the 24 bits of a connection id hold.
+const slotsMax = 1 << 24
+
+// take finds a slot for c. The most recently freed slot is used again first: it is still in the cache.
+func (s *slab) take(c *Conn) (slot uint32, ok bool) {
+	if n := len(s.free); n > 0 {
+		slot = s.free[n-1]
+		s.free = s.free[:n-1]
+	} else {
+		if s.size == slotsMax {
+			return 0, false
+		}
+		slot = s.size
+		s.size++
+		if slot%slabChunkSlots == 0 {
+			s.grow()
+		}
+	}
+	s.live++
+	(*s.chunks.Load())[slot/slabChunkSlots][slot%slabChunkSlots].Store(c)
+	return slot, true
+}
+
+func (s *slab) grow() {
+	var chunks []*slabChunk
+	if old := s.chunks.Load(); old != nil {
+		chunks = append(chunks, *old...)
+	}
+	chunks = append(chunks, new(slabChunk))
+	s.chunks.Store(&chunks)
+}
+
+func (s *slab) release(slot uint32) {
+	(*s.chunks.Load())[slot/slabChunkSlots][slot%slabChunkSlots].Store(nil)
+	s.free = append(s.free, slot)
+	s.live--
+}
+
+// at returns what is in a slot, nil for an empty or unknown one. Any goroutine.
+func (s *slab) at(slot uint32) *Conn {
+	chunks := s.chunks.Load()
+	if chunks == nil || slot/slabChunkSlots >= uint32(len(*chunks)) {
+		return nil
+	}
+	return (*chunks)[slot/slabChunkSlots][slot%slabChunkSlots].Load()
+}
+
+// each calls f for every connection there is, slot by slot. Any goroutine; what comes or goes meanwhile
+// may be seen or not.
+func (s *slab) each(f func(*Conn) bool) bool {
+	chunks := s.chunks.Load()
+	if chunks == nil {
+		return true
+	}
+	for _, chunk := range *chunks {
+		for i := range chunk {
+			if c := chunk[i].Load(); c != nil && !f(c) {
+				return false
+			}
+		}
+	}
+	return true
+}
