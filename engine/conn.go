@@ -39,7 +39,8 @@ type Conn struct {
 	lastActive atomic.Int64 // nanoseconds on the server's clock
 	decoder    frame.Decoder
 	buf        []byte // a partial head or message; nil while nothing is partial
-	posted     int    // answers to this connection that are in the mailbox
+	posted     atomic.Int32 // frames for this connection that are in the mailbox
+	nextBeat   int64        // when to look at the silence; 0: never
 
 	remote      netip.AddrPort
 	connectedAt int64 // seconds since the epoch
@@ -49,7 +50,8 @@ type Conn struct {
 	attrs     atomic.Pointer[attributes]
 	userData  atomic.Pointer[[]byte]
 	principal atomic.Pointer[string]
-	session   *session
+	token     sessionKey // of the session that a token restores; zero: none
+	limits    atomic.Pointer[[]bucket]
 
 	mu    sync.Mutex
 	rooms []*rooms.Room // written by the loop under mu, read by it without
@@ -64,22 +66,20 @@ type Conn struct {
 type rare struct {
 	pending   *pending          // an answer of the application that is awaited
 	softSince int64             // backlog above the soft bound since; 0: it is not
-	refused   closeCall         // Conn.Close called by the connect handler
+	closing   *closeCall        // Conn.Close called by the connect handler
 	deadline  int64             // of the current phase, where it has one
 	shrinker  *deflate.Shrinker // context takeover, ours
 	window    *deflate.Window   // context takeover, the peer's
-	buckets   []bucket
-	handshake *handshakeState
-	scanned   int // bytes of the head already searched for its end
-	attempts  int
-	compressed,
-	binary bool // the message in buf
-	utf8      frame.UTF8
+	scanned   int               // bytes of the head already searched for its end
+	accepted  *acceptance       // what the handshake agreed on, until the verdict
+	attempts  int               // resumes in a row that led here
 	resumedAt int64
+	leftover  *parked // state for a claimant that came while the connection ended
 }
 
-// closeCall is a close code and its reason.
+// closeCall is a close that waits for the upgrade.
 type closeCall struct {
+	cause  Cause
 	code   ws.StatusCode
 	reason string
 }
@@ -102,7 +102,6 @@ const (
 	flagCloseReceived connFlags = 1 << iota
 	flagNoHandshake             // the ending owes the peer no close frame of its own
 	flagResumed
-	flagCounted  // in the number of connections
 	flagDropping // the reactor was told to close the descriptor
 	flagRefusal  // over max_connections: it gets 503
 )
@@ -225,7 +224,7 @@ func (c *Conn) CloseWith(code ws.StatusCode, reason string) {
 	}
 	c.loop.postCall(func(l *loop) {
 		if c.phase == phaseVerdict {
-			c.extra().refused = closeCall{code, reason}
+			c.extra().closing = &closeCall{cause, code, reason}
 			return
 		}
 		l.end(c, cause, code, reason)

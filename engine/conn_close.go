@@ -17,7 +17,16 @@ import (
 const (
 	closeWait  = 2 * time.Second // for the backlog to leave and the peer's close frame to come
 	lingerWait = 2 * time.Second // for the peer's end of stream
+	deadWait   = 400 * time.Millisecond // both, for a peer that was silent for the heartbeat timeout
 )
+
+// patience is how long a closing connection may take for one step.
+func patience(c *Conn, wait time.Duration) int64 {
+	if c.Cause() == CauseHeartbeat {
+		return int64(deadWait)
+	}
+	return int64(wait)
+}
 
 // end ends c for a cause, telling the peer code and reason. Ending twice is nothing.
 func (l *loop) end(c *Conn, cause Cause, code ws.StatusCode, reason string) {
@@ -38,7 +47,7 @@ func (l *loop) end(c *Conn, cause Cause, code ws.StatusCode, reason string) {
 	}
 	l.text = frame.AppendClose(l.text[:0], code, reason)
 	l.emitClose(c, l.text)
-	c.extra().deadline = l.now + int64(closeWait)
+	c.extra().deadline = l.now + patience(c, closeWait)
 	l.arm(c)
 }
 
@@ -73,10 +82,6 @@ func (l *loop) detach(c *Conn, cause Cause) {
 		token = l.park(c, cause)
 	}
 	l.leaveAll(c)
-	if c.has(flagCounted) {
-		c.flags &^= flagCounted
-		l.srv.connections.Add(-1)
-	}
 	if opened {
 		l.srv.emit(Event{Kind: EventDisconnect, Conn: c, Cause: cause, Token: token})
 	}
@@ -90,6 +95,13 @@ func (l *loop) closeFlushed(c *Conn) {
 	l.linger(c)
 }
 
+// settle goes on at once where nothing is left to be written.
+func (l *loop) settle(c *Conn) {
+	if c.first == nil && !c.blocked && (l.corked != c || len(l.cork) == 0) {
+		l.closeFlushed(c)
+	}
+}
+
 // linger shuts our half and waits for the peer's.
 func (l *loop) linger(c *Conn) {
 	if c.phase >= phaseLinger {
@@ -98,26 +110,23 @@ func (l *loop) linger(c *Conn) {
 	c.phase = phaseLinger
 	l.freeInput(c)
 	l.wires.shutdown(c.fd)
-	c.extra().deadline = l.now + int64(lingerWait)
+	c.extra().deadline = l.now + patience(c, lingerWait)
 	l.arm(c)
 }
 
 // closeReceived handles the peer's close frame, whether it asks or answers.
 func (l *loop) closeReceived(c *Conn, payload []byte) {
-	code, reason, violation := frame.ParseClose(payload)
+	code, _, violation := frame.ParseClose(payload)
 	if violation != 0 {
 		l.violate(c, violation)
 		return
 	}
-	first := !c.has(flagCloseReceived)
 	c.flags |= flagCloseReceived
 	switch {
 	case c.phase == phaseClosing:
-		if first && c.first == nil && !c.blocked && l.corked == c && len(l.cork) == 0 {
-			l.linger(c)
-		}
+		l.settle(c)
 	case c.rare != nil && c.rare.pending != nil:
-		c.rare.pending.hold(heldItem{closing: true, code: code, payload: append([]byte(nil), reason...)})
+		l.hold(c, heldItem{closing: true, code: code})
 	default:
 		l.endByPeer(c, code)
 	}
@@ -135,7 +144,8 @@ func (l *loop) endByPeer(c *Conn, code ws.StatusCode) {
 // violate fails the connection: the code says how the peer broke the protocol [RFC 6455 §7.1.7].
 func (l *loop) violate(c *Conn, v frame.Violation) {
 	if c.phase == phaseClosing {
-		l.linger(c)
+		c.flags |= flagNoHandshake // what follows cannot be read any more, a close frame neither
+		l.settle(c)
 		return
 	}
 	l.end(c, CauseProtocol, v.Code(), v.String())
@@ -149,11 +159,11 @@ func (l *loop) lose(c *Conn) {
 	l.drop(c)
 }
 
-// drop tells the reactor to close the descriptor; gone follows.
+// drop has the descriptor closed at the end of the turn; gone follows.
 func (l *loop) drop(c *Conn) {
 	if !c.has(flagDropping) && c.phase != phaseGone {
 		c.flags |= flagDropping
-		l.wires.drop(c)
+		l.drops = append(l.drops, c)
 	}
 }
 
@@ -182,5 +192,5 @@ func (l *loop) gone(c *Conn) {
 	c.handle = nil
 	l.wheel.clear(c.slot)
 	l.slab.release(c.slot)
-	l.srv.departed()
+	l.srv.departed(c)
 }

@@ -67,6 +67,18 @@ func (l *loop) soil(c *Conn) {
 
 // answer gives c a text message of its own, behind everything that it was given before.
 func (l *loop) answer(c *Conn, payload []byte) {
+	if c.phase != phaseOpen && c.phase != phaseAuth {
+		return
+	}
+	if c.posted.Load() > 0 {
+		if !l.mail.force(len(payload)) {
+			l.endBy(c, CauseOverloaded)
+			return
+		}
+		c.posted.Add(1)
+		l.post(letter{kind: letterDirect, conn: c, frame: newOutFrame(ws.OpText, payload)})
+		return
+	}
 	l.tally.sent++
 	l.emit(c, ws.OpText, payload)
 }

@@ -1,0 +1,256 @@
+package engine
+
+import (
+	"errors"
+
+	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/protocol/message"
+	"github.com/parleyd/parley/rooms"
+)
+
+// The message types that the server itself understands [wire protocol, envelope].
+
+func builtinRoutes() map[string]*route {
+	routes := map[string]*route{}
+	for name, f := range map[string]func(l *loop, c *Conn, e *message.Envelope){
+		"join":      (*loop).onJoin,
+		"leave":     (*loop).onLeave,
+		"broadcast": (*loop).onBroadcast,
+		"members":   (*loop).onMembers,
+		"ping":      (*loop).onPing,
+		"pong":      func(*loop, *Conn, *message.Envelope) {}, // it was activity already
+		"reconnect": (*loop).onReconnect,
+		"auth":      (*loop).onAuth,
+	} {
+		routes[name] = &route{name: name, builtin: f}
+	}
+	return routes
+}
+
+func (l *loop) onPing(c *Conn, e *message.Envelope) {
+	l.text = message.AppendPong(l.text[:0], l.srv.seconds(l.now), e.Ref)
+	l.answer(c, l.text)
+}
+
+// roomOf checks the name that a message gives, and answers where there is none.
+func (l *loop) roomOf(c *Conn, e *message.Envelope) bool {
+	code := message.RoomRequired
+	if e.Room != nil || e.RoomWrong {
+		code = message.InvalidRoom
+		if !e.RoomWrong {
+			code = message.ValidRoom(e.Room)
+		}
+	}
+	if code != message.OK {
+		l.complain(c, wireError(code), e.Ref)
+		return false
+	}
+	return true
+}
+
+func (l *loop) onJoin(c *Conn, e *message.Envelope) {
+	if !l.roomOf(c, e) {
+		return
+	}
+	entry, err := l.enter(c, e.Room)
+	if err != nil {
+		l.complain(c, err, e.Ref)
+		return
+	}
+	l.text = message.AppendJoined(l.text[:0], message.Joined{
+		Room: e.Room, Members: entry.Members, Gap: e.Since != nil, Ref: e.Ref})
+	l.answer(c, l.text)
+}
+
+func (l *loop) onLeave(c *Conn, e *message.Envelope) {
+	if !l.roomOf(c, e) {
+		return
+	}
+	r := l.srv.index.Find(e.Room)
+	if r == nil || !l.exit(c, r) {
+		l.complain(c, wireError(message.NotInRoom), e.Ref)
+		return
+	}
+	l.text = message.AppendLeft(l.text[:0], e.Room, e.Ref)
+	l.answer(c, l.text)
+}
+
+func (l *loop) onBroadcast(c *Conn, e *message.Envelope) {
+	if !l.roomOf(c, e) {
+		return
+	}
+	r := l.srv.index.Find(e.Room)
+	if r == nil || !r.Has(c.place()) {
+		l.complain(c, wireError(message.NotInRoom), e.Ref)
+		return
+	}
+	l.announce() // who joined before this message is announced before it
+	data := e.Data
+	if data == nil {
+		data = nullJSON
+	}
+	var id [idSize]byte
+	from := c.appendID(id[:0])
+	f := buildOutFrame(ws.OpText, len(data)+len(e.Room)+broadcastBytes, func(dst []byte) []byte {
+		return message.AppendBroadcast(dst, message.Broadcast{
+			Room: e.Room, From: from, Data: data, Timestamp: l.srv.seconds(l.now)})
+	})
+	p := &l.outgoing
+	*p = publication{srv: l.srv, frame: f, room: r, except: c.place()}
+	members, err := p.publish()
+	if err != nil {
+		l.complain(c, errOverloaded, e.Ref)
+		return
+	}
+	l.text = message.AppendBroadcastSent(l.text[:0], message.BroadcastSent{
+		Room: e.Room, Recipients: max(members-1, 0), Ref: e.Ref})
+	l.answer(c, l.text)
+}
+
+// broadcastBytes is about what a broadcast costs besides room and data.
+const broadcastBytes = 112
+
+var nullJSON = []byte("null")
+
+// membersMax bounds the ids in one answer; a client that wants more asks for the next page.
+const membersMax = 1000
+
+func (l *loop) onMembers(c *Conn, e *message.Envelope) {
+	if !l.roomOf(c, e) {
+		return
+	}
+	r := l.srv.index.Find(e.Room)
+	if r == nil || !r.Has(c.place()) {
+		l.complain(c, wireError(message.NotInRoom), e.Ref)
+		return
+	}
+	places := r.Members(nil)
+	page := places[:min(len(places), membersMax)]
+	ids := make([]string, len(page))
+	for i, p := range page {
+		ids[i] = string(appendID(nil, l.srv.instance, p))
+	}
+	l.text = message.AppendMembers(l.text[:0], message.Members{
+		Room: e.Room, Count: len(places), IDs: ids, Partial: len(page) < len(places), Ref: e.Ref})
+	l.answer(c, l.text)
+}
+
+// onAuth answers an auth message of a connection that needs none any more.
+func (l *loop) onAuth(c *Conn, e *message.Envelope) {
+	handler := l.srv.authHandler.Load()
+	switch {
+	case c.phase == phaseAuth && e.Token == nil:
+		l.complain(c, &Error{Code: message.InvalidMessage.String(), Message: `auth needs a "token" that is a string`}, e.Ref)
+	case c.phase == phaseAuth:
+		l.authenticate(c, *handler, string(e.Token), e.Ref)
+	case handler == nil:
+		l.complain(c, &Error{Code: message.UnknownType.String(), Message: "this server asks for no auth message"}, e.Ref)
+	default:
+		l.text = message.AppendAuthenticated(l.text[:0], e.Ref)
+		l.answer(c, l.text)
+	}
+}
+
+// mayBeforeAuth says whether a message is taken from a connection that has not authenticated, and
+// answers where it is not [wire protocol, authentication].
+func (l *loop) mayBeforeAuth(c *Conn, e *message.Envelope) bool {
+	switch string(e.Type) {
+	case "auth", "ping", "pong":
+		return true
+	}
+	l.complain(c, wireError(message.AuthRequired), e.Ref)
+	return false
+}
+
+// authenticated is what the auth handler said.
+func (l *loop) authenticated(c *Conn, p *pending, err error) {
+	if !l.settled(c, p) {
+		return
+	}
+	if err != nil {
+		code, text := message.Unauthorized.String(), err.Error()
+		if e, ok := errors.AsType[*Error](err); ok {
+			code, text = e.Code, e.Message
+		}
+		if _, ok := errors.AsType[*panicError](err); ok {
+			l.endBy(c, CausePanic)
+			return
+		}
+		l.complain(c, &Error{Code: code, Message: text}, p.ref)
+		l.endBy(c, CauseUnauthorized)
+		return
+	}
+	c.phase = phaseOpen
+	l.text = message.AppendAuthenticated(l.text[:0], p.ref)
+	l.answer(c, l.text)
+	l.admit(c)
+	l.resume(c, p)
+}
+
+// enter takes c into a room, on its loop. The error is one for the client.
+func (l *loop) enter(c *Conn, name []byte) (rooms.Entry, *Error) {
+	limit := l.srv.cfg.MaxRoomsPerConnection
+	if limit > 0 && int(c.seats.Load()) >= limit {
+		if r := l.srv.index.Find(name); r == nil || !r.Has(c.place()) {
+			return rooms.Entry{}, wireError(message.TooManyRooms)
+		}
+	}
+	entry, err := l.srv.index.Enter(name, c.place(), l.srv.seconds(l.now))
+	if err != nil {
+		return entry, wireError(message.RoomFull)
+	}
+	if !entry.Already {
+		c.seats.Add(1)
+		l.entered(c, entry.Room)
+	}
+	return entry, nil
+}
+
+// entered does what follows an entry: the connection's own list, the notice, the event.
+func (l *loop) entered(c *Conn, r *rooms.Room) {
+	c.mu.Lock()
+	c.rooms = append(c.rooms, r)
+	c.mu.Unlock()
+	l.notify(c, r, true)
+	l.srv.emit(Event{Kind: EventRoomJoin, Conn: c, Room: r.Name()})
+}
+
+// exit takes c out of a room, and reports whether it was in.
+func (l *loop) exit(c *Conn, r *rooms.Room) bool {
+	if left, _ := l.srv.index.Leave(r, c.place()); !left {
+		return false
+	}
+	c.mu.Lock()
+	for i, other := range c.rooms {
+		if other == r {
+			c.rooms[i] = c.rooms[len(c.rooms)-1]
+			c.rooms[len(c.rooms)-1] = nil
+			c.rooms = c.rooms[:len(c.rooms)-1]
+			break
+		}
+	}
+	c.mu.Unlock()
+	c.seats.Add(-1)
+	l.left(c, r)
+	return true
+}
+
+func (l *loop) left(c *Conn, r *rooms.Room) {
+	l.notify(c, r, false)
+	l.srv.emit(Event{Kind: EventRoomLeave, Conn: c, Room: r.Name()})
+}
+
+// leaveAll takes an ending connection out of all its rooms.
+func (l *loop) leaveAll(c *Conn) {
+	c.mu.Lock()
+	list := c.rooms
+	c.rooms = nil
+	c.mu.Unlock()
+	for _, r := range list {
+		if left, _ := l.srv.index.Leave(r, c.place()); left {
+			c.seats.Add(-1)
+			l.left(c, r)
+		}
+	}
+}

@@ -1,0 +1,248 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/protocol/handshake"
+)
+
+// While an answer of the application (or of another loop) is awaited for a connection, its later
+// messages wait in order, built-in ones and its close frame too. What waits is bounded in bytes; the
+// answer has a deadline. A late answer finds that its pending is no longer the connection's and is
+// forgotten.
+
+type pendingKind uint8
+
+const (
+	pendingVerdict pendingKind = iota // connect handlers
+	pendingAuth                       // the auth handler
+	pendingHandler                    // an offloaded handler
+	pendingClaim                      // the loop of a session's previous connection
+)
+
+// pending is an awaited answer.
+//
+// Owner: loop.
+type pending struct {
+	kind     pendingKind
+	name     string // of the handler, for the log
+	ref      []byte
+	deadline int64
+	held     []heldItem
+	bytes    int
+}
+
+// heldItem is a message that waits, or the peer's close frame.
+type heldItem struct {
+	payload []byte
+	code    ws.StatusCode
+	binary  bool
+	closing bool
+}
+
+// heldItemBytes is what an item costs besides its payload.
+const heldItemBytes = 64
+
+// await makes c wait for an answer.
+func (l *loop) await(c *Conn, kind pendingKind, name string, ref []byte) *pending {
+	p := &pending{kind: kind, name: name, deadline: l.now + int64(l.srv.cfg.OffloadTimeout)}
+	if len(ref) > 0 {
+		p.ref = append([]byte(nil), ref...)
+	}
+	c.extra().pending = p
+	l.arm(c)
+	return p
+}
+
+// hold keeps a message until the answer is there. payload is kept, not copied.
+func (l *loop) hold(c *Conn, item heldItem) {
+	p := c.rare.pending
+	p.bytes += len(item.payload) + heldItemBytes
+	if p.bytes > l.srv.pendingBytesMax && !item.closing {
+		l.endBy(c, CauseOverloaded)
+		return
+	}
+	p.held = append(p.held, item)
+}
+
+// settled takes p off c, and reports false where c no longer waits for it.
+func (l *loop) settled(c *Conn, p *pending) bool {
+	if c.rare == nil || c.rare.pending != p {
+		return false
+	}
+	c.rare.pending = nil
+	return true
+}
+
+// resume works through what waited for p, until there is something new to wait for.
+func (l *loop) resume(c *Conn, p *pending) {
+	for i, item := range p.held {
+		if c.phase != phaseOpen && c.phase != phaseAuth {
+			return
+		}
+		if item.closing {
+			l.endByPeer(c, item.code)
+			return
+		}
+		l.dispatch(c, item.binary, item.payload)
+		if next := c.rare; next != nil && next.pending != nil {
+			for _, later := range p.held[i+1:] {
+				l.hold(c, later)
+			}
+			return
+		}
+	}
+	l.arm(c)
+}
+
+// dropPending forgets what c waits for.
+func (l *loop) dropPending(c *Conn) {
+	if c.rare != nil {
+		c.rare.pending = nil
+	}
+}
+
+// pendingOverdue answers in place of an application that took too long.
+func (l *loop) pendingOverdue(c *Conn) {
+	p := c.rare.pending
+	l.count.overdue.Add(1)
+	l.srv.log.Warn("an answer took too long", "handler", p.name, "conn", c.ID(), "timeout", l.srv.cfg.OffloadTimeout)
+	switch p.kind {
+	case pendingVerdict:
+		c.rare.pending = nil
+		l.refuse(c, refusalSlow)
+	case pendingAuth:
+		l.endBy(c, CauseOverloaded)
+	default:
+		if l.settled(c, p) {
+			l.complain(c, errUnavailable, p.ref)
+			l.resume(c, p)
+		}
+	}
+}
+
+// askApplication runs the connect handlers on the pool.
+func (l *loop) askApplication(c *Conn, handlers []ConnectHandler, r *Request) {
+	p := l.await(c, pendingVerdict, "connect", nil)
+	ok := l.srv.pool.submit(func() {
+		err := l.srv.guard("connect", c, func() error {
+			for _, h := range handlers {
+				if err := h(c, r); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		l.postCall(func(l *loop) { l.verdict(c, p, err) })
+	})
+	if !ok {
+		c.rare.pending = nil
+		l.refuse(c, refusalBusy)
+	}
+}
+
+// verdict is what the connect handlers said.
+func (l *loop) verdict(c *Conn, p *pending, err error) {
+	if !l.settled(c, p) {
+		return
+	}
+	accepted, closing := c.rare.accepted, c.rare.closing
+	if err != nil && closing == nil {
+		r := asRefusal(err)
+		if r.Code == 0 {
+			l.refuse(c, handshake.Refusal{Status: r.Status, Reason: r.Reason})
+			return
+		}
+		cause := CauseApplication
+		if r.Code == StatusUnauthorized {
+			cause = CauseUnauthorized
+		}
+		closing = &closeCall{cause, r.Code, r.Reason}
+	}
+	if closing != nil {
+		l.upgradeToClose(c, accepted, closing)
+		return
+	}
+	early := c.buf
+	c.buf = nil
+	l.upgrade(c, accepted)
+	l.input(c, early)
+}
+
+// asRefusal makes a refusal of whatever a connect handler returned.
+func asRefusal(err error) *Refusal {
+	switch r := err.(type) {
+	case *Refusal:
+		if r.Status >= 400 && r.Status <= 599 || r.Code != 0 {
+			return r
+		}
+		return &Refusal{Status: 403, Reason: r.Reason}
+	case *panicError:
+		return &Refusal{Status: 500, Reason: "the server failed to look at this request"}
+	default:
+		return &Refusal{Status: 401, Reason: err.Error()}
+	}
+}
+
+// upgradeToClose switches protocols for no other reason than to close with a code.
+func (l *loop) upgradeToClose(c *Conn, a *acceptance, call *closeCall) {
+	f := &outFrame{plain: handshake.AppendSwitch(nil, handshake.Accept{Key: a.key, Protocol: a.protocol})}
+	f.payload = len(f.plain)
+	l.pushRaw(c, f)
+	c.decoder.Reset(&l.srv.frameLimits, false)
+	c.rare.accepted, c.rare.closing = nil, nil
+	early := c.buf
+	c.buf = nil
+	l.srv.live.Add(1)
+	c.phase = phaseAuth
+	l.end(c, call.cause, call.code, call.reason)
+	l.input(c, early)
+}
+
+// authenticate runs the auth handler on the pool.
+func (l *loop) authenticate(c *Conn, handler AuthHandler, token string, ref []byte) {
+	c.rare.deadline = 0
+	p := l.await(c, pendingAuth, "auth", ref)
+	ok := l.srv.pool.submit(func() {
+		err := l.srv.guard("auth", c, func() error { return handler(c, token) })
+		l.postCall(func(l *loop) { l.authenticated(c, p, err) })
+	})
+	if !ok && l.settled(c, p) {
+		l.complain(c, errOverloaded, ref)
+		c.rare.deadline = l.now + int64(l.srv.cfg.AuthTimeout)
+		l.arm(c)
+	}
+}
+
+// runOffloaded runs a handler on the pool. The message is cloned: its bytes are gone after this turn.
+func (l *loop) runOffloaded(c *Conn, r *route, m *Message) {
+	own := m.clone()
+	p := l.await(c, pendingHandler, r.name, own.ref)
+	ok := l.srv.pool.submit(func() {
+		var reply any
+		err := l.srv.guard(r.name, c, func() (err error) {
+			reply, err = r.handler(c, own, l.srv)
+			return err
+		})
+		l.postCall(func(l *loop) {
+			if l.settled(c, p) {
+				l.reply(c, r.name, p.ref, outcome{reply, err})
+				l.resume(c, p)
+			}
+		})
+	})
+	if !ok && l.settled(c, p) {
+		l.complain(c, errOverloaded, own.ref)
+	}
+}
+
+// panicError is what guard makes of a panic.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }
+

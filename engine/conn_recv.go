@@ -1,0 +1,136 @@
+package engine
+
+import (
+	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/protocol/deflate"
+	"github.com/parleyd/parley/protocol/frame"
+)
+
+// The way in. A chunk is borrowed from the reactor and consumed whole: handshake, frames, messages. A
+// message that lies in one chunk is handed on where it lies; one that comes in pieces is gathered in a
+// buffer that the loop lends and takes back, so that a connection that idles holds none.
+
+// input takes a chunk through whatever phase the connection is in.
+func (l *loop) input(c *Conn, chunk []byte) {
+	for len(chunk) > 0 {
+		switch c.phase {
+		case phaseHead:
+			chunk = l.head(c, chunk)
+		case phaseVerdict:
+			l.holdEarly(c, chunk)
+			return
+		case phaseAuth, phaseOpen, phaseClosing:
+			chunk = l.frames(c, chunk)
+		default:
+			return // what comes while we linger is thrown away
+		}
+	}
+}
+
+// frames decodes until the chunk is exhausted or the connection is past frames.
+func (l *loop) frames(c *Conn, chunk []byte) []byte {
+	var part frame.Part
+	for c.phase == phaseOpen || c.phase == phaseAuth || c.phase == phaseClosing {
+		part, chunk = c.decoder.Next(chunk)
+		switch part.Kind {
+		case frame.None:
+			return nil
+		case frame.Data:
+			l.onData(c, &part)
+		case frame.Ping:
+			if c.phase != phaseClosing {
+				l.emit(c, ws.OpPong, part.Payload)
+			}
+		case frame.Close:
+			l.closeReceived(c, part.Payload)
+		case frame.Broken:
+			l.violate(c, part.Violation)
+			return nil
+		}
+	}
+	return chunk
+}
+
+// onData gathers the parts of a message.
+func (l *loop) onData(c *Conn, part *frame.Part) {
+	if c.phase == phaseClosing {
+		return
+	}
+	payload := part.Payload
+	if !part.First || !part.Last {
+		c.buf = l.gatherInput(c.buf, payload)
+		if !part.Last {
+			return
+		}
+		payload = c.buf
+	}
+	if part.Compressed {
+		l.inflate(c, part.Op, payload)
+	} else {
+		l.onMessage(c, part.Op == ws.OpBinary, payload)
+	}
+	if c.buf != nil {
+		l.freeInput(c)
+	}
+}
+
+// inflate hands on a compressed message. The outcome is bounded like any message.
+func (l *loop) inflate(c *Conn, op ws.OpCode, compressed []byte) {
+	var window *deflate.Window
+	if c.rare != nil {
+		window = c.rare.window
+	}
+	payload, outcome := deflate.Inflate(l.inflated[:0], compressed, l.srv.cfg.MessageBytesMax, window)
+	switch {
+	case outcome == deflate.TooBig:
+		l.violate(c, frame.TooBig)
+	case outcome != deflate.OK:
+		l.end(c, CauseProtocol, ws.StatusInvalidFramePayloadData, "compressed data is damaged")
+	case op == ws.OpText && !frame.ValidUTF8(payload):
+		l.violate(c, frame.InvalidUTF8)
+	default:
+		l.onMessage(c, op == ws.OpBinary, payload)
+	}
+	l.inflated = payload[:0]
+	if cap(payload) > corkBytesKept {
+		l.inflated = nil
+	}
+}
+
+// onMessage takes one whole message. payload is borrowed.
+func (l *loop) onMessage(c *Conn, binary bool, payload []byte) {
+	l.tally.received++
+	if c.rare != nil && c.rare.pending != nil {
+		l.hold(c, heldItem{binary: binary, payload: append([]byte(nil), payload...)})
+		return
+	}
+	l.dispatch(c, binary, payload)
+}
+
+// gatherInput appends a piece to the buffer of a partial message, lending one first.
+func (l *loop) gatherInput(buf, piece []byte) []byte {
+	if buf == nil {
+		if n := len(l.buffers); n > 0 {
+			buf = l.buffers[n-1]
+			l.buffers = l.buffers[:n-1]
+		} else {
+			buf = make([]byte, 0, max(len(piece), inputBytesMin))
+		}
+	}
+	return append(buf, piece...)
+}
+
+// freeInput takes the buffer of a partial message back.
+func (l *loop) freeInput(c *Conn) {
+	if cap(c.buf) > 0 && cap(c.buf) <= inputBytesKept && len(l.buffers) < inputsKept {
+		l.buffers = append(l.buffers, c.buf[:0])
+	}
+	c.buf = nil
+}
+
+const (
+	inputBytesMin  = 512
+	inputBytesKept = 64 << 10
+	inputsKept     = 64
+)

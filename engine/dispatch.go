@@ -1,0 +1,248 @@
+package engine
+
+import (
+	"fmt"
+	"maps"
+
+	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/protocol/message"
+)
+
+// A message meets its handler here: built-in, or the application's. Handlers of the application run under
+// guard, the one place with a recover.
+
+// M is a JSON object, for replies and broadcasts that need no type of their own.
+type M = map[string]any
+
+// Handler handles messages of one type. What it returns is the reply, encoded as JSON, with the client's
+// ref put in; nil means none. An error is answered with an `error` message: an [Error] with its code, any
+// other with the code "internal" and its text. A panic costs the connection (1011).
+//
+// It runs on the connection's loop and must not block, unless registered with [Offload]. m is borrowed
+// until it returns.
+type Handler func(c *Conn, m *Message, s *Server) (any, error)
+
+// Middleware wraps a handler: it may look at the message before, at the outcome after, or refuse.
+type Middleware func(Handler) Handler
+
+// RawHandler takes what is no JSON object: binary messages, and text that is something else. What it
+// returns is the reply, of the same kind as the message; nil means none. payload is borrowed until it
+// returns; it runs on the loop and must not block.
+type RawHandler func(c *Conn, payload []byte, binary bool) (reply []byte)
+
+// Error is a refusal that the client is told by a code; the connection lives on.
+type Error struct {
+	Code    string // one of the wire protocol's codes, or one of the application's
+	Message string // for a person: what is wrong and what to do
+}
+
+func (e *Error) Error() string { return e.Code + ": " + e.Message }
+
+func wireError(code message.Code) *Error { return &Error{Code: code.String(), Message: code.Text()} }
+
+var (
+	errOverloaded  = wireError(message.Overloaded)
+	errUnavailable = wireError(message.Unavailable)
+)
+
+// ErrOverloaded says that a loop's mailbox is full: nothing was sent to anybody. Try again.
+var ErrOverloaded error = errOverloaded
+
+// Message is a client's message as a handler sees it. All of it is borrowed until the handler returns.
+type Message struct {
+	typ     string
+	room    []byte
+	ref     []byte
+	payload []byte
+}
+
+// Type is the message's type.
+func (m *Message) Type() string { return m.typ }
+
+// Room is the message's room, or "".
+func (m *Message) Room() string { return string(m.room) }
+
+// Payload is the whole message, a JSON object. Borrowed.
+func (m *Message) Payload() []byte { return m.payload }
+
+// Decode fills v from the message's JSON. What it fills is the caller's to keep.
+func (m *Message) Decode(v any) error {
+	if err := message.Decode(m.payload, v); err != nil {
+		return &Error{Code: message.InvalidMessage.String(), Message: fmt.Sprintf("the fields of %q do not fit: %v", m.typ, err)}
+	}
+	return nil
+}
+
+func (m *Message) clone() *Message {
+	own := &Message{typ: m.typ, room: append([]byte(nil), m.room...), payload: append([]byte(nil), m.payload...)}
+	if m.ref != nil {
+		own.ref = append([]byte(nil), m.ref...)
+	}
+	return own
+}
+
+// route is what happens to messages of a type.
+//
+// Owner: immutable once registered.
+type route struct {
+	name    string
+	builtin func(l *loop, c *Conn, e *message.Envelope)
+	handler Handler // with its middleware; nil for a built-in type without any
+	offload bool
+}
+
+// outcome is what a handler returned.
+type outcome struct {
+	reply any
+	err   error
+}
+
+// dispatch takes a message to its handler. payload is borrowed.
+func (l *loop) dispatch(c *Conn, binary bool, payload []byte) {
+	raw := l.srv.rawHandler.Load()
+	if binary || l.srv.cfg.Bare {
+		switch {
+		case raw != nil:
+			l.raw(c, *raw, binary, payload)
+		case binary:
+			l.endBy(c, CauseUnsupported)
+		}
+		return
+	}
+	e := &l.envelope
+	switch code := message.Route(payload, e); {
+	case code == message.OK:
+		l.routed(c, e, payload)
+	case message.IsBarePong(payload):
+	case code == message.InvalidJSON && raw != nil && c.phase == phaseOpen:
+		l.raw(c, *raw, false, payload)
+	default:
+		l.complain(c, wireError(code), e.Ref)
+	}
+}
+
+// routed takes a well-formed message to its handler.
+func (l *loop) routed(c *Conn, e *message.Envelope, payload []byte) {
+	r := (*l.srv.routes.Load())[string(e.Type)]
+	if c.phase == phaseAuth && !l.mayBeforeAuth(c, e) {
+		return
+	}
+	if l.srv.emitter.hears(EventMessage) {
+		m := Message{typ: string(e.Type), room: e.Room, ref: e.Ref, payload: payload}
+		l.srv.emit(Event{Kind: EventMessage, Conn: c, Message: &m})
+	}
+	switch {
+	case r == nil:
+		l.complain(c, &Error{Code: message.UnknownType.String(),
+			Message: fmt.Sprintf("no handler for messages of type %q", clip(e.Type))}, e.Ref)
+	case r.handler == nil:
+		r.builtin(l, c, e)
+	default:
+		m := Message{typ: r.name, room: e.Room, ref: e.Ref, payload: payload}
+		if r.offload {
+			l.runOffloaded(c, r, &m)
+			return
+		}
+		l.runHandler(c, r, &m)
+	}
+}
+
+// runHandler runs a handler here and now.
+func (l *loop) runHandler(c *Conn, r *route, m *Message) {
+	begun, posts := l.srv.clock(), l.mail.posts.Load()
+	var reply any
+	err := l.srv.guard(r.name, c, func() (err error) {
+		reply, err = r.handler(c, m, l.srv)
+		return err
+	})
+	if took := l.srv.clock() - begun; took > int64(handlerSlow) {
+		l.count.slowHandlers.Add(1)
+		l.srv.log.Warn("a handler held its loop; register it with engine.Offload()", "handler", r.name, "took", duration(took))
+	}
+	if l.mail.posts.Load() != posts {
+		// What the handler sent is in the mailbox: the reply goes behind it.
+		l.afterLetters(c, func() { l.reply(c, r.name, m.ref, outcome{reply, err}) })
+		return
+	}
+	l.reply(c, r.name, m.ref, outcome{reply, err})
+}
+
+// afterLetters has the answers that f gives go through the mailbox.
+func (l *loop) afterLetters(c *Conn, f func()) {
+	c.posted.Add(1)
+	f()
+	c.posted.Add(-1)
+}
+
+// reply answers with what a handler returned. ref is borrowed.
+func (l *loop) reply(c *Conn, name string, ref []byte, out outcome) {
+	switch err := out.err.(type) {
+	case nil:
+	case *panicError:
+		l.endBy(c, CausePanic)
+		return
+	case *Error:
+		l.complain(c, err, ref)
+		return
+	default:
+		if err == errHandled {
+			return
+		}
+		l.srv.log.Warn("a handler failed", "handler", name, "conn", c.ID(), "err", err)
+		l.srv.emit(Event{Kind: EventError, Conn: c, Err: err})
+		l.complain(c, &Error{Code: message.Internal.String(), Message: err.Error()}, ref)
+		return
+	}
+	if out.reply == nil {
+		return
+	}
+	raw, ok := out.reply.([]byte)
+	if !ok {
+		var err error
+		if raw, err = message.Encode(nil, out.reply); err != nil {
+			l.srv.log.Error("a reply cannot be encoded", "handler", name, "err", err)
+			l.complain(c, wireError(message.Internal), ref)
+			return
+		}
+	}
+	if ref != nil && len(raw) > 1 && raw[0] == '{' {
+		raw = message.AppendRef(raw, ref)
+	}
+	l.answer(c, raw)
+}
+
+// complain answers with an error message.
+func (l *loop) complain(c *Conn, e *Error, ref []byte) {
+	l.count.errors.Add(1)
+	l.text = message.AppendError(l.text[:0], e.Code, e.Message, ref)
+	l.answer(c, l.text)
+}
+
+// raw gives what is no JSON object to the application.
+func (l *loop) raw(c *Conn, handler RawHandler, binary bool, payload []byte) {
+	op := ws.OpText
+	if binary {
+		op = ws.OpBinary
+	}
+	reply, err := l.guardRaw(c, handler, binary, payload)
+	switch {
+	case err != nil:
+		l.endBy(c, CausePanic)
+	case reply != nil:
+		l.tally.sent++
+		l.emit(c, op, reply)
+	}
+}
+
+// clip shortens what a client sent to what fits into a sentence.
+func clip(b []byte) []byte { return b[:min(len(b), 64)] }
+
+// addRoute registers r under its name.
+func (s *Server) addRoute(r *route) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	routes := maps.Clone(*s.routes.Load())
+	routes[r.name] = r
+	s.routes.Store(&routes)
+}

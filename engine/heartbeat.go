@@ -1,0 +1,113 @@
+package engine
+
+import "github.com/gobwas/ws"
+
+// A connection has one timer in its loop's wheel, set to the earliest of what it waits for. Activity
+// only stamps the connection; when the timer comes up, the stamp is looked at.
+
+// heartbeatFrame is the seed's ping and the protocol's, for every connection the same, in one write.
+var heartbeatFrame = func() *outFrame {
+	f := newOutFrame(ws.OpText, []byte(`{"type":"ping"}`))
+	f.plain = append(f.plain, newOutFrame(ws.OpPing, nil).plain...)
+	f.payload = len(f.plain) // two frames: never compressed
+	return f
+}()
+
+// arm sets the timer of c to the earliest deadline it has.
+func (l *loop) arm(c *Conn) {
+	at := c.nextBeat
+	if r := c.rare; r != nil {
+		at = earlier(at, r.deadline)
+		if r.softSince != 0 {
+			at = earlier(at, r.softSince+int64(l.srv.cfg.BacklogGrace))
+		}
+		if r.pending != nil {
+			at = earlier(at, r.pending.deadline)
+		}
+	}
+	if at == 0 {
+		l.wheel.clear(c.slot)
+		return
+	}
+	l.wheel.set(c.slot, at)
+}
+
+// earlier is the smaller of two times, of which 0 means none.
+func earlier(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// timeout sees which of its deadlines c has reached.
+func (l *loop) timeout(c *Conn) {
+	if r := c.rare; r != nil {
+		if r.deadline != 0 && r.deadline <= l.now {
+			r.deadline = 0
+			l.overdue(c)
+		}
+		if r.pending != nil && r.pending.deadline <= l.now {
+			l.pendingOverdue(c)
+		}
+		if r.softSince != 0 && r.softSince+int64(l.srv.cfg.BacklogGrace) <= l.now {
+			r.softSince = 0
+			l.endBy(c, CauseSlow)
+		}
+	}
+	if c.nextBeat != 0 && c.nextBeat <= l.now {
+		l.beat(c)
+	}
+	if c.phase != phaseGone {
+		l.arm(c)
+	}
+}
+
+// overdue ends what a phase has time for.
+func (l *loop) overdue(c *Conn) {
+	switch c.phase {
+	case phaseHead:
+		l.refuse(c, refusalTooSlow)
+	case phaseAuth:
+		l.endBy(c, CauseUnauthorized)
+	case phaseClosing:
+		if c.blocked {
+			l.drop(c) // it does not even take the close frame
+			return
+		}
+		l.linger(c)
+	case phaseLinger:
+		l.drop(c)
+	}
+}
+
+// beat asks a silent connection for a sign of life, or ends it.
+func (l *loop) beat(c *Conn) {
+	interval, limit := int64(l.srv.cfg.HeartbeatInterval), int64(l.srv.cfg.HeartbeatTimeout)
+	if c.phase != phaseOpen && c.phase != phaseAuth {
+		c.nextBeat = 0
+		return
+	}
+	heard := c.lastActive.Load()
+	silence := l.now - heard
+	switch {
+	case silence >= limit:
+		c.nextBeat = 0
+		l.endBy(c, CauseHeartbeat)
+	case silence < interval:
+		c.nextBeat = heard + interval
+	default:
+		l.tally.pings++
+		if !l.srv.cfg.Bare {
+			l.pushRaw(c, heartbeatFrame)
+		} else {
+			l.pushRaw(c, bareHeartbeatFrame)
+		}
+		if !c.blocked {
+			l.soil(c)
+		}
+		c.nextBeat = min(heard+(silence/interval+1)*interval, heard+limit)
+	}
+}
+
+var bareHeartbeatFrame = newOutFrame(ws.OpPing, nil)

@@ -1,0 +1,254 @@
+package engine
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/parleyd/parley/protocol/handshake"
+	"github.com/parleyd/parley/protocol/message"
+)
+
+// wires is what a loop knows of the outer world: a struct of functions would cost an indirection more
+// per write. The reactor implements it over gnet and the kernel, the simulation over scripts.
+type wires interface {
+	write(fd int, p []byte) (int, error)
+	writev(fd int, ps [][]byte) (int, error)
+	again(err error) bool // the kernel is full: try when it is writable
+	shutdown(fd int)      // our half of the stream
+	drop(c *Conn)         // close the descriptor; gone follows, perhaps before drop returns
+	watch(c *Conn)        // post letterWritable once the kernel takes bytes for c
+	ring()                // wake the loop; any goroutine
+}
+
+// loop is one event loop: a goroutine of the reactor, the connections that live on it, and its mailbox.
+// Everything that happens on it happens in one of two kinds of turn: serve takes one connection's input,
+// drain opens letters. Both end with the writes.
+//
+// Owner: loop, except mail, slab.at, slab.each and count.
+type loop struct {
+	srv   *Server
+	index uint8
+	wires wires
+	mail  mailbox
+	slab  slab
+	wheel wheel
+	rand  *rand.ChaCha8
+
+	now      int64 // nanoseconds on the server's clock, read once a turn
+	nextTick int64
+	slots    []uint32
+
+	letters []letter // taken, and opened up to opened
+	opened  int
+
+	dirty   []*Conn // to be written to, from dirtyAt on
+	dirtyAt int
+	doomed  []*Conn
+	drops   []*Conn
+	served  *Conn // whose input this turn takes
+	corked  *Conn // whose answers go to the cork
+	notices []notice
+
+	cork, gather, shrunk, text, inflated []byte
+	vector                              [][]byte
+	lists                               []*frameList
+	stamps                              []uint32 // spread: the last one that reached a slot
+	stamp                               uint32
+
+	envelope message.Envelope
+	request  handshake.Request
+	outgoing publication
+
+	tally tally
+	count counters
+}
+
+const (
+	drainBudget     = 1500 * time.Microsecond // of letters and writes before input gets its turn
+	drainBytesMax   = 256 << 10               // frame bytes opened before they are written
+	drainLettersMax = 4096
+	flushesPerClock = 16
+)
+
+func newLoop(srv *Server, index uint8, seed [32]byte) *loop {
+	return &loop{srv: srv, index: index, rand: rand.NewChaCha8(seed), wheel: newWheel(srv.tick)}
+}
+
+// serve is the turn of one connection's input. chunk is borrowed and always consumed whole.
+func (l *loop) serve(c *Conn, chunk []byte) {
+	l.now = l.srv.clock()
+	if c.phase == phaseGone {
+		return
+	}
+	l.served, l.corked = c, c
+	l.tally.bytesIn += uint64(len(chunk))
+	c.lastActive.Store(l.now)
+	l.input(c, chunk)
+	l.uncork(c)
+	l.finish()
+	l.served = nil
+}
+
+// drain is the turn of letters and of the clock. It is asked for by the doorbell. What it does not
+// finish within its budget it goes on with after the input that waits.
+func (l *loop) drain() {
+	l.now = l.srv.clock()
+	until := l.now + int64(drainBudget)
+	if l.now >= l.nextTick {
+		l.nextTick = l.now + int64(l.srv.tick)
+		l.onTick()
+	}
+	l.announce()
+	for {
+		if !l.flushDirty(until) {
+			l.wires.ring()
+			break
+		}
+		if !l.openLetters() {
+			break
+		}
+	}
+	l.finish()
+}
+
+// openLetters opens some letters and reports whether there were any.
+func (l *loop) openLetters() bool {
+	if l.opened == len(l.letters) {
+		clear(l.letters)
+		l.letters, l.opened = l.mail.take(l.letters), 0
+		if cap(l.letters) > drainLettersMax && len(l.letters) < drainLettersMax/4 {
+			l.letters = append(make([]letter, 0, drainLettersMax), l.letters...)
+		}
+		l.announce()
+	}
+	n, bytes := 0, 0
+	for l.opened < len(l.letters) && n < drainLettersMax && bytes < drainBytesMax {
+		x := &l.letters[l.opened]
+		l.opened++
+		n++
+		if x.frame != nil {
+			bytes += len(x.frame.plain)
+		}
+		l.open(x)
+	}
+	l.endDoomed()
+	return n > 0
+}
+
+// open does what a letter says.
+func (l *loop) open(x *letter) {
+	switch x.kind {
+	case letterPublish:
+		l.mail.cancel(1, len(x.frame.plain))
+		l.deliver(x)
+	case letterSpread:
+		l.mail.cancel(1, len(x.frame.plain))
+		l.deliverSpread(x)
+	case letterDirect:
+		l.mail.cancel(1, len(x.frame.plain))
+		x.conn.posted.Add(-1)
+		l.queue(x.conn, x.frame)
+	case letterWritable:
+		l.writable(x.conn)
+	case letterCall:
+		x.call(l)
+	}
+}
+
+// flushDirty writes to the dirty connections until the budget is spent, and reports whether it got to
+// the end.
+func (l *loop) flushDirty(until int64) bool {
+	for n := 1; l.dirtyAt < len(l.dirty); n++ {
+		c := l.dirty[l.dirtyAt]
+		l.dirtyAt++
+		c.dirty = false
+		if c.phase != phaseGone {
+			l.flush(c, nil)
+		}
+		if n%flushesPerClock == 0 && l.srv.clock() > until {
+			break
+		}
+	}
+	if l.dirtyAt < len(l.dirty) {
+		return false
+	}
+	clear(l.dirty)
+	l.dirty, l.dirtyAt = l.dirty[:0], 0
+	return true
+}
+
+// endDoomed ends those that deliver and flush could only mark.
+func (l *loop) endDoomed() {
+	for len(l.doomed) > 0 {
+		c := l.doomed[len(l.doomed)-1]
+		l.doomed = l.doomed[:len(l.doomed)-1]
+		c.doomed = false
+		l.endBy(c, CauseSlow)
+	}
+}
+
+// finish ends a turn of either kind.
+func (l *loop) finish() {
+	l.endDoomed()
+	for len(l.drops) > 0 {
+		c := l.drops[len(l.drops)-1]
+		l.drops = l.drops[:len(l.drops)-1]
+		if c.phase != phaseGone {
+			l.wires.drop(c)
+		}
+	}
+	if len(l.notices) > 0 || l.dirtyAt < len(l.dirty) {
+		l.wake()
+	}
+	l.count.publish(&l.tally)
+}
+
+// wake makes sure that a drain follows.
+func (l *loop) wake() {
+	if !l.mail.rung.Swap(true) {
+		l.wires.ring()
+	}
+}
+
+// post puts a letter into the mailbox. Any goroutine.
+func (l *loop) post(x letter) {
+	if l.mail.post(x) {
+		l.wires.ring()
+	}
+}
+
+// postCall runs f on the loop, after what was posted before. Never refused. Any goroutine.
+func (l *loop) postCall(f func(*loop)) { l.post(letter{kind: letterCall, call: f}) }
+
+// postDirect queues a frame for c, behind everything that was posted before. Any goroutine.
+func (l *loop) postDirect(c *Conn, f *outFrame) error {
+	if !l.mail.reserve(len(f.plain)) {
+		l.srv.count.overloaded.Add(1)
+		return ErrOverloaded
+	}
+	c.posted.Add(1)
+	l.post(letter{kind: letterDirect, conn: c, frame: f})
+	return nil
+}
+
+// onTick looks at the timers that are due, and at the time.
+func (l *loop) onTick() {
+	l.srv.resyncWall()
+	l.slots = l.wheel.due(l.now, l.slots[:0])
+	for _, slot := range l.slots {
+		if c := l.slab.at(slot); c != nil {
+			l.timeout(c)
+		}
+	}
+	if l.index == 0 {
+		l.srv.sessions.expire(l.now)
+	}
+}
+
+// connAt finds the connection at p, nil if it is no longer there.
+func (l *loop) connAt(p place) *Conn {
+	if c := l.slab.at(p.Slot); c != nil && c.gen == p.Gen {
+		return c
+	}
+	return nil
+}
