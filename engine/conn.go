@@ -50,7 +50,7 @@ type Conn struct {
 	attrs     atomic.Pointer[attributes]
 	userData  atomic.Pointer[[]byte]
 	principal atomic.Pointer[string]
-	token     sessionKey // of the session that a token restores; zero: none
+	token     token // of the connection's session
 	limits    atomic.Pointer[[]bucket]
 
 	mu    sync.Mutex

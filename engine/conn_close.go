@@ -76,6 +76,9 @@ func (l *loop) detach(c *Conn, cause Cause) {
 	c.cause.Store(uint32(cause))
 	l.count.ended[cause].Add(1)
 	opened := c.phase == phaseOpen
+	if opened || c.phase == phaseAuth {
+		l.srv.live.Add(-1)
+	}
 	l.dropPending(c)
 	token := ""
 	if opened {

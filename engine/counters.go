@@ -1,0 +1,137 @@
+package engine
+
+import "sync/atomic"
+
+// tally counts what happens in a turn, without atomics. It is published at the turn's end.
+//
+// Owner: loop.
+type tally struct {
+	received, sent, bytesIn, bytesOut, writes, blocked, pings uint64
+}
+
+// counters are a loop's counts so far.
+//
+// Owner: written by the loop, read by any goroutine.
+type counters struct {
+	received, sent, bytesIn, bytesOut, writes, blocked, pings atomic.Uint64
+
+	accepted, errors, slowHandlers, overdue, resumed, resumesRefused, originRefused atomic.Uint64
+	refusedClient, refusedServer                                                    atomic.Uint64
+	ended                                                                           [causes]atomic.Uint64
+}
+
+// publish adds a turn's tally and clears it.
+func (n *counters) publish(t *tally) {
+	add := func(total *atomic.Uint64, turn uint64) {
+		if turn != 0 {
+			total.Store(total.Load() + turn) // one writer: cheaper than Add
+		}
+	}
+	add(&n.received, t.received)
+	add(&n.sent, t.sent)
+	add(&n.bytesIn, t.bytesIn)
+	add(&n.bytesOut, t.bytesOut)
+	add(&n.writes, t.writes)
+	add(&n.blocked, t.blocked)
+	add(&n.pings, t.pings)
+	*t = tally{}
+}
+
+// refused counts a handshake that was answered with an HTTP error.
+func (n *counters) refused(status int) {
+	if status >= 500 {
+		n.refusedServer.Add(1)
+		return
+	}
+	n.refusedClient.Add(1)
+}
+
+// serverCounters count what happens off the loops.
+//
+// Owner: shared (atomics).
+type serverCounters struct {
+	overloaded, panics, acceptErrors, full atomic.Uint64
+}
+
+// Stats are the seed's figures, and more. Counts run from the server's start.
+//
+// Owner: the caller.
+type Stats struct {
+	Connections      int    `json:"connections"` // open now
+	Rooms            int    `json:"rooms"`
+	MessagesSent     uint64 `json:"messages_sent"`     // to each recipient
+	MessagesReceived uint64 `json:"messages_received"` // text and binary, well-formed or not
+	Uptime           int64  `json:"uptime"`            // seconds
+	MemoryUsage      uint64 `json:"memory_usage"`      // bytes that the process holds of the system's memory
+
+	Sessions       int               `json:"sessions"` // without a connection, waiting to be resumed
+	MaxConnections int               `json:"max_connections"`
+	BytesReceived  uint64            `json:"bytes_received"`
+	BytesSent      uint64            `json:"bytes_sent"`
+	Writes         uint64            `json:"writes"`         // system calls
+	WritesBlocked  uint64            `json:"writes_blocked"` // of which the kernel did not take all
+	Pings          uint64            `json:"pings"`
+	Accepted       uint64            `json:"accepted"` // upgraded
+	Refused        uint64            `json:"refused"`  // answered with an HTTP error
+	AcceptErrors   uint64            `json:"accept_errors"`
+	Full           uint64            `json:"full"` // newcomers over max_connections
+	Errors         uint64            `json:"errors"`
+	Overloaded     uint64            `json:"overloaded"`
+	Panics         uint64            `json:"panics"`
+	SlowHandlers   uint64            `json:"slow_handlers"`
+	Overdue        uint64            `json:"overdue"`
+	Resumed        uint64            `json:"resumed"`
+	ResumesRefused uint64            `json:"resumes_refused"`
+	OriginsRefused uint64            `json:"origins_refused"`
+	Ended          map[string]uint64 `json:"ended"` // by cause
+	Loops          []LoopStats       `json:"loops"`
+}
+
+// LoopStats is one loop's share.
+type LoopStats struct {
+	Connections int    `json:"connections"`
+	Received    uint64 `json:"received"`
+	Sent        uint64 `json:"sent"`
+	Letters     int64  `json:"letters"` // waiting in the mailbox
+}
+
+// Stats returns the server's figures: the seed's getStats. Any goroutine.
+func (s *Server) Stats() Stats {
+	out := Stats{
+		Connections:    s.ConnectionCount(),
+		Rooms:          s.index.Len(),
+		Uptime:         int64(s.uptime().Seconds()),
+		MemoryUsage:    memoryUsage(),
+		Sessions:       s.sessions.parkedLen(),
+		MaxConnections: s.connectionsMax,
+		AcceptErrors:   s.count.acceptErrors.Load(),
+		Full:           s.count.full.Load(),
+		Overloaded:     s.count.overloaded.Load(),
+		Panics:         s.count.panics.Load(),
+		Ended:          map[string]uint64{},
+	}
+	for _, l := range s.loops {
+		n := &l.count
+		out.MessagesSent += n.sent.Load()
+		out.MessagesReceived += n.received.Load()
+		out.BytesReceived += n.bytesIn.Load()
+		out.BytesSent += n.bytesOut.Load()
+		out.Writes += n.writes.Load()
+		out.WritesBlocked += n.blocked.Load()
+		out.Pings += n.pings.Load()
+		out.Accepted += n.accepted.Load()
+		out.Refused += n.refusedClient.Load() + n.refusedServer.Load()
+		out.Errors += n.errors.Load()
+		out.SlowHandlers += n.slowHandlers.Load()
+		out.Overdue += n.overdue.Load()
+		out.Resumed += n.resumed.Load()
+		out.ResumesRefused += n.resumesRefused.Load()
+		out.OriginsRefused += n.originRefused.Load()
+		for cause := Cause(1); cause < causes; cause++ {
+			out.Ended[cause.String()] += n.ended[cause].Load()
+		}
+		out.Loops = append(out.Loops, LoopStats{Connections: int(l.load.Load()), Received: n.received.Load(),
+			Sent: n.sent.Load(), Letters: l.mail.waiting.Load()})
+	}
+	return out
+}

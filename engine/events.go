@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// EventKind names an event, as the seed does.
+type EventKind string
+
+// Events, and what of Event is set besides Kind and Server.
+const (
+	EventStarted    EventKind = "websocket.started"
+	EventStopped    EventKind = "websocket.stopped"
+	EventConnect    EventKind = "websocket.connect"    // Conn: greeted, and authenticated where that is asked for
+	EventDisconnect EventKind = "websocket.disconnect" // Conn, Cause, Token
+	EventMessage    EventKind = "websocket.message"    // Conn, Message: well-formed, before its handler
+	EventRoomJoin   EventKind = "websocket.room.join"  // Conn, Room
+	EventRoomLeave  EventKind = "websocket.room.leave" // Conn, Room
+	EventReconnect  EventKind = "websocket.reconnect"  // Conn, Session
+	EventError      EventKind = "websocket.error"      // Err, and Conn where one is concerned
+)
+
+// Event is what a listener is told. Message is borrowed until the listener returns; the rest may be kept.
+//
+// Owner: the listener, for the time of the call.
+type Event struct {
+	Kind    EventKind
+	Server  *Server
+	Conn    *Conn
+	Room    string
+	Cause   Cause
+	Token   string // restores the session until reconnection_ttl is over; "" where there is none
+	Message *Message
+	Session *Session
+	Err     error
+}
+
+// Emitter tells listeners what happens. One may be shared by several servers. The events of one
+// connection come in order, on its loop: a listener must not block. A listener that panics is counted and
+// logged, and the others are told all the same.
+//
+// Owner: shared (mutex: mu).
+type Emitter struct {
+	mu        sync.Mutex
+	listeners atomic.Pointer[map[EventKind][]*listener]
+}
+
+type listener struct{ call func(Event) }
+
+// NewEmitter returns an emitter without listeners.
+func NewEmitter() *Emitter { return new(Emitter) }
+
+// On adds a listener for one kind of event, behind those there are. off removes it again. Any goroutine.
+func (e *Emitter) On(kind EventKind, call func(Event)) (off func()) {
+	x := &listener{call}
+	e.change(kind, func(list []*listener) []*listener { return append(slices.Clip(list), x) })
+	return func() {
+		e.change(kind, func(list []*listener) []*listener {
+			return slices.DeleteFunc(slices.Clone(list), func(y *listener) bool { return y == x })
+		})
+	}
+}
+
+func (e *Emitter) change(kind EventKind, f func([]*listener) []*listener) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	next := make(map[EventKind][]*listener)
+	if old := e.listeners.Load(); old != nil {
+		for k, list := range *old {
+			next[k] = list
+		}
+	}
+	next[kind] = f(next[kind])
+	e.listeners.Store(&next)
+}
+
+// hears reports whether anybody listens. Any goroutine.
+func (e *Emitter) hears(kind EventKind) bool {
+	all := e.listeners.Load()
+	return all != nil && len((*all)[kind]) > 0
+}
+
+// emit tells the listeners.
+func (s *Server) emit(ev Event) {
+	all := s.emitter.listeners.Load()
+	if all == nil {
+		return
+	}
+	ev.Server = s
+	for _, x := range (*all)[ev.Kind] {
+		s.tell(x, ev)
+	}
+}
+
+func (s *Server) tell(x *listener, ev Event) {
+	err := s.guard("listener of "+string(ev.Kind), ev.Conn, func() error {
+		x.call(ev)
+		return nil
+	})
+	if err != nil && ev.Kind != EventError {
+		s.emit(Event{Kind: EventError, Conn: ev.Conn, Err: err})
+	}
+}

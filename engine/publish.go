@@ -1,0 +1,317 @@
+package engine
+
+import (
+	"slices"
+
+	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/protocol/message"
+	"github.com/parleyd/parley/rooms"
+)
+
+// Publishing: a room numbers the frame and posts one letter to every loop that has members; each loop
+// fans it out to its part of the roster. The frame is encoded once and shared.
+
+// publication is one frame on its way into a room. It is the room's poster: places are reserved on every
+// loop concerned before the room numbers the frame, so that a full mailbox refuses it as a whole.
+//
+// Owner: who publishes.
+type publication struct {
+	srv    *Server
+	frame  *outFrame
+	room   *rooms.Room
+	except place
+	spread *spread
+	ring   [(loopsMax + 1) / 64]uint64 // loops to wake, once the room's lock is released
+}
+
+// spread names the receivers of a letter that is not for exactly one room or one connection.
+//
+// Owner: immutable once posted.
+type spread struct {
+	rooms  []*rooms.Room // members of any of these, once each; all open connections where it is nil
+	conns  []*Conn       // just these
+	except []place
+}
+
+// Reserve takes a place in a loop's mailbox.
+func (p *publication) Reserve(loop uint8) bool {
+	return p.srv.loops[loop].mail.reserve(len(p.frame.plain))
+}
+
+// Cancel gives it back.
+func (p *publication) Cancel(loop uint8) { p.srv.loops[loop].mail.cancel(1, len(p.frame.plain)) }
+
+// Post posts the letter that the place was for. The loop is woken later: this runs under the room's lock.
+func (p *publication) Post(loop uint8, seq uint64) {
+	x := letter{kind: letterPublish, frame: p.frame, room: p.room, seq: seq, except: p.except, spread: p.spread}
+	if p.room == nil {
+		x.kind = letterSpread
+	}
+	if p.srv.loops[loop].mail.post(x) {
+		p.ring[loop/64] |= 1 << (loop % 64)
+	}
+}
+
+// publish numbers and posts the frame, and says how many members the room had. Any goroutine.
+func (p *publication) publish() (members int, err error) {
+	_, members, err = p.room.Publish(p)
+	p.wake()
+	if err != nil {
+		p.srv.count.overloaded.Add(1)
+	}
+	return members, err
+}
+
+func (p *publication) wake() {
+	for _, l := range p.srv.loops {
+		if p.ring[l.index/64]&(1<<(l.index%64)) != 0 {
+			l.wires.ring()
+		}
+	}
+}
+
+// deliver fans a published frame out to the room's members on this loop. It neither writes nor ends
+// anybody: the roster must not change under it.
+func (l *loop) deliver(x *letter) {
+	roster := x.room.Roster(l.index)
+	for i := range roster {
+		m := &roster[i]
+		if x.seq <= m.JoinSeq || m.Slot == x.except.Slot && m.Gen == x.except.Gen {
+			continue
+		}
+		c := l.slab.at(m.Slot)
+		if x.spread != nil && slices.Contains(x.spread.except, c.place()) {
+			continue
+		}
+		l.queue(c, x.frame)
+	}
+}
+
+// deliverSpread fans a frame out to receivers that are not one room, each once.
+func (l *loop) deliverSpread(x *letter) {
+	s := x.spread
+	switch {
+	case s.conns != nil:
+		for _, c := range s.conns {
+			l.queue(c, x.frame)
+		}
+	case s.rooms != nil:
+		l.stamp++
+		if n := int(l.slab.size); len(l.stamps) < n {
+			l.stamps = append(l.stamps, make([]uint32, n-len(l.stamps))...)
+		}
+		for _, r := range s.rooms {
+			for _, m := range r.Roster(l.index) {
+				if l.stamps[m.Slot] != l.stamp {
+					l.stamps[m.Slot] = l.stamp
+					l.deliverUnless(l.slab.at(m.Slot), x)
+				}
+			}
+		}
+	default:
+		l.slab.each(func(c *Conn) bool {
+			l.deliverUnless(c, x)
+			return true
+		})
+	}
+}
+
+func (l *loop) deliverUnless(c *Conn, x *letter) {
+	if !slices.Contains(x.spread.except, c.place()) {
+		l.queue(c, x.frame)
+	}
+}
+
+// Broadcast sends v, encoded as JSON once, to all members of a room except those whose ids are given,
+// and returns how many members the room had. A room that does not exist has none. Any goroutine.
+// Errors: v cannot be encoded; [ErrOverloaded]: nobody got it.
+func (s *Server) Broadcast(room string, v any, except ...string) (members int, err error) {
+	r := s.index.FindString(room)
+	f, err := encodeFrame(v)
+	if err != nil || r == nil {
+		return 0, err
+	}
+	p := &publication{srv: s, frame: f, room: r, except: nowhere}
+	if len(except) > 0 {
+		p.spread = &spread{except: s.places(except)}
+	}
+	return p.publish()
+}
+
+// BroadcastRooms sends v to the members of several rooms, once to each connection. Any goroutine.
+func (s *Server) BroadcastRooms(names []string, v any, except ...string) error {
+	list := make([]*rooms.Room, 0, len(names))
+	for _, name := range names {
+		if r := s.index.FindString(name); r != nil && !slices.Contains(list, r) {
+			list = append(list, r)
+		}
+	}
+	f, err := encodeFrame(v)
+	if err != nil || len(list) == 0 {
+		return err
+	}
+	p := &publication{srv: s, frame: f, spread: &spread{rooms: list, except: s.places(except)}}
+	_, _, err = rooms.PublishAll(list, p)
+	p.wake()
+	return err
+}
+
+// BroadcastAll sends v to every open connection, whether it is in a room or not. Any goroutine.
+func (s *Server) BroadcastAll(v any, except ...string) error {
+	f, err := encodeFrame(v)
+	if err != nil {
+		return err
+	}
+	p := &publication{srv: s, frame: f, spread: &spread{except: s.places(except)}}
+	return p.postEverywhere()
+}
+
+func (p *publication) postEverywhere() error {
+	for i, l := range p.srv.loops {
+		if !p.Reserve(l.index) {
+			for _, reserved := range p.srv.loops[:i] {
+				p.Cancel(reserved.index)
+			}
+			p.srv.count.overloaded.Add(1)
+			return ErrOverloaded
+		}
+	}
+	for _, l := range p.srv.loops {
+		p.Post(l.index, 0)
+	}
+	p.wake()
+	return nil
+}
+
+// BroadcastWhere sends v to the open connections that chosen accepts, and returns how many those were.
+// chosen runs on the caller's goroutine. Any goroutine.
+func (s *Server) BroadcastWhere(chosen func(*Conn) bool, v any, except ...string) (int, error) {
+	f, err := encodeFrame(v)
+	if err != nil {
+		return 0, err
+	}
+	out, total := s.places(except), 0
+	for _, l := range s.loops {
+		var conns []*Conn
+		l.slab.each(func(c *Conn) bool {
+			if c.isOpen() && !slices.Contains(out, c.place()) && chosen(c) {
+				conns = append(conns, c)
+			}
+			return true
+		})
+		if len(conns) == 0 {
+			continue
+		}
+		p := &publication{srv: s, frame: f, spread: &spread{conns: conns}}
+		if !p.Reserve(l.index) {
+			s.count.overloaded.Add(1)
+			return total, ErrOverloaded
+		}
+		p.Post(l.index, 0)
+		p.wake()
+		total += len(conns)
+	}
+	return total, nil
+}
+
+// SendTo sends v to one connection and reports whether there is one with that id. Any goroutine.
+func (s *Server) SendTo(id string, v any) bool {
+	c := s.Connection(id)
+	return c != nil && c.Send(v) == nil
+}
+
+// nowhere is the place of no connection: generations start at 1.
+var nowhere place
+
+// places resolves ids; those of no connection of ours are left out.
+func (s *Server) places(ids []string) []place {
+	var list []place
+	for _, id := range ids {
+		if instance, p, ok := parseID(id); ok && instance == s.instance {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// notice says that a connection joined or left a room.
+type notice struct {
+	room   *rooms.Room
+	place  place
+	joined bool
+}
+
+// notify keeps a notice for the members of r until the end of the turn. A join and a leave of one
+// connection within it cancel each other [wire protocol, announcements].
+func (l *loop) notify(c *Conn, r *rooms.Room, joined bool) {
+	if l.srv.cfg.AnnounceMembersMax <= 0 {
+		return
+	}
+	p := c.place()
+	for i := len(l.notices) - 1; i >= 0 && i >= len(l.notices)-noticesSearched; i-- {
+		if n := &l.notices[i]; n.room == r && n.place == p && n.joined != joined {
+			l.notices = slices.Delete(l.notices, i, i+1)
+			return
+		}
+	}
+	l.notices = append(l.notices, notice{room: r, place: p, joined: joined})
+}
+
+// noticesSearched bounds the look back: a pair that is further apart is told, one after the other.
+const noticesSearched = 64
+
+// announce publishes the notices of the turn.
+func (l *loop) announce() {
+	if len(l.notices) == 0 {
+		return
+	}
+	for i := range l.notices {
+		n := &l.notices[i]
+		if l.maySay(n.room) {
+			l.say(n)
+		}
+		n.room = nil
+	}
+	l.notices = l.notices[:0]
+}
+
+func (l *loop) say(n *notice) {
+	var id [idSize]byte
+	m := message.Notice{Room: n.room.Name(), ID: appendID(id[:0], l.srv.instance, n.place)}
+	f := buildOutFrame(ws.OpText, len(m.Room)+noticeBytes, func(dst []byte) []byte {
+		if n.joined {
+			return message.AppendMemberJoined(dst, m)
+		}
+		return message.AppendMemberLeft(dst, m)
+	})
+	l.publishOwn(n.room, f, n.place)
+}
+
+// publishOwn publishes a frame of the server's own. An overloaded loop costs the notice, never the turn.
+func (l *loop) publishOwn(r *rooms.Room, f *outFrame, except place) {
+	p := &l.outgoing
+	*p = publication{srv: l.srv, frame: f, room: r, except: except}
+	p.publish()
+}
+
+const noticeBytes = 80
+
+// maySay reports whether a room is small enough for notices, and tells its members when that changes.
+func (l *loop) maySay(r *rooms.Room) bool {
+	limit, n := l.srv.cfg.AnnounceMembersMax, r.Len()
+	switch {
+	case n > limit && r.SetQuiet(true):
+		l.tellAnnouncements(r, false, n)
+	case n < (limit+1)/2 && r.SetQuiet(false):
+		l.tellAnnouncements(r, true, n)
+	}
+	return !r.Quiet()
+}
+
+func (l *loop) tellAnnouncements(r *rooms.Room, on bool, members int) {
+	f := buildOutFrame(ws.OpText, len(r.Name())+noticeBytes, func(dst []byte) []byte {
+		return message.AppendAnnouncements(dst, r.Name(), on, members)
+	})
+	l.publishOwn(r, f, nowhere)
+}

@@ -1,0 +1,225 @@
+package engine
+
+import (
+	"github.com/parleyd/parley/protocol/message"
+	"github.com/parleyd/parley/rooms"
+)
+
+// Resuming: a connection shows the token of an earlier one and becomes its heir. Where the earlier one
+// has ended, its parked state is restored at once. Where it still looks alive (a half-open link), its loop
+// ends it and hands over its seats without freeing them in between, so that nobody can take them.
+
+// Session is what a resumed connection inherits, as the reconnect event shows it.
+type Session struct {
+	PreviousConnectionID string
+	Rooms                []string
+	Attempts             int // resumes in a row, this one included
+}
+
+// handover is what an earlier connection leaves to its heir.
+type handover struct {
+	key   sessionKey
+	state *parked       // nil: nothing is left
+	held  []*rooms.Room // where a seat waits for the heir
+	spent bool          // resumed too often in a row: the earlier connection stays
+}
+
+// giveBack frees the seats that wait.
+func (h *handover) giveBack(heir place) {
+	for _, r := range h.held {
+		r.Release(heir)
+	}
+}
+
+// issueToken begins a session for c and tells the client its token.
+func (l *loop) issueToken(c *Conn) {
+	c.token = newToken()
+	l.srv.sessions.begin(c.token.key(), c)
+	l.text = message.AppendReconnectToken(l.text[:0], c.token.String(), int64(l.srv.cfg.ReconnectionTTL.Seconds()))
+	l.answer(c, l.text)
+}
+
+// snapshot is the state of c for whoever resumes its session.
+func (l *loop) snapshot(c *Conn) *parked {
+	state := &parked{
+		previous:  c.place(),
+		principal: c.Principal(),
+		attrs:     c.attrs.Load(),
+		userData:  c.userData.Load(),
+		expires:   l.now + int64(l.srv.cfg.ReconnectionTTL),
+	}
+	for _, r := range c.rooms {
+		state.rooms = append(state.rooms, r.Name())
+	}
+	if r := c.rare; r != nil && r.attempts > 0 && l.now-r.resumedAt < int64(l.srv.cfg.HeartbeatTimeout) {
+		state.attempts = r.attempts
+	}
+	return state
+}
+
+// park keeps the session of an ending connection, and returns the token that restores it, "" for none.
+func (l *loop) park(c *Conn, cause Cause) string {
+	t := c.token
+	if t == noToken {
+		return ""
+	}
+	c.token = noToken
+	if cause == CauseUnauthorized {
+		l.srv.sessions.revoke(t.key())
+		return ""
+	}
+	state := l.snapshot(c)
+	if !l.srv.sessions.park(t.key(), state) {
+		c.extra().leftover = state
+	}
+	return t.String()
+}
+
+func (l *loop) onReconnect(c *Conn, e *message.Envelope) {
+	if e.Token == nil {
+		l.complain(c, wireError(message.InvalidToken), e.Ref)
+		return
+	}
+	key := keyOf(e.Token)
+	switch {
+	case c.has(flagResumed):
+		l.complain(c, wireError(message.AlreadyResumed), e.Ref)
+		return
+	case key == c.token.key():
+		l.complain(c, &Error{Code: message.InvalidToken.String(),
+			Message: "this is the connection's own token; show it on the next connection"}, e.Ref)
+		return
+	}
+	claimed, code := l.srv.sessions.take(key, c.Principal(), l.now)
+	switch {
+	case code != message.OK:
+		l.count.resumesRefused.Add(1)
+		l.complain(c, wireError(code), e.Ref)
+	case claimed.state != nil:
+		l.restore(c, handover{key: key, state: claimed.state}, e)
+	default:
+		l.claimLive(c, claimed.conn, key, e)
+	}
+}
+
+// claimLive has the loop of a connection that still looks alive hand over. The answer is awaited: the
+// client's later messages wait with it.
+func (l *loop) claimLive(c *Conn, old *Conn, key sessionKey, e *message.Envelope) {
+	p := l.await(c, pendingClaim, "reconnect", e.Ref)
+	withLast := e.Last != nil
+	heir := c.place()
+	old.loop.postCall(func(from *loop) {
+		h := from.handOver(old, heir)
+		h.key = key
+		l.postCall(func(l *loop) { l.inherit(c, p, h, withLast) })
+	})
+}
+
+// handOver ends old in favour of its heir. Its member_left goes out before the heir's member_joined.
+func (l *loop) handOver(old *Conn, heir place) handover {
+	if old.phase != phaseOpen {
+		if old.rare == nil {
+			return handover{}
+		}
+		state := old.rare.leftover
+		old.rare.leftover = nil
+		return handover{state: state}
+	}
+	h := handover{state: l.snapshot(old)}
+	if h.state.attempts >= l.srv.sessions.max {
+		l.srv.sessions.begin(old.token.key(), old)
+		return handover{spent: true}
+	}
+	old.token = noToken
+	for _, r := range old.rooms {
+		if l.srv.index.Handover(r, old.place(), heir) {
+			h.held = append(h.held, r)
+			old.seats.Add(-1)
+			l.left(old, r)
+		}
+	}
+	old.mu.Lock()
+	old.rooms = nil
+	old.mu.Unlock()
+	l.announce()
+	l.endBy(old, CauseTakenOver)
+	return h
+}
+
+// inherit is the answer of the old connection's loop.
+func (l *loop) inherit(c *Conn, p *pending, h handover, withLast bool) {
+	if !l.settled(c, p) {
+		h.giveBack(c.place())
+		if h.state != nil {
+			l.srv.sessions.parkAgain(h.key, h.state)
+		}
+		return
+	}
+	e := message.Envelope{Ref: p.ref}
+	if withLast {
+		e.Last = nullJSON
+	}
+	switch {
+	case h.spent:
+		l.complain(c, wireError(message.AttemptsExhausted), e.Ref)
+	case h.state == nil:
+		l.complain(c, wireError(message.InvalidToken), e.Ref)
+	default:
+		l.restore(c, h, &e)
+	}
+	l.resume(c, p)
+}
+
+// restore makes c the heir of a session and answers.
+func (l *loop) restore(c *Conn, h handover, e *message.Envelope) {
+	if c.token != noToken && !l.srv.sessions.revoke(c.token.key()) {
+		// Somebody has claimed this connection's own session: its take-over is on its way.
+		h.giveBack(c.place())
+		l.srv.sessions.parkAgain(h.key, h.state)
+		l.complain(c, errUnavailable, e.Ref)
+		return
+	}
+	state := h.state
+	c.token = noToken
+	c.flags |= flagResumed
+	c.extra().attempts = state.attempts + 1
+	c.rare.resumedAt = l.now
+	c.inheritAttributes(state)
+	l.enterHandedOver(c, h.held)
+	answer := message.Reconnected{
+		ID:       []byte(c.ID()),
+		Previous: appendID(nil, l.srv.instance, state.previous),
+		Ref:      e.Ref,
+	}
+	for _, name := range state.rooms {
+		if _, err := l.enter(c, []byte(name)); err != nil {
+			answer.Lost = append(answer.Lost, message.LostRoom{Room: name, Code: err.Code})
+			continue
+		}
+		answer.Rooms = append(answer.Rooms, name)
+	}
+	if e.Last != nil {
+		answer.Gaps = answer.Rooms
+	}
+	l.count.resumed.Add(1)
+	l.text = message.AppendReconnected(l.text[:0], answer)
+	l.answer(c, l.text)
+	l.issueToken(c)
+	l.srv.emit(Event{Kind: EventReconnect, Conn: c, Session: &Session{
+		PreviousConnectionID: string(answer.Previous), Rooms: answer.Rooms, Attempts: c.rare.attempts}})
+}
+
+// enterHandedOver takes the seats that wait, as far as the limit of rooms goes.
+func (l *loop) enterHandedOver(c *Conn, held []*rooms.Room) {
+	limit := int32(l.srv.cfg.MaxRoomsPerConnection)
+	for _, r := range held {
+		if limit > 0 && c.seats.Load() >= limit && !r.Has(c.place()) {
+			r.Release(c.place())
+			continue
+		}
+		if entry, err := r.EnterHeld(c.place()); err == nil && !entry.Already {
+			c.seats.Add(1)
+			l.entered(c, entry.Room)
+		}
+	}
+}

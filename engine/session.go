@@ -1,0 +1,209 @@
+package engine
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"github.com/parleyd/parley/protocol/message"
+)
+
+// A session is what a token restores. While its connection lives, the store knows no more than where that
+// is; when the connection ends, its state is parked until somebody claims it or its time is over. A claim
+// takes the session out of the store, under the shard's lock: two claims of one token cannot both succeed.
+//
+// Tokens are stored hashed: who reads the memory of the server, or a dump of it, cannot resume.
+
+// sessionKey is the first half of a token's SHA-256.
+type sessionKey [16]byte
+
+// token is 128 random bits [wire protocol, sessions]; the zero token is none.
+type token [16]byte
+
+var noToken token
+
+// keyOf hashes a token as the client sent it.
+func keyOf(text []byte) (key sessionKey) {
+	sum := sha256.Sum256(text)
+	copy(key[:], sum[:])
+	return key
+}
+
+func newToken() (t token) {
+	rand.Read(t[:])
+	return t
+}
+
+// String is the token as clients know it.
+func (t token) String() string { return base64.RawURLEncoding.EncodeToString(t[:]) }
+
+func (t token) key() sessionKey { return keyOf([]byte(t.String())) }
+
+// parked is the state of a session without a connection.
+//
+// Owner: immutable once in the store.
+type parked struct {
+	previous  place
+	principal string
+	rooms     []string
+	attrs     *attributes
+	userData  *[]byte
+	attempts  int
+	expires   int64 // on the server's clock
+}
+
+const (
+	sessionShards = 64
+	// sessionsParkedMax bounds what clients that never come back may hold. The oldest go first.
+	sessionsParkedMax = 1 << 20
+)
+
+// sessionStore holds the sessions of one process.
+//
+// Owner: shared (mutex: each shard's).
+type sessionStore struct {
+	shards [sessionShards]sessionShard
+	ttl    int64
+	max    int // resumes in a row
+}
+
+// sessionShard is one part of the store.
+//
+// Owner: shared (mutex: mu).
+type sessionShard struct {
+	mu     sync.Mutex
+	live   map[sessionKey]*Conn
+	parked map[sessionKey]*parked
+	queue  []expiry // of parked sessions, the oldest first; those claimed since are still in it
+}
+
+type expiry struct {
+	key sessionKey
+	at  int64
+}
+
+func newSessionStore(ttl time.Duration, attempts int) *sessionStore {
+	s := &sessionStore{ttl: int64(ttl), max: attempts}
+	for i := range s.shards {
+		s.shards[i].live = make(map[sessionKey]*Conn)
+		s.shards[i].parked = make(map[sessionKey]*parked)
+	}
+	return s
+}
+
+func (s *sessionStore) shard(key sessionKey) *sessionShard {
+	return &s.shards[binary.LittleEndian.Uint64(key[:])%sessionShards]
+}
+
+// begin makes c the owner of a new session.
+func (s *sessionStore) begin(key sessionKey, c *Conn) {
+	h := s.shard(key)
+	h.mu.Lock()
+	h.live[key] = c
+	h.mu.Unlock()
+}
+
+// revoke ends a session whose connection lives. It reports false where a claim came first.
+func (s *sessionStore) revoke(key sessionKey) bool {
+	h := s.shard(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, was := h.live[key]
+	delete(h.live, key)
+	return was
+}
+
+// park keeps the state of a session whose connection ended. It reports false where a claim came first:
+// then the state belongs to the claimant.
+func (s *sessionStore) park(key sessionKey, state *parked) bool {
+	h := s.shard(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, was := h.live[key]; !was {
+		return false
+	}
+	delete(h.live, key)
+	h.keep(key, state)
+	return true
+}
+
+// parkAgain puts a claimed session back, for a claimant that ended before it could use it.
+func (s *sessionStore) parkAgain(key sessionKey, state *parked) {
+	h := s.shard(key)
+	h.mu.Lock()
+	h.keep(key, state)
+	h.mu.Unlock()
+}
+
+func (h *sessionShard) keep(key sessionKey, state *parked) {
+	h.parked[key] = state
+	h.queue = append(h.queue, expiry{key, state.expires})
+	for len(h.parked) > sessionsParkedMax/sessionShards {
+		delete(h.parked, h.queue[0].key)
+		h.queue = h.queue[1:]
+	}
+}
+
+// expire forgets what nobody came back for.
+func (s *sessionStore) expire(now int64) {
+	for i := range s.shards {
+		h := &s.shards[i]
+		h.mu.Lock()
+		n := 0
+		for n < len(h.queue) && h.queue[n].at <= now {
+			if p := h.parked[h.queue[n].key]; p != nil && p.expires <= now {
+				delete(h.parked, h.queue[n].key)
+			}
+			n++
+		}
+		h.queue = h.queue[n:]
+		if len(h.queue) == 0 {
+			h.queue = nil
+		}
+		h.mu.Unlock()
+	}
+}
+
+// parkedLen is the number of sessions without a connection. Any goroutine.
+func (s *sessionStore) parkedLen() (n int) {
+	for i := range s.shards {
+		h := &s.shards[i]
+		h.mu.Lock()
+		n += len(h.parked)
+		h.mu.Unlock()
+	}
+	return n
+}
+
+// claim is what a token gave: a parked state, or the connection that must hand over.
+type claim struct {
+	state *parked
+	conn  *Conn
+}
+
+// take claims the session of a token for a principal, exactly once.
+func (s *sessionStore) take(key sessionKey, principal string, now int64) (claim, message.Code) {
+	h := s.shard(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if c := h.live[key]; c != nil {
+		if c.Principal() != principal {
+			return claim{}, message.InvalidToken
+		}
+		delete(h.live, key)
+		return claim{conn: c}, message.OK
+	}
+	p := h.parked[key]
+	switch {
+	case p == nil || p.expires <= now || p.principal != principal:
+		return claim{}, message.InvalidToken
+	case p.attempts >= s.max:
+		delete(h.parked, key)
+		return claim{}, message.AttemptsExhausted
+	}
+	delete(h.parked, key)
+	return claim{state: p}, message.OK
+}
