@@ -46,16 +46,17 @@ type Conn struct {
 	connectedAt int64 // seconds since the epoch
 	handle      any   // the reactor's
 	cause       atomic.Uint32
+	upgraded    atomic.Bool
 
 	attrs     atomic.Pointer[attributes]
 	userData  atomic.Pointer[[]byte]
 	principal atomic.Pointer[string]
 	token     token // of the connection's session
-	limits    atomic.Pointer[[]bucket]
 
 	mu    sync.Mutex
 	rooms []*rooms.Room // written by the loop under mu, read by it without
 	seats atomic.Int32  // rooms, and places held in rooms
+	buckets []bucket // under mu
 
 	rare *rare
 }
@@ -178,6 +179,9 @@ func (c *Conn) Touch() { c.lastActive.Store(c.loop.srv.clock()) }
 func (c *Conn) Alive() bool {
 	return c.Cause() == CauseNone && c.loop.srv.clock()-c.lastActive.Load() < int64(c.loop.srv.cfg.HeartbeatTimeout)
 }
+
+// isOpen reports whether the connection is upgraded and has not ended. Any goroutine.
+func (c *Conn) isOpen() bool { return c.upgraded.Load() && c.Cause() == CauseNone }
 
 // Cause says why the connection ended; CauseNone while it lives.
 func (c *Conn) Cause() Cause { return Cause(c.cause.Load()) }

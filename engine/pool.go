@@ -1,0 +1,90 @@
+package engine
+
+import "sync"
+
+// pool runs what may block: connect handlers, auth handlers, offloaded handlers. Its goroutines come on
+// demand, up to a bound; a bounded queue stands before them. Work keeps no order: what needs order waits
+// on its connection.
+//
+// Owner: shared (mutex: mu).
+type pool struct {
+	mu      sync.Mutex
+	work    *sync.Cond
+	queue   []func()
+	head    int
+	max     int // goroutines
+	running int
+	idle    int
+	closed  bool
+	done    sync.WaitGroup
+}
+
+const (
+	poolQueueMax = 1 << 14
+	poolIdleKept = 16
+)
+
+func newPool(workers int) *pool {
+	p := &pool{max: workers}
+	p.work = sync.NewCond(&p.mu)
+	return p
+}
+
+// submit has f run soon. It reports false where the queue is full. Any goroutine; never waits.
+func (p *pool) submit(f func()) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed || len(p.queue)-p.head >= poolQueueMax {
+		return false
+	}
+	p.queue = append(p.queue, f)
+	switch {
+	case len(p.queue)-p.head <= p.idle:
+		p.work.Signal()
+	case p.running < p.max:
+		p.running++
+		p.done.Add(1)
+		go p.run()
+	}
+	return true
+}
+
+// run works until there is nothing to do and enough others wait for more.
+func (p *pool) run() {
+	defer p.done.Done()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		for p.head == len(p.queue) {
+			if p.closed || p.idle >= poolIdleKept {
+				p.running--
+				return
+			}
+			p.idle++
+			p.work.Wait()
+			p.idle--
+		}
+		f := p.queue[p.head]
+		p.queue[p.head] = nil
+		p.head++
+		if p.head == len(p.queue) {
+			p.queue, p.head = p.queue[:0], 0
+		} else if p.head > poolQueueMax {
+			p.queue = append(p.queue[:0], p.queue[p.head:]...)
+			p.head = 0
+		}
+		p.mu.Unlock()
+		f()
+		p.mu.Lock()
+	}
+}
+
+// close lets the goroutines end once the queue is empty. It waits only for those that run nothing of the
+// application's: a handler that blocks for ever must not block the shutdown.
+func (p *pool) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.queue, p.head = nil, 0
+	p.work.Broadcast()
+	p.mu.Unlock()
+}

@@ -1,0 +1,264 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net"
+	"runtime/metrics"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/parleyd/parley/protocol/frame"
+	"github.com/parleyd/parley/protocol/handshake"
+	"github.com/parleyd/parley/protocol/message"
+	"github.com/parleyd/parley/rooms"
+)
+
+// Server is a WebSocket room server. Its methods are for any goroutine.
+//
+// Owner: immutable after New, except what is atomic or under mu.
+type Server struct {
+	cfg         Config
+	log         *slog.Logger
+	instance    uint16
+	frameLimits frame.Limits
+	origins     *handshake.Origins
+	tick        time.Duration
+
+	pendingBytesMax int
+	connectionsMax  int
+
+	clock    func() int64 // nanoseconds since the start
+	wallBase atomic.Int64 // nanoseconds since the epoch at clock 0
+	walltime func() time.Time
+
+	mu              sync.Mutex
+	routes          atomic.Pointer[map[string]*route]
+	connectHandlers atomic.Pointer[[]ConnectHandler]
+	authHandler     atomic.Pointer[AuthHandler]
+	rawHandler      atomic.Pointer[RawHandler]
+	emitter         *Emitter
+
+	loops    []*loop
+	index    *rooms.Index
+	sessions *sessionStore
+	pool     *pool
+	reactor  *reactor
+	acceptor *acceptor
+
+	live    atomic.Int64 // upgraded and not ended
+	leaving atomic.Bool
+	state   atomic.Int32
+	count   serverCounters
+}
+
+const (
+	stateNew = iota
+	stateRunning
+	stateStopped
+)
+
+// Setting changes what a Config cannot hold.
+type Setting func(*Server)
+
+// WithEmitter hands in an emitter, perhaps one that other servers share: the seed's setEventEmitter.
+func WithEmitter(e *Emitter) Setting { return func(s *Server) { s.emitter = e } }
+
+// WithLogger has the server log to l instead of slog's default.
+func WithLogger(l *slog.Logger) Setting { return func(s *Server) { s.log = l } }
+
+// New makes a server that does not listen yet. The error is a *[ConfigError].
+func New(cfg Config, settings ...Setting) (*Server, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg:         cfg,
+		log:         slog.Default(),
+		frameLimits: frame.Limits{MessageBytes: int64(cfg.MessageBytesMax), Fragments: cfg.MessageFragmentsMax},
+		tick:        tickOf(cfg),
+		emitter:     NewEmitter(),
+
+		pendingBytesMax: max(pendingBytesLeast, 2*cfg.MessageBytesMax),
+		walltime:        time.Now,
+	}
+	if s.origins, err = handshake.NewOrigins(cfg.Origins); err != nil {
+		return nil, &ConfigError{Key: "origins", Hint: err.Error()}
+	}
+	started := time.Now()
+	s.clock = func() int64 { return int64(time.Since(started)) }
+	routes := builtinRoutes()
+	s.routes.Store(&routes)
+	var seed [32]byte
+	rand.Read(seed[:])
+	s.instance = uint16(seed[0])<<8 | uint16(seed[1])
+	for _, set := range settings {
+		set(s)
+	}
+	s.assemble(seed)
+	return s, nil
+}
+
+const pendingBytesLeast = 256 << 10
+
+// assemble makes the parts that settings may have changed the ground of.
+func (s *Server) assemble(seed [32]byte) {
+	s.resyncWall()
+	s.index = rooms.NewIndex(s.cfg.Loops, rooms.Options{MaxMembers: s.cfg.MaxConnectionsPerRoom})
+	s.sessions = newSessionStore(s.cfg.ReconnectionTTL, s.cfg.ReconnectionMaxAttempts)
+	s.pool = newPool(s.cfg.OffloadWorkers)
+	for i := range s.cfg.Loops {
+		seed[31] ^= byte(i) + 1
+		s.loops = append(s.loops, newLoop(s, uint8(i), seed))
+	}
+}
+
+// tickOf is how often the loops look at their timers: often enough for the shortest interval.
+func tickOf(cfg Config) time.Duration {
+	shortest := min(cfg.HeartbeatInterval, cfg.HeartbeatTimeout-cfg.HeartbeatInterval,
+		cfg.HandshakeTimeout, cfg.AuthTimeout, cfg.OffloadTimeout, cfg.BacklogGrace)
+	return min(max(shortest/8, 5*time.Millisecond), 100*time.Millisecond)
+}
+
+// Start listens and serves in the background. Errors: the address cannot be had.
+func (s *Server) Start() error {
+	if !s.state.CompareAndSwap(stateNew, stateRunning) {
+		return errors.New("start server: it was started before")
+	}
+	s.connectionsMax = s.cfg.MaxConnections
+	reserve, err := planDescriptors(s)
+	if err != nil {
+		return err
+	}
+	if s.reactor, err = startReactor(s); err != nil {
+		return fmt.Errorf("start event loops: %w", err)
+	}
+	if s.acceptor, err = startAcceptor(s, reserve); err != nil {
+		s.reactor.stop()
+		return err
+	}
+	if len(s.cfg.Origins) == 0 {
+		s.log.Debug("pages of every origin may connect; name those that may in origins if cookies authenticate")
+	}
+	s.emit(Event{Kind: EventStarted})
+	return nil
+}
+
+// Run starts the server, serves until ctx is done, and takes its leave: [Server.Shutdown].
+func (s *Server) Run(ctx context.Context) error {
+	if err := s.Start(); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	bounded, cancel := context.WithTimeout(context.Background(), s.cfg.ShutdownTimeout)
+	defer cancel()
+	return s.Shutdown(bounded)
+}
+
+// Addr is the address that the server listens on; nil before Start.
+func (s *Server) Addr() net.Addr {
+	if s.acceptor == nil {
+		return nil
+	}
+	return s.acceptor.listener.Addr()
+}
+
+// Config is the server's configuration with its defaults filled in.
+func (s *Server) Config() Config { return s.cfg }
+
+// Emitter is what the server tells its events.
+func (s *Server) Emitter() *Emitter { return s.emitter }
+
+// Shutdown stops accepting, tells everybody (1001), and waits until all have left or ctx is done; then it
+// cuts off who is left. A second call waits for nothing.
+func (s *Server) Shutdown(ctx context.Context) error {
+	if !s.state.CompareAndSwap(stateRunning, stateStopped) {
+		return nil
+	}
+	s.leaving.Store(true)
+	s.acceptor.close()
+	for _, l := range s.loops {
+		l.postCall(func(l *loop) {
+			l.slab.each(func(c *Conn) bool {
+				l.endBy(c, CauseShutdown)
+				return true
+			})
+		})
+	}
+	err := s.acceptor.waitEmpty(ctx)
+	s.reactor.stop()
+	s.pool.close()
+	s.emit(Event{Kind: EventStopped})
+	return err
+}
+
+// Connection finds a connection by its id, nil where there is none: the seed's getConnection.
+func (s *Server) Connection(id string) *Conn {
+	instance, p, ok := parseID(id)
+	if !ok || instance != s.instance || int(p.Loop) >= len(s.loops) {
+		return nil
+	}
+	if c := s.loops[p.Loop].connAt(p); c != nil && c.isOpen() {
+		return c
+	}
+	return nil
+}
+
+// Connections goes through all open connections: the seed's getConnections. What comes or goes meanwhile
+// may be seen or not. Any goroutine.
+func (s *Server) Connections() iter.Seq[*Conn] {
+	return func(yield func(*Conn) bool) {
+		for _, l := range s.loops {
+			if !l.slab.each(func(c *Conn) bool { return !c.isOpen() || yield(c) }) {
+				return
+			}
+		}
+	}
+}
+
+// ConnectionCount is the number of open connections.
+func (s *Server) ConnectionCount() int { return int(s.live.Load()) }
+
+// FindConnections returns the open connections that chosen accepts.
+func (s *Server) FindConnections(chosen func(*Conn) bool) []*Conn {
+	var list []*Conn
+	for c := range s.Connections() {
+		if chosen(c) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// FindByAttribute returns the open connections whose attribute has a value, compared as JSON. A value that
+// cannot be encoded is nobody's.
+func (s *Server) FindByAttribute(key string, value any) []*Conn {
+	raw, err := message.Encode(nil, value)
+	if err != nil {
+		return nil
+	}
+	return s.FindConnections(func(c *Conn) bool { return c.hasAttribute(key, raw) })
+}
+
+// resyncWall takes the wall clock's word for what time it is: it may have been set.
+func (s *Server) resyncWall() { s.wallBase.Store(s.walltime().UnixNano() - s.clock()) }
+
+// seconds turns a time on the server's clock into seconds since the epoch.
+func (s *Server) seconds(at int64) int64 { return (s.wallBase.Load() + at) / int64(time.Second) }
+
+func (s *Server) wall(at int64) time.Time { return time.Unix(0, s.wallBase.Load()+at) }
+
+func (s *Server) uptime() time.Duration { return time.Duration(s.clock()) }
+
+// memoryUsage is what the Go runtime holds of the system's memory.
+func memoryUsage() uint64 {
+	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
+	metrics.Read(samples)
+	return samples[0].Value.Uint64() - samples[1].Value.Uint64()
+}
