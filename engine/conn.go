@@ -109,6 +109,9 @@ const (
 
 func (c *Conn) has(f connFlags) bool { return c.flags&f != 0 }
 
+// newConn makes a connection for a loop, off the loop. It lives from [loop.begin] on.
+func newConn(l *loop, remote netip.AddrPort) *Conn { return &Conn{loop: l, remote: remote} }
+
 // extra returns the rare part, making it on first use.
 func (c *Conn) extra() *rare {
 	if c.rare == nil {

@@ -45,15 +45,16 @@ func refusalFor(cause Cause) handshake.Refusal {
 	return refusalFailed
 }
 
-// admitDescriptor begins the life of a connection whose descriptor is on the loop. It reports false where the
+// begin starts the life of a connection whose descriptor is on the loop. It reports false where the
 // loop has no slot left.
-func (l *loop) admitDescriptor(c *Conn) bool {
+func (l *loop) begin(c *Conn) bool {
 	l.now = l.srv.clock()
 	slot, ok := l.slab.take(c)
 	if !ok {
 		return false
 	}
 	c.slot = slot
+	c.gen = l.rand.Uint64()&generationMask | 1
 	c.lastActive.Store(l.now)
 	wait := l.srv.cfg.HandshakeTimeout
 	if c.has(flagRefusal) {
@@ -170,6 +171,7 @@ func (l *loop) upgrade(c *Conn, a *acceptance) {
 	l.srv.live.Add(1)
 	l.count.accepted.Add(1)
 	c.phase = phaseOpen
+	c.upgraded.Store(true)
 	if !l.srv.cfg.Bare {
 		l.greet(c)
 	}

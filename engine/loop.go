@@ -2,6 +2,7 @@ package engine
 
 import (
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/parleyd/parley/protocol/handshake"
@@ -59,8 +60,10 @@ type loop struct {
 	request  handshake.Request
 	outgoing publication
 
-	tally tally
-	count counters
+	buffers [][]byte
+	load    atomic.Int32 // descriptors, those on their way too
+	tally   tally
+	count   counters
 }
 
 const (

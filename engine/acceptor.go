@@ -1,0 +1,217 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The acceptor is ours because gnet's ends the engine when the file table is full. It takes connections as
+// long as there are descriptors for them, puts each on the loop with the fewest, and keeps a reserve of
+// descriptors so that newcomers beyond max_connections still get a 503 instead of silence.
+
+// reserve is how the descriptors that are no connections are shared out.
+type reserve struct {
+	total    int // kept free of connections
+	refusals int // connections that are only told 503
+	inFlight int // enrolments at once; each takes three descriptors for a moment
+}
+
+const (
+	reserveMost   = 512
+	reserveLeast  = 48
+	refusalWait   = time.Second // for a newcomer's request, when it will be refused anyway
+	acceptBackoff = 5 * time.Millisecond
+	acceptPause   = 200 * time.Millisecond
+	notSentLowat  = 16 << 10 // bytes; what the kernel hides of a slow reader's backlog
+)
+
+// planDescriptors sets the number of connections from the descriptor limit, less a reserve for listeners,
+// doorbells, enrolments, refusals, and the application's own files.
+func planDescriptors(s *Server) (reserve, error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return reserve{}, fmt.Errorf("read descriptor limit: %w", err)
+	}
+	files := int(min(limit.Cur, 1<<30))
+	r := reserve{total: min(max(files/8, reserveLeast), reserveMost)}
+	r.refusals = r.total / 4
+	r.inFlight = max(r.total/8, 4)
+	possible := files - r.total
+	if possible < 1 {
+		return r, fmt.Errorf("the descriptor limit of %d is too low; raise it (ulimit -n) to at least %d", files, 2*reserveLeast)
+	}
+	switch {
+	case s.connectionsMax == 0:
+		s.connectionsMax = possible
+	case s.connectionsMax > possible:
+		return r, &ConfigError{Key: "max_connections", Hint: fmt.Sprintf(
+			"%d connections need %d descriptors, the limit is %d; raise it (ulimit -n) or give at most %d",
+			s.connectionsMax, s.connectionsMax+r.total, files, possible)}
+	}
+	return r, nil
+}
+
+// acceptor accepts connections on a goroutine of its own.
+//
+// Owner: its goroutine, except what is atomic.
+type acceptor struct {
+	srv      *Server
+	reserve  reserve
+	listener *net.TCPListener
+	flying   chan (<-chan enrolment)
+	held     atomic.Int64  // descriptors that are connections, refused ones too
+	left     chan struct{} // somebody departed
+	closed   chan struct{}
+	ended    chan struct{}
+}
+
+func startAcceptor(s *Server, r reserve) (*acceptor, error) {
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		raw.Control(func(fd uintptr) { err = tuneListener(int(fd)) })
+		return err
+	}, KeepAlive: -1}
+	port := max(s.cfg.Port, 0)
+	address := net.JoinHostPort(s.cfg.Host, strconv.Itoa(port))
+	listener, err := config.Listen(context.Background(), "tcp", address)
+	if err != nil {
+		return nil, explainListen(err, address)
+	}
+	a := &acceptor{srv: s, reserve: r, listener: listener.(*net.TCPListener),
+		flying: make(chan (<-chan enrolment), r.inFlight),
+		left:   make(chan struct{}, 1), closed: make(chan struct{}), ended: make(chan struct{})}
+	s.acceptor = a
+	go a.run()
+	go a.land()
+	return a, nil
+}
+
+// explainListen says what to do about an address that cannot be had.
+func explainListen(err error, address string) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("listen on %s: another process has this port; stop it or choose another port: %w", address, err)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("listen on %s: not allowed; choose a port above 1023: %w", address, err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("listen on %s: this machine has no such address; check host: %w", address, err)
+	}
+	return fmt.Errorf("listen on %s: %w", address, err)
+}
+
+// run accepts until the listener is closed.
+func (a *acceptor) run() {
+	defer close(a.ended)
+	defer close(a.flying)
+	pause := acceptBackoff
+	for a.waitForRoom() {
+		tcp, err := a.listener.AcceptTCP()
+		if err == nil {
+			pause = acceptBackoff
+			a.take(tcp)
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		// The file table is full, or memory is short, or the peer was gone before we came. Those that are
+		// connected go on; whoever waits in the listener's queue is served later.
+		a.srv.count.acceptErrors.Add(1)
+		if !errors.Is(err, syscall.ECONNABORTED) {
+			a.srv.log.Warn("cannot accept", "err", err, "again_in", pause)
+			a.wait(pause)
+			pause = min(2*pause, acceptPause)
+		}
+	}
+}
+
+// waitForRoom waits while even refusing would cost descriptors that there are not. It reports false once
+// the acceptor is closed.
+func (a *acceptor) waitForRoom() bool {
+	for a.held.Load() >= int64(a.srv.connectionsMax+a.reserve.refusals) {
+		select {
+		case <-a.closed:
+			return false
+		case <-a.left:
+		}
+	}
+	return true
+}
+
+func (a *acceptor) wait(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-a.closed:
+	case <-a.left:
+	case <-t.C:
+	}
+}
+
+// take puts a connection on the loop with the fewest.
+func (a *acceptor) take(tcp *net.TCPConn) {
+	best := a.srv.loops[0]
+	for _, l := range a.srv.loops[1:] {
+		if l.load.Load() < best.load.Load() {
+			best = l
+		}
+	}
+	c := newConn(best, tcp.RemoteAddr().(*net.TCPAddr).AddrPort())
+	if a.held.Add(1) > int64(a.srv.connectionsMax) {
+		c.flags |= flagRefusal
+		a.srv.count.full.Add(1)
+	}
+	best.load.Add(1)
+	result, err := a.srv.reactor.enroll(c, tcp)
+	if err != nil {
+		tcp.Close()
+		a.srv.departed(c)
+		return
+	}
+	a.flying <- result
+}
+
+// land waits for enrolments to end. The channel's capacity bounds how many are under way.
+func (a *acceptor) land() {
+	for result := range a.flying {
+		<-result
+	}
+}
+
+// departed is told when a connection's descriptor is closed. Any goroutine.
+func (s *Server) departed(c *Conn) {
+	c.loop.load.Add(-1)
+	if a := s.acceptor; a != nil {
+		a.held.Add(-1)
+		select {
+		case a.left <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (a *acceptor) close() {
+	close(a.closed)
+	a.listener.Close()
+	<-a.ended
+}
+
+// waitEmpty waits until the last connection has departed.
+func (a *acceptor) waitEmpty(ctx context.Context) error {
+	for a.held.Load() > 0 {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("leave-taking: %d connections were cut off: %w", a.held.Load(), ctx.Err())
+		case <-a.left:
+		}
+	}
+	return nil
+}

@@ -1,0 +1,225 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"github.com/panjf2000/gnet/v2/pkg/logging"
+	"golang.org/x/sys/unix"
+)
+
+// The reactor hosts the loops on gnet: the only file that knows it. gnet reads and tells us when; we
+// write to the descriptors ourselves, on their loops, so that its outbound buffer stays empty.
+//
+// gnet has no listener here: its own acceptor ends the whole engine when the file table is full. Its
+// client starts the loops, and the acceptor enrols connections on them. Each loop has a doorbell: one end
+// of a socket pair, enrolled like a connection. Ringing is writing a byte to the other end; it keeps
+// order with input and needs none of gnet's task queues, which keep none among themselves.
+
+// reactor runs gnet's loops.
+//
+// Owner: immutable once started.
+type reactor struct {
+	gnet.BuiltinEventEngine
+	srv      *Server
+	client   *gnet.Client
+	hosts    []*host
+	writable *writableWatch
+	stopped  chan struct{}
+}
+
+// host is one loop's outer world.
+//
+// Owner: immutable once started.
+type host struct {
+	reactor   *reactor
+	loop      *loop
+	eventLoop gnet.EventLoop
+	bell      int // the end that is written to
+}
+
+// doorbell is the context of the enrolled end.
+type doorbell struct{ host *host }
+
+func startReactor(s *Server) (*reactor, error) {
+	r := &reactor{srv: s, stopped: make(chan struct{})}
+	var err error
+	if r.writable, err = startWritableWatch(s); err != nil {
+		return nil, err
+	}
+	r.client, err = gnet.NewClient(r, gnet.WithNumEventLoop(len(s.loops)),
+		gnet.WithLogger(gnetLog{s}), gnet.WithLogLevel(logging.ErrorLevel))
+	if err != nil {
+		return nil, err
+	}
+	if err := r.client.Start(); err != nil {
+		return nil, err
+	}
+	for _, l := range s.loops {
+		h := &host{reactor: r, loop: l, bell: -1}
+		l.wires = h
+		r.hosts = append(r.hosts, h)
+		if err := r.hang(h); err != nil {
+			r.stop()
+			return nil, err
+		}
+	}
+	go r.ticker()
+	return r, nil
+}
+
+// hang enrols a doorbell. The client chooses the loop with the fewest connections, so that one after
+// another gives each loop its own.
+func (r *reactor) hang(h *host) error {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return fmt.Errorf("make doorbell: %w", err)
+	}
+	for _, fd := range pair {
+		unix.CloseOnExec(fd)
+		if err := unix.SetNonblock(fd, true); err != nil {
+			return fmt.Errorf("make doorbell: %w", err)
+		}
+	}
+	h.bell = pair[0]
+	file := os.NewFile(uintptr(pair[1]), "doorbell")
+	conn, err := net.FileConn(file)
+	file.Close()
+	if err != nil {
+		return fmt.Errorf("make doorbell: %w", err)
+	}
+	g, err := r.client.EnrollContext(conn, &doorbell{h})
+	if err != nil {
+		return fmt.Errorf("enrol doorbell: %w", err)
+	}
+	h.eventLoop = g.EventLoop()
+	for _, other := range r.hosts {
+		if other != h && other.eventLoop == h.eventLoop {
+			return errors.New("enrol doorbell: two doorbells on one event loop")
+		}
+	}
+	return nil
+}
+
+// ticker wakes the loops so that they look at their timers.
+func (r *reactor) ticker() {
+	t := time.NewTicker(r.srv.tick)
+	defer t.Stop()
+	for {
+		select {
+		case <-r.stopped:
+			return
+		case <-t.C:
+			for _, l := range r.srv.loops {
+				l.wake()
+			}
+		}
+	}
+}
+
+// enrolment is how gnet tells that a connection is on its loop, or is not.
+type enrolment = gnet.RegisteredResult
+
+// enroll puts an accepted connection on its loop. The result arrives once it is there, or failed.
+func (r *reactor) enroll(c *Conn, tcp *net.TCPConn) (<-chan enrolment, error) {
+	return r.hosts[c.loop.index].eventLoop.Enroll(gnet.NewContext(context.Background(), c), tcp)
+}
+
+func (r *reactor) stop() {
+	select {
+	case <-r.stopped:
+		return
+	default:
+		close(r.stopped)
+	}
+	if err := r.client.Stop(); err != nil {
+		r.srv.log.Error("stop event loops", "err", err)
+	}
+	r.writable.stop()
+	for _, h := range r.hosts {
+		if h.bell >= 0 {
+			unix.Close(h.bell)
+		}
+	}
+}
+
+// OnOpen begins a connection's life on its loop.
+func (r *reactor) OnOpen(g gnet.Conn) ([]byte, gnet.Action) {
+	c, ok := g.Context().(*Conn)
+	if !ok {
+		return nil, gnet.None
+	}
+	c.handle, c.fd = g, g.Fd()
+	if !c.loop.begin(c) {
+		return nil, gnet.Close
+	}
+	return nil, gnet.None
+}
+
+// OnTraffic takes a connection's input, or answers the doorbell.
+func (r *reactor) OnTraffic(g gnet.Conn) gnet.Action {
+	chunk, err := g.Next(-1)
+	if err != nil {
+		return gnet.Close
+	}
+	switch to := g.Context().(type) {
+	case *Conn:
+		to.loop.serve(to, chunk)
+		if to.has(flagDropping) {
+			return gnet.Close
+		}
+	case *doorbell:
+		to.host.loop.drain()
+	}
+	return gnet.None
+}
+
+// OnClose is the end of a connection's descriptor, whoever wanted it.
+func (r *reactor) OnClose(g gnet.Conn, _ error) gnet.Action {
+	if c, ok := g.Context().(*Conn); ok {
+		c.loop.gone(c)
+	}
+	return gnet.None
+}
+
+func (h *host) write(fd int, p []byte) (int, error) { return unix.Write(fd, p) }
+
+func (h *host) writev(fd int, ps [][]byte) (int, error) { return unix.Writev(fd, ps) }
+
+func (h *host) again(err error) bool {
+	return err == unix.EAGAIN || err == unix.EINTR || err == unix.ENOBUFS || err == unix.ENOMEM
+}
+
+func (h *host) shutdown(fd int) { unix.Shutdown(fd, unix.SHUT_WR) }
+
+// drop closes the descriptor. The connection whose input is being taken is closed by OnTraffic's return
+// value instead: gnet still holds it.
+func (h *host) drop(c *Conn) {
+	if c == h.loop.served {
+		return
+	}
+	if g, ok := c.handle.(gnet.Conn); ok {
+		h.eventLoop.Close(g)
+	}
+}
+
+func (h *host) watch(c *Conn) { h.reactor.writable.watch(c) }
+
+// ring wakes the loop. A full pipe means that it has been rung often enough.
+func (h *host) ring() { unix.Write(h.bell, ringByte[:]) }
+
+var ringByte [1]byte
+
+// gnetLog brings what gnet has to say into the server's log.
+type gnetLog struct{ srv *Server }
+
+func (g gnetLog) Debugf(format string, args ...any) { g.srv.log.Debug("gnet: " + fmt.Sprintf(format, args...)) }
+func (g gnetLog) Infof(format string, args ...any)  { g.srv.log.Debug("gnet: " + fmt.Sprintf(format, args...)) }
+func (g gnetLog) Warnf(format string, args ...any)  { g.srv.log.Warn("gnet: " + fmt.Sprintf(format, args...)) }
+func (g gnetLog) Errorf(format string, args ...any) { g.srv.log.Error("gnet: " + fmt.Sprintf(format, args...)) }
+func (g gnetLog) Fatalf(format string, args ...any) { g.srv.log.Error("gnet: " + fmt.Sprintf(format, args...)) }

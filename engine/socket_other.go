@@ -1,0 +1,13 @@
+//go:build !linux
+
+package engine
+
+import "golang.org/x/sys/unix"
+
+// tuneListener sets what accepted sockets inherit.
+func tuneListener(fd int) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return err
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+}

@@ -1,0 +1,81 @@
+package engine
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// writableWatch tells loops when the kernel takes bytes again for connections that it refused. gnet's own
+// epoll watches for input only; a second one, one-shot, watches the few connections that are blocked.
+//
+// Owner: shared (the kernel's epoll).
+type writableWatch struct {
+	srv   *Server
+	epoll int
+	quit  int // an eventfd
+	ended chan struct{}
+}
+
+func startWritableWatch(s *Server) (*writableWatch, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("make epoll: %w", err)
+	}
+	quit, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(epoll)
+		return nil, fmt.Errorf("make eventfd: %w", err)
+	}
+	w := &writableWatch{srv: s, epoll: epoll, quit: quit, ended: make(chan struct{})}
+	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, quit, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: -1}); err != nil {
+		return nil, fmt.Errorf("watch eventfd: %w", err)
+	}
+	go w.run()
+	return w, nil
+}
+
+// watch has letterWritable posted once c's descriptor takes bytes. Loop-only.
+func (w *writableWatch) watch(c *Conn) {
+	ev := unix.EpollEvent{
+		Events: unix.EPOLLOUT | unix.EPOLLONESHOT,
+		Fd:     int32(uint32(c.loop.index)<<24 | c.slot), // loop and slot; the generation's low bits follow
+		Pad:    int32(uint32(c.gen)),
+	}
+	err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_MOD, c.fd, &ev)
+	if err == unix.ENOENT {
+		err = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, c.fd, &ev)
+	}
+	if err != nil {
+		c.loop.lose(c) // nobody would ever write to it again
+	}
+}
+
+func (w *writableWatch) run() {
+	defer close(w.ended)
+	events := make([]unix.EpollEvent, 256)
+	for {
+		n, err := unix.EpollWait(w.epoll, events, -1)
+		if err != nil && err != unix.EINTR {
+			return
+		}
+		for _, ev := range events[:max(n, 0)] {
+			if ev.Fd == -1 {
+				return
+			}
+			where := uint32(ev.Fd)
+			l := w.srv.loops[where>>24]
+			if c := l.slab.at(where & (slotsMax - 1)); c != nil && uint32(c.gen) == uint32(ev.Pad) {
+				l.post(letter{kind: letterWritable, conn: c})
+			}
+		}
+	}
+}
+
+func (w *writableWatch) stop() {
+	one := [8]byte{1}
+	unix.Write(w.quit, one[:])
+	<-w.ended
+	unix.Close(w.epoll)
+	unix.Close(w.quit)
+}
