@@ -1,0 +1,114 @@
+package frame
+
+import (
+	"encoding/binary"
+	"unicode/utf8"
+
+	fastutf8 "github.com/bytedance/sonic/utf8"
+)
+
+// UTF8 checks text as it arrives, and fails at the first byte that cannot be right. The zero UTF8 is ready.
+//
+// Owner: one goroutine.
+type UTF8 struct {
+	need uint8 // continuation bytes that must follow
+	low  uint8 // bounds of the next one, 0: 0x80 to 0xbf
+	high uint8
+}
+
+// wholesaleMin is the size from which checking at once with vector code pays.
+const wholesaleMin = 64
+
+// Feed takes the next piece and reports whether all is well so far.
+func (u *UTF8) Feed(p []byte) bool {
+	for u.need > 0 && len(p) > 0 {
+		if !u.follow(p[0]) {
+			return false
+		}
+		p = p[1:]
+	}
+	if len(p) >= wholesaleMin {
+		cut := len(p) - tail(p)
+		if !fastutf8.Validate(p[:cut]) {
+			return false
+		}
+		p = p[cut:]
+	}
+	for len(p) > 0 {
+		if len(p) >= 8 && binary.LittleEndian.Uint64(p)&0x8080808080808080 == 0 {
+			p = p[8:]
+			continue
+		}
+		b := p[0]
+		p = p[1:]
+		if b < utf8.RuneSelf {
+			continue
+		}
+		if !u.lead(b) {
+			return false
+		}
+		for u.need > 0 && len(p) > 0 {
+			if !u.follow(p[0]) {
+				return false
+			}
+			p = p[1:]
+		}
+	}
+	return true
+}
+
+// Whole reports whether the text may end here.
+func (u *UTF8) Whole() bool { return u.need == 0 }
+
+// tail is how many bytes at the end of p may belong to a character that goes on behind it.
+func tail(p []byte) int {
+	for n := 1; n <= utf8.UTFMax-1 && n <= len(p); n++ {
+		if b := p[len(p)-n]; b >= 0xc0 {
+			return n
+		} else if b < utf8.RuneSelf {
+			return 0
+		}
+	}
+	return 0
+}
+
+// lead takes a character's first byte: the ranges of the second one are those of [RFC 3629 §4].
+func (u *UTF8) lead(b byte) bool {
+	u.low, u.high = 0x80, 0xbf
+	switch {
+	case b < 0xc2 || b > 0xf4:
+		return false
+	case b < 0xe0:
+		u.need = 1
+	case b < 0xf0:
+		u.need = 2
+		if b == 0xe0 {
+			u.low = 0xa0
+		} else if b == 0xed {
+			u.high = 0x9f
+		}
+	default:
+		u.need = 3
+		if b == 0xf0 {
+			u.low = 0x90
+		} else if b == 0xf4 {
+			u.high = 0x8f
+		}
+	}
+	return true
+}
+
+func (u *UTF8) follow(b byte) bool {
+	if b < u.low || b > u.high {
+		return false
+	}
+	u.need--
+	u.low, u.high = 0x80, 0xbf
+	return true
+}
+
+// ValidUTF8 reports whether p is valid UTF-8 as a whole.
+func ValidUTF8(p []byte) bool {
+	var u UTF8
+	return u.Feed(p) && u.Whole()
+}

@@ -1,0 +1,316 @@
+package rooms
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Index finds rooms by name. Names are spread over shards by xxhash, so that loops seldom wait for each
+// other.
+//
+// Owner: shared (mutex: each shard's).
+type Index struct {
+	shards [shardCount]shard
+	loops  int
+	limit  int32
+	ids    atomic.Uint64
+	size   atomic.Int64
+}
+
+const shardCount = 256
+
+type shard struct {
+	mu    sync.RWMutex
+	rooms map[string]*Room
+	_     [32]byte // a cache line each
+}
+
+// Options say what holds for every room.
+type Options struct {
+	MaxMembers int // of rooms that are not created with a limit of their own; 0 means none
+}
+
+// CreateOptions say what one room is like.
+type CreateOptions struct {
+	MaxMembers int    // 0 means the index's
+	Metadata   []byte // kept, not copied
+	CreatedAt  int64  // seconds since the epoch
+}
+
+// NewIndex makes an index for rooms with members on a number of loops.
+func NewIndex(loops int, o Options) *Index {
+	x := &Index{loops: loops, limit: int32(o.MaxMembers)}
+	for i := range x.shards {
+		x.shards[i].rooms = make(map[string]*Room)
+	}
+	return x
+}
+
+func (x *Index) shard(name []byte) *shard { return &x.shards[xxhash.Sum64(name)%shardCount] }
+
+func (x *Index) shardOf(name string) *shard { return &x.shards[xxhash.Sum64String(name)%shardCount] }
+
+// Len is the number of rooms. Any goroutine.
+func (x *Index) Len() int { return int(x.size.Load()) }
+
+// Find returns a room, nil where there is none. Any goroutine; name is not kept.
+func (x *Index) Find(name []byte) *Room {
+	h := x.shard(name)
+	h.mu.RLock()
+	r := h.rooms[string(name)]
+	h.mu.RUnlock()
+	return r
+}
+
+// FindString is Find.
+func (x *Index) FindString(name string) *Room {
+	h := x.shardOf(name)
+	h.mu.RLock()
+	r := h.rooms[name]
+	h.mu.RUnlock()
+	return r
+}
+
+// findOrCreate returns the room of that name, or a new one in place of none or of a stale one.
+func (x *Index) findOrCreate(name []byte, stale *Room, now int64) *Room {
+	h := x.shard(name)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r := h.rooms[string(name)]; r != nil && r != stale {
+		return r
+	} else if r == nil {
+		x.size.Add(1)
+	}
+	r := &Room{name: string(name), id: x.ids.Add(1), createdAt: now, limit: x.limit, rosters: make([]atomic.Pointer[roster], x.loops)}
+	h.rooms[r.name] = r
+	return r
+}
+
+// Create makes a room that stays although it is empty. One that came to be by itself is adopted: its
+// members stay, even if they are more than the limit. [ErrExists]: it was created before. Any goroutine.
+func (x *Index) Create(name string, o CreateOptions) (*Room, error) {
+	r := x.FindString(name)
+	if r == nil {
+		r = x.findOrCreate([]byte(name), nil, o.CreatedAt)
+	}
+	for {
+		r.mu.Lock()
+		if !r.dead {
+			break
+		}
+		r.mu.Unlock()
+		r = x.findOrCreate([]byte(name), r, o.CreatedAt)
+	}
+	defer r.mu.Unlock()
+	if r.explicit {
+		return nil, ErrExists
+	}
+	r.explicit, r.metadata = true, o.Metadata
+	if o.MaxMembers > 0 {
+		r.limit = int32(o.MaxMembers)
+	}
+	return r, nil
+}
+
+// Delete takes a room out of the index. Its members are still on its rosters: their loops must let them
+// leave. Who enters a room of that name from now on enters another one. Any goroutine.
+func (x *Index) Delete(name string) (*Room, bool) {
+	r := x.FindString(name)
+	if r == nil {
+		return nil, false
+	}
+	r.mu.Lock()
+	was := r.dead
+	r.dead = true
+	r.mu.Unlock()
+	x.drop(r)
+	return r, !was
+}
+
+// drop takes a dead room out of its shard.
+func (x *Index) drop(r *Room) {
+	h := x.shardOf(r.name)
+	h.mu.Lock()
+	if h.rooms[r.name] == r {
+		delete(h.rooms, r.name)
+		x.size.Add(-1)
+	}
+	h.mu.Unlock()
+}
+
+// Range calls f for each room until it returns false. f may call anything. Any goroutine.
+func (x *Index) Range(f func(*Room) bool) {
+	var list []*Room
+	for i := range x.shards {
+		h := &x.shards[i]
+		list = list[:0]
+		h.mu.RLock()
+		for _, r := range h.rooms {
+			list = append(list, r)
+		}
+		h.mu.RUnlock()
+		for _, r := range list {
+			if !f(r) {
+				return
+			}
+		}
+	}
+}
+
+// Enter makes p a member, and the room where there is none. [ErrFull]: there is no seat; a member of a full
+// room is in already and is not refused. Only p's loop may call it; name is not kept.
+func (x *Index) Enter(name []byte, p Place, now int64) (Entry, error) {
+	r := x.Find(name)
+	if r == nil {
+		r = x.findOrCreate(name, nil, now)
+	}
+	for {
+		e, alive, err := r.enter(p)
+		if alive {
+			return e, err
+		}
+		r = x.findOrCreate(name, r, now)
+	}
+}
+
+// Held is a seat that is kept.
+type Held struct {
+	Room    *Room
+	Already bool // p is a member, or has a seat: no second one was taken
+}
+
+// Hold keeps a seat for p until [Room.EnterHeld] or [Room.Release]. [ErrFull]. Any goroutine; name is not kept.
+func (x *Index) Hold(name []byte, p Place, now int64) (Held, error) {
+	r := x.Find(name)
+	if r == nil {
+		r = x.findOrCreate(name, nil, now)
+	}
+	for {
+		r.mu.Lock()
+		if !r.dead {
+			break
+		}
+		r.mu.Unlock()
+		r = x.findOrCreate(name, r, now)
+	}
+	defer r.mu.Unlock()
+	switch {
+	case r.contains(p):
+		return Held{Room: r, Already: true}, nil
+	case r.full():
+		return Held{}, ErrFull
+	}
+	r.taken.Add(1)
+	r.hold(p)
+	return Held{Room: r}, nil
+}
+
+// Release gives a held seat back. Any goroutine.
+func (x *Index) Release(r *Room, p Place) {
+	r.mu.Lock()
+	_, was := r.unhold(p)
+	if was {
+		r.taken.Add(-1)
+	}
+	gone := r.vanish()
+	r.mu.Unlock()
+	if gone {
+		x.drop(r)
+	}
+}
+
+// vanish marks an empty room that nobody created as dead. Under mu.
+func (r *Room) vanish() bool {
+	if r.dead || r.explicit || r.taken.Load() > 0 {
+		return false
+	}
+	r.dead = true
+	return true
+}
+
+// Leave takes p out, and the room with its last member unless it was created. left is false where p is no
+// member: a late leave cannot undo a newer join, which has another generation. Only p's loop may call it.
+func (x *Index) Leave(r *Room, p Place) (left bool, members int) {
+	r.mu.Lock()
+	s := r.rosters[p.Loop].Load()
+	at := -1
+	if s != nil {
+		at = s.find(p)
+	}
+	if at < 0 {
+		r.mu.Unlock()
+		return false, r.Len()
+	}
+	s.remove(at)
+	members = int(r.taken.Add(-1))
+	gone := r.vanish()
+	r.mu.Unlock()
+	if gone {
+		x.drop(r)
+	}
+	return true, members
+}
+
+// Handover takes p out and keeps its seat for another place, never freeing it in between. It reports false
+// where p is no member. Only p's loop may call it.
+func (x *Index) Handover(r *Room, p, to Place) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.rosters[p.Loop].Load()
+	if s == nil {
+		return false
+	}
+	at := s.find(p)
+	if at < 0 {
+		return false
+	}
+	s.remove(at)
+	if r.contains(to) {
+		r.taken.Add(-1)
+		return true
+	}
+	r.hold(to)
+	return true
+}
+
+// PublishAll numbers a message in several rooms at once and posts it to every loop that has members of any,
+// one letter each. seqs, of the same length as list, gets the numbers. [ErrOverloaded]: nothing has happened.
+// list is sorted, and must hold no room twice. Any goroutine.
+func PublishAll(list []*Room, seqs []uint64, p Poster) error {
+	slices.SortFunc(list, func(a, b *Room) int { return cmp.Compare(a.id, b.id) })
+	var loops [4]uint64
+	for _, r := range list {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		for i := range r.rosters {
+			if r.rosters[i].Load().present() {
+				loops[i/64] |= 1 << (i % 64)
+			}
+		}
+	}
+	has := func(i int) bool { return loops[i/64]&(1<<(i%64)) != 0 }
+	for i := range 256 {
+		if has(i) && !p.Reserve(uint8(i)) {
+			for j := range i {
+				if has(j) {
+					p.Cancel(uint8(j))
+				}
+			}
+			return ErrOverloaded
+		}
+	}
+	for i, r := range list {
+		r.seq++
+		seqs[i] = r.seq
+	}
+	for i := range 256 {
+		if has(i) {
+			p.Post(uint8(i), 0)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,272 @@
+package rooms
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+)
+
+// A room has one roster per event loop.
+//
+// Problem: fan-out must walk through the members without a lock, on every loop at once, while members come
+// and go on all of them, limits hold exactly, and all loops see the messages in one order.
+//
+// Invariant: a roster has one writer, its loop, which changes it under the room's lock and reads it without.
+// Everybody else reads it under the lock. taken counts members and held seats and never exceeds the limit.
+// Messages are numbered, and their letters posted to all loops, under the lock: every mailbox gets them in
+// the order of their numbers.
+//
+// Steps: Enter takes the seat and the roster entry in one step, on the member's loop. From any other
+// goroutine, Hold takes the seat, with the number that the room has reached, and EnterHeld makes the entry
+// when the member's loop gets to it; what is published in between is posted to that loop behind it.
+//
+// What lost: one list of members under a read-write lock (fan-out holds it for as long as the writes
+// take), a copy of the list for each change (quadratic while a room fills), one map per room (twice the
+// memory, and iteration in random order).
+
+// Place is where a member's connection lives: its loop, its slot there, and a generation that tells it from
+// earlier and later tenants of the slot. The zero Place is nobody's.
+type Place struct {
+	Loop uint8
+	Slot uint32
+	Gen  uint64
+}
+
+// Member is an entry in a roster. What is published with a number up to JoinSeq is not for it.
+type Member struct {
+	Slot    uint32
+	Gen     uint64
+	JoinSeq uint64
+}
+
+// Errors of rooms.
+var (
+	ErrFull       = errors.New("room is full")
+	ErrExists     = errors.New("room exists already")
+	ErrOverloaded = errors.New("a loop has no room for the message")
+	ErrNotHeld    = errors.New("no seat is held")
+)
+
+// Room is a named, ordered stream and its members.
+//
+// Owner: shared (mutex: mu); a roster is read by its loop without.
+type Room struct {
+	name      string
+	id        uint64 // orders the locks of several rooms
+	createdAt int64
+
+	mu       sync.Mutex
+	rosters  []atomic.Pointer[roster] // by loop; nil until the loop has had a member
+	held     map[Place]uint64
+	metadata []byte
+	seq      uint64
+	limit    int32
+	explicit bool
+	dead     bool // out of the index: nobody enters any more
+	quiet    atomic.Bool
+	taken    atomic.Int32 // written under mu
+}
+
+// Entry is what a member gets.
+//
+// Owner: the caller.
+type Entry struct {
+	Room    *Room
+	Members int    // itself included
+	JoinSeq uint64 // the first message for it has the next number
+	Already bool   // it was in before: nothing has changed
+}
+
+// Name is the room's name. Any goroutine.
+func (r *Room) Name() string { return r.name }
+
+// CreatedAt is when the room came to be, in seconds since the epoch. Any goroutine.
+func (r *Room) CreatedAt() int64 { return r.createdAt }
+
+// Len is the number of members and held seats. Any goroutine.
+func (r *Room) Len() int { return int(r.taken.Load()) }
+
+// Limit is the most members that the room takes, 0 for no limit. Any goroutine.
+func (r *Room) Limit() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return int(r.limit)
+}
+
+// Metadata is what the room was created with. Not to be changed. Any goroutine.
+func (r *Room) Metadata() []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.metadata
+}
+
+// Seq is the number of the latest message. Any goroutine.
+func (r *Room) Seq() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seq
+}
+
+// Quiet says whether the room no longer announces who comes and goes. Any goroutine.
+func (r *Room) Quiet() bool { return r.quiet.Load() }
+
+// SetQuiet changes that, and reports whether this call did. Any goroutine.
+func (r *Room) SetQuiet(quiet bool) bool { return r.quiet.CompareAndSwap(!quiet, quiet) }
+
+// Roster returns the members on a loop. Only that loop may call it, and only read the slice, until it
+// changes the roster itself.
+func (r *Room) Roster(loop uint8) []Member {
+	if s := r.rosters[loop].Load(); s != nil {
+		return s.members
+	}
+	return nil
+}
+
+// Has reports whether p is a member. Only p's loop may call it.
+func (r *Room) Has(p Place) bool {
+	s := r.rosters[p.Loop].Load()
+	return s != nil && s.find(p) >= 0
+}
+
+// Contains reports whether p is a member or holds a seat. Any goroutine.
+func (r *Room) Contains(p Place) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.contains(p)
+}
+
+func (r *Room) contains(p Place) bool {
+	if _, ok := r.held[p]; ok {
+		return true
+	}
+	s := r.rosters[p.Loop].Load()
+	return s != nil && s.find(p) >= 0
+}
+
+// Members appends the places of all members. Any goroutine.
+func (r *Room) Members(dst []Place) []Place {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for loop := range r.rosters {
+		s := r.rosters[loop].Load()
+		if s == nil {
+			continue
+		}
+		for _, m := range s.members {
+			dst = append(dst, Place{Loop: uint8(loop), Slot: m.Slot, Gen: m.Gen})
+		}
+	}
+	return dst
+}
+
+// full reports whether there is no seat left. Under mu.
+func (r *Room) full() bool { return r.limit > 0 && r.taken.Load() >= r.limit }
+
+// on returns a loop's roster, making it on first use. Under mu.
+func (r *Room) on(loop uint8) *roster {
+	s := r.rosters[loop].Load()
+	if s == nil {
+		s = new(roster)
+		r.rosters[loop].Store(s)
+	}
+	return s
+}
+
+// enter takes a seat and makes the entry. alive is false where the room is out of the index.
+func (r *Room) enter(p Place) (e Entry, alive bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.dead:
+		return e, false, nil
+	case r.Has(p):
+		return Entry{Room: r, Members: r.Len(), JoinSeq: r.seq, Already: true}, true, nil
+	}
+	seq, held := r.unhold(p)
+	switch {
+	case held:
+	case r.full():
+		return e, true, ErrFull
+	default:
+		seq = r.seq
+		r.taken.Add(1)
+	}
+	r.on(p.Loop).add(Member{Slot: p.Slot, Gen: p.Gen, JoinSeq: seq})
+	return Entry{Room: r, Members: r.Len(), JoinSeq: seq}, true, nil
+}
+
+// EnterHeld turns a held seat into a roster entry. Only p's loop may call it. Where p has become a member
+// meanwhile, Already is set; [ErrNotHeld]: there is no seat for p, or the room is no more.
+func (r *Room) EnterHeld(p Place) (Entry, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.Has(p) {
+		return Entry{Room: r, Members: r.Len(), JoinSeq: r.seq, Already: true}, nil
+	}
+	seq, held := r.unhold(p)
+	if !held {
+		return Entry{}, ErrNotHeld
+	}
+	if r.dead {
+		r.taken.Add(-1)
+		return Entry{}, ErrNotHeld
+	}
+	r.on(p.Loop).add(Member{Slot: p.Slot, Gen: p.Gen, JoinSeq: seq})
+	return Entry{Room: r, Members: r.Len(), JoinSeq: seq}, nil
+}
+
+// hold keeps a seat for p. Under mu.
+func (r *Room) hold(p Place) {
+	if r.held == nil {
+		r.held = make(map[Place]uint64, 1)
+	}
+	r.held[p] = r.seq
+	r.on(p.Loop).held++
+}
+
+// unhold takes p's seat out of those held, without freeing it. Under mu.
+func (r *Room) unhold(p Place) (seq uint64, was bool) {
+	seq, was = r.held[p]
+	if was {
+		delete(r.held, p)
+		r.rosters[p.Loop].Load().held--
+		if len(r.held) == 0 {
+			r.held = nil
+		}
+	}
+	return seq, was
+}
+
+// Poster posts letters. Its methods run under the room's lock.
+type Poster interface {
+	// Reserve takes a place in a loop's mailbox, or refuses.
+	Reserve(loop uint8) bool
+	// Cancel gives a place back.
+	Cancel(loop uint8)
+	// Post posts the letter with its number.
+	Post(loop uint8, seq uint64)
+}
+
+// Publish numbers a message and posts it to every loop that has members or held seats; members is how many
+// there are of both. Where a loop has no place for it, nothing has happened: [ErrOverloaded]. Any goroutine.
+func (r *Room) Publish(p Poster) (seq uint64, members int, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i := range r.rosters {
+		if r.rosters[i].Load().present() && !p.Reserve(uint8(i)) {
+			for j := range i {
+				if r.rosters[j].Load().present() {
+					p.Cancel(uint8(j))
+				}
+			}
+			return 0, 0, ErrOverloaded
+		}
+	}
+	r.seq++
+	for i := range r.rosters {
+		if r.rosters[i].Load().present() {
+			p.Post(uint8(i), r.seq)
+		}
+	}
+	return r.seq, int(r.taken.Load()), nil
+}
