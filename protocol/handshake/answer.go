@@ -1,0 +1,84 @@
+package handshake
+
+import (
+	"crypto/sha1"
+	"encoding/base64"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// Refusal is why a request is not upgraded. The zero Refusal means that it is.
+type Refusal struct {
+	Status     int    // of HTTP
+	Reason     string // what is wrong and what to do, for the body
+	RetryAfter int    // seconds; 0 for none
+}
+
+// acceptGUID is what the key is hashed with [RFC 6455 §4.2.2].
+const acceptGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+// AcceptKey is the value of Sec-WebSocket-Accept for a key.
+func AcceptKey(key []byte) (accept [28]byte) {
+	var buf [keySize + len(acceptGUID)]byte
+	n := copy(buf[:keySize], key)
+	n += copy(buf[n:], acceptGUID)
+	sum := sha1.Sum(buf[:n])
+	base64.StdEncoding.Encode(accept[:], sum[:])
+	return accept
+}
+
+// Accept is what an upgrade agrees to.
+type Accept struct {
+	Key        []byte
+	Protocol   string // "" for none
+	Extensions []byte // the value of Sec-WebSocket-Extensions; nil for none
+}
+
+// AppendSwitch appends the response that switches protocols [RFC 6455 §4.2.2].
+func AppendSwitch(dst []byte, a Accept) []byte {
+	dst = append(dst, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "...)
+	accept := AcceptKey(a.Key)
+	dst = append(dst, accept[:]...)
+	if a.Protocol != "" {
+		dst = append(append(dst, "\r\nSec-WebSocket-Protocol: "...), a.Protocol...)
+	}
+	if len(a.Extensions) > 0 {
+		dst = append(append(dst, "\r\nSec-WebSocket-Extensions: "...), a.Extensions...)
+	}
+	return append(dst, "\r\n\r\n"...)
+}
+
+// AppendRefusal appends a response that says why, and that the connection is closed.
+func AppendRefusal(dst []byte, r Refusal) []byte {
+	body := strings.ToValidUTF8(r.Reason, "?")
+	dst = append(strconv.AppendInt(append(dst, "HTTP/1.1 "...), int64(r.Status), 10), ' ')
+	dst = append(dst, http.StatusText(r.Status)...)
+	dst = append(dst, "\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\nContent-Length: "...)
+	dst = strconv.AppendInt(dst, int64(len(body)+1), 10)
+	switch r.Status {
+	case http.StatusMethodNotAllowed:
+		dst = append(dst, "\r\nAllow: GET"...)
+	case http.StatusUpgradeRequired:
+		dst = append(dst, "\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13"...)
+	case http.StatusUnauthorized:
+		dst = append(dst, "\r\nWWW-Authenticate: Bearer"...)
+	}
+	if r.RetryAfter > 0 {
+		dst = strconv.AppendInt(append(dst, "\r\nRetry-After: "...), int64(r.RetryAfter), 10)
+	}
+	dst = append(dst, "\r\n\r\n"...)
+	return append(append(dst, body...), '\n')
+}
+
+// SelectProtocol picks the first of those spoken that is offered, "" where none is.
+func SelectProtocol(offered, spoken []string) string {
+	for _, s := range spoken {
+		for _, o := range offered {
+			if o == s {
+				return s
+			}
+		}
+	}
+	return ""
+}

@@ -1,0 +1,151 @@
+package handshake
+
+import (
+	"bytes"
+	"net/url"
+	"strings"
+)
+
+// Field is a header field.
+type Field struct{ Name, Value []byte }
+
+// fieldsMax is the most header fields that a Request can hold; Limits may say less.
+const fieldsMax = 64
+
+// Request is an opening handshake. Its slices are borrowed from the head that was parsed; Clone gives one
+// that owns its bytes.
+//
+// Owner: who parsed it; a clone is immutable.
+type Request struct {
+	Target   []byte // as it was sent
+	Path     []byte
+	RawQuery []byte
+	Host     []byte
+	Key      []byte // Sec-WebSocket-Key
+
+	fields [fieldsMax]Field
+	count  int
+	head   []byte
+}
+
+// Fields returns the header fields in their order.
+func (r *Request) Fields() []Field { return r.fields[:r.count] }
+
+// Header returns the first value of a header field, without surrounding spaces; "" where there is none.
+func (r *Request) Header(name string) string { return string(r.first(name)) }
+
+func (r *Request) first(name string) []byte {
+	for i := range r.fields[:r.count] {
+		if equalFold(r.fields[i].Name, name) {
+			return r.fields[i].Value
+		}
+	}
+	return nil
+}
+
+// HeaderValues returns all values of a header field, in their order.
+func (r *Request) HeaderValues(name string) []string {
+	var list []string
+	for _, f := range r.Fields() {
+		if equalFold(f.Name, name) {
+			list = append(list, string(f.Value))
+		}
+	}
+	return list
+}
+
+// Query returns the first value of a key of the query, decoded; "" where there is none, or where it cannot
+// be decoded.
+func (r *Request) Query(key string) string {
+	for part := range strings.SplitSeq(string(r.RawQuery), "&") {
+		name, value, _ := strings.Cut(part, "=")
+		if name, err := url.QueryUnescape(name); err != nil || name != key {
+			continue
+		}
+		if value, err := url.QueryUnescape(value); err == nil {
+			return value
+		}
+		return ""
+	}
+	return ""
+}
+
+// Cookie returns the value of a cookie, without quotes; "" where there is none.
+func (r *Request) Cookie(name string) string {
+	for _, line := range r.HeaderValues("Cookie") {
+		for pair := range strings.SplitSeq(line, ";") {
+			key, value, ok := strings.Cut(strings.TrimSpace(pair), "=")
+			if ok && key == name {
+				if n := len(value); n > 1 && value[0] == '"' && value[n-1] == '"' {
+					value = value[1 : n-1]
+				}
+				return value
+			}
+		}
+	}
+	return ""
+}
+
+// Origin is the page that the client says it comes from; "" where it is no browser.
+func (r *Request) Origin() string { return r.Header("Origin") }
+
+// Protocols lists the subprotocols that the client offers, the preferred first.
+func (r *Request) Protocols() []string {
+	if r.first("Sec-WebSocket-Protocol") == nil {
+		return nil
+	}
+	var list []string
+	for _, line := range r.HeaderValues("Sec-WebSocket-Protocol") {
+		for token := range strings.SplitSeq(line, ",") {
+			if token = strings.TrimSpace(token); token != "" {
+				list = append(list, token)
+			}
+		}
+	}
+	return list
+}
+
+// Extensions returns the offers of Sec-WebSocket-Extensions, of all its fields in their order. Borrowed
+// where there is one field.
+func (r *Request) Extensions() []byte {
+	var all []byte
+	n := 0
+	for _, f := range r.Fields() {
+		if !equalFold(f.Name, "Sec-WebSocket-Extensions") {
+			continue
+		}
+		if n++; n == 1 {
+			all = f.Value
+		} else {
+			all = append(append(append([]byte(nil), all...), ", "...), f.Value...)
+		}
+	}
+	return all
+}
+
+// Clone returns a Request that owns its bytes.
+func (r *Request) Clone() *Request {
+	own := &Request{}
+	Parse(bytes.Clone(r.head), &Limits{Bytes: len(r.head), Headers: fieldsMax}, own)
+	return own
+}
+
+// equalFold compares ASCII without regard to case.
+func equalFold(b []byte, s string) bool {
+	if len(b) != len(s) {
+		return false
+	}
+	for i := range b {
+		if b[i] != s[i] && lower(b[i]) != lower(s[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func lower(c byte) byte {
+	if 'A' <= c && c <= 'Z' {
+		return c + 'a' - 'A'
+	}
+	return c
+}
