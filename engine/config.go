@@ -74,6 +74,10 @@ type Config struct {
 	OffloadTimeout time.Duration `key:"offload_timeout"`
 	// ShutdownTimeout bounds the leave-taking.
 	ShutdownTimeout time.Duration `key:"shutdown_timeout"`
+
+	// Bare takes the envelope away: no greeting, no JSON ping, no routing; every message, text or binary,
+	// goes to the raw handler. For echo servers and protocols of one's own; no setting of a file.
+	Bare bool `key:"-"`
 }
 
 // DefaultConfig is the configuration of a server that was told nothing.

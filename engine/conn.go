@@ -38,7 +38,7 @@ type Conn struct {
 
 	lastActive atomic.Int64 // nanoseconds on the server's clock
 	decoder    frame.Decoder
-	buf        []byte // a partial head or message; nil while nothing is partial
+	buf        []byte       // a partial head or message; nil while nothing is partial
 	posted     atomic.Int32 // frames for this connection that are in the mailbox
 	nextBeat   int64        // when to look at the silence; 0: never
 
@@ -46,17 +46,17 @@ type Conn struct {
 	connectedAt int64 // seconds since the epoch
 	handle      any   // the reactor's
 	cause       atomic.Uint32
-	upgraded    atomic.Bool
+	admitted    atomic.Bool // upgraded, and authenticated where that is asked for
 
 	attrs     atomic.Pointer[attributes]
 	userData  atomic.Pointer[[]byte]
 	principal atomic.Pointer[string]
 	token     token // of the connection's session
 
-	mu    sync.Mutex
-	rooms []*rooms.Room // written by the loop under mu, read by it without
-	seats atomic.Int32  // rooms, and places held in rooms
-	buckets []bucket // under mu
+	mu      sync.Mutex
+	rooms   []*rooms.Room // written by the loop under mu, read by it without
+	seats   atomic.Int32  // rooms, and places held in rooms
+	buckets []bucket      // under mu
 
 	rare *rare
 }
@@ -72,10 +72,17 @@ type rare struct {
 	shrinker  *deflate.Shrinker // context takeover, ours
 	window    *deflate.Window   // context takeover, the peer's
 	scanned   int               // bytes of the head already searched for its end
+	welcome   []*outFrame       // sent by the connect handler
 	accepted  *acceptance       // what the handshake agreed on, until the verdict
 	attempts  int               // resumes in a row that led here
 	resumedAt int64
 	leftover  *parked // state for a claimant that came while the connection ended
+}
+
+// idle reports whether nothing of it is in use.
+func (r *rare) idle() bool {
+	return r.pending == nil && r.softSince == 0 && r.closing == nil && r.deadline == 0 && r.shrinker == nil &&
+		r.window == nil && r.welcome == nil && r.accepted == nil && r.attempts == 0 && r.leftover == nil
 }
 
 // closeCall is a close that waits for the upgrade.
@@ -183,8 +190,8 @@ func (c *Conn) Alive() bool {
 	return c.Cause() == CauseNone && c.loop.srv.clock()-c.lastActive.Load() < int64(c.loop.srv.cfg.HeartbeatTimeout)
 }
 
-// isOpen reports whether the connection is upgraded and has not ended. Any goroutine.
-func (c *Conn) isOpen() bool { return c.upgraded.Load() && c.Cause() == CauseNone }
+// isOpen reports whether the connection was admitted and has not ended. Any goroutine.
+func (c *Conn) isOpen() bool { return c.admitted.Load() && c.Cause() == CauseNone }
 
 // Cause says why the connection ended; CauseNone while it lives.
 func (c *Conn) Cause() Cause { return Cause(c.cause.Load()) }

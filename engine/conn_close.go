@@ -15,8 +15,8 @@ import (
 // not sent yet: unread input turns a close into a reset. Each step has a deadline.
 
 const (
-	closeWait  = 2 * time.Second // for the backlog to leave and the peer's close frame to come
-	lingerWait = 2 * time.Second // for the peer's end of stream
+	closeWait  = 2 * time.Second        // for the backlog to leave and the peer's close frame to come
+	lingerWait = 2 * time.Second        // for the peer's end of stream
 	deadWait   = 400 * time.Millisecond // both, for a peer that was silent for the heartbeat timeout
 )
 
@@ -63,9 +63,7 @@ func (l *loop) emitClose(c *Conn, framed []byte) {
 		l.cork = append(l.cork, framed...)
 		return
 	}
-	f := &outFrame{plain: append([]byte(nil), framed...)}
-	f.payload = len(f.plain)
-	l.pushRaw(c, f)
+	l.pushRaw(c, sealed(append([]byte(nil), framed...)))
 	if !c.blocked {
 		l.soil(c)
 	}

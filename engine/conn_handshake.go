@@ -6,7 +6,6 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/parleyd/parley/protocol/deflate"
-	"github.com/parleyd/parley/protocol/frame"
 	"github.com/parleyd/parley/protocol/handshake"
 	"github.com/parleyd/parley/protocol/message"
 )
@@ -156,10 +155,8 @@ func (l *loop) upgrade(c *Conn, a *acceptance) {
 	}
 	l.cork = handshake.AppendSwitch(l.cork, accept)
 	if l.corked != c {
-		f := &outFrame{plain: append([]byte(nil), l.cork...)}
-		f.payload = len(f.plain)
+		l.pushRaw(c, sealed(append([]byte(nil), l.cork...)))
 		l.cork = l.cork[:0]
-		l.pushRaw(c, f)
 		l.soil(c)
 	}
 	c.decoder.Reset(&l.srv.frameLimits, a.compressed)
@@ -171,9 +168,17 @@ func (l *loop) upgrade(c *Conn, a *acceptance) {
 	l.srv.live.Add(1)
 	l.count.accepted.Add(1)
 	c.phase = phaseOpen
-	c.upgraded.Store(true)
-	if !l.srv.cfg.Bare {
+	if l.srv.cfg.Bare {
+		c.admitted.Store(true)
+	} else {
 		l.greet(c)
+	}
+	if r := c.rare; r != nil {
+		welcome := r.welcome
+		r.welcome = nil
+		for _, f := range welcome {
+			l.queue(c, f)
+		}
 	}
 	l.trimRare(c)
 	l.arm(c)
@@ -204,6 +209,7 @@ func (l *loop) greet(c *Conn) {
 
 // admit begins the session of an authenticated connection.
 func (l *loop) admit(c *Conn) {
+	c.admitted.Store(true)
 	l.issueToken(c)
 	l.srv.emit(Event{Kind: EventConnect, Conn: c})
 }
@@ -212,7 +218,7 @@ func (l *loop) admit(c *Conn) {
 func (l *loop) trimRare(c *Conn) {
 	if r := c.rare; r != nil {
 		r.accepted, r.scanned = nil, 0
-		if *r == (rare{}) {
+		if r.idle() {
 			c.rare = nil
 		}
 	}
@@ -252,4 +258,3 @@ func RefuseStatus(status int, reason string) error { return &Refusal{Status: sta
 // Refuse lets the upgrade take place and closes at once, so that the close code arrives: browsers do not
 // show an HTTP status to the page.
 func Refuse(code ws.StatusCode, reason string) error { return &Refusal{Code: code, Reason: reason} }
-

@@ -188,9 +188,7 @@ func asRefusal(err error) *Refusal {
 
 // upgradeToClose switches protocols for no other reason than to close with a code.
 func (l *loop) upgradeToClose(c *Conn, a *acceptance, call *closeCall) {
-	f := &outFrame{plain: handshake.AppendSwitch(nil, handshake.Accept{Key: a.key, Protocol: a.protocol})}
-	f.payload = len(f.plain)
-	l.pushRaw(c, f)
+	l.pushRaw(c, sealed(handshake.AppendSwitch(nil, handshake.Accept{Key: a.key, Protocol: a.protocol})))
 	c.decoder.Reset(&l.srv.frameLimits, false)
 	c.rare.accepted, c.rare.closing = nil, nil
 	early := c.buf
@@ -245,4 +243,3 @@ type panicError struct {
 }
 
 func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }
-

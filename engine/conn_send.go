@@ -21,6 +21,7 @@ type frameList struct {
 }
 
 const (
+	welcomeMax     = 64       // frames that a connect handler may send
 	gatherBytesMax = 64 << 10 // below this copying into one buffer beats a vector of slices
 	vectorMax      = 64
 )
@@ -28,6 +29,9 @@ const (
 // queue references f for c. Only live connections are given anything.
 func (l *loop) queue(c *Conn, f *outFrame) {
 	if c.phase != phaseOpen && c.phase != phaseAuth {
+		if c.phase == phaseVerdict && len(c.rare.welcome) < welcomeMax {
+			c.rare.welcome = append(c.rare.welcome, f)
+		}
 		return
 	}
 	l.tally.sent++
@@ -140,9 +144,7 @@ func (l *loop) flush(c *Conn, tail []byte) {
 		}
 	}
 	if len(tail) > 0 {
-		rest := &outFrame{plain: append([]byte(nil), tail...)}
-		rest.payload = len(rest.plain) // bytes from the middle of frames: never compressed again
-		l.pushRaw(c, rest)
+		l.pushRaw(c, sealed(append([]byte(nil), tail...)))
 	}
 	if c.blocked {
 		l.judge(c)

@@ -85,5 +85,21 @@ func (f *outFrame) shrink(bits uint8) []byte {
 	if len(small) >= len(payload) {
 		return f.plain
 	}
-	return compressedFrame(f.op, small)
+	return appendCompressed(make([]byte, 0, frame.HeaderSize(len(small))+len(small)), f.op, small)
 }
+
+func appendCompressed(dst []byte, op ws.OpCode, small []byte) []byte {
+	return append(frame.AppendCompressedHeader(dst, op, len(small)), small...)
+}
+
+// taken returns f compressed for one connection, whose context it takes over.
+func (f *outFrame) taken(s *deflate.Shrinker) *outFrame {
+	payload := f.plain[f.payload:]
+	if len(payload) < deflateBytesMin || f.op.IsControl() {
+		return f
+	}
+	return sealed(appendCompressed(nil, f.op, s.Shrink(nil, payload)))
+}
+
+// sealed makes a frame of bytes that are already as the wire wants them.
+func sealed(raw []byte) *outFrame { return &outFrame{plain: raw, payload: len(raw)} }

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-
 	"github.com/parleyd/parley/protocol/handshake"
 	"github.com/parleyd/parley/protocol/message"
 )
@@ -222,4 +221,3 @@ func (c *Conn) admits(limiter *Rate, now int64) (ok bool, strikes int) {
 func (c *Conn) endSoon(cause Cause) {
 	c.loop.postCall(func(l *loop) { l.endBy(c, cause) })
 }
-

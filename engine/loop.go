@@ -51,10 +51,10 @@ type loop struct {
 	notices []notice
 
 	cork, gather, shrunk, text, inflated []byte
-	vector                              [][]byte
-	lists                               []*frameList
-	stamps                              []uint32 // spread: the last one that reached a slot
-	stamp                               uint32
+	vector                               [][]byte
+	lists                                []*frameList
+	stamps                               []uint32 // spread: the last one that reached a slot
+	stamp                                uint32
 
 	envelope message.Envelope
 	request  handshake.Request

@@ -30,8 +30,8 @@ type mailbox struct {
 
 	rung    atomic.Bool   // a wake-up is on its way
 	posts   atomic.Uint64 // letters ever posted
-	waiting atomic.Int64 // refusable letters: reserved or posted, and not yet opened
-	bytes   atomic.Int64 // frame bytes behind them
+	waiting atomic.Int64  // refusable letters: reserved or posted, and not yet opened
+	bytes   atomic.Int64  // frame bytes behind them
 }
 
 const (
@@ -57,8 +57,8 @@ type letter struct {
 	frame  *outFrame
 	room   *rooms.Room
 	seq    uint64
-	except place  // publish: the one member that it is not for
-	conn   *Conn  // direct, writable
+	except place   // publish: the one member that it is not for
+	conn   *Conn   // direct, writable
 	spread *spread // spread, and publish with more than one exception
 	call   func(l *loop)
 }

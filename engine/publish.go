@@ -30,6 +30,7 @@ type publication struct {
 // Owner: immutable once posted.
 type spread struct {
 	rooms  []*rooms.Room // members of any of these, once each; all open connections where it is nil
+	seqs   []uint64      // the frame's number in each room
 	conns  []*Conn       // just these
 	except []place
 }
@@ -57,10 +58,16 @@ func (p *publication) Post(loop uint8, seq uint64) {
 func (p *publication) publish() (members int, err error) {
 	_, members, err = p.room.Publish(p)
 	p.wake()
-	if err != nil {
-		p.srv.count.overloaded.Add(1)
+	return members, p.srv.orOverloaded(err)
+}
+
+// orOverloaded counts a refusal, and words it for our callers.
+func (s *Server) orOverloaded(err error) error {
+	if err == nil {
+		return nil
 	}
-	return members, err
+	s.count.overloaded.Add(1)
+	return ErrOverloaded
 }
 
 func (p *publication) wake() {
@@ -101,9 +108,9 @@ func (l *loop) deliverSpread(x *letter) {
 		if n := int(l.slab.size); len(l.stamps) < n {
 			l.stamps = append(l.stamps, make([]uint32, n-len(l.stamps))...)
 		}
-		for _, r := range s.rooms {
+		for i, r := range s.rooms {
 			for _, m := range r.Roster(l.index) {
-				if l.stamps[m.Slot] != l.stamp {
+				if l.stamps[m.Slot] != l.stamp && s.seqs[i] > m.JoinSeq {
 					l.stamps[m.Slot] = l.stamp
 					l.deliverUnless(l.slab.at(m.Slot), x)
 				}
@@ -118,7 +125,7 @@ func (l *loop) deliverSpread(x *letter) {
 }
 
 func (l *loop) deliverUnless(c *Conn, x *letter) {
-	if !slices.Contains(x.spread.except, c.place()) {
+	if c.phase == phaseOpen && !slices.Contains(x.spread.except, c.place()) {
 		l.queue(c, x.frame)
 	}
 }
@@ -151,10 +158,10 @@ func (s *Server) BroadcastRooms(names []string, v any, except ...string) error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	p := &publication{srv: s, frame: f, spread: &spread{rooms: list, except: s.places(except)}}
-	_, _, err = rooms.PublishAll(list, p)
+	p := &publication{srv: s, frame: f, spread: &spread{rooms: list, seqs: make([]uint64, len(list)), except: s.places(except)}}
+	err = rooms.PublishAll(list, p.spread.seqs, p)
 	p.wake()
-	return err
+	return s.orOverloaded(err)
 }
 
 // BroadcastAll sends v to every open connection, whether it is in a room or not. Any goroutine.
@@ -173,8 +180,7 @@ func (p *publication) postEverywhere() error {
 			for _, reserved := range p.srv.loops[:i] {
 				p.Cancel(reserved.index)
 			}
-			p.srv.count.overloaded.Add(1)
-			return ErrOverloaded
+			return p.srv.orOverloaded(rooms.ErrOverloaded)
 		}
 	}
 	for _, l := range p.srv.loops {
@@ -205,8 +211,7 @@ func (s *Server) BroadcastWhere(chosen func(*Conn) bool, v any, except ...string
 		}
 		p := &publication{srv: s, frame: f, spread: &spread{conns: conns}}
 		if !p.Reserve(l.index) {
-			s.count.overloaded.Add(1)
-			return total, ErrOverloaded
+			return total, s.orOverloaded(rooms.ErrOverloaded)
 		}
 		p.Post(l.index, 0)
 		p.wake()

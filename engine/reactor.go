@@ -218,8 +218,18 @@ var ringByte [1]byte
 // gnetLog brings what gnet has to say into the server's log.
 type gnetLog struct{ srv *Server }
 
-func (g gnetLog) Debugf(format string, args ...any) { g.srv.log.Debug("gnet: " + fmt.Sprintf(format, args...)) }
-func (g gnetLog) Infof(format string, args ...any)  { g.srv.log.Debug("gnet: " + fmt.Sprintf(format, args...)) }
-func (g gnetLog) Warnf(format string, args ...any)  { g.srv.log.Warn("gnet: " + fmt.Sprintf(format, args...)) }
-func (g gnetLog) Errorf(format string, args ...any) { g.srv.log.Error("gnet: " + fmt.Sprintf(format, args...)) }
-func (g gnetLog) Fatalf(format string, args ...any) { g.srv.log.Error("gnet: " + fmt.Sprintf(format, args...)) }
+func (g gnetLog) Debugf(format string, args ...any) {
+	g.srv.log.Debug("gnet: " + fmt.Sprintf(format, args...))
+}
+func (g gnetLog) Infof(format string, args ...any) {
+	g.srv.log.Debug("gnet: " + fmt.Sprintf(format, args...))
+}
+func (g gnetLog) Warnf(format string, args ...any) {
+	g.srv.log.Warn("gnet: " + fmt.Sprintf(format, args...))
+}
+func (g gnetLog) Errorf(format string, args ...any) {
+	g.srv.log.Error("gnet: " + fmt.Sprintf(format, args...))
+}
+func (g gnetLog) Fatalf(format string, args ...any) {
+	g.srv.log.Error("gnet: " + fmt.Sprintf(format, args...))
+}

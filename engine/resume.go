@@ -25,9 +25,9 @@ type handover struct {
 }
 
 // giveBack frees the seats that wait.
-func (h *handover) giveBack(heir place) {
+func (l *loop) giveBack(h *handover, heir place) {
 	for _, r := range h.held {
-		r.Release(heir)
+		l.srv.index.Release(r, heir)
 	}
 }
 
@@ -149,7 +149,7 @@ func (l *loop) handOver(old *Conn, heir place) handover {
 // inherit is the answer of the old connection's loop.
 func (l *loop) inherit(c *Conn, p *pending, h handover, withLast bool) {
 	if !l.settled(c, p) {
-		h.giveBack(c.place())
+		l.giveBack(&h, c.place())
 		if h.state != nil {
 			l.srv.sessions.parkAgain(h.key, h.state)
 		}
@@ -174,7 +174,7 @@ func (l *loop) inherit(c *Conn, p *pending, h handover, withLast bool) {
 func (l *loop) restore(c *Conn, h handover, e *message.Envelope) {
 	if c.token != noToken && !l.srv.sessions.revoke(c.token.key()) {
 		// Somebody has claimed this connection's own session: its take-over is on its way.
-		h.giveBack(c.place())
+		l.giveBack(&h, c.place())
 		l.srv.sessions.parkAgain(h.key, h.state)
 		l.complain(c, errUnavailable, e.Ref)
 		return
@@ -214,7 +214,7 @@ func (l *loop) enterHandedOver(c *Conn, held []*rooms.Room) {
 	limit := int32(l.srv.cfg.MaxRoomsPerConnection)
 	for _, r := range held {
 		if limit > 0 && c.seats.Load() >= limit && !r.Has(c.place()) {
-			r.Release(c.place())
+			l.srv.index.Release(r, c.place())
 			continue
 		}
 		if entry, err := r.EnterHeld(c.place()); err == nil && !entry.Already {

@@ -37,7 +37,7 @@ type RoomStats struct {
 var (
 	ErrRoomExists   = errors.New("the room exists already")
 	ErrRoomUnknown  = errors.New("there is no such room")
-	ErrConnEnded    = errors.New("the connection has ended")
+	ErrNotOpen      = errors.New("the connection is not open: it has ended, or its connect handlers have not admitted it yet")
 	ErrRoomFull     = wireError(message.RoomFull)
 	ErrTooManyRooms = wireError(message.TooManyRooms)
 	ErrNotInRoom    = wireError(message.NotInRoom)
@@ -68,13 +68,13 @@ func (x *Rooms) Create(name string, o RoomOptions) error {
 }
 
 // Join takes c into a room, creating the room where there is none. Errors: [ErrRoomFull],
-// [ErrTooManyRooms], [ErrConnEnded], or a name that is none. Being in already is no error.
+// [ErrTooManyRooms], [ErrNotOpen], or a name that is none. Being in already is no error.
 func (x *Rooms) Join(c *Conn, name string) error {
 	if code := message.ValidRoom([]byte(name)); code != message.OK {
 		return wireError(code)
 	}
 	if !c.isOpen() {
-		return ErrConnEnded
+		return ErrNotOpen
 	}
 	p := c.place()
 	if r := x.srv.index.FindString(name); r != nil && r.Contains(p) {
@@ -100,7 +100,7 @@ func (x *Rooms) Join(c *Conn, name string) error {
 // enterHeld turns a held seat into membership, or gives it back where the connection has ended.
 func (l *loop) enterHeld(c *Conn, r *rooms.Room) {
 	if c.phase != phaseOpen && c.phase != phaseAuth {
-		r.Release(c.place())
+		l.srv.index.Release(r, c.place())
 		return
 	}
 	entry, err := r.EnterHeld(c.place())

@@ -3,7 +3,6 @@ package handshake
 import (
 	"bytes"
 	"fmt"
-
 )
 
 // Limits bound a request's head.
@@ -256,4 +255,3 @@ func isVisible(b []byte) bool {
 	}
 	return true
 }
-

@@ -1,0 +1,246 @@
+package message
+
+import (
+	"strconv"
+	"unicode/utf8"
+)
+
+// What the server says by itself. Every function appends one message to dst. ref is the client's, as JSON;
+// nil where it sent none.
+
+func end(dst, ref []byte) []byte {
+	if ref != nil {
+		dst = append(append(dst, `,"ref":`...), ref...)
+	}
+	return append(dst, '}')
+}
+
+func number(dst []byte, n int64) []byte { return strconv.AppendInt(dst, n, 10) }
+
+// AppendConnected greets: the id of the connection, and the time in seconds since the epoch.
+func AppendConnected(dst, id []byte, timestamp int64) []byte {
+	dst = append(append(dst, `{"type":"connected","connection_id":"`...), id...)
+	return append(number(append(dst, `","timestamp":`...), timestamp), '}')
+}
+
+// AppendReconnectToken tells the token of the session, and for how many seconds it outlives the connection.
+func AppendReconnectToken(dst []byte, token string, ttl int64) []byte {
+	dst = append(append(dst, `{"type":"reconnect_token","token":"`...), token...)
+	return append(number(append(dst, `","ttl":`...), ttl), '}')
+}
+
+// Joined is the answer to a join.
+type Joined struct {
+	Room    []byte
+	Members int
+	Gap     bool // the client asked for what it missed, and the room keeps no history
+	Ref     []byte
+}
+
+// AppendJoined answers a join.
+func AppendJoined(dst []byte, m Joined) []byte {
+	dst = AppendString(append(dst, `{"type":"joined","room":`...), m.Room)
+	dst = number(append(dst, `,"members":`...), int64(m.Members))
+	if m.Gap {
+		dst = append(dst, `,"gap":true`...)
+	}
+	return end(dst, m.Ref)
+}
+
+// AppendLeft answers a leave, or tells that the room was deleted.
+func AppendLeft(dst, room, ref []byte) []byte {
+	return end(AppendString(append(dst, `{"type":"left","room":`...), room), ref)
+}
+
+// Broadcast is what the members of a room get.
+type Broadcast struct {
+	Room      []byte
+	From      []byte // the sender's id
+	Data      []byte // JSON, passed through
+	Timestamp int64
+}
+
+// AppendBroadcast builds the message for the others in a room.
+func AppendBroadcast(dst []byte, m Broadcast) []byte {
+	dst = AppendString(append(dst, `{"type":"broadcast","room":`...), m.Room)
+	dst = append(append(dst, `,"from":"`...), m.From...)
+	dst = append(append(dst, `","data":`...), m.Data...)
+	return append(number(append(dst, `,"timestamp":`...), m.Timestamp), '}')
+}
+
+// BroadcastSent is the answer to a broadcast.
+type BroadcastSent struct {
+	Room       []byte
+	Recipients int
+	Ref        []byte
+}
+
+// AppendBroadcastSent answers a broadcast.
+func AppendBroadcastSent(dst []byte, m BroadcastSent) []byte {
+	dst = AppendString(append(dst, `{"type":"broadcast_sent","room":`...), m.Room)
+	return end(number(append(dst, `,"recipients":`...), int64(m.Recipients)), m.Ref)
+}
+
+// AppendPong answers a ping.
+func AppendPong(dst []byte, timestamp int64, ref []byte) []byte {
+	return end(number(append(dst, `{"type":"pong","timestamp":`...), timestamp), ref)
+}
+
+// LostRoom is a room that could not be restored.
+type LostRoom struct{ Room, Code string }
+
+// Reconnected is the answer to a reconnect.
+//
+// Owner: the caller.
+type Reconnected struct {
+	ID       []byte
+	Previous []byte
+	Rooms    []string
+	Lost     []LostRoom
+	Gaps     []string // rooms of which something may be missing
+	Ref      []byte
+}
+
+// AppendReconnected answers a reconnect.
+func AppendReconnected(dst []byte, m Reconnected) []byte {
+	dst = append(append(dst, `{"type":"reconnected","connection_id":"`...), m.ID...)
+	dst = append(append(dst, `","previous_connection_id":"`...), m.Previous...)
+	dst = appendStrings(append(dst, `","rooms":`...), m.Rooms)
+	if len(m.Lost) > 0 {
+		dst = append(dst, `,"lost":[`...)
+		for i, lost := range m.Lost {
+			if i > 0 {
+				dst = append(dst, ',')
+			}
+			dst = AppendString(append(dst, `{"room":`...), lost.Room)
+			dst = append(append(append(dst, `,"code":"`...), lost.Code...), `"}`...)
+		}
+		dst = append(dst, ']')
+	}
+	if len(m.Gaps) > 0 {
+		dst = appendStrings(append(dst, `,"gaps":`...), m.Gaps)
+	}
+	return end(dst, m.Ref)
+}
+
+func appendStrings(dst []byte, list []string) []byte {
+	dst = append(dst, '[')
+	for i, s := range list {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = AppendString(dst, s)
+	}
+	return append(dst, ']')
+}
+
+// Notice says who joined or left a room.
+type Notice struct {
+	Room string
+	ID   []byte
+}
+
+// AppendMemberJoined tells the others of a join.
+func AppendMemberJoined(dst []byte, m Notice) []byte { return appendNotice(dst, "member_joined", m) }
+
+// AppendMemberLeft tells the others of a leave.
+func AppendMemberLeft(dst []byte, m Notice) []byte { return appendNotice(dst, "member_left", m) }
+
+func appendNotice(dst []byte, kind string, m Notice) []byte {
+	dst = append(append(append(dst, `{"type":"`...), kind...), `","room":`...)
+	dst = append(AppendString(dst, m.Room), `,"connection_id":"`...)
+	return append(append(dst, m.ID...), `"}`...)
+}
+
+// AppendAnnouncements tells whether a room says who comes and goes.
+func AppendAnnouncements(dst []byte, room string, on bool, members int) []byte {
+	dst = AppendString(append(dst, `{"type":"announcements","room":`...), room)
+	dst = strconv.AppendBool(append(dst, `,"on":`...), on)
+	return append(number(append(dst, `,"members":`...), int64(members)), '}')
+}
+
+// Members is the answer to a question for the members of a room.
+//
+// Owner: the caller.
+type Members struct {
+	Room    []byte
+	Count   int
+	IDs     []string
+	Partial bool // there are more than IDs
+	Ref     []byte
+}
+
+// AppendMembers answers a question for the members.
+func AppendMembers(dst []byte, m Members) []byte {
+	dst = AppendString(append(dst, `{"type":"members","room":`...), m.Room)
+	dst = number(append(dst, `,"count":`...), int64(m.Count))
+	dst = appendStrings(append(dst, `,"members":`...), m.IDs)
+	return end(strconv.AppendBool(append(dst, `,"partial":`...), m.Partial), m.Ref)
+}
+
+// AppendAuthenticated answers an auth message.
+func AppendAuthenticated(dst, ref []byte) []byte {
+	return end(append(dst, `{"type":"authenticated"`...), ref)
+}
+
+// AppendError answers what is refused.
+func AppendError(dst []byte, code, text string, ref []byte) []byte {
+	dst = AppendString(append(dst, `{"type":"error","code":`...), code)
+	return end(AppendString(append(dst, `,"message":`...), text), ref)
+}
+
+// AppendRef puts a ref into an encoded object, in place. An object that has one of its own keeps it.
+func AppendRef(object, ref []byte) []byte {
+	var e Envelope
+	if Route(object, &e); e.seen&keyRef != 0 {
+		return object
+	}
+	last := len(object) - 1
+	for last > 0 && object[last] != '}' {
+		last--
+	}
+	object = object[:last]
+	if skipSpace(object, 1) < len(object) {
+		object = append(object, ',')
+	}
+	object = append(append(object, `"ref":`...), ref...)
+	return append(object, '}')
+}
+
+// AppendString appends s as a JSON string. What is not valid UTF-8 becomes U+FFFD.
+func AppendString[T []byte | string](dst []byte, s T) []byte {
+	const hex = "0123456789abcdef"
+	dst = append(dst, '"')
+	from := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c >= ' ' && c != '"' && c != '\\' && c < utf8.RuneSelf {
+			i++
+			continue
+		}
+		if c >= utf8.RuneSelf {
+			if r, n := utf8.DecodeRuneInString(string(s[i:min(len(s), i+utf8.UTFMax)])); r != utf8.RuneError || n > 1 {
+				i += n
+				continue
+			}
+		}
+		dst = append(dst, s[from:i]...)
+		switch {
+		case c >= utf8.RuneSelf:
+			dst = append(dst, "\ufffd"...)
+		case c == '"' || c == '\\':
+			dst = append(dst, '\\', c)
+		case c == '\n':
+			dst = append(dst, '\\', 'n')
+		case c == '\r':
+			dst = append(dst, '\\', 'r')
+		case c == '\t':
+			dst = append(dst, '\\', 't')
+		default:
+			dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		}
+		i++
+		from = i
+	}
+	return append(append(dst, s[from:]...), '"')
+}

@@ -1,0 +1,273 @@
+package message
+
+import (
+	"unicode/utf8"
+)
+
+// Envelope is where the parts of a message lie. Its slices are borrowed from the payload, or from the
+// envelope itself where a string had to be unescaped; both are valid until the next Route.
+//
+// Owner: one goroutine.
+type Envelope struct {
+	Type  []byte // unescaped, as are Room, Token and To; nil where absent or no string
+	Room  []byte
+	Token []byte
+	To    []byte
+	Ref   []byte // JSON as it was sent, good for a reply; nil where absent
+	Data  []byte // JSON as it was sent, as are Last and Since; nil where absent
+	Last  []byte
+	Since []byte
+
+	RoomWrong bool // there is a room, but it is no string
+
+	scratch []byte
+	seen    uint8
+}
+
+const (
+	depthMax = 64 // of nesting, the message itself included
+	refMax   = 64 // bytes of a ref that is a string
+)
+
+// The keys of the envelope.
+const (
+	keyType uint8 = 1 << iota
+	keyRoom
+	keyData
+	keyRef
+	keyToken
+	keyTo
+	keyLast
+	keySince
+)
+
+func keyOf(name []byte) uint8 {
+	switch string(name) {
+	case "type":
+		return keyType
+	case "room":
+		return keyRoom
+	case "data":
+		return keyData
+	case "ref":
+		return keyRef
+	case "token":
+		return keyToken
+	case "to":
+		return keyTo
+	case "last":
+		return keyLast
+	case "since":
+		return keySince
+	}
+	return 0
+}
+
+// Route finds the envelope of a message, which must be valid UTF-8. InvalidJSON: it is no object;
+// InvalidMessage: it is one, but broken, too deep, with a key of the envelope twice, or without a type. Ref
+// is set as soon as it was seen, so that a refusal can carry it. payload is borrowed.
+func Route(payload []byte, e *Envelope) Code {
+	*e = Envelope{scratch: e.scratch[:0]}
+	i := skipSpace(payload, 0)
+	if i == len(payload) || payload[i] != '{' {
+		return InvalidJSON
+	}
+	i = skipSpace(payload, i+1)
+	if i < len(payload) && payload[i] == '}' {
+		return InvalidMessage
+	}
+	for {
+		if i >= len(payload) || payload[i] != '"' {
+			return InvalidMessage
+		}
+		end, escaped := scanString(payload, i+1)
+		if end < 0 {
+			return InvalidMessage
+		}
+		name := payload[i+1 : end-1]
+		if escaped {
+			name, _ = e.unescape(name)
+		}
+		i = skipSpace(payload, end)
+		if i >= len(payload) || payload[i] != ':' {
+			return InvalidMessage
+		}
+		i = skipSpace(payload, i+1)
+		if end = skipValue(payload, i); end < 0 {
+			return InvalidMessage
+		}
+		if key := keyOf(name); key != 0 && !e.take(key, payload[i:end]) {
+			return InvalidMessage
+		}
+		i = skipSpace(payload, end)
+		if i >= len(payload) {
+			return InvalidMessage
+		}
+		if payload[i] == '}' {
+			break
+		}
+		if payload[i] != ',' {
+			return InvalidMessage
+		}
+		i = skipSpace(payload, i+1)
+	}
+	if skipSpace(payload, i+1) != len(payload) || e.Type == nil {
+		return InvalidMessage
+	}
+	return OK
+}
+
+// take notes the value of a key of the envelope, and reports whether it may be.
+func (e *Envelope) take(key uint8, value []byte) bool {
+	if e.seen&key != 0 {
+		return false
+	}
+	e.seen |= key
+	switch key {
+	case keyType:
+		e.Type = e.text(value)
+		return e.Type != nil
+	case keyRoom:
+		e.Room = e.text(value)
+		e.RoomWrong = e.Room == nil
+	case keyToken:
+		e.Token = e.text(value)
+	case keyTo:
+		e.To = e.text(value)
+	case keyData:
+		e.Data = value
+	case keyLast:
+		e.Last = value
+	case keySince:
+		e.Since = value
+	case keyRef:
+		if !e.refValid(value) {
+			return false
+		}
+		e.Ref = value
+	}
+	return true
+}
+
+// text returns the string that a value is, nil where it is something else or has half a surrogate pair.
+func (e *Envelope) text(value []byte) []byte {
+	if value[0] != '"' {
+		return nil
+	}
+	inner := value[1 : len(value)-1]
+	for _, c := range inner {
+		if c == '\\' {
+			out, ok := e.unescape(inner)
+			if !ok {
+				return nil
+			}
+			return out
+		}
+	}
+	return inner
+}
+
+func (e *Envelope) refValid(value []byte) bool {
+	if value[0] == '"' {
+		text := e.text(value)
+		return text != nil && len(text) <= refMax
+	}
+	if value[0] != '-' && (value[0] < '0' || value[0] > '9') || len(value) > 20 {
+		return false
+	}
+	for _, c := range value[1:] {
+		if c < '0' || c > '9' {
+			return false
+		}
+	}
+	return true
+}
+
+// unescape decodes the inside of a string that scanString has passed. ok is false for half a surrogate pair.
+func (e *Envelope) unescape(s []byte) (text []byte, ok bool) {
+	at := len(e.scratch)
+	out := e.scratch
+	ok = true
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\\' {
+			out = append(out, s[i])
+			continue
+		}
+		i++
+		switch c := s[i]; c {
+		case 'b':
+			out = append(out, '\b')
+		case 'f':
+			out = append(out, '\f')
+		case 'n':
+			out = append(out, '\n')
+		case 'r':
+			out = append(out, '\r')
+		case 't':
+			out = append(out, '\t')
+		case 'u':
+			r := hex4(s[i+1:])
+			i += 4
+			if r >= 0xd800 && r < 0xe000 {
+				low := rune(0)
+				if r < 0xdc00 && i+6 < len(s) && s[i+1] == '\\' && s[i+2] == 'u' {
+					low = hex4(s[i+3:])
+				}
+				if low < 0xdc00 || low >= 0xe000 {
+					ok = false
+					r = utf8.RuneError
+				} else {
+					r = (r-0xd800)<<10 | (low - 0xdc00) + 0x10000
+					i += 6
+				}
+			}
+			out = utf8.AppendRune(out, r)
+		default: // a quote, a backslash, a slash
+			out = append(out, c)
+		}
+	}
+	e.scratch = out
+	return out[at:len(out):len(out)], ok
+}
+
+func hex4(b []byte) rune {
+	var r rune
+	for _, c := range b[:4] {
+		r = r<<4 | rune(hexTable[c]-1)
+	}
+	return r
+}
+
+// IsBarePong reports whether a text that is no JSON is the pong that some clients of the seed send.
+func IsBarePong(payload []byte) bool {
+	b := payload[skipSpace(payload, 0):]
+	return len(b) >= 4 && string(b[:4]) == "pong" && skipSpace(b, 4) == len(b)
+}
+
+// roomMax is the longest name of a room, in bytes.
+const roomMax = 255
+
+// ValidRoom says whether a name can be a room's: 1 to 255 bytes of UTF-8 without control characters.
+func ValidRoom(name []byte) Code {
+	if len(name) == 0 {
+		return RoomRequired
+	}
+	if len(name) > roomMax {
+		return InvalidRoom
+	}
+	for i := 0; i < len(name); {
+		if c := name[i]; c < utf8.RuneSelf {
+			if c < ' ' || c == 0x7f {
+				return InvalidRoom
+			}
+			i++
+			continue
+		}
+		r, n := utf8.DecodeRune(name[i:])
+		if r == utf8.RuneError && n == 1 || r <= 0x9f {
+			return InvalidRoom
+		}
+		i += n
+	}
+	return OK
+}
