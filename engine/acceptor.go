@@ -73,7 +73,7 @@ type acceptor struct {
 	ended    chan struct{}
 }
 
-func startAcceptor(s *Server, r reserve) (*acceptor, error) {
+func startAcceptor(s *Server, r reserve) error {
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
 		raw.Control(func(fd uintptr) { err = tuneListener(int(fd)) })
@@ -83,7 +83,7 @@ func startAcceptor(s *Server, r reserve) (*acceptor, error) {
 	address := net.JoinHostPort(s.cfg.Host, strconv.Itoa(port))
 	listener, err := config.Listen(context.Background(), "tcp", address)
 	if err != nil {
-		return nil, explainListen(err, address)
+		return explainListen(err, address)
 	}
 	a := &acceptor{srv: s, reserve: r, listener: listener.(*net.TCPListener),
 		flying: make(chan (<-chan enrolment), r.inFlight),
@@ -91,7 +91,7 @@ func startAcceptor(s *Server, r reserve) (*acceptor, error) {
 	s.acceptor = a
 	go a.run()
 	go a.land()
-	return a, nil
+	return nil
 }
 
 // explainListen says what to do about an address that cannot be had.

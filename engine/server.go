@@ -139,7 +139,7 @@ func (s *Server) Start() error {
 	if s.reactor, err = startReactor(s); err != nil {
 		return fmt.Errorf("start event loops: %w", err)
 	}
-	if s.acceptor, err = startAcceptor(s, reserve); err != nil {
+	if err := startAcceptor(s, reserve); err != nil {
 		s.reactor.stop()
 		return err
 	}

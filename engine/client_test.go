@@ -1,0 +1,144 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
+)
+
+// patient is how long a test waits for what must come.
+const patient = 10 * time.Second
+
+// startServer serves on a port of the kernel's choice until the test ends.
+func startServer(t testing.TB, change func(*Config), prepare func(*Server)) *Server {
+	t.Helper()
+	cfg := DefaultConfig()
+	cfg.Port = -1
+	cfg.Loops = 2
+	if change != nil {
+		change(&cfg)
+	}
+	s, err := New(cfg, WithLogger(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if prepare != nil {
+		prepare(s)
+	}
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patient)
+		defer cancel()
+		if err := s.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// client is a client of the tests, over gobwas/ws's own client.
+type client struct {
+	t     testing.TB
+	conn  net.Conn
+	id    string
+	token string
+}
+
+// dial connects and reads the greeting.
+func dial(t testing.TB, s *Server) *client {
+	t.Helper()
+	c := dialBare(t, s, ws.Dialer{})
+	c.id = c.expect("connected")["connection_id"].(string)
+	c.token = c.expect("reconnect_token")["token"].(string)
+	return c
+}
+
+func dialBare(t testing.TB, s *Server, d ws.Dialer) *client {
+	t.Helper()
+	conn, br, _, err := d.Dial(context.Background(), "ws://"+s.Addr().String()+"/")
+	if err != nil {
+		t.Fatalf("dial: %v", err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if br != nil {
+		conn = &buffered{conn, br}
+	}
+	return &client{t: t, conn: conn}
+}
+
+// buffered reads first what the dialer has read too far.
+type buffered struct {
+	net.Conn
+	r interface{ Read([]byte) (int, error) }
+}
+
+func (b *buffered) Read(p []byte) (int, error) { return b.r.Read(p) }
+
+func (c *client) send(text string) {
+	c.t.Helper()
+	if err := wsutil.WriteClientText(c.conn, []byte(text)); err != nil {
+		c.t.Fatalf("send: %v", err)
+	}
+}
+
+// next returns the next text message, answering pings on the way.
+func (c *client) next() map[string]any {
+	c.t.Helper()
+	c.conn.SetReadDeadline(time.Now().Add(patient))
+	raw, _, err := wsutil.ReadServerData(c.conn)
+	if err != nil {
+		c.t.Fatalf("read: %v", err)
+	}
+	var m map[string]any
+	if err := json.Unmarshal(raw, &m); err != nil {
+		c.t.Fatalf("%s: %v", raw, err)
+	}
+	return m
+}
+
+// expect returns the next message, which must be of a type.
+func (c *client) expect(typ string) map[string]any {
+	c.t.Helper()
+	m := c.next()
+	if m["type"] != typ {
+		c.t.Fatalf("got %v, want a message of type %q", m, typ)
+	}
+	return m
+}
+
+// expectClose reads up to the close frame and returns its code.
+func (c *client) expectClose() ws.StatusCode {
+	c.t.Helper()
+	c.conn.SetReadDeadline(time.Now().Add(patient))
+	for {
+		_, _, err := wsutil.ReadServerData(c.conn)
+		if closed, ok := err.(wsutil.ClosedError); ok {
+			return closed.Code
+		}
+		if err != nil {
+			c.t.Fatalf("read: %v", err)
+		}
+	}
+}
+
+// eventually polls for a condition.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patient)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+		<-tick.C
+	}
+}
