@@ -48,13 +48,11 @@ func refusalFor(cause Cause) handshake.Refusal {
 // loop has no slot left.
 func (l *loop) begin(c *Conn) bool {
 	l.now = l.srv.clock()
-	slot, ok := l.slab.take(c)
-	if !ok {
-		return false
-	}
-	c.slot = slot
 	c.gen = l.rand.Uint64()&generationMask | 1
 	c.lastActive.Store(l.now)
+	if !l.slab.take(c) {
+		return false
+	}
 	wait := l.srv.cfg.HandshakeTimeout
 	if c.has(flagRefusal) {
 		wait = min(wait, refusalWait)

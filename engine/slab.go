@@ -22,14 +22,16 @@ type slabChunk [slabChunkSlots]atomic.Pointer[Conn]
 // slotsMax is what the 24 bits of a connection id hold.
 const slotsMax = 1 << 24
 
-// take finds a slot for c. The most recently freed slot is used again first: it is still in the cache.
-func (s *slab) take(c *Conn) (slot uint32, ok bool) {
+// take puts c, whose generation is set, into a slot, and reports false where there is none left. The most
+// recently freed slot is used again first: it is still in the cache.
+func (s *slab) take(c *Conn) bool {
+	var slot uint32
 	if n := len(s.free); n > 0 {
 		slot = s.free[n-1]
 		s.free = s.free[:n-1]
 	} else {
 		if s.size == slotsMax {
-			return 0, false
+			return false
 		}
 		slot = s.size
 		s.size++
@@ -38,8 +40,9 @@ func (s *slab) take(c *Conn) (slot uint32, ok bool) {
 		}
 	}
 	s.live++
-	(*s.chunks.Load())[slot/slabChunkSlots][slot%slabChunkSlots].Store(c)
-	return slot, true
+	c.slot = slot
+	(*s.chunks.Load())[slot/slabChunkSlots][slot%slabChunkSlots].Store(c) // from here on others may see it
+	return true
 }
 
 func (s *slab) grow() {
