@@ -262,3 +262,23 @@ func memoryUsage() uint64 {
 	metrics.Read(samples)
 	return samples[0].Value.Uint64() - samples[1].Value.Uint64()
 }
+
+// Healthy asks every loop for a turn and waits until all have taken one. The error says which has not
+// before ctx was done, or that the server is not running. Any goroutine.
+func (s *Server) Healthy(ctx context.Context) error {
+	if s.state.Load() != stateRunning {
+		return errors.New("the server is not running")
+	}
+	turns := make(chan struct{}, len(s.loops))
+	for _, l := range s.loops {
+		l.postCall(func(*loop) { turns <- struct{}{} })
+	}
+	for range s.loops {
+		select {
+		case <-turns:
+		case <-ctx.Done():
+			return errors.New("a loop has not taken a turn in time: a handler holds it")
+		}
+	}
+	return nil
+}

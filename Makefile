@@ -1,0 +1,43 @@
+# Targets: `make` alone lists them.
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+FUZZTIME ?= 20s
+export GOTOOLCHAIN ?= local
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test race fuzz lint bench cover ci
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+build: ## build bin/parley
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/parley ./cmd/parley
+
+run: build ## build and serve on 127.0.0.1:9090, with a chat page on 127.0.0.1:9091
+	bin/parley serve
+
+test: build lint ## run all tests, those of the nested modules too
+	@bash .ci/test
+
+race: ## run the tests under the race detector
+	@bash .ci/test race
+
+fuzz: ## fuzz every target for FUZZTIME (20s)
+	@bash .ci/fuzz $(FUZZTIME)
+
+lint: ## gofmt, go vet, and the rules of docs/tidy_test.go
+	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'run gofmt -w on these'; exit 1; }
+	go vet ./...
+	go test -count=1 ./docs/...
+
+bench: ## run the micro-benchmarks
+	go test -run '^$$' -bench . -benchmem ./...
+
+cover: ## write coverage.html
+	go test -coverpkg=./... -coverprofile=coverage.out ./...
+	go tool cover -html=coverage.out -o coverage.html
+	@go tool cover -func=coverage.out | tail -1
+
+ci: ## what continuous integration does
+	bash .ci/run

@@ -1,0 +1,52 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/parleyd/parley/engine"
+)
+
+// echo's bounds are generous: conformance suites send messages of megabytes, in tens of thousands of frames,
+// and read nothing meanwhile.
+const (
+	echoMessageBytes   = 32 << 20
+	echoFragments      = 1 << 20
+	echoBacklogSoft    = 64 << 20
+	echoBacklogHard    = 256 << 20
+	echoPortDefault    = 9090
+	echoPortKernelPick = -1
+)
+
+func newEcho() *cobra.Command {
+	cfg := engine.DefaultConfig()
+	cmd := &cobra.Command{
+		Use:   "echo",
+		Short: "Send every message back unchanged, for conformance suites and load generators",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cfg.Port == 0 {
+				cfg.Port = echoPortKernelPick
+			}
+			srv, err := engine.New(cfg, engine.WithLogger(newLog(&settings{LogLevel: "warn"})))
+			if err != nil {
+				return err
+			}
+			srv.OnRaw(func(_ *engine.Conn, payload []byte, _ bool) []byte { return payload })
+			if err := srv.Start(); err != nil {
+				return err
+			}
+			fmt.Fprintln(cmd.OutOrStdout(), "parley: echo on ws://"+srv.Addr().String())
+			return leave(cmd.Context(), srv)
+		},
+	}
+	cfg.Bare = true
+	cfg.MessageBytesMax, cfg.MessageFragmentsMax = echoMessageBytes, echoFragments
+	cfg.BacklogSoftBytes, cfg.BacklogHardBytes = echoBacklogSoft, echoBacklogHard
+	cmd.Flags().StringVar(&cfg.Host, "host", cfg.Host, "address to listen on")
+	cmd.Flags().IntVar(&cfg.Port, "port", echoPortDefault, "port to listen on; 0 lets the kernel choose")
+	cmd.Flags().IntVar(&cfg.Loops, "loops", 0, "event loops; 0 means one per core")
+	cmd.Flags().BoolVar(&cfg.Compression, "compression", false, "permessage-deflate for clients that offer it")
+	return cmd
+}

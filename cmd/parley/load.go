@@ -1,0 +1,214 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/knadh/koanf/providers/confmap"
+	"github.com/knadh/koanf/v2"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/parleyd/parley/engine"
+)
+
+// value is a setting as somebody wrote it, and where.
+type value struct {
+	text  string
+	where string // "parley.yaml:3", "PARLEY_PORT", "--port"
+}
+
+// load reads the settings of a command: defaults, then the file, the environment, the flags. All mistakes
+// are reported at once, each with its place.
+func load(cmd *cobra.Command) (*settings, map[string]string, error) {
+	merged := koanf.New(".")
+	var mistakes []error
+	path, _ := cmd.Flags().GetString("config")
+	if path == "" {
+		path = os.Getenv(envPrefix + "CONFIG")
+	}
+	for _, read := range []func() (map[string]any, []error){
+		func() (map[string]any, []error) { return fromFile(path) },
+		fromEnvironment,
+		func() (map[string]any, []error) { return fromFlags(cmd), nil },
+	} {
+		values, wrong := read()
+		mistakes = append(mistakes, wrong...)
+		if err := merged.Load(confmap.Provider(values, ""), nil); err != nil {
+			return nil, nil, err
+		}
+	}
+	out := defaultSettings()
+	sources := map[string]string{}
+	for _, s := range table {
+		v, ok := merged.Get(s.key).(value)
+		if !ok {
+			sources[s.key] = "default"
+			continue
+		}
+		sources[s.key] = v.where
+		if err := s.set(&out, v.text); err != nil {
+			mistakes = append(mistakes, fmt.Errorf("%s: %s: %w", v.where, s.key, err))
+		}
+	}
+	relax(&out, sources)
+	if err := out.Config.Validate(); err != nil && len(mistakes) == 0 {
+		mistakes = append(mistakes, placed(err, sources))
+	}
+	if len(mistakes) > 0 {
+		return nil, nil, usageError{errors.Join(mistakes...)}
+	}
+	return &out, sources, nil
+}
+
+// relax lets a default follow a setting that it would contradict.
+func relax(s *settings, sources map[string]string) {
+	if sources["heartbeat_timeout"] == "default" {
+		s.HeartbeatTimeout = max(s.HeartbeatTimeout, 2*s.HeartbeatInterval)
+	}
+	if sources["backlog_hard_bytes"] == "default" {
+		s.BacklogHardBytes = max(s.BacklogHardBytes, s.BacklogSoftBytes)
+	}
+}
+
+// placed says where the setting that the engine refuses was made.
+func placed(err error, sources map[string]string) error {
+	var wrong *engine.ConfigError
+	if errors.As(err, &wrong) && sources[wrong.Key] != "default" {
+		return fmt.Errorf("%s: %w", sources[wrong.Key], err)
+	}
+	return err
+}
+
+// fromFile reads a flat YAML mapping. JSON is YAML.
+func fromFile(path string) (map[string]any, []error) {
+	if path == "" {
+		return nil, nil
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, []error{fmt.Errorf("read configuration: %w", err)}
+	}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(raw, &doc); err != nil {
+		return nil, []error{fmt.Errorf("%s: %w", path, err)}
+	}
+	if len(doc.Content) == 0 {
+		return nil, nil
+	}
+	root := doc.Content[0]
+	if root.Kind != yaml.MappingNode {
+		return nil, []error{fmt.Errorf("%s:%d: the file must hold settings, one `key: value` a line", path, root.Line)}
+	}
+	values := map[string]any{}
+	var mistakes []error
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		key, node := root.Content[i], root.Content[i+1]
+		where := fmt.Sprintf("%s:%d", path, key.Line)
+		text, err := scalar(node)
+		switch _, known := findSetting(key.Value); {
+		case !known:
+			mistakes = append(mistakes, fmt.Errorf("%s: there is no setting %q%s", where, key.Value, didYouMean(key.Value, keys())))
+		case err != nil:
+			mistakes = append(mistakes, fmt.Errorf("%s: %s: %w", where, key.Value, err))
+		case values[key.Value] != nil:
+			mistakes = append(mistakes, fmt.Errorf("%s: %s is set twice; the first is %s", where, key.Value, values[key.Value].(value).where))
+		default:
+			values[key.Value] = value{text, where}
+		}
+	}
+	return values, mistakes
+}
+
+// scalar is the text of a value, or of a list of them.
+func scalar(n *yaml.Node) (string, error) {
+	switch n.Kind {
+	case yaml.ScalarNode:
+		if n.Tag == "!!null" {
+			return "", errors.New("the value is missing")
+		}
+		return n.Value, nil
+	case yaml.SequenceNode:
+		var parts []string
+		for _, x := range n.Content {
+			if x.Kind != yaml.ScalarNode {
+				return "", errors.New("a list holds plain values only")
+			}
+			parts = append(parts, x.Value)
+		}
+		return strings.Join(parts, ","), nil
+	case yaml.AliasNode:
+		return scalar(n.Alias)
+	}
+	return "", errors.New("settings are flat; there is nothing to nest")
+}
+
+// ignoredVariables share the prefix and are no settings.
+var ignoredVariables = map[string]bool{"CONFIG": true, "REQUIRE_ALL": true}
+
+func fromEnvironment() (map[string]any, []error) {
+	values := map[string]any{}
+	var mistakes []error
+	for _, pair := range os.Environ() {
+		name, text, _ := strings.Cut(pair, "=")
+		rest, ours := strings.CutPrefix(name, envPrefix)
+		if !ours || ignoredVariables[rest] {
+			continue
+		}
+		s, known := findSetting(strings.ToLower(rest))
+		if !known {
+			near := didYouMean(strings.ToLower(rest), keys())
+			mistakes = append(mistakes, fmt.Errorf("environment: %s names no setting%s", name, near))
+			continue
+		}
+		values[s.key] = value{text, name}
+	}
+	return values, mistakes
+}
+
+func fromFlags(cmd *cobra.Command) map[string]any {
+	values := map[string]any{}
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if t, ok := f.Value.(*textFlag); ok {
+			values[t.setting.key] = value{t.text, "--" + f.Name}
+		}
+	})
+	return values
+}
+
+// didYouMean names what is nearest to a mistaken word, if anything is near.
+func didYouMean(word string, known []string) string {
+	best, distance := "", max(len(word)/2, 2)+1
+	for _, k := range known {
+		if d := editDistance(word, k); d < distance {
+			best, distance = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", best)
+}
+
+// editDistance counts the letters to insert, delete or replace.
+func editDistance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(diagonal+cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,102 @@
+// Command parley is the WebSocket room server and its tools.
+//
+// What it refuses to do: anything that a program using package engine could not do as well. Start reading at
+// newRoot, then serve.go; where settings come from is in settings.go and load.go.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/parleyd/parley/engine"
+)
+
+// Exit codes.
+const (
+	exitOK = iota
+	exitFailed
+	exitUsage
+)
+
+// A usageError is a mistake at the command line or in a configuration.
+type usageError struct{ err error }
+
+func (u usageError) Error() string { return u.err.Error() }
+func (u usageError) Unwrap() error { return u.err }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		<-ctx.Done()
+		stop() // a second signal ends the process at once
+	}()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is main without the process around it.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	for line := range strings.SplitSeq(strings.TrimRight(err.Error(), "\n"), "\n") {
+		fmt.Fprintln(stderr, "parley:", line)
+	}
+	var usage usageError
+	var config *engine.ConfigError
+	if errors.As(err, &usage) || errors.As(err, &config) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "parley",
+		Short:         "A WebSocket room server for very many connections",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          knownVerb,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return cmd.Help()
+		},
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(explainFlag)
+	root.AddCommand(newServe(), newEcho(), newVersion(), newCheckConfig())
+	return root
+}
+
+// knownVerb refuses what is no verb, naming the nearest.
+func knownVerb(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var verbs []string
+	for _, c := range cmd.Commands() {
+		verbs = append(verbs, c.Name())
+	}
+	return usageError{fmt.Errorf("%q is no verb%s; `parley --help` lists them", args[0], didYouMean(args[0], verbs))}
+}
+
+// explainFlag words cobra's complaint about a flag.
+func explainFlag(cmd *cobra.Command, err error) error {
+	const unknown = "unknown flag: --"
+	if name, ok := strings.CutPrefix(err.Error(), unknown); ok {
+		return usageError{fmt.Errorf("--%s is no flag of %s%s; `%s --help` lists them",
+			name, cmd.CommandPath(), didYouMean(name, flagNames(cmd)), cmd.CommandPath())}
+	}
+	return usageError{fmt.Errorf("%w; `%s --help` says more", err, cmd.CommandPath())}
+}

@@ -1,0 +1,282 @@
+package main
+
+import (
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/parleyd/parley/engine"
+)
+
+// settings is everything that serve can be told: the engine's configuration and the command's own.
+type settings struct {
+	engine.Config
+	AdminHost string `key:"admin_host"`
+	AdminPort int    `key:"admin_port"`
+	LogLevel  string `key:"log_level"`
+	LogFormat string `key:"log_format"`
+}
+
+func defaultSettings() settings {
+	return settings{
+		Config:    engine.DefaultConfig(),
+		AdminHost: "127.0.0.1",
+		AdminPort: 9091,
+		LogLevel:  "info",
+		LogFormat: "text",
+	}
+}
+
+// setting is one key: what it is called, what it holds, and where it goes.
+type setting struct {
+	key   string
+	help  string
+	index []int // of the field in settings
+	typ   reflect.Type
+}
+
+func (s setting) flag() string     { return strings.ReplaceAll(s.key, "_", "-") }
+func (s setting) variable() string { return envPrefix + strings.ToUpper(s.key) }
+
+const envPrefix = "PARLEY_"
+
+// help is one line for each key. A test holds that no key is without.
+var help = map[string]string{
+	"host":                         "address to listen on; 0.0.0.0 for all interfaces",
+	"port":                         "port to listen on; 0 lets the kernel choose",
+	"processes":                    "workers on the port; only 1 is built so far",
+	"loops":                        "event loops; 0 means one per core",
+	"heartbeat_interval":           "silence after which a client is pinged",
+	"heartbeat_timeout":            "silence after which a client is closed (4002)",
+	"reconnection_ttl":             "how long a session outlives its connection",
+	"reconnection_max_attempts":    "resumes of a session in a row",
+	"max_connections":              "live connections; 0 means the descriptor limit less a reserve",
+	"max_connections_per_room":     "members of a room; 0 means no limit",
+	"max_rooms_per_connection":     "rooms of a connection; 0 means no limit",
+	"announce_members_max":         "size up to which a room tells who joins and leaves; 0 means never",
+	"message_bytes_max":            "largest message from a client; more is closed (1009)",
+	"message_fragments_max":        "frames of one message; more is closed (1008)",
+	"backlog_soft_bytes":           "backlog that a slow reader may have for backlog_grace",
+	"backlog_hard_bytes":           "backlog at which a slow reader is closed (4003)",
+	"backlog_grace":                "how long a backlog may stay over the soft bound",
+	"attributes_bytes_max":         "attributes of one connection, encoded",
+	"compression":                  "permessage-deflate for clients that offer it",
+	"compression_context_takeover": "keep the compressor's window between messages",
+	"origins":                      "origins whose pages may connect; empty admits all",
+	"subprotocols":                 "subprotocols that the server speaks, the preferred first",
+	"handshake_timeout":            "time for the opening handshake",
+	"auth_timeout":                 "time for the first message where clients authenticate by message",
+	"offload_workers":              "goroutines for handlers that may block",
+	"offload_timeout":              "time for one of their answers",
+	"shutdown_timeout":             "time for the leave-taking",
+	"admin_host":                   "address of the admin listener",
+	"admin_port":                   "port of the admin listener: chat page, health, stats, metrics; 0 turns it off",
+	"log_level":                    "debug, info, warn or error",
+	"log_format":                   "text or json",
+}
+
+// table lists all settings, in the order of the structs.
+var table = settingsOf(reflect.TypeFor[settings](), nil)
+
+func settingsOf(t reflect.Type, prefix []int) []setting {
+	var list []setting
+	for i := range t.NumField() {
+		f := t.Field(i)
+		index := append(append([]int(nil), prefix...), i)
+		if f.Anonymous {
+			list = append(list, settingsOf(f.Type, index)...)
+			continue
+		}
+		if key := f.Tag.Get("key"); key != "-" {
+			list = append(list, setting{key: key, help: help[key], index: index, typ: f.Type})
+		}
+	}
+	return list
+}
+
+func findSetting(key string) (setting, bool) {
+	for _, s := range table {
+		if s.key == key {
+			return s, true
+		}
+	}
+	return setting{}, false
+}
+
+func keys() []string {
+	var list []string
+	for _, s := range table {
+		list = append(list, s.key)
+	}
+	return list
+}
+
+// text is the value of s as it would be written in a file.
+func (s setting) text(in *settings) string {
+	switch v := reflect.ValueOf(in).Elem().FieldByIndex(s.index).Interface().(type) {
+	case time.Duration:
+		return strconv.FormatFloat(v.Seconds(), 'g', -1, 64)
+	case []string:
+		return "[" + strings.Join(v, ", ") + "]"
+	default:
+		return fmt.Sprint(v)
+	}
+}
+
+// kind says to a person what a value looks like.
+func (s setting) kind() string {
+	switch s.typ {
+	case reflect.TypeFor[time.Duration]():
+		return "seconds (30, 0.5) or a duration (30s, 5m)"
+	case reflect.TypeFor[[]string]():
+		return "a list"
+	case reflect.TypeFor[bool]():
+		return "true or false"
+	case reflect.TypeFor[int]():
+		return "a whole number"
+	default:
+		return "text"
+	}
+}
+
+// zeroMeans are the keys for which 0 is a value of its own, and what the engine calls it. Elsewhere 0 would
+// silently become the default, and is refused.
+var zeroMeans = map[string]int{
+	"port": -1, "announce_members_max": -1, "loops": 0, "max_connections": 0,
+	"max_connections_per_room": 0, "max_rooms_per_connection": 0, "admin_port": 0,
+}
+
+// set parses text into the setting's field.
+func (s setting) set(in *settings, text string) error {
+	field := reflect.ValueOf(in).Elem().FieldByIndex(s.index)
+	wrong := func() error { return fmt.Errorf("%q is not %s", text, s.kind()) }
+	switch s.typ {
+	case reflect.TypeFor[time.Duration]():
+		d, ok := parseDuration(text)
+		if !ok {
+			return wrong()
+		}
+		if d <= 0 {
+			return fmt.Errorf("%q is no time; give more than 0", text)
+		}
+		field.SetInt(int64(d))
+	case reflect.TypeFor[[]string]():
+		field.Set(reflect.ValueOf(parseList(text)))
+	case reflect.TypeFor[bool]():
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return wrong()
+		}
+		field.SetBool(b)
+	case reflect.TypeFor[int]():
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return wrong()
+		}
+		if n < 0 {
+			return fmt.Errorf("%d is negative", n)
+		}
+		if n == 0 {
+			zero, ok := zeroMeans[s.key]
+			if !ok {
+				return fmt.Errorf("0 means nothing here; leave the key out for the default of %s", s.text(new(defaultSettings())))
+			}
+			n = zero
+		}
+		field.SetInt(int64(n))
+	default:
+		return s.setText(field, text)
+	}
+	return nil
+}
+
+// choices are the texts that a key takes, where not any will do.
+var choices = map[string][]string{"log_level": {"debug", "info", "warn", "error"}, "log_format": {"text", "json"}}
+
+func (s setting) setText(field reflect.Value, text string) error {
+	if list := choices[s.key]; list != nil {
+		for _, c := range list {
+			if c == text {
+				field.SetString(text)
+				return nil
+			}
+		}
+		return fmt.Errorf("%q is none of %s%s", text, strings.Join(list, ", "), didYouMean(text, list))
+	}
+	if text == "" {
+		return fmt.Errorf("the value is empty")
+	}
+	field.SetString(text)
+	return nil
+}
+
+// parseDuration reads seconds, or Go's own notation.
+func parseDuration(text string) (time.Duration, bool) {
+	if seconds, err := strconv.ParseFloat(text, 64); err == nil {
+		if seconds != seconds || seconds > 1e9 || seconds < -1e9 {
+			return 0, false
+		}
+		return time.Duration(seconds * float64(time.Second)), true
+	}
+	d, err := time.ParseDuration(text)
+	return d, err == nil
+}
+
+func parseList(text string) []string {
+	var list []string
+	for part := range strings.SplitSeq(text, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			list = append(list, part)
+		}
+	}
+	return list
+}
+
+// addFlags gives a command a flag for each setting. Values stay text here: all sources are read alike.
+func addFlags(cmd *cobra.Command) {
+	cmd.Flags().String("config", "", "YAML or JSON file with settings ("+envPrefix+"CONFIG)")
+	d := defaultSettings()
+	for _, s := range table {
+		f := &pflag.Flag{Name: s.flag(), Usage: s.help, Value: &textFlag{text: s.text(&d), setting: s}}
+		f.DefValue = s.text(&d)
+		if s.typ == reflect.TypeFor[bool]() {
+			f.NoOptDefVal = "true"
+		}
+		cmd.Flags().AddFlag(f)
+	}
+}
+
+// textFlag is a flag's value as it was written.
+type textFlag struct {
+	text    string
+	setting setting
+}
+
+func (t *textFlag) String() string     { return t.text }
+func (t *textFlag) Set(s string) error { t.text = s; return nil }
+
+// Type is the word for the value in a command's help.
+func (t *textFlag) Type() string {
+	switch t.setting.typ {
+	case reflect.TypeFor[time.Duration]():
+		return "seconds"
+	case reflect.TypeFor[[]string]():
+		return "list"
+	case reflect.TypeFor[bool]():
+		return ""
+	case reflect.TypeFor[int]():
+		return "n"
+	}
+	return "text"
+}
+
+func flagNames(cmd *cobra.Command) []string {
+	var list []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { list = append(list, f.Name) })
+	return list
+}

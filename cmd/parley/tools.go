@@ -1,0 +1,64 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker.
+var version = "devel"
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Say which version this is",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			commit := ""
+			if build, ok := debug.ReadBuildInfo(); ok {
+				for _, s := range build.Settings {
+					if s.Key == "vcs.revision" {
+						commit = " commit " + s.Value[:min(len(s.Value), 12)]
+					}
+				}
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "parley %s%s %s %s/%s\n", version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return nil
+		},
+	}
+}
+
+func newCheckConfig() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "check-config [FILE]",
+		Short: "Check the settings and say where each comes from",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usageError{fmt.Errorf("check-config takes one file, not %d", len(args))}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
+				if err := cmd.Flags().Set("config", args[0]); err != nil {
+					return err
+				}
+			}
+			s, sources, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			for _, x := range table {
+				fmt.Fprintf(w, "%s:\t%s\t# %s\n", x.key, x.text(s), sources[x.key])
+			}
+			return w.Flush()
+		},
+	}
+	addFlags(cmd)
+	return cmd
+}

@@ -1,0 +1,165 @@
+// Package admin serves what an operator looks at, over HTTP, on a listener of its own: the chat page for
+// trying the server in a browser, /healthz, /stats and /metrics.
+//
+// What it refuses to do: anything that changes the server, and being reachable from elsewhere unless it is
+// told to: it has no authentication.
+//
+// Start reading at [New].
+package admin
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/parleyd/parley/engine"
+)
+
+//go:embed page
+var pageFiles embed.FS
+
+// Options say where to listen.
+type Options struct {
+	Host string
+	Port int // 0 turns the listener off; -1 lets the kernel choose
+	Log  *slog.Logger
+}
+
+// Admin is the admin listener.
+//
+// Owner: immutable after New.
+type Admin struct {
+	srv      *engine.Server
+	listener net.Listener
+	http     *http.Server
+}
+
+// New listens and serves in the background. The error says what to do where the address cannot be had.
+func New(srv *engine.Server, o Options) (*Admin, error) {
+	a := &Admin{srv: srv}
+	if o.Port == 0 {
+		return a, nil
+	}
+	address := net.JoinHostPort(o.Host, strconv.Itoa(max(o.Port, 0)))
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s for admin_port: %w; choose another, or 0 for none", address, err)
+	}
+	a.listener = listener
+	a.http = &http.Server{
+		Handler:           a.handler(),
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       60 * time.Second,
+		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+	}
+	go func() {
+		if err := a.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			o.Log.Error("admin listener ended", "err", err)
+		}
+	}()
+	return a, nil
+}
+
+// Addr is the address that the listener has, nil where it is off. Any goroutine.
+func (a *Admin) Addr() net.Addr {
+	if a.listener == nil {
+		return nil
+	}
+	return a.listener.Addr()
+}
+
+// Close ends the listener and its connections.
+func (a *Admin) Close() error {
+	if a.http == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := a.http.Shutdown(ctx); err != nil {
+		return a.http.Close()
+	}
+	return nil
+}
+
+func (a *Admin) handler() http.Handler {
+	page, err := fs.Sub(pageFiles, "page")
+	if err != nil {
+		panic(err) // the embedded tree has no page
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(newCollector(a.srv), collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", a.health)
+	mux.HandleFunc("GET /stats", a.stats)
+	mux.HandleFunc("GET /server.json", a.server)
+	mux.Handle("GET /", http.FileServerFS(page))
+	return guarded(mux)
+}
+
+// guarded lets no other site read the answers through a visitor's browser: a name that is made to resolve to
+// this address does not become this server's.
+func guarded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if h, _, err := net.SplitHostPort(host); err == nil {
+			host = h
+		}
+		if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && isLoopback(local) && host != "localhost" && net.ParseIP(host) == nil {
+			http.Error(w, "this address is not served under the name "+strconv.Quote(host), http.StatusMisdirectedRequest)
+			return
+		}
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		w.Header().Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}
+
+func isLoopback(a net.Addr) bool {
+	tcp, ok := a.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
+
+// health answers 200 where every loop takes turns, 503 where one is stuck or the server is leaving.
+func (a *Admin) health(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	if err := a.srv.Healthy(ctx); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+func (a *Admin) stats(w http.ResponseWriter, _ *http.Request) { writeJSON(w, a.srv.Stats()) }
+
+// server tells the chat page where to connect.
+func (a *Admin) server(w http.ResponseWriter, _ *http.Request) {
+	port := 0
+	if tcp, ok := a.srv.Addr().(*net.TCPAddr); ok {
+		port = tcp.Port
+	}
+	writeJSON(w, map[string]int{"port": port})
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(v); err != nil {
+		return // the reader has gone
+	}
+}
