@@ -3,11 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 
-	"github.com/knadh/koanf/providers/confmap"
-	"github.com/knadh/koanf/v2"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
@@ -24,27 +23,25 @@ type value struct {
 // load reads the settings of a command: defaults, then the file, the environment, the flags. All mistakes
 // are reported at once, each with its place.
 func load(cmd *cobra.Command) (*settings, map[string]string, error) {
-	merged := koanf.New(".")
+	merged := map[string]value{}
 	var mistakes []error
 	path, _ := cmd.Flags().GetString("config")
 	if path == "" {
 		path = os.Getenv(envPrefix + "CONFIG")
 	}
-	for _, read := range []func() (map[string]any, []error){
-		func() (map[string]any, []error) { return fromFile(path) },
+	for _, read := range []func() (map[string]value, []error){
+		func() (map[string]value, []error) { return fromFile(path) },
 		fromEnvironment,
-		func() (map[string]any, []error) { return fromFlags(cmd), nil },
+		func() (map[string]value, []error) { return fromFlags(cmd), nil },
 	} {
 		values, wrong := read()
 		mistakes = append(mistakes, wrong...)
-		if err := merged.Load(confmap.Provider(values, ""), nil); err != nil {
-			return nil, nil, err
-		}
+		maps.Copy(merged, values)
 	}
 	out := defaultSettings()
 	sources := map[string]string{}
 	for _, s := range table {
-		v, ok := merged.Get(s.key).(value)
+		v, ok := merged[s.key]
 		if !ok {
 			sources[s.key] = "default"
 			continue
@@ -84,7 +81,7 @@ func placed(err error, sources map[string]string) error {
 }
 
 // fromFile reads a flat YAML mapping. JSON is YAML.
-func fromFile(path string) (map[string]any, []error) {
+func fromFile(path string) (map[string]value, []error) {
 	if path == "" {
 		return nil, nil
 	}
@@ -103,7 +100,7 @@ func fromFile(path string) (map[string]any, []error) {
 	if root.Kind != yaml.MappingNode {
 		return nil, []error{fmt.Errorf("%s:%d: the file must hold settings, one `key: value` a line", path, root.Line)}
 	}
-	values := map[string]any{}
+	values := map[string]value{}
 	var mistakes []error
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		key, node := root.Content[i], root.Content[i+1]
@@ -114,8 +111,8 @@ func fromFile(path string) (map[string]any, []error) {
 			mistakes = append(mistakes, fmt.Errorf("%s: there is no setting %q%s", where, key.Value, didYouMean(key.Value, keys())))
 		case err != nil:
 			mistakes = append(mistakes, fmt.Errorf("%s: %s: %w", where, key.Value, err))
-		case values[key.Value] != nil:
-			mistakes = append(mistakes, fmt.Errorf("%s: %s is set twice; the first is %s", where, key.Value, values[key.Value].(value).where))
+		case values[key.Value].where != "":
+			mistakes = append(mistakes, fmt.Errorf("%s: %s is set twice; the first is %s", where, key.Value, values[key.Value].where))
 		default:
 			values[key.Value] = value{text, where}
 		}
@@ -149,8 +146,8 @@ func scalar(n *yaml.Node) (string, error) {
 // ignoredVariables share the prefix and are no settings.
 var ignoredVariables = map[string]bool{"CONFIG": true, "REQUIRE_ALL": true}
 
-func fromEnvironment() (map[string]any, []error) {
-	values := map[string]any{}
+func fromEnvironment() (map[string]value, []error) {
+	values := map[string]value{}
 	var mistakes []error
 	for _, pair := range os.Environ() {
 		name, text, _ := strings.Cut(pair, "=")
@@ -169,8 +166,8 @@ func fromEnvironment() (map[string]any, []error) {
 	return values, mistakes
 }
 
-func fromFlags(cmd *cobra.Command) map[string]any {
-	values := map[string]any{}
+func fromFlags(cmd *cobra.Command) map[string]value {
+	values := map[string]value{}
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		if t, ok := f.Value.(*textFlag); ok {
 			values[t.setting.key] = value{t.text, "--" + f.Name}
