@@ -143,7 +143,7 @@ func agree(offer, answer string) (agreed *terms, err error) {
 	for _, alternative := range strings.Split(offer, ",") {
 		asked, err := parameters(alternative)
 		if err != nil {
-			return nil, fmt.Errorf("offer %q was accepted, though: %w", alternative, err)
+			continue
 		}
 		if agreed, err = match(asked, said); err == nil {
 			return agreed, nil

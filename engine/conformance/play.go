@@ -28,6 +28,9 @@ type player struct {
 	said       []string
 }
 
+// errMoot is the verdict on a case whose question does not arise under the terms that the server set.
+var errMoot = errors.New("moot: the server has the client forget its context")
+
 // play runs one row against the server and returns nil, or what was sent, wanted and heard.
 func play(o Options, r row) error {
 	deadline := o.deadlineFor(r, time.Now())
@@ -36,6 +39,9 @@ func play(o Options, r row) error {
 		return fmt.Errorf("case %s: %w", r.number, err)
 	}
 	defer c.hangUp()
+	if r.context && c.terms.clientForgets {
+		return errMoot
+	}
 	p := &player{row: r, conn: c, want: r.want, timer: time.NewTimer(time.Until(deadline))}
 	defer p.timer.Stop()
 	if err = p.run(o); err != nil {

@@ -192,6 +192,7 @@ type row struct {
 	offer   string  // Sec-WebSocket-Extensions to offer
 	decline bool    // the server must turn the offer down
 	shrinks bool    // the server must compress what it says
+	context bool    // refers back across messages, which is moot where the server has us forget
 }
 
 // name is the subtest's name.
@@ -225,6 +226,7 @@ func fails(number, clause, title string, steps []step) row {
 func (r row) wants(events ...event) row   { r.want = events; return r }
 func (r row) lax(events ...event) row     { r.lenient = append([]event{}, events...); return r }
 func (r row) codes(codes ...int) row      { r.end.codes = codes; return r }
+func (r row) refersBack() row             { r.context = true; return r }
 func (r row) offers(extension string) row { r.offer = extension; return r }
 
 // rows is every case, the public ones in the order of the public suite, then ours.

@@ -93,9 +93,9 @@ func ownDeflateRows() []row {
 		echo("X.3.9", "7.2.3.1", "one block in two fragments, a ping between", opened, fr(opPing, "!"), fr(opContinuation, helloZ[3:])).
 			wants(echoPong("!"), echoText("Hello")),
 		echo("X.3.10", "7.2.3.2", "twice, the second by reference to the first", z(helloZ), z(againZ)).
-			wants(echoText("Hello"), echoText("Hello")),
+			wants(echoText("Hello"), echoText("Hello")).refersBack(),
 		echo("X.3.11", "6", "by reference to the one before the last, which was not compressed", z(helloZ), fr(opText, hello), z(againZ)).
-			wants(echoText("Hello"), echoText(hello), echoText("Hello")),
+			wants(echoText("Hello"), echoText(hello), echoText("Hello")).refersBack(),
 		echo("X.3.12", "7.2.3.3", "a stored block", z(storedZ)),
 		echo("X.3.13", "7.2.3.4", "a final block, then another message", z(finalZ), z(helloZ)).
 			wants(echoText("Hello"), echoText("Hello")),
