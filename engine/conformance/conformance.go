@@ -101,12 +101,12 @@ func (o Options) deadlineFor(r row, now time.Time) time.Time {
 
 // messagesFor is how many messages a conversation in lockstep has.
 func (o Options) messagesFor(r rounds) int {
-	budget := 4 << 20
+	least, budget := 16, 4<<20
 	switch {
 	case o.Full || r.size == 0:
 		return r.count
 	case o.Short:
-		budget = 128 << 10
+		least, budget = 4, 128<<10
 	}
-	return min(r.count, max(16, budget/r.size))
+	return min(r.count, max(least, budget/r.size))
 }

@@ -122,6 +122,7 @@ func (p *player) write(octets []byte) {
 func (p *player) converse(count int, r rounds) error {
 	for n := range count {
 		payload := r.corpus.cut(n, r.size)
+		p.said = p.said[:0]
 		p.want, p.heard = []event{{r.corpus.kind, lit(string(payload))}}, 0
 		p.write(p.encode(r, payload))
 		if err := p.hearUntil(1); err != nil {
@@ -188,9 +189,7 @@ func (p *player) listen() error {
 }
 
 func (p *player) judge(s signal) error {
-	if len(p.said) < saidMax {
-		p.said = append(p.said, s.String())
-	}
+	p.said = append(p.said[max(0, len(p.said)-saidMax+1):], s.String())
 	switch {
 	case s.err != nil:
 		return s.err
@@ -241,7 +240,7 @@ func firstDifference(due blob, got []byte) string {
 	return fmt.Sprintf("; they part at octet %d: %s", n, shorten(got[n:], len(got)-n))
 }
 
-// saidMax bounds what a failure tells of steps and of what was heard.
+// saidMax bounds what a failure tells: the first steps and events wanted, the last heard.
 const saidMax = 12
 
 // report is the failure as the reader of a test's output needs it.

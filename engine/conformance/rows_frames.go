@@ -19,17 +19,37 @@ func framingRows() []row {
 			op, unit = opBinary, "\xfe"
 		}
 		for j, size := range sizes {
-			chop, how := joined, ""
+			chop := joined
 			if j == 7 {
-				chop, how = 997, " in chops of 997"
+				chop = 997
 			}
 			payload := rep(unit, size)
 			all = append(all, echoes(fmt.Sprintf("1.%d.%d", i+1, j+1), "5.2",
-				fmt.Sprintf("%v message of %d octets%s", kind, size, how),
+				fmt.Sprintf("%v message of %d octets%s", kind, size, how(chop)),
 				[]step{chopped(chop, frame{op: op, payload: payload})}).wants(event{kind, payload}))
 		}
 	}
 	return all
+}
+
+// how says in a title what a chop does.
+func how(chop int) string {
+	switch chop {
+	case joined:
+		return ""
+	case perFrame:
+		return ", frame by frame"
+	case 1:
+		return ", octet by octet"
+	}
+	return fmt.Sprintf(", in chops of %d", chop)
+}
+
+func bit(set bool) int {
+	if set {
+		return 1
+	}
+	return 0
 }
 
 // pingRows is family 2.
@@ -59,7 +79,7 @@ func pingRows() []row {
 		ask("2.3", "ping with payload that is no UTF-8", octets8, joined),
 		ask("2.4", "ping with payload of 125", big, joined),
 		fails("2.5", "5.5", "ping with payload of 126", []step{send(fr(opPing, big+"\xfe"))}),
-		ask("2.6", "ping with payload of 125 octet by octet", big, 1),
+		ask("2.6", "ping with payload of 125, octet by octet", big, 1),
 		unasked("2.7", "unsolicited pong without payload, then close", ""),
 		unasked("2.8", "unsolicited pong with payload, then close", "unsolicited pong payload"),
 		echoes("2.9", "5.5.3", "unsolicited pong, then ping", []step{
@@ -123,33 +143,33 @@ func fragmentRows() []row {
 		return fails(number, "5.4", title, []step{send(more(op, "fragment1"), two[1])})
 	}
 	whole := func(number, title string, chop int) row {
-		return echoes(number, "5.4", title, []step{chopped(chop, two...)}).wants(both)
+		return echoes(number, "5.4", title+how(chop), []step{chopped(chop, two...)}).wants(both)
 	}
 	between := func(number, title string, chop int) row {
-		return echoes(number, "5.4", title, []step{chopped(chop, pinged...)}).wants(echoPong("ping payload"), both)
+		return echoes(number, "5.4", title+how(chop), []step{chopped(chop, pinged...)}).wants(echoPong("ping payload"), both)
 	}
 	lost := func(number string, open bool, chop int) row {
 		first := fr(opContinuation, "non-continuation payload")
 		first.more = open
-		return fails(number, "5.4", fmt.Sprintf("%v with nothing to continue, then text, chop %d", first, chop),
+		return fails(number, "5.4", fmt.Sprintf("continuation FIN=%d with nothing to continue, then text%s", bit(!open), how(chop)),
 			[]step{chopped(chop, first, fr(opText, hello))})
 	}
 	twice := func(number string, open bool) row {
 		first := fr(opContinuation, "fragment1")
 		first.more = open
 		three := []frame{first, more(opText, "fragment2"), fr(opContinuation, "fragment3")}
-		return fails(number, "5.4", fmt.Sprintf("twice: %v with nothing to continue, then two fragments", first),
+		return fails(number, "5.4", fmt.Sprintf("twice: continuation FIN=%d with nothing to continue, then two fragments", bit(!open)),
 			[]step{send(append(three, three...)...)})
 	}
 	return []row{
 		control("5.1", "ping in two fragments", opPing),
 		control("5.2", "pong in two fragments", opPong),
 		whole("5.3", "text in two fragments", joined),
-		whole("5.4", "text in two fragments, frame by frame", perFrame),
-		whole("5.5", "text in two fragments, octet by octet", 1),
+		whole("5.4", "text in two fragments", perFrame),
+		whole("5.5", "text in two fragments", 1),
 		between("5.6", "ping between two fragments", joined),
-		between("5.7", "ping between two fragments, frame by frame", perFrame),
-		between("5.8", "ping between two fragments, octet by octet", 1),
+		between("5.7", "ping between two fragments", perFrame),
+		between("5.8", "ping between two fragments", 1),
 		lost("5.9", false, joined),
 		lost("5.10", false, perFrame),
 		lost("5.11", false, 1),
@@ -171,7 +191,7 @@ func fragmentRows() []row {
 // pacedRow asks that a ping within a message is answered before the message has ended. The public suite
 // waits a second in the middle; here nothing more is sent until the first pong has been heard.
 func pacedRow(number string, chop int) row {
-	return echoes(number, "5.4", fmt.Sprintf("five fragments, two pings, a pause for the first pong, chop %d", chop), []step{
+	return echoes(number, "5.4", "five fragments, two pings, a pause for the first pong"+how(chop), []step{
 		chopped(chop, more(opText, "fragment1"), more(opContinuation, "fragment2"), fr(opPing, "pongme 1!")),
 		await(1),
 		chopped(chop, more(opContinuation, "fragment3"), more(opContinuation, "fragment4"),
