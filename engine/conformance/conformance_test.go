@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -65,4 +66,14 @@ func TestReference(t *testing.T) {
 			Run(t, Options{Addr: addr, Compression: true, Chunk: chunk, Short: testing.Short() || chunk != 0})
 		})
 	}
+}
+
+// TestServer plays everything against a server of one's own: PARLEY_CONFORMANCE_ADDR=host:port go test -run
+// TestServer. It is how the suite itself was held against servers by other hands.
+func TestServer(t *testing.T) {
+	addr := os.Getenv("PARLEY_CONFORMANCE_ADDR")
+	if addr == "" {
+		t.Skip("PARLEY_CONFORMANCE_ADDR is not set")
+	}
+	Run(t, Options{Addr: addr, Compression: true, Short: testing.Short()})
 }
