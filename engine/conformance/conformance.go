@@ -1,0 +1,112 @@
+package conformance
+
+import (
+	"testing"
+	"time"
+)
+
+// Options say where the server is and what of the suite to run. Only Addr is needed.
+//
+// Owner: immutable once Run was called.
+type Options struct {
+	// Addr is host:port of a plain TCP WebSocket echo server that takes any request path, sends nothing of
+	// its own, and accepts messages of 16 MB (1 MB with Short).
+	Addr string
+	// Compression runs what is about permessage-deflate (12.*, 13.*, X.3.*). A server which declines an
+	// offer then fails that case.
+	Compression bool
+	// Chunk is how many octets go out in one write: 0 leaves it to the case; 1 puts each octet in a write
+	// of its own. Cases that send 4 KB or more are cut no finer than 997.
+	Chunk int
+	// Filter, where set, is asked with each case's name ("§5.5 case 2.5 ping with payload of 126") whether
+	// to run it.
+	Filter func(name string) bool
+	// Short leaves out the cases of family 9 above 1 MB, and cuts 12.* and 13.* to a few messages each.
+	Short bool
+	// Full sends the 1,000 messages of every case of 12.* and 13.*, as the public suite does: 11 GB in all,
+	// minutes. Otherwise a case ends after 4 MB, but never before 16 messages.
+	Full bool
+	// Deadline is for a case that sends less than 64 KB; larger ones have six times that. 0 means 5 s.
+	Deadline time.Duration
+}
+
+const (
+	octetwiseBytesMax = 4096
+	chunkBytesMin     = 997
+	largeBytesMin     = 64 << 10
+	shortBytesMax     = 1<<20 + 1<<10 // of one message and its headers
+)
+
+// Run plays the suite against the server at o.Addr, each case as a parallel subtest on a connection of its
+// own, and returns when all are done. It must be called on the test's goroutine.
+func Run(t *testing.T, o Options) {
+	t.Helper()
+	all := rows()
+	chosen := o.choose(all)
+	t.Logf("conformance: %d of %d cases, chunk %d", len(chosen), len(all), o.Chunk)
+	// The group ends when its parallel subtests have.
+	t.Run("conformance", func(t *testing.T) {
+		for _, r := range chosen {
+			t.Run(r.name(), func(t *testing.T) {
+				t.Parallel()
+				switch err := play(o, r); err {
+				case nil:
+				case errMoot:
+					t.Skip(err)
+				default:
+					t.Error(err)
+				}
+			})
+		}
+	})
+}
+
+// choose leaves out what the options exclude.
+func (o Options) choose(all []row) []row {
+	var chosen []row
+	for _, r := range all {
+		switch {
+		case r.offer != "" && !o.Compression:
+		case o.Short && r.family() == "9" && r.rounds == nil && r.size() > shortBytesMax:
+		case o.Filter != nil && !o.Filter(r.name()):
+		default:
+			chosen = append(chosen, r)
+		}
+	}
+	return chosen
+}
+
+// chunkFor is the size of a write for r.
+func (o Options) chunkFor(r row) int {
+	if o.Chunk > 0 && o.Chunk < chunkBytesMin && r.size() >= octetwiseBytesMax {
+		return chunkBytesMin
+	}
+	return o.Chunk
+}
+
+// deadlineFor is when r must be over, counted from now.
+func (o Options) deadlineFor(r row, now time.Time) time.Time {
+	d := o.Deadline
+	if d == 0 {
+		d = 5 * time.Second
+	}
+	if r.size() >= largeBytesMin {
+		d *= 6
+	}
+	if o.Full && r.rounds != nil {
+		d *= 20
+	}
+	return now.Add(d)
+}
+
+// messagesFor is how many messages a conversation in lockstep has.
+func (o Options) messagesFor(r rounds) int {
+	least, budget := 16, 4<<20
+	switch {
+	case o.Full || r.size == 0:
+		return r.count
+	case o.Short:
+		least, budget = 4, 128<<10
+	}
+	return min(r.count, max(least, budget/r.size))
+}
