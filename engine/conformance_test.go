@@ -1,0 +1,53 @@
+package engine_test
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+
+	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/conformance"
+)
+
+// echoServer is what `parley echo` is.
+func echoServer(t *testing.T, compression bool) string {
+	t.Helper()
+	cfg := engine.DefaultConfig()
+	cfg.Port, cfg.Loops, cfg.Bare, cfg.Compression = -1, 2, true, compression
+	cfg.MessageBytesMax, cfg.MessageFragmentsMax = 32<<20, 1<<20
+	cfg.BacklogSoftBytes, cfg.BacklogHardBytes = 64<<20, 256<<20
+	s, err := engine.New(cfg, engine.WithLogger(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.OnRaw(func(_ *engine.Conn, payload []byte, _ bool) []byte { return payload })
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), s.Config().ShutdownTimeout)
+		defer cancel()
+		s.Shutdown(ctx)
+	})
+	return s.Addr().String()
+}
+
+// Every case of the public suite, over a socket, whole.
+func TestConformance(t *testing.T) {
+	conformance.Run(t, conformance.Options{Addr: echoServer(t, false)})
+}
+
+// The same, each byte in a write of its own.
+func TestConformanceByteByByte(t *testing.T) {
+	conformance.Run(t, conformance.Options{Addr: echoServer(t, false), Chunk: 1, Short: true})
+}
+
+// Every case once more with compression, those of RFC 7692 among them.
+func TestConformanceCompressed(t *testing.T) {
+	conformance.Run(t, conformance.Options{Addr: echoServer(t, true), Compression: true})
+}
+
+// The compressed ones byte by byte.
+func TestConformanceCompressedByteByByte(t *testing.T) {
+	conformance.Run(t, conformance.Options{Addr: echoServer(t, true), Compression: true, Chunk: 1, Short: true})
+}
