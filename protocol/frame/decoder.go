@@ -118,6 +118,12 @@ func (d *Decoder) begin(chunk []byte) (Part, []byte) {
 		n := copy(d.pieces[d.have:ws.MaxHeaderSize], chunk)
 		head = d.pieces[:int(d.have)+n]
 	}
+	if len(head) >= 2 {
+		// What can be refused now is refused now: the rest of the header may never come.
+		if v := d.check(head[0], head[1]); v != Fine {
+			return d.broken(v), nil
+		}
+	}
 	size := headerSize(head)
 	if size > len(head) {
 		if d.pieces == nil {
@@ -125,17 +131,11 @@ func (d *Decoder) begin(chunk []byte) (Part, []byte) {
 		}
 		copy(d.pieces[:], head)
 		d.have = uint8(len(head))
-		// What can be refused now is refused now: the rest of the header may never come.
-		if len(head) >= 2 {
-			if v := d.check(head[0], head[1], -1); v != Fine {
-				return d.broken(v), nil
-			}
-		}
 		return Part{}, nil
 	}
 	length, v := payloadLength(head)
-	if v == Fine {
-		v = d.check(head[0], head[1], length)
+	if op := ws.OpCode(head[0] & 0x0f); v == Fine && !op.IsControl() {
+		v = d.checkSize(op, head[0]&bitCompressed != 0, length)
 	}
 	if v != Fine {
 		return d.broken(v), nil
@@ -200,9 +200,9 @@ func payloadLength(b []byte) (int64, Violation) {
 	}
 }
 
-// check holds a header against the RFC, in the order in which its bytes come; length is -1 while it is
-// not known. gobwas's CheckHeader lets RSV2 and RSV3 pass once an extension is on, hence this.
-func (d *Decoder) check(b0, b1 byte, length int64) Violation {
+// check holds a header's first two bytes against the RFC. gobwas's CheckHeader lets RSV2 and RSV3 pass once
+// an extension is on, hence this.
+func (d *Decoder) check(b0, b1 byte) Violation {
 	op := ws.OpCode(b0 & 0x0f)
 	final, rsv1 := b0&0x80 != 0, b0&0x40 != 0
 	control := op.IsControl()
@@ -223,10 +223,8 @@ func (d *Decoder) check(b0, b1 byte, length int64) Violation {
 		return InterruptedMessage
 	case b1&0x80 == 0:
 		return Unmasked
-	case length < 0 || control:
-		return Fine
 	}
-	return d.checkSize(op, rsv1, length)
+	return Fine
 }
 
 // checkSize holds a data frame against the limits before any of its payload arrives.

@@ -17,6 +17,10 @@ func unmask(p []byte, key [4]byte, offset int) {
 		ws.Cipher(p, key, offset)
 		return
 	}
+	unmaskSmall(p, key, offset)
+}
+
+func unmaskSmall(p []byte, key [4]byte, offset int) {
 	k := bits.RotateLeft32(binary.LittleEndian.Uint32(key[:]), -8*(offset&3))
 	wide := uint64(k)<<32 | uint64(k)
 	for len(p) >= 32 {
