@@ -52,7 +52,7 @@ func play(o Options, r row) error {
 
 func (p *player) run(o Options) error {
 	if p.row.rounds != nil {
-		if err := p.converse(o.messagesFor(*p.row.rounds), *p.row.rounds); err != nil {
+		if err := p.converse(o.messagesFor(p.row), *p.row.rounds); err != nil {
 			return err
 		}
 	} else if err := p.act(p.row.steps); err != nil {
@@ -158,6 +158,9 @@ func (p *player) hearUntil(events int) error {
 		}
 		if p.closed != nil {
 			return fmt.Errorf("the server closes with %d of %d events owed", len(p.want)-p.heard, len(p.want))
+		}
+		if p.over {
+			return fmt.Errorf("the stream ends with %d of %d events owed", len(p.want)-p.heard, len(p.want))
 		}
 	}
 	return nil
