@@ -1,0 +1,111 @@
+package message
+
+import (
+	"encoding/json"
+	"math"
+	"testing"
+	"unicode/utf8"
+)
+
+// Every message that the server says, as the wire protocol writes it.
+func TestAppend(t *testing.T) {
+	id, room, ref := []byte("0001"), []byte("a\"b"), []byte(`"r"`)
+	for want, got := range map[string][]byte{
+		`{"type":"connected","connection_id":"0001","timestamp":12}`:                                      AppendConnected(nil, id, 12),
+		`{"type":"reconnect_token","token":"T","ttl":300}`:                                                AppendReconnectToken(nil, "T", 300),
+		`{"type":"joined","room":"a\"b","members":3,"ref":"r"}`:                                           AppendJoined(nil, Joined{Room: room, Members: 3, Ref: ref}),
+		`{"type":"joined","room":"a\"b","members":3,"gap":true}`:                                          AppendJoined(nil, Joined{Room: room, Members: 3, Gap: true}),
+		`{"type":"left","room":"a\"b"}`:                                                                   AppendLeft(nil, room, nil),
+		`{"type":"broadcast","room":"a\"b","from":"0001","data":{"x":1},"timestamp":12}`:                  AppendBroadcast(nil, Broadcast{room, id, []byte(`{"x":1}`), 12}),
+		`{"type":"broadcast_sent","room":"a\"b","recipients":2,"ref":"r"}`:                                AppendBroadcastSent(nil, BroadcastSent{room, 2, ref}),
+		`{"type":"pong","timestamp":12}`:                                                                  AppendPong(nil, 12, nil),
+		`{"type":"reconnected","connection_id":"0001","previous_connection_id":"0001","rooms":["x","y"]}`: AppendReconnected(nil, Reconnected{ID: id, Previous: id, Rooms: []string{"x", "y"}}),
+		`{"type":"reconnected","connection_id":"0001","previous_connection_id":"0001","rooms":[],"lost":[{"room":"z","code":"room_full"}],"gaps":["x"],"ref":"r"}`: AppendReconnected(nil,
+			Reconnected{ID: id, Previous: id, Lost: []LostRoom{{"z", "room_full"}}, Gaps: []string{"x"}, Ref: ref}),
+		`{"type":"member_joined","room":"x","connection_id":"0001"}`:                     AppendMemberJoined(nil, Notice{"x", id}),
+		`{"type":"member_left","room":"x","connection_id":"0001"}`:                       AppendMemberLeft(nil, Notice{"x", id}),
+		`{"type":"announcements","room":"x","on":false,"members":501}`:                   AppendAnnouncements(nil, "x", false, 501),
+		`{"type":"members","room":"a\"b","count":2,"members":["p","q"],"partial":false}`: AppendMembers(nil, Members{Room: room, Count: 2, IDs: []string{"p", "q"}}),
+		`{"type":"authenticated"}`:                                                       AppendAuthenticated(nil, nil),
+		`{"type":"error","code":"room_full","message":"m","ref":"r"}`:                    AppendError(nil, "room_full", "m", ref),
+	} {
+		if string(got) != want || !json.Valid(got) {
+			t.Errorf("got  %s\nwant %s", got, want)
+		}
+	}
+}
+
+func TestAppendRef(t *testing.T) {
+	for in, want := range map[string]string{`{}`: `{"ref":7}`, `{"a":1}`: `{"a":1,"ref":7}`, `{"a":1} `: `{"a":1,"ref":7}`,
+		`{"ref":1}`: `{"ref":1}`, `{"a":{"ref":1}}`: `{"a":{"ref":1},"ref":7}`, `{ }`: `{ "ref":7}`} {
+		if got := string(AppendRef([]byte(in), []byte("7"))); got != want {
+			t.Errorf("%s: got %s, want %s", in, got, want)
+		}
+	}
+}
+
+// Every code has a name and a sentence.
+func TestCodes(t *testing.T) {
+	for c := OK + 1; c < codes; c++ {
+		if c.String() == "" || c.Text() == "" {
+			t.Errorf("code %d says nothing", c)
+		}
+	}
+}
+
+func FuzzAppendString(f *testing.F) {
+	f.Add("plain")
+	f.Add("quote \" slash \\ tab\t nul\x00 \u2028 \xff é")
+	f.Fuzz(func(t *testing.T, s string) {
+		var back string
+		if err := json.Unmarshal(AppendString(nil, s), &back); err != nil {
+			t.Fatal(err)
+		}
+		if utf8.ValidString(s) && back != s || !utf8.ValidString(back) {
+			t.Fatalf("%q became %q", s, back)
+		}
+	})
+}
+
+// Encoding and decoding for the application: bytes are not kept, keys are exact, what is no JSON is an error.
+func TestCodec(t *testing.T) {
+	payload := []byte(`{"text":"hello","Text":"no"}`)
+	var v struct {
+		Text string `json:"text"`
+	}
+	if err := Decode(payload, &v); err != nil {
+		t.Fatal(err)
+	}
+	clear(payload)
+	if v.Text != "hello" {
+		t.Errorf("got %q: it refers to borrowed bytes, or keys are not exact", v.Text)
+	}
+	if Decode([]byte(`{"text":"a`+"\x01"+`"}`), &v) == nil {
+		t.Error("a control character passed")
+	}
+	out, err := Encode([]byte("head"), map[string]any{"b": "<&>", "a": 1})
+	if err != nil || string(out) != `head{"a":1,"b":"<&>"}` {
+		t.Errorf("%s, %v", out, err)
+	}
+	if _, err := Encode(nil, math.NaN()); err == nil {
+		t.Error("NaN passed")
+	}
+	if _, err := Encode(nil, make(chan int)); err == nil {
+		t.Error("a channel passed")
+	}
+}
+
+// The hot path allocates nothing.
+func TestNoAllocation(t *testing.T) {
+	p := envelopes["126B"]
+	var e Envelope
+	dst := make([]byte, 0, 1024)
+	id := []byte("000102030405060708090a0b")
+	if n := testing.AllocsPerRun(100, func() {
+		Route(p, &e)
+		dst = AppendBroadcast(dst[:0], Broadcast{e.Room, id, e.Data, 1})
+		dst = AppendBroadcastSent(dst[:0], BroadcastSent{e.Room, 9, e.Ref})
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
