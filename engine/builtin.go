@@ -202,23 +202,25 @@ func (l *loop) enter(c *Conn, name []byte) (rooms.Entry, *Error) {
 	}
 	if !entry.Already {
 		c.seats.Add(1)
-		l.entered(c, entry.Room)
+		l.entered(c, entry)
 	}
 	return entry, nil
 }
 
 // entered does what follows an entry: the connection's own list, the notice, the event.
-func (l *loop) entered(c *Conn, r *rooms.Room) {
+func (l *loop) entered(c *Conn, e rooms.Entry) {
+	r := e.Room
 	c.mu.Lock()
 	c.rooms = append(c.rooms, r)
 	c.mu.Unlock()
-	l.notify(c, r, true)
+	l.notify(notice{room: r, place: c.place(), seq: e.JoinSeq, joined: true})
 	l.srv.emit(Event{Kind: EventRoomJoin, Conn: c, Room: r.Name()})
 }
 
 // exit takes c out of a room, and reports whether it was in.
 func (l *loop) exit(c *Conn, r *rooms.Room) bool {
-	if left, _ := l.srv.index.Leave(r, c.place()); !left {
+	left, seq := l.srv.index.Leave(r, c.place())
+	if !left {
 		return false
 	}
 	c.mu.Lock()
@@ -232,12 +234,12 @@ func (l *loop) exit(c *Conn, r *rooms.Room) bool {
 	}
 	c.mu.Unlock()
 	c.seats.Add(-1)
-	l.left(c, r)
+	l.left(c, r, seq)
 	return true
 }
 
-func (l *loop) left(c *Conn, r *rooms.Room) {
-	l.notify(c, r, false)
+func (l *loop) left(c *Conn, r *rooms.Room, seq uint64) {
+	l.notify(notice{room: r, place: c.place(), seq: seq})
 	l.srv.emit(Event{Kind: EventRoomLeave, Conn: c, Room: r.Name()})
 }
 
@@ -248,9 +250,9 @@ func (l *loop) leaveAll(c *Conn) {
 	c.rooms = nil
 	c.mu.Unlock()
 	for _, r := range list {
-		if left, _ := l.srv.index.Leave(r, c.place()); left {
+		if left, seq := l.srv.index.Leave(r, c.place()); left {
 			c.seats.Add(-1)
-			l.left(c, r)
+			l.left(c, r, seq)
 		}
 	}
 }

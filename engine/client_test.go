@@ -114,17 +114,18 @@ func (c *client) expect(typ string) map[string]any {
 	return m
 }
 
-// expectClose reads up to the close frame and returns its code.
+// expectClose reads up to the close frame and returns its code. gobwas's own reader knows fewer codes.
 func (c *client) expectClose() ws.StatusCode {
 	c.t.Helper()
 	c.conn.SetReadDeadline(time.Now().Add(patient))
 	for {
-		_, _, err := wsutil.ReadServerData(c.conn)
-		if closed, ok := err.(wsutil.ClosedError); ok {
-			return closed.Code
-		}
+		f, err := ws.ReadFrame(c.conn)
 		if err != nil {
 			c.t.Fatalf("read: %v", err)
+		}
+		if f.Header.OpCode == ws.OpClose {
+			code, _ := ws.ParseCloseFrameData(f.Payload)
+			return code
 		}
 	}
 }

@@ -244,23 +244,23 @@ func (s *Server) places(ids []string) []place {
 type notice struct {
 	room   *rooms.Room
 	place  place
+	seq    uint64 // of the join or leave: it is for those who were there before
 	joined bool
 }
 
-// notify keeps a notice for the members of r until the end of the turn. A join and a leave of one
-// connection within it cancel each other [wire protocol, announcements].
-func (l *loop) notify(c *Conn, r *rooms.Room, joined bool) {
+// notify keeps a notice until the end of the turn. A join and a leave of one connection within it cancel
+// each other [wire protocol, announcements].
+func (l *loop) notify(n notice) {
 	if l.srv.cfg.AnnounceMembersMax <= 0 {
 		return
 	}
-	p := c.place()
 	for i := len(l.notices) - 1; i >= 0 && i >= len(l.notices)-noticesSearched; i-- {
-		if n := &l.notices[i]; n.room == r && n.place == p && n.joined != joined {
+		if old := &l.notices[i]; old.room == n.room && old.place == n.place && old.joined != n.joined {
 			l.notices = slices.Delete(l.notices, i, i+1)
 			return
 		}
 	}
-	l.notices = append(l.notices, notice{room: r, place: p, joined: joined})
+	l.notices = append(l.notices, n)
 }
 
 // noticesSearched bounds the look back: a pair that is further apart is told, one after the other.
@@ -290,14 +290,10 @@ func (l *loop) say(n *notice) {
 		}
 		return message.AppendMemberLeft(dst, m)
 	})
-	l.publishOwn(n.room, f, n.place)
-}
-
-// publishOwn publishes a frame of the server's own. An overloaded loop costs the notice, never the turn.
-func (l *loop) publishOwn(r *rooms.Room, f *outFrame, except place) {
 	p := &l.outgoing
-	*p = publication{srv: l.srv, frame: f, room: r, except: except}
-	p.publish()
+	*p = publication{srv: l.srv, frame: f, room: n.room, except: nowhere}
+	l.srv.orOverloaded(n.room.Tell(p, n.seq)) // an overloaded loop costs the notice, never the turn
+	p.wake()
 }
 
 const noticeBytes = 80
@@ -318,5 +314,7 @@ func (l *loop) tellAnnouncements(r *rooms.Room, on bool, members int) {
 	f := buildOutFrame(ws.OpText, len(r.Name())+noticeBytes, func(dst []byte) []byte {
 		return message.AppendAnnouncements(dst, r.Name(), on, members)
 	})
-	l.publishOwn(r, f, nowhere)
+	p := &l.outgoing
+	*p = publication{srv: l.srv, frame: f, room: r, except: nowhere}
+	p.publish()
 }

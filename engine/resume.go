@@ -132,10 +132,10 @@ func (l *loop) handOver(old *Conn, heir place) handover {
 	}
 	old.token = noToken
 	for _, r := range old.rooms {
-		if l.srv.index.Handover(r, old.place(), heir) {
+		if left, seq := l.srv.index.Handover(r, old.place(), heir); left {
 			h.held = append(h.held, r)
 			old.seats.Add(-1)
-			l.left(old, r)
+			l.left(old, r, seq)
 		}
 	}
 	old.mu.Lock()
@@ -219,7 +219,7 @@ func (l *loop) enterHandedOver(c *Conn, held []*rooms.Room) {
 		}
 		if entry, err := r.EnterHeld(c.place()); err == nil && !entry.Already {
 			c.seats.Add(1)
-			l.entered(c, entry.Room)
+			l.entered(c, entry)
 		}
 	}
 }

@@ -30,7 +30,6 @@ type RoomStats struct {
 	CreatedAt   int64           `json:"created_at"` // seconds since the epoch
 	MaxMembers  int             `json:"max_members"`
 	Metadata    json.RawMessage `json:"metadata,omitempty"`
-	Seq         uint64          `json:"seq"` // messages published so far
 }
 
 // Errors of Rooms.
@@ -108,7 +107,7 @@ func (l *loop) enterHeld(c *Conn, r *rooms.Room) {
 		c.seats.Add(-1)
 		return
 	}
-	l.entered(c, entry.Room)
+	l.entered(c, entry)
 }
 
 // Leave takes c out of a room, soon. Being out already is no error.
@@ -153,7 +152,7 @@ func (x *Rooms) Stats(name string) (stats RoomStats, ok bool) {
 
 func statsOf(r *rooms.Room) RoomStats {
 	return RoomStats{Name: r.Name(), Connections: r.Len(), CreatedAt: r.CreatedAt(),
-		MaxMembers: r.Limit(), Metadata: r.Metadata(), Seq: r.Seq()}
+		MaxMembers: r.Limit(), Metadata: r.Metadata()}
 }
 
 // List returns all rooms: the seed's getRooms. It walks through all of them; for a million rooms, use Range.

@@ -232,9 +232,9 @@ func (r *Room) vanish() bool {
 	return true
 }
 
-// Leave takes p out, and the room with its last member unless it was created. left is false where p is no
-// member: a late leave cannot undo a newer join, which has another generation. Only p's loop may call it.
-func (x *Index) Leave(r *Room, p Place) (left bool, members int) {
+// Leave takes p out, and the room with its last member unless it was created; seq is the leave's place in the
+// room's order. left is false where p is no member: a late leave cannot undo a newer join, which has another generation. Only p's loop may call it.
+func (x *Index) Leave(r *Room, p Place) (left bool, seq uint64) {
 	r.mu.Lock()
 	s := r.rosters[p.Loop].Load()
 	at := -1
@@ -243,38 +243,42 @@ func (x *Index) Leave(r *Room, p Place) (left bool, members int) {
 	}
 	if at < 0 {
 		r.mu.Unlock()
-		return false, r.Len()
+		return false, 0
 	}
 	s.remove(at)
-	members = int(r.taken.Add(-1))
+	r.taken.Add(-1)
+	r.seq++
+	seq = r.seq
 	gone := r.vanish()
 	r.mu.Unlock()
 	if gone {
 		x.drop(r)
 	}
-	return true, members
+	return true, seq
 }
 
-// Handover takes p out and keeps its seat for another place, never freeing it in between. It reports false
-// where p is no member. Only p's loop may call it.
-func (x *Index) Handover(r *Room, p, to Place) bool {
+// Handover takes p out and keeps its seat for another place, never freeing it in between; seq is the leave's
+// place in the room's order. left is false where p is no member. Only p's loop may call it.
+func (x *Index) Handover(r *Room, p, to Place) (left bool, seq uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := r.rosters[p.Loop].Load()
 	if s == nil {
-		return false
+		return false, 0
 	}
 	at := s.find(p)
 	if at < 0 {
-		return false
+		return false, 0
 	}
 	s.remove(at)
+	r.seq++
+	seq = r.seq
 	if r.contains(to) {
 		r.taken.Add(-1)
-		return true
+	} else {
+		r.hold(to)
 	}
-	r.hold(to)
-	return true
+	return true, seq
 }
 
 // PublishAll numbers a message in several rooms at once and posts it to every loop that has members of any,

@@ -16,6 +16,9 @@ import (
 // Messages are numbered, and their letters posted to all loops, under the lock: every mailbox gets them in
 // the order of their numbers.
 //
+// Joins and leaves take a place in the room's order, too: so it is well defined who was there when somebody
+// came, although that is told later, when the turn is over and joins and leaves of one member have cancelled.
+//
 // Steps: Enter takes the seat and the roster entry in one step, on the member's loop. From any other
 // goroutine, Hold takes the seat, with the number that the room has reached, and EnterHeld makes the entry
 // when the member's loop gets to it; what is published in between is posted to that loop behind it.
@@ -32,7 +35,7 @@ type Place struct {
 	Gen  uint64
 }
 
-// Member is an entry in a roster. What is published with a number up to JoinSeq is not for it.
+// Member is an entry in a roster. What has a number up to JoinSeq, its own join's, is not for it.
 type Member struct {
 	Slot    uint32
 	Gen     uint64
@@ -73,7 +76,7 @@ type Room struct {
 type Entry struct {
 	Room    *Room
 	Members int    // itself included
-	JoinSeq uint64 // the first message for it has the next number
+	JoinSeq uint64 // the number of its join: what is for it has a higher one
 	Already bool   // it was in before: nothing has changed
 }
 
@@ -100,7 +103,7 @@ func (r *Room) Metadata() []byte {
 	return r.metadata
 }
 
-// Seq is the number of the latest message. Any goroutine.
+// Seq is the number of the latest message, join or leave. Any goroutine.
 func (r *Room) Seq() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -188,6 +191,7 @@ func (r *Room) enter(p Place) (e Entry, alive bool, err error) {
 	case r.full():
 		return e, true, ErrFull
 	default:
+		r.seq++
 		seq = r.seq
 		r.taken.Add(1)
 	}
@@ -220,6 +224,7 @@ func (r *Room) hold(p Place) {
 	if r.held == nil {
 		r.held = make(map[Place]uint64, 1)
 	}
+	r.seq++
 	r.held[p] = r.seq
 	r.on(p.Loop).held++
 }
@@ -252,6 +257,28 @@ type Poster interface {
 func (r *Room) Publish(p Poster) (seq uint64, members int, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.reserve(p) {
+		return 0, 0, ErrOverloaded
+	}
+	r.seq++
+	r.post(p, r.seq)
+	return r.seq, int(r.taken.Load()), nil
+}
+
+// Tell posts what happened at a place in the order that was taken before: a join or a leave. It is for those
+// who were members then. [ErrOverloaded]. Any goroutine.
+func (r *Room) Tell(p Poster, seq uint64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.reserve(p) {
+		return ErrOverloaded
+	}
+	r.post(p, seq)
+	return nil
+}
+
+// reserve takes a place on every loop concerned, or on none. Under mu.
+func (r *Room) reserve(p Poster) bool {
 	for i := range r.rosters {
 		if r.rosters[i].Load().present() && !p.Reserve(uint8(i)) {
 			for j := range i {
@@ -259,14 +286,16 @@ func (r *Room) Publish(p Poster) (seq uint64, members int, err error) {
 					p.Cancel(uint8(j))
 				}
 			}
-			return 0, 0, ErrOverloaded
+			return false
 		}
 	}
-	r.seq++
+	return true
+}
+
+func (r *Room) post(p Poster, seq uint64) {
 	for i := range r.rosters {
 		if r.rosters[i].Load().present() {
-			p.Post(uint8(i), r.seq)
+			p.Post(uint8(i), seq)
 		}
 	}
-	return r.seq, int(r.taken.Load()), nil
 }

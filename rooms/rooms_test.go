@@ -140,28 +140,32 @@ func TestPublish(t *testing.T) {
 	x.Hold([]byte("r"), at(2, 1), 1)
 	r := x.FindString("r")
 	p := newPost(3)
-	if _, _, err := r.Publish(p); err != ErrOverloaded || len(p.posted) != 0 || r.Seq() != 0 || fmt.Sprint(p.reserved) != "map[0:0 2:0]" {
+	if _, _, err := r.Publish(p); err != ErrOverloaded || len(p.posted) != 0 || r.Seq() != 3 || fmt.Sprint(p.reserved) != "map[0:0 2:0]" {
 		t.Fatal("a refused publish left something behind:", err, p)
 	}
 	p = newPost(-1)
-	if seq, members, err := r.Publish(p); seq != 1 || members != 3 || err != nil || fmt.Sprint(p.posted) != "map[0:[1] 2:[1] 3:[1]]" {
+	if seq, members, err := r.Publish(p); seq != 4 || members != 3 || err != nil || fmt.Sprint(p.posted) != "map[0:[4] 2:[4] 3:[4]]" {
 		t.Fatal(seq, members, err, p.posted)
 	}
 	e, _ := x.Enter([]byte("r"), at(0, 9), 1)
-	if e.JoinSeq != 1 {
+	if e.JoinSeq != 5 {
 		t.Fatal("a newcomer would be given what is older:", e.JoinSeq)
 	}
-	if e, err := r.EnterHeld(at(2, 1)); err != nil || e.JoinSeq != 0 {
+	if e, err := r.EnterHeld(at(2, 1)); err != nil || e.JoinSeq != 3 {
 		t.Fatal("a held seat counts from when it was taken:", e, err)
 	}
 	x.Enter([]byte("s"), at(0, 1), 1)
 	list, seqs := []*Room{x.FindString("s"), r}, make([]uint64, 2)
 	p = newPost(-1)
-	if err := PublishAll(list, seqs, p); err != nil || fmt.Sprint(p.posted) != "map[0:[0] 2:[0] 3:[0]]" || list[0] != r || seqs[0] != 2 || seqs[1] != 1 {
+	if err := PublishAll(list, seqs, p); err != nil || fmt.Sprint(p.posted) != "map[0:[0] 2:[0] 3:[0]]" || list[0] != r || seqs[0] != 6 || seqs[1] != 2 {
 		t.Fatal(err, p.posted, seqs)
 	}
+	p = newPost(-1)
+	if err := r.Tell(p, 5); err != nil || r.Seq() != 6 || fmt.Sprint(p.posted) != "map[0:[5] 2:[5] 3:[5]]" {
+		t.Fatal("telling a join takes no number of its own:", err, r.Seq(), p.posted)
+	}
 	p = newPost(2)
-	if err := PublishAll(list, seqs, p); err != ErrOverloaded || r.Seq() != 2 || fmt.Sprint(p.reserved) != "map[0:0]" {
+	if err := PublishAll(list, seqs, p); err != ErrOverloaded || r.Seq() != 6 || fmt.Sprint(p.reserved) != "map[0:0]" {
 		t.Fatal(err, p)
 	}
 }
@@ -244,7 +248,7 @@ func TestAgainstModel(t *testing.T) {
 				if r == nil || p == to {
 					t.Skip()
 				}
-				if !x.Handover(r, p, to) {
+				if left, _ := x.Handover(r, p, to); !left {
 					t.Fatalf("handover refused")
 				}
 				delete(members[n], p)
