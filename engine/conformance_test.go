@@ -34,7 +34,7 @@ func echoServer(t *testing.T, compression bool) string {
 
 // Every case of the public suite, over a socket, whole.
 func TestConformance(t *testing.T) {
-	conformance.Run(t, conformance.Options{Addr: echoServer(t, false)})
+	conformance.Run(t, conformance.Options{Addr: echoServer(t, false), Short: testing.Short()})
 }
 
 // The same, each byte in a write of its own.
@@ -44,10 +44,16 @@ func TestConformanceByteByByte(t *testing.T) {
 
 // Every case once more with compression, those of RFC 7692 among them.
 func TestConformanceCompressed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs whole elsewhere")
+	}
 	conformance.Run(t, conformance.Options{Addr: echoServer(t, true), Compression: true})
 }
 
 // The compressed ones byte by byte.
 func TestConformanceCompressedByteByByte(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs whole elsewhere")
+	}
 	conformance.Run(t, conformance.Options{Addr: echoServer(t, true), Compression: true, Chunk: 1, Short: true})
 }

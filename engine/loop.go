@@ -87,6 +87,7 @@ func (l *loop) serve(c *Conn, chunk []byte) {
 	l.tally.bytesIn += uint64(len(chunk))
 	c.lastActive.Store(l.now)
 	l.input(c, chunk)
+	scribble(chunk)
 	l.uncork(c)
 	l.finish()
 	l.served = nil
