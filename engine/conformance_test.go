@@ -32,7 +32,8 @@ func echoServer(t *testing.T, compression bool) string {
 	return s.Addr().String()
 }
 
-// Every case of the public suite, over a socket, whole.
+// Every case of the public suite, over a socket, whole. A connection is failed with the code that says how
+// the peer broke the protocol [RFC 6455 §7.1.7].
 func TestConformance(t *testing.T) {
 	conformance.Run(t, conformance.Options{Addr: echoServer(t, false), Short: testing.Short()})
 }

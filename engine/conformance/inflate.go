@@ -25,11 +25,11 @@ func inflate(history, src []byte, window int) ([]byte, error) {
 		case 0:
 			out, err = inflateStored(out, b)
 		case 1:
-			out, err = inflateCodes(out, b, window, &fixedLiterals, &fixedDistances)
+			out, err = inflateCodes(out, b, window, codes{&fixedLiterals, &fixedDistances})
 		case 2:
 			var literals, distances huffman
 			if literals, distances, err = readCodes(b); err == nil {
-				out, err = inflateCodes(out, b, window, &literals, &distances)
+				out, err = inflateCodes(out, b, window, codes{&literals, &distances})
 			}
 		default:
 			err = errDeflateBroken
@@ -197,8 +197,12 @@ var (
 	distanceBits = [30]uint{0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13}
 )
 
+// codes are what a block is written in.
+type codes struct{ literals, distances *huffman }
+
 // inflateCodes expands a block up to its end mark.
-func inflateCodes(out []byte, b *bits, window int, literals, distances *huffman) ([]byte, error) {
+func inflateCodes(out []byte, b *bits, window int, by codes) ([]byte, error) {
+	literals, distances := by.literals, by.distances
 	for {
 		symbol := literals.next(b)
 		switch {

@@ -66,7 +66,7 @@ func sample(n int) []byte {
 	return out[:n]
 }
 
-// Every window size round-trips, here and through the standard library, and no reference leaves the window.
+// [RFC 7692 §7.2.1] Every window size round-trips, here and through the standard library, and no reference leaves the window.
 func TestWindows(t *testing.T) {
 	for bits := uint8(bitsMin); bits <= bitsMax; bits++ {
 		for _, n := range []int{0, 1, 100, 1000, 5000, 70000} {

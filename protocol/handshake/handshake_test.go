@@ -63,6 +63,7 @@ var clauses = []struct {
 	{"more than 8 KiB", request("GET / HTTP/1.1", goodLines+"X: "+strings.Repeat("y", 8<<10)+"\r\n"), 431},
 }
 
+// What a server must look at [RFC 6455 §4.2], and how fields are written [RFC 9112 §5].
 func TestClauses(t *testing.T) {
 	for _, c := range clauses {
 		t.Run(c.name, func(t *testing.T) {
@@ -176,6 +177,7 @@ func TestEnd(t *testing.T) {
 	}
 }
 
+// Origins are compared by scheme, host and port [RFC 6454 §5].
 func TestOrigins(t *testing.T) {
 	o, err := NewOrigins([]string{"https://Example.com", "http://localhost:8080"})
 	if err != nil {

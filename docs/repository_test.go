@@ -1,0 +1,101 @@
+package docs
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var clauseTag = regexp.MustCompile(`\[(RFC \d+ §[\d.]+|wire protocol, [a-z ]+)\]`)
+
+// A clause that the code claims to obey is one that a test names.
+func TestClauseTags(t *testing.T) {
+	tested := map[string]bool{}
+	var claimed = map[string]string{}
+	for _, s := range sources(t) {
+		for _, m := range clauseTag.FindAllStringSubmatch(s.text, -1) {
+			if s.test() || strings.Contains(s.path, "conformance/") {
+				tested[m[1]] = true
+			} else {
+				claimed[m[1]] = s.path
+			}
+		}
+	}
+	for clause, path := range claimed {
+		if strings.HasPrefix(clause, "RFC") && !tested[clause] {
+			t.Errorf("%s: no test names [%s]: write one, or drop the tag", path, clause)
+		}
+	}
+	if len(claimed) < 10 {
+		t.Errorf("only %d clauses are claimed: the search is wrong", len(claimed))
+	}
+}
+
+// Every direct dependency has its line of reason.
+func TestDependenciesHaveReasons(t *testing.T) {
+	reasons, err := os.ReadFile(filepath.Join("decisions", "dependencies.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, mod := range []string{"../go.mod", "../bench/go.mod"} {
+		text, err := os.ReadFile(mod)
+		if os.IsNotExist(err) {
+			continue
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			fields := strings.Fields(line)
+			if len(fields) >= 2 && strings.HasPrefix(fields[1], "v") && !strings.Contains(line, "// indirect") && strings.Contains(fields[0], ".") &&
+				!strings.HasPrefix(fields[0], module) && !strings.Contains(string(reasons), "`"+fields[0]+"`") {
+				t.Errorf("%s: %s has no line in docs/decisions/dependencies.md: say why it is there, or drop it", mod, fields[0])
+			}
+		}
+	}
+}
+
+var inlineCode = regexp.MustCompile("`[^`\n]*`")
+
+var link = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
+
+// Links between documents lead somewhere.
+func TestLinks(t *testing.T) {
+	n := 0
+	for path, text := range files(t, ".md") {
+		for _, m := range link.FindAllStringSubmatch(inlineCode.ReplaceAllString(text, ""), -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			n++
+			if _, err := os.Stat(filepath.Join("..", filepath.Dir(path), m[1])); err != nil {
+				t.Errorf("%s: the link to %s leads nowhere", path, m[1])
+			}
+		}
+	}
+	if n < 10 {
+		t.Errorf("only %d links found: the search is wrong", n)
+	}
+}
+
+// Every package says what it is and what it refuses to do.
+func TestPackageDocs(t *testing.T) {
+	said := map[string]bool{}
+	seen := map[string]bool{}
+	for _, s := range sources(t) {
+		if s.test() || strings.HasPrefix(s.path, "bench/") {
+			continue
+		}
+		seen[s.dir()] = true
+		text := strings.ToLower(s.file.Doc.Text())
+		if strings.Contains(text, "refuses") && strings.Contains(text, "start reading") {
+			said[s.dir()] = true
+		}
+	}
+	for dir := range seen {
+		if !said[dir] {
+			t.Errorf("package %s: its doc must say what it refuses to do, and where to start reading", dir)
+		}
+	}
+}
