@@ -26,17 +26,17 @@ func closeRows() []row {
 	}
 	all[6].end.bare = true // 7.3.1: there is no code to give back
 	for i, code := range []int{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999} {
-		all = append(all, closed(fmt.Sprintf("7.7.%d", i+1), "7.4.1", fmt.Sprintf("close with valid code %d", code),
+		all = append(all, closed(named{fmt.Sprintf("7.7.%d", i+1), "7.4.1", fmt.Sprintf("close with valid code %d", code)},
 			1000, closing(code, "")).codes(1000, code))
 	}
 	for i, code := range []int{0, 999, 1004, 1005, 1006, 1016, 1100, 2000, 2999} {
-		all = append(all, closed(fmt.Sprintf("7.9.%d", i+1), "7.4.2", fmt.Sprintf("close with invalid code %d", code),
+		all = append(all, closed(named{fmt.Sprintf("7.9.%d", i+1), "7.4.2", fmt.Sprintf("close with invalid code %d", code)},
 			1002, closing(code, "")))
 	}
 	// Informational in the public suite: the RFC defines no code above 4999. Echoing one is the one answer
 	// refused here: a code that the RFC does not let an endpoint send.
 	for i, code := range []int{5000, 65535} {
-		all = append(all, closed(fmt.Sprintf("7.13.%d", i+1), "7.4.2", fmt.Sprintf("close with code %d", code),
+		all = append(all, closed(named{fmt.Sprintf("7.13.%d", i+1), "7.4.2", fmt.Sprintf("close with code %d", code)},
 			1002, closing(code, "")).codes(1000, 1002))
 	}
 	return all
