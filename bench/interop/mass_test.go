@@ -1,0 +1,274 @@
+package interop
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"regexp"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	gorilla "github.com/gorilla/websocket"
+)
+
+const (
+	massClients  = 9000 // both ends of a connection share this machine's 20,000 descriptors a process at most
+	massRooms    = 90
+	massPerRoom  = massClients / massRooms
+	massSpeakers = 3 // in each room
+	massEach     = 5 // messages of each speaker
+)
+
+// metric reads one figure of /metrics.
+func (s *server) metric(name string) float64 {
+	s.t.Helper()
+	response, err := http.Get(s.admin + "metrics")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	found := regexp.MustCompile(`(?m)^` + name + ` (\S+)$`).FindSubmatch(text)
+	if found == nil {
+		s.t.Fatalf("no metric %s", name)
+	}
+	n, err := strconv.ParseFloat(string(found[1]), 64)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
+
+// member is one of the masses: it counts what it hears of each speaker, in order.
+type member struct {
+	conn *gorilla.Conn
+	id   string
+	next map[string]int
+}
+
+// hear reads until it has heard all that the room was told, each once and in its speaker's order.
+func (m *member) hear(want int) error {
+	for want > 0 {
+		m.conn.SetReadDeadline(time.Now().Add(time.Minute))
+		_, raw, err := m.conn.ReadMessage()
+		if err != nil {
+			return err
+		}
+		var msg struct {
+			Type, From string
+			Data       int
+		}
+		if err := json.Unmarshal(raw, &msg); err != nil {
+			return err
+		}
+		if msg.Type != "broadcast" {
+			continue
+		}
+		if m.next[msg.From] != msg.Data {
+			return fmt.Errorf("%d of %s came, %d was next", msg.Data, msg.From, m.next[msg.From])
+		}
+		m.next[msg.From]++
+		want--
+	}
+	return nil
+}
+
+// Thousands of clients in many rooms: nothing is lost, doubled or out of order, no goroutine is spent on a
+// connection, and when they have gone, half of them cut off, nothing is left behind.
+func TestMass(t *testing.T) {
+	s := serve(t, 0)
+	goroutines, descriptors := s.metric("go_goroutines"), s.metric("process_open_fds")
+	members := make([]*member, massClients)
+	gate := make(chan struct{}, 64)
+	each := func(f func(i int) error) {
+		t.Helper()
+		var all sync.WaitGroup
+		var failed atomic.Int32
+		for i := range members {
+			all.Add(1)
+			gate <- struct{}{}
+			go func() {
+				defer all.Done()
+				defer func() { <-gate }()
+				if err := f(i); err != nil && failed.Add(1) < 5 {
+					t.Errorf("client %d: %v", i, err)
+				}
+			}()
+		}
+		all.Wait()
+		if failed.Load() > 0 {
+			t.FailNow()
+		}
+	}
+	each(func(i int) error {
+		conn, _, err := gorilla.DefaultDialer.Dial(s.ws, nil)
+		if err != nil {
+			return err
+		}
+		members[i] = &member{conn: conn, next: map[string]int{}}
+		return conn.WriteMessage(gorilla.TextMessage, fmt.Appendf(nil, `{"type":"join","room":"room-%d"}`, i%massRooms))
+	})
+	eventually(t, "all are in", func() bool { return s.stats("connections") == massClients && s.stats("rooms") == massRooms })
+	if n := s.metric("go_goroutines"); n > goroutines+40 {
+		t.Errorf("%v goroutines for %d connections, %v without", n, massClients, goroutines)
+	}
+	var done sync.WaitGroup
+	var failed atomic.Int32
+	for i, m := range members {
+		want := massSpeakers * massEach
+		if i < massSpeakers*massRooms {
+			want -= massEach // one does not hear oneself
+		}
+		done.Add(1)
+		go func() {
+			defer done.Done()
+			if err := m.hear(want); err != nil && failed.Add(1) < 5 {
+				t.Errorf("member %d: %v", i, err)
+			}
+		}()
+	}
+	for n := range massEach {
+		for i := range massSpeakers * massRooms {
+			if err := members[i].conn.WriteMessage(gorilla.TextMessage, fmt.Appendf(nil, `{"type":"broadcast","room":"room-%d","data":%d}`, i%massRooms, n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	done.Wait()
+	each(func(i int) error {
+		if i%2 == 0 {
+			(&gorillaClient{members[i].conn}).reset()
+			return nil
+		}
+		return members[i].conn.Close()
+	})
+	eventually(t, "all are gone", func() bool { return s.stats("connections") == 0 && s.stats("rooms") == 0 })
+	eventually(t, "the descriptors are back", func() bool { return s.metric("process_open_fds") <= descriptors+4 })
+	eventually(t, "the goroutines are back", func() bool { return s.metric("go_goroutines") <= goroutines+40 })
+}
+
+// Members that never read cost only themselves: they are ended, the others hear everything, the server answers.
+func TestSlowConsumers(t *testing.T) {
+	const fast, slow, messages = 180, 20, 400
+	s := serve(t, 0, "--backlog-soft-bytes", "131072", "--backlog-hard-bytes", "262144")
+	payload := make([]byte, 8<<10)
+	for i := range payload {
+		payload[i] = 'x'
+	}
+	var members []*member
+	for range fast + slow {
+		conn, _, err := gorilla.DefaultDialer.Dial(s.ws, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if err := conn.WriteMessage(gorilla.TextMessage, []byte(`{"type":"join","room":"r"}`)); err != nil {
+			t.Fatal(err)
+		}
+		members = append(members, &member{conn: conn, next: map[string]int{}})
+	}
+	speaker := members[0]
+	eventually(t, "all are in", func() bool { return s.stats("connections") == fast+slow })
+	before := s.metric("process_resident_memory_bytes")
+	sent := make(chan struct{}, 1)
+	go func() { // the speaker reads its answers, so that it waits for each
+		for {
+			_, raw, err := speaker.conn.ReadMessage()
+			if err != nil {
+				return
+			}
+			var m struct{ Type string }
+			if json.Unmarshal(raw, &m) == nil && m.Type == "broadcast_sent" {
+				sent <- struct{}{}
+			}
+		}
+	}()
+	var done sync.WaitGroup
+	for i := 1; i < fast; i++ {
+		done.Add(1)
+		go func() {
+			defer done.Done()
+			for n := 0; n < messages; {
+				members[i].conn.SetReadDeadline(time.Now().Add(time.Minute))
+				_, raw, err := members[i].conn.ReadMessage()
+				if err != nil {
+					t.Errorf("fast member %d after %d messages: %v", i, n, err)
+					return
+				}
+				var m struct {
+					Type string
+					Data struct{ N int }
+				}
+				if json.Unmarshal(raw, &m); m.Type != "broadcast" {
+					continue
+				}
+				if m.Data.N != n {
+					t.Errorf("fast member %d: %d came, %d was next", i, m.Data.N, n)
+					return
+				}
+				n++
+			}
+		}()
+	}
+	for n := range messages {
+		if err := speaker.conn.WriteMessage(gorilla.TextMessage, fmt.Appendf(nil, `{"type":"broadcast","room":"r","data":{"N":%d,"pad":"%s"}}`, n, payload)); err != nil {
+			t.Fatal(err)
+		}
+		<-sent
+	}
+	done.Wait()
+	eventually(t, "the slow are ended", func() bool { return s.metric(`parley_connections_ended_total\{cause="slow_consumer"\}`) == slow })
+	if grown := s.metric("process_resident_memory_bytes") - before; grown > 200<<20 {
+		t.Errorf("the server has grown by %v MB", grown/(1<<20))
+	}
+	response, err := http.Get(s.admin + "healthz")
+	if err != nil || response.StatusCode != 200 {
+		t.Error(err, response)
+	}
+}
+
+// A server at its descriptor limit goes on: who is in is served, newcomers are told 503 with Retry-After, and
+// when somebody leaves, somebody comes in.
+func TestDescriptorLimit(t *testing.T) {
+	s := serve(t, 200)
+	var in []*gorilla.Conn
+	var refused *http.Response
+	for refused == nil {
+		conn, response, err := gorilla.DefaultDialer.Dial(s.ws, nil)
+		switch {
+		case err == nil:
+			defer conn.Close()
+			in = append(in, conn)
+		case response != nil:
+			refused = response
+		default:
+			t.Fatalf("after %d: %v", len(in), err)
+		}
+	}
+	if refused.StatusCode != 503 || refused.Header.Get("Retry-After") == "" || len(in) < 100 {
+		t.Errorf("%d were in, then %d, Retry-After %q", len(in), refused.StatusCode, refused.Header.Get("Retry-After"))
+	}
+	p := &person{t: t, c: &gorillaClient{in[0]}}
+	p.say(`{"type":"ping"}`)
+	p.until("pong")
+	for range 60 { // far more newcomers at once than the reserve holds
+		go gorilla.DefaultDialer.Dial(s.ws, nil)
+	}
+	in[1].Close()
+	eventually(t, "a newcomer is let in", func() bool {
+		conn, _, err := gorilla.DefaultDialer.Dial(s.ws, nil)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	p.say(`{"type":"ping"}`)
+	p.until("pong")
+}
