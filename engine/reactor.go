@@ -215,7 +215,8 @@ func (h *host) ring() { unix.Write(h.bell, ringByte[:]) }
 
 var ringByte [1]byte
 
-// gnetLog brings what gnet has to say into the server's log.
+// gnetLog brings what gnet has to say into the server's log. Its warnings are of events for connections that
+// the same turn has closed: nothing for an operator.
 type gnetLog struct{ srv *Server }
 
 func (g gnetLog) Debugf(format string, args ...any) {
@@ -225,7 +226,7 @@ func (g gnetLog) Infof(format string, args ...any) {
 	g.srv.log.Debug("gnet: " + fmt.Sprintf(format, args...))
 }
 func (g gnetLog) Warnf(format string, args ...any) {
-	g.srv.log.Warn("gnet: " + fmt.Sprintf(format, args...))
+	g.srv.log.Debug("gnet: " + fmt.Sprintf(format, args...))
 }
 func (g gnetLog) Errorf(format string, args ...any) {
 	g.srv.log.Error("gnet: " + fmt.Sprintf(format, args...))
