@@ -155,6 +155,7 @@ func (r *reactor) OnOpen(g gnet.Conn) ([]byte, gnet.Action) {
 		return nil, gnet.None
 	}
 	c.handle, c.fd = g, g.Fd()
+	tuneConn(c.fd)
 	if !c.loop.begin(c) {
 		return nil, gnet.Close
 	}

@@ -11,3 +11,6 @@ func tuneListener(fd int) error {
 	}
 	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 }
+
+// tuneConn has nothing to do where the kernel has no such bound.
+func tuneConn(int) {}
