@@ -118,8 +118,8 @@ func need(t *testing.T, program string) string {
 	if err == nil {
 		return path
 	}
-	if os.Getenv("PARLEY_REQUIRE_ALL") == "1" {
-		t.Fatalf("%s is missing, and PARLEY_REQUIRE_ALL=1 requires it", program)
+	if os.Getenv("REQUIRE_ALL_CLIENTS") == "1" {
+		t.Fatalf("%s is missing, and REQUIRE_ALL_CLIENTS=1 requires it", program)
 	}
 	t.Skipf("%s is missing", program)
 	return ""

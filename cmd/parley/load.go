@@ -144,7 +144,7 @@ func scalar(n *yaml.Node) (string, error) {
 }
 
 // ignoredVariables share the prefix and are no settings.
-var ignoredVariables = map[string]bool{"CONFIG": true, "REQUIRE_ALL": true}
+var ignoredVariables = map[string]bool{"CONFIG": true}
 
 func fromEnvironment() (map[string]value, []error) {
 	values := map[string]value{}
