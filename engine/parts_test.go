@@ -1,0 +1,122 @@
+package engine
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// The wheel fires every timer at the first tick that is not before its time, none twice, whatever is set,
+// moved and cleared in between, and however long it stood still.
+func TestWheelAgainstModel(t *testing.T) {
+	const tick = time.Millisecond
+	w := newWheel(tick)
+	r := rand.New(rand.NewPCG(1, 2))
+	due := map[uint32]int64{}
+	now := int64(0)
+	for range 20000 {
+		slot := uint32(r.IntN(200))
+		switch r.IntN(4) {
+		case 0, 1:
+			at := now + r.Int64N(int64(3000*tick))
+			w.set(slot, at)
+			ticks := max((at+int64(tick)-1)/int64(tick), now/int64(tick)+1)
+			due[slot] = ticks * int64(tick)
+		case 2:
+			w.clear(slot)
+			delete(due, slot)
+		default:
+			now += r.Int64N(int64(5 * tick))
+			if r.IntN(200) == 0 {
+				now += int64(5000 * tick)
+			}
+			fired := map[uint32]bool{}
+			for _, s := range w.due(now, nil) {
+				if fired[s] {
+					t.Fatalf("slot %d fired twice", s)
+				}
+				fired[s] = true
+			}
+			for s, at := range due {
+				if at <= now != fired[s] && at <= now-now%int64(tick) {
+					t.Fatalf("at %d: slot %d is due at %d, fired: %v", now, s, at, fired[s])
+				}
+				if fired[s] {
+					if at > now {
+						t.Fatalf("at %d: slot %d fired before %d", now, s, at)
+					}
+					delete(due, s)
+					delete(fired, s)
+				}
+			}
+			if len(fired) > 0 {
+				t.Fatalf("fired without being set: %v", fired)
+			}
+		}
+	}
+}
+
+func TestIDs(t *testing.T) {
+	for range 1000 {
+		p := place{Loop: uint8(rand.Uint32()), Slot: rand.Uint32() & (slotsMax - 1), Gen: rand.Uint64() & generationMask}
+		instance := uint16(rand.Uint32())
+		id := string(appendID(nil, instance, p))
+		if i, q, ok := parseID(id); !ok || i != instance || q != p || len(id) != idSize {
+			t.Fatalf("%v became %s became %v", p, id, q)
+		}
+	}
+	for _, bad := range []string{"", "00", "g00000000000000000000000", "0000000000000000000000000"} {
+		if _, _, ok := parseID(bad); ok {
+			t.Errorf("%q passed", bad)
+		}
+	}
+}
+
+// A mailbox keeps order, asks for one wake-up at a time, and refuses beyond its bounds.
+func TestMailbox(t *testing.T) {
+	var m mailbox
+	if !m.post(letter{seq: 1}) || m.post(letter{seq: 2}) {
+		t.Error("one wake-up for both letters")
+	}
+	if got := m.take(nil); len(got) != 2 || got[0].seq != 1 || got[1].seq != 2 {
+		t.Error(got)
+	}
+	if !m.post(letter{seq: 3}) {
+		t.Error("after a take a wake-up is due again")
+	}
+	for range mailboxLettersMax {
+		if !m.reserve(10) {
+			t.Fatal("refused too early")
+		}
+	}
+	if m.reserve(10) {
+		t.Error("no bound on letters")
+	}
+	m.cancel(mailboxLettersMax, 10*mailboxLettersMax)
+	if m.waiting.Load() != 0 || m.bytes.Load() != 0 {
+		t.Error("the account does not close:", m.waiting.Load(), m.bytes.Load())
+	}
+	if m.reserve(mailboxBytesMax+1) || m.bytes.Load() != 0 {
+		t.Error("no bound on bytes")
+	}
+}
+
+// A full mailbox refuses a broadcast as a whole, and the publisher is told.
+func TestOverloaded(t *testing.T) {
+	s := startServer(t, nil, nil)
+	c := dial(t, s)
+	c.send(`{"type":"join","room":"r"}`)
+	c.expect("joined")
+	l := s.Connection(c.id).loop
+	l.mail.waiting.Add(mailboxLettersMax)
+	if _, err := s.Broadcast("r", M{"type": "x"}); err != ErrOverloaded {
+		t.Error(err)
+	}
+	c.send(`{"type":"broadcast","room":"r","data":1,"ref":1}`)
+	if m := c.expect("error"); m["code"] != "overloaded" || m["ref"] != 1.0 {
+		t.Error(m)
+	}
+	l.mail.waiting.Add(-mailboxLettersMax)
+	c.send(`{"type":"broadcast","room":"r","data":1}`)
+	c.expect("broadcast_sent")
+}
