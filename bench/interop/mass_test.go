@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	massClients  = 9000 // both ends of a connection share this machine's 20,000 descriptors a process at most
-	massRooms    = 90
+	massClients  = 10000 // both ends of a connection share this machine's 20,000 descriptors a process at most
+	massRooms    = 100
 	massPerRoom  = massClients / massRooms
 	massSpeakers = 3 // in each room
 	massEach     = 5 // messages of each speaker
