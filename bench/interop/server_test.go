@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -53,7 +54,7 @@ var ready = regexp.MustCompile(`ready on (ws://\S+); .* on (http://\S+)`)
 // with 0. limit is the number of descriptors that it may have, 0 for the usual.
 func serve(t testing.TB, limit int, args ...string) *server {
 	t.Helper()
-	shell := fmt.Sprintf("exec %s serve --port 0 --admin-port 19791 \"$@\"", binary)
+	shell := fmt.Sprintf("exec %s serve --port 0 --admin-port %d \"$@\"", binary, freePort(t))
 	if limit > 0 {
 		shell = fmt.Sprintf("ulimit -n %d; %s", limit, shell)
 	}
@@ -79,6 +80,17 @@ func serve(t testing.TB, limit int, args ...string) *server {
 		}
 	})
 	return s
+}
+
+// freePort is a port that nobody had a moment ago; 0 would turn the admin listener off.
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
 }
 
 // stats reads one figure.
