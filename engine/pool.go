@@ -64,19 +64,25 @@ func (p *pool) run() {
 			p.work.Wait()
 			p.idle--
 		}
-		f := p.queue[p.head]
-		p.queue[p.head] = nil
-		p.head++
-		if p.head == len(p.queue) {
-			p.queue, p.head = p.queue[:0], 0
-		} else if p.head > poolQueueMax {
-			p.queue = append(p.queue[:0], p.queue[p.head:]...)
-			p.head = 0
-		}
+		f := p.pop()
 		p.mu.Unlock()
 		f()
 		p.mu.Lock()
 	}
+}
+
+// pop takes the oldest work off the queue, which is not empty. Under mu.
+func (p *pool) pop() func() {
+	f := p.queue[p.head]
+	p.queue[p.head] = nil
+	p.head++
+	if p.head == len(p.queue) {
+		p.queue, p.head = p.queue[:0], 0
+	} else if p.head > poolQueueMax {
+		p.queue = append(p.queue[:0], p.queue[p.head:]...)
+		p.head = 0
+	}
+	return f
 }
 
 // close lets the goroutines end once the queue is empty. It waits only for those that run nothing of the

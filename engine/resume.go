@@ -33,7 +33,7 @@ func (l *loop) giveBack(h *handover, heir place) {
 
 // issueToken begins a session for c and tells the client its token.
 func (l *loop) issueToken(c *Conn) {
-	c.token = newToken()
+	l.srv.entropy(c.token[:])
 	l.srv.sessions.begin(c.token.key(), c)
 	l.text = message.AppendReconnectToken(l.text[:0], c.token.String(), int64(l.srv.cfg.ReconnectionTTL.Seconds()))
 	l.answer(c, l.text)

@@ -36,6 +36,7 @@ type Server struct {
 	clock    func() int64 // nanoseconds since the start
 	wallBase atomic.Int64 // nanoseconds since the epoch at clock 0
 	walltime func() time.Time
+	entropy  func([]byte) // fills a slice with unguessable bytes
 
 	mu              sync.Mutex
 	routes          atomic.Pointer[map[string]*route]
@@ -87,6 +88,7 @@ func New(cfg Config, settings ...Setting) (*Server, error) {
 
 		pendingBytesMax: max(pendingBytesLeast, 2*cfg.MessageBytesMax),
 		walltime:        time.Now,
+		entropy:         func(b []byte) { rand.Read(b) },
 	}
 	if s.origins, err = handshake.NewOrigins(cfg.Origins); err != nil {
 		return nil, &ConfigError{Key: "origins", Hint: err.Error()}
@@ -95,20 +97,20 @@ func New(cfg Config, settings ...Setting) (*Server, error) {
 	s.clock = func() int64 { return int64(time.Since(started)) }
 	routes := builtinRoutes()
 	s.routes.Store(&routes)
-	var seed [32]byte
-	rand.Read(seed[:])
-	s.instance = uint16(seed[0])<<8 | uint16(seed[1])
 	for _, set := range settings {
 		set(s)
 	}
-	s.assemble(seed)
+	s.assemble()
 	return s, nil
 }
 
 const pendingBytesLeast = 256 << 10
 
 // assemble makes the parts that settings may have changed the ground of.
-func (s *Server) assemble(seed [32]byte) {
+func (s *Server) assemble() {
+	var seed [32]byte
+	s.entropy(seed[:])
+	s.instance = uint16(seed[0])<<8 | uint16(seed[1])
 	s.resyncWall()
 	s.index = rooms.NewIndex(s.cfg.Loops, rooms.Options{MaxMembers: s.cfg.MaxConnectionsPerRoom})
 	s.sessions = newSessionStore(s.cfg.ReconnectionTTL, s.cfg.ReconnectionMaxAttempts)
@@ -183,6 +185,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.leaving.Store(true)
 	s.acceptor.close()
+	s.sendAway()
+	err := s.acceptor.waitEmpty(ctx)
+	s.reactor.stop()
+	s.pool.close()
+	s.emit(Event{Kind: EventStopped})
+	return err
+}
+
+// sendAway ends every connection because the server leaves.
+func (s *Server) sendAway() {
 	for _, l := range s.loops {
 		l.postCall(func(l *loop) {
 			l.slab.each(func(c *Conn) bool {
@@ -191,11 +203,6 @@ func (s *Server) Shutdown(ctx context.Context) error {
 			})
 		})
 	}
-	err := s.acceptor.waitEmpty(ctx)
-	s.reactor.stop()
-	s.pool.close()
-	s.emit(Event{Kind: EventStopped})
-	return err
 }
 
 // Connection finds a connection by its id, nil where there is none: the seed's getConnection.

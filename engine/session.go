@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -30,11 +29,6 @@ func keyOf(text []byte) (key sessionKey) {
 	sum := sha256.Sum256(text)
 	copy(key[:], sum[:])
 	return key
-}
-
-func newToken() (t token) {
-	rand.Read(t[:])
-	return t
 }
 
 // String is the token as clients know it.

@@ -101,3 +101,13 @@ func (w *wheel) due(now int64, slots []uint32) []uint32 {
 	}
 	return slots
 }
+
+// armed is the number of timers that are set.
+func (w *wheel) armed() (n int) {
+	for i := range w.nodes {
+		if w.nodes[i].due != 0 {
+			n++
+		}
+	}
+	return n
+}

@@ -103,6 +103,13 @@ func (r *Room) Metadata() []byte {
 	return r.metadata
 }
 
+// Explicit says whether the room was created, and so stays although it is empty. Any goroutine.
+func (r *Room) Explicit() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.explicit
+}
+
 // Seq is the number of the latest message, join or leave. Any goroutine.
 func (r *Room) Seq() uint64 {
 	r.mu.Lock()

@@ -1,0 +1,215 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/parleyd/parley/rooms"
+)
+
+// World is what the loops of a [Lockstep] meet in place of the kernel and the reactor. A wire is the
+// number under which [Lockstep.Open] was given a connection. The methods are called in the middle of a
+// turn; they may take turns of other loops, never of the one that calls.
+type World interface {
+	// Now is the time since the server's start.
+	Now() time.Duration
+	// Entropy fills b with what random numbers are made of.
+	Entropy(b []byte)
+	// Write takes some of p, all or nothing. alive is false where the transport has failed. p is borrowed.
+	Write(wire int, p []byte) (n int, alive bool)
+	// Shutdown ends our half of the stream.
+	Shutdown(wire int)
+	// Drop closes the transport. [Lockstep.Gone] follows, perhaps before Drop returns.
+	Drop(wire int)
+	// Watch asks for [Lockstep.Writable] once Write would take bytes again.
+	Watch(wire int)
+	// Ring asks for [Lockstep.Drain].
+	Ring(loop int)
+}
+
+// Lockstep is a server whose loops take their turns when they are told to, all on one goroutine, in a
+// world of the caller's making: for simulations, and for measuring a turn by itself. It runs the code that
+// the reactor runs. Its server is never started, nor shut down.
+//
+// Its methods are for one goroutine.
+type Lockstep struct {
+	Server *Server
+}
+
+// NewLockstep makes a server that lives in a world. The error is a *[ConfigError].
+func NewLockstep(cfg Config, w World, settings ...Setting) (*Lockstep, error) {
+	settings = append([]Setting{func(s *Server) {
+		s.clock = func() int64 { return int64(w.Now()) }
+		s.walltime = func() time.Time { return time.Unix(lockstepEpoch, int64(w.Now())) }
+		s.entropy = w.Entropy
+	}}, settings...)
+	s, err := New(cfg, settings...)
+	if err != nil {
+		return nil, err
+	}
+	s.pool = newPool(0)
+	s.state.Store(stateRunning)
+	for _, l := range s.loops {
+		l.wires = &lockstepWires{world: w, loop: l}
+	}
+	return &Lockstep{s}, nil
+}
+
+// lockstepEpoch is when such a server starts, in seconds since the epoch.
+const lockstepEpoch = 1_000_000_000
+
+// Open begins the life of an accepted connection on a loop; nil where the loop is full.
+func (x *Lockstep) Open(loop, wire int) *Conn {
+	l := x.Server.loops[loop]
+	c := &Conn{loop: l, fd: wire}
+	l.load.Add(1)
+	if !l.begin(c) {
+		return nil
+	}
+	return c
+}
+
+// Serve is the turn in which a connection's input is taken. chunk is borrowed.
+func (x *Lockstep) Serve(c *Conn, chunk []byte) {
+	c.loop.serve(c, chunk)
+	if c.has(flagDropping) {
+		c.loop.gone(c)
+	}
+}
+
+// Drain is the turn that a ring asked for.
+func (x *Lockstep) Drain(loop int) { x.Server.loops[loop].drain() }
+
+// Writable says that a watched wire takes bytes again.
+func (x *Lockstep) Writable(c *Conn) { c.loop.post(letter{kind: letterWritable, conn: c}) }
+
+// Gone says that a connection's transport has ended. To be called between the turns of its loop, or by Drop.
+func (x *Lockstep) Gone(c *Conn) { c.loop.gone(c) }
+
+// Tick wakes all loops, so that they look at their timers. To be called at least every [Lockstep.TickEvery].
+func (x *Lockstep) Tick() {
+	for _, l := range x.Server.loops {
+		l.wake()
+	}
+}
+
+// TickEvery is how often the loops want to look at their timers.
+func (x *Lockstep) TickEvery() time.Duration { return x.Server.tick }
+
+// SendAway ends all connections as [Server.Shutdown] does.
+func (x *Lockstep) SendAway() {
+	x.Server.leaving.Store(true)
+	x.Server.sendAway()
+}
+
+// Offloaded runs one handler, connect handler or auth handler that waits for the pool, on the caller's
+// goroutine, and reports whether there was one.
+func (x *Lockstep) Offloaded() bool {
+	p := x.Server.pool
+	p.mu.Lock()
+	if p.head == len(p.queue) {
+		p.mu.Unlock()
+		return false
+	}
+	f := p.pop()
+	p.mu.Unlock()
+	f()
+	return true
+}
+
+// Ended reports whether a connection's transport is known to have ended.
+func (x *Lockstep) Ended(c *Conn) bool { return c.phase == phaseGone }
+
+// Backlog is the number of bytes that wait for a connection's wire.
+func (x *Lockstep) Backlog(c *Conn) int { return c.backlog }
+
+// Leftovers lists what a server without connections still holds and should not. Sessions that wait to be
+// resumed count: to be called after reconnection_ttl.
+func (x *Lockstep) Leftovers() (list []string) {
+	expect := func(what string, n int) {
+		if n != 0 {
+			list = append(list, fmt.Sprintf("%s: %d", what, n))
+		}
+	}
+	s := x.Server
+	expect("open connections", s.ConnectionCount())
+	s.index.Range(func(r *rooms.Room) bool {
+		if !r.Explicit() {
+			list = append(list, "room "+r.Name())
+		}
+		expect("seats in room "+r.Name(), r.Len())
+		return true
+	})
+	for i := range s.sessions.shards {
+		h := &s.sessions.shards[i]
+		expect("live sessions", len(h.live))
+		expect("parked sessions", len(h.parked))
+		expect("sessions that wait for their end", len(h.queue))
+	}
+	expect("work for the pool", len(s.pool.queue)-s.pool.head)
+	for _, l := range s.loops {
+		expect("load", int(l.load.Load()))
+		expect("slots", l.slab.live)
+		expect("letters", len(l.mail.letters)+len(l.letters)-l.opened)
+		expect("reserved letters", int(l.mail.waiting.Load()))
+		expect("reserved bytes", int(l.mail.bytes.Load()))
+		expect("dirty connections", len(l.dirty))
+		expect("doomed connections", len(l.doomed))
+		expect("notices", len(l.notices))
+		expect("timers", l.wheel.armed())
+	}
+	return list
+}
+
+// lockstepWires leads a loop's calls into the world.
+type lockstepWires struct {
+	world World
+	loop  *loop
+}
+
+var (
+	errWireFull   = errors.New("the wire is full")
+	errWireFailed = errors.New("the wire is cut")
+)
+
+func (w *lockstepWires) write(fd int, p []byte) (int, error) {
+	n, alive := w.world.Write(fd, p)
+	switch {
+	case !alive:
+		return -1, errWireFailed
+	case n == 0 && len(p) > 0:
+		return -1, errWireFull
+	}
+	return n, nil
+}
+
+func (w *lockstepWires) writev(fd int, ps [][]byte) (int, error) {
+	total := 0
+	for _, p := range ps {
+		n, err := w.write(fd, p)
+		if err != nil && total == 0 {
+			return -1, err
+		}
+		total += max(n, 0)
+		if n < len(p) {
+			break
+		}
+	}
+	return total, nil
+}
+
+func (w *lockstepWires) again(err error) bool { return err == errWireFull }
+
+func (w *lockstepWires) shutdown(fd int) { w.world.Shutdown(fd) }
+
+// drop is as the reactor's: the connection that is being served is dropped when its turn is over.
+func (w *lockstepWires) drop(c *Conn) {
+	if c != w.loop.served {
+		w.world.Drop(c.fd)
+	}
+}
+
+func (w *lockstepWires) watch(c *Conn) { w.world.Watch(c.fd) }
+
+func (w *lockstepWires) ring() { w.world.Ring(int(w.loop.index)) }

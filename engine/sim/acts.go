@@ -1,0 +1,211 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/engine"
+)
+
+func (w *World) roomName() string { return fmt.Sprintf("room %d", w.rand.IntN(w.plan.rooms)) }
+
+// act lets a person do something.
+func (w *World) act(p *person) {
+	k := p.now
+	switch {
+	case k == nil:
+		w.dial(p)
+	case w.chance(w.plan.cuts):
+		w.cut(k)
+	case w.chance(w.plan.freezes):
+		k.frozen = !k.frozen
+		if w.chance(0.3) { // gone without a word: the server still believes in it
+			k.frozen, p.now = true, nil
+		}
+		w.tracef("%s is frozen: %v", k.name, k.frozen)
+	case k.frozen:
+		if w.chance(0.1) {
+			k.frozen = false
+		}
+	case k.open && !k.closing && len(k.asked) < 20:
+		w.talk(k)
+	}
+}
+
+// cut resets a connection. What was on its way is lost.
+func (w *World) cut(k *client) {
+	w.tracef("%s is cut", k.name)
+	k.wire.cut, k.wire.down = true, nil
+	if w.chance(0.5) {
+		k.wire.up = nil
+	}
+	k.person.now = nil
+}
+
+// talk sends something.
+func (w *World) talk(k *client) {
+	if w.chance(w.plan.garbage) {
+		w.misbehave(k)
+		return
+	}
+	if k.truth == nil && w.plan.authHandler && w.chance(0.8) {
+		k.ask("auth", "", `,"token":"let me in"`)
+		return
+	}
+	switch n := w.rand.IntN(20); {
+	case n < 4:
+		k.ask("join", w.roomName(), "")
+	case n < 6:
+		k.ask("leave", w.roomName(), "")
+	case n < 12:
+		pad := strings.Repeat("x", w.rand.IntN(pick(w.rand, 10, 300, 3000)))
+		k.ask("broadcast", w.roomName(), fmt.Sprintf(`,"data":{"m":%d,"pad":%q}`, w.number(), pad))
+	case n < 13:
+		k.ask("ping", "", "")
+	case n < 14:
+		k.ask("members", w.roomName(), "")
+	case n < 15:
+		k.ask("work", w.roomName(), "")
+	case n < 16:
+		k.ask("note", "", fmt.Sprintf(`,"from":"%d"`, w.number()))
+	case n < 18:
+		k.ask("say", w.roomName(), fmt.Sprintf(`,"m":%d`, w.number()))
+	default:
+		w.reconnect(k)
+	}
+}
+
+// reconnect shows a token: mostly one's own, sometimes anybody's.
+func (w *World) reconnect(k *client) {
+	from := k.person
+	if w.chance(0.2) {
+		from = w.people[w.rand.IntN(len(w.people))]
+	}
+	if len(from.known) == 0 {
+		return
+	}
+	i := len(from.known) - 1 - min(w.rand.IntN(4), len(from.known)-1)
+	token := from.known[i]
+	k.ask("reconnect", "", fmt.Sprintf(`,"token":%q`, token)).token = token
+}
+
+// misbehave breaks a rule.
+func (w *World) misbehave(k *client) {
+	w.tracef("%s misbehaves", k.name)
+	switch w.rand.IntN(5) {
+	case 0:
+		k.wire.up = append(k.wire.up, 0xff, 0xff, 0xff)
+	case 1:
+		k.frame(ws.Header{Fin: true, OpCode: ws.OpBinary, Masked: true}, []byte("binary"))
+	case 2:
+		k.frame(ws.Header{Fin: true, OpCode: ws.OpText, Masked: true}, []byte("\xc0\x80"))
+	case 3:
+		k.closing = true
+		k.frame(ws.Header{Fin: true, OpCode: ws.OpClose, Masked: true}, ws.NewCloseFrameBody(ws.StatusNormalClosure, ""))
+	default:
+		k.wire.upEnd = true // half-closed
+		k.person.now = nil
+	}
+}
+
+// serveApplication registers the application's handlers.
+func (w *World) serveApplication() {
+	s := w.server.Server
+	s.On("work", func(c *engine.Conn, m *engine.Message, s *engine.Server) (any, error) {
+		return engine.M{"type": "worked"}, nil
+	}, engine.Offload())
+	s.On("note", func(c *engine.Conn, m *engine.Message, s *engine.Server) (any, error) {
+		note := decode(m.Payload()).From
+		w.truth.conns[c].attribute = note
+		return engine.M{"type": "noted"}, c.SetAttribute("note", note)
+	})
+	s.On("say", func(c *engine.Conn, m *engine.Message, s *engine.Server) (any, error) {
+		w.meanwhile()
+		number, r := decode(m.Payload()).M, w.truth.rooms[m.Room()]
+		if r != nil {
+			w.truth.publish(number, w.truth.conns[c].client.name, nil, r)
+		}
+		_, err := s.Broadcast(m.Room(), engine.M{"type": "app", "m": number})
+		return engine.M{"type": "said"}, err
+	})
+	if w.plan.connectHandler {
+		s.OnConnect(func(*engine.Conn, *engine.Request) error { return nil })
+	}
+	if w.plan.authHandler {
+		s.OnAuth(func(*engine.Conn, string) error { return nil })
+	}
+}
+
+// applicationActs is a goroutine of the application that calls the server.
+func (w *World) applicationActs() {
+	s, t := w.server.Server, w.truth
+	name := w.roomName()
+	r, m := t.rooms[name], w.number()
+	message := engine.M{"type": "app", "m": m}
+	var c *conn
+	if k := w.clients; len(k) > 0 {
+		c = k[w.rand.IntN(len(k))].truth
+	}
+	switch n := w.rand.IntN(9); {
+	case n == 0 && r != nil:
+		t.publish(m, "application", nil, r)
+		s.Broadcast(name, message)
+	case n == 1:
+		t.publish(m, "application", nil, t.everyone)
+		s.BroadcastAll(message)
+	case n == 2:
+		var list []*room
+		for _, other := range t.rooms {
+			list = append(list, other)
+		}
+		slices.SortFunc(list, func(a, b *room) int { return strings.Compare(a.name, b.name) })
+		var names []string
+		for _, r := range list {
+			names = append(names, r.name)
+		}
+		t.publish(m, "application", nil, list...)
+		s.BroadcastRooms(names, message)
+	case n == 3 && r != nil:
+		w.tracef("the application deletes %s", name)
+		if s.Rooms().Delete(name) {
+			r.deleted = true
+			delete(t.rooms, name)
+		}
+	case n == 4:
+		s.Rooms().Create(name, engine.RoomOptions{})
+		t.room(name)
+	case c == nil:
+	case n == 5:
+		if !c.ended {
+			t.publish(m, "application", nil, c.direct)
+		}
+		if s.SendTo(c.id, message) == c.ended {
+			w.complain("events", "SendTo finds %s: %v, and it has ended: %v", c.id, !c.ended, c.ended)
+		}
+	case n == 6:
+		w.applicationJoins(c, name)
+	case n == 7:
+		w.tracef("the application takes %s out of %s", c.id, name)
+		c.leaves[name]++
+		s.Rooms().Leave(c.conn, name)
+	case n == 8 && w.chance(0.2):
+		w.tracef("the application closes %s", c.id)
+		c.conn.CloseWith(4900, "enough")
+	}
+}
+
+func (w *World) applicationJoins(c *conn, name string) {
+	s := w.server.Server
+	if r := w.truth.rooms[name]; s.Rooms().Has(name, c.conn) || r == nil && c.ended {
+		return
+	}
+	err := s.Rooms().Join(c.conn, name)
+	w.tracef("the application takes %s into %s: %v", c.id, name, err)
+	if err == nil {
+		r := w.truth.room(name)
+		c.holds[r] = len(r.log)
+	}
+}
