@@ -75,12 +75,13 @@ func (l *loop) answer(c *Conn, payload []byte) {
 		return
 	}
 	if c.posted.Load() > 0 {
-		if !l.mail.force(len(payload)) {
+		f := newOutFrame(ws.OpText, payload)
+		if !l.mail.force(len(f.plain)) {
 			l.endBy(c, CauseOverloaded)
 			return
 		}
 		c.posted.Add(1)
-		l.post(letter{kind: letterDirect, conn: c, frame: newOutFrame(ws.OpText, payload)})
+		l.post(letter{kind: letterDirect, conn: c, frame: f})
 		return
 	}
 	l.tally.sent++

@@ -188,7 +188,8 @@ func (x *Rooms) Delete(name string) bool {
 	return true
 }
 
-// vacate takes this loop's members out of a deleted room.
+// vacate takes this loop's members out of a deleted room. Who has entered a new room of that name by now is
+// told nothing: it would take it for the new one.
 func (l *loop) vacate(r *rooms.Room, told *outFrame) {
 	for {
 		roster := r.Roster(l.index)
@@ -197,6 +198,8 @@ func (l *loop) vacate(r *rooms.Room, told *outFrame) {
 		}
 		c := l.slab.at(roster[len(roster)-1].Slot)
 		l.exit(c, r)
-		l.queue(c, told)
+		if heir := l.srv.index.FindString(r.Name()); heir == nil || !heir.Has(c.place()) {
+			l.queue(c, told)
+		}
 	}
 }

@@ -223,6 +223,7 @@ func (k *client) message(text []byte) {
 		k.w.complain("stream", "%s reads %q: %v", k.name, text, err)
 		return
 	}
+	k.w.tracef("%s reads %s %s #%d m%d", k.name, b.Type, b.Room, b.Ref, b.number())
 	c, t := k.truth, k.w.truth
 	switch b.Type {
 	case "connected", "ping", "announcements":
@@ -249,9 +250,7 @@ func (k *client) message(text []byte) {
 		t.noticed(c, b.Room, b.ID, b.Type == "member_joined")
 	case "left":
 		if b.Ref == 0 { // the room was deleted
-			if ms := c.stay(b.Room); ms != nil {
-				ms.over = true
-			}
+			c.deleted(b.Room)
 			return
 		}
 		k.answered(&b)

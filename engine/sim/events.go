@@ -27,6 +27,14 @@ type body struct {
 	Recipients int `json:"recipients"`
 }
 
+// number is the number of the message that b carries, 0 for none.
+func (b *body) number() int {
+	if b.Data != nil {
+		return b.Data.M
+	}
+	return b.M
+}
+
 // listen has the truth follow the server's events. Each happens on a loop, in the middle of its turn.
 func (t *truth) listen(e *engine.Emitter) {
 	e.On(engine.EventConnect, t.connected)

@@ -120,6 +120,7 @@ func (t *truth) publish(m int, publisher string, except *conn, list ...*room) {
 	p := &published{publisher: publisher, places: map[*room]int{}}
 	t.messages[m] = p
 	for _, r := range list {
+		t.w.tracef("%s publishes %d in %s", publisher, m, r.name)
 		p.places[r] = len(r.log)
 		r.log = append(r.log, entry{m, except})
 	}
@@ -205,14 +206,25 @@ func (ms *membership) missing() (m int, is bool) {
 	return ms.room.log[at].m, true
 }
 
-// stay is the membership that a client believes to have in a room of that name.
-func (c *conn) stay(name string) *membership {
-	for i := len(c.shown) - 1; i >= 0; i-- {
-		if ms := c.shown[i]; ms.room.name == name && ms.announced && !ms.over {
-			return ms
+// stays are the memberships that a client may believe to have in a room of that name: several where the
+// application took it out and in again without a word.
+func (c *conn) stays(name string) (list []*membership) {
+	for _, ms := range c.shown {
+		if ms.room.name == name && ms.announced && !ms.over {
+			list = append(list, ms)
 		}
 	}
-	return nil
+	return list
+}
+
+// deleted takes note that a client was told of a room's end.
+func (c *conn) deleted(name string) {
+	for _, ms := range c.stays(name) {
+		if ms.room.deleted && ms.end >= 0 {
+			ms.over = true
+			return
+		}
+	}
 }
 
 // open is a membership that goes on, in the living room of that name or in a deleted one.
@@ -227,23 +239,25 @@ func (c *conn) open(name string, deleted bool) *membership {
 
 // noticed checks a member_joined or member_left.
 func (t *truth) noticed(c *conn, name, id string, joined bool) {
-	ms := c.stay(name)
+	stays := c.stays(name)
 	switch {
 	case t.w.plan.config.AnnounceMembersMax < 0:
 		t.w.complain("notices", "%s is told who comes and goes, although that is off", c.id)
-		return
-	case ms == nil:
+	case len(stays) == 0:
 		t.w.complain("notices", "%s is told about %s in room %s, where it is not", c.id, id, name)
-		return
 	case id == c.id:
 		t.w.complain("notices", "%s is told about itself in room %s", c.id, name)
-	case ms.strict && ms.view[id] == joined:
-		t.w.complain("notices", "%s is told in room %s that %s joined: %v, which it knew", c.id, name, id, joined)
 	}
-	if joined {
-		ms.view[id] = true
-	} else {
-		delete(ms.view, id)
+	for _, ms := range stays {
+		ms.strict = ms.strict && len(stays) == 1
+		if ms.strict && ms.view[id] == joined {
+			t.w.complain("notices", "%s is told in room %s that %s joined: %v, which it knew", c.id, name, id, joined)
+		}
+		if joined {
+			ms.view[id] = true
+		} else {
+			delete(ms.view, id)
+		}
 	}
 }
 
