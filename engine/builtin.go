@@ -53,14 +53,24 @@ func (l *loop) onJoin(c *Conn, e *message.Envelope) {
 	if !l.roomOf(c, e) {
 		return
 	}
-	entry, err := l.enter(c, e.Room)
-	if err != nil {
-		l.complain(c, err, e.Ref)
+	if c.posted.Load() == 0 {
+		l.join(c, e.Room, e.Ref, e.Since != nil)
 		return
 	}
-	l.text = message.AppendJoined(l.text[:0], message.Joined{
-		Room: e.Room, Members: entry.Members, Gap: e.Since != nil, Ref: e.Ref})
-	l.answer(c, l.text)
+	room, since := append([]byte(nil), e.Room...), e.Since != nil
+	l.behind(c, "join", e.Ref, func(ref []byte) { l.join(c, room, ref, since) })
+}
+
+// join takes c in and tells it so. Nothing is posted for c: what the room gives it from now on must come
+// behind the answer.
+func (l *loop) join(c *Conn, room, ref []byte, since bool) {
+	entry, err := l.enter(c, room)
+	if err != nil {
+		l.complain(c, err, ref)
+		return
+	}
+	l.text = message.AppendJoined(l.text[:0], message.Joined{Room: room, Members: entry.Members, Gap: since, Ref: ref})
+	l.answerNow(c, l.text)
 }
 
 func (l *loop) onLeave(c *Conn, e *message.Envelope) {

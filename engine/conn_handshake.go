@@ -162,6 +162,7 @@ func (l *loop) upgrade(c *Conn, a *acceptance) {
 		l.startCompression(c, a.params)
 	}
 	c.connectedAt = l.srv.seconds(l.now)
+	c.lastActive.Store(l.now) // while it waited for the verdict there was nothing for it to say
 	c.nextBeat = l.now + int64(l.srv.cfg.HeartbeatInterval)
 	l.srv.live.Add(1)
 	l.count.accepted.Add(1)

@@ -20,6 +20,7 @@ const (
 	pendingAuth                       // the auth handler
 	pendingHandler                    // an offloaded handler
 	pendingClaim                      // the loop of a session's previous connection
+	pendingLetters                    // what is posted for the connection
 )
 
 // pending is an awaited answer.
@@ -67,6 +68,17 @@ func (l *loop) hold(c *Conn, item heldItem) {
 	p.held = append(p.held, item)
 }
 
+// behind runs f once what is posted for c has been opened. Until then its later messages wait. ref is borrowed.
+func (l *loop) behind(c *Conn, name string, ref []byte, f func(ref []byte)) {
+	p := l.await(c, pendingLetters, name, ref)
+	l.postCall(func(l *loop) {
+		if l.settled(c, p) {
+			f(p.ref)
+			l.resume(c, p)
+		}
+	})
+}
+
 // settled takes p off c, and reports false where c no longer waits for it.
 func (l *loop) settled(c *Conn, p *pending) bool {
 	if c.rare == nil || c.rare.pending != p {
@@ -82,17 +94,17 @@ func (l *loop) resume(c *Conn, p *pending) {
 		if c.phase != phaseOpen && c.phase != phaseAuth {
 			return
 		}
+		if r := c.rare; r != nil && r.pending != nil {
+			for _, later := range p.held[i:] {
+				l.hold(c, later)
+			}
+			return
+		}
 		if item.closing {
 			l.endByPeer(c, item.code)
 			return
 		}
 		l.dispatch(c, item.binary, item.payload)
-		if next := c.rare; next != nil && next.pending != nil {
-			for _, later := range p.held[i+1:] {
-				l.hold(c, later)
-			}
-			return
-		}
 	}
 	l.arm(c)
 }

@@ -84,6 +84,14 @@ func (l *loop) answer(c *Conn, payload []byte) {
 		l.post(letter{kind: letterDirect, conn: c, frame: f})
 		return
 	}
+	l.answerNow(c, payload)
+}
+
+// answerNow gives c a text message without regard to what is posted for it.
+func (l *loop) answerNow(c *Conn, payload []byte) {
+	if c.phase != phaseOpen && c.phase != phaseAuth {
+		return
+	}
 	l.tally.sent++
 	l.emit(c, ws.OpText, payload)
 }

@@ -249,13 +249,17 @@ type notice struct {
 }
 
 // notify keeps a notice until the end of the turn. A join and a leave of one connection within it cancel
-// each other [wire protocol, announcements].
+// each other [wire protocol, announcements], unless something has happened in the room in between: who came
+// then saw the one and must be told the other.
 func (l *loop) notify(n notice) {
 	if l.srv.cfg.AnnounceMembersMax <= 0 {
 		return
 	}
 	for i := len(l.notices) - 1; i >= 0 && i >= len(l.notices)-noticesSearched; i-- {
 		if old := &l.notices[i]; old.room == n.room && old.place == n.place && old.joined != n.joined {
+			if n.seq != old.seq+1 {
+				break
+			}
 			l.notices = slices.Delete(l.notices, i, i+1)
 			return
 		}
@@ -291,7 +295,7 @@ func (l *loop) say(n *notice) {
 		return message.AppendMemberLeft(dst, m)
 	})
 	p := &l.outgoing
-	*p = publication{srv: l.srv, frame: f, room: n.room, except: nowhere}
+	*p = publication{srv: l.srv, frame: f, room: n.room, except: n.place}
 	l.srv.orOverloaded(n.room.Tell(p, n.seq)) // an overloaded loop costs the notice, never the turn
 	p.wake()
 }

@@ -49,6 +49,9 @@ func (l *loop) snapshot(c *Conn) *parked {
 		expires:   l.now + int64(l.srv.cfg.ReconnectionTTL),
 	}
 	for _, r := range c.rooms {
+		if r.Dead() {
+			continue // deleted; c is about to be told
+		}
 		state.rooms = append(state.rooms, r.Name())
 	}
 	if r := c.rare; r != nil && r.attempts > 0 && l.now-r.resumedAt < int64(l.srv.cfg.HeartbeatTimeout) {
@@ -89,7 +92,26 @@ func (l *loop) onReconnect(c *Conn, e *message.Envelope) {
 		l.complain(c, &Error{Code: message.InvalidToken.String(),
 			Message: "this is the connection's own token; show it on the next connection"}, e.Ref)
 		return
+	case c.posted.Load() > 0:
+		// What the restored rooms give c must come behind the answer, and the answer behind what is posted.
+		withLast := e.Last != nil
+		l.behind(c, "reconnect", e.Ref, func(ref []byte) { l.claim(c, key, claimant(ref, withLast)) })
+		return
 	}
+	l.claim(c, key, e)
+}
+
+// claimant is what is kept of a reconnect message while an answer is awaited.
+func claimant(ref []byte, withLast bool) *message.Envelope {
+	e := &message.Envelope{Ref: ref}
+	if withLast {
+		e.Last = nullJSON
+	}
+	return e
+}
+
+// claim asks the store for a session.
+func (l *loop) claim(c *Conn, key sessionKey, e *message.Envelope) {
 	claimed, code := l.srv.sessions.take(key, c.Principal(), l.now)
 	switch {
 	case code != message.OK:
@@ -155,17 +177,14 @@ func (l *loop) inherit(c *Conn, p *pending, h handover, withLast bool) {
 		}
 		return
 	}
-	e := message.Envelope{Ref: p.ref}
-	if withLast {
-		e.Last = nullJSON
-	}
+	e := claimant(p.ref, withLast)
 	switch {
 	case h.spent:
 		l.complain(c, wireError(message.AttemptsExhausted), e.Ref)
 	case h.state == nil:
 		l.complain(c, wireError(message.InvalidToken), e.Ref)
 	default:
-		l.restore(c, h, &e)
+		l.restore(c, h, e)
 	}
 	l.resume(c, p)
 }
@@ -203,7 +222,7 @@ func (l *loop) restore(c *Conn, h handover, e *message.Envelope) {
 	}
 	l.count.resumed.Add(1)
 	l.text = message.AppendReconnected(l.text[:0], answer)
-	l.answer(c, l.text)
+	l.answerNow(c, l.text)
 	l.issueToken(c)
 	l.srv.emit(Event{Kind: EventReconnect, Conn: c, Session: &Session{
 		PreviousConnectionID: string(answer.Previous), Rooms: answer.Rooms, Attempts: c.rare.attempts}})

@@ -35,7 +35,8 @@ type Place struct {
 	Gen  uint64
 }
 
-// Member is an entry in a roster. What has a number up to JoinSeq, its own join's, is not for it.
+// Member is an entry in a roster. What has a number up to JoinSeq, that of its join or of its seat's, is not
+// for it.
 type Member struct {
 	Slot    uint32
 	Gen     uint64
@@ -75,8 +76,8 @@ type Room struct {
 // Owner: the caller.
 type Entry struct {
 	Room    *Room
-	Members int    // itself included
-	JoinSeq uint64 // the number of its join: what is for it has a higher one
+	Members int    // itself included, held seats not
+	JoinSeq uint64 // the number of its join; from a held seat it may get what is older
 	Already bool   // it was in before: nothing has changed
 }
 
@@ -108,6 +109,13 @@ func (r *Room) Explicit() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.explicit
+}
+
+// Dead says whether the room is out of the index: nobody enters it any more. Any goroutine.
+func (r *Room) Dead() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.dead
 }
 
 // Seq is the number of the latest message, join or leave. Any goroutine.
@@ -190,21 +198,29 @@ func (r *Room) enter(p Place) (e Entry, alive bool, err error) {
 	case r.dead:
 		return e, false, nil
 	case r.Has(p):
-		return Entry{Room: r, Members: r.Len(), JoinSeq: r.seq, Already: true}, true, nil
+		return Entry{Room: r, Members: r.entered(), JoinSeq: r.seq, Already: true}, true, nil
 	}
-	seq, held := r.unhold(p)
-	switch {
-	case held:
-	case r.full():
-		return e, true, ErrFull
-	default:
-		r.seq++
-		seq = r.seq
+	since, held := r.unhold(p)
+	if !held {
+		if r.full() {
+			return e, true, ErrFull
+		}
 		r.taken.Add(1)
+		since = r.seq + 1
 	}
-	r.on(p.Loop).add(Member{Slot: p.Slot, Gen: p.Gen, JoinSeq: seq})
-	return Entry{Room: r, Members: r.Len(), JoinSeq: seq}, true, nil
+	return r.add(p, since), true, nil
 }
+
+// add makes the entry of a member that gets what has a number above since. Its join takes a number of its
+// own: a held seat is nobody's yet for those who come before it is filled. Under mu.
+func (r *Room) add(p Place, since uint64) Entry {
+	r.seq++
+	r.on(p.Loop).add(Member{Slot: p.Slot, Gen: p.Gen, JoinSeq: since})
+	return Entry{Room: r, Members: r.entered(), JoinSeq: r.seq}
+}
+
+// entered is the number of members without held seats. Under mu.
+func (r *Room) entered() int { return r.Len() - len(r.held) }
 
 // EnterHeld turns a held seat into a roster entry. Only p's loop may call it. Where p has become a member
 // meanwhile, Already is set; [ErrNotHeld]: there is no seat for p, or the room is no more.
@@ -212,9 +228,9 @@ func (r *Room) EnterHeld(p Place) (Entry, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.Has(p) {
-		return Entry{Room: r, Members: r.Len(), JoinSeq: r.seq, Already: true}, nil
+		return Entry{Room: r, Members: r.entered(), JoinSeq: r.seq, Already: true}, nil
 	}
-	seq, held := r.unhold(p)
+	since, held := r.unhold(p)
 	if !held {
 		return Entry{}, ErrNotHeld
 	}
@@ -222,8 +238,7 @@ func (r *Room) EnterHeld(p Place) (Entry, error) {
 		r.taken.Add(-1)
 		return Entry{}, ErrNotHeld
 	}
-	r.on(p.Loop).add(Member{Slot: p.Slot, Gen: p.Gen, JoinSeq: seq})
-	return Entry{Room: r, Members: r.Len(), JoinSeq: seq}, nil
+	return r.add(p, since), nil
 }
 
 // hold keeps a seat for p. Under mu.

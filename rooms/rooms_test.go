@@ -151,21 +151,21 @@ func TestPublish(t *testing.T) {
 	if e.JoinSeq != 5 {
 		t.Fatal("a newcomer would be given what is older:", e.JoinSeq)
 	}
-	if e, err := r.EnterHeld(at(2, 1)); err != nil || e.JoinSeq != 3 {
-		t.Fatal("a held seat counts from when it was taken:", e, err)
+	if e, err := r.EnterHeld(at(2, 1)); err != nil || e.JoinSeq != 6 || r.Roster(2)[0].JoinSeq != 3 || e.Members != 4 {
+		t.Fatal("a seat counts from when it was taken, its join from when it was filled:", e, err)
 	}
 	x.Enter([]byte("s"), at(0, 1), 1)
 	list, seqs := []*Room{x.FindString("s"), r}, make([]uint64, 2)
 	p = newPost(-1)
-	if err := PublishAll(list, seqs, p); err != nil || fmt.Sprint(p.posted) != "map[0:[0] 2:[0] 3:[0]]" || list[0] != r || seqs[0] != 6 || seqs[1] != 2 {
+	if err := PublishAll(list, seqs, p); err != nil || fmt.Sprint(p.posted) != "map[0:[0] 2:[0] 3:[0]]" || list[0] != r || seqs[0] != 7 || seqs[1] != 2 {
 		t.Fatal(err, p.posted, seqs)
 	}
 	p = newPost(-1)
-	if err := r.Tell(p, 5); err != nil || r.Seq() != 6 || fmt.Sprint(p.posted) != "map[0:[5] 2:[5] 3:[5]]" {
+	if err := r.Tell(p, 5); err != nil || r.Seq() != 7 || fmt.Sprint(p.posted) != "map[0:[5] 2:[5] 3:[5]]" {
 		t.Fatal("telling a join takes no number of its own:", err, r.Seq(), p.posted)
 	}
 	p = newPost(2)
-	if err := PublishAll(list, seqs, p); err != ErrOverloaded || r.Seq() != 6 || fmt.Sprint(p.reserved) != "map[0:0]" {
+	if err := PublishAll(list, seqs, p); err != ErrOverloaded || r.Seq() != 7 || fmt.Sprint(p.reserved) != "map[0:0]" {
 		t.Fatal(err, p)
 	}
 }

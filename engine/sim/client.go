@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gobwas/ws"
 
@@ -42,6 +43,7 @@ type client struct {
 	window   []byte // what the server's context takeover refers to
 	asked    []*request
 	refs     int
+	heardAt  time.Duration // when the server last took bytes
 }
 
 // request is a message that is owed exactly one answer.
@@ -51,7 +53,8 @@ type request struct {
 	ref       int
 	typ, room string
 	token     string
-	members   int         // what the answer must say
+	members   int         // what the answer must say, at least
+	most      int         // and at most
 	entered   *membership // begun by a join, or ended by a leave
 	inherited []*membership
 }
@@ -271,7 +274,13 @@ func (k *client) answered(b *body) {
 	}
 	q := k.asked[0]
 	k.asked = k.asked[1:]
+	if c != nil && c.current == q {
+		c.current = nil
+	}
 	if b.Type == "error" {
+		if q.entered != nil { // not by this message, then: by the application
+			q.entered.announced, q.entered.strict = true, false
+		}
 		if b.Code == "not_in_room" && q.members > 0 {
 			w.complain("answers", "%s is in the room and told otherwise: %v", k.name, q)
 		}
@@ -283,18 +292,19 @@ func (k *client) answered(b *body) {
 	}
 	switch q.typ {
 	case "join":
+		if q.entered == nil {
+			return // it was in already
+		}
+		q.entered.announced = true
 		if string(b.Members) != fmt.Sprint(q.members) {
 			w.complain("answers", "%s joins %s and is told of %s members, there were %d", k.name, q.room, b.Members, q.members)
-		}
-		if q.entered != nil {
-			q.entered.announced = true
 		}
 	case "leave":
 		if q.entered != nil {
 			q.entered.over = true
 		}
 	case "broadcast":
-		if b.Recipients < q.members || b.Recipients > q.members+w.seatsUnderWay() {
+		if b.Recipients < q.members || b.Recipients > q.most {
 			w.complain("answers", "%s broadcasts to %s and is told of %d recipients, there were %d", k.name, q.room, b.Recipients, q.members)
 		}
 	case "reconnect":

@@ -50,6 +50,9 @@ func (t *truth) connected(ev engine.Event) {
 	k := t.w.clientOf(ev.Conn)
 	c := &conn{conn: ev.Conn, id: ev.Conn.ID(), client: k, direct: &room{name: "direct"}, heardAt: t.w.now,
 		leaves: map[string]int{}, holds: map[*room]int{}, handedOver: map[*room]int{}, last: map[string]int{}}
+	if t.w.plan.authHandler {
+		c.heardAt = k.heardAt
+	}
 	t.conns[ev.Conn], t.byID[c.id] = c, c
 	k.truth = c
 	t.begin(c, c.direct, 0).announced = true
@@ -69,11 +72,8 @@ func (t *truth) message(ev engine.Event) {
 	case b.Type == "broadcast":
 		if ms := c.open(b.Room, false); ms != nil {
 			q.members = len(ms.room.members) - 1
+			q.most = q.members + t.w.seatsUnderWay()
 			t.publish(b.Data.M, c.client.name, c, ms.room)
-		}
-	case b.Type == "join":
-		if ms := c.open(b.Room, false); ms != nil {
-			q.members = len(ms.room.members)
 		}
 	case b.Type == "reconnect":
 		if s := t.sessions[b.Token]; s != nil {
@@ -131,11 +131,11 @@ func (t *truth) left(ev engine.Event) {
 		return
 	}
 	switch {
-	case c.conn.Cause() != engine.CauseNone:
-		c.final = append(c.final, ev.Room)
 	case asked:
 		c.current.entered = ms
 	case ms.room.deleted:
+	case c.conn.Cause() != engine.CauseNone:
+		c.final = append(c.final, ev.Room)
 	default:
 		if c.leaves[ev.Room] > 0 {
 			c.leaves[ev.Room]--
@@ -167,13 +167,10 @@ func (t *truth) resumed(ev engine.Event) {
 	t.w.tracef("%s resumes %s", c.id, old.id)
 }
 
-// turnEnded forgets which message a loop's connections were at.
+// turnEnded forgets which message a loop's connections were at, unless it may go on in a later turn.
 func (t *truth) turnEnded(loop int) {
 	for _, k := range t.w.clients {
-		if c := k.truth; c != nil && k.loop == loop && c.current != nil {
-			if c.current.typ == "reconnect" && c.claims != nil && !c.claims.ended {
-				continue // the other loop's answer is awaited
-			}
+		if c := k.truth; c != nil && k.loop == loop && c.current != nil && c.current.typ != "reconnect" && c.current.typ != "join" {
 			c.current = nil
 		}
 	}

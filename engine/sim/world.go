@@ -227,6 +227,7 @@ func (w *World) serve(s *socket) {
 	}
 	chunk := slices.Clone(s.up[:n])
 	s.up = s.up[n:]
+	s.client.heardAt = w.now
 	if c := s.client.truth; c != nil {
 		c.heardAt = w.now
 	}
