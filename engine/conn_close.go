@@ -183,6 +183,7 @@ func (l *loop) gone(c *Conn) {
 	if c.phase == phaseGone {
 		return
 	}
+	l.now = l.srv.clock()
 	if c.phase < phaseClosing {
 		l.depart(c)
 	}
@@ -194,4 +195,7 @@ func (l *loop) gone(c *Conn) {
 	l.wheel.clear(c.slot)
 	l.slab.release(c.slot)
 	l.srv.departed(c)
+	if len(l.notices) > 0 {
+		l.wake() // this may be no turn, and nothing else may come
+	}
 }

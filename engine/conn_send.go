@@ -140,6 +140,7 @@ const corkBytesKept = 1 << 20
 // flush writes what is queued for c and then tail, in as few system calls as it takes. What the kernel
 // refuses stays queued until it takes bytes again. tail is borrowed.
 func (l *loop) flush(c *Conn, tail []byte) {
+	whole := tail
 	for !c.blocked && (c.first != nil || len(tail) > 0) {
 		n, want, err := l.write(c, tail)
 		if err != nil && !l.wires.again(err) {
@@ -153,7 +154,7 @@ func (l *loop) flush(c *Conn, tail []byte) {
 		}
 	}
 	if len(tail) > 0 {
-		l.pushRaw(c, sealed(append([]byte(nil), tail...)))
+		l.keepTail(c, whole, len(whole)-len(tail))
 	}
 	if c.blocked {
 		l.judge(c)
@@ -166,6 +167,18 @@ func (l *loop) flush(c *Conn, tail []byte) {
 	if c.phase == phaseClosing {
 		l.closeFlushed(c)
 	}
+}
+
+// keepTail queues what the kernel did not take of tail. Where it took some, the byte before the rest is kept
+// too, as taken: whoever drops the queue must see that a frame has begun to leave.
+func (l *loop) keepTail(c *Conn, tail []byte, written int) {
+	if written == 0 {
+		l.pushRaw(c, sealed(append([]byte(nil), tail...)))
+		return
+	}
+	l.pushRaw(c, sealed(append([]byte(nil), tail[written-1:]...)))
+	c.taken = 1
+	c.backlog--
 }
 
 // pushRaw appends bytes that are already as the wire wants them.
