@@ -103,7 +103,9 @@ func (l *loop) beat(c *Conn) {
 		} else {
 			l.pushRaw(c, bareHeartbeatFrame)
 		}
-		if !c.blocked {
+		if c.blocked {
+			l.judge(c)
+		} else {
 			l.soil(c)
 		}
 		c.nextBeat = min(heard+(silence/interval+1)*interval, heard+limit)

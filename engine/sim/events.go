@@ -75,6 +75,8 @@ func (t *truth) message(ev engine.Event) {
 			q.most = q.members + t.w.seatsUnderWay()
 			t.publish(b.Data.M, c.client.name, c, ms.room)
 		}
+	case b.Type == "join" && c.open(b.Room, false) != nil:
+		c.current = nil // it is in already
 	case b.Type == "reconnect":
 		if s := t.sessions[b.Token]; s != nil {
 			c.claims = s.of
@@ -87,8 +89,8 @@ func (t *truth) joined(ev engine.Event) {
 	at, held := c.holds[r]
 	delete(c.holds, r)
 	q := c.current
-	byMessage := q != nil && q.typ == "join" && q.room == ev.Room && q.entered == nil
-	inherits := q != nil && q.typ == "reconnect" && c.claims != nil && slices.Contains(c.claims.final, ev.Room)
+	byMessage := !held && q != nil && q.typ == "join" && q.room == ev.Room && q.entered == nil
+	inherits := !held && q != nil && q.typ == "reconnect" && c.claims != nil && slices.Contains(c.claims.final, ev.Room)
 	if !held {
 		at = len(r.log)
 		if inherits {
@@ -103,7 +105,7 @@ func (t *truth) joined(ev engine.Event) {
 	}
 	switch {
 	case byMessage:
-		q.entered, q.members, ms.strict = ms, len(r.members), !held
+		q.entered, q.members, ms.strict = ms, len(r.members), true
 	case inherits:
 		q.inherited = append(q.inherited, ms)
 	default:

@@ -161,6 +161,9 @@ func (t *truth) read(c *conn, m int) {
 			stale = ms
 			continue
 		}
+		if fits != nil && fits.room == ms.room {
+			continue // the end of a stay and the uncertain beginning of the next
+		}
 		fits = ms
 		t.advance(ms, at, m)
 	}
