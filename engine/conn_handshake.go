@@ -51,6 +51,8 @@ func (l *loop) begin(c *Conn) bool {
 	c.gen = l.rand.Uint64()&generationMask | 1
 	c.lastActive.Store(l.now)
 	if !l.slab.take(c) {
+		c.phase = phaseGone
+		l.srv.departed(c)
 		return false
 	}
 	wait := l.srv.cfg.HandshakeTimeout

@@ -145,6 +145,9 @@ func (l *loop) handOver(old *Conn, heir place) handover {
 		}
 		state := old.rare.leftover
 		old.rare.leftover = nil
+		if state != nil && state.attempts >= l.srv.sessions.max {
+			return handover{spent: true}
+		}
 		return handover{state: state}
 	}
 	h := handover{state: l.snapshot(old)}

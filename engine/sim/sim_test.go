@@ -9,6 +9,7 @@ import (
 var (
 	seedFlag  = flag.Uint64("seed", 0, "play this seed alone, with its whole trace")
 	seedsFlag = flag.Int("seeds", 150, "how many seeds to play")
+	untilFlag = flag.String("until", "", "play until this checker complains")
 	stepsFlag = flag.Int("steps", 1500, "how many steps each")
 )
 
@@ -42,6 +43,20 @@ func TestSeeds(t *testing.T) {
 	t.Logf("%d messages, %d resumed sessions", published, resumed)
 	if published < 10**seedsFlag || resumed < *seedsFlag/4 {
 		t.Errorf("%d messages and %d resumed sessions in %d worlds: too little happens", published, resumed, *seedsFlag)
+	}
+}
+
+// With -until, seeds are played until a checker complains, whatever else is found on the way.
+func TestUntil(t *testing.T) {
+	if *untilFlag == "" {
+		t.Skip("for planted faults")
+	}
+	for seed := range uint64(*seedsFlag) {
+		for _, c := range Run(seed+1, *stepsFlag).Complaints {
+			if c.Checker == *untilFlag {
+				t.Fatalf("seed %d: COMPLAINT %s: %s", seed+1, c.Checker, c.Text)
+			}
+		}
 	}
 }
 

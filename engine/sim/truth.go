@@ -273,14 +273,17 @@ func (t *truth) settled(c *conn) {
 		if !ms.strict || ms.end >= 0 || ms.over || t.w.plan.config.AnnounceMembersMax < 0 || ms.room.deleted {
 			continue
 		}
+		present := map[string]bool{}
 		for _, other := range ms.room.members {
+			present[other.conn.id] = true
 			if !ms.view[other.conn.id] {
 				t.w.complain("notices", "%s never learns that %s is in room %s", c.id, other.conn.id, ms.room.name)
 			}
-			delete(ms.view, other.conn.id)
 		}
 		for id := range ms.view {
-			t.w.complain("notices", "%s still believes that %s is in room %s", c.id, id, ms.room.name)
+			if !present[id] {
+				t.w.complain("notices", "%s still believes that %s is in room %s", c.id, id, ms.room.name)
+			}
 		}
 	}
 	if n := len(c.client.asked); n > 0 {

@@ -29,7 +29,6 @@ type World struct {
 	rung    []bool // by loop
 	busy    []bool // by loop: in a turn
 	message int    // the latest number
-	quiet   bool   // no new trouble
 
 	trace      []string
 	complaints []Complaint
@@ -129,7 +128,7 @@ func (w *World) step() {
 	case n < 85:
 		w.move()
 	case n < 88:
-		w.pass(w.rand.Int64N(int64(40 * time.Millisecond)))
+		w.pass(time.Duration(w.rand.Int64N(int64(40 * time.Millisecond))))
 	case n < 91:
 		w.server.Offloaded()
 	case w.chance(w.plan.application):
@@ -253,22 +252,34 @@ func (w *World) drain(loop int) {
 	}
 }
 
-// pass lets time pass. The loops had their turns before, as they have in a world whose cores keep up.
-func (w *World) pass(d int64) {
-	for i := 0; i < 1000 && slices.Contains(w.rung, true); i++ {
-		for loop := range w.rung {
-			if w.rung[loop] {
-				w.drain(loop)
+// pass lets time pass, a tick at a time. The loops have had their turns before, as they have in a world whose
+// cores keep up.
+func (w *World) pass(d time.Duration) {
+	for d > 0 {
+		for i := 0; i < 1000 && slices.Contains(w.rung, true); i++ {
+			for loop := range w.rung {
+				if w.rung[loop] {
+					w.drain(loop)
+				}
 			}
 		}
+		w.now += min(d, w.server.TickEvery())
+		d -= w.server.TickEvery()
+		w.server.Tick()
 	}
-	w.now += time.Duration(d)
-	w.server.Tick()
 	for _, c := range w.truth.conns {
 		silence := w.now - c.heardAt
 		if !c.ended && silence > w.plan.config.HeartbeatTimeout+time.Second {
 			w.complain("heartbeat", "%s lives on after a silence of %v", c.id, silence)
 		}
+	}
+}
+
+// endure lets time pass until silence must have been noticed. Whoever is not frozen answers.
+func (w *World) endure() {
+	for until := w.now + w.plan.config.HeartbeatTimeout + 1100*time.Millisecond; w.now < until; {
+		w.pass(w.server.TickEvery())
+		w.settle()
 	}
 }
 
@@ -278,16 +289,15 @@ func (w *World) rest() {
 		return
 	}
 	w.tracef("coming to rest")
-	w.plan.shortWrites, w.plan.meanwhile, w.quiet = 0, 0, true
+	w.plan.shortWrites, w.plan.meanwhile = 0, 0
+	w.settle()
+	w.everybodyHasAll()
+	w.endure()
 	for _, k := range w.clients {
 		k.frozen = false
 	}
 	w.settle()
-	for _, k := range w.clients {
-		if c := k.truth; c != nil && !c.ended {
-			w.truth.settled(c)
-		}
-	}
+	w.everybodyHasAll()
 	if w.chance(0.3) {
 		w.server.SendAway()
 		w.settle()
@@ -297,11 +307,20 @@ func (w *World) rest() {
 	}
 	w.settle()
 	for until := w.now + w.plan.config.ReconnectionTTL + 2*w.plan.config.HeartbeatTimeout + 5*time.Second; w.now < until; {
-		w.pass(int64(w.server.TickEvery()))
+		w.pass(w.server.TickEvery())
 		w.settle()
 	}
 	for _, what := range w.server.Leftovers() {
 		w.complain("leaks", "%s", what)
+	}
+}
+
+// everybodyHasAll checks what has been read when nothing moves any more.
+func (w *World) everybodyHasAll() {
+	for _, k := range w.clients {
+		if c := k.truth; c != nil && !c.ended && !k.frozen {
+			w.truth.settled(c)
+		}
 	}
 }
 
