@@ -3,10 +3,11 @@
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 20s
+SEEDS ?= 30000
 export GOTOOLCHAIN ?= local
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race fuzz lint bench cover ci
+.PHONY: help build run test race fuzz soak lint bench cover ci
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -25,6 +26,9 @@ race: ## run the tests under the race detector
 
 fuzz: ## fuzz every target for FUZZTIME (20s)
 	@bash .ci/fuzz $(FUZZTIME)
+
+soak: ## simulate SEEDS (30000) worlds, for minutes
+	go test -tags invariants -timeout 0 ./engine/sim -run TestSeeds -seeds $(SEEDS)
 
 lint: ## gofmt, go vet, and the rules of docs/tidy_test.go
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'run gofmt -w on these'; exit 1; }

@@ -1,0 +1,357 @@
+package engine
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+)
+
+// script is a world for tests that say themselves what happens when.
+type script struct {
+	t      testing.TB
+	now    time.Duration
+	server *Lockstep
+	out    map[int]*bytes.Buffer
+	room   map[int]int // bytes that a wire still takes; unlimited where there is no entry
+	rung   []bool
+	seed   byte
+	mute   bool // what is written is thrown away
+}
+
+func newScript(t testing.TB, change func(*Config)) *script {
+	cfg := DefaultConfig()
+	cfg.Loops = 2
+	if change != nil {
+		change(&cfg)
+	}
+	w := &script{t: t, out: map[int]*bytes.Buffer{}, room: map[int]int{}, rung: make([]bool, cfg.Loops)}
+	x, err := NewLockstep(cfg, w, WithLogger(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.server = x
+	return w
+}
+
+func (w *script) Now() time.Duration { return w.now }
+
+func (w *script) Entropy(b []byte) {
+	for i := range b {
+		w.seed += 13
+		b[i] = w.seed
+	}
+}
+
+func (w *script) Write(wire int, p []byte) (int, bool) {
+	if w.mute {
+		return len(p), true
+	}
+	n := len(p)
+	if room, ok := w.room[wire]; ok {
+		n = min(n, room)
+		w.room[wire] -= n
+	}
+	w.out[wire].Write(p[:n])
+	return n, true
+}
+
+func (w *script) Shutdown(int) {}
+
+func (w *script) Drop(wire int) {}
+
+func (w *script) Watch(int) {}
+
+func (w *script) Ring(loop int) { w.rung[loop] = true }
+
+// open connects a client and returns it greeted. Wires are counted from 0 as they are opened.
+func (w *script) open(loop int) *Conn {
+	wire := len(w.out)
+	w.out[wire] = new(bytes.Buffer)
+	c := w.server.Open(loop, wire)
+	w.server.Serve(c, []byte("GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"))
+	w.server.Offloaded()
+	w.drain()
+	return c
+}
+
+// drain gives every loop the turns that it asked for.
+func (w *script) drain() {
+	for again := true; again; {
+		again = false
+		for loop := range w.rung {
+			if w.rung[loop] {
+				w.rung[loop], again = false, true
+				w.server.Drain(loop)
+			}
+		}
+	}
+}
+
+// say serves a text message of a client.
+func (w *script) say(c *Conn, text string) { w.server.Serve(c, masked(ws.OpText, text)) }
+
+func masked(op ws.OpCode, text string) []byte {
+	var buf bytes.Buffer
+	ws.WriteFrame(&buf, ws.MaskFrame(ws.NewFrame(op, true, []byte(text))))
+	return buf.Bytes()
+}
+
+// read takes what a client was sent since the last time: the text of each frame, "close CODE" for a close frame.
+func (w *script) read(c *Conn) (texts []string) {
+	w.t.Helper()
+	raw := w.out[c.fd]
+	if at := bytes.Index(raw.Bytes(), []byte("\r\n\r\n")); at >= 0 && bytes.HasPrefix(raw.Bytes(), []byte("HTTP")) {
+		raw.Next(at + 4)
+	}
+	for raw.Len() > 0 {
+		f, err := ws.ReadFrame(raw)
+		if err != nil {
+			w.t.Fatalf("the stream breaks off or is damaged: %v", err)
+		}
+		switch f.Header.OpCode {
+		case ws.OpText:
+			texts = append(texts, string(f.Payload))
+		case ws.OpClose:
+			code, _ := ws.ParseCloseFrameData(f.Payload)
+			texts = append(texts, fmt.Sprint("close ", code))
+		}
+	}
+	return texts
+}
+
+// kinds shortens messages to their types.
+func kinds(texts []string) string {
+	var list []string
+	for _, text := range texts {
+		kind, _, _ := strings.Cut(strings.TrimPrefix(text, `{"type":"`), `"`)
+		list = append(list, kind)
+	}
+	return strings.Join(list, " ")
+}
+
+func (w *script) expect(c *Conn, want string) []string {
+	w.t.Helper()
+	texts := w.read(c)
+	if got := kinds(texts); got != want {
+		w.t.Fatalf("the client reads %q, want %q: %v", got, want, texts)
+	}
+	return texts
+}
+
+// token is the latest token that a client was given.
+func (w *script) token(c *Conn) string { return c.token.String() }
+
+// An answer that goes through the mailbox pays for its place as much as it gives back.
+func TestPostedAnswerIsAccountedFor(t *testing.T) {
+	w := newScript(t, nil)
+	c := w.open(0)
+	c.Send(M{"type": "push"})
+	w.say(c, `{"type":"ping"}`)
+	w.drain()
+	w.expect(c, "connected reconnect_token push pong")
+	if m := &c.loop.mail; m.waiting.Load() != 0 || m.bytes.Load() != 0 {
+		t.Error("the account does not close:", m.waiting.Load(), m.bytes.Load())
+	}
+}
+
+// Nothing of a room arrives before the answer to the join, whatever is published at that very moment and
+// whatever else is on its way to the client.
+func TestNothingOvertakesJoined(t *testing.T) {
+	w := newScript(t, nil)
+	s := w.server.Server
+	c, other := w.open(0), w.open(1)
+	s.Emitter().On(EventRoomJoin, func(ev Event) { s.Broadcast(ev.Room, M{"type": "news"}) })
+	w.read(c)
+	c.Send(M{"type": "push"})
+	w.say(c, `{"type":"join","room":"r"}`)
+	w.say(c, `{"type":"ping"}`)
+	w.drain()
+	w.expect(c, "push joined pong news")
+
+	w.say(other, `{"type":"join","room":"r"}`)
+	w.drain()
+	w.read(c)
+	token := w.token(other)
+	w.server.Gone(other)
+	w.drain()
+	w.read(c)
+	heir := w.open(1)
+	w.read(heir)
+	heir.Send(M{"type": "push"})
+	w.say(heir, `{"type":"reconnect","token":"`+token+`"}`)
+	w.drain()
+	w.expect(heir, "push reconnected reconnect_token news")
+}
+
+// A frame that the kernel has a part of is finished, also when the connection ends because it is slow.
+func TestHalfWrittenAnswerIsFinished(t *testing.T) {
+	w := newScript(t, func(c *Config) { c.BacklogSoftBytes, c.BacklogHardBytes = 1<<10, 2<<10 })
+	c := w.open(0)
+	w.read(c)
+	w.room[c.fd] = 10 // of the answer
+	w.say(c, `{"type":"ping"}`)
+	c.Send(M{"type": "push", "pad": strings.Repeat("x", 3<<10)})
+	w.drain()
+	if c.Cause() != CauseSlow {
+		t.Fatal("the backlog is over its bound, and the cause is", c.Cause())
+	}
+	delete(w.room, c.fd)
+	w.server.Writable(c)
+	w.drain()
+	w.expect(c, "pong close 4003")
+}
+
+// What the server asks a silent peer counts toward its backlog like anything else.
+func TestPingsAreBounded(t *testing.T) {
+	w := newScript(t, func(c *Config) {
+		c.BacklogSoftBytes, c.BacklogHardBytes = 64, 64
+		c.HeartbeatInterval, c.HeartbeatTimeout = time.Second, time.Hour
+	})
+	c := w.open(0)
+	w.room[c.fd] = 0
+	for range 20 {
+		w.now += time.Second
+		w.server.Tick()
+		w.drain()
+	}
+	if c.Cause() != CauseSlow || w.server.Backlog(c) > 64+32 {
+		t.Error("a peer that takes nothing has a backlog of", w.server.Backlog(c), "and the cause", c.Cause())
+	}
+}
+
+// Whoever is in a new room of the same name is not told that the old one ended.
+func TestDeletedRoomAndItsHeir(t *testing.T) {
+	w := newScript(t, nil)
+	s := w.server.Server
+	a, b := w.open(0), w.open(1)
+	w.say(a, `{"type":"join","room":"r"}`)
+	w.say(b, `{"type":"join","room":"r"}`)
+	w.drain()
+	w.read(a)
+	w.read(b)
+	s.Rooms().Delete("r")
+	w.say(a, `{"type":"join","room":"r"}`)
+	w.drain()
+	w.expect(a, "joined")
+	w.expect(b, "left")
+	if !s.Rooms().Has("r", a) || s.Rooms().Has("r", b) {
+		t.Error("the new room has the wrong members")
+	}
+}
+
+// A room that was deleted is not brought back by the session of a member that dropped at that moment.
+func TestDeletedRoomIsNotRestored(t *testing.T) {
+	w := newScript(t, nil)
+	c := w.open(0)
+	w.say(c, `{"type":"join","room":"r"}`)
+	token := w.token(c)
+	w.server.Server.Rooms().Delete("r")
+	w.server.Gone(c)
+	w.drain()
+	heir := w.open(0)
+	w.say(heir, `{"type":"reconnect","token":"`+token+`"}`)
+	w.drain()
+	texts := w.expect(heir, "connected reconnect_token reconnected reconnect_token")
+	if !strings.Contains(texts[2], `"rooms":[]`) {
+		t.Error(texts[2])
+	}
+}
+
+// A peer that hangs up is announced at once, not when the clock comes by.
+func TestGoneIsAnnouncedAtOnce(t *testing.T) {
+	w := newScript(t, nil)
+	a, b := w.open(0), w.open(1)
+	w.say(a, `{"type":"join","room":"r"}`)
+	w.say(b, `{"type":"join","room":"r"}`)
+	w.drain()
+	w.read(a)
+	w.server.Gone(b)
+	w.drain()
+	w.expect(a, "member_left")
+}
+
+// A join and a leave within a turn cancel each other only where nobody came in between.
+func TestNoticesCancelUnlessSomebodyCame(t *testing.T) {
+	w := newScript(t, nil)
+	a, b := w.open(0), w.open(0)
+	w.say(a, `{"type":"join","room":"r"}`)
+	w.drain()
+	w.read(a)
+	twice := append(masked(ws.OpText, `{"type":"join","room":"r"}`), masked(ws.OpText, `{"type":"leave","room":"r"}`)...)
+	w.server.Serve(b, twice)
+	w.drain()
+	w.expect(a, "")
+	c, once := w.open(1), false
+	w.server.Server.Emitter().On(EventRoomJoin, func(ev Event) {
+		if !once { // b has joined, its loop is in the middle of the turn, and c comes
+			once = true
+			w.say(c, `{"type":"join","room":"r"}`)
+		}
+	})
+	w.read(b)
+	w.read(c)
+	w.server.Serve(b, append(masked(ws.OpText, `{"type":"join","room":"r"}`), masked(ws.OpText, `{"type":"leave","room":"r"}`)...))
+	w.drain()
+	texts := w.expect(c, "joined member_left")
+	if !strings.Contains(texts[0], `"members":3`) {
+		t.Error(texts)
+	}
+}
+
+// A seat that the application took is nobody's until its connection enters: it is neither counted in a
+// joined nor missed in the notices.
+func TestHeldSeats(t *testing.T) {
+	w := newScript(t, nil)
+	a, b := w.open(0), w.open(1)
+	w.read(a)
+	w.read(b)
+	if err := w.server.Server.Rooms().Join(b, "r"); err != nil {
+		t.Fatal(err)
+	}
+	w.say(a, `{"type":"join","room":"r"}`)
+	w.server.Server.Broadcast("r", M{"type": "news"})
+	w.drain()
+	texts := w.expect(a, "joined news member_joined")
+	if !strings.Contains(texts[0], `"members":1`) {
+		t.Error(texts[0])
+	}
+	w.expect(b, "news member_joined")
+}
+
+// The attempts of a session count, too, when it is claimed while its connection ends.
+func TestAttemptsOfAnEndingSession(t *testing.T) {
+	w := newScript(t, func(c *Config) { c.ReconnectionMaxAttempts = 1 })
+	first, second, third := w.open(0), w.open(0), w.open(1)
+	w.say(second, `{"type":"reconnect","token":"`+w.token(first)+`"}`)
+	w.drain()
+	w.read(third)
+	w.say(third, `{"type":"reconnect","token":"`+w.token(second)+`"}`) // its letter is on the way
+	w.server.Gone(second)
+	w.drain()
+	texts := w.expect(third, "error")
+	if !strings.Contains(texts[0], "attempts_exhausted") {
+		t.Error(texts[0])
+	}
+}
+
+// The heartbeat of a connection that waited long for its verdict starts when it is let in.
+func TestHeartbeatStartsWithTheUpgrade(t *testing.T) {
+	w := newScript(t, func(c *Config) {
+		c.HeartbeatInterval, c.HeartbeatTimeout, c.OffloadTimeout = time.Second, 2*time.Second, time.Minute
+	})
+	w.server.Server.OnConnect(func(*Conn, *Request) error {
+		w.now += 10 * time.Second
+		return nil
+	})
+	c := w.open(0)
+	w.now += 1500 * time.Millisecond
+	w.server.Tick()
+	w.drain()
+	w.expect(c, "connected reconnect_token ping")
+}
