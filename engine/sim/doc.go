@@ -7,7 +7,7 @@
 // gaps, answers in the order of requests, tokens that work once, limits, silence that is noticed in time;
 // and, at the end, nothing left behind.
 //
-// It does not look inside the loops: what it knows of them comes through events, answers and bytes. It knows
+// It refuses to look inside the loops: what it knows of them comes through events, answers and bytes. It knows
 // nothing of sockets, of real time, and of races within a turn: those are for the tests on loopback.
 //
 // Start reading at [Run], then World.step; truth.go says what must be.

@@ -8,7 +8,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "play this seed alone, with its whole trace")
-	seedsFlag = flag.Int("seeds", 1000, "how many seeds to play")
+	seedsFlag = flag.Int("seeds", 600, "how many seeds to play")
 	untilFlag = flag.String("until", "", "play until this checker complains")
 	stepsFlag = flag.Int("steps", 1500, "how many steps each")
 )
