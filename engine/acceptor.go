@@ -66,11 +66,17 @@ type acceptor struct {
 	srv      *Server
 	reserve  reserve
 	listener *net.TCPListener
-	flying   chan (<-chan enrolment)
+	flying   chan flight
 	held     atomic.Int64  // descriptors that are connections, refused ones too
 	left     chan struct{} // somebody departed
 	closed   chan struct{}
 	ended    chan struct{}
+}
+
+// flight is an enrolment under way.
+type flight struct {
+	conn   *Conn
+	result <-chan enrolment
 }
 
 func startAcceptor(s *Server, r reserve) error {
@@ -86,7 +92,7 @@ func startAcceptor(s *Server, r reserve) error {
 		return explainListen(err, address)
 	}
 	a := &acceptor{srv: s, reserve: r, listener: listener.(*net.TCPListener),
-		flying: make(chan (<-chan enrolment), r.inFlight),
+		flying: make(chan flight, r.inFlight),
 		left:   make(chan struct{}, 1), closed: make(chan struct{}), ended: make(chan struct{})}
 	s.acceptor = a
 	go a.run()
@@ -176,13 +182,18 @@ func (a *acceptor) take(tcp *net.TCPConn) {
 		a.srv.departed(c)
 		return
 	}
-	a.flying <- result
+	a.flying <- flight{c, result}
 }
 
-// land waits for enrolments to end. The channel's capacity bounds how many are under way.
+// land waits for enrolments to end. The channel's capacity bounds how many are under way. One that failed is
+// known by its result, or by a connection that has never begun: no other word of it comes.
 func (a *acceptor) land() {
-	for result := range a.flying {
-		<-result
+	for f := range a.flying {
+		if r := <-f.result; r.Err != nil || f.conn.gen == 0 {
+			a.srv.count.acceptErrors.Add(1)
+			a.srv.log.Warn("cannot enrol a connection", "err", r.Err)
+			a.srv.departed(f.conn)
+		}
 	}
 }
 

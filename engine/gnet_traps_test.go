@@ -26,7 +26,7 @@ import (
 // trap is gnet's client with handlers of a test's own.
 type trap struct {
 	gnet.BuiltinEventEngine
-	t       *testing.T
+	t       testing.TB
 	client  *gnet.Client
 	traffic func(gnet.Conn) gnet.Action
 	closed  func(gnet.Conn)
@@ -61,7 +61,7 @@ func (x *trap) OnTick() (time.Duration, gnet.Action) {
 }
 
 // start runs loops until the test ends. It is called before the handlers can be.
-func (x *trap) start(t *testing.T, loops int, options ...gnet.Option) *trap {
+func (x *trap) start(t testing.TB, loops int, options ...gnet.Option) *trap {
 	t.Helper()
 	x.t = t
 	options = append(options, gnet.WithNumEventLoop(loops), gnet.WithLogLevel(logging.FatalLevel))
@@ -87,22 +87,27 @@ func (x *trap) enrol(context any) (gnet.Conn, net.Conn) {
 	return c, theirs
 }
 
-func socketPair(t *testing.T) (a, b net.Conn) {
+func socketPair(t testing.TB) (a, b net.Conn) {
 	t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var ends [2]net.Conn
-	for i, fd := range pair {
-		file := os.NewFile(uintptr(fd), "pair")
-		if ends[i], err = net.FileConn(file); err != nil {
-			t.Fatal(err)
-		}
-		file.Close()
+	a, b = fileConn(t, pair[0]), fileConn(t, pair[1])
+	t.Cleanup(func() { b.Close() })
+	return a, b
+}
+
+// fileConn makes a connection of a descriptor, which it takes over.
+func fileConn(t testing.TB, fd int) net.Conn {
+	t.Helper()
+	file := os.NewFile(uintptr(fd), "pair")
+	defer file.Close()
+	c, err := net.FileConn(file)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Cleanup(func() { ends[1].Close() })
-	return ends[0], ends[1]
+	return c
 }
 
 // within waits for something that a loop sends.

@@ -2,6 +2,8 @@ package engine
 
 import (
 	"math/rand/v2"
+	"net"
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -119,4 +121,20 @@ func TestOverloaded(t *testing.T) {
 	l.mail.waiting.Add(-mailboxLettersMax)
 	c.send(`{"type":"broadcast","room":"r","data":1}`)
 	c.expect("broadcast_sent")
+}
+
+// An enrolment that fails gives its place back, and so do those whose connection never begins.
+func TestFailedEnrolmentGivesItsPlaceBack(t *testing.T) {
+	s := startServer(t, nil, nil)
+	for _, result := range []enrolment{{Err: net.ErrClosed}, {}} {
+		c, landed := newConn(s.loops[0], netip.AddrPort{}), make(chan enrolment, 1)
+		s.acceptor.held.Add(1)
+		s.loops[0].load.Add(1)
+		landed <- result
+		s.acceptor.flying <- flight{c, landed}
+		eventually(t, "the place is free again", func() bool { return s.acceptor.held.Load() == 0 && s.loops[0].load.Load() == 0 })
+	}
+	if n := s.Stats().AcceptErrors; n != 2 {
+		t.Error(n, "accept errors")
+	}
 }

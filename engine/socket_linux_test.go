@@ -1,0 +1,23 @@
+package engine
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Every accepted socket sends at once, and hides little of a slow reader's backlog: the latter is not inherited
+// from the listener, and is set for each.
+func TestSocketOptions(t *testing.T) {
+	s := startServer(t, nil, nil)
+	c := s.Connection(dial(t, s).id)
+	done := make(chan [2]int, 1)
+	c.loop.postCall(func(*loop) {
+		nodelay, _ := unix.GetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY)
+		lowat, _ := unix.GetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT)
+		done <- [2]int{nodelay, lowat}
+	})
+	if got := within(t, done, "the loop looks"); got != [2]int{1, notSentLowat} {
+		t.Error("TCP_NODELAY and TCP_NOTSENT_LOWAT are", got)
+	}
+}
