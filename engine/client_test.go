@@ -63,7 +63,12 @@ func dial(t testing.TB, s *Server) *client {
 
 func dialBare(t testing.TB, s *Server, d ws.Dialer) *client {
 	t.Helper()
-	conn, br, _, err := d.Dial(context.Background(), "ws://"+s.Addr().String()+"/")
+	return dialURL(t, "ws://"+s.Addr().String()+"/", d)
+}
+
+func dialURL(t testing.TB, url string, d ws.Dialer) *client {
+	t.Helper()
+	conn, br, _, err := d.Dial(context.Background(), url)
 	if err != nil {
 		t.Fatalf("dial: %v", err)
 	}
