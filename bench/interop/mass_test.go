@@ -4,13 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"regexp"
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -156,99 +154,6 @@ func TestMass(t *testing.T) {
 	eventually(t, "all are gone", func() bool { return s.stats("connections") == 0 && s.stats("rooms") == 0 })
 	eventually(t, "the descriptors are back", func() bool { return s.metric("process_open_fds") <= descriptors+4 })
 	eventually(t, "the goroutines are back", func() bool { return s.metric("go_goroutines") <= goroutines+enrolling })
-}
-
-// Members that never read cost only themselves: they are ended, the others hear everything, the server answers.
-func TestSlowConsumers(t *testing.T) {
-	const fast, slow, messages = 180, 20, 400
-	s := serve(t, 0, "--backlog-soft-bytes", "131072", "--backlog-hard-bytes", "262144")
-	payload := make([]byte, 8<<10)
-	for i := range payload {
-		payload[i] = 'x'
-	}
-	var members []*member
-	narrow := &gorilla.Dialer{NetDial: func(network, address string) (net.Conn, error) {
-		// A small window, so that what is not read stays with the server.
-		dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
-			var err error
-			raw.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 32<<10) })
-			return err
-		}}
-		return dialer.Dial(network, address)
-	}}
-	for i := range fast + slow {
-		dialer := gorilla.DefaultDialer
-		if i >= fast {
-			dialer = narrow
-		}
-		conn, _, err := dialer.Dial(s.ws, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		if err := conn.WriteMessage(gorilla.TextMessage, []byte(`{"type":"join","room":"r"}`)); err != nil {
-			t.Fatal(err)
-		}
-		members = append(members, &member{conn: conn, next: map[string]int{}})
-	}
-	speaker := members[0]
-	eventually(t, "all are in", func() bool { return s.stats("connections") == fast+slow })
-	before := s.metric("process_resident_memory_bytes")
-	sent := make(chan struct{}, 1)
-	go func() { // the speaker reads its answers, so that it waits for each
-		for {
-			_, raw, err := speaker.conn.ReadMessage()
-			if err != nil {
-				return
-			}
-			var m struct{ Type string }
-			if json.Unmarshal(raw, &m) == nil && m.Type == "broadcast_sent" {
-				sent <- struct{}{}
-			}
-		}
-	}()
-	var done sync.WaitGroup
-	for i := 1; i < fast; i++ {
-		done.Add(1)
-		go func() {
-			defer done.Done()
-			for n := 0; n < messages; {
-				members[i].conn.SetReadDeadline(time.Now().Add(time.Minute))
-				_, raw, err := members[i].conn.ReadMessage()
-				if err != nil {
-					t.Errorf("fast member %d after %d messages: %v", i, n, err)
-					return
-				}
-				var m struct {
-					Type string
-					Data struct{ N int }
-				}
-				if json.Unmarshal(raw, &m); m.Type != "broadcast" {
-					continue
-				}
-				if m.Data.N != n {
-					t.Errorf("fast member %d: %d came, %d was next", i, m.Data.N, n)
-					return
-				}
-				n++
-			}
-		}()
-	}
-	for n := range messages {
-		if err := speaker.conn.WriteMessage(gorilla.TextMessage, fmt.Appendf(nil, `{"type":"broadcast","room":"r","data":{"N":%d,"pad":"%s"}}`, n, payload)); err != nil {
-			t.Fatal(err)
-		}
-		<-sent
-	}
-	done.Wait()
-	eventually(t, "the slow are ended", func() bool { return s.metric(`parley_connections_ended_total\{cause="slow_consumer"\}`) == slow })
-	if grown := s.metric("process_resident_memory_bytes") - before; grown > 200<<20 {
-		t.Errorf("the server has grown by %v MB", grown/(1<<20))
-	}
-	response, err := http.Get(s.admin + "healthz")
-	if err != nil || response.StatusCode != 200 {
-		t.Error(err, response)
-	}
 }
 
 // A server at its descriptor limit goes on: who is in is served, newcomers are told 503 with Retry-After, and
