@@ -2,6 +2,9 @@ package engine
 
 import (
 	"errors"
+	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/gobwas/ws"
 
@@ -135,15 +138,33 @@ func (l *loop) onMembers(c *Conn, e *message.Envelope) {
 		l.complain(c, wireError(message.NotInRoom), e.Ref)
 		return
 	}
-	places := r.Members(nil)
-	page := places[:min(len(places), membersMax)]
-	ids := make([]string, len(page))
-	for i, p := range page {
-		ids[i] = string(appendID(nil, l.srv.instance, p))
+	from := rooms.FirstPage
+	if e.After != nil {
+		var ok bool
+		if from, ok = parseCursor(e.After); !ok {
+			l.complain(c, &Error{Code: message.InvalidMessage.String(),
+				Message: `"after" must be the "next" of the page before`}, e.Ref)
+			return
+		}
 	}
-	l.text = message.AppendMembers(l.text[:0], message.Members{
-		Room: e.Room, Count: len(places), IDs: ids, Partial: len(page) < len(places), Ref: e.Ref})
+	page, next, more := r.Page(nil, from, membersMax)
+	m := message.Members{Room: e.Room, Count: r.Entered(), IDs: make([]string, len(page)), Ref: e.Ref}
+	for i, p := range page {
+		m.IDs[i] = string(appendID(nil, l.srv.instance, p))
+	}
+	if more {
+		m.Next = fmt.Appendf(nil, "%d.%d", next.Loop, next.Left)
+	}
+	l.text = message.AppendMembers(l.text[:0], m)
 	l.answer(c, l.text)
+}
+
+// parseCursor reads the "next" of a page.
+func parseCursor(text []byte) (from rooms.Cursor, ok bool) {
+	loop, left, found := strings.Cut(string(text), ".")
+	x, err := strconv.ParseUint(loop, 10, 8)
+	y, err2 := strconv.ParseUint(left, 10, 32)
+	return rooms.Cursor{Loop: uint8(x), Left: uint32(y)}, found && err == nil && err2 == nil
 }
 
 // onAuth answers an auth message of a connection that needs none any more.

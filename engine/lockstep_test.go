@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -354,4 +355,46 @@ func TestHeartbeatStartsWithTheUpgrade(t *testing.T) {
 	w.server.Tick()
 	w.drain()
 	w.expect(c, "connected reconnect_token ping")
+}
+
+// The members of a large room come in pages.
+func TestMembersInPages(t *testing.T) {
+	w := newScript(t, func(c *Config) { c.AnnounceMembersMax = -1 })
+	const n = 2*membersMax + 7
+	var first *Conn
+	for i := range n {
+		c := w.open(i % 2)
+		w.say(c, `{"type":"join","room":"r"}`)
+		if first == nil {
+			first = c
+		}
+	}
+	w.read(first)
+	seen, after, pages := map[string]bool{}, "", 0
+	for more := true; more; pages++ {
+		w.say(first, `{"type":"members","room":"r"`+after+`}`)
+		var page struct {
+			Count   int
+			Members []string
+			Partial bool
+			Next    string
+		}
+		if err := json.Unmarshal([]byte(w.expect(first, "members")[0]), &page); err != nil {
+			t.Fatal(err)
+		}
+		if page.Count != n || page.Partial != (page.Next != "") || page.Partial && len(page.Members) != membersMax {
+			t.Fatalf("page %d: %d of %d members, next %q", pages, len(page.Members), page.Count, page.Next)
+		}
+		for _, id := range page.Members {
+			seen[id] = true
+		}
+		more, after = page.Partial, `,"after":"`+page.Next+`"`
+	}
+	if len(seen) != n || pages != 3 {
+		t.Errorf("%d members on %d pages", len(seen), pages)
+	}
+	for _, wrong := range []string{`"x"`, `"1"`, `"300.1"`, `"1.2.3"`, `""`, `"-1.5"`} {
+		w.say(first, `{"type":"members","room":"r","after":`+wrong+`}`)
+		w.expect(first, "error")
+	}
 }

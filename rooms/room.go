@@ -2,6 +2,7 @@ package rooms
 
 import (
 	"errors"
+	"math"
 	"sync"
 	"sync/atomic"
 )
@@ -175,6 +176,46 @@ func (r *Room) Members(dst []Place) []Place {
 		}
 	}
 	return dst
+}
+
+// Cursor is a place between the pages of a room's members.
+type Cursor struct {
+	Loop uint8
+	Left uint32 // members of the loop that are on this page and later ones; more than there are: all
+}
+
+// FirstPage is the cursor to begin with.
+var FirstPage = Cursor{Left: math.MaxUint32}
+
+// Page appends the places of up to n members, and says where the next page begins; more is false where this was
+// the last. It goes through each roster from its end: the entry that takes a leaver's place comes from behind,
+// so that who is a member all the time is on a page, perhaps on two. Who joins meanwhile may be on none. Any
+// goroutine.
+func (r *Room) Page(dst []Place, from Cursor, n int) (page []Place, next Cursor, more bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	left := from.Left
+	for loop := int(from.Loop); loop < len(r.rosters); loop++ {
+		if s := r.rosters[loop].Load(); s != nil {
+			for i := min(left, uint32(len(s.members))); i > 0; i-- {
+				if n == 0 {
+					return dst, Cursor{uint8(loop), i}, true
+				}
+				n--
+				m := &s.members[i-1]
+				dst = append(dst, Place{Loop: uint8(loop), Slot: m.Slot, Gen: m.Gen})
+			}
+		}
+		left = math.MaxUint32
+	}
+	return dst, Cursor{}, false
+}
+
+// Entered is the number of members, without held seats. Any goroutine.
+func (r *Room) Entered() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.entered()
 }
 
 // full reports whether there is no seat left. Under mu.

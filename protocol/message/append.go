@@ -163,11 +163,11 @@ func AppendAnnouncements(dst []byte, room string, on bool, members int) []byte {
 //
 // Owner: the caller.
 type Members struct {
-	Room    []byte
-	Count   int
-	IDs     []string
-	Partial bool // there are more than IDs
-	Ref     []byte
+	Room  []byte
+	Count int
+	IDs   []string
+	Next  []byte // where the next page begins; nil: there is none
+	Ref   []byte
 }
 
 // AppendMembers answers a question for the members.
@@ -175,7 +175,11 @@ func AppendMembers(dst []byte, m Members) []byte {
 	dst = AppendString(append(dst, `{"type":"members","room":`...), m.Room)
 	dst = number(append(dst, `,"count":`...), int64(m.Count))
 	dst = appendStrings(append(dst, `,"members":`...), m.IDs)
-	return end(strconv.AppendBool(append(dst, `,"partial":`...), m.Partial), m.Ref)
+	dst = strconv.AppendBool(append(dst, `,"partial":`...), m.Next != nil)
+	if m.Next != nil {
+		dst = append(append(append(dst, `,"next":"`...), m.Next...), '"')
+	}
+	return end(dst, m.Ref)
 }
 
 // AppendAuthenticated answers an auth message.

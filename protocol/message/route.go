@@ -9,10 +9,11 @@ import (
 //
 // Owner: one goroutine.
 type Envelope struct {
-	Type  []byte // unescaped, as are Room, Token and To; nil where absent or no string
+	Type  []byte // unescaped, as are Room, Token, To and After; nil where absent or no string
 	Room  []byte
 	Token []byte
 	To    []byte
+	After []byte
 	Ref   []byte // JSON as it was sent, good for a reply; nil where absent
 	Data  []byte // JSON as it was sent, as are Last and Since; nil where absent
 	Last  []byte
@@ -21,7 +22,7 @@ type Envelope struct {
 	RoomWrong bool // there is a room, but it is no string
 
 	scratch []byte
-	seen    uint8
+	seen    uint16
 }
 
 const (
@@ -31,7 +32,7 @@ const (
 
 // The keys of the envelope.
 const (
-	keyType uint8 = 1 << iota
+	keyType uint16 = 1 << iota
 	keyRoom
 	keyData
 	keyRef
@@ -39,9 +40,10 @@ const (
 	keyTo
 	keyLast
 	keySince
+	keyAfter
 )
 
-func keyOf(name []byte) uint8 {
+func keyOf(name []byte) uint16 {
 	switch string(name) {
 	case "type":
 		return keyType
@@ -59,6 +61,8 @@ func keyOf(name []byte) uint8 {
 		return keyLast
 	case "since":
 		return keySince
+	case "after":
+		return keyAfter
 	}
 	return 0
 }
@@ -118,7 +122,7 @@ func Route(payload []byte, e *Envelope) Code {
 }
 
 // take notes the value of a key of the envelope, and reports whether it may be.
-func (e *Envelope) take(key uint8, value []byte) bool {
+func (e *Envelope) take(key uint16, value []byte) bool {
 	if e.seen&key != 0 {
 		return false
 	}
@@ -134,6 +138,8 @@ func (e *Envelope) take(key uint8, value []byte) bool {
 		e.Token = e.text(value)
 	case keyTo:
 		e.To = e.text(value)
+	case keyAfter:
+		e.After = e.text(value)
 	case keyData:
 		e.Data = value
 	case keyLast:
