@@ -74,6 +74,9 @@ func serve(t testing.TB, limit int, args ...string) *server {
 	}
 	s.ws, s.admin = found[1], found[2]
 	t.Cleanup(func() {
+		if s.cmd.ProcessState != nil {
+			return // the test has ended it
+		}
 		s.cmd.Process.Signal(syscall.SIGTERM)
 		if err := s.cmd.Wait(); err != nil {
 			t.Errorf("the server ended with %v", err)
