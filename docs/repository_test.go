@@ -2,6 +2,7 @@ package docs
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -97,5 +98,32 @@ func TestPackageDocs(t *testing.T) {
 		if !said[dir] {
 			t.Errorf("package %s: its doc must say what it refuses to do, and where to start reading", dir)
 		}
+	}
+}
+
+var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
+
+// The READMEs' program is whole, compiles, and is the same in both languages.
+func TestReadmeProgram(t *testing.T) {
+	texts := files(t, "")
+	var programs []string
+	for _, name := range []string{"README.md", "README.zh.md"} {
+		found := goBlock.FindAllStringSubmatch(texts[name], -1)
+		if len(found) != 1 {
+			t.Fatalf("%s holds %d programs, want 1", name, len(found))
+		}
+		programs = append(programs, found[0][1])
+	}
+	if programs[0] != programs[1] {
+		t.Error("the two READMEs show different programs")
+	}
+	path := filepath.Join(t.TempDir(), "main.go")
+	if err := os.WriteFile(path, []byte(programs[0]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	vet := exec.Command("go", "vet", path)
+	vet.Dir = ".."
+	if out, err := vet.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

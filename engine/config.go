@@ -56,8 +56,8 @@ type Config struct {
 
 	// Compression turns on permessage-deflate for clients that offer it.
 	Compression bool `key:"compression"`
-	// CompressionContextTakeover keeps the server's window between messages: smaller, but 40 KiB a
-	// connection, and broadcasts are compressed once for each recipient instead of once for all.
+	// CompressionContextTakeover keeps both windows between messages, where the client lets us: smaller, but up
+	// to 55 KiB a connection, and broadcasts are compressed once for each recipient instead of once for all.
 	CompressionContextTakeover bool `key:"compression_context_takeover"`
 
 	// Origins lists the origins (scheme://host[:port]) whose pages may connect; empty admits every origin.

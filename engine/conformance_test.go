@@ -10,10 +10,11 @@ import (
 )
 
 // echoServer is what `parley echo` is.
-func echoServer(t *testing.T, compression bool) string {
+func echoServer(t *testing.T, compression, takeover bool) string {
 	t.Helper()
 	cfg := engine.DefaultConfig()
 	cfg.Port, cfg.Loops, cfg.Bare, cfg.Compression = -1, 2, true, compression
+	cfg.CompressionContextTakeover = takeover
 	cfg.MessageBytesMax, cfg.MessageFragmentsMax = 32<<20, 1<<20
 	cfg.BacklogSoftBytes, cfg.BacklogHardBytes = 64<<20, 256<<20
 	s, err := engine.New(cfg, engine.WithLogger(slog.New(slog.DiscardHandler)))
@@ -35,12 +36,12 @@ func echoServer(t *testing.T, compression bool) string {
 // Every case of the public suite, over a socket, whole. A connection is failed with the code that says how
 // the peer broke the protocol [RFC 6455 §7.1.7].
 func TestConformance(t *testing.T) {
-	conformance.Run(t, conformance.Options{Addr: echoServer(t, false), Short: testing.Short()})
+	conformance.Run(t, conformance.Options{Addr: echoServer(t, false, false), Short: testing.Short()})
 }
 
 // The same, each byte in a write of its own.
 func TestConformanceByteByByte(t *testing.T) {
-	conformance.Run(t, conformance.Options{Addr: echoServer(t, false), Chunk: 1, Short: true})
+	conformance.Run(t, conformance.Options{Addr: echoServer(t, false, false), Chunk: 1, Short: true})
 }
 
 // Every case once more with compression, those of RFC 7692 among them.
@@ -48,7 +49,7 @@ func TestConformanceCompressed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs whole elsewhere")
 	}
-	conformance.Run(t, conformance.Options{Addr: echoServer(t, true), Compression: true})
+	conformance.Run(t, conformance.Options{Addr: echoServer(t, true, false), Compression: true})
 }
 
 // The compressed ones byte by byte.
@@ -56,5 +57,13 @@ func TestConformanceCompressedByteByByte(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs whole elsewhere")
 	}
-	conformance.Run(t, conformance.Options{Addr: echoServer(t, true), Compression: true, Chunk: 1, Short: true})
+	conformance.Run(t, conformance.Options{Addr: echoServer(t, true, false), Compression: true, Chunk: 1, Short: true})
+}
+
+// Both sides keep their contexts between messages.
+func TestConformanceContextTakeover(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs whole elsewhere")
+	}
+	conformance.Run(t, conformance.Options{Addr: echoServer(t, true, true), Compression: true})
 }

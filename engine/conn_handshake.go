@@ -111,7 +111,7 @@ func (l *loop) consider(c *Conn, rest []byte) {
 	a := acceptance{key: r.Key, protocol: handshake.SelectProtocol(r.Protocols(), srv.cfg.Subprotocols)}
 	if srv.cfg.Compression {
 		a.params, a.compressed = deflate.Negotiate(r.Extensions(),
-			deflate.Options{ServerContextTakeover: srv.cfg.CompressionContextTakeover})
+			deflate.Options{ContextTakeover: srv.cfg.CompressionContextTakeover})
 	}
 	c.rare.deadline = 0
 	handlers := srv.connectHandlers.Load()
@@ -188,7 +188,7 @@ func (l *loop) upgrade(c *Conn, a *acceptance) {
 func (l *loop) startCompression(c *Conn, p deflate.Params) {
 	c.bits = p.ServerBits
 	if !p.ServerNoContext {
-		c.extra().shrinker = deflate.NewShrinker(p.ServerBits)
+		c.extra().shrinker = new(deflate.Shrinker)
 	}
 	if !p.ClientNoContext {
 		c.extra().window = deflate.NewWindow(p.ClientBits)

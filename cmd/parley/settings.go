@@ -66,7 +66,7 @@ var help = map[string]string{
 	"backlog_grace":                "how long a backlog may stay over the soft bound",
 	"attributes_bytes_max":         "attributes of one connection, encoded",
 	"compression":                  "permessage-deflate for clients that offer it",
-	"compression_context_takeover": "keep the compressor's window between messages",
+	"compression_context_takeover": "keep both windows between messages: smaller, but up to 55 KiB a connection",
 	"origins":                      "origins whose pages may connect; empty admits all",
 	"subprotocols":                 "subprotocols that the server speaks, the preferred first",
 	"handshake_timeout":            "time for the opening handshake",

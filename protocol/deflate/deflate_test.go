@@ -39,9 +39,17 @@ func TestNegotiate(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
 		}
 	}
-	p, ok := Negotiate([]byte("permessage-deflate"), Options{ServerContextTakeover: true})
-	if !ok || p.ServerNoContext {
-		t.Errorf("context takeover was wished for: %+v", p)
+	for offer, want := range map[string]string{
+		"permessage-deflate":                             "permessage-deflate",
+		"permessage-deflate; client_no_context_takeover": "permessage-deflate; client_no_context_takeover",
+		"permessage-deflate; server_no_context_takeover": "permessage-deflate; server_no_context_takeover",
+		"permessage-deflate; server_max_window_bits=12":  "permessage-deflate; server_no_context_takeover; server_max_window_bits=12",
+		"permessage-deflate; client_max_window_bits=12":  "permessage-deflate; client_max_window_bits=12",
+	} {
+		p, ok := Negotiate([]byte(offer), Options{ContextTakeover: true})
+		if got := string(p.Append(nil)); !ok || got != want {
+			t.Errorf("with context takeover %q is answered with %q, want %q", offer, got, want)
+		}
 	}
 }
 
@@ -90,12 +98,12 @@ func TestWindows(t *testing.T) {
 
 // Both sides take their contexts over: later messages are smaller, and read right.
 func TestContextTakeover(t *testing.T) {
-	for _, bits := range []uint8{9, 15} {
-		s, w := NewShrinker(bits), NewWindow(bits)
+	for _, size := range []int{300, 5000, 40_000, 100_000} {
+		s, w := new(Shrinker), NewWindow(bitsMax)
 		var history []byte
 		first := 0
 		for i := range 20 {
-			src := append(sample(300), byte(i))
+			src := append(sample(size), byte(i))
 			small := s.Shrink(nil, src)
 			got, outcome := Inflate(nil, small, 1<<20, w)
 			if outcome != OK || !bytes.Equal(got, src) {
@@ -108,9 +116,15 @@ func TestContextTakeover(t *testing.T) {
 			history = history[max(0, len(history)-1<<15):]
 			if i == 0 {
 				first = len(small)
-			} else if bits == 15 && len(small) > first/2 {
+			} else if size == 300 && len(small) > first/2 {
 				t.Errorf("message %d takes %d bytes, the first took %d: no context", i, len(small), first)
 			}
+			if len(s.dictionary) > dictionaryMax || cap(s.dictionary) > 4*dictionaryMax {
+				t.Fatalf("the dictionary has grown to %d bytes, %d kept", len(s.dictionary), cap(s.dictionary))
+			}
+		}
+		if small := s.Shrink(nil, nil); string(small) != "\x00" {
+			t.Errorf("an empty message becomes %q", small)
 		}
 	}
 }

@@ -18,7 +18,7 @@ import (
 
 // Options are the server's wishes.
 type Options struct {
-	ServerContextTakeover bool // keep our context between messages, where the client lets us
+	ContextTakeover bool // keep both contexts between messages, where the client lets us
 }
 
 // Params is what was agreed on.
@@ -60,7 +60,7 @@ func Negotiate(offers []byte, o Options) (p Params, ok bool) {
 
 // accept agrees to one offer, or does not.
 func accept(offer httphead.Option, o Options) (p Params, ok bool) {
-	p = Params{ServerBits: bitsMax, ClientBits: bitsMax, ServerNoContext: !o.ServerContextTakeover, ClientNoContext: true}
+	p = Params{ServerBits: bitsMax, ClientBits: bitsMax, ServerNoContext: !o.ContextTakeover, ClientNoContext: !o.ContextTakeover}
 	seen := map[string]bool{}
 	ok = true
 	offer.Parameters.ForEach(func(key, value []byte) bool {
@@ -72,6 +72,7 @@ func accept(offer httphead.Option, o Options) (p Params, ok bool) {
 			p.ServerNoContext = true
 			ok = ok && len(value) == 0
 		case "client_no_context_takeover": // [RFC 7692 §7.1.1.2]
+			p.ClientNoContext = true
 			ok = ok && len(value) == 0
 		case "server_max_window_bits": // [RFC 7692 §7.1.2.1]
 			bits, valid := windowBits(value)
@@ -88,6 +89,9 @@ func accept(offer httphead.Option, o Options) (p Params, ok bool) {
 		}
 		return ok
 	})
+	if p.ServerBits < bitsMax {
+		p.ServerNoContext = true // a Shrinker is for whole windows
+	}
 	return p, ok
 }
 
