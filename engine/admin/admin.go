@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,8 +34,8 @@ var pageFiles embed.FS
 // Options say where to listen.
 type Options struct {
 	Host string
-	Port int // 0 turns the listener off; -1 lets the kernel choose
-	Log  *slog.Logger
+	Port int          // 0 turns the listener off; -1 lets the kernel choose
+	Log  *slog.Logger // nil means slog's default
 }
 
 // Admin is the admin listener.
@@ -46,11 +47,19 @@ type Admin struct {
 	http     *http.Server
 }
 
+const (
+	writeTimeout   = 30 * time.Second // who does not read holds a goroutine and a descriptor no longer
+	headerBytesMax = 16 << 10         // net/http allows 4 KiB more than it is told
+)
+
 // New listens and serves in the background. The error says what to do where the address cannot be had.
 func New(srv *engine.Server, o Options) (*Admin, error) {
 	a := &Admin{srv: srv}
 	if o.Port == 0 {
 		return a, nil
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
 	}
 	address := net.JoinHostPort(o.Host, strconv.Itoa(max(o.Port, 0)))
 	listener, err := net.Listen("tcp", address)
@@ -61,6 +70,8 @@ func New(srv *engine.Server, o Options) (*Admin, error) {
 	a.http = &http.Server{
 		Handler:           a.handler(),
 		ReadHeaderTimeout: 5 * time.Second,
+		WriteTimeout:      writeTimeout,
+		MaxHeaderBytes:    headerBytesMax,
 		IdleTimeout:       60 * time.Second,
 		ErrorLog:          slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 	}
@@ -118,6 +129,7 @@ func guarded(next http.Handler) http.Handler {
 		if h, _, err := net.SplitHostPort(host); err == nil {
 			host = h
 		}
+		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]") // an IPv6 address on port 80
 		if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && isLoopback(local) && host != "localhost" && net.ParseIP(host) == nil {
 			http.Error(w, "this address is not served under the name "+strconv.Quote(host), http.StatusMisdirectedRequest)
 			return

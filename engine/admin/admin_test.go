@@ -1,0 +1,476 @@
+package admin_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/admin"
+)
+
+// patient is how long a test waits for what must come.
+const patient = 10 * time.Second
+
+// world is a running server with its admin listener.
+type world struct {
+	t    *testing.T
+	srv  *engine.Server
+	page *admin.Admin
+	http *http.Client
+}
+
+func start(t *testing.T, prepare func(*engine.Server)) *world {
+	t.Helper()
+	cfg := engine.DefaultConfig()
+	cfg.Port = -1
+	cfg.Loops = 2
+	log := slog.New(slog.DiscardHandler)
+	srv, err := engine.New(cfg, engine.WithLogger(log))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if prepare != nil {
+		prepare(srv)
+	}
+	page, err := admin.New(srv, admin.Options{Host: "127.0.0.1", Port: -1, Log: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { page.Close() })
+	if err := srv.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t, srv, page, &http.Client{Timeout: patient}}
+	t.Cleanup(w.shutdown)
+	return w
+}
+
+func (w *world) shutdown() {
+	ctx, cancel := context.WithTimeout(context.Background(), patient)
+	defer cancel()
+	if err := w.srv.Shutdown(ctx); err != nil {
+		w.t.Error(err)
+	}
+}
+
+func (w *world) do(method, path string) (*http.Response, string) {
+	w.t.Helper()
+	r, err := http.NewRequest(method, "http://"+w.page.Addr().String()+path, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return w.send(r)
+}
+
+func (w *world) send(r *http.Request) (*http.Response, string) {
+	w.t.Helper()
+	resp, err := w.http.Do(r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return resp, string(body)
+}
+
+// fetch gets a path that must be there.
+func (w *world) fetch(path string) (*http.Response, string) {
+	w.t.Helper()
+	resp, body := w.do(http.MethodGet, path)
+	if resp.StatusCode != http.StatusOK {
+		w.t.Fatalf("%s: %s: %s", path, resp.Status, body)
+	}
+	return resp, body
+}
+
+// peer is a WebSocket client.
+type peer struct {
+	t    *testing.T
+	conn net.Conn
+	in   io.Reader
+}
+
+func (p *peer) Read(b []byte) (int, error)  { return p.in.Read(b) }
+func (p *peer) Write(b []byte) (int, error) { return p.conn.Write(b) }
+
+// dial connects and reads the greeting.
+func (w *world) dial() *peer {
+	w.t.Helper()
+	conn, br, _, err := ws.Dialer{Timeout: patient}.Dial(w.t.Context(), "ws://"+w.srv.Addr().String()+"/")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { conn.Close() })
+	p := &peer{w.t, conn, conn}
+	if br != nil {
+		p.in = br
+	}
+	p.expect("connected")
+	p.expect("reconnect_token")
+	return p
+}
+
+func (p *peer) say(format string, args ...any) {
+	p.t.Helper()
+	if err := wsutil.WriteClientText(p.conn, fmt.Appendf(nil, format, args...)); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *peer) expect(typ string) {
+	p.t.Helper()
+	p.conn.SetReadDeadline(time.Now().Add(patient))
+	raw, _, err := wsutil.ReadServerData(p)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var m struct{ Type string }
+	if err := json.Unmarshal(raw, &m); err != nil || m.Type != typ {
+		p.t.Fatalf("got %s (%v), want a message of type %q", raw, err, typ)
+	}
+}
+
+// eventually polls for a condition.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(patient)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+		<-tick.C
+	}
+}
+
+var (
+	inlineScript = regexp.MustCompile(`(?i)<script(>|[^>]*>[^<])|\son[a-z]+\s*=|javascript:`)
+	reference    = regexp.MustCompile(`(?i)(?:src|href|action)\s*=\s*"([^"]*)"`)
+)
+
+// The page and its script come as what they are. The page runs no inline script and loads nothing from
+// elsewhere.
+func TestPage(t *testing.T) {
+	w := start(t, nil)
+	resp, html := w.fetch("/")
+	if kind := resp.Header.Get("Content-Type"); kind != "text/html; charset=utf-8" {
+		t.Errorf("the page is %q", kind)
+	}
+	if resp.Header.Get("X-Content-Type-Options") != "nosniff" || resp.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("headers %v", resp.Header)
+	}
+	if found := inlineScript.FindString(html); found != "" {
+		t.Errorf("the page has inline script: %q", found)
+	}
+	if !inlineScript.MatchString(`<p onclick = "x()">`) || !inlineScript.MatchString(`<script>x()</script>`) {
+		t.Error("the search for inline script finds none where there is some")
+	}
+	scripts := 0
+	for _, m := range reference.FindAllStringSubmatch(html, -1) {
+		if m[1] == "data:," {
+			continue // no icon
+		}
+		resp, body := w.fetch("/" + m[1])
+		if kind := resp.Header.Get("Content-Type"); !strings.HasPrefix(kind, "text/javascript") || body == "" {
+			t.Errorf("%s is %q, %d bytes", m[1], kind, len(body))
+		}
+		if strings.Contains(body, "innerHTML") {
+			t.Errorf("%s writes HTML out of text", m[1])
+		}
+		scripts++
+	}
+	if scripts != 1 {
+		t.Errorf("the page names %d files", scripts)
+	}
+	resp, body := w.fetch("/server.json")
+	want := fmt.Sprintf(`{"port":%d}`, w.srv.Addr().(*net.TCPAddr).Port)
+	if got := strings.Join(strings.Fields(body), ""); got != want || resp.Header.Get("Content-Type") != "application/json" {
+		t.Errorf("server.json: %s %v", got, resp.Header)
+	}
+}
+
+// Health is 200 while all loops take turns, 503 while a handler holds one, 200 again, and 503 for good once
+// the server has left.
+func TestHealth(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	w := start(t, func(s *engine.Server) {
+		s.On("hold", func(*engine.Conn, *engine.Message, *engine.Server) (any, error) {
+			close(entered)
+			<-release
+			return nil, nil
+		})
+	})
+	if resp, body := w.do(http.MethodGet, "/healthz"); resp.StatusCode != http.StatusOK || body != "ok\n" {
+		t.Errorf("%s: %q", resp.Status, body)
+	}
+	w.dial().say(`{"type":"hold"}`)
+	<-entered
+	resp, body := w.do(http.MethodGet, "/healthz")
+	close(release)
+	if resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "a handler holds it") {
+		t.Errorf("while a loop is held: %s: %q", resp.Status, body)
+	}
+	eventually(t, "the loop takes turns again", func() bool {
+		resp, _ := w.do(http.MethodGet, "/healthz")
+		return resp.StatusCode == http.StatusOK
+	})
+	w.shutdown()
+	if resp, body := w.do(http.MethodGet, "/healthz"); resp.StatusCode != http.StatusServiceUnavailable || !strings.Contains(body, "not running") {
+		t.Errorf("after the shutdown: %s: %q", resp.Status, body)
+	}
+	if resp, _ := w.do(http.MethodGet, "/stats"); resp.StatusCode != http.StatusOK {
+		t.Errorf("stats after the shutdown: %s", resp.Status)
+	}
+}
+
+// talk has two peers join a room and one broadcast: 3 messages in, 9 out.
+func talk(w *world) {
+	ann, bob := w.dial(), w.dial()
+	ann.say(`{"type":"join","room":"lobby"}`)
+	ann.expect("joined")
+	bob.say(`{"type":"join","room":"lobby"}`)
+	bob.expect("joined")
+	ann.expect("member_joined")
+	ann.say(`{"type":"broadcast","room":"lobby","data":"hi"}`)
+	ann.expect("broadcast_sent")
+	bob.expect("broadcast")
+}
+
+const (
+	talkReceived = 3
+	talkSent     = 9 // 2 greetings of 2, 2 joined, 1 member_joined, 1 broadcast_sent, 1 broadcast
+)
+
+// The seed's very keys are in /stats, and their values are true.
+func TestStats(t *testing.T) {
+	w := start(t, nil)
+	talk(w)
+	seed := []string{"connections", "rooms", "messages_sent", "messages_received", "uptime", "memory_usage"}
+	var figures map[string]float64
+	read := func() {
+		t.Helper()
+		resp, body := w.fetch("/stats")
+		if kind := resp.Header.Get("Content-Type"); kind != "application/json" {
+			t.Fatalf("stats are %q", kind)
+		}
+		var all map[string]json.RawMessage
+		if err := json.Unmarshal([]byte(body), &all); err != nil {
+			t.Fatal(err)
+		}
+		figures = map[string]float64{}
+		for _, key := range seed {
+			var n float64
+			if err := json.Unmarshal(all[key], &n); err != nil {
+				t.Fatalf("%s: %v", key, err)
+			}
+			figures[key] = n
+		}
+	}
+	eventually(t, "the counts are published", func() bool {
+		read()
+		return figures["messages_received"] >= talkReceived && figures["messages_sent"] >= talkSent
+	})
+	if figures["connections"] != 2 || figures["rooms"] != 1 || figures["messages_received"] != talkReceived || figures["messages_sent"] != talkSent {
+		t.Errorf("%v", figures)
+	}
+	if figures["uptime"] < 0 || figures["uptime"] > 3600 || figures["memory_usage"] < 1<<20 {
+		t.Errorf("%v", figures)
+	}
+	eventually(t, "the uptime goes up", func() bool { read(); return figures["uptime"] >= 1 })
+}
+
+// metrics reads /metrics with Prometheus's own parser.
+func (w *world) metrics() map[string]*dto.MetricFamily {
+	w.t.Helper()
+	resp, body := w.fetch("/metrics")
+	if kind := resp.Header.Get("Content-Type"); !strings.HasPrefix(kind, "text/plain; version=0.0.4") {
+		w.t.Fatalf("metrics are %q", kind)
+	}
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return families
+}
+
+// sum adds a family up over its labels.
+func sum(f *dto.MetricFamily) (total float64) {
+	for _, m := range f.GetMetric() {
+		total += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+	}
+	return total
+}
+
+// Metrics parse, are described, are of the kind that their name says, and move with the traffic.
+func TestMetrics(t *testing.T) {
+	w := start(t, nil)
+	before := w.metrics()
+	ours := 0
+	for name, f := range before {
+		if !strings.HasPrefix(name, "parley_") {
+			continue
+		}
+		ours++
+		if strings.HasSuffix(name, "_total") != (f.GetType() == dto.MetricType_COUNTER) || f.GetHelp() == "" {
+			t.Errorf("%s is a %v, %q", name, f.GetType(), f.GetHelp())
+		}
+	}
+	if ours < 25 || before["go_goroutines"] == nil {
+		t.Errorf("%d metrics of the server's; all: %v", ours, slices.Sorted(maps.Keys(before)))
+	}
+	talk(w)
+	want := map[string]float64{
+		"parley_messages_received_total": talkReceived, "parley_loop_messages_received_total": talkReceived,
+		"parley_messages_sent_total": talkSent, "parley_loop_messages_sent_total": talkSent,
+		"parley_accepted_total": 2, "parley_connections": 2, "parley_loop_connections": 2, "parley_rooms": 1,
+		"parley_connections_ended_total": 0, "parley_errors_total": 0,
+	}
+	moved := func(want map[string]float64) (wrong string) {
+		now := w.metrics()
+		for name, n := range want {
+			if now[name] == nil || sum(now[name])-sum(before[name]) != n {
+				wrong += fmt.Sprintf(" %s: %v, want %v more than %v", name, now[name], n, before[name])
+			}
+		}
+		return wrong
+	}
+	var wrong string
+	defer func() {
+		if t.Failed() {
+			t.Log(wrong)
+		}
+	}()
+	eventually(t, "the metrics are what the traffic was", func() bool { wrong = moved(want); return wrong == "" })
+	p := w.dial()
+	p.say(`{"type":"nobody's"}`)
+	p.expect("error")
+	p.conn.Close()
+	eventually(t, "the end and the error are counted", func() bool {
+		wrong = moved(map[string]float64{"parley_connections_ended_total": 1, "parley_errors_total": 1, "parley_connections": 2})
+		return wrong == ""
+	})
+}
+
+// Unknown paths are 404, other methods 405, and nothing outside the page can be asked for.
+func TestRefusals(t *testing.T) {
+	w := start(t, nil)
+	for _, c := range []struct {
+		method, path string
+		status       int
+	}{
+		{"GET", "/nothing", 404},
+		{"GET", "/healthz/", 404},
+		{"GET", "/page/index.html", 404},
+		{"GET", "/debug/pprof/", 404},
+		{"GET", "/..%2fadmin.go", 404},
+		{"POST", "/", 405},
+		{"POST", "/healthz", 405},
+		{"PUT", "/stats", 405},
+		{"DELETE", "/metrics", 405},
+		{"OPTIONS", "/server.json", 405},
+		{"HEAD", "/healthz", 200},
+	} {
+		resp, _ := w.do(c.method, c.path)
+		if resp.StatusCode != c.status {
+			t.Errorf("%s %s: %s, want %d", c.method, c.path, resp.Status, c.status)
+		}
+		if allow := resp.Header.Get("Allow"); c.status == 405 && allow != "GET, HEAD" {
+			t.Errorf("%s %s: Allow %q", c.method, c.path, allow)
+		}
+	}
+}
+
+// On loopback, a name that another site had resolved to this address is not served: its pages could read
+// the answers.
+func TestHostNames(t *testing.T) {
+	w := start(t, nil)
+	for host, status := range map[string]int{
+		"localhost": 200, "localhost:9091": 200, "127.0.0.1:1": 200, "[::1]:9091": 200, "[::1]": 200,
+		"evil.example": 421, "evil.example:9091": 421, "localhost.evil.example": 421, "127.0.0.1.evil.example": 421, "[::1].evil.example": 421,
+	} {
+		r, err := http.NewRequest(http.MethodGet, "http://"+w.page.Addr().String()+"/stats", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = host
+		if resp, body := w.send(r); resp.StatusCode != status || status == 421 && strings.Contains(body, "connections") {
+			t.Errorf("Host %s: %s %q, want %d", host, resp.Status, body, status)
+		}
+	}
+}
+
+// Garbage and oversized headers are refused, and the listener lives.
+func TestBadInput(t *testing.T) {
+	w := start(t, nil)
+	for name, c := range map[string]struct{ input, want string }{
+		"garbage":       {"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "HTTP/1.1 400 "},
+		"no HTTP":       {"hello\r\n\r\n", "HTTP/1.1 400 "},
+		"no host":       {"GET /stats HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "},
+		"huge header":   {"GET /stats HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("x", 2<<20) + "\r\n\r\n", "HTTP/1.1 431 "},
+		"larger header": {"GET /stats HTTP/1.1\r\nHost: localhost\r\nX: " + strings.Repeat("x", 64<<10) + "\r\n\r\n", "HTTP/1.1 431 "},
+		"huge line":     {"GET /" + strings.Repeat("x", 2<<20) + " HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 431 "},
+	} {
+		conn, err := net.Dial("tcp", w.page.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(patient))
+		go io.WriteString(conn, c.input) // the answer may come before all is written, and end the writing
+		answer := make([]byte, len(c.want))
+		if _, err := io.ReadFull(conn, answer); err != nil || string(answer) != c.want {
+			t.Errorf("%s: %q %v, want %q", name, answer, err, c.want)
+		}
+		conn.Close()
+		if resp, _ := w.do(http.MethodGet, "/healthz"); resp.StatusCode != http.StatusOK {
+			t.Errorf("after %s: %s", name, resp.Status)
+		}
+	}
+}
+
+// Port 0 is no listener; an address that cannot be had is an error that says what to do; after Close nobody
+// answers.
+func TestListener(t *testing.T) {
+	w := start(t, nil)
+	off, err := admin.New(w.srv, admin.Options{Host: "127.0.0.1"})
+	if err != nil || off.Addr() != nil || off.Close() != nil {
+		t.Errorf("off: %v %v", off, err)
+	}
+	taken := w.page.Addr().(*net.TCPAddr).Port
+	if _, err := admin.New(w.srv, admin.Options{Host: "127.0.0.1", Port: taken}); err == nil || !strings.Contains(err.Error(), "admin_port") {
+		t.Errorf("a taken port: %v", err)
+	}
+	silent, err := admin.New(w.srv, admin.Options{Host: "127.0.0.1", Port: -1}) // without a log
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := silent.Addr().String()
+	if err := silent.Close(); err != nil {
+		t.Error(err)
+	}
+	if conn, err := net.Dial("tcp", address); err == nil {
+		conn.Close()
+		t.Error("a closed listener still accepts")
+	}
+}
