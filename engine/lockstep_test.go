@@ -398,3 +398,22 @@ func TestMembersInPages(t *testing.T) {
 		w.expect(first, "error")
 	}
 }
+
+// Letters that keep coming and give nobody anything do not keep a loop from its input.
+func TestLettersLeaveTimeForInput(t *testing.T) {
+	w := newScript(t, nil)
+	l, opened := w.server.Server.loops[0], 0
+	var again func(*loop)
+	again = func(l *loop) {
+		w.now += 100 * time.Microsecond
+		if opened++; opened < 1000 {
+			l.postCall(again)
+		}
+	}
+	l.postCall(again)
+	w.rung[0] = false
+	w.server.Drain(0)
+	if most := int(drainBudget/(100*time.Microsecond)) + 2; opened > most || !w.rung[0] {
+		t.Errorf("%d letters were opened in one turn, %d fit; it goes on: %v", opened, most, w.rung[0])
+	}
+}

@@ -111,6 +111,10 @@ func (l *loop) drain() {
 		if !l.openLetters() {
 			break
 		}
+		if l.dirtyAt == len(l.dirty) && l.srv.clock() > until {
+			l.wires.ring() // letters that give nobody anything take time, too
+			break
+		}
 	}
 	l.finish()
 }
