@@ -1,11 +1,15 @@
 package engine
 
 import (
+	"context"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The wheel fires every timer at the first tick that is not before its time, none twice, whatever is set,
@@ -136,5 +140,67 @@ func TestFailedEnrolmentGivesItsPlaceBack(t *testing.T) {
 	}
 	if n := s.Stats().AcceptErrors; n != 2 {
 		t.Error(n, "accept errors")
+	}
+}
+
+// Whoever calls a server that has stopped writes to nobody's descriptor.
+func TestCallsAfterShutdown(t *testing.T) {
+	s := startServer(t, nil, nil)
+	c := dial(t, s)
+	c.send(`{"type":"join","room":"r"}`)
+	c.expect("joined")
+	conn := s.Connection(c.id)
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	if err := s.Shutdown(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var ends []int // they get the numbers that the server had
+	for range 32 {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fd := range pair {
+			unix.SetNonblock(fd, true)
+			ends = append(ends, fd)
+		}
+	}
+	s.BroadcastAll(M{"type": "x"})
+	s.Broadcast("r", M{"type": "x"})
+	conn.Send(M{"type": "x"})
+	conn.Close()
+	for _, l := range s.loops {
+		l.mail.rung.Store(false)
+		l.wake()
+	}
+	for _, fd := range ends {
+		var buf [1]byte
+		if n, _ := unix.Read(fd, buf[:]); n > 0 {
+			t.Error("a byte was written to a descriptor that is somebody else's")
+		}
+		unix.Close(fd)
+	}
+}
+
+// A claimed session leaves the queue of those that wait for their end.
+func TestClaimedSessionsLeaveTheQueue(t *testing.T) {
+	s := newSessionStore(time.Hour, 5)
+	for i := range 100_000 {
+		key := keyOf(fmt.Append(nil, i))
+		s.begin(key, nil)
+		if !s.park(key, &parked{expires: 1 << 60}) {
+			t.Fatal("not parked")
+		}
+		if _, code := s.take(key, "", 0); code != 0 {
+			t.Fatal(code)
+		}
+	}
+	total := 0
+	for i := range s.shards {
+		total += len(s.shards[i].queue)
+	}
+	if total > sessionShards*(sessionQueueSlack+2) {
+		t.Errorf("%d entries are left of sessions that were claimed", total)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -40,7 +41,9 @@ type host struct {
 	reactor   *reactor
 	loop      *loop
 	eventLoop gnet.EventLoop
-	bell      int // the end that is written to
+	bell      *os.File // the end that is written to
+	rope      syscall.RawConn
+	pull      func(fd uintptr)
 }
 
 // doorbell is the context of the enrolled end.
@@ -61,7 +64,7 @@ func startReactor(s *Server) (*reactor, error) {
 		return nil, err
 	}
 	for _, l := range s.loops {
-		h := &host{reactor: r, loop: l, bell: -1}
+		h := &host{reactor: r, loop: l}
 		l.wires = h
 		r.hosts = append(r.hosts, h)
 		if err := r.hang(h); err != nil {
@@ -86,7 +89,11 @@ func (r *reactor) hang(h *host) error {
 			return fmt.Errorf("make doorbell: %w", err)
 		}
 	}
-	h.bell = pair[0]
+	h.bell = os.NewFile(uintptr(pair[0]), "bell")
+	if h.rope, err = h.bell.SyscallConn(); err != nil {
+		return fmt.Errorf("make doorbell: %w", err)
+	}
+	h.pull = func(fd uintptr) { unix.Write(int(fd), ringByte[:]) }
 	file := os.NewFile(uintptr(pair[1]), "doorbell")
 	conn, err := net.FileConn(file)
 	file.Close()
@@ -142,8 +149,8 @@ func (r *reactor) stop() {
 	}
 	r.writable.stop()
 	for _, h := range r.hosts {
-		if h.bell >= 0 {
-			unix.Close(h.bell)
+		if h.bell != nil {
+			h.bell.Close()
 		}
 	}
 }
@@ -211,8 +218,9 @@ func (h *host) drop(c *Conn) {
 
 func (h *host) watch(c *Conn) { h.reactor.writable.watch(c) }
 
-// ring wakes the loop. A full pipe means that it has been rung often enough.
-func (h *host) ring() { unix.Write(h.bell, ringByte[:]) }
+// ring wakes the loop. A full pipe means that it has been rung often enough. The application may call when the
+// server has stopped: the rope holds the descriptor for as long as it is pulled, and nothing else once it is closed.
+func (h *host) ring() { h.rope.Control(h.pull) }
 
 var ringByte [1]byte
 

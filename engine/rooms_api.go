@@ -191,7 +191,7 @@ func (x *Rooms) Delete(name string) bool {
 // vacate takes this loop's members out of a deleted room. Who has entered a new room of that name by now is
 // told nothing: it would take it for the new one.
 func (l *loop) vacate(r *rooms.Room, told *outFrame) {
-	for {
+	for range vacateMax {
 		roster := r.Roster(l.index)
 		if len(roster) == 0 {
 			return
@@ -202,4 +202,8 @@ func (l *loop) vacate(r *rooms.Room, told *outFrame) {
 			l.queue(c, told)
 		}
 	}
+	l.postCall(func(l *loop) { l.vacate(r, told) })
 }
+
+// vacateMax is the members that leave a deleted room in one go: others want their turn, too.
+const vacateMax = 1000

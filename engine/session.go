@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
+	"slices"
 	"sync"
 	"time"
 
@@ -139,7 +140,13 @@ func (h *sessionShard) keep(key sessionKey, state *parked) {
 		delete(h.parked, h.queue[0].key)
 		h.queue = h.queue[1:]
 	}
+	if len(h.queue) > 2*len(h.parked)+sessionQueueSlack {
+		h.queue = slices.DeleteFunc(h.queue, func(x expiry) bool { return h.parked[x.key] == nil })
+	}
 }
+
+// sessionQueueSlack is how many claimed sessions a shard's queue may hold before it is worth tidying.
+const sessionQueueSlack = 64
 
 // expire forgets what nobody came back for.
 func (s *sessionStore) expire(now int64) {
