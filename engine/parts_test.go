@@ -150,6 +150,8 @@ func TestCallsAfterShutdown(t *testing.T) {
 	c.send(`{"type":"join","room":"r"}`)
 	c.expect("joined")
 	conn := s.Connection(c.id)
+	c.conn.Close()
+	eventually(t, "the client has gone", func() bool { return s.acceptor.held.Load() == 0 })
 	ctx, cancel := context.WithTimeout(t.Context(), patient)
 	defer cancel()
 	if err := s.Shutdown(ctx); err != nil {
