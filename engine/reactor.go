@@ -44,6 +44,7 @@ type host struct {
 	bell      *os.File // the end that is written to
 	rope      syscall.RawConn
 	pull      func(fd uintptr)
+	vector    vector
 }
 
 // doorbell is the context of the enrolled end.
@@ -195,9 +196,9 @@ func (r *reactor) OnClose(g gnet.Conn, _ error) gnet.Action {
 	return gnet.None
 }
 
-func (h *host) write(fd int, p []byte) (int, error) { return unix.Write(fd, p) }
+func (h *host) write(fd int, p []byte) (int, error) { return writeNow(fd, p) }
 
-func (h *host) writev(fd int, ps [][]byte) (int, error) { return unix.Writev(fd, ps) }
+func (h *host) writev(fd int, ps [][]byte) (int, error) { return h.vector.writeNow(fd, ps) }
 
 func (h *host) again(err error) bool {
 	return err == unix.EAGAIN || err == unix.EINTR || err == unix.ENOBUFS || err == unix.ENOMEM

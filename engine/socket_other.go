@@ -14,3 +14,9 @@ func tuneListener(fd int) error {
 
 // tuneConn has nothing to do where the kernel has no such bound.
 func tuneConn(int) {}
+
+func writeNow(fd int, p []byte) (int, error) { return unix.Write(fd, p) }
+
+type vector struct{}
+
+func (*vector) writeNow(fd int, ps [][]byte) (int, error) { return unix.Writev(fd, ps) }

@@ -1,0 +1,151 @@
+package load
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// conn is one client: a descriptor and what it expects next.
+type conn struct {
+	fd    int
+	index int
+	ready bool
+	state int
+	room  *room
+	next  uint64 // the number of the next message that it must get
+	due   int    // echoes: frames owed to it
+	sent  uint64
+
+	in  []byte // a partial frame or head; nil while nothing is partial
+	out []byte // what the kernel did not take
+
+	offset int // where a message's number was found last
+}
+
+const (
+	stateConnecting = iota
+	stateHead       // waits for the answer to the handshake
+	stateJoining
+	stateReady
+	stateClosed
+)
+
+// handshake is what every client asks with. The key does not matter to a server.
+func handshake(addr string) []byte {
+	return fmt.Appendf(nil, "GET / HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", addr)
+}
+
+var mask = [4]byte{0x37, 0xfa, 0x21, 0x3d}
+
+// appendFrame appends a masked client frame.
+func appendFrame(dst []byte, op byte, payload []byte) []byte {
+	dst = append(dst, 0x80|op)
+	switch n := len(payload); {
+	case n < 126:
+		dst = append(dst, 0x80|byte(n))
+	case n < 1<<16:
+		dst = append(dst, 0x80|126, byte(n>>8), byte(n))
+	default:
+		dst = binary.BigEndian.AppendUint64(append(dst, 0x80|127), uint64(n))
+	}
+	dst = append(dst, mask[:]...)
+	for i, b := range payload {
+		dst = append(dst, b^mask[i%4])
+	}
+	return dst
+}
+
+// frameAt reads the header of a server's frame. size is 0 where not all of the frame is there.
+func frameAt(b []byte) (op byte, payload []byte, size int) {
+	if len(b) < 2 {
+		return 0, nil, 0
+	}
+	n, head := int(b[1]&0x7f), 2
+	switch n {
+	case 126:
+		if len(b) < 4 {
+			return 0, nil, 0
+		}
+		n, head = int(b[2])<<8|int(b[3]), 4
+	case 127:
+		if len(b) < 10 {
+			return 0, nil, 0
+		}
+		n, head = int(binary.BigEndian.Uint64(b[2:])), 10
+	}
+	if len(b) < head+n {
+		return 0, nil, 0
+	}
+	return b[0] & 0x0f, b[head : head+n], head + n
+}
+
+// A message carries its number as a string of ten digits behind this marker, in its data. Servers put what they like before it.
+var marker = []byte(`"bench_n":"`)
+
+const digits = 10
+
+func appendNumber(dst []byte, n uint64) []byte {
+	var buf [digits]byte
+	for i := digits - 1; i >= 0; i-- {
+		buf[i] = byte('0' + n%10)
+		n /= 10
+	}
+	return append(dst, buf[:]...)
+}
+
+// number finds the message's number, first where it was the last time. ok is false where there is none: then it is
+// an answer, a notice, or a ping.
+func (c *conn) number(payload []byte) (n uint64, ok bool) {
+	at := c.offset
+	if at == 0 || at+digits > len(payload) || !bytes.Equal(payload[at-len(marker):at], marker) {
+		i := bytes.Index(payload, marker)
+		if i < 0 || i+len(marker)+digits > len(payload) {
+			return 0, false
+		}
+		at = i + len(marker)
+		c.offset = at
+	}
+	for _, d := range payload[at : at+digits] {
+		n = n*10 + uint64(d-'0')
+	}
+	return n, true
+}
+
+// write sends p, or keeps what the kernel does not take.
+func (c *conn) write(p []byte) error {
+	if len(c.out) > 0 {
+		c.out = append(c.out, p...)
+		return nil
+	}
+	n, err := unix.Write(c.fd, p)
+	if err == unix.EAGAIN {
+		n, err = 0, nil
+	}
+	if err != nil {
+		return err
+	}
+	if n < len(p) {
+		c.out = append(c.out, p[n:]...)
+	}
+	return nil
+}
+
+// flush sends what was kept.
+func (c *conn) flush() error {
+	if len(c.out) == 0 {
+		return nil
+	}
+	n, err := unix.Write(c.fd, c.out)
+	if err == unix.EAGAIN {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c.out = append(c.out[:0], c.out[n:]...)
+	return nil
+}

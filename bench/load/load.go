@@ -1,0 +1,422 @@
+// Package load is the load generator: one thread, one epoll set, thousands of clients. It counts what every client
+// is owed against what comes, in order, and declares a run void where anything is missing, doubled or late.
+//
+// It refuses to be clever about the server: it knows the room protocol, a WebSocket frame, and no more.
+//
+// Start reading at [Run].
+package load
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sys/unix"
+)
+
+// Plan is what to do to a server.
+type Plan struct {
+	Scenario string        `json:"scenario"` // echo, rooms, connect, idle
+	Addr     string        `json:"addr"`
+	PID      int           `json:"pid"` // of the server, whose CPU and memory are read; its children's too
+	Conns    int           `json:"conns"`
+	Rooms    int           `json:"rooms"`
+	Window   int           `json:"window"` // messages under way: for each connection (echo), for each room (rooms)
+	Size     int           `json:"size"`   // bytes of a message's payload
+	Rate     float64       `json:"rate"`   // open loop: messages a second; 0: closed loop
+	Warmup   time.Duration `json:"warmup"`
+	Measure  time.Duration `json:"measure"`
+	Unfair   bool          `json:"unfair"` // rooms may get as far ahead of others as the server lets them
+}
+
+// Result is what came of it.
+type Result struct {
+	Messages   uint64  `json:"messages"` // delivered within the measured time
+	Seconds    float64 `json:"seconds"`
+	Rate       float64 `json:"rate"`                 // messages a second
+	CPU        float64 `json:"cpu_us"`               // the server's CPU per message, microseconds
+	ClientCPU  float64 `json:"client_us"`            // ours, without spinning
+	Busy       float64 `json:"busy"`                 // share of the time in which we did not spin
+	P50        float64 `json:"p50_us,omitempty"`     // open loop: from the planned time on
+	P99        float64 `json:"p99_us,omitempty"`     //
+	P999       float64 `json:"p999_us,omitempty"`    //
+	Memory     float64 `json:"bytes_conn,omitempty"` // resident memory that a connection costs
+	Lead       uint64  `json:"lead,omitempty"`       // rounds between the first and the last room
+	Void       string  `json:"void,omitempty"`       // why the run counts for nothing
+	Histogram  string  `json:"histogram,omitempty"`  // encoded
+	histogram  *hdrhistogram.Histogram
+	cpuSeconds float64
+}
+
+// busyMax is the share above which we measure ourselves.
+const busyMax = 0.85
+
+// leadMax is how many rounds a room may be ahead of the last one.
+const leadMax = 3
+
+// generator is the loop and its clients.
+//
+// Owner: its thread.
+type generator struct {
+	plan   Plan
+	epoll  int
+	conns  []*conn
+	byFD   []*conn
+	rooms  []*room
+	opened int
+	ready  int
+	now    time.Time
+	buffer []byte
+	events []unix.EpollEvent
+	failed error
+
+	deliveries uint64
+	dueConns   []*conn // that are owed echoes of their own
+	busy       time.Duration
+	result     Result
+	scenario   scenario
+	window     int // the plan's, while it lasts
+}
+
+// scenario is what clients do once they are ready.
+type scenario interface {
+	begin(g *generator) error
+	message(g *generator, c *conn, n uint64, payload []byte)
+	poll(g *generator) // between events
+	drained(g *generator) bool
+}
+
+// Run plays a plan. A run that counts for nothing has its reason in Void; an error is one of ours.
+func Run(p Plan) (Result, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	debug.SetGCPercent(400)
+	g := &generator{plan: p, window: p.Window, buffer: make([]byte, 1<<20), events: make([]unix.EpollEvent, 1024)}
+	var err error
+	if g.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return Result{}, err
+	}
+	defer unix.Close(g.epoll)
+	switch p.Scenario {
+	case "echo":
+		g.scenario = &echo{}
+	case "rooms":
+		g.scenario = &rooms{}
+	case "connect", "idle":
+		g.scenario = &idle{}
+	default:
+		return Result{}, fmt.Errorf("there is no scenario %q", p.Scenario)
+	}
+	if err := g.play(); err != nil {
+		g.result.Void = err.Error()
+	}
+	g.closeAll()
+	return g.result, nil
+}
+
+func (g *generator) play() error {
+	idleMemory := residentBytes(g.plan.PID)
+	begun, cpu := time.Now(), cpuSeconds(g.plan.PID)
+	if err := g.connectAll(); err != nil {
+		return err
+	}
+	if g.plan.Scenario == "connect" {
+		g.measured(uint64(g.plan.Conns), time.Since(begun), cpuSeconds(g.plan.PID)-cpu)
+		return nil
+	}
+	if g.plan.Scenario == "idle" {
+		g.spin(g.plan.Measure)
+		g.result.Messages = uint64(g.plan.Conns)
+		g.result.Memory = (residentBytes(g.plan.PID) - idleMemory) / float64(g.plan.Conns)
+		return g.failed
+	}
+	if err := g.scenario.begin(g); err != nil {
+		return err
+	}
+	g.spin(g.plan.Warmup)
+	before := g.deliveries
+	g.busy = 0
+	g.result.histogram = hdrhistogram.New(1, 60_000_000, 3)
+	begun, cpu = time.Now(), cpuSeconds(g.plan.PID)
+	g.spin(g.plan.Measure)
+	took := time.Since(begun)
+	g.measured(g.deliveries-before, took, cpuSeconds(g.plan.PID)-cpu)
+	g.result.Busy = g.busy.Seconds() / took.Seconds()
+	g.result.ClientCPU = g.busy.Seconds() * 1e6 / float64(max(1, g.deliveries-before))
+	g.summarize()
+	return g.reconcile()
+}
+
+// measured notes the figures of the measured time.
+func (g *generator) measured(messages uint64, took time.Duration, cpu float64) {
+	r := &g.result
+	r.Messages, r.Seconds, r.cpuSeconds = messages, took.Seconds(), cpu
+	r.Rate = float64(messages) / took.Seconds()
+	r.CPU = cpu * 1e6 / float64(max(1, messages))
+}
+
+func (g *generator) summarize() {
+	r := &g.result
+	if h := r.histogram; h != nil && h.TotalCount() > 0 {
+		r.P50, r.P99, r.P999 = float64(h.ValueAtQuantile(50)), float64(h.ValueAtQuantile(99)), float64(h.ValueAtQuantile(99.9))
+		if text, err := h.Encode(hdrhistogram.V2CompressedEncodingCookieBase); err == nil {
+			r.Histogram = string(text)
+		}
+	}
+}
+
+// reconcile waits for what is still owed. Whatever does not come in time is missing.
+func (g *generator) reconcile() error {
+	g.plan.Window = 0 // nothing new
+	for deadline := time.Now().Add(10 * time.Second); g.failed == nil && !g.scenario.drained(g); {
+		if time.Now().After(deadline) {
+			return errors.New("messages are missing")
+		}
+		g.turn()
+	}
+	if g.failed == nil && g.result.Busy > busyMax {
+		return fmt.Errorf("the load generator was busy for %.0f %% of the time: it measured itself", g.result.Busy*100)
+	}
+	return g.failed
+}
+
+// spin works for a time without ever sleeping: a client that sleeps makes each send of the server pay for waking it.
+func (g *generator) spin(d time.Duration) {
+	for until := time.Now().Add(d); g.failed == nil && g.now.Before(until); {
+		g.turn()
+	}
+}
+
+// turn takes what has happened.
+func (g *generator) turn() {
+	n, err := unix.EpollWait(g.epoll, g.events, 0)
+	g.now = time.Now()
+	if err != nil && err != unix.EINTR {
+		g.failed = err
+		return
+	}
+	for i := range max(n, 0) {
+		c := g.byFD[g.events[i].Fd]
+		if err := g.serve(c, g.events[i].Events); err != nil {
+			g.failed = fmt.Errorf("client %d: %w", c.index, err)
+			return
+		}
+	}
+	g.scenario.poll(g)
+	if n > 0 {
+		g.busy += time.Since(g.now)
+	}
+}
+
+func (g *generator) serve(c *conn, events uint32) error {
+	if c.state == stateConnecting {
+		if code, _ := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR); code != 0 {
+			return unix.Errno(code)
+		}
+		c.state = stateHead
+		return c.write(handshake(g.plan.Addr))
+	}
+	if events&unix.EPOLLOUT != 0 && len(c.out) > 0 {
+		if err := c.flush(); err != nil {
+			return err
+		}
+	}
+	for {
+		n, err := unix.Read(c.fd, g.buffer)
+		if err == unix.EAGAIN || err == unix.EINTR {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return errors.New("the server has closed the connection")
+		}
+		if err := g.input(c, g.buffer[:n]); err != nil {
+			return err
+		}
+		if n < len(g.buffer) {
+			return nil
+		}
+	}
+}
+
+// input takes bytes of a server through frames.
+func (g *generator) input(c *conn, chunk []byte) error {
+	if len(c.in) > 0 {
+		c.in = append(c.in, chunk...)
+		chunk = c.in
+	}
+	if c.state == stateHead {
+		end := bytes.Index(chunk, []byte("\r\n\r\n"))
+		if end < 0 {
+			c.keep(chunk)
+			return nil
+		}
+		if !bytes.HasPrefix(chunk, []byte("HTTP/1.1 101")) {
+			return fmt.Errorf("refused: %.60q", chunk)
+		}
+		chunk = chunk[end+4:]
+		if err := g.upgraded(c); err != nil {
+			return err
+		}
+	}
+	for {
+		op, payload, size := frameAt(chunk)
+		if size == 0 {
+			break
+		}
+		chunk = chunk[size:]
+		if err := g.frame(c, op, payload); err != nil {
+			return err
+		}
+	}
+	c.keep(chunk)
+	return nil
+}
+
+// keep holds on to a partial frame.
+func (c *conn) keep(rest []byte) {
+	if len(rest) == 0 {
+		c.in = c.in[:0]
+		return
+	}
+	c.in = append(c.in[:0], rest...)
+}
+
+func (g *generator) frame(c *conn, op byte, payload []byte) error {
+	switch op {
+	case 9:
+		return c.write(appendFrame(nil, 10, payload))
+	case 8:
+		return fmt.Errorf("told to close: %q", payload)
+	case 1, 2:
+		if c.state == stateJoining {
+			if bytes.Contains(payload, []byte(`"joined"`)) && bytes.Contains(payload, []byte(`"members"`)) {
+				g.becomesReady(c)
+			}
+			return nil
+		}
+		if n, ok := c.number(payload); ok {
+			g.scenario.message(g, c, n, payload)
+		}
+	}
+	return nil
+}
+
+// upgraded goes on once a connection is a WebSocket.
+func (g *generator) upgraded(c *conn) error {
+	if g.plan.Rooms == 0 {
+		g.becomesReady(c)
+		return nil
+	}
+	c.state = stateJoining
+	c.room = g.rooms[c.index%g.plan.Rooms]
+	c.room.members = append(c.room.members, c)
+	return c.write(appendFrame(nil, 1, fmt.Appendf(nil, `{"type":"join","room":%q}`, c.room.name)))
+}
+
+func (g *generator) becomesReady(c *conn) {
+	c.state = stateReady
+	g.ready++
+}
+
+const dialing = 128 // connections that may be on their way to readiness
+
+// connectAll brings all clients to where they are ready.
+func (g *generator) connectAll() error {
+	addr, err := netip.ParseAddrPort(g.plan.Addr)
+	if err != nil {
+		return err
+	}
+	for i := range g.plan.Rooms {
+		g.rooms = append(g.rooms, &room{name: "room-" + strconv.Itoa(i)})
+	}
+	to := &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
+	deadline := time.Now().Add(time.Minute)
+	for g.ready < g.plan.Conns && g.failed == nil {
+		for g.opened < g.plan.Conns && g.opened-g.ready < dialing {
+			if err := g.dial(to); err != nil {
+				return err
+			}
+		}
+		g.turn()
+		if g.now.After(deadline) {
+			return fmt.Errorf("only %d of %d clients got in within a minute", g.ready, g.plan.Conns)
+		}
+	}
+	return g.failed
+}
+
+func (g *generator) dial(to unix.Sockaddr) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open socket %d: %w", g.opened, err)
+	}
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	c := &conn{fd: fd, index: g.opened}
+	g.conns = append(g.conns, c)
+	for len(g.byFD) <= fd {
+		g.byFD = append(g.byFD, nil)
+	}
+	g.byFD[fd] = c
+	g.opened++
+	if err := unix.Connect(fd, to); err != nil && err != unix.EINPROGRESS {
+		return fmt.Errorf("connect: %w", err)
+	}
+	return unix.EpollCtl(g.epoll, unix.EPOLL_CTL_ADD, fd,
+		&unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLET&0xffffffff, Fd: int32(fd)})
+}
+
+func (g *generator) closeAll() {
+	for _, c := range g.conns {
+		unix.Close(c.fd)
+	}
+}
+
+// residentBytes is a process's resident memory, with its children's.
+func residentBytes(pid int) (total float64) {
+	for _, p := range family(pid) {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p))
+		if f := strings.Fields(string(text)); len(f) > 1 {
+			pages, _ := strconv.ParseFloat(f[1], 64)
+			total += pages * float64(os.Getpagesize())
+		}
+	}
+	return total
+}
+
+// cpuSeconds is the CPU time that a process has used, with its children's, to the nanosecond where the kernel says so.
+func cpuSeconds(pid int) (total float64) {
+	for _, p := range family(pid) {
+		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", p))
+		for _, task := range tasks {
+			text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", p, task.Name()))
+			if f := strings.Fields(string(text)); len(f) > 0 {
+				ns, _ := strconv.ParseFloat(f[0], 64)
+				total += ns / 1e9
+			}
+		}
+	}
+	return total
+}
+
+// family is a process and its children.
+func family(pid int) []int {
+	list := []int{pid}
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	for _, f := range strings.Fields(string(text)) {
+		if child, err := strconv.Atoi(f); err == nil {
+			list = append(list, family(child)...)
+		}
+	}
+	return list
+}

@@ -1,0 +1,102 @@
+// Package peers holds the servers that Parley is measured beside. Each is written as its own documentation advises,
+// and speaks the same room protocol: join, broadcast, and nothing else.
+//
+// It refuses to be a product: no limits, no heartbeats, no sessions; what they leave out costs them nothing.
+//
+// Start reading at [Servers].
+package peers
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Server serves until the process ends. With echo it sends every message back instead of the room protocol.
+type Server func(addr string, echo bool) error
+
+// Servers are the peers by name.
+var Servers = map[string]Server{
+	"floor":   serveFloor,
+	"gws":     serveGws,
+	"gorilla": serveGorilla,
+	"gobwas":  serveGobwas,
+	"nbio":    serveNbio,
+	"coder":   serveCoder,
+	"melody":  serveMelody,
+}
+
+// envelope is what clients send.
+type envelope struct {
+	Type string          `json:"type"`
+	Room string          `json:"room"`
+	Data json.RawMessage `json:"data"`
+}
+
+func joined(room string, members int) []byte {
+	return fmt.Appendf(nil, `{"type":"joined","room":%q,"members":%d}`, room, members)
+}
+
+func sent(room string, recipients int) []byte {
+	return fmt.Appendf(nil, `{"type":"broadcast_sent","room":%q,"recipients":%d}`, room, recipients)
+}
+
+// broadcast is what the others in a room get.
+func broadcast(room string, from uint64, data []byte) []byte {
+	out := fmt.Appendf(make([]byte, 0, len(data)+128), `{"type":"broadcast","room":%q,"from":"%024x","data":`, room, from)
+	out = append(append(out, data...), `,"timestamp":`...)
+	return append(strconv.AppendInt(out, time.Now().Unix(), 10), '}')
+}
+
+// hub is rooms as the examples of goroutine servers have them: a map of sets under a lock.
+type hub[C comparable] struct {
+	mu    sync.RWMutex
+	rooms map[string]map[C]struct{}
+	of    map[C]string
+}
+
+func newHub[C comparable]() *hub[C] {
+	return &hub[C]{rooms: map[string]map[C]struct{}{}, of: map[C]string{}}
+}
+
+func (h *hub[C]) join(room string, c C) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	members := h.rooms[room]
+	if members == nil {
+		members = map[C]struct{}{}
+		h.rooms[room] = members
+	}
+	members[c] = struct{}{}
+	h.of[c] = room
+	return len(members)
+}
+
+func (h *hub[C]) leave(c C) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	room, ok := h.of[c]
+	if !ok {
+		return
+	}
+	delete(h.of, c)
+	delete(h.rooms[room], c)
+	if len(h.rooms[room]) == 0 {
+		delete(h.rooms, room)
+	}
+}
+
+// others calls f for every other member and returns how many there were.
+func (h *hub[C]) others(room string, c C, f func(C)) (n int) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	for other := range h.rooms[room] {
+		if other != c {
+			f(other)
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/parleyd/parley/bench/load"
+)
+
+// row is one server in one scenario.
+//
+// Owner: immutable once made.
+type row struct {
+	server string
+	figure float64 // median over the rounds
+	ratio  float64 // median over the rounds of the ratio to the floor in the same round
+	spread float64 // largest less smallest figure, as a share of the median
+	rate   float64
+	client float64
+	p50    float64
+	p99    float64
+	runs   int
+	voids  []string
+}
+
+// report writes the table and the plots, and says where they are.
+func (b *bench) report(list []cell) error {
+	var out strings.Builder
+	fmt.Fprintf(&out, "# Benchmark\n\n%s. Commit %s. `make bench%s`, %d rounds, interleaved; medians. The server has one core, "+
+		"the load generator another, which it never lets sleep. *Ratio* is to the floor of the same round.\n\n",
+		b.machine, b.commit, map[bool]string{true: "-full"}[b.full], b.rounds)
+	for _, name := range slices.Sorted(mapsKeys(b.missing)) {
+		fmt.Fprintf(&out, "Missing: %s (%s).\n\n", name, b.missing[name])
+	}
+	void := 0
+	for _, c := range list {
+		rows := b.rows(c)
+		writeTable(&out, c, rows)
+		for _, r := range rows {
+			void += len(r.voids)
+		}
+		if err := plotBars(c, rows, filepath.Join(b.out, c.name+".svg")); err != nil {
+			return err
+		}
+		if c.figure == latencyFigure {
+			if err := b.plotLatency(c, filepath.Join(b.out, c.name+"-distribution.svg")); err != nil {
+				return err
+			}
+		}
+	}
+	path := filepath.Join(b.out, "README.md")
+	if err := os.WriteFile(path, []byte(out.String()), 0o644); err != nil {
+		return err
+	}
+	fmt.Print("\n", out.String())
+	fmt.Println("written to", path, "with a plot for each scenario; every run is a line of", filepath.Join(b.out, "runs.jsonl"))
+	if void > 0 {
+		return fmt.Errorf("%d runs are void: see the table", void)
+	}
+	return nil
+}
+
+func mapsKeys(m map[string]string) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// rows are the servers of a cell, the best first.
+func (b *bench) rows(c cell) (rows []row) {
+	floor := map[int]float64{}
+	by := map[string][]record{}
+	for _, r := range b.records {
+		if r.Scenario != c.name {
+			continue
+		}
+		by[r.Server] = append(by[r.Server], r)
+		if r.Server == "floor" && r.Result.Void == "" {
+			floor[r.Round] = c.figure.of(r.Result)
+		}
+	}
+	for name, records := range by {
+		x := row{server: name}
+		var figures, ratios, rates, clients, p50, p99 []float64
+		for _, r := range records {
+			if r.Result.Void != "" {
+				x.voids = append(x.voids, r.Result.Void)
+				continue
+			}
+			f := c.figure.of(r.Result)
+			figures, rates, clients = append(figures, f), append(rates, r.Result.Rate), append(clients, r.Result.ClientCPU)
+			p50, p99 = append(p50, r.Result.P50), append(p99, r.Result.P99)
+			if base := floor[r.Round]; base > 0 {
+				ratios = append(ratios, f/base)
+			}
+		}
+		x.runs, x.figure, x.ratio, x.rate, x.client = len(figures), median(figures), median(ratios), median(rates), median(clients)
+		x.p50, x.p99 = median(p50), median(p99)
+		if len(figures) > 0 && x.figure > 0 {
+			x.spread = (slices.Max(figures) - slices.Min(figures)) / x.figure
+		}
+		rows = append(rows, x)
+	}
+	slices.SortFunc(rows, func(a, b row) int {
+		if (a.runs == 0) != (b.runs == 0) {
+			return cmp.Compare(b.runs, a.runs)
+		}
+		return cmp.Compare(a.figure, b.figure)
+	})
+	return rows
+}
+
+func median(list []float64) float64 {
+	if len(list) == 0 {
+		return 0
+	}
+	slices.Sort(list)
+	return (list[(len(list)-1)/2] + list[len(list)/2]) / 2
+}
+
+func writeTable(out *strings.Builder, c cell, rows []row) {
+	fmt.Fprintf(out, "## %s\n\n`make bench SCENARIO=%s`\n\n", c.title, c.name)
+	fmt.Fprintf(out, "| server | %s | ratio | spread | messages a second | client us | p50 us | p99 us |\n|---|---|---|---|---|---|---|---|\n", c.figure.label())
+	for _, r := range rows {
+		if r.runs == 0 {
+			fmt.Fprintf(out, "| %s | void: %s | | | | | | |\n", r.server, r.voids[0])
+			continue
+		}
+		fmt.Fprintf(out, "| %s | %s | %.2f | %.0f %% | %s | %.2f | %s | %s |\n", r.server, amount(r.figure), r.ratio, r.spread*100,
+			amount(r.rate), r.client, amount(r.p50), amount(r.p99))
+	}
+	for _, r := range rows {
+		if r.runs > 0 && len(r.voids) > 0 {
+			fmt.Fprintf(out, "\n%s: %d of its runs are void (%s).\n", r.server, len(r.voids), r.voids[0])
+		}
+	}
+	out.WriteString("\n")
+}
+
+// amount writes a figure with as many digits as it is worth.
+func amount(f float64) string {
+	switch {
+	case f == 0:
+		return ""
+	case f < 100:
+		return fmt.Sprintf("%.2f", f)
+	default:
+		return fmt.Sprintf("%.0f", f)
+	}
+}
+
+// histograms are a server's latencies over all rounds.
+func (b *bench) histograms(c cell, server string) (list []load.Result) {
+	for _, r := range b.records {
+		if r.Scenario == c.name && r.Server == server && r.Result.Histogram != "" {
+			list = append(list, r.Result)
+		}
+	}
+	return list
+}

@@ -1,0 +1,296 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/parleyd/parley/bench/load"
+)
+
+// options are what the command line asks for.
+type options struct {
+	full      bool
+	rounds    int
+	scenarios []string
+	servers   []string
+	out       string
+}
+
+// record is one run, one line of results/runs.jsonl.
+type record struct {
+	Time     string      `json:"time"`
+	Commit   string      `json:"commit"`
+	Machine  string      `json:"machine"`
+	Scenario string      `json:"scenario"`
+	Server   string      `json:"server"`
+	Round    int         `json:"round"`
+	Plan     load.Plan   `json:"plan"`
+	Result   load.Result `json:"result"`
+}
+
+// bench is one benchmark under way.
+//
+// Owner: run.
+type bench struct {
+	options
+	root    string // of the repository
+	self    string // this program
+	parley  string // the server's binary
+	js      string // where the peers from npm are
+	servers []string
+	missing map[string]string // server: why it is not there
+	records []record
+	commit  string
+	machine string
+}
+
+// shortPeers are those of the short benchmark, besides the floor and parley.
+var shortPeers = []string{"gws", "gobwas", "bun"}
+
+var allPeers = []string{"gws", "gobwas", "bun", "gorilla", "nbio", "coder", "melody", "ws"}
+
+// run plays every chosen cell, every server, in rounds.
+func run(o options) error {
+	b := &bench{options: o, missing: map[string]string{}}
+	if err := b.prepare(); err != nil {
+		return err
+	}
+	list := chosen(o)
+	if len(list) == 0 {
+		return fmt.Errorf("no scenario is named like %v", o.scenarios)
+	}
+	total, done, begun := o.rounds*len(list)*len(b.servers), 0, time.Now()
+	for round := range o.rounds {
+		for _, c := range list {
+			order := slices.Clone(b.servers)
+			rand.Shuffle(len(order), func(i, j int) { order[i], order[j] = order[j], order[i] })
+			for _, name := range order {
+				r := b.play(c, name, round+1)
+				done++
+				left := time.Duration(float64(time.Since(begun)) / float64(done) * float64(total-done)).Round(time.Second)
+				fmt.Printf("[%d/%d, %v left] %-16s %-8s %s\n", done, total, left, c.name, name, brief(c, r))
+			}
+		}
+	}
+	return b.report(list)
+}
+
+func brief(c cell, r load.Result) string {
+	if r.Void != "" {
+		return "VOID: " + r.Void
+	}
+	return fmt.Sprintf("%s %.2f, %.0f/s, client %.0f %% busy", c.figure.label(), c.figure.of(r), r.Rate, r.Busy*100)
+}
+
+// prepare builds and installs what is measured.
+func (b *bench) prepare() (err error) {
+	if b.self, err = os.Executable(); err != nil {
+		return err
+	}
+	if b.root, err = filepath.Abs(".."); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(b.out, 0o755); err != nil {
+		return err
+	}
+	b.parley = filepath.Join(b.root, "bin", "parley")
+	fmt.Println("building parley")
+	if err := b.shell(b.root, "make", "-s", "build"); err != nil {
+		return fmt.Errorf("build parley: %w", err)
+	}
+	b.js = filepath.Join(b.root, "bench", "peers", "js")
+	b.commit = b.line("git", "describe", "--always", "--dirty")
+	b.machine = fmt.Sprintf("%s, %d cores, Linux %s, %s", cpuName(), runtime.NumCPU(), b.line("uname", "-r"), runtime.Version())
+	peers := shortPeers
+	if b.full {
+		peers = allPeers
+	}
+	if len(b.options.servers) > 0 {
+		peers = b.options.servers
+	}
+	b.servers = []string{"floor", "parley"}
+	for _, name := range peers {
+		if name == "floor" || name == "parley" {
+			continue
+		}
+		if why := b.install(name); why != "" {
+			b.missing[name] = why
+			fmt.Printf("%s is missing: %s\n", name, why)
+			continue
+		}
+		b.servers = append(b.servers, name)
+	}
+	return nil
+}
+
+// install fetches a peer that is no Go; the answer says why it cannot be had.
+func (b *bench) install(name string) string {
+	if name != "bun" && name != "ws" {
+		return ""
+	}
+	if _, err := exec.LookPath("npm"); err != nil {
+		return "npm is not installed"
+	}
+	if _, err := os.Stat(filepath.Join(b.js, "node_modules", name)); err == nil {
+		return ""
+	}
+	fmt.Println("installing the peers from npm")
+	if err := b.shell(b.js, "npm", "install", "--no-audit", "--no-fund", "--loglevel=error"); err != nil {
+		return "npm install: " + err.Error()
+	}
+	return ""
+}
+
+func (b *bench) shell(dir string, args ...string) error {
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return nil
+}
+
+func (b *bench) line(args ...string) string {
+	out, _ := exec.Command(args[0], args[1:]...).Output()
+	return strings.TrimSpace(string(out))
+}
+
+func cpuName() string {
+	text, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(text)) {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
+}
+
+// play is one run: a fresh server on one core, the load on another.
+func (b *bench) play(c cell, name string, round int) load.Result {
+	r := record{Time: time.Now().UTC().Format(time.RFC3339), Commit: b.commit, Machine: b.machine,
+		Scenario: c.name, Server: name, Round: round, Plan: c.plan}
+	if err := b.measure(c, name, &r); err != nil {
+		r.Result.Void = err.Error()
+	}
+	b.records = append(b.records, r)
+	if line, err := json.Marshal(r); err == nil {
+		if f, err := os.OpenFile(filepath.Join(b.out, "runs.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err == nil {
+			f.Write(append(line, '\n'))
+			f.Close()
+		}
+	}
+	return r.Result
+}
+
+func (b *bench) measure(c cell, name string, r *record) error {
+	addr, err := freeAddr()
+	if err != nil {
+		return err
+	}
+	server := b.server(c, name, addr)
+	var said bytes.Buffer
+	server.Stdout, server.Stderr = &said, &said
+	if err := startOn(0, server); err != nil {
+		return err
+	}
+	defer func() {
+		server.Process.Kill()
+		server.Wait()
+	}()
+	if err := awaitPort(addr); err != nil {
+		return fmt.Errorf("%w: %s", err, said.String())
+	}
+	r.Plan.Addr, r.Plan.PID = addr, server.Process.Pid
+	plan, err := json.Marshal(r.Plan)
+	if err != nil {
+		return err
+	}
+	client := exec.Command(b.self, "load")
+	client.Stdin, client.Stderr = bytes.NewReader(plan), os.Stderr
+	out, err := client.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := startOn(runtime.NumCPU()-1, client); err != nil {
+		return err
+	}
+	watchdog := time.AfterFunc(2*time.Minute, func() { client.Process.Kill() })
+	defer watchdog.Stop()
+	text, _ := io.ReadAll(out)
+	if err := client.Wait(); err != nil {
+		return fmt.Errorf("load generator: %w", err)
+	}
+	return json.Unmarshal(text, &r.Result)
+}
+
+// server is the command that serves a cell.
+func (b *bench) server(c cell, name, addr string) *exec.Cmd {
+	host, port, _ := net.SplitHostPort(addr)
+	echo := []string{}
+	if c.echoes() {
+		echo = []string{"echo"}
+	}
+	switch name {
+	case "parley":
+		if c.echoes() {
+			return exec.Command(b.parley, "echo", "--host", host, "--port", port)
+		}
+		return exec.Command(b.parley, "serve", "--host", host, "--port", port, "--admin-port", "0")
+	case "bun":
+		return exec.Command(filepath.Join(b.js, "node_modules", ".bin", "bun"), append([]string{filepath.Join(b.js, "bun.js"), addr}, echo...)...)
+	case "ws":
+		return exec.Command("node", append([]string{filepath.Join(b.js, "ws.mjs"), addr}, echo...)...)
+	}
+	return exec.Command(b.self, append([]string{"peer", name, addr}, echo...)...)
+}
+
+// startOn starts a command that may run on one core only, so that Go's runtime counts one.
+func startOn(core int, cmd *exec.Cmd) error {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var all, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		return err
+	}
+	one.Set(core)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		return err
+	}
+	defer unix.SchedSetaffinity(0, &all)
+	return cmd.Start()
+}
+
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
+
+func awaitPort(addr string) error {
+	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); {
+		if c, err := net.Dial("tcp", addr); err == nil {
+			return c.Close()
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	return errors.New("the server does not listen")
+}
