@@ -29,6 +29,7 @@ func newEcho() *cobra.Command {
 			if cfg.Port == 0 {
 				cfg.Port = echoPortKernelPick
 			}
+			spareProcessor(&cfg)
 			srv, err := engine.New(cfg, engine.WithLogger(newLog(&settings{LogLevel: "warn"})))
 			if err != nil {
 				return err

@@ -39,6 +39,7 @@ func newServe() *cobra.Command {
 func serve(ctx context.Context, s *settings, stdout io.Writer) error {
 	log := newLog(s)
 	limitMemory(log)
+	spareProcessor(&s.Config)
 	srv, err := engine.New(s.Config, engine.WithLogger(log))
 	if err != nil {
 		return err
