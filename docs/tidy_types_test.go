@@ -60,8 +60,9 @@ func checkNames(s *source) (wrong []string) {
 
 var (
 	twin = regexp.MustCompile(`[0-9]$`)
-	// word is where the digit is part of the word: encodings, hashes, the RFC's bits, a number of digits or bytes.
-	word = regexp.MustCompile(`(?i)(utf8|sha1|sha256|rsv[123]|hex4|octets8)$`)
+	// word is where the digit is part of the word: encodings, hashes, the RFC's bits, a number of digits or
+	// bytes, percentiles.
+	word = regexp.MustCompile(`(?i)(utf8|sha1|sha256|rsv[123]|hex4|octets8)$|^p[0-9]+$`)
 )
 
 func checkTwins(s *source) (wrong []string) {
