@@ -90,9 +90,21 @@ var rules = []rule{
 	{"parameters", checkFunctions, "package x\nfunc f(a, b, c, d, e int) {}\n", "rooms/x.go"},
 	{"documentation", checkDocs, "package x\nfunc Exported() {}\n", "rooms/x.go"},
 	{"names", checkNames, "package x\n// GetThing gets.\nfunc GetThing() {}\n", "rooms/x.go"},
+	{"names of methods", checkNames, "package x\nfunc (t *T) GetThing() {}\n", "rooms/x.go"},
+	{"names of types", checkNames, "package x\ntype RoomManager int\n", "rooms/x.go"},
+	{"names of variables", checkNames, "package x\nvar First, RoomInfo int\n", "rooms/x.go"},
+	{"names of constants", checkNames, "package x\nconst RoomHelper = 1\n", "rooms/x.go"},
+	{"names of fields", checkNames, "package x\ntype t struct { RoomData int }\n", "rooms/x.go"},
+	{"twins", checkTwins, "package x\nfunc deliver2() {}\n", "rooms/x.go"},
+	{"twins of types", checkTwins, "package x\ntype Frame2 int\n", "rooms/x.go"},
+	{"owners", checkOwners, "package x\n// t is.\ntype t struct { a, b, c, d int }\n", "rooms/x.go"},
+	{"owners last", checkOwners, "package x\n// t is.\n// Owner: loop.\n// More.\ntype (t struct { a, b, c int; d int })\n", "cmd/parley/x.go"},
+	{"channels", checkThreads, "package x\nfunc f(c chan int) {}\n", "engine/x.go"},
+	{"select", checkThreads, "package x\nfunc f() { select {} }\n", "engine/mailbox.go"},
+	{"sync", checkThreads, "package x\nimport \"sync\"\nvar mu sync.Mutex\n", "protocol/frame/x.go"},
 	{"sleep", checkSleep, "package x\nimport \"time\"\nfunc f() { time.Sleep(1) }\n", "engine/x_test.go"},
 	{"clock", checkClock, "package x\nimport \"time\"\nvar _ = time.Now()\n", "rooms/x.go"},
-	{"goroutines", checkGoroutines, "package x\nfunc f() { go f() }\n", "engine/x.go"},
+	{"goroutines", checkThreads, "package x\nfunc f() { go f() }\n", "engine/x.go"},
 	{"leftovers", checkLeftovers, "package x\n// TO" + "DO: later\n", "rooms/x.go"},
 }
 
@@ -222,23 +234,6 @@ func exportedReceiver(f *ast.FuncDecl) bool {
 	return !ok || name.IsExported()
 }
 
-var badName = regexp.MustCompile(`^Get[A-Z]|(Manager|Helper|Info|Data)$`)
-
-// allowedNames are what the seed's own words, or the RFC's, make of a rule.
-var allowedNames = []string{"UserData", "SetUserData", "Data"}
-
-func checkNames(s *source) (wrong []string) {
-	if s.test() {
-		return nil
-	}
-	for _, d := range s.file.Decls {
-		if f, ok := d.(*ast.FuncDecl); ok && f.Name.IsExported() && badName.MatchString(f.Name.Name) && !slices.Contains(allowedNames, f.Name.Name) {
-			wrong = append(wrong, f.Name.Name+": name it after what it is, without Get, Manager, Helper, Info, Data")
-		}
-	}
-	return wrong
-}
-
 // calls reports whether a file calls pkg.name.
 func calls(s *source, pkg, name string) bool {
 	found := false
@@ -267,25 +262,6 @@ func checkClock(s *source) []string {
 	core := s.dir() == "engine" || s.dir() == "rooms" || strings.HasPrefix(s.dir(), "protocol/")
 	if core && !s.test() && !slices.Contains(clocks, s.path) && calls(s, "time", "Now") {
 		return []string{"time.Now: time is an argument, or loop.now"}
-	}
-	return nil
-}
-
-// starters are the files of the engine that may start goroutines.
-var starters = []string{"engine/acceptor.go", "engine/pool.go", "engine/reactor.go", "engine/writable_linux.go", "engine/writable_other.go"}
-
-func checkGoroutines(s *source) []string {
-	if s.dir() != "engine" && s.dir() != "rooms" && !strings.HasPrefix(s.dir(), "protocol/") || s.test() || slices.Contains(starters, s.path) {
-		return nil
-	}
-	found := false
-	ast.Inspect(s.file, func(n ast.Node) bool {
-		_, is := n.(*ast.GoStmt)
-		found = found || is
-		return !found
-	})
-	if found {
-		return []string{"starts a goroutine: post to a loop or submit to the pool"}
 	}
 	return nil
 }

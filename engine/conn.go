@@ -144,6 +144,8 @@ func (c *Conn) appendID(dst []byte) []byte {
 func (c *Conn) Server() *Server { return c.loop.srv }
 
 // Facts says who and since when.
+//
+// Owner: the caller.
 type Facts struct {
 	ID            string    `json:"id"`
 	RemoteAddress string    `json:"remote_address"`

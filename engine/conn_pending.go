@@ -36,6 +36,8 @@ type pending struct {
 }
 
 // heldItem is a message that waits, or the peer's close frame.
+//
+// Owner: loop.
 type heldItem struct {
 	payload []byte
 	code    ws.StatusCode

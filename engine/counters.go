@@ -88,6 +88,8 @@ type Stats struct {
 }
 
 // LoopStats is one loop's share.
+//
+// Owner: the caller.
 type LoopStats struct {
 	Connections int    `json:"connections"`
 	Received    uint64 `json:"received"`

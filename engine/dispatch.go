@@ -50,6 +50,8 @@ var (
 var ErrOverloaded error = errOverloaded
 
 // Message is a client's message as a handler sees it. All of it is borrowed until the handler returns.
+//
+// Owner: the handler, until it returns.
 type Message struct {
 	typ     string
 	room    []byte

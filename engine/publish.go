@@ -241,6 +241,8 @@ func (s *Server) places(ids []string) []place {
 }
 
 // notice says that a connection joined or left a room.
+//
+// Owner: loop.
 type notice struct {
 	room   *rooms.Room
 	place  place

@@ -17,6 +17,8 @@ type Session struct {
 }
 
 // handover is what an earlier connection leaves to its heir.
+//
+// Owner: the loop of the earlier connection; once posted, the heir's.
 type handover struct {
 	key   sessionKey
 	state *parked       // nil: nothing is left

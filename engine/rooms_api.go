@@ -24,6 +24,8 @@ type RoomOptions struct {
 }
 
 // RoomStats says how a room is.
+//
+// Owner: the caller.
 type RoomStats struct {
 	Name        string          `json:"name"`
 	Connections int             `json:"connections"`

@@ -14,6 +14,8 @@ import (
 )
 
 // settings is everything that serve can be told: the engine's configuration and the command's own.
+//
+// Owner: the command that loaded it.
 type settings struct {
 	engine.Config
 	AdminHost string `key:"admin_host"`
@@ -33,6 +35,8 @@ func defaultSettings() settings {
 }
 
 // setting is one key: what it is called, what it holds, and where it goes.
+//
+// Owner: immutable.
 type setting struct {
 	key   string
 	help  string

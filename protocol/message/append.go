@@ -30,6 +30,8 @@ func AppendReconnectToken(dst []byte, token string, ttl int64) []byte {
 }
 
 // Joined is the answer to a join.
+//
+// Owner: the caller.
 type Joined struct {
 	Room    []byte
 	Members int
@@ -53,6 +55,8 @@ func AppendLeft(dst, room, ref []byte) []byte {
 }
 
 // Broadcast is what the members of a room get.
+//
+// Owner: the caller.
 type Broadcast struct {
 	Room      []byte
 	From      []byte // the sender's id

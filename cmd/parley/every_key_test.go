@@ -1,0 +1,152 @@
+package main
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// everyKey gives each key a value that is not its default, as it is written and as it must arrive.
+var everyKey = map[string]struct {
+	text string
+	want any
+}{
+	"host":                         {"0.0.0.0", "0.0.0.0"},
+	"port":                         {"1234", 1234},
+	"processes":                    {"1", 1}, // the only value that is built
+	"loops":                        {"97", 97},
+	"heartbeat_interval":           {"7", 7 * time.Second},
+	"heartbeat_timeout":            {"1m31s", 91 * time.Second},
+	"reconnection_ttl":             {"0.5", 500 * time.Millisecond},
+	"reconnection_max_attempts":    {"6", 6},
+	"max_connections":              {"1001", 1001},
+	"max_connections_per_room":     {"102", 102},
+	"max_rooms_per_connection":     {"11", 11},
+	"announce_members_max":         {"0", -1}, // never, as the engine calls it
+	"message_bytes_max":            {"4096", 4096},
+	"message_fragments_max":        {"17", 17},
+	"backlog_soft_bytes":           {"70000", 70000},
+	"backlog_hard_bytes":           {"3000000", 3000000},
+	"backlog_grace":                {"3s", 3 * time.Second},
+	"attributes_bytes_max":         {"999", 999},
+	"compression":                  {"true", true},
+	"compression_context_takeover": {"true", true},
+	"origins":                      {"https://a.example, http://b.example:81", []string{"https://a.example", "http://b.example:81"}},
+	"subprotocols":                 {"chat.v2, chat", []string{"chat.v2", "chat"}},
+	"handshake_timeout":            {"1.5", 1500 * time.Millisecond},
+	"auth_timeout":                 {"250ms", 250 * time.Millisecond},
+	"offload_workers":              {"33", 33},
+	"offload_timeout":              {"12", 12 * time.Second},
+	"shutdown_timeout":             {"9", 9 * time.Second},
+	"admin_host":                   {"::1", "::1"},
+	"admin_port":                   {"0", 0}, // off
+	"log_level":                    {"warn", "warn"},
+	"log_format":                   {"json", "json"},
+}
+
+// onlyDefault are the keys for which no other value than the default works yet.
+var onlyDefault = map[string]bool{"processes": true}
+
+// loaded is what a command with all settings has been told.
+func loaded(t *testing.T, args ...string) (*settings, map[string]string) {
+	t.Helper()
+	var s *settings
+	var sources map[string]string
+	cmd := &cobra.Command{Use: "serve", SilenceUsage: true, RunE: func(cmd *cobra.Command, _ []string) (err error) {
+		s, sources, err = load(cmd)
+		return err
+	}}
+	addFlags(cmd)
+	cmd.SetArgs(args)
+	if err := cmd.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	return s, sources
+}
+
+// Every key can be set by flag, by variable and by file, and arrives in the configuration: in its own field,
+// and in no other.
+func TestEveryKey(t *testing.T) {
+	ways := []struct {
+		name string
+		load func(*testing.T, setting, string) (*settings, map[string]string)
+	}{
+		{"flag", func(t *testing.T, s setting, text string) (*settings, map[string]string) {
+			return loaded(t, "--"+s.flag()+"="+text)
+		}},
+		{"variable", func(t *testing.T, s setting, text string) (*settings, map[string]string) {
+			t.Setenv(s.variable(), text)
+			return loaded(t)
+		}},
+		{"file", func(t *testing.T, s setting, text string) (*settings, map[string]string) {
+			return loaded(t, "--config", write(t, s.key+": "+yamlOf(s, text)+"\n"))
+		}},
+	}
+	places := map[string]string{"flag": "--", "variable": envPrefix, "file": "parley.yaml:1"}
+	for _, s := range table {
+		row, ok := everyKey[s.key]
+		if !ok {
+			t.Errorf("%s has no row in everyKey: give it a value that is not its default", s.key)
+			continue
+		}
+		defaults := defaultSettings()
+		if same(&defaults, s, row.want) != onlyDefault[s.key] {
+			t.Errorf("%s: %v against its default: a value that is the default proves nothing", s.key, row.want)
+		}
+		for _, way := range ways {
+			t.Run(s.key+"/"+way.name, func(t *testing.T) {
+				got, sources := way.load(t, s, row.text)
+				if !same(got, s, row.want) {
+					t.Errorf("%s is %s, want %v", s.key, s.text(got), row.want)
+				}
+				if !strings.Contains(sources[s.key], places[way.name]) {
+					t.Errorf("it is said to come from %q", sources[s.key])
+				}
+				for _, other := range table {
+					if other.key != s.key && (sources[other.key] != "default" || other.text(got) != other.text(&defaults)) {
+						t.Errorf("%s became %s (%s)", other.key, other.text(got), sources[other.key])
+					}
+				}
+			})
+		}
+	}
+	if len(everyKey) != len(table) {
+		t.Errorf("%d rows for %d keys: a row names no key", len(everyKey), len(table))
+	}
+}
+
+// The table that flags, variables and files share leaves no field of the engine's configuration out.
+func TestTableIsWhole(t *testing.T) {
+	seen := map[string]bool{}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[settings]()) {
+		key := f.Tag.Get("key")
+		if f.Anonymous || key == "-" {
+			continue
+		}
+		if _, known := findSetting(key); key == "" || !known || seen[key] {
+			t.Errorf("%s has the key %q: give it one of its own, or \"-\" and a reason", f.Name, key)
+		}
+		seen[key] = true
+	}
+	if len(seen) != len(table) {
+		t.Errorf("%d fields with keys, %d settings", len(seen), len(table))
+	}
+}
+
+func same(in *settings, s setting, want any) bool {
+	return reflect.DeepEqual(reflect.ValueOf(in).Elem().FieldByIndex(s.index).Interface(), want)
+}
+
+// yamlOf writes lists as YAML does; quotes keep what would be read as something else.
+func yamlOf(s setting, text string) string {
+	if s.typ == reflect.TypeFor[[]string]() {
+		return `["` + strings.Join(parseList(text), `", "`) + `"]`
+	}
+	if s.typ == reflect.TypeFor[string]() {
+		return `"` + text + `"`
+	}
+	return text
+}

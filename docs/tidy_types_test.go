@@ -1,0 +1,187 @@
+package docs
+
+import (
+	"fmt"
+	"go/ast"
+	"go/token"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// declared returns what a file declares at its top, methods and the fields of its structs too.
+func declared(s *source) (names []*ast.Ident) {
+	for _, d := range s.file.Decls {
+		switch d := d.(type) {
+		case *ast.FuncDecl:
+			names = append(names, d.Name)
+		case *ast.GenDecl:
+			for _, spec := range d.Specs {
+				switch spec := spec.(type) {
+				case *ast.ValueSpec:
+					names = append(names, spec.Names...)
+				case *ast.TypeSpec:
+					names = append(names, spec.Name)
+					names = append(names, fieldNames(spec.Type)...)
+				}
+			}
+		}
+	}
+	return names
+}
+
+// fieldNames are the fields of a struct; what is embedded has a name of its own elsewhere.
+func fieldNames(typ ast.Expr) (names []*ast.Ident) {
+	if st, ok := typ.(*ast.StructType); ok {
+		for _, f := range st.Fields.List {
+			names = append(names, f.Names...)
+		}
+	}
+	return names
+}
+
+var badName = regexp.MustCompile(`^Get[A-Z]|(Manager|Helper|Info|Data)$`)
+
+// allowedNames are what the seed's own words, or the RFC's, make of a rule.
+var allowedNames = []string{"UserData", "SetUserData", "Data"}
+
+func checkNames(s *source) (wrong []string) {
+	if s.test() {
+		return nil
+	}
+	for _, name := range declared(s) {
+		if name.IsExported() && badName.MatchString(name.Name) && !slices.Contains(allowedNames, name.Name) {
+			wrong = append(wrong, name.Name+": name it after what it is, without Get, Manager, Helper, Info, Data")
+		}
+	}
+	return wrong
+}
+
+var (
+	twin = regexp.MustCompile(`[0-9]$`)
+	// word is where the digit is part of the word: encodings, hashes, the RFC's bits, a number of digits or
+	// bytes, percentiles.
+	word = regexp.MustCompile(`(?i)(utf8|sha1|sha256|rsv[123]|hex4|octets8)$|^p[0-9]+$`)
+)
+
+func checkTwins(s *source) (wrong []string) {
+	if s.test() {
+		return nil
+	}
+	for _, name := range declared(s) {
+		if twin.MatchString(name.Name) && !word.MatchString(name.Name) {
+			wrong = append(wrong, name.Name+": two things that differ by a number become one with a kind, or get names that tell them apart")
+		}
+	}
+	return wrong
+}
+
+const ownedFields = 4
+
+// checkOwners wants the last line of a larger type's doc to say who may touch it.
+func checkOwners(s *source) (wrong []string) {
+	if s.test() {
+		return nil
+	}
+	for _, d := range s.file.Decls {
+		g, ok := d.(*ast.GenDecl)
+		if !ok {
+			continue
+		}
+		for _, spec := range g.Specs {
+			t, ok := spec.(*ast.TypeSpec)
+			if !ok || len(fieldNames(t.Type)) < ownedFields {
+				continue
+			}
+			doc := t.Doc
+			if doc == nil && !g.Lparen.IsValid() {
+				doc = g.Doc
+			}
+			if !ownerLast(doc.Text()) {
+				wrong = append(wrong, t.Name.Name+" has no owner: end its doc with a line like \"Owner: loop.\" or \"Owner: shared (mutex: mu).\" or \"Owner: immutable after New.\"")
+			}
+		}
+	}
+	return wrong
+}
+
+func ownerLast(doc string) bool {
+	lines := strings.Split(strings.TrimSpace(doc), "\n")
+	owner, ok := strings.CutPrefix(lines[len(lines)-1], "Owner: ")
+	return ok && len(owner) > 1 && strings.HasSuffix(owner, ".")
+}
+
+// threads are the files of the engine and of what it is made of that may leave the single thread, and by
+// what. Atomics are for all.
+var threads = map[string]string{
+	"engine/acceptor.go":          "go chan select",
+	"engine/conn.go":              "sync",
+	"engine/events.go":            "sync",
+	"engine/mailbox.go":           "sync",
+	"engine/pool.go":              "go sync",
+	"engine/reactor.go":           "go chan select",
+	"engine/server.go":            "chan select sync",
+	"engine/session.go":           "sync",
+	"engine/writable_linux.go":    "go chan",
+	"engine/writable_other.go":    "go chan sync",
+	"protocol/deflate/inflate.go": "sync",
+	"protocol/deflate/shrink.go":  "sync",
+	"protocol/frame/decoder.go":   "sync",
+	"rooms/index.go":              "sync",
+	"rooms/room.go":               "sync",
+}
+
+// threading says which of go, chan, select and sync a file uses.
+func threading(s *source) map[string]bool {
+	used := map[string]bool{}
+	ast.Inspect(s.file, func(n ast.Node) bool {
+		switch n := n.(type) {
+		case *ast.GoStmt:
+			used["go"] = true
+		case *ast.SelectStmt:
+			used["select"] = true
+		case *ast.ChanType, *ast.SendStmt:
+			used["chan"] = true
+		case *ast.UnaryExpr:
+			if n.Op == token.ARROW {
+				used["chan"] = true
+			}
+		case *ast.ImportSpec:
+			if n.Path.Value == `"sync"` {
+				used["sync"] = true
+			}
+		}
+		return true
+	})
+	return used
+}
+
+func threaded(s *source) bool {
+	return !s.test() && (s.dir() == "engine" || s.dir() == "rooms" || strings.HasPrefix(s.dir(), "protocol/"))
+}
+
+func checkThreads(s *source) (wrong []string) {
+	if !threaded(s) {
+		return nil
+	}
+	allowed := strings.Fields(threads[s.path])
+	for kind := range threading(s) {
+		if !slices.Contains(allowed, kind) {
+			wrong = append(wrong, fmt.Sprintf("uses %s: post to a loop or submit to the pool; where it must be, list it in threads", kind))
+		}
+	}
+	return wrong
+}
+
+// The list of those that leave the single thread is no longer than the truth.
+func TestThreadsAreUsed(t *testing.T) {
+	for _, s := range sources(t) {
+		used := threading(s)
+		for _, kind := range strings.Fields(threads[s.path]) {
+			if !used[kind] {
+				t.Errorf("%s: uses no %s any more: take it off the list", s.path, kind)
+			}
+		}
+	}
+}
