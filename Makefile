@@ -4,13 +4,14 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 LDFLAGS := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 20s
 SEEDS ?= 30000
+ROUNDS ?= 3
 export GOTOOLCHAIN ?= local
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race fuzz soak lint bench cover ci
+.PHONY: help build run test race fuzz soak lint bench bench-full bench-micro cover ci
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 build: ## build bin/parley
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/parley ./cmd/parley
@@ -35,7 +36,13 @@ lint: ## gofmt, go vet, and the rules of docs/tidy_test.go
 	go vet ./...
 	go test -count=1 ./docs/...
 
-bench: ## run the micro-benchmarks
+bench: ## measure parley beside its peers (SCENARIO=room PEERS=gws,bun ROUNDS=3), 10 minutes at most
+	cd bench && go run . -rounds $(ROUNDS) -scenario '$(SCENARIO)' -peers '$(PEERS)'
+
+bench-full: ## the same with all scenarios and all peers, for an hour
+	cd bench && go run . -full -rounds $(ROUNDS) -scenario '$(SCENARIO)' -peers '$(PEERS)'
+
+bench-micro: ## run the micro-benchmarks
 	go test -run '^$$' -bench . -benchmem ./...
 
 cover: ## write coverage.html

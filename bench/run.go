@@ -23,6 +23,8 @@ import (
 )
 
 // options are what the command line asks for.
+//
+// Owner: immutable once parsed.
 type options struct {
 	full      bool
 	rounds    int
@@ -32,6 +34,8 @@ type options struct {
 }
 
 // record is one run, one line of results/runs.jsonl.
+//
+// Owner: immutable once the run is over.
 type record struct {
 	Time     string      `json:"time"`
 	Commit   string      `json:"commit"`

@@ -8,6 +8,8 @@ import (
 )
 
 // cell is one scenario: what is done, what is compared, and whether the short benchmark has it.
+//
+// Owner: immutable.
 type cell struct {
 	name   string
 	title  string

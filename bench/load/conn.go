@@ -9,6 +9,8 @@ import (
 )
 
 // conn is one client: a descriptor and what it expects next.
+//
+// Owner: the generator's thread.
 type conn struct {
 	fd    int
 	index int

@@ -23,6 +23,8 @@ import (
 )
 
 // Plan is what to do to a server.
+//
+// Owner: immutable.
 type Plan struct {
 	Scenario string        `json:"scenario"` // echo, rooms, connect, idle
 	Addr     string        `json:"addr"`
@@ -38,6 +40,8 @@ type Plan struct {
 }
 
 // Result is what came of it.
+//
+// Owner: the caller.
 type Result struct {
 	Messages   uint64  `json:"messages"` // delivered within the measured time
 	Seconds    float64 `json:"seconds"`

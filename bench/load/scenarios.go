@@ -6,6 +6,8 @@ import (
 )
 
 // room is a room of the load.
+//
+// Owner: the generator's thread.
 type room struct {
 	name    string
 	members []*conn
@@ -15,6 +17,8 @@ type room struct {
 }
 
 // rooms has one member of each room publish; a message is done when every other member has it.
+//
+// Owner: the generator's thread.
 type rooms struct {
 	pad      []byte
 	frame    []byte
@@ -100,6 +104,8 @@ func (s *rooms) drained(*generator) bool { return s.inFlight == 0 }
 
 // echo sends numbered messages and expects each back, in order: a window of them for each client, or, at a rate, a
 // window at a time for one client after the other.
+//
+// Owner: the generator's thread.
 type echo struct {
 	frame   []byte // masked, with the number 0
 	at      int    // of the number's digits

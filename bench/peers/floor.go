@@ -18,6 +18,9 @@ import (
 // prepares a frame, and writes it; what several messages of one turn give a connection leaves in one write. It
 // checks nothing, knows no backlog (a full socket is an error), and closes on whatever it does not expect.
 
+// floorConn is a connection.
+//
+// Owner: the floor's thread.
 type floorConn struct {
 	fd       int
 	id       uint64
@@ -27,6 +30,9 @@ type floorConn struct {
 	at       int // in the room
 }
 
+// floorRoom is a room, and what this turn has for its members.
+//
+// Owner: the floor's thread.
 type floorRoom struct {
 	name    string
 	members []*floorConn
@@ -39,6 +45,9 @@ type floorFrame struct {
 	wire []byte
 }
 
+// floor is the loop.
+//
+// Owner: its thread.
 type floor struct {
 	echo   bool
 	epoll  int

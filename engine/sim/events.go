@@ -8,6 +8,8 @@ import (
 )
 
 // body is what the simulation's messages are made of, both ways.
+//
+// Owner: the simulation.
 type body struct {
 	Type     string          `json:"type"`
 	Room     string          `json:"room"`

@@ -3,6 +3,8 @@ package sim
 import "github.com/parleyd/parley/engine"
 
 // socket is one made-up connection: two byte streams and what the kernel would know of them.
+//
+// Owner: the simulation.
 type socket struct {
 	wire   int
 	conn   *engine.Conn

@@ -9,6 +9,8 @@ import (
 
 // truth is what must be, as the events tell it: who is in which room, what was published there in which
 // order, and so what each client is owed.
+//
+// Owner: the simulation.
 type truth struct {
 	w        *World
 	rooms    map[string]*room
@@ -21,6 +23,8 @@ type truth struct {
 
 // room is one incarnation of a room: what is deleted and made again is another. A connection's own messages
 // and those to everybody are rooms of their own here.
+//
+// Owner: the simulation.
 type room struct {
 	name    string
 	log     []entry

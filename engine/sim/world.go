@@ -41,6 +41,8 @@ type Complaint struct {
 }
 
 // Report is what a run came to.
+//
+// Owner: the caller.
 type Report struct {
 	Complaints []Complaint
 	Trace      []string // what happened, the latest last
