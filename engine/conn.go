@@ -19,11 +19,14 @@ import (
 //
 // Owner: loop, except what is atomic or under mu.
 type Conn struct {
-	loop *loop
-	gen  uint64
-	slot uint32
-	fd   int
-
+	// What delivering and flushing touch, in one cache line: with thousands of members, each line is a miss.
+	first   *outFrame  // the queue: first, then more
+	more    *frameList // nil while at most one frame waits
+	rare    *rare
+	loop    *loop
+	taken   int // bytes of first that the kernel has
+	backlog int // bytes that the kernel has not
+	fd      int
 	phase   phase
 	bits    uint8 // window of outgoing compressed frames, 0 for none
 	dirty   bool  // in the loop's dirty list
@@ -31,20 +34,18 @@ type Conn struct {
 	doomed  bool  // in the loop's list of those to end
 	flags   connFlags
 
-	first   *outFrame  // the queue: first, then more
-	more    *frameList // nil while at most one frame waits
-	taken   int        // bytes of first that the kernel has
-	backlog int        // bytes that the kernel has not
-
+	gen        uint64
+	slot       uint32
+	posted     atomic.Int32 // frames for this connection that are in the mailbox
 	lastActive atomic.Int64 // nanoseconds on the server's clock
 	decoder    frame.Decoder
-	buf        []byte       // a partial head or message; nil while nothing is partial
-	posted     atomic.Int32 // frames for this connection that are in the mailbox
-	nextBeat   int64        // when to look at the silence; 0: never
+	buf        []byte // a partial head or message; nil while nothing is partial
+	nextBeat   int64  // when to look at the silence; 0: never
 
 	remote      netip.AddrPort
-	connectedAt int64 // seconds since the epoch
-	handle      any   // the reactor's
+	handle      any          // the reactor's
+	connectedAt uint32       // seconds since the epoch, until 2106
+	seats       atomic.Int32 // rooms, and places held in rooms
 	cause       atomic.Uint32
 	admitted    atomic.Bool // upgraded, and authenticated where that is asked for
 
@@ -55,10 +56,7 @@ type Conn struct {
 
 	mu      sync.Mutex
 	rooms   []*rooms.Room // written by the loop under mu, read by it without
-	seats   atomic.Int32  // rooms, and places held in rooms
-	buckets []bucket      // under mu
-
-	rare *rare
+	buckets *[]bucket     // under mu; nil where no limit has met it
 }
 
 // rare is what few connections need, and those not for long.
@@ -160,7 +158,7 @@ func (c *Conn) Facts() Facts {
 	return Facts{
 		ID:            c.ID(),
 		RemoteAddress: c.RemoteAddr().Addr().String(),
-		ConnectedAt:   c.connectedAt,
+		ConnectedAt:   int64(c.connectedAt),
 		LastActivity:  c.LastActivity(),
 		Rooms:         c.Rooms(),
 		Principal:     c.Principal(),

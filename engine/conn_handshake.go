@@ -163,7 +163,7 @@ func (l *loop) upgrade(c *Conn, a *acceptance) {
 	if a.compressed {
 		l.startCompression(c, a.params)
 	}
-	c.connectedAt = l.srv.seconds(l.now)
+	c.connectedAt = uint32(l.srv.seconds(l.now))
 	c.lastActive.Store(l.now) // while it waited for the verdict there was nothing for it to say
 	c.nextBeat = l.now + int64(l.srv.cfg.HeartbeatInterval)
 	l.srv.live.Add(1)
@@ -198,7 +198,7 @@ func (l *loop) startCompression(c *Conn, p deflate.Params) {
 // greet tells a client its id and, once it is authenticated, the token of its session.
 func (l *loop) greet(c *Conn) {
 	var id [idSize]byte
-	l.text = message.AppendConnected(l.text[:0], c.appendID(id[:0]), c.connectedAt)
+	l.text = message.AppendConnected(l.text[:0], c.appendID(id[:0]), int64(c.connectedAt))
 	l.answer(c, l.text)
 	if l.srv.authHandler.Load() != nil && c.principal.Load() == nil {
 		c.phase = phaseAuth

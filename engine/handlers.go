@@ -201,12 +201,17 @@ func RateLimit(rate Rate) Middleware {
 func (c *Conn) admits(limiter *Rate, now int64) (ok bool, strikes int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	i := slices.IndexFunc(c.buckets, func(b bucket) bool { return b.limiter == limiter })
-	if i < 0 {
-		i = len(c.buckets)
-		c.buckets = append(c.buckets, bucket{limiter: limiter})
+	if c.buckets == nil {
+		c.buckets = new([]bucket)
 	}
-	b := &c.buckets[i]
+	list := *c.buckets
+	i := slices.IndexFunc(list, func(b bucket) bool { return b.limiter == limiter })
+	if i < 0 {
+		i = len(list)
+		list = append(list, bucket{limiter: limiter})
+		*c.buckets = list
+	}
+	b := &list[i]
 	each := int64(float64(time.Second) / limiter.PerSecond)
 	at := max(b.at, now)
 	if at-now > each*int64(limiter.Burst-1) {

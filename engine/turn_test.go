@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/gobwas/ws"
 )
@@ -98,5 +99,16 @@ func BenchmarkTurn(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/delivery")
 		})
+	}
+}
+
+// A connection is five cache lines, and what delivering and flushing touch of it is one of them.
+func TestConnLayout(t *testing.T) {
+	var c Conn
+	if size := unsafe.Sizeof(c); size != 5*64 {
+		t.Errorf("a connection takes %d bytes: between multiples of 64 the allocator splits its first line", size)
+	}
+	if end := unsafe.Offsetof(c.flags) + unsafe.Sizeof(c.flags); end > 64 {
+		t.Errorf("what is hot ends at byte %d", end)
 	}
 }
