@@ -60,6 +60,7 @@ var cells = []cell{
 
 	{"echo-64-w1", "Echo, 64 B, 100 connections, 40,000 messages a second, one by one", openEcho(64, 1, 40_000), false, cpuFigure},
 	{"echo-1k-w16", "Echo, 1 KB, 100 connections, 80,000 messages a second in bursts of 16", openEcho(1024, 16, 80_000), false, cpuFigure},
+	{"echo-64-w16-high", "Echo, 64 B, 100 connections, 500,000 messages a second in bursts of 16", openEcho(64, 16, 500_000), false, cpuFigure},
 	{"echo-64-w16-rate", "Echo, 64 B, 100 connections, 16 under way each, as fast as it goes", echoCell(64, 100, 16), false, rateFigure},
 	{"echo-1k-w1", "Echo, 1 KB, 100 connections, 40,000 messages a second, one by one", openEcho(1024, 1, 40_000), false, cpuFigure},
 	{"echo-64-w1-10000", "Echo, 64 B, 10,000 connections, 40,000 messages a second, one by one", manyEchoes(), false, cpuFigure},

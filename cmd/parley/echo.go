@@ -29,7 +29,6 @@ func newEcho() *cobra.Command {
 			if cfg.Port == 0 {
 				cfg.Port = echoPortKernelPick
 			}
-			spareProcessor(&cfg)
 			srv, err := engine.New(cfg, engine.WithLogger(newLog(&settings{LogLevel: "warn"})))
 			if err != nil {
 				return err
@@ -38,6 +37,7 @@ func newEcho() *cobra.Command {
 			if err := srv.Start(); err != nil {
 				return err
 			}
+			spareProcessor(cmd.Context(), srv)
 			fmt.Fprintln(cmd.OutOrStdout(), "parley: echo on ws://"+srv.Addr().String())
 			return leave(cmd.Context(), srv)
 		},

@@ -1,24 +1,59 @@
 package main
 
 import (
+	"context"
 	"os"
 	"runtime"
+	"time"
 
 	"github.com/parleyd/parley/engine"
 )
 
-// cores is how many Go may use, before it is told of one more.
+// cores is how many processors Go has before anything is changed.
 var cores = runtime.GOMAXPROCS(0)
 
-// spareProcessor gives Go's scheduler one processor more than there are event loops. A loop that waits for its
-// sockets keeps its processor as long as another one is idle; where there is none, the scheduler takes it away
-// after 20 us, hands it to a thread that finds nothing to do, and keeps looking every 20 us. At a moderate load
-// that costs as much again as the work (docs/performance.md).
-func spareProcessor(cfg *engine.Config) {
-	if cfg.Loops == 0 {
-		cfg.Loops = cores
+const (
+	processorsEvery = 250 * time.Millisecond
+	calmWrites      = 15_000 // a second and loop
+	busyWrites      = 25_000
+)
+
+// spareProcessor gives Go's scheduler one processor more than there are event loops for as long as these are calm.
+//
+// A loop that waits for its sockets is in a system call. Where no processor is idle, the scheduler takes the loop's
+// away after 20 us, hands it to a thread that finds nothing to do, and keeps looking every 20 us: at a moderate load
+// that doubles what the server costs. Where one is idle, it is woken each time that a loop runs out of events: at
+// a high load, when loops seldom wait for so long, that costs a fifth (docs/performance.md).
+func spareProcessor(ctx context.Context, srv *engine.Server) {
+	if os.Getenv("GOMAXPROCS") != "" {
+		return
 	}
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(max(cores, cfg.Loops+1))
-	}
+	loops := srv.Config().Loops
+	busy, calm := max(cores, loops), max(cores, loops+1)
+	go func() {
+		ticks := time.NewTicker(processorsEvery)
+		defer ticks.Stop()
+		writes, now := srv.Stats().Writes, 0
+		for {
+			before := writes
+			writes = srv.Stats().Writes
+			rate := float64(writes-before) / processorsEvery.Seconds() / float64(loops)
+			want := now
+			switch {
+			case rate < calmWrites:
+				want = calm
+			case rate > busyWrites:
+				want = busy
+			}
+			if want != now {
+				runtime.GOMAXPROCS(want) // stops the world for some 20 us
+				now = want
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-ticks.C:
+			}
+		}
+	}()
 }

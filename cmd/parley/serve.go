@@ -39,7 +39,6 @@ func newServe() *cobra.Command {
 func serve(ctx context.Context, s *settings, stdout io.Writer) error {
 	log := newLog(s)
 	limitMemory(log)
-	spareProcessor(&s.Config)
 	srv, err := engine.New(s.Config, engine.WithLogger(log))
 	if err != nil {
 		return err
@@ -53,6 +52,7 @@ func serve(ctx context.Context, s *settings, stdout io.Writer) error {
 	if err := srv.Start(); err != nil {
 		return err
 	}
+	spareProcessor(ctx, srv)
 	line := "parley: ready on ws://" + srv.Addr().String()
 	if page.Addr() != nil {
 		line += "; chat page, health, stats and metrics on http://" + page.Addr().String() + "/"
