@@ -123,7 +123,7 @@ func (c *conn) write(p []byte) error {
 		c.out = append(c.out, p...)
 		return nil
 	}
-	n, err := unix.Write(c.fd, p)
+	n, err := rawWrite(c.fd, p)
 	if err == unix.EAGAIN {
 		n, err = 0, nil
 	}
@@ -141,7 +141,7 @@ func (c *conn) flush() error {
 	if len(c.out) == 0 {
 		return nil
 	}
-	n, err := unix.Write(c.fd, c.out)
+	n, err := rawWrite(c.fd, c.out)
 	if err == unix.EAGAIN {
 		return nil
 	}

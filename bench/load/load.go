@@ -201,7 +201,7 @@ func (g *generator) spin(d time.Duration) {
 
 // turn takes what has happened.
 func (g *generator) turn() {
-	n, err := unix.EpollWait(g.epoll, g.events, 0)
+	n, err := rawPoll(g.epoll, g.events)
 	g.now = time.Now()
 	if err != nil && err != unix.EINTR {
 		g.failed = err
@@ -234,7 +234,7 @@ func (g *generator) serve(c *conn, events uint32) error {
 		}
 	}
 	for {
-		n, err := unix.Read(c.fd, g.buffer)
+		n, err := rawRead(c.fd, g.buffer)
 		if err == unix.EAGAIN || err == unix.EINTR {
 			return nil
 		}
