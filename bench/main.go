@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command bench measures Parley beside other servers: `make bench` at the top of the repository.
 //
 // Its other verbs are its own processes: `load` is the load generator, `peer NAME` one of the servers.

@@ -55,7 +55,7 @@ func (w *window) sees(what string) {
 
 // Two windows of the chat page: a room, a message each, a private message, a cut connection that resumes.
 func TestChatPage(t *testing.T) {
-	s := serve(t, 0)
+	s := serve(t)
 	ann := open(t, chromium(t), s.admin)
 	bob := open(t, chromium(t), s.admin)
 	bob.sees("Joined lobby, 2 there")
@@ -88,7 +88,7 @@ func TestChatPage(t *testing.T) {
 
 // The seed's own client, as its document prints it: it resumes in a browser, unchanged but for the address.
 func TestSeedClient(t *testing.T) {
-	s := serve(t, 0)
+	s := serve(t)
 	ctx := chromium(t)
 	w := &window{t, ctx}
 	script := `

@@ -174,7 +174,7 @@ func (p *person) until(typ string) map[string]any {
 func TestClients(t *testing.T) {
 	for _, compression := range []string{"--compression=false", "--compression=true"} {
 		t.Run(compression, func(t *testing.T) {
-			s := serve(t, 0, compression)
+			s := serve(t, compression)
 			var people []*person
 			for _, kind := range []string{"coder", "gorilla", "node"} {
 				p := greet(t, kind, s.ws)
@@ -228,7 +228,7 @@ func TestClients(t *testing.T) {
 
 // A half-open predecessor is closed with 4004.
 func TestTakeOver(t *testing.T) {
-	s := serve(t, 0)
+	s := serve(t)
 	old := greet(t, "gorilla", s.ws)
 	heir := greet(t, "coder", s.ws)
 	heir.say(`{"type":"reconnect","token":"%s"}`, old.token)

@@ -33,7 +33,7 @@ func hello() []byte {
 
 // Whatever is sent to the port is answered or cut off, in time, and costs the others nothing.
 func TestHostile(t *testing.T) {
-	s := serve(t, 0, "--handshake-timeout", "1", "--heartbeat-interval", "1", "--heartbeat-timeout", "2")
+	s := serve(t, "--handshake-timeout", "1", "--heartbeat-interval", "1", "--heartbeat-timeout", "2")
 	watcher := greet(t, "gorilla", s.ws)
 	descriptors := s.metric("process_open_fds")
 	random := rand.New(rand.NewSource(1))
@@ -111,7 +111,7 @@ func provoke(t *testing.T, s *server, sent []byte) string {
 // SIGTERM: nobody is let in any more, everybody is told 1001, the process ends with 0, in time, although some
 // clients do not even read.
 func TestTermination(t *testing.T) {
-	s := serve(t, 0, "--shutdown-timeout", "3")
+	s := serve(t, "--shutdown-timeout", "3")
 	var readers []*gorilla.Conn
 	for range 50 {
 		readers = append(readers, s.join(gorilla.DefaultDialer))

@@ -84,7 +84,7 @@ func (m *member) hear(want int) error {
 // Thousands of clients in many rooms: nothing is lost, doubled or out of order, no goroutine is spent on a
 // connection, and when they have gone, half of them cut off, nothing is left behind.
 func TestMass(t *testing.T) {
-	s := serve(t, 0)
+	s := serveMany(t, 0)
 	goroutines, descriptors := s.metric("go_goroutines"), s.metric("process_open_fds")
 	members := make([]*member, massClients)
 	gate := make(chan struct{}, 64)
@@ -159,7 +159,7 @@ func TestMass(t *testing.T) {
 // A server at its descriptor limit goes on: who is in is served, newcomers are told 503 with Retry-After, and
 // when somebody leaves, somebody comes in.
 func TestDescriptorLimit(t *testing.T) {
-	s := serve(t, 200)
+	s := serveMany(t, 200)
 	var in []*gorilla.Conn
 	var refused *http.Response
 	for refused == nil {

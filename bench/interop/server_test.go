@@ -18,7 +18,9 @@ import (
 // patient is how long a test waits for what must come.
 const patient = 20 * time.Second
 
-var binary string
+// The server is built twice: as it ships, for the masses, and with the race detector and the invariants, where there
+// is a C compiler, for everything else.
+var binary, watched string
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -29,15 +31,34 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		binary = filepath.Join(dir, "parley")
-		build := exec.Command("go", "build", "-o", binary, "./cmd/parley")
-		build.Dir = filepath.Join("..", "..")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
+		watched = binary
+		if err := build(binary, "CGO_ENABLED=0"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		if _, err := exec.LookPath("gcc"); err == nil {
+			watched = filepath.Join(dir, "parley-race")
+			err := build(watched, "CGO_ENABLED=1", "-race", "-tags", "invariants")
+			if err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+		} else if os.Getenv("REQUIRE_ALL_CLIENTS") == "1" {
+			fmt.Fprintln(os.Stderr, "a C compiler is missing, and REQUIRE_ALL_CLIENTS=1 requires it")
 			return 1
 		}
 		return m.Run()
 	}())
+}
+
+func build(path, cgo string, flags ...string) error {
+	cmd := exec.Command("go", append(append([]string{"build", "-o", path}, flags...), "./cmd/parley")...)
+	cmd.Dir = filepath.Join("..", "..")
+	cmd.Env = append(os.Environ(), cgo)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // server is a `parley serve` in a process of its own.
@@ -51,8 +72,20 @@ type server struct {
 var ready = regexp.MustCompile(`ready on (ws://\S+); .* on (http://\S+)`)
 
 // serve starts the server and waits until it is ready. It is ended at the end of the test, and must then exit
-// with 0. limit is the number of descriptors that it may have, 0 for the usual.
-func serve(t testing.TB, limit int, args ...string) *server {
+// with 0, which a data race would prevent.
+func serve(t testing.TB, args ...string) *server {
+	t.Helper()
+	return start(t, watched, 0, args...)
+}
+
+// serveMany is serve for the masses: the server as it ships. limit is the number of descriptors that it may have, 0
+// for the usual.
+func serveMany(t testing.TB, limit int, args ...string) *server {
+	t.Helper()
+	return start(t, binary, limit, args...)
+}
+
+func start(t testing.TB, binary string, limit int, args ...string) *server {
 	t.Helper()
 	shell := fmt.Sprintf("exec %s serve --port 0 --admin-port %d \"$@\"", binary, freePort(t))
 	if limit > 0 {

@@ -9,7 +9,7 @@ import (
 // A client whose process is stopped is gone within the heartbeat timeout plus one second; one that only answers
 // protocol PINGs stays.
 func TestStoppedProcess(t *testing.T) {
-	s := serve(t, 0, "--heartbeat-interval", "1", "--heartbeat-timeout", "2")
+	s := serve(t, "--heartbeat-interval", "1", "--heartbeat-timeout", "2")
 	watcher, node := greet(t, "gorilla", s.ws), greet(t, "node", s.ws)
 	watcher.say(`{"type":"join","room":"r"}`)
 	watcher.until("joined")

@@ -119,7 +119,7 @@ func (s *storm) watchHealth(over <-chan bool) {
 // Five hundred of five thousand members never read, in a storm of broadcasts: they are ended, the others hear
 // everything, memory stays bounded, every loop takes its turns.
 func TestSlowConsumers(t *testing.T) {
-	s := &storm{server: serve(t, 0, "--backlog-soft-bytes", "65536", "--backlog-hard-bytes", "131072"), sent: make(chan struct{}, 1)}
+	s := &storm{server: serveMany(t, 0, "--backlog-soft-bytes", "65536", "--backlog-hard-bytes", "131072"), sent: make(chan struct{}, 1)}
 	s.speaker = s.join(gorilla.DefaultDialer)
 	for range stormFast - 1 {
 		s.fast = append(s.fast, s.join(gorilla.DefaultDialer))

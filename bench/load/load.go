@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package load is the load generator: one thread, one epoll set, thousands of clients. It counts what every client
 // is owed against what comes, in order, and declares a run void where anything is missing, doubled or late.
 //

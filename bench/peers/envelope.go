@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package peers holds the servers that Parley is measured beside. Each is written as its own documentation advises,
 // and speaks the same room protocol: join, broadcast, and nothing else.
 //
