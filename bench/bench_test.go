@@ -1,0 +1,142 @@
+//go:build linux
+
+package main
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
+
+	"github.com/parleyd/parley/bench/load"
+	"github.com/parleyd/parley/bench/peers"
+)
+
+func shortPlan(scenario, addr string) load.Plan {
+	p := load.Plan{Scenario: scenario, Addr: addr, PID: os.Getpid(), Conns: 20, Window: 2, Size: 64,
+		Warmup: 20 * time.Millisecond, Measure: 100 * time.Millisecond}
+	if scenario == "rooms" {
+		p.Rooms = 4
+	}
+	return p
+}
+
+// play runs a plan; being the busy side is no fault here, where both sides share the cores.
+func play(t *testing.T, p load.Plan) load.Result {
+	t.Helper()
+	r, err := load.Run(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(r.Void, "measured itself") {
+		r.Void = ""
+	}
+	return r
+}
+
+// TestMain is a peer where it is told to be one: a process of its own, as in the benchmark.
+func TestMain(m *testing.M) {
+	if name := os.Getenv("BENCH_PEER"); name != "" {
+		peers.Servers[name](os.Getenv("BENCH_ADDR"), os.Getenv("BENCH_ECHO") != "")
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// startPeer runs a peer until the test ends.
+func startPeer(t *testing.T, name, addr, echo string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "BENCH_PEER="+name, "BENCH_ADDR="+addr, "BENCH_ECHO="+echo)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	if err := awaitPort(addr); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Every peer speaks the protocol, and loses, doubles and reorders nothing.
+func TestPeers(t *testing.T) {
+	for name := range peers.Servers {
+		for _, scenario := range []string{"echo", "rooms"} {
+			t.Run(name+"/"+scenario, func(t *testing.T) {
+				addr, err := freeAddr()
+				if err != nil {
+					t.Fatal(err)
+				}
+				startPeer(t, name, addr, strings.TrimPrefix(scenario, "rooms"))
+				if r := play(t, shortPlan(scenario, addr)); r.Void != "" || r.Messages == 0 {
+					t.Errorf("%d messages, void: %q", r.Messages, r.Void)
+				}
+			})
+		}
+	}
+}
+
+// A server that loses, doubles or swaps a message voids the run, and so does one that hangs up.
+func TestFaultyServersVoidTheRun(t *testing.T) {
+	faults := map[string]func(conn net.Conn, n int, frame []byte, last []byte) bool{
+		"loses":   func(c net.Conn, n int, f, _ []byte) bool { return n == 50 || write(c, f) },
+		"doubles": func(c net.Conn, n int, f, _ []byte) bool { return write(c, f) && (n != 50 || write(c, f)) },
+		"swaps": func(c net.Conn, n int, f, last []byte) bool {
+			return n == 50 || write(c, f) && (n != 51 || write(c, last))
+		},
+		"hangs up": func(c net.Conn, n int, f, _ []byte) bool { return n < 50 && write(c, f) },
+	}
+	for name, answer := range faults {
+		t.Run(name, func(t *testing.T) {
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer listener.Close()
+			go serveFaulty(listener, answer)
+			if r := play(t, shortPlan("echo", listener.Addr().String())); r.Void == "" {
+				t.Error("the run counts, although the server", name)
+			}
+		})
+	}
+}
+
+func write(c net.Conn, frame []byte) bool {
+	_, err := c.Write(frame)
+	return err == nil
+}
+
+// serveFaulty echoes, but answers each message of a connection as the fault wants it.
+func serveFaulty(listener net.Listener, answer func(net.Conn, int, []byte, []byte) bool) {
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer conn.Close()
+			if _, err := ws.Upgrade(conn); err != nil {
+				return
+			}
+			var last []byte
+			for n := 1; ; n++ {
+				payload, err := wsutil.ReadClientText(conn)
+				if err != nil {
+					return
+				}
+				frame, err := ws.CompileFrame(ws.NewTextFrame(payload))
+				if err != nil || !answer(conn, n, frame, last) {
+					return
+				}
+				last = frame
+			}
+		}()
+	}
+}
