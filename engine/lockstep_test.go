@@ -22,6 +22,8 @@ type script struct {
 	rung   []bool
 	seed   byte
 	mute   bool // what is written is thrown away
+	writes int
+	pace   time.Duration // that a write takes
 }
 
 func newScript(t testing.TB, change func(*Config)) *script {
@@ -49,6 +51,8 @@ func (w *script) Entropy(b []byte) {
 }
 
 func (w *script) Write(wire int, p []byte) (int, bool) {
+	w.writes++
+	w.now += w.pace
 	if w.mute {
 		return len(p), true
 	}

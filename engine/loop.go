@@ -42,13 +42,15 @@ type loop struct {
 	letters []letter // taken, and opened up to opened
 	opened  int
 
-	dirty   []*Conn // to be written to, from dirtyAt on
-	dirtyAt int
-	doomed  []*Conn
-	drops   []*Conn
-	served  *Conn // whose input this turn takes
-	corked  *Conn // whose answers go to the cork
-	notices []notice
+	dirty       []*Conn // to be written to, from dirtyAt on
+	dirtyAt     int
+	walkLetters int // opened since the last time that nobody was dirty
+	walkBytes   int
+	doomed      []*Conn
+	drops       []*Conn
+	served      *Conn // whose input this turn takes
+	corked      *Conn // whose answers go to the cork
+	notices     []notice
 
 	cork, gather, shrunk, text, inflated []byte
 	vector                               [][]byte
@@ -68,7 +70,7 @@ type loop struct {
 
 const (
 	drainBudget     = 1500 * time.Microsecond // of letters and writes before input gets its turn
-	drainBytesMax   = 256 << 10               // frame bytes opened before they are written
+	drainBytesMax   = 256 << 10               // frame bytes opened before everybody has them
 	drainLettersMax = 4096
 	flushesPerClock = 16
 )
@@ -103,24 +105,24 @@ func (l *loop) drain() {
 		l.onTick()
 	}
 	l.announce()
-	for {
-		if !l.flushDirty(until) {
+	for more := true; more; {
+		more = l.openLetters()
+		// Letters that give nobody anything take time, too.
+		if !l.flushDirty(until) || more && l.srv.clock() > until {
 			l.wires.ring()
-			break
-		}
-		if !l.openLetters() {
-			break
-		}
-		if l.dirtyAt == len(l.dirty) && l.srv.clock() > until {
-			l.wires.ring() // letters that give nobody anything take time, too
 			break
 		}
 	}
 	l.finish()
 }
 
-// openLetters opens some letters and reports whether there were any.
+// openLetters opens some letters and reports whether there may be more. A walk through the dirty connections that
+// takes several turns lets new letters in between, so that those who come late in it get them in the same write: as
+// many as one walk may carry, and no more, or the queues would grow faster than they are written.
 func (l *loop) openLetters() bool {
+	if l.walkLetters >= drainLettersMax || l.walkBytes >= drainBytesMax {
+		return true
+	}
 	if l.opened == len(l.letters) {
 		clear(l.letters)
 		l.letters, l.opened = l.mail.take(l.letters), 0
@@ -129,13 +131,14 @@ func (l *loop) openLetters() bool {
 		}
 		l.announce()
 	}
-	n, bytes := 0, 0
-	for l.opened < len(l.letters) && n < drainLettersMax && bytes < drainBytesMax {
+	n := 0
+	for l.opened < len(l.letters) && l.walkLetters < drainLettersMax && l.walkBytes < drainBytesMax {
 		x := &l.letters[l.opened]
 		l.opened++
 		n++
+		l.walkLetters++
 		if x.frame != nil {
-			bytes += len(x.frame.plain)
+			l.walkBytes += len(x.frame.plain)
 		}
 		l.open(x)
 	}
@@ -182,6 +185,7 @@ func (l *loop) flushDirty(until int64) bool {
 	}
 	clear(l.dirty)
 	l.dirty, l.dirtyAt = l.dirty[:0], 0
+	l.walkLetters, l.walkBytes = 0, 0
 	return true
 }
 
