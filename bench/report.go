@@ -5,6 +5,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,7 +36,7 @@ func (b *bench) report(list []cell) error {
 	fmt.Fprintf(&out, "# Benchmark\n\n%s. Commit %s. `make bench%s`, %d rounds, interleaved; medians. The server has one core, "+
 		"the load generator another, which it never lets sleep. *Ratio* is to the floor of the same round.\n\n",
 		b.machine, b.commit, map[bool]string{true: "-full"}[b.full], b.rounds)
-	for _, name := range slices.Sorted(mapsKeys(b.missing)) {
+	for _, name := range slices.Sorted(maps.Keys(b.missing)) {
 		fmt.Fprintf(&out, "Missing: %s (%s).\n\n", name, b.missing[name])
 	}
 	void := 0
@@ -48,10 +49,19 @@ func (b *bench) report(list []cell) error {
 		if err := plotBars(c, rows, filepath.Join(b.out, c.name+".svg")); err != nil {
 			return err
 		}
+		for _, name := range slices.Sorted(maps.Keys(c.apart)) {
+			fmt.Fprintf(&out, "Without %s: %s.\n\n", name, c.apart[name])
+		}
 		if c.figure == latencyFigure {
 			if err := b.plotLatency(c, filepath.Join(b.out, c.name+"-distribution.svg")); err != nil {
 				return err
 			}
+		}
+	}
+	for _, group := range groups(list) {
+		b.writeGrowth(&out, group)
+		if err := b.plotGrowth(group, filepath.Join(b.out, group[0].group+".svg")); err != nil {
+			return err
 		}
 	}
 	path := filepath.Join(b.out, "README.md")
@@ -64,16 +74,6 @@ func (b *bench) report(list []cell) error {
 		return fmt.Errorf("%d runs are void: see the table", void)
 	}
 	return nil
-}
-
-func mapsKeys(m map[string]string) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }
 
 // rows are the servers of a cell, the best first.
@@ -129,7 +129,7 @@ func median(list []float64) float64 {
 }
 
 func writeTable(out *strings.Builder, c cell, rows []row) {
-	fmt.Fprintf(out, "## %s\n\n`make bench SCENARIO=%s`\n\n", c.title, c.name)
+	fmt.Fprintf(out, "## %s\n\n`make bench SCENARIO=%s`\n\n![%s](%s.svg)\n\n", c.title, c.name, c.name, c.name)
 	fmt.Fprintf(out, "| server | %s | ratio | spread | messages a second | client us | p50 us | p99 us |\n|---|---|---|---|---|---|---|---|\n", c.figure.label())
 	for _, r := range rows {
 		if r.runs == 0 {

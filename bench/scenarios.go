@@ -18,6 +18,10 @@ type cell struct {
 	plan   load.Plan
 	short  bool
 	figure figure
+	only   string            // the one server that is measured
+	apart  map[string]string // servers that cannot do it, and why
+	group  string            // cells whose figures are one curve
+	x      float64           // the place on it
 }
 
 // figure is what a scenario is about.
@@ -28,15 +32,16 @@ const (
 	rateFigure
 	latencyFigure
 	memoryFigure
+	shareFigure
 )
 
 func (f figure) label() string {
-	return [...]string{"server CPU per message, us", "messages a second", "p99 latency, us", "resident bytes a connection"}[f]
+	return [...]string{"server CPU per message, us", "messages a second", "p99 latency, us", "resident bytes a connection", "share of a core, %"}[f]
 }
 
 // of takes the figure out of a result.
 func (f figure) of(r load.Result) float64 {
-	return [...]float64{r.CPU, r.Rate, r.P99, r.Memory}[f]
+	return [...]float64{r.CPU, r.Rate, r.P99, r.Memory, r.Share}[f]
 }
 
 const (
@@ -53,26 +58,77 @@ func roomCell(conns, rooms, window, size int) load.Plan {
 }
 
 var cells = []cell{
-	{"echo-64-w16", "Echo, 64 B, 100 connections, 120,000 messages a second in bursts of 16", openEcho(64, 16, 120_000), true, cpuFigure},
-	{"room-10000", "One room of 10,000, 128 B, one publish at a time", roomCell(10_000, 1, 1, 128), true, cpuFigure},
-	{"room-10000-w8", "One room of 10,000, 128 B, eight publishes under way", roomCell(10_000, 1, 8, 128), true, cpuFigure},
-	{"rooms-100x100", "100 rooms of 100, 128 B, one publish at a time in each", roomCell(10_000, 100, 1, 128), true, cpuFigure},
-	{"connect", "5,000 connections as fast as they come, with a greeting where the server has one", load.Plan{Scenario: "connect", Conns: 5000}, true, cpuFigure},
-	{"idle", "15,000 idle connections, each in a room", load.Plan{Scenario: "idle", Conns: 15_000, Rooms: 150, Measure: 2 * time.Second}, true, memoryFigure},
+	{name: "echo-64-w16", title: "Echo, 64 B, 100 connections, 120,000 messages a second in bursts of 16", plan: openEcho(64, 16, 120_000), short: true, figure: cpuFigure},
+	{name: "room-10000", title: "One room of 10,000, 128 B, one publish at a time", plan: roomCell(10_000, 1, 1, 128), short: true, figure: cpuFigure},
+	{name: "room-10000-w8", title: "One room of 10,000, 128 B, eight publishes under way", plan: roomCell(10_000, 1, 8, 128), short: true, figure: cpuFigure},
+	{name: "rooms-100x100", title: "100 rooms of 100, 128 B, one publish at a time in each", plan: roomCell(10_000, 100, 1, 128), short: true, figure: cpuFigure},
+	{name: "connect", title: "5,000 connections as fast as they come, with a greeting where the server has one", plan: load.Plan{Scenario: "connect", Conns: 5000}, short: true, figure: cpuFigure},
+	{name: "idle", title: "15,000 idle connections, each in a room", plan: load.Plan{Scenario: "idle", Conns: 15_000, Rooms: 150, Measure: 2 * time.Second}, short: true, figure: memoryFigure},
+	{name: "echo-64-w1", title: "Echo, 64 B, 100 connections, 40,000 messages a second, one by one", plan: openEcho(64, 1, 40_000), figure: cpuFigure},
+	{name: "echo-1k-w16", title: "Echo, 1 KB, 100 connections, 80,000 messages a second in bursts of 16", plan: openEcho(1024, 16, 80_000), figure: cpuFigure},
+	{name: "echo-64-w16-high", title: "Echo, 64 B, 100 connections, 500,000 messages a second in bursts of 16", plan: openEcho(64, 16, 500_000), figure: cpuFigure},
+	{name: "echo-64-w16-rate", title: "Echo, 64 B, 100 connections, 16 under way each, as fast as it goes", plan: echoCell(64, 100, 16), figure: rateFigure},
+	{name: "echo-1k-w1", title: "Echo, 1 KB, 100 connections, 40,000 messages a second, one by one", plan: openEcho(1024, 1, 40_000), figure: cpuFigure},
+	{name: "echo-64-w1-10000", title: "Echo, 64 B, 10,000 connections, 40,000 messages a second, one by one", plan: manyEchoes(), figure: cpuFigure},
+	{name: "echo-64-open", title: "Echo, 64 B, 100 connections, 40,000 messages a second as planned", plan: openEcho(64, 1, 40_000), figure: latencyFigure},
+	{name: "rooms-1000x10", title: "1,000 rooms of 10, 128 B, one publish at a time in each", plan: roomCell(10_000, 1000, 1, 128), figure: cpuFigure},
+	{name: "room-10000-1k", title: "One room of 10,000, 1 KB, one publish at a time", plan: roomCell(10_000, 1, 1, 1024), figure: cpuFigure},
+	{name: "rooms-100x100-unfair", title: "100 rooms of 100, as far ahead of each other as the server lets them", plan: unfair(roomCell(10_000, 100, 1, 128)), figure: cpuFigure},
+	{name: "idle-echo", title: "15,000 idle connections to an echo server", plan: load.Plan{Scenario: "idle", Conns: 15_000, Measure: 2 * time.Second}, figure: memoryFigure},
 
-	{"echo-64-w1", "Echo, 64 B, 100 connections, 40,000 messages a second, one by one", openEcho(64, 1, 40_000), false, cpuFigure},
-	{"echo-1k-w16", "Echo, 1 KB, 100 connections, 80,000 messages a second in bursts of 16", openEcho(1024, 16, 80_000), false, cpuFigure},
-	{"echo-64-w16-high", "Echo, 64 B, 100 connections, 500,000 messages a second in bursts of 16", openEcho(64, 16, 500_000), false, cpuFigure},
-	{"echo-64-w16-rate", "Echo, 64 B, 100 connections, 16 under way each, as fast as it goes", echoCell(64, 100, 16), false, rateFigure},
-	{"echo-1k-w1", "Echo, 1 KB, 100 connections, 40,000 messages a second, one by one", openEcho(1024, 1, 40_000), false, cpuFigure},
-	{"echo-64-w1-10000", "Echo, 64 B, 10,000 connections, 40,000 messages a second, one by one", manyEchoes(), false, cpuFigure},
-	{"echo-64-open", "Echo, 64 B, 100 connections, 40,000 messages a second as planned", openEcho(64, 1, 40_000), false, latencyFigure},
-	{"rooms-1000x10", "1,000 rooms of 10, 128 B, one publish at a time in each", roomCell(10_000, 1000, 1, 128), false, cpuFigure},
-	{"room-10000-1k", "One room of 10,000, 1 KB, one publish at a time", roomCell(10_000, 1, 1, 1024), false, cpuFigure},
-	{"room-1000", "One room of 1,000, 128 B, one publish at a time", roomCell(1000, 1, 1, 128), false, cpuFigure},
-	{"room-15000", "One room of 15,000, 128 B, one publish at a time", roomCell(15_000, 1, 1, 128), false, cpuFigure},
-	{"rooms-100x100-unfair", "100 rooms of 100, as far ahead of each other as the server lets them", unfair(roomCell(10_000, 100, 1, 128)), false, cpuFigure},
-	{"idle-echo", "15,000 idle connections to an echo server", load.Plan{Scenario: "idle", Conns: 15_000, Measure: 2 * time.Second}, false, memoryFigure},
+	{name: "echo-64-w16-half", title: "Echo, 64 B, 100 connections, in bursts of 16 at half of what each server can do", plan: openEcho(64, 16, half), figure: latencyFigure},
+	{name: "echo-64-w1-half", title: "Echo, 64 B, 100 connections, one by one at half of what each server can do", plan: openEcho(64, 1, half), figure: latencyFigure},
+	{name: "room-1000-steady", title: "One room of 1,000, 128 B, 50 publishes a second as planned", plan: steady(1000, 1, 50), figure: latencyFigure},
+	{name: "room-1000-burst", title: "One room of 1,000, 128 B, 400 publishes a second in bursts of 50", plan: steady(1000, 50, 400), figure: latencyFigure},
+	{name: "publishers", title: "One room of 1,000, 128 B, 100 of its members publish, one at a time each", plan: publishers(), figure: cpuFigure},
+	{name: "slow-readers", title: "One room of 5,000, 1 KB, four publishes under way; 500 members never read", plan: slowReaders(), figure: cpuFigure,
+		apart: map[string]string{"gobwas": "a write to one that does not read blocks its room", "floor": "it knows no backlog"}},
+	{name: "churn", title: "4,000 connections a second come into a room of 1,000 and go, while it gets 5 messages a second", plan: churnPlan(), figure: cpuFigure,
+		apart: map[string]string{"nbio": "now and then it closes a connection that it has just accepted"}},
+	{name: "idle-after", title: "15,000 idle connections, after a million messages", plan: idleAfter(), figure: memoryFigure},
+	{name: "heartbeats", title: "15,000 idle connections for a minute, heartbeats as the server has them", plan: load.Plan{Scenario: "quiet", Conns: 15_000, Rooms: 150, Warmup: 5 * time.Second, Measure: time.Minute}, figure: shareFigure},
+	{name: "members-1000", group: "members", x: 1000, title: "Growth: a room of 1,000", plan: roomCell(1000, 1, 1, 128), figure: cpuFigure},
+	{name: "members-4000", group: "members", x: 4000, title: "Growth: a room of 4,000", plan: roomCell(4000, 1, 1, 128), figure: cpuFigure},
+	{name: "members-15000", group: "members", x: 15_000, title: "Growth: a room of 15,000", plan: roomCell(15_000, 1, 1, 128), figure: cpuFigure},
+	{name: "members-18000", group: "members", x: 18_000, title: "Growth: a room of 18,000", plan: roomCell(18_000, 1, 1, 128), figure: cpuFigure},
+	{name: "visits-10", group: "visits", x: 10, only: "parley", title: "Growth: join, publish, leave, where there are 10 rooms", plan: visits(10), figure: cpuFigure},
+	{name: "visits-1000", group: "visits", x: 1000, only: "parley", title: "Growth: join, publish, leave, where there are 1,000 rooms", plan: visits(1000), figure: cpuFigure},
+	{name: "visits-100000", group: "visits", x: 100_000, only: "parley", title: "Growth: join, publish, leave, where there are 100,000 rooms", plan: visits(100_000), figure: cpuFigure},
+}
+
+// half is a rate that is found out first.
+const half = -1
+
+func steady(conns, window int, rate float64) load.Plan {
+	p := roomCell(conns, 1, window, 128)
+	p.Rate = rate
+	return p
+}
+
+func publishers() load.Plan {
+	p := roomCell(1000, 1, 1, 128)
+	p.Publishers = 100
+	return p
+}
+
+func slowReaders() load.Plan {
+	p := roomCell(5000, 1, 4, 1024)
+	p.Stalled = 500
+	return p
+}
+
+func churnPlan() load.Plan {
+	p := steady(1000, 1, 5)
+	p.Scenario = "churn"
+	return p
+}
+
+func idleAfter() load.Plan {
+	return load.Plan{Scenario: "idle", Conns: 15_000, Rooms: 150, Window: 1, Size: 128, First: 1_000_000, Measure: 5 * time.Second}
+}
+
+func visits(rooms int) load.Plan {
+	return load.Plan{Scenario: "many", Conns: 20, Visited: rooms, Window: 1, Warmup: warmup, Measure: measure}
 }
 
 func openEcho(size, window int, rate float64) load.Plan {
@@ -90,6 +146,11 @@ func manyEchoes() load.Plan {
 func unfair(p load.Plan) load.Plan {
 	p.Unfair = true
 	return p
+}
+
+// serves reports whether a server is measured in this cell.
+func (c cell) serves(server string) bool {
+	return (c.only == "" || c.only == server) && c.apart[server] == ""
 }
 
 // chosen are the cells that the options ask for.

@@ -19,8 +19,9 @@ type conn struct {
 	ready bool
 	state int
 	room  *room
-	next  uint64 // the number of the next message that it must get
-	due   int    // echoes: frames owed to it
+	next  uint64   // the number of the next message that it must get from the room's first publisher
+	nexts []uint64 // and from each, where there are several
+	due   int      // echoes: frames owed to it
 	sent  uint64
 
 	in  []byte // a partial frame or head; nil while nothing is partial
@@ -32,6 +33,7 @@ type conn struct {
 const (
 	stateConnecting = iota
 	stateHead       // waits for the answer to the handshake
+	stateHello      // to what the dialect says first
 	stateJoining
 	stateReady
 	stateClosed

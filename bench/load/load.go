@@ -13,11 +13,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"runtime"
 	"runtime/debug"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -38,7 +36,15 @@ type Plan struct {
 	Rate     float64       `json:"rate"`   // open loop: messages a second; 0: closed loop
 	Warmup   time.Duration `json:"warmup"`
 	Measure  time.Duration `json:"measure"`
-	Unfair   bool          `json:"unfair"` // rooms may get as far ahead of others as the server lets them
+	Unfair   bool          `json:"unfair"` // publishers may get as far ahead of others as the server lets them
+
+	Dialect    string `json:"dialect,omitempty"`
+	Publishers int    `json:"publishers,omitempty"` // in each room; 0: one
+	Stalled    int    `json:"stalled,omitempty"`    // clients that join and never read again
+	First      uint64 `json:"first,omitempty"`      // idle: deliveries before it begins
+	Visited    int    `json:"visited,omitempty"`    // many: rooms
+
+	every float64 // seconds from one window to the next
 }
 
 // Result is what came of it.
@@ -55,7 +61,8 @@ type Result struct {
 	P99        float64 `json:"p99_us,omitempty"`     //
 	P999       float64 `json:"p999_us,omitempty"`    //
 	Memory     float64 `json:"bytes_conn,omitempty"` // resident memory that a connection costs
-	Lead       uint64  `json:"lead,omitempty"`       // rounds between the first and the last room
+	Share      float64 `json:"share,omitempty"`      // quiet: of a core, in percent
+	Lead       uint64  `json:"lead,omitempty"`       // rounds between the first and the last publisher
 	Void       string  `json:"void,omitempty"`       // why the run counts for nothing
 	Histogram  string  `json:"histogram,omitempty"`  // encoded
 	histogram  *hdrhistogram.Histogram
@@ -90,6 +97,7 @@ type generator struct {
 	result     Result
 	scenario   scenario
 	window     int // the plan's, while it lasts
+	dialect    *dialect
 }
 
 // scenario is what clients do once they are ready.
@@ -100,12 +108,20 @@ type scenario interface {
 	drained(g *generator) bool
 }
 
+// answers is a scenario that wants to see what is no numbered message.
+type answers interface {
+	answer(g *generator, c *conn, payload []byte)
+}
+
 // Run plays a plan. A run that counts for nothing has its reason in Void; an error is one of ours.
 func Run(p Plan) (Result, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	debug.SetGCPercent(400)
-	g := &generator{plan: p, window: p.Window, buffer: make([]byte, 1<<20), events: make([]unix.EpollEvent, 1024)}
+	if p.Rate > 0 {
+		p.every = float64(p.Window) / p.Rate
+	}
+	g := &generator{plan: p, window: p.Window, dialect: dialects[p.Dialect], buffer: make([]byte, 1<<20), events: make([]unix.EpollEvent, 1024)}
 	var err error
 	if g.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return Result{}, err
@@ -116,8 +132,15 @@ func Run(p Plan) (Result, error) {
 		g.scenario = &echo{}
 	case "rooms":
 		g.scenario = &rooms{}
-	case "connect", "idle":
+	case "connect", "idle", "quiet":
 		g.scenario = &idle{}
+		if p.First > 0 {
+			g.scenario = &rooms{}
+		}
+	case "churn":
+		g.scenario = &churn{}
+	case "many":
+		g.scenario = &many{}
 	default:
 		return Result{}, fmt.Errorf("there is no scenario %q", p.Scenario)
 	}
@@ -139,9 +162,19 @@ func (g *generator) play() error {
 		return nil
 	}
 	if g.plan.Scenario == "idle" {
+		if err := g.pass(g.plan.First); err != nil {
+			return err
+		}
 		g.spin(g.plan.Measure)
 		g.result.Messages = uint64(g.plan.Conns)
 		g.result.Memory = (residentBytes(g.plan.PID) - idleMemory) / float64(g.plan.Conns)
+		return g.failed
+	}
+	if g.plan.Scenario == "quiet" {
+		g.spin(g.plan.Warmup)
+		begun, cpu = time.Now(), cpuSeconds(g.plan.PID)
+		g.spin(g.plan.Measure)
+		g.result.Share = (cpuSeconds(g.plan.PID) - cpu) / time.Since(begun).Seconds() * 100
 		return g.failed
 	}
 	if err := g.scenario.begin(g); err != nil {
@@ -158,6 +191,20 @@ func (g *generator) play() error {
 	g.result.Busy = g.busy.Seconds() / took.Seconds()
 	g.result.ClientCPU = g.busy.Seconds() * 1e6 / float64(max(1, g.deliveries-before))
 	g.summarize()
+	return g.reconcile()
+}
+
+// pass has so many messages delivered, whatever the time, and waits for the last.
+func (g *generator) pass(messages uint64) error {
+	if messages == 0 {
+		return nil
+	}
+	if err := g.scenario.begin(g); err != nil {
+		return err
+	}
+	for g.failed == nil && g.deliveries < messages {
+		g.turn()
+	}
 	return g.reconcile()
 }
 
@@ -204,13 +251,20 @@ func (g *generator) spin(d time.Duration) {
 // turn takes what has happened.
 func (g *generator) turn() {
 	n, err := rawPoll(g.epoll, g.events)
-	g.now = time.Now()
+	begun := time.Now()
+	g.now = begun
 	if err != nil && err != unix.EINTR {
 		g.failed = err
 		return
 	}
 	for i := range max(n, 0) {
 		c := g.byFD[g.events[i].Fd]
+		if c == nil {
+			continue // it has gone in this turn
+		}
+		if g.plan.Rate > 0 && i%16 == 15 {
+			g.now = time.Now()
+		}
 		if err := g.serve(c, g.events[i].Events); err != nil {
 			g.failed = fmt.Errorf("client %d: %w", c.index, err)
 			return
@@ -218,7 +272,7 @@ func (g *generator) turn() {
 	}
 	g.scenario.poll(g)
 	if n > 0 {
-		g.busy += time.Since(g.now)
+		g.busy += time.Since(begun)
 	}
 }
 
@@ -305,14 +359,36 @@ func (g *generator) frame(c *conn, op byte, payload []byte) error {
 	case 8:
 		return fmt.Errorf("told to close: %q", payload)
 	case 1, 2:
-		if c.state == stateJoining {
-			if bytes.Contains(payload, []byte(`"joined"`)) && bytes.Contains(payload, []byte(`"members"`)) {
-				g.becomesReady(c)
-			}
-			return nil
+		if !g.dialect.lines {
+			return g.text(c, payload)
 		}
+		for line := range bytes.SplitSeq(payload, []byte("\n")) {
+			if string(line) == "{}" {
+				if err := c.write(appendFrame(nil, 1, line)); err != nil {
+					return err
+				}
+			} else if err := g.text(c, line); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// text takes one message.
+func (g *generator) text(c *conn, payload []byte) error {
+	switch c.state {
+	case stateHello:
+		return g.join(c)
+	case stateJoining:
+		if bytes.Contains(payload, []byte(g.dialect.joined)) {
+			return g.becomesReady(c)
+		}
+	default:
 		if n, ok := c.number(payload); ok {
 			g.scenario.message(g, c, n, payload)
+		} else if x, ok := g.scenario.(answers); ok {
+			x.answer(g, c, payload)
 		}
 	}
 	return nil
@@ -320,19 +396,35 @@ func (g *generator) frame(c *conn, op byte, payload []byte) error {
 
 // upgraded goes on once a connection is a WebSocket.
 func (g *generator) upgraded(c *conn) error {
+	if g.dialect.hello != "" {
+		c.state = stateHello
+		return c.write(appendFrame(nil, 1, []byte(g.dialect.hello)))
+	}
+	return g.join(c)
+}
+
+func (g *generator) join(c *conn) error {
 	if g.plan.Rooms == 0 {
-		g.becomesReady(c)
-		return nil
+		return g.becomesReady(c)
 	}
 	c.state = stateJoining
 	c.room = g.rooms[c.index%g.plan.Rooms]
-	c.room.members = append(c.room.members, c)
-	return c.write(appendFrame(nil, 1, fmt.Appendf(nil, `{"type":"join","room":%q}`, c.room.name)))
+	return c.write(appendFrame(nil, 1, g.dialect.join(c.room.name)))
 }
 
-func (g *generator) becomesReady(c *conn) {
+func (g *generator) becomesReady(c *conn) error {
 	c.state = stateReady
 	g.ready++
+	if c.index >= g.plan.Conns {
+		return nil // one of a scenario's own
+	}
+	if c.index >= g.plan.Conns-g.plan.Stalled {
+		return g.stall(c)
+	}
+	if c.room != nil {
+		c.room.members = append(c.room.members, c)
+	}
+	return nil
 }
 
 const dialing = 128 // connections that may be on their way to readiness
@@ -386,43 +478,4 @@ func (g *generator) closeAll() {
 	for _, c := range g.conns {
 		unix.Close(c.fd)
 	}
-}
-
-// residentBytes is a process's resident memory, with its children's.
-func residentBytes(pid int) (total float64) {
-	for _, p := range family(pid) {
-		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p))
-		if f := strings.Fields(string(text)); len(f) > 1 {
-			pages, _ := strconv.ParseFloat(f[1], 64)
-			total += pages * float64(os.Getpagesize())
-		}
-	}
-	return total
-}
-
-// cpuSeconds is the CPU time that a process has used, with its children's, to the nanosecond where the kernel says so.
-func cpuSeconds(pid int) (total float64) {
-	for _, p := range family(pid) {
-		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", p))
-		for _, task := range tasks {
-			text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", p, task.Name()))
-			if f := strings.Fields(string(text)); len(f) > 0 {
-				ns, _ := strconv.ParseFloat(f[0], 64)
-				total += ns / 1e9
-			}
-		}
-	}
-	return total
-}
-
-// family is a process and its children.
-func family(pid int) []int {
-	list := []int{pid}
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	for _, f := range strings.Fields(string(text)) {
-		if child, err := strconv.Atoi(f); err == nil {
-			list = append(list, family(child)...)
-		}
-	}
-	return list
 }

@@ -21,13 +21,14 @@ type Server func(addr string, echo bool) error
 
 // Servers are the peers by name.
 var Servers = map[string]Server{
-	"floor":   serveFloor,
-	"gws":     serveGws,
-	"gorilla": serveGorilla,
-	"gobwas":  serveGobwas,
-	"nbio":    serveNbio,
-	"coder":   serveCoder,
-	"melody":  serveMelody,
+	"floor":      serveFloor,
+	"gws":        serveGws,
+	"gorilla":    serveGorilla,
+	"gobwas":     serveGobwas,
+	"nbio":       serveNbio,
+	"coder":      serveCoder,
+	"melody":     serveMelody,
+	"centrifuge": serveCentrifuge,
 }
 
 // envelope is what clients send.

@@ -1,0 +1,49 @@
+//go:build linux
+
+package load
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// residentBytes is a process's resident memory, with its children's.
+func residentBytes(pid int) (total float64) {
+	for _, p := range family(pid) {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", p))
+		if f := strings.Fields(string(text)); len(f) > 1 {
+			pages, _ := strconv.ParseFloat(f[1], 64)
+			total += pages * float64(os.Getpagesize())
+		}
+	}
+	return total
+}
+
+// cpuSeconds is the CPU time that a process has used, with its children's, to the nanosecond where the kernel says so.
+func cpuSeconds(pid int) (total float64) {
+	for _, p := range family(pid) {
+		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", p))
+		for _, task := range tasks {
+			text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/schedstat", p, task.Name()))
+			if f := strings.Fields(string(text)); len(f) > 0 {
+				ns, _ := strconv.ParseFloat(f[0], 64)
+				total += ns / 1e9
+			}
+		}
+	}
+	return total
+}
+
+// family is a process and its children.
+func family(pid int) []int {
+	list := []int{pid}
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	for _, f := range strings.Fields(string(text)) {
+		if child, err := strconv.Atoi(f); err == nil {
+			list = append(list, family(child)...)
+		}
+	}
+	return list
+}

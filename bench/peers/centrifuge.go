@@ -1,0 +1,39 @@
+//go:build linux
+
+package peers
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/centrifugal/centrifuge"
+)
+
+// serveCentrifuge follows its chat example. It speaks a protocol of its own: channels for rooms, whose publishers get
+// their own messages, too; an echo is a remote call. Messages to one client that come together leave in one frame.
+func serveCentrifuge(addr string, _ bool) error {
+	node, err := centrifuge.New(centrifuge.Config{})
+	if err != nil {
+		return err
+	}
+	node.OnConnecting(func(context.Context, centrifuge.ConnectEvent) (centrifuge.ConnectReply, error) {
+		return centrifuge.ConnectReply{Credentials: &centrifuge.Credentials{}}, nil
+	})
+	node.OnConnect(func(c *centrifuge.Client) {
+		c.OnSubscribe(func(_ centrifuge.SubscribeEvent, answer centrifuge.SubscribeCallback) {
+			answer(centrifuge.SubscribeReply{}, nil)
+		})
+		c.OnPublish(func(_ centrifuge.PublishEvent, answer centrifuge.PublishCallback) {
+			answer(centrifuge.PublishReply{}, nil)
+		})
+		c.OnRPC(func(e centrifuge.RPCEvent, answer centrifuge.RPCCallback) {
+			answer(centrifuge.RPCReply{Data: e.Data}, nil)
+		})
+	})
+	if err := node.Run(); err != nil {
+		return err
+	}
+	return http.ListenAndServe(addr, centrifuge.NewWebsocketHandler(node, centrifuge.WebsocketConfig{
+		CheckOrigin: func(*http.Request) bool { return true },
+	}))
+}
