@@ -206,3 +206,26 @@ func TestClaimedSessionsLeaveTheQueue(t *testing.T) {
 		t.Errorf("%d entries are left of sessions that were claimed", total)
 	}
 }
+
+// A visit looks at a timer whose time has come and sets it again, as an idle connection's heartbeat does, with a
+// million of them spread over an interval.
+func BenchmarkWheelOfAMillion(b *testing.B) {
+	const timers, tick, interval = 1_000_000, int64(100 * time.Millisecond), int64(30 * time.Second)
+	w := newWheel(time.Duration(tick))
+	for slot := range uint32(timers) {
+		w.set(slot*7919%timers, int64(slot)*interval/timers+tick)
+	}
+	var slots []uint32
+	visits, now := 0, int64(0)
+	b.ReportAllocs()
+	b.ResetTimer()
+	for visits < b.N {
+		now += tick
+		slots = w.due(now, slots[:0])
+		for _, slot := range slots {
+			w.set(slot, now+interval)
+		}
+		visits += len(slots)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(max(1, visits)), "ns/visit")
+}

@@ -29,7 +29,9 @@ func newEcho() *cobra.Command {
 			if cfg.Port == 0 {
 				cfg.Port = echoPortKernelPick
 			}
-			srv, err := engine.New(cfg, engine.WithLogger(newLog(&settings{LogLevel: "warn"})))
+			log := newLog(&settings{LogLevel: "warn"})
+			limitMemory(log)
+			srv, err := engine.New(cfg, engine.WithLogger(log))
 			if err != nil {
 				return err
 			}

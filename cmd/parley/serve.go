@@ -91,11 +91,11 @@ func newLog(s *settings) *slog.Logger {
 }
 
 // limitMemory tells Go's collector of a container's limit, so that it works harder instead of being killed.
-// GOGC follows from a measurement: the hot path makes no garbage, so collecting earlier costs little, and
-// halves what idle connections keep resident.
+// GOGC follows from a measurement: the hot path makes no garbage, so collecting early costs nothing that shows, and
+// decides what idle connections keep resident (docs/performance.md).
 func limitMemory(log *slog.Logger) {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
+		debug.SetGCPercent(25)
 	}
 	if _, err := memlimit.Set(memlimit.WithLogger(slog.New(slog.DiscardHandler))); err != nil {
 		log.Debug("no memory limit found", "err", err)
