@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -100,6 +101,24 @@ func TestPeers(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Cells of a group are one curve, in the order of their places; one cell is no curve.
+func TestGroups(t *testing.T) {
+	places := map[string][]float64{}
+	for _, group := range groups(cells) {
+		for _, c := range group {
+			places[c.group] = append(places[c.group], c.x)
+		}
+	}
+	for _, name := range []string{"members", "visits"} {
+		if len(places[name]) < 3 || !slices.IsSorted(places[name]) {
+			t.Errorf("%s: %v", name, places[name])
+		}
+	}
+	if one := groups(chosen(options{scenarios: []string{"visits-1000"}})[:1]); len(one) != 0 {
+		t.Errorf("one cell is a curve: %v", one)
 	}
 }
 

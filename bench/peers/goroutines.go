@@ -132,7 +132,13 @@ func (c *gorillaClient) read(hub *hub[*gorillaClient]) {
 			if err != nil {
 				return
 			}
-			c.text(sent(e.Room, hub.others(e.Room, c, func(other *gorillaClient) { other.send <- m })))
+			c.text(sent(e.Room, hub.others(e.Room, c, func(other *gorillaClient) {
+				select {
+				case other.send <- m:
+				default:
+					other.conn.Close() // it does not keep up
+				}
+			})))
 		}
 	}
 }
@@ -273,7 +279,13 @@ func (c *coderClient) read(ctx context.Context, hub *hub[*coderClient]) {
 			c.send <- joined(e.Room, hub.join(e.Room, c))
 		case "broadcast":
 			out := broadcast(e.Room, c.id, e.Data)
-			c.send <- sent(e.Room, hub.others(e.Room, c, func(other *coderClient) { other.send <- out }))
+			c.send <- sent(e.Room, hub.others(e.Room, c, func(other *coderClient) {
+				select {
+				case other.send <- out:
+				default:
+					go other.conn.CloseNow() // it does not keep up
+				}
+			}))
 		}
 	}
 }
