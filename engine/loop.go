@@ -72,7 +72,7 @@ const (
 	drainBudget     = 1500 * time.Microsecond // of letters and writes before input gets its turn
 	drainBytesMax   = 256 << 10               // frame bytes opened before everybody has them
 	drainLettersMax = 4096
-	flushesPerClock = 16
+	flushGroup      = 16 // connections written to between two looks at the clock
 )
 
 func newLoop(srv *Server, index uint8, seed [32]byte) *loop {
@@ -167,16 +167,25 @@ func (l *loop) open(x *letter) {
 }
 
 // flushDirty writes to the dirty connections until the budget is spent, and reports whether it got to
-// the end.
+// the end. It looks at a group of them before it writes to the first: with thousands of members each look is a cache
+// miss, and those of a group are waited for together (docs/performance.md).
 func (l *loop) flushDirty(until int64) bool {
-	for n := 1; l.dirtyAt < len(l.dirty); n++ {
-		c := l.dirty[l.dirtyAt]
-		l.dirtyAt++
-		c.dirty = false
-		if c.phase != phaseGone {
+	var group [flushGroup]*Conn
+	for l.dirtyAt < len(l.dirty) {
+		n := 0
+		for n < len(group) && l.dirtyAt < len(l.dirty) {
+			c := l.dirty[l.dirtyAt]
+			l.dirtyAt++
+			c.dirty = false
+			if c.phase != phaseGone {
+				group[n] = c
+				n++
+			}
+		}
+		for _, c := range group[:n] {
 			l.flush(c, nil)
 		}
-		if n%flushesPerClock == 0 && l.srv.clock() > until {
+		if l.srv.clock() > until {
 			break
 		}
 	}

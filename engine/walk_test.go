@@ -17,7 +17,7 @@ func walkers(t *testing.T, n int) (*script, []*Conn) {
 	for _, c := range members {
 		w.read(c)
 	}
-	w.pace, w.writes = drainBudget/flushesPerClock/2, 0
+	w.pace, w.writes = drainBudget/flushGroup/2, 0
 	return w, members
 }
 

@@ -89,6 +89,9 @@ func (d *Decoder) Reset(l *Limits, compression bool) {
 // Next takes one part off the front of chunk, unmasking it in place, and returns what follows. After a
 // violation it returns None for ever.
 func (d *Decoder) Next(chunk []byte) (Part, []byte) {
+	if at, end := d.whole(chunk); end > 0 {
+		return Part{Kind: Data, Op: ws.OpCode(chunk[0] & 0x0f), Payload: chunk[at:end], First: true, Last: true}, chunk[end:]
+	}
 	for len(chunk) > 0 && d.flags&flagBroken == 0 {
 		if d.left == 0 {
 			var part Part
@@ -110,6 +113,36 @@ func (d *Decoder) Next(chunk []byte) (Part, []byte) {
 	}
 	return Part{}, nil
 }
+
+// whole unmasks a frame that is a message of its own and lies in chunk to its last byte, which nearly all are, and says
+// where its payload is. Where it is anything else, or wrong, end is 0 and nothing has happened.
+func (d *Decoder) whole(chunk []byte) (at, end int) {
+	if len(chunk) < smallHeader || d.have != 0 || d.op|d.ctrl != ws.OpContinuation || d.flags&flagBroken != 0 {
+		return 0, 0
+	}
+	text := chunk[0] == bitFinal|byte(ws.OpText)
+	size, at := int(chunk[1]&^bitMasked), smallHeader
+	if size == 126 {
+		size, at = int(binary.BigEndian.Uint16(chunk[2:])), smallHeader+2
+		if size < 126 {
+			return 0, 0
+		}
+	}
+	end = at + size
+	if !text && chunk[0] != bitFinal|byte(ws.OpBinary) || chunk[1]&bitMasked == 0 || chunk[1] == bitMasked|127 ||
+		end > len(chunk) || int64(size) > d.limits.MessageBytes || d.limits.Fragments < 1 {
+		return 0, 0
+	}
+	key, payload := [4]byte(chunk[at-4:at]), chunk[at:end]
+	if ascii := unmask(payload, key, 0); text && !ascii && !ValidUTF8(payload) {
+		unmask(payload, key, 0) // as it came: the long way says what is wrong with it
+		return 0, 0
+	}
+	return at, end
+}
+
+// smallHeader is the least that a masked frame's header takes.
+const smallHeader = 6
 
 // begin takes a header, and the whole frame where nothing of it is missing.
 func (d *Decoder) begin(chunk []byte) (Part, []byte) {

@@ -11,30 +11,42 @@ import (
 // by BenchmarkUnmask.
 const cipherMin = 192
 
-// unmask unmasks p in place; offset is where in the key its first byte is.
-func unmask(p []byte, key [4]byte, offset int) {
+// unmask unmasks p in place; offset is where in the key its first byte is. ascii says that no byte of the outcome has its
+// high bit set; false says nothing.
+func unmask(p []byte, key [4]byte, offset int) (ascii bool) {
 	if len(p) >= cipherMin {
 		ws.Cipher(p, key, offset)
-		return
+		return false
 	}
-	unmaskSmall(p, key, offset)
+	return unmaskSmall(p, key, offset)
 }
 
-func unmaskSmall(p []byte, key [4]byte, offset int) {
+// unmaskSmall looks for high bits on the way: most text has none, and need not be looked at again.
+func unmaskSmall(p []byte, key [4]byte, offset int) (ascii bool) {
 	k := bits.RotateLeft32(binary.LittleEndian.Uint32(key[:]), -8*(offset&3))
 	wide := uint64(k)<<32 | uint64(k)
+	var seen uint64
 	for len(p) >= 32 {
-		binary.LittleEndian.PutUint64(p, binary.LittleEndian.Uint64(p)^wide)
-		binary.LittleEndian.PutUint64(p[8:], binary.LittleEndian.Uint64(p[8:])^wide)
-		binary.LittleEndian.PutUint64(p[16:], binary.LittleEndian.Uint64(p[16:])^wide)
-		binary.LittleEndian.PutUint64(p[24:], binary.LittleEndian.Uint64(p[24:])^wide)
+		a, b := binary.LittleEndian.Uint64(p)^wide, binary.LittleEndian.Uint64(p[8:])^wide
+		c, d := binary.LittleEndian.Uint64(p[16:])^wide, binary.LittleEndian.Uint64(p[24:])^wide
+		binary.LittleEndian.PutUint64(p, a)
+		binary.LittleEndian.PutUint64(p[8:], b)
+		binary.LittleEndian.PutUint64(p[16:], c)
+		binary.LittleEndian.PutUint64(p[24:], d)
+		seen |= a | b | c | d
 		p = p[32:]
 	}
 	for len(p) >= 8 {
-		binary.LittleEndian.PutUint64(p, binary.LittleEndian.Uint64(p)^wide)
+		a := binary.LittleEndian.Uint64(p) ^ wide
+		binary.LittleEndian.PutUint64(p, a)
+		seen |= a
 		p = p[8:]
 	}
 	for i := range p {
 		p[i] ^= byte(wide >> (8 * (i & 7)))
+		seen |= uint64(p[i])
 	}
+	return seen&highBits == 0
 }
+
+const highBits = 0x8080808080808080
