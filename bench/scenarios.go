@@ -3,6 +3,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -62,6 +63,7 @@ var cells = []cell{
 	{name: "echo-64-w16-calm", title: "Echo, 64 B, 100 connections, 120,000 messages a second in bursts of 16", plan: openEcho(64, 16, 120_000), figure: cpuFigure},
 	{name: "room-10000", title: "One room of 10,000, 128 B, one publish at a time", plan: roomCell(10_000, 1, 1, 128), short: true, figure: cpuFigure},
 	{name: "room-10000-w8", title: "One room of 10,000, 128 B, eight publishes under way", plan: roomCell(10_000, 1, 8, 128), short: true, figure: cpuFigure},
+	{name: "room-10000-b8", title: "One room of 10,000, 128 B, eight publishes at once", plan: together(roomCell(10_000, 1, 8, 128)), figure: cpuFigure},
 	{name: "rooms-100x100", title: "100 rooms of 100, 128 B, one publish at a time in each", plan: roomCell(10_000, 100, 1, 128), short: true, figure: cpuFigure},
 	{name: "connect", title: "5,000 connections as fast as they come, with a greeting where the server has one", plan: load.Plan{Scenario: "connect", Conns: 5000}, short: true, figure: cpuFigure},
 	{name: "idle", title: "15,000 idle connections, each in a room", plan: load.Plan{Scenario: "idle", Conns: 15_000, Rooms: 150, Measure: 2 * time.Second}, short: true, figure: memoryFigure},
@@ -143,6 +145,11 @@ func manyEchoes() load.Plan {
 	return p
 }
 
+func together(p load.Plan) load.Plan {
+	p.Together = true
+	return p
+}
+
 func unfair(p load.Plan) load.Plan {
 	p.Unfair = true
 	return p
@@ -158,7 +165,8 @@ func chosen(o options) (list []cell) {
 	for _, c := range cells {
 		named := false
 		for _, part := range o.scenarios {
-			named = named || strings.Contains(c.name, part)
+			exact := slices.ContainsFunc(cells, func(x cell) bool { return x.name == part })
+			named = named || c.name == part || !exact && strings.Contains(c.name, part)
 		}
 		if named || len(o.scenarios) == 0 && (o.full || c.short) {
 			list = append(list, c)

@@ -34,7 +34,7 @@ func (l *loop) queue(c *Conn, f *outFrame) {
 		}
 		return
 	}
-	l.tally.sent++
+	l.tally.sent += uint64(1 + f.further)
 	l.push(c, f)
 	if c.blocked {
 		l.judge(c)

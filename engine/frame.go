@@ -2,6 +2,7 @@ package engine
 
 import (
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/gobwas/ws"
 
@@ -9,8 +10,8 @@ import (
 	"github.com/parleyd/parley/protocol/frame"
 )
 
-// outFrame is an encoded message on its way out. It is built once and referenced by every queue that
-// holds it; its bytes are never changed.
+// outFrame is an encoded message on its way out, or several that leave together. It is built once and referenced by
+// every queue that holds it; its bytes are never changed.
 //
 // The compressed variants are made when the first connection that negotiated one is served, and shared
 // by all with the same window size.
@@ -18,9 +19,16 @@ import (
 // Owner: immutable once posted.
 type outFrame struct {
 	plain    []byte // header and payload
-	payload  int    // where the payload starts in plain
+	payload  int32  // where the payload starts in plain
+	further  int32  // messages besides the first
 	op       ws.OpCode
-	variants atomic.Pointer[[deflateBitsMax + 1]atomic.Pointer[[]byte]]
+	variants atomic.Pointer[frameVariants]
+}
+
+// frameVariants are a frame's compressed forms.
+type frameVariants struct {
+	frames []*outFrame // the messages of a frame that is several
+	bytes  [deflateBitsMax + 1]atomic.Pointer[[]byte]
 }
 
 const (
@@ -32,49 +40,98 @@ const (
 // newOutFrame copies payload into a frame of its own.
 func newOutFrame(op ws.OpCode, payload []byte) *outFrame {
 	n := frame.HeaderSize(len(payload))
-	return &outFrame{
-		plain:   frame.Append(make([]byte, 0, n+len(payload)), op, payload),
-		payload: n,
-		op:      op,
-	}
+	f, buf := allocFrame(n + len(payload))
+	f.plain, f.payload, f.op = frame.Append(buf, op, payload), int32(n), op
+	return f
 }
 
 // buildOutFrame lets build append a payload of about sizeHint bytes, and frames it without a copy.
 func buildOutFrame(op ws.OpCode, sizeHint int, build func([]byte) []byte) *outFrame {
-	const room = ws.MaxHeaderSize
-	buf := build(make([]byte, room, room+sizeHint))
-	return frameInPlace(op, buf)
+	f, buf := allocFrame(ws.MaxHeaderSize + sizeHint)
+	f.inPlace(op, build(buf[:ws.MaxHeaderSize]))
+	return f
 }
 
-// frameInPlace puts the header in front of a payload that starts at ws.MaxHeaderSize in buf.
+// allocFrame makes a frame and a buffer for its bytes, in one allocation where they are few.
+func allocFrame(bytes int) (*outFrame, []byte) {
+	switch {
+	case bytes <= len(smallFrame{}.buf):
+		x := new(smallFrame)
+		return &x.outFrame, x.buf[:0]
+	case bytes <= len(mediumFrame{}.buf):
+		x := new(mediumFrame)
+		return &x.outFrame, x.buf[:0]
+	}
+	return new(outFrame), make([]byte, 0, bytes)
+}
+
+// The sizes fill the allocator's classes.
+type (
+	smallFrame struct {
+		outFrame
+		buf [320 - unsafe.Sizeof(outFrame{})]byte
+	}
+	mediumFrame struct {
+		outFrame
+		buf [1408 - unsafe.Sizeof(outFrame{})]byte
+	}
+)
+
+// joined makes one frame of several, in their order.
+func joined(frames []*outFrame) *outFrame {
+	n := 0
+	for _, f := range frames {
+		n += len(f.plain)
+	}
+	all := &outFrame{plain: make([]byte, 0, n), further: int32(len(frames) - 1)}
+	for _, f := range frames {
+		all.plain = append(all.plain, f.plain...)
+	}
+	all.variants.Store(&frameVariants{frames: frames})
+	return all
+}
+
+// frameInPlace makes a frame of a payload that starts at ws.MaxHeaderSize in buf.
 func frameInPlace(op ws.OpCode, buf []byte) *outFrame {
+	f := new(outFrame)
+	f.inPlace(op, buf)
+	return f
+}
+
+// inPlace puts the header in front of a payload that starts at ws.MaxHeaderSize in buf.
+func (f *outFrame) inPlace(op ws.OpCode, buf []byte) {
 	const room = ws.MaxHeaderSize
 	n := frame.HeaderSize(len(buf) - room)
-	frame.Append(buf[room-n:room-n], op, nil)
 	frame.AppendHeader(buf[room-n:room-n:room], op, len(buf)-room)
-	return &outFrame{plain: buf[room-n:], payload: n, op: op}
+	f.plain, f.payload, f.op = buf[room-n:], int32(n), op
 }
 
 // variant returns the bytes for a connection that negotiated a window of 2^bits bytes, or none (0).
 func (f *outFrame) variant(bits uint8) []byte {
-	if bits == 0 || len(f.plain)-f.payload < deflateBytesMin {
+	if bits == 0 || f.further == 0 && len(f.plain)-int(f.payload) < deflateBytesMin {
 		return f.plain
 	}
 	table := f.variants.Load()
 	if table == nil {
-		table = new([deflateBitsMax + 1]atomic.Pointer[[]byte])
+		table = new(frameVariants)
 		if !f.variants.CompareAndSwap(nil, table) {
 			table = f.variants.Load()
 		}
 	}
-	if b := table[bits].Load(); b != nil {
+	if b := table.bytes[bits].Load(); b != nil {
 		return *b
 	}
-	b := f.shrink(bits)
+	var b []byte
+	if f.further == 0 {
+		b = f.shrink(bits)
+	}
+	for _, part := range table.frames {
+		b = append(b, part.variant(bits)...)
+	}
 	// Two loops may both have compressed; both must send the same bytes, since a partial write goes on
 	// where it stopped.
-	if !table[bits].CompareAndSwap(nil, &b) {
-		b = *table[bits].Load()
+	if !table.bytes[bits].CompareAndSwap(nil, &b) {
+		b = *table.bytes[bits].Load()
 	}
 	return b
 }
@@ -102,4 +159,4 @@ func (f *outFrame) taken(s *deflate.Shrinker) *outFrame {
 }
 
 // sealed makes a frame of bytes that are already as the wire wants them.
-func sealed(raw []byte) *outFrame { return &outFrame{plain: raw, payload: len(raw)} }
+func sealed(raw []byte) *outFrame { return &outFrame{plain: raw, payload: int32(len(raw))} }

@@ -9,7 +9,7 @@ import "github.com/gobwas/ws"
 var heartbeatFrame = func() *outFrame {
 	f := newOutFrame(ws.OpText, []byte(`{"type":"ping"}`))
 	f.plain = append(f.plain, newOutFrame(ws.OpPing, nil).plain...)
-	f.payload = len(f.plain) // two frames: never compressed
+	f.payload = int32(len(f.plain)) // two frames: never compressed
 	return f
 }()
 

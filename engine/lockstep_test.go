@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/protocol/deflate"
 )
 
 // script is a world for tests that say themselves what happens when.
@@ -118,6 +120,9 @@ func (w *script) read(c *Conn) (texts []string) {
 		f, err := ws.ReadFrame(raw)
 		if err != nil {
 			w.t.Fatalf("the stream breaks off or is damaged: %v", err)
+		}
+		if f.Header.Rsv1() {
+			f.Payload, _ = deflate.Inflate(nil, f.Payload, 1<<20, nil)
 		}
 		switch f.Header.OpCode {
 		case ws.OpText:

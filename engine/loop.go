@@ -98,6 +98,7 @@ func (l *loop) serve(c *Conn, chunk []byte) {
 // drain is the turn of letters and of the clock. It is asked for by the doorbell. What it does not
 // finish within its budget it goes on with after the input that waits.
 func (l *loop) drain() {
+	l.mail.rung.Store(false) // this is what it was rung for
 	l.now = l.srv.clock()
 	until := l.now + int64(drainBudget)
 	if l.now >= l.nextTick {
@@ -109,7 +110,7 @@ func (l *loop) drain() {
 		more = l.openLetters()
 		// Letters that give nobody anything take time, too.
 		if !l.flushDirty(until) || more && l.srv.clock() > until {
-			l.wires.ring()
+			l.wake()
 			break
 		}
 	}
@@ -131,19 +132,25 @@ func (l *loop) openLetters() bool {
 		}
 		l.announce()
 	}
-	n := 0
+	before := l.opened
 	for l.opened < len(l.letters) && l.walkLetters < drainLettersMax && l.walkBytes < drainBytesMax {
-		x := &l.letters[l.opened]
-		l.opened++
-		n++
-		l.walkLetters++
-		if x.frame != nil {
-			l.walkBytes += len(x.frame.plain)
+		x := l.letters[l.opened:]
+		n := runLength(x, min(gatherBytesMax, drainBytesMax-l.walkBytes))
+		if n > 1 {
+			l.openRun(x[:n])
+		} else {
+			l.open(&x[0])
 		}
-		l.open(x)
+		for i := range x[:n] {
+			if f := x[i].frame; f != nil {
+				l.walkBytes += len(f.plain)
+			}
+		}
+		l.opened += n
+		l.walkLetters += n
 	}
 	l.endDoomed()
-	return n > 0
+	return l.opened > before
 }
 
 // open does what a letter says.

@@ -95,6 +95,61 @@ func (l *loop) deliver(x *letter) {
 	}
 }
 
+// runLength is how many letters from the first on are messages to one room, one behind the other, of no more bytes in all
+// than bytesMax.
+func runLength(letters []letter, bytesMax int) int {
+	n, bytes := 0, 0
+	for n < len(letters) && n < runMax {
+		x := &letters[n]
+		if x.kind != letterPublish || x.spread != nil || x.room != letters[0].room || bytes+len(x.frame.plain) > bytesMax {
+			break
+		}
+		bytes += len(x.frame.plain)
+		n++
+	}
+	return max(n, 1)
+}
+
+// runMax bounds the letters of a run: each member is compared with the publishers of all of them.
+const runMax = 64
+
+// openRun delivers several messages to one room at once: its members are walked through once instead of once a message,
+// and each gets one frame that is all of them. Those whom it would give what is not for them get theirs one by one: the
+// publishers, and who joined in between.
+func (l *loop) openRun(letters []letter) {
+	room := letters[0].room
+	frames := make([]*outFrame, len(letters))
+	for i := range letters {
+		frames[i] = letters[i].frame
+		l.mail.cancel(1, len(frames[i].plain))
+	}
+	all := joined(frames)
+	roster := room.Roster(l.index)
+	for i := range roster {
+		m := &roster[i]
+		c := l.slab.at(m.Slot)
+		if letters[0].seq > m.JoinSeq && !excepts(letters, m) && (c.rare == nil || c.rare.shrinker == nil) {
+			l.queue(c, all)
+			continue
+		}
+		for j := range letters {
+			if x := &letters[j]; x.seq > m.JoinSeq && !excepts(letters[j:j+1], m) {
+				l.queue(c, x.frame)
+			}
+		}
+	}
+}
+
+// excepts reports whether one of the letters is not for m.
+func excepts(letters []letter, m *rooms.Member) bool {
+	for i := range letters {
+		if x := &letters[i]; m.Slot == x.except.Slot && m.Gen == x.except.Gen {
+			return true
+		}
+	}
+	return false
+}
+
 // deliverSpread fans a frame out to receivers that are not one room, each once.
 func (l *loop) deliverSpread(x *letter) {
 	s := x.spread

@@ -84,13 +84,13 @@ func (r *reactor) hang(h *host) error {
 	if err != nil {
 		return fmt.Errorf("make doorbell: %w", err)
 	}
+	h.bell = os.NewFile(uintptr(pair[0]), "bell") // blocking still, or Go's poller would hear of every answered ring
 	for _, fd := range pair {
 		unix.CloseOnExec(fd)
 		if err := unix.SetNonblock(fd, true); err != nil {
 			return fmt.Errorf("make doorbell: %w", err)
 		}
 	}
-	h.bell = os.NewFile(uintptr(pair[0]), "bell")
 	if h.rope, err = h.bell.SyscallConn(); err != nil {
 		return fmt.Errorf("make doorbell: %w", err)
 	}

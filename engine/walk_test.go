@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 )
 
@@ -70,6 +72,67 @@ func TestWalkIsBounded(t *testing.T) {
 	for _, c := range members {
 		if n := len(w.read(c)); n != 200 {
 			t.Fatalf("a member has %d of 200 messages", n)
+		}
+	}
+}
+
+// Several messages to one room in one turn are one frame for most members, and for each what it would have got from
+// them one by one: their senders, and who joined in between, get the others.
+func TestRunOfMessages(t *testing.T) {
+	w := newScript(t, func(c *Config) { c.Loops, c.AnnounceMembersMax = 1, -1 })
+	ann, bob, cid, dan := w.open(0), w.open(0), w.open(0), w.open(0)
+	for _, c := range []*Conn{ann, bob, cid} {
+		w.say(c, `{"type":"join","room":"r"}`)
+	}
+	w.drain()
+	for _, c := range []*Conn{ann, bob, cid, dan} {
+		w.read(c)
+	}
+	cid.bits = 15 // what it gets is compressed, whole or in parts
+	say := func(c *Conn, what string) {
+		w.say(c, `{"type":"broadcast","room":"r","data":"`+what+strings.Repeat(" ", 200)+`"}`)
+	}
+	say(ann, "one")
+	say(bob, "two")
+	w.say(dan, `{"type":"join","room":"r"}`)
+	say(ann, "three")
+	w.writes = 0
+	w.drain()
+	if w.writes != 4 {
+		t.Errorf("%d writes for four members", w.writes)
+	}
+	for _, row := range []struct {
+		c    *Conn
+		want string
+	}{{ann, "two"}, {bob, "one three"}, {cid, "one two three"}, {dan, "three"}} {
+		var got []string
+		for _, text := range w.read(row.c) {
+			var m struct{ Type, Data string }
+			if err := json.Unmarshal([]byte(text), &m); err != nil {
+				t.Fatal(err)
+			}
+			if m.Type == "broadcast" {
+				got = append(got, strings.TrimSpace(m.Data))
+			}
+		}
+		if strings.Join(got, " ") != row.want {
+			t.Errorf("a member gets %q, %q is for it", got, row.want)
+		}
+	}
+}
+
+// A walk that carries all that it may goes on by itself: the bell that was answered can be rung again.
+func TestFullWalkGoesOn(t *testing.T) {
+	w, members := walkers(t, 300)
+	s := w.server.Server
+	pad := strings.Repeat("x", 8<<10)
+	for range 3 * drainBytesMax / len(pad) {
+		s.Broadcast("r", M{"type": "m", "pad": pad})
+	}
+	w.drain()
+	for _, c := range members {
+		if n := len(w.read(c)); n != 3*drainBytesMax/len(pad) {
+			t.Fatalf("a member has %d of %d messages, and nobody is woken", n, 3*drainBytesMax/len(pad))
 		}
 	}
 }

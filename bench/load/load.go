@@ -36,7 +36,8 @@ type Plan struct {
 	Rate     float64       `json:"rate"`   // open loop: messages a second; 0: closed loop
 	Warmup   time.Duration `json:"warmup"`
 	Measure  time.Duration `json:"measure"`
-	Unfair   bool          `json:"unfair"` // publishers may get as far ahead of others as the server lets them
+	Unfair   bool          `json:"unfair"`             // publishers may get as far ahead of others as the server lets them
+	Together bool          `json:"together,omitempty"` // rooms: a window is sent at once, and the next when all of it is there
 
 	Dialect    string `json:"dialect,omitempty"`
 	Publishers int    `json:"publishers,omitempty"` // in each room; 0: one

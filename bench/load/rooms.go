@@ -87,7 +87,7 @@ func (s *rooms) begin(g *generator) error {
 	if g.plan.Rate > 0 {
 		return nil
 	}
-	for range g.plan.Window {
+	for range g.plan.Window / s.each(g) {
 		for _, p := range s.publishers {
 			s.publish(g, p)
 		}
@@ -95,13 +95,25 @@ func (s *rooms) begin(g *generator) error {
 	return nil
 }
 
-// publish sends a publisher's next message, unless it is too far ahead of the others.
+// each is how many messages a publisher sends at once.
+func (s *rooms) each(g *generator) int {
+	if g.plan.Together {
+		return g.window
+	}
+	return 1
+}
+
+// publish sends a publisher's next message or messages, unless it is too far ahead of the others.
 func (s *rooms) publish(g *generator, p *publisher) {
-	if !g.plan.Unfair && g.plan.Rate == 0 && p.round >= s.slowest+uint64(g.plan.Window)+leadMax {
+	each := s.each(g)
+	if !g.plan.Unfair && g.plan.Rate == 0 && p.round >= s.slowest+uint64(g.window+leadMax*each) {
 		s.held = append(s.held, p)
 		return
 	}
-	s.frame = s.append(g, s.frame[:0], p)
+	s.frame = s.frame[:0]
+	for range each {
+		s.frame = s.append(g, s.frame, p)
+	}
 	if err := p.conn.write(s.frame); err != nil {
 		g.failed = err
 	}
@@ -149,7 +161,7 @@ func (s *rooms) message(g *generator, c *conn, n uint64, _ []byte) {
 	}
 	s.inFlight--
 	p.whole++
-	if g.plan.Rate == 0 && g.plan.Window > 0 {
+	if g.plan.Rate == 0 && g.plan.Window > 0 && (!g.plan.Together || p.whole == p.round) {
 		s.publish(g, p)
 	}
 }

@@ -39,7 +39,7 @@ func newEcho() *cobra.Command {
 			if err := srv.Start(); err != nil {
 				return err
 			}
-			spareProcessor(cmd.Context(), srv)
+			followLoad(cmd.Context(), srv)
 			fmt.Fprintln(cmd.OutOrStdout(), "parley: echo on ws://"+srv.Addr().String())
 			return leave(cmd.Context(), srv)
 		},

@@ -52,7 +52,7 @@ func serve(ctx context.Context, s *settings, stdout io.Writer) error {
 	if err := srv.Start(); err != nil {
 		return err
 	}
-	spareProcessor(ctx, srv)
+	followLoad(ctx, srv)
 	line := "parley: ready on ws://" + srv.Addr().String()
 	if page.Addr() != nil {
 		line += "; chat page, health, stats and metrics on http://" + page.Addr().String() + "/"
