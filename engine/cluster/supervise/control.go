@@ -60,8 +60,8 @@ type Control struct {
 }
 
 // Join takes up the control channel and waits for the welcome. From then on SIGTERM is an order to drain,
-// SIGINT and SIGHUP mean nothing, and a closed stderr is no reason to die. Once per process. Errors: the process has no role;
-// it was not started by a supervisor.
+// SIGINT and SIGHUP mean nothing, and a closed stderr is no reason to die. Once per process. Errors: the process
+// has no role; it was not started by a supervisor.
 func Join() (*Control, error) {
 	if role == "" {
 		return nil, errors.New("join supervisor: this process was started by none")
@@ -86,6 +86,7 @@ func Join() (*Control, error) {
 			c.drain(Drain{Within: c.welcome.DrainTimeout})
 		}
 	}()
+	continueOrphan()
 	go c.listen(lines)
 	go c.deliver()
 	go c.speak()

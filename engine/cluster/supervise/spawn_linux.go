@@ -3,6 +3,7 @@ package supervise
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,16 @@ func executable() (string, error) {
 // keeps its thread. SIGTERM, not SIGKILL: who is connected is sent away first, in a bounded time.
 func wardAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+}
+
+// continueOrphan has the kernel wake this process, should it be stopped, when the supervisor ends: it could not
+// drain otherwise, nor end. Each thread may ask for a signal of its own; this one does nothing else.
+func continueOrphan() {
+	go func() {
+		runtime.LockOSThread()
+		unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGCONT), 0, 0, 0)
+		select {}
+	}()
 }
 
 // nameThread gives the process its name back, which starting it from /proc/self/exe has made "exe".
