@@ -197,11 +197,10 @@ func (c *Control) speak() {
 	beat, _ := line(report{Beat: true})
 	for range c.due {
 		c.mu.Lock()
-		out := slices.Concat(c.lines...)
+		out := append(c.stats, slices.Concat(c.lines...)...) // whoever is ready has been counted
 		if c.beat {
 			out = append(out, beat...)
 		}
-		out = append(out, c.stats...)
 		c.lines, c.beat, c.stats = c.lines[:0], false, nil
 		c.mu.Unlock()
 		if _, err := c.conn.Write(out); err != nil {

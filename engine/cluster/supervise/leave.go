@@ -9,7 +9,8 @@ import (
 
 // leaving is the supervisor's leave-taking. The workers are told to drain; those that have not ended after
 // DrainTimeout get SIGTERM, and a second later SIGKILL. Then it is the bus's turn, with a second for each step:
-// workers that send people away store their sessions through it.
+// workers that send people away store their sessions through it. A worker that was not ready has nobody to send
+// away: it gets no more time than the bus.
 //
 // Owner: the supervisor's goroutine.
 type leaving struct {
@@ -21,9 +22,9 @@ type leaving struct {
 }
 
 const (
-	killAfter = time.Second
-	busDrain  = time.Second
-	loseAfter = 5 * time.Second
+	killAfter  = time.Second
+	quickDrain = time.Second
+	loseAfter  = 5 * time.Second
 )
 
 // leave begins the leave-taking; later calls change nothing.
@@ -32,7 +33,7 @@ func (s *Supervisor) leave(why string) {
 		return
 	}
 	s.leaving = &leaving{since: s.age, busSince: -1}
-	s.log.Info("stopping", "why", why, "within", s.plan.DrainTimeout+killAfter+busDrain+killAfter)
+	s.log.Info("stopping", "why", why, "within", s.plan.DrainTimeout+killAfter+quickDrain+killAfter)
 	s.notify.stopping()
 	// New dials are refused from the moment on at which the last worker has closed its own copy.
 	s.closeListeners()
@@ -65,7 +66,11 @@ func (l *leaving) turn(s *Supervisor) {
 	for _, w := range s.workers {
 		if w.process != nil {
 			workers = true
-			s.urge(w.process, s.age-l.since, s.plan.DrainTimeout)
+			within := s.plan.DrainTimeout
+			if !w.process.ready {
+				within = min(within, quickDrain)
+			}
+			s.urge(w.process, s.age-l.since, within)
 		}
 	}
 	if workers {
@@ -78,8 +83,8 @@ func (l *leaving) turn(s *Supervisor) {
 		l.busSince = s.age
 	}
 	if s.bus != nil && s.bus.process != nil {
-		s.urge(s.bus.process, s.age-l.busSince, busDrain)
-		if s.age-l.busSince > busDrain+killAfter+loseAfter {
+		s.urge(s.bus.process, s.age-l.busSince, quickDrain)
+		if s.age-l.busSince > quickDrain+killAfter+loseAfter {
 			l.lose(s)
 		}
 	}

@@ -42,12 +42,21 @@ func listenOn(address string) (*os.File, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
+	file, bound, err := listenAt(tcp)
+	if tcp.IP == nil && errors.Is(err, syscall.EAFNOSUPPORT) { // all interfaces of a machine without IPv6
+		tcp.IP = net.IPv4zero
+		return listenAt(tcp)
+	}
+	return file, bound, err
+}
+
+func listenAt(tcp *net.TCPAddr) (*os.File, string, error) {
 	family, to := sockaddr(tcp)
 	fd, err := streamSocket(family)
 	if err != nil {
 		return nil, "", err
 	}
-	file := os.NewFile(uintptr(fd), address)
+	file := os.NewFile(uintptr(fd), tcp.String())
 	if err := bind(fd, family, to); err != nil {
 		file.Close()
 		return nil, "", err

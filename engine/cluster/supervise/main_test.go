@@ -11,10 +11,12 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -84,7 +86,13 @@ func runParent(text string) int {
 		json.NewEncoder(w).Encode(s.Status())
 	}))
 	fmt.Println("page http://" + page.Addr().String())
-	err = s.Run(context.Background())
+	// As a server's main does: the first signal is seen twice.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		<-ctx.Done()
+		stop()
+	}()
+	err = s.Run(ctx)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}
@@ -161,6 +169,7 @@ func runWard() int {
 	control.Ready(address)
 	go control.Pulse(context.Background(), func(context.Context) error {
 		if w.muted.Load() {
+			control.Stats(w.welcome) // is no sign of life
 			return errors.New("muted")
 		}
 		return nil
@@ -253,10 +262,10 @@ func (w *testWard) accept(a *Acceptor) {
 		if err != nil {
 			panic(err)
 		}
-		fmt.Fprintf(c, "%d %d %d\n", w.welcome.Index, w.welcome.Instance, os.Getpid())
 		w.mu.Lock()
 		w.conns[c] = true
 		w.mu.Unlock()
+		fmt.Fprintf(c, "%d %d %d\n", w.welcome.Index, w.welcome.Instance, os.Getpid())
 		go w.serve(c)
 	}
 }

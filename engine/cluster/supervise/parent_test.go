@@ -39,7 +39,7 @@ func begin(t *testing.T, sc script, environ ...string) *parent {
 	text, _ := json.Marshal(sc)
 	p := &parent{t: t, ended: make(chan struct{}), pids: map[int]bool{}}
 	p.cmd = exec.Command(os.Args[0], "--a-flag=of-ours")
-	p.cmd.Env = append(append(os.Environ(), scriptVariable+"="+string(text)), environ...)
+	p.cmd.Env = append(append(os.Environ(), scriptVariable+"="+string(text), "GORACE=atexit_sleep_ms=0"), environ...)
 	stdout, _ := p.cmd.StdoutPipe()
 	stderr, _ := p.cmd.StderrPipe()
 	if err := p.cmd.Start(); err != nil {
@@ -80,6 +80,9 @@ func begin(t *testing.T, sc script, environ ...string) *parent {
 func (p *parent) clean() {
 	p.cmd.Process.Kill()
 	p.noneLeft(3 * time.Second)
+	if p.said("DATA RACE") > 0 {
+		p.t.Error("there is a data race")
+	}
 	if p.t.Failed() {
 		p.t.Log("the supervisor's output:\n" + p.output())
 	}
@@ -223,6 +226,9 @@ func (p *parent) said(words ...string) (n int) {
 
 func heardBy(t *testing.T, w WardStatus) (h heard) {
 	t.Helper()
+	if len(w.Stats) == 0 {
+		return h // there is none yet
+	}
 	if err := json.Unmarshal(w.Stats, &h); err != nil {
 		t.Fatalf("stats %q: %v", w.Stats, err)
 	}

@@ -21,8 +21,8 @@ type Plan struct {
 	Workers int
 	// Bus asks for a bus process, which is ready before the first worker starts.
 	Bus bool
-	// BusAddress is where the bus shall listen. Empty: it chooses when it first starts, says so when it is
-	// ready, and keeps that address ever after.
+	// BusAddress is where the bus shall listen, as host:port. Empty: it chooses when it first starts, says so
+	// when it is ready, and keeps that address ever after.
 	BusAddress string
 	// Settings are handed to every ward in its welcome, as they are.
 	Settings json.RawMessage

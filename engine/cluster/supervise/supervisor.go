@@ -155,8 +155,7 @@ func (s *Supervisor) post(event func()) {
 
 // turn does what is due at now.
 func (s *Supervisor) turn(now time.Time) {
-	s.age += min(max(now.Sub(s.lastTurn), 0), attentionMax)
-	s.lastTurn = now
+	s.attend(now)
 	for w := range s.wards() {
 		s.tend(w)
 	}
@@ -167,6 +166,12 @@ func (s *Supervisor) turn(now time.Time) {
 	s.announceReady()
 	s.publish()
 	s.notify.turn(s, now)
+}
+
+// attend moves the attentive clock on.
+func (s *Supervisor) attend(now time.Time) {
+	s.age += min(max(now.Sub(s.lastTurn), 0), attentionMax)
+	s.lastTurn = now
 }
 
 // wards goes through all of them, the bus first.

@@ -20,7 +20,7 @@ type ward struct {
 	cause     string // of the latest end
 	ends      int    // in a row, without health in between: they decide the backoff
 	vain      int    // ends before ready, in a row
-	stats     []byte // of the process, or of the last that had some
+	stats     []byte // of the process, the latest
 }
 
 const (
@@ -118,9 +118,11 @@ func (s *Supervisor) reported(p *process, r report) {
 	if p.ward.process != p {
 		return
 	}
-	p.beatAt = s.age // whatever it says, it lives
 	switch {
+	case r.Beat: // nothing else is a sign of life: a ward whose loops stand still may go on counting
+		p.beatAt = s.age
 	case r.Ready != nil && !p.ready:
+		p.beatAt = s.age
 		s.becameReady(p, r.Ready.Address)
 	case r.Draining && !p.draining:
 		p.draining, p.drainAt = true, s.age
@@ -166,7 +168,7 @@ type verdict struct {
 // gone is told that the kernel has reaped p.
 func (s *Supervisor) gone(p *process, e ended) {
 	w := p.ward
-	w.process = nil
+	w.process, w.stats = nil, nil
 	w.cause = p.causeOf(e.state)
 	if w.role == RoleWorker {
 		s.tellPeers([]Death{{p.instance, e.at}}, nil)
