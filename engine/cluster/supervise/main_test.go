@@ -118,6 +118,7 @@ type heard struct {
 	Peers    Peers
 	Dead     []Death
 	Leaked   []string // variables that a process of the ward's would inherit
+	Sockets  int      // that a process of the ward's would inherit
 	Secret   bool     // the secret is seen from outside
 	Args     []string
 }
@@ -202,6 +203,8 @@ func (w *testWard) inspect() {
 			w.heard.Leaked = append(w.heard.Leaked, name)
 		}
 	}
+	files, _ := exec.Command("ls", "-l", "/proc/self/fd").Output()
+	w.heard.Sockets = strings.Count(string(files), "socket:")
 	environ, _ := os.ReadFile("/proc/self/environ")
 	seen := string(environ) + strings.Join(os.Args, " ")
 	password := w.welcome.Bus.Password
@@ -233,6 +236,11 @@ func (w *testWard) obey(how string) int {
 			if how == "stubborn" {
 				continue
 			}
+			// An orphan's output is broken, sooner or later: that must not end it.
+			poll(time.Second, func() bool {
+				_, err := fmt.Fprintf(os.Stderr, "%s drains\n", w.welcome.Role)
+				return err != nil || !o.Orphaned
+			})
 			w.mu.Lock()
 			for c := range w.conns {
 				fmt.Fprintf(c, "bye orphaned=%v\n", o.Orphaned)

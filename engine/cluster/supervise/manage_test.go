@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -315,5 +316,49 @@ func TestAttention(t *testing.T) {
 		if s.age != step.age {
 			t.Errorf("after %v: %v, want %v", step.passed, s.age, step.age)
 		}
+	}
+}
+
+// A process that does not read what it is told is ended, and the supervisor does not wait for it.
+func TestDeaf(t *testing.T) {
+	s := &Supervisor{log: slog.New(slog.DiscardHandler)}
+	p := &process{ward: &ward{role: RoleWorker}, commands: make(chan []byte, 2), cmd: exec.Command("sleep", "60")}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for range cap(p.commands) {
+		s.say(p, command{Peers: &Peers{}})
+	}
+	if p.killed != "" {
+		t.Errorf("killed already: %s", p.killed)
+	}
+	s.say(p, command{Peers: &Peers{}})
+	p.cmd.Wait()
+	if cause := p.causeOf(p.cmd.ProcessState); !strings.HasPrefix(cause, "deaf") {
+		t.Errorf("it ended: %s", cause)
+	}
+}
+
+// Who was killed is a peer until it was reaped: it may still hold what it holds.
+func TestPeersUntilReaped(t *testing.T) {
+	s := &Supervisor{workers: []*ward{
+		{process: &process{instance: 7, ready: true, killed: "frozen"}}, {}, {process: &process{instance: 9}},
+	}}
+	if p := s.peers(); !slices.Equal(p.Peers, []uint16{7, 9}) || !slices.Equal(p.Ready, []uint16{7}) {
+		t.Errorf("peers: %+v", p)
+	}
+}
+
+// A signal that has ended Run's context as well is one signal.
+func TestOneSignalSeenTwice(t *testing.T) {
+	s := &Supervisor{log: slog.New(slog.DiscardHandler)}
+	s.leave("its context is done")
+	s.take(syscall.SIGTERM)
+	if s.leaving.now || s.err != nil {
+		t.Error("one signal was taken for two")
+	}
+	s.take(syscall.SIGTERM)
+	if !s.leaving.now || !errors.Is(s.err, ErrStopped) {
+		t.Errorf("the second signal was not heard: %v", s.err)
 	}
 }

@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"bufio"
+	"errors"
 	"slices"
 	"strings"
 	"syscall"
@@ -42,8 +43,8 @@ func TestStart(t *testing.T) {
 		if !slices.Equal(h.Peers.Peers, []uint16{1, 2, 3}) {
 			t.Errorf("worker %d knows the peers %v", i, h.Peers)
 		}
-		if len(h.Leaked) > 0 || h.Secret {
-			t.Errorf("worker %d: variables %v would be inherited; secret seen: %v", i, h.Leaked, h.Secret)
+		if len(h.Leaked) > 0 || h.Sockets > 0 || h.Secret {
+			t.Errorf("worker %d: variables %v and %d sockets would be inherited; secret seen: %v", i, h.Leaked, h.Sockets, h.Secret)
 		}
 		if !slices.Contains(h.Args, "--a-flag=of-ours") {
 			t.Errorf("worker %d has the arguments %q", i, h.Args)
@@ -272,8 +273,14 @@ func TestTerminate(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	out := p.output()
-	if bus, worker := strings.Index(out, "[bus] bus has drained"), strings.LastIndex(out, "] worker has drained"); bus < worker || worker < 0 {
-		t.Errorf("the bus did not end last: %d, %d", bus, worker)
+	bus := strings.Index(out, "[bus] bus drains")
+	for _, worker := range []string{`"worker 0 ended"`, `"worker 1 ended"`} {
+		if at := strings.Index(out, worker); at < 0 || bus < at {
+			t.Errorf("the bus was told to drain at %d, %s at %d", bus, worker, at)
+		}
+	}
+	if strings.Count(out, "worker has drained") != 2 {
+		t.Error("not every worker has drained")
 	}
 	if p.said("killing") > 0 {
 		t.Error("somebody was killed")
@@ -282,6 +289,23 @@ func TestTerminate(t *testing.T) {
 		t.Error("somebody still listens")
 	}
 	p.noneLeft(0)
+}
+
+// From the moment on at which no worker takes connections, dials are refused; they do not wait for nobody.
+func TestRefusedWhileLeaving(t *testing.T) {
+	p := begin(t, script{Workers: 2, Bus: true, Acts: []act{{RoleBus, 0, "stubborn"}}})
+	address := p.running().Listen[0]
+	p.signal(syscall.SIGTERM)
+	p.until("the workers are gone, the bus is there", 2*time.Second, func(st Status) bool {
+		return st.Workers[0].PID == 0 && st.Workers[1].PID == 0 && st.Bus.PID != 0
+	})
+	if _, err := dial(address, time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("a dial got %v", err)
+	}
+	if code := p.exit(5 * time.Second); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	p.says("killing bus", "did not drain within 1s")
 }
 
 // Who does not drain is ended at the deadline.
