@@ -236,10 +236,10 @@ func (w *testWard) obey(how string) int {
 			if how == "stubborn" {
 				continue
 			}
-			// An orphan's output is broken, sooner or later: that must not end it.
+			// An orphan's output breaks, sooner or later: that must not end it.
 			poll(time.Second, func() bool {
 				_, err := fmt.Fprintf(os.Stderr, "%s drains\n", w.welcome.Role)
-				return err != nil || !o.Orphaned
+				return err != nil || how != "chatty"
 			})
 			w.mu.Lock()
 			for c := range w.conns {

@@ -341,7 +341,8 @@ func TestSecondSignal(t *testing.T) {
 // A supervisor that is killed takes everybody with it: those that can send their clients away first, those that
 // do not want to, and those that are stopped.
 func TestOrphans(t *testing.T) {
-	p := begin(t, script{Workers: 3, Bus: true, Acts: []act{{RoleWorker, 3, "stubborn"}}, DrainTimeout: 500 * time.Millisecond})
+	p := begin(t, script{Workers: 3, Bus: true, Acts: []act{{RoleWorker, 3, "stubborn"}, {RoleWorker, 0, "chatty"}},
+		DrainTimeout: 500 * time.Millisecond})
 	st := p.running()
 	c := clientOf(t, st, 0)
 	syscall.Kill(st.Workers[1].PID, syscall.SIGSTOP)
