@@ -6,7 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// boundAccept lets a blocking accept return now and then.
+// boundAccept lets a blocking accept return now and then. What is accepted inherits it, which means nothing to
+// a non-blocking socket.
 func boundAccept(fd int) error {
 	wait := unix.NsecToTimeval(int64(acceptWait))
 	return os.NewSyscallError("setsockopt", unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -168,6 +169,7 @@ func TestPlans(t *testing.T) {
 		{Plan{Listen: here}, "give at least 1"},
 		{Plan{Listen: here, Workers: 5000}, "give at most"},
 		{Plan{Workers: 1}, "no address"},
+		{Plan{Listen: here, Workers: 1, Settings: json.RawMessage("{")}, "no JSON"},
 		{Plan{Listen: here, Workers: 1, FrozenAfter: time.Millisecond}, "less than two beats"},
 		{Plan{Listen: []string{"127.0.0.1:0", taken.Addr().String()}, Workers: 1}, "another process has this port"},
 		{Plan{Listen: []string{"203.0.113.7:1"}, Workers: 1}, "no such address"},
@@ -360,5 +362,41 @@ func TestOneSignalSeenTwice(t *testing.T) {
 	s.take(syscall.SIGTERM)
 	if !s.leaving.now || !errors.Is(s.err, ErrStopped) {
 		t.Errorf("the second signal was not heard: %v", s.err)
+	}
+}
+
+// Whoever logs a welcome logs no secret.
+func TestSecretsAreNotPrinted(t *testing.T) {
+	w := Welcome{Bus: Bus{Address: "127.0.0.1:4", User: "w1", Password: "swordfish", Secret: []byte("swordfish")}}
+	for _, verb := range []string{"%v", "%+v", "%s"} {
+		text := fmt.Sprintf(verb, w)
+		if strings.Contains(text, "swordfish") || strings.Contains(text, "115 119 111") || !strings.Contains(text, "w1@127.0.0.1:4") {
+			t.Errorf("%s prints %s", verb, text)
+		}
+	}
+}
+
+// A service manager that does not read holds nothing up.
+func TestManagerAsleep(t *testing.T) {
+	_, path := newManager(t)
+	p := begin(t, script{Workers: 1}, "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=3000")
+	st := p.running()
+	if !poll(3*time.Second, func() bool { // until its socket is full
+		conn, err := net.Dial("unixgram", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+		_, err = conn.Write([]byte("STATUS=x"))
+		return errors.Is(err, os.ErrDeadlineExceeded)
+	}) {
+		t.Fatal("the socket is never full")
+	}
+	syscall.Kill(st.Workers[0].PID, syscall.SIGKILL)
+	p.until("the worker is back", 2*time.Second, func(st Status) bool { return st.Workers[0].Restarts == 1 && allReady(st) })
+	p.signal(syscall.SIGTERM)
+	if code := p.exit(4 * time.Second); code != 0 {
+		t.Errorf("exit code %d", code)
 	}
 }

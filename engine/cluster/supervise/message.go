@@ -51,6 +51,9 @@ type Bus struct {
 	Secret   []byte `json:"secret,omitempty"`   // the bus only
 }
 
+// String is for logs: it leaves the secrets out.
+func (b Bus) String() string { return b.User + "@" + b.Address }
+
 // access is what a worker gets of the bus.
 func (b Bus) access(instance uint16) Bus {
 	user := fmt.Sprintf("w%d", instance)

@@ -64,6 +64,9 @@ func (p Plan) withDefaults() (Plan, error) {
 	if len(p.Listen) == 0 {
 		return p, errors.New("plan workers: there is no address to listen on; give at least one")
 	}
+	if len(p.Settings) > 0 && !json.Valid(p.Settings) {
+		return p, errors.New("plan workers: the settings are no JSON")
+	}
 	p.StartTimeout = orDefault(p.StartTimeout, startTimeout)
 	p.FrozenAfter = orDefault(p.FrozenAfter, frozenAfter)
 	p.DrainTimeout = orDefault(p.DrainTimeout, drainTimeout)

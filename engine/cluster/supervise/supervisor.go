@@ -40,13 +40,14 @@ type Supervisor struct {
 	used     int
 	settings []byte
 
-	age      time.Duration // the attentive clock: it stands still while the supervisor does not run
-	lastTurn time.Time
-	complete bool // every ward has been ready once
-	notify   notifier
-	reload   reloading
-	leaving  *leaving // nil until it is time
-	err      error    // what Run will return
+	age       time.Duration // the attentive clock: it stands still while the supervisor does not run
+	lastTurn  time.Time
+	published time.Time
+	complete  bool // every ward has been ready once
+	notify    notifier
+	reload    reloading
+	leaving   *leaving // nil until it is time
+	err       error    // what Run will return
 }
 
 // turnEvery is how often the supervisor looks at the clock; attentionMax is what one turn adds to its own.
@@ -124,6 +125,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	tick := time.NewTicker(turnEvery)
 	defer tick.Stop()
 	s.notify.begin(s.log)
+	defer s.notify.end()
 
 	done := ctx.Done()
 	s.lastTurn = time.Now()
@@ -141,7 +143,6 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		}
 		s.turn(time.Now())
 	}
-	s.notify.status("stopped")
 	return s.err
 }
 
@@ -164,7 +165,10 @@ func (s *Supervisor) turn(now time.Time) {
 		s.leaving.turn(s)
 	}
 	s.announceReady()
-	s.publish()
+	if now.Sub(s.published) >= turnEvery/2 {
+		s.published = now
+		s.publish()
+	}
 	s.notify.turn(s, now)
 }
 
