@@ -1,0 +1,133 @@
+package supervise
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+)
+
+// leaving is the supervisor's leave-taking. The workers are told to drain; those that have not ended after
+// DrainTimeout get SIGTERM, and a second later SIGKILL. Then it is the bus's turn, with a second for each step:
+// workers that send people away store their sessions through it. A worker that was not ready has nobody to send
+// away: it gets no more time than the bus.
+//
+// Owner: the supervisor's goroutine.
+type leaving struct {
+	since     time.Duration // on the attentive clock
+	busSince  time.Duration // when the last worker had ended
+	signalled bool          // a signal has been taken: the next one is the second
+	now       bool          // kill, do not ask
+	lost      bool          // the kernel does not end who was killed
+}
+
+const (
+	killAfter  = time.Second
+	quickDrain = time.Second
+	loseAfter  = 5 * time.Second
+)
+
+// leave begins the leave-taking; later calls change nothing.
+func (s *Supervisor) leave(why string) {
+	if s.leaving != nil {
+		return
+	}
+	s.leaving = &leaving{since: s.age, busSince: -1}
+	s.log.Info("stopping", "why", why, "within", s.plan.DrainTimeout+killAfter+quickDrain+killAfter)
+	s.notify.stopping()
+	// New dials are refused from the moment on at which the last worker has closed its own copy.
+	s.closeListeners()
+}
+
+// stopNow kills everybody.
+func (s *Supervisor) stopNow() {
+	if s.leaving.now {
+		return
+	}
+	s.leaving.now, s.leaving.since = true, s.age
+	s.log.Warn("second signal: stopping at once")
+	s.err = errors.Join(s.err, ErrStopped)
+	for w := range s.wards() {
+		if w.process != nil {
+			s.kill(w.process, ErrStopped.Error())
+		}
+	}
+}
+
+// turn takes the step that is due for each process.
+func (l *leaving) turn(s *Supervisor) {
+	if l.now {
+		if s.age-l.since > loseAfter {
+			l.lose(s)
+		}
+		return
+	}
+	workers := false
+	for _, w := range s.workers {
+		if w.process != nil {
+			workers = true
+			within := s.plan.DrainTimeout
+			if !w.process.ready {
+				within = min(within, quickDrain)
+			}
+			s.urge(w.process, s.age-l.since, within)
+		}
+	}
+	if workers {
+		if s.age-l.since > s.plan.DrainTimeout+killAfter+loseAfter {
+			l.lose(s)
+		}
+		return
+	}
+	if l.busSince < 0 {
+		l.busSince = s.age
+	}
+	if s.bus != nil && s.bus.process != nil {
+		s.urge(s.bus.process, s.age-l.busSince, quickDrain)
+		if s.age-l.busSince > quickDrain+killAfter+loseAfter {
+			l.lose(s)
+		}
+	}
+}
+
+// urge takes p one step further after so long: word, SIGTERM, SIGKILL.
+func (s *Supervisor) urge(p *process, after, within time.Duration) {
+	switch {
+	case p.kills == 0:
+		p.kills, p.draining = 1, true
+		s.say(p, command{Drain: &Drain{Within: within}})
+	case p.kills == 1 && after >= within:
+		p.kills = 2
+		s.signal(p, syscall.SIGTERM)
+	case p.kills == 2 && after >= within+killAfter:
+		p.kills = 3
+		s.kill(p, fmt.Sprintf("did not drain within %v", within))
+	}
+}
+
+// lose gives up on processes that not even SIGKILL ends: the kernel holds them in a system call.
+func (l *leaving) lose(s *Supervisor) {
+	l.lost = true
+	for w := range s.wards() {
+		if p := w.process; p != nil {
+			s.err = errors.Join(s.err, fmt.Errorf("end %s: process %d was killed but does not end; look at its state with ps",
+				title(w.role, w.index), p.cmd.Process.Pid))
+		}
+	}
+}
+
+// over says whether nothing is left to do.
+func (s *Supervisor) over() bool {
+	if s.leaving == nil {
+		return false
+	}
+	if s.leaving.lost {
+		return true
+	}
+	for w := range s.wards() {
+		if w.process != nil {
+			return false
+		}
+	}
+	return true
+}

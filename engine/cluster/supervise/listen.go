@@ -1,0 +1,144 @@
+package supervise
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// One socket per address, shared by all workers, who block in accept: the kernel wakes them one after the
+// other, in the order in which they came to wait. One that is dead or stopped does not wait, so nobody's dial
+// lies with it. Sockets of their own (SO_REUSEPORT) lost: the queue of one that is frozen holds dials hostage.
+
+// listen opens the plan's addresses.
+func (s *Supervisor) listen() error {
+	for _, address := range s.plan.Listen {
+		file, bound, err := listenOn(address)
+		if err != nil {
+			return explainListen(err, address)
+		}
+		s.listeners = append(s.listeners, file)
+		s.addrs = append(s.addrs, bound)
+	}
+	return nil
+}
+
+func (s *Supervisor) closeListeners() {
+	for _, f := range s.listeners {
+		f.Close()
+	}
+	s.listeners = nil
+}
+
+// listenOn opens one socket, and says where.
+func listenOn(address string) (*os.File, string, error) {
+	tcp, err := net.ResolveTCPAddr("tcp", address)
+	if err != nil {
+		return nil, "", err
+	}
+	file, bound, err := listenAt(tcp)
+	if tcp.IP == nil && errors.Is(err, syscall.EAFNOSUPPORT) { // all interfaces of a machine without IPv6
+		tcp.IP = net.IPv4zero
+		return listenAt(tcp)
+	}
+	return file, bound, err
+}
+
+func listenAt(tcp *net.TCPAddr) (*os.File, string, error) {
+	family, to := sockaddr(tcp)
+	fd, err := streamSocket(family)
+	if err != nil {
+		return nil, "", err
+	}
+	file := os.NewFile(uintptr(fd), tcp.String())
+	if err := bind(fd, family, to); err != nil {
+		file.Close()
+		return nil, "", err
+	}
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		file.Close()
+		return nil, "", os.NewSyscallError("getsockname", err)
+	}
+	return file, peerOf(bound).String(), nil
+}
+
+func sockaddr(tcp *net.TCPAddr) (family int, to unix.Sockaddr) {
+	if ip := tcp.IP.To4(); ip != nil {
+		return unix.AF_INET, &unix.SockaddrInet4{Port: tcp.Port, Addr: [4]byte(ip)}
+	}
+	to6 := &unix.SockaddrInet6{Port: tcp.Port}
+	if len(tcp.IP) == net.IPv6len {
+		to6.Addr = [16]byte(tcp.IP)
+	}
+	if ifi, err := net.InterfaceByName(tcp.Zone); err == nil {
+		to6.ZoneId = uint32(ifi.Index)
+	}
+	return unix.AF_INET6, to6
+}
+
+func streamSocket(family int) (int, error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	fd, err := unix.Socket(family, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	unix.CloseOnExec(fd)
+	return fd, nil
+}
+
+func bind(fd, family int, to unix.Sockaddr) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	if family == unix.AF_INET6 { // [::] takes IPv4, too, as with Go's own listeners
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0); err != nil {
+			return os.NewSyscallError("setsockopt", err)
+		}
+	}
+	// What is accepted inherits it: small frames do not wait.
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	if err := boundAccept(fd); err != nil {
+		return err
+	}
+	if err := unix.Bind(fd, to); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	return os.NewSyscallError("listen", unix.Listen(fd, queueLength()))
+}
+
+// queueLength is the longest queue of dials that the kernel grants.
+func queueLength() int {
+	const otherwise = 4096
+	text, err := os.ReadFile("/proc/sys/net/core/somaxconn")
+	if err != nil {
+		return otherwise
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || n < 1 {
+		return otherwise
+	}
+	return n
+}
+
+// explainListen says what to do about an address that cannot be had.
+func explainListen(err error, address string) error {
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("listen on %s: another process has this port; stop it or choose another port: %w", address, err)
+	case errors.Is(err, syscall.EACCES):
+		return fmt.Errorf("listen on %s: not allowed; choose a port above 1023: %w", address, err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("listen on %s: this machine has no such address; check host: %w", address, err)
+	}
+	return fmt.Errorf("listen on %s: %w", address, err)
+}

@@ -1,0 +1,135 @@
+package supervise
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+)
+
+// Between the supervisor and each ward lies a socket pair; both say JSON, a line each. The supervisor says
+// welcome once, then peers, reload and drain; a ward says ready once, then beat, stats, reloaded and draining.
+// Secrets go this way only: the command line and the environment can be read by others.
+
+// Roles of a process.
+const (
+	RoleBus    = "bus"
+	RoleWorker = "worker"
+)
+
+const beatEvery = 250 * time.Millisecond
+
+// Welcome is the first that a ward hears.
+//
+// Owner: immutable after Join.
+type Welcome struct {
+	Role     string `json:"role"`
+	Index    int    `json:"index"`    // 0, 1, 2 ...: kept over restarts
+	Instance uint16 `json:"instance"` // fresh for each start of a worker; 0 for the bus
+	Bus      Bus    `json:"bus"`
+	Peers    Peers  `json:"peers"` // a worker is among its own peers
+	// Listen are the addresses, and Listeners their sockets, in the order of Plan.Listen. Workers only. The
+	// sockets are shared: see NewAcceptor for how to use them, and never make them non-blocking.
+	Listen    []string   `json:"listen"`
+	Listeners []*os.File `json:"-"`
+
+	Settings     json.RawMessage `json:"settings,omitempty"`
+	FrozenAfter  time.Duration   `json:"frozen_after"`
+	DrainTimeout time.Duration   `json:"drain_timeout"`
+}
+
+// Bus says where the bus is and how to be let in.
+//
+// Owner: the holder.
+type Bus struct {
+	Address  string `json:"address,omitempty"`  // host:port; for the bus: where to listen, empty to choose
+	User     string `json:"user,omitempty"`     // workers: "w" and the instance
+	Password string `json:"password,omitempty"` // workers: hex(HMAC-SHA256(secret, user))
+	Secret   []byte `json:"secret,omitempty"`   // the bus only
+}
+
+// String is for logs: it leaves the secrets out.
+func (b Bus) String() string { return b.User + "@" + b.Address }
+
+// access is what a worker gets of the bus.
+func (b Bus) access(instance uint16) Bus {
+	user := fmt.Sprintf("w%d", instance)
+	mac := hmac.New(sha256.New, b.Secret)
+	mac.Write([]byte(user))
+	return Bus{Address: b.Address, User: user, Password: hex.EncodeToString(mac.Sum(nil))}
+}
+
+// An Order is what a ward hears after the welcome: Peers, Reload or Drain.
+type Order interface{ order() }
+
+// Peers says which workers are alive. One that is not listed has been reaped: the kernel says that it is gone.
+type Peers struct {
+	Peers []uint16 `json:"peers"` // instances of all workers that run, those that are starting too
+	Ready []uint16 `json:"ready"` // those among them that have said ready
+	Dead  []Death  `json:"dead,omitempty"`
+}
+
+// Death is an instance that has ended since the last Peers.
+type Death struct {
+	Instance uint16    `json:"instance"`
+	At       time.Time `json:"at"` // when it was reaped, by the wall clock
+}
+
+// Reload carries new settings. Answer it with Control.Reloaded.
+type Reload struct {
+	Settings   json.RawMessage `json:"settings"`
+	Generation int             `json:"generation"`
+}
+
+// Drain asks the ward to take no new work, to send everybody away, and to end its process. It comes once, be
+// it by the supervisor's word, by SIGTERM, or because the supervisor is gone.
+type Drain struct {
+	Within   time.Duration `json:"within"`
+	Orphaned bool          `json:"orphaned,omitempty"` // the supervisor is gone; the process ends itself shortly after Within
+}
+
+func (Peers) order()  {}
+func (Reload) order() {}
+func (Drain) order()  {}
+
+// command is a line from the supervisor.
+//
+// Owner: the holder.
+type command struct {
+	Welcome *Welcome `json:"welcome,omitempty"`
+	Peers   *Peers   `json:"peers,omitempty"`
+	Reload  *Reload  `json:"reload,omitempty"`
+	Drain   *Drain   `json:"drain,omitempty"`
+}
+
+// report is a line from a ward.
+//
+// Owner: the holder.
+type report struct {
+	Ready    *readyReport    `json:"ready,omitempty"`
+	Beat     bool            `json:"beat,omitempty"`
+	Stats    json.RawMessage `json:"stats,omitempty"`
+	Reloaded *reloadReport   `json:"reloaded,omitempty"`
+	Draining bool            `json:"draining,omitempty"`
+}
+
+type readyReport struct {
+	Address string `json:"address,omitempty"`
+}
+
+type reloadReport struct {
+	Generation int      `json:"generation"`
+	Fixed      []string `json:"fixed,omitempty"` // names of settings that changed but cannot while it runs
+}
+
+// lineMax bounds a line, and so a worker's stats.
+const lineMax = 1 << 20
+
+// line encodes a message of ours, which cannot fail but for what a caller gave as settings or stats.
+func line(v any) ([]byte, error) {
+	b, err := json.Marshal(v)
+	return append(b, '\n'), err
+}

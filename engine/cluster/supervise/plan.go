@@ -1,0 +1,161 @@
+package supervise
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+)
+
+// Plan is what a supervisor runs. Zero durations mean the defaults that are named.
+//
+// Owner: immutable after New.
+type Plan struct {
+	// Listen names the addresses, as host:port. Port 0 lets the kernel choose: see Supervisor.Addrs.
+	Listen []string
+	// Workers is how many workers there are, at least 1.
+	Workers int
+	// Bus asks for a bus process, which is ready before the first worker starts.
+	Bus bool
+	// BusAddress is where the bus shall listen, as host:port. Empty: it chooses when it first starts, says so
+	// when it is ready, and keeps that address ever after.
+	BusAddress string
+	// Settings are handed to every ward in its welcome, as they are.
+	Settings json.RawMessage
+	// Reload is called on SIGHUP, on a goroutine of its own, and returns the new settings. An error leaves the
+	// old ones in force. Nil: SIGHUP changes nothing, and says so.
+	Reload func() (json.RawMessage, error)
+	// Ready is called once, on the supervisor's goroutine, when every ward is ready. It must not block.
+	Ready func(Status)
+	// FirstInstance is the first worker's instance, 0 for a random one. Later ones count up and skip 0.
+	FirstInstance uint16
+
+	// StartTimeout is how long a ward may take until it is ready: 30 s.
+	StartTimeout time.Duration
+	// FrozenAfter is the silence after which a ward is killed and replaced: 3 s. Time in which the supervisor
+	// itself did not run does not count.
+	FrozenAfter time.Duration
+	// DrainTimeout is how long workers may take to send everybody away: 10 s. All is over 3 s later at most.
+	DrainTimeout time.Duration
+
+	// Log is the supervisor's log; nil means slog's default.
+	Log *slog.Logger
+	// Stdout and Stderr take the wards' output, line by line; nil means the supervisor's own.
+	Stdout, Stderr io.Writer
+}
+
+const (
+	startTimeout = 30 * time.Second
+	frozenAfter  = 3 * time.Second
+	drainTimeout = 10 * time.Second
+)
+
+func (p Plan) withDefaults() (Plan, error) {
+	if p.Workers < 1 {
+		return p, fmt.Errorf("plan workers: %d is too few; give at least 1", p.Workers)
+	}
+	if p.Workers > workersMax {
+		return p, fmt.Errorf("plan workers: %d are too many; give at most %d", p.Workers, workersMax)
+	}
+	if len(p.Listen) == 0 {
+		return p, errors.New("plan workers: there is no address to listen on; give at least one")
+	}
+	if len(p.Settings) > 0 && !json.Valid(p.Settings) {
+		return p, errors.New("plan workers: the settings are no JSON")
+	}
+	p.StartTimeout = orDefault(p.StartTimeout, startTimeout)
+	p.FrozenAfter = orDefault(p.FrozenAfter, frozenAfter)
+	p.DrainTimeout = orDefault(p.DrainTimeout, drainTimeout)
+	if p.FrozenAfter < 2*beatEvery {
+		return p, fmt.Errorf("plan workers: frozen after %v is less than two beats; give at least %v", p.FrozenAfter, 2*beatEvery)
+	}
+	if p.Log == nil {
+		p.Log = slog.Default()
+	}
+	if p.Stdout == nil {
+		p.Stdout = os.Stdout
+	}
+	if p.Stderr == nil {
+		p.Stderr = os.Stderr
+	}
+	return p, nil
+}
+
+const workersMax = 1024
+
+func orDefault(d, otherwise time.Duration) time.Duration {
+	if d <= 0 {
+		return otherwise
+	}
+	return d
+}
+
+// Failure is why a supervisor gave up: a ward that cannot start.
+//
+// Owner: the caller.
+type Failure struct {
+	Role   string   // RoleBus or RoleWorker
+	Index  int      // the worker's
+	Cause  string   // "exit code 1", "signal 9 (killed)", "not ready after 30s"
+	Starts int      // how often it was tried in vain, in a row
+	Output []string // the last lines of its stderr
+	Code   int      // for the supervisor's own exit
+}
+
+// Error says who could not start and why, in several lines where there is output of it.
+func (f *Failure) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s cannot start: %s", title(f.Role, f.Index), f.Cause)
+	if f.Code == exitConfiguration {
+		b.WriteString(", which says that its configuration is wrong")
+	} else {
+		fmt.Fprintf(&b, ", %d times in a row", f.Starts)
+	}
+	if len(f.Output) == 0 {
+		b.WriteString("; it left no output")
+		return b.String()
+	}
+	b.WriteString("; its last output:")
+	for _, line := range f.Output {
+		b.WriteString("\n  " + line)
+	}
+	return b.String()
+}
+
+// title names a ward to people.
+func title(role string, index int) string {
+	if role == RoleWorker {
+		return fmt.Sprintf("worker %d", index)
+	}
+	return role
+}
+
+// Errors of Run besides *Failure.
+var (
+	// ErrStopped is returned after a second SIGTERM or SIGINT: nobody was sent away in order.
+	ErrStopped = errors.New("stopped at once by a second signal")
+	// ErrInstances is returned when every instance has been used once.
+	ErrInstances = errors.New("65535 workers have been started, and no instance is left; start the server again")
+)
+
+const (
+	exitFailed        = 1
+	exitConfiguration = 2
+)
+
+// ExitCode is what a process should end with after Run returned err: 0 for nil, 2 for a wrong configuration,
+// 1 otherwise.
+func ExitCode(err error) int {
+	var f *Failure
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &f):
+		return f.Code
+	}
+	return exitFailed
+}

@@ -1,0 +1,86 @@
+package supervise
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Status is a supervisor at one moment.
+//
+// Owner: the caller.
+type Status struct {
+	State   string       `json:"state"` // starting, running, draining
+	PID     int          `json:"pid"`
+	Started time.Time    `json:"started"`
+	Listen  []string     `json:"listen"`
+	Workers []WardStatus `json:"workers"`
+	Bus     *WardStatus  `json:"bus,omitempty"`
+}
+
+// WardStatus is the bus or a worker at one moment.
+//
+// Owner: the caller.
+type WardStatus struct {
+	Index    int             `json:"index"`
+	Instance uint16          `json:"instance,omitempty"`
+	PID      int             `json:"pid,omitempty"`     // 0 while there is no process
+	State    string          `json:"state"`             // starting, ready, draining, backoff, frozen
+	Started  time.Time       `json:"started,omitzero"`  // of the process
+	Restarts int             `json:"restarts"`          // since the supervisor started
+	Cause    string          `json:"cause,omitempty"`   // of the latest end
+	Address  string          `json:"address,omitempty"` // the bus's
+	Stats    json.RawMessage `json:"stats,omitempty"`   // the latest that it handed over
+}
+
+// Status is the latest state, no older than a tenth of a second. Any goroutine. Not to be changed.
+func (s *Supervisor) Status() Status { return *s.status.Load() }
+
+// publish makes the present state what Status returns.
+func (s *Supervisor) publish() {
+	now := &Status{State: "starting", PID: pid, Started: s.started, Listen: s.addrs}
+	switch {
+	case s.leaving != nil:
+		now.State = "draining"
+	case s.complete:
+		now.State = "running"
+	}
+	for _, w := range s.workers {
+		now.Workers = append(now.Workers, s.wardStatus(w))
+	}
+	if s.bus != nil {
+		bus := s.wardStatus(s.bus)
+		bus.Address = s.busRoad.Address
+		now.Bus = &bus
+	}
+	s.status.Store(now)
+}
+
+func (s *Supervisor) wardStatus(w *ward) WardStatus {
+	now := WardStatus{Index: w.index, State: "starting", Restarts: w.restarts, Cause: w.cause, Stats: w.stats}
+	p := w.process
+	switch {
+	case p == nil && w.ends > 0:
+		now.State = "backoff"
+	case p == nil:
+	case p.killed != "":
+		now.State = "frozen"
+	case p.draining:
+		now.State = "draining"
+	case p.ready:
+		now.State = "ready"
+	}
+	if p != nil {
+		now.Instance, now.PID, now.Started = p.instance, p.cmd.Process.Pid, p.started
+	}
+	return now
+}
+
+// serving is how many workers are ready and have been heard lately.
+func (s *Supervisor) serving() (n int) {
+	for _, w := range s.workers {
+		if w.isReady() && w.process.killed == "" && s.age-w.process.beatAt <= s.plan.FrozenAfter {
+			n++
+		}
+	}
+	return n
+}

@@ -1,0 +1,267 @@
+package supervise
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// Supervisor runs a plan. What its methods read is safe on any goroutine; everything else happens on the one
+// that Run occupies, turn by turn: take an event, then look at what time it is.
+//
+// Owner: the goroutine of Run, except what is atomic.
+type Supervisor struct {
+	plan       Plan
+	log        *slog.Logger
+	executable string
+	stdout     *outlet
+	stderr     *outlet
+	listeners  []*os.File
+	addrs      []string
+	started    time.Time
+
+	events chan func()
+	ended  chan struct{}
+	status atomic.Pointer[Status]
+
+	workers  []*ward
+	bus      *ward // nil where there is none
+	busRoad  Bus   // where the bus is, with its secret
+	next     uint16
+	used     int
+	settings []byte
+
+	age       time.Duration // the attentive clock: it stands still while the supervisor does not run
+	lastTurn  time.Time
+	published time.Time
+	complete  bool // every ward has been ready once
+	notify    notifier
+	reload    reloading
+	leaving   *leaving // nil until it is time
+	err       error    // what Run will return
+}
+
+// turnEvery is how often the supervisor looks at the clock; attentionMax is what one turn adds to its own.
+// A supervisor that was stopped for a minute, or starved, finds its wards silent for no longer than that:
+// whoever is frozen for FrozenAfter has been looked at in vain many times.
+const (
+	turnEvery    = 100 * time.Millisecond
+	attentionMax = 2 * turnEvery
+	eventsMax    = 256
+)
+
+// New opens the listening sockets. Call Run, which closes them. Errors: the plan is wrong; an address cannot be
+// had; this process is a ward itself.
+func New(plan Plan) (*Supervisor, error) {
+	if Role() != "" {
+		return nil, fmt.Errorf("make supervisor: this process is a %s; it must call Join instead", Role())
+	}
+	plan, err := plan.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Supervisor{plan: plan, log: plan.Log, started: time.Now(), settings: plan.Settings, next: plan.FirstInstance,
+		stdout: &outlet{to: plan.Stdout}, stderr: &outlet{to: plan.Stderr},
+		events: make(chan func(), eventsMax), ended: make(chan struct{})}
+	if plan.Stdout == plan.Stderr {
+		s.stderr = s.stdout
+	}
+	if s.executable, err = executable(); err != nil {
+		return nil, fmt.Errorf("find own executable: %w", err)
+	}
+	for s.next == 0 {
+		var b [2]byte
+		rand.Read(b[:])
+		s.next = binary.NativeEndian.Uint16(b[:])
+	}
+	if plan.Bus {
+		s.bus = &ward{role: RoleBus}
+		s.busRoad = Bus{Address: plan.BusAddress, Secret: make([]byte, 32)}
+		rand.Read(s.busRoad.Secret)
+	}
+	for i := range plan.Workers {
+		s.workers = append(s.workers, &ward{role: RoleWorker, index: i})
+	}
+	if err := s.listen(); err != nil {
+		s.closeListeners()
+		return nil, err
+	}
+	s.publish()
+	return s, nil
+}
+
+// Run is New and then Run.
+func Run(ctx context.Context, plan Plan) error {
+	s, err := New(plan)
+	if err != nil {
+		return err
+	}
+	return s.Run(ctx)
+}
+
+// Addrs are the addresses that are listened on, in the plan's order, with the ports that the kernel chose.
+func (s *Supervisor) Addrs() []string { return s.addrs }
+
+// Run starts the wards and keeps them running until ctx is done, SIGTERM or SIGINT; then it drains them. Once.
+// It returns when no ward is left. Errors: a *Failure; ErrStopped; ErrInstances; wards that the kernel did not end.
+func (s *Supervisor) Run(ctx context.Context) error {
+	// The kernel ends the wards when the thread ends that started them.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	defer close(s.ended)
+	defer s.closeListeners()
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	tick := time.NewTicker(turnEvery)
+	defer tick.Stop()
+	s.notify.begin(s.log)
+	defer s.notify.end()
+
+	done := ctx.Done()
+	s.lastTurn = time.Now()
+	s.turn(s.lastTurn)
+	for !s.over() {
+		select {
+		case event := <-s.events:
+			event()
+		case sig := <-signals:
+			s.take(sig)
+		case <-done:
+			done = nil
+			s.leave("told to")
+		case <-tick.C:
+		}
+		s.turn(time.Now())
+	}
+	return s.err
+}
+
+// post has event run on the supervisor's goroutine. Any other goroutine.
+func (s *Supervisor) post(event func()) {
+	select {
+	case s.events <- event:
+	case <-s.ended:
+	}
+}
+
+// turn does what is due at now.
+func (s *Supervisor) turn(now time.Time) {
+	s.attend(now)
+	for w := range s.wards() {
+		s.tend(w)
+	}
+	s.reload.turn(s)
+	if s.leaving != nil {
+		s.leaving.turn(s)
+	}
+	s.announceReady()
+	if now.Sub(s.published) >= turnEvery/2 {
+		s.published = now
+		s.publish()
+	}
+	s.notify.turn(s, now)
+}
+
+// attend moves the attentive clock on.
+func (s *Supervisor) attend(now time.Time) {
+	s.age += min(max(now.Sub(s.lastTurn), 0), attentionMax)
+	s.lastTurn = now
+}
+
+// wards goes through all of them, the bus first.
+func (s *Supervisor) wards() func(yield func(*ward) bool) {
+	return func(yield func(*ward) bool) {
+		if s.bus != nil && !yield(s.bus) {
+			return
+		}
+		for _, w := range s.workers {
+			if !yield(w) {
+				return
+			}
+		}
+	}
+}
+
+// tend looks at one ward: it may be due, or have been silent for too long.
+func (s *Supervisor) tend(w *ward) {
+	p := w.process
+	switch {
+	case p == nil:
+		if s.leaving == nil && s.age >= w.retryAt && (w == s.bus || s.bus == nil || s.bus.everReady) {
+			s.start(w)
+		}
+	case p.killed != "" || s.leaving != nil:
+	case p.draining: // by itself: somebody sent it SIGTERM
+		if s.age-p.drainAt > s.plan.DrainTimeout+killAfter {
+			s.kill(p, "did not drain in time")
+		}
+	case !p.ready && s.age-p.startedAt > s.plan.StartTimeout:
+		s.kill(p, fmt.Sprintf("not ready after %v", s.plan.StartTimeout))
+	case p.ready && s.age-p.beatAt > s.plan.FrozenAfter:
+		s.kill(p, fmt.Sprintf("frozen: no beat for %v", s.plan.FrozenAfter))
+	}
+}
+
+func (s *Supervisor) announceReady() {
+	if s.complete || s.leaving != nil {
+		return
+	}
+	for w := range s.wards() {
+		if !w.isReady() {
+			return
+		}
+	}
+	s.complete = true
+	s.log.Info("every process is ready", "workers", len(s.workers), "listen", s.addrs)
+	s.publish()
+	s.notify.ready()
+	if s.plan.Ready != nil {
+		s.plan.Ready(s.Status())
+	}
+}
+
+// take acts on a signal.
+func (s *Supervisor) take(sig os.Signal) {
+	if sig == syscall.SIGHUP {
+		s.reload.ask(s)
+		return
+	}
+	// The first signal may also have ended the context that Run was given: only signals count as a second one.
+	if s.leaving == nil || !s.leaving.signalled {
+		s.leave(sig.String())
+		s.leaving.signalled = true
+		return
+	}
+	s.stopNow()
+}
+
+// instance takes one that was not used before.
+func (s *Supervisor) instance() (uint16, error) {
+	if s.used == 1<<16-1 {
+		return 0, ErrInstances
+	}
+	i := s.next
+	s.used++
+	s.next++
+	if s.next == 0 {
+		s.next = 1
+	}
+	return i, nil
+}
+
+// giveUp ends everything because of err.
+func (s *Supervisor) giveUp(err error) {
+	s.err = errors.Join(s.err, err)
+	s.log.Error("giving up", "err", err)
+	s.leave("giving up")
+}

@@ -1,0 +1,211 @@
+package supervise
+
+import (
+	"fmt"
+	"math/bits"
+	"time"
+)
+
+// ward is a place for a process: the bus, or one of the workers. Processes come and go in it.
+//
+// Owner: the supervisor's goroutine.
+type ward struct {
+	role  string
+	index int
+
+	process   *process      // nil while there is none
+	retryAt   time.Duration // on the attentive clock; when to start the next
+	everReady bool
+	restarts  int
+	cause     string // of the latest end
+	ends      int    // in a row, without health in between: they decide the backoff
+	vain      int    // ends before ready, in a row
+	stats     []byte // of the process, the latest
+}
+
+const (
+	backoffFirst = 100 * time.Millisecond
+	backoffMax   = 5 * time.Second
+	healthyAfter = 30 * time.Second
+	vainMax      = 5
+)
+
+// backoff is the wait before the start that follows so many ends in a row. The first costs nothing: whoever
+// was healthy is missed.
+func backoff(ends int) time.Duration {
+	if ends <= 1 {
+		return 0
+	}
+	if ends-2 >= bits.Len(uint(backoffMax/backoffFirst)) {
+		return backoffMax
+	}
+	return min(backoffFirst<<(ends-2), backoffMax)
+}
+
+func (w *ward) isReady() bool { return w.process != nil && w.process.ready }
+
+// start puts a process into w.
+func (s *Supervisor) start(w *ward) {
+	var instance uint16
+	if w.role == RoleWorker {
+		var err error
+		if instance, err = s.instance(); err != nil {
+			s.giveUp(err)
+			return
+		}
+	}
+	p, err := s.spawn(w, instance)
+	if err != nil {
+		w.ends++
+		w.vain++
+		w.cause = fmt.Sprintf("cannot be started: %v", err)
+		s.log.Error("start "+title(w.role, w.index), "err", err)
+		s.again(w, verdict{})
+		return
+	}
+	if w.ends > 0 || w.everReady {
+		w.restarts++
+	}
+	w.process = p
+	s.welcome(p)
+	if w.role == RoleWorker {
+		s.tellPeers(nil, p)
+	}
+	s.log.Info("started "+title(w.role, w.index), p.attrs()...)
+}
+
+// welcome tells p all that it needs, secrets too.
+func (s *Supervisor) welcome(p *process) {
+	w := Welcome{Role: p.ward.role, Index: p.ward.index, Instance: p.instance, Bus: s.busRoad, Peers: s.peers(),
+		Settings: s.settings, FrozenAfter: s.plan.FrozenAfter, DrainTimeout: s.plan.DrainTimeout}
+	if p.ward.role == RoleWorker {
+		w.Listen = s.addrs
+		w.Bus = Bus{}
+		if s.bus != nil {
+			w.Bus = s.busRoad.access(p.instance)
+		}
+	}
+	s.say(p, command{Welcome: &w})
+}
+
+// peers are the workers that the kernel has not yet declared gone.
+func (s *Supervisor) peers() Peers {
+	p := Peers{Peers: []uint16{}, Ready: []uint16{}}
+	for _, w := range s.workers {
+		if w.process != nil {
+			p.Peers = append(p.Peers, w.process.instance)
+			if w.process.ready {
+				p.Ready = append(p.Ready, w.process.instance)
+			}
+		}
+	}
+	return p
+}
+
+// tellPeers tells every ward but one who is there.
+func (s *Supervisor) tellPeers(dead []Death, but *process) {
+	peers := s.peers()
+	peers.Dead = dead
+	for w := range s.wards() {
+		if w.process != nil && w.process != but {
+			s.say(w.process, command{Peers: &peers})
+		}
+	}
+}
+
+// reported takes what a ward says.
+func (s *Supervisor) reported(p *process, r report) {
+	if p.ward.process != p {
+		return
+	}
+	switch {
+	case r.Beat: // nothing else is a sign of life: a ward whose loops stand still may go on counting
+		p.beatAt = s.age
+	case r.Ready != nil && !p.ready:
+		p.beatAt = s.age
+		s.becameReady(p, r.Ready.Address)
+	case r.Draining && !p.draining:
+		p.draining, p.drainAt = true, s.age
+		if s.leaving == nil {
+			s.log.Info(title(p.ward.role, p.ward.index)+" drains", p.attrs()...)
+		}
+	case r.Reloaded != nil:
+		s.reload.answered(s, p, *r.Reloaded)
+	case r.Stats != nil:
+		p.ward.stats = r.Stats
+	}
+}
+
+func (s *Supervisor) becameReady(p *process, address string) {
+	w := p.ward
+	if w.role == RoleBus {
+		switch {
+		case address == "" && s.busRoad.Address == "":
+			s.kill(p, "ready without an address")
+			return
+		case s.busRoad.Address == "":
+			s.busRoad.Address = address
+		case address != "" && address != s.busRoad.Address:
+			// Workers know the old address, and reconnect to it for ever.
+			s.kill(p, fmt.Sprintf("listens on %s instead of %s", address, s.busRoad.Address))
+			return
+		}
+	}
+	p.ready, p.readyAt = true, s.age
+	w.everReady, w.vain = true, 0
+	s.log.Info(title(w.role, w.index)+" is ready", p.attrs("after", time.Since(p.started).Round(time.Millisecond))...)
+	if w.role == RoleWorker {
+		s.tellPeers(nil, nil)
+	}
+}
+
+// verdict is what the end of a process means.
+type verdict struct {
+	output        []string
+	configuration bool // it says that its configuration is wrong
+}
+
+// gone is told that the kernel has reaped p.
+func (s *Supervisor) gone(p *process, e ended) {
+	w := p.ward
+	w.process, w.stats = nil, nil
+	w.cause = p.causeOf(e.state)
+	if w.role == RoleWorker {
+		s.tellPeers([]Death{{p.instance, e.at}}, nil)
+	}
+	s.reload.left(p)
+	lived := e.at.Sub(p.started).Round(time.Millisecond)
+	if s.leaving != nil {
+		s.log.Info(title(w.role, w.index)+" ended", p.attrs("cause", w.cause, "lived", lived)...)
+		return
+	}
+	if p.ready && s.age-p.readyAt >= healthyAfter {
+		w.ends = 0
+	}
+	w.ends++
+	var v verdict
+	if !p.ready {
+		w.vain++
+		var panicked bool
+		v.output, panicked = p.output.last()
+		v.configuration = p.killed == "" && !panicked && e.state != nil && e.state.ExitCode() == exitConfiguration
+	}
+	s.log.Error(title(w.role, w.index)+" ended",
+		p.attrs("cause", w.cause, "lived", lived, "was_ready", p.ready, "next_start_in", backoff(w.ends))...)
+	s.again(w, v)
+}
+
+// again plans the next start of w, or gives up. A wrong configuration is believed at once only of a ward that
+// was never ready: else a file that is being edited would end a server that does its work.
+func (s *Supervisor) again(w *ward, v verdict) {
+	w.retryAt = s.age + backoff(w.ends)
+	wrong := v.configuration && !w.everReady
+	if w.vain < vainMax && !wrong {
+		return
+	}
+	f := &Failure{Role: w.role, Index: w.index, Cause: w.cause, Starts: w.vain, Output: v.output, Code: exitFailed}
+	if v.configuration {
+		f.Code = exitConfiguration
+	}
+	s.giveUp(f)
+}
