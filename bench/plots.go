@@ -14,36 +14,47 @@ import (
 	"gonum.org/v1/plot/vg"
 )
 
-// plotBars draws a scenario's figure for every server.
-func plotBars(c cell, rows []row, path string) error {
-	p := plot.New()
-	p.Title.Text = c.title
-	p.Y.Label.Text = c.figure.label()
-	p.Y.Min = 0
-	var names []string
+// bar is a server's figure.
+type bar struct {
+	server string
+	figure float64
+}
+
+// bars are the figures of those that have any.
+func bars(rows []row, figure func(row) float64) (list []bar) {
 	for _, r := range rows {
-		if r.runs == 0 {
-			continue
+		if r.runs > 0 {
+			list = append(list, bar{r.server, figure(r)})
 		}
-		bar, err := plotter.NewBarChart(plotter.Values{r.figure}, vg.Points(28))
+	}
+	return list
+}
+
+// plotBars draws a figure for every server.
+func plotBars(title, label string, list []bar, path string) error {
+	if len(list) == 0 {
+		return nil
+	}
+	p := plot.New()
+	p.Title.Text, p.Y.Label.Text, p.Y.Min = title, label, 0
+	var names []string
+	for i, b := range list {
+		chart, err := plotter.NewBarChart(plotter.Values{b.figure}, vg.Points(28))
 		if err != nil {
 			return err
 		}
-		bar.XMin = float64(len(names))
-		bar.LineStyle.Width = 0
-		switch r.server {
+		chart.XMin = float64(i)
+		chart.LineStyle.Width = 0
+		switch b.server {
 		case "parley":
-			bar.Color = color.RGBA{R: 0x1f, G: 0x77, B: 0xb4, A: 0xff}
+			chart.Color = color.RGBA{R: 0x1f, G: 0x77, B: 0xb4, A: 0xff}
 		case "floor":
-			bar.Color = color.RGBA{R: 0x88, G: 0x88, B: 0x88, A: 0xff}
+			chart.Color = color.RGBA{R: 0x88, G: 0x88, B: 0x88, A: 0xff}
 		default:
-			bar.Color = color.RGBA{R: 0xdd, G: 0xb0, B: 0x70, A: 0xff}
+			chart.Color = color.RGBA{R: 0xdd, G: 0xb0, B: 0x70, A: 0xff}
 		}
-		p.Add(bar)
-		names = append(names, fmt.Sprintf("%s\n%s", r.server, amount(r.figure)))
-	}
-	if len(names) == 0 {
-		return nil
+		p.Add(chart)
+		names = append(names, fmt.Sprintf("%s\n%s", b.server, amount(b.figure)))
 	}
 	p.NominalX(names...)
 	return p.Save(vg.Length(len(names)+2)*vg.Inch*0.8, 3.5*vg.Inch, path)

@@ -46,13 +46,18 @@ func (b *bench) report(list []cell) error {
 		for _, r := range rows {
 			void += len(r.voids)
 		}
-		if err := plotBars(c, rows, filepath.Join(b.out, c.name+".svg")); err != nil {
+		if err := plotBars(c.title, c.figure.label(), bars(rows, func(r row) float64 { return r.figure }), filepath.Join(b.out, c.name+".svg")); err != nil {
 			return err
+		}
+		if c.closed() {
+			if err := plotBars(c.title, rateFigure.label(), bars(rows, func(r row) float64 { return r.rate }), filepath.Join(b.out, c.name+"-rate.svg")); err != nil {
+				return err
+			}
 		}
 		for _, name := range slices.Sorted(maps.Keys(c.apart)) {
 			fmt.Fprintf(&out, "Without %s: %s.\n\n", name, c.apart[name])
 		}
-		if c.figure == latencyFigure {
+		if c.timed() {
 			if err := b.plotLatency(c, filepath.Join(b.out, c.name+"-distribution.svg")); err != nil {
 				return err
 			}
@@ -129,7 +134,14 @@ func median(list []float64) float64 {
 }
 
 func writeTable(out *strings.Builder, c cell, rows []row) {
-	fmt.Fprintf(out, "## %s\n\n`make bench SCENARIO=%s`\n\n![%s](%s.svg)\n\n", c.title, c.name, c.name, c.name)
+	fmt.Fprintf(out, "## %s\n\n`make bench SCENARIO=%s`\n\n![%s](%s.svg)\n", c.title, c.name, c.name, c.name)
+	if c.closed() {
+		fmt.Fprintf(out, "![throughput](%s-rate.svg)\n", c.name)
+	}
+	if c.timed() {
+		fmt.Fprintf(out, "![latency](%s-distribution.svg)\n", c.name)
+	}
+	out.WriteString("\n")
 	fmt.Fprintf(out, "| server | %s | ratio | spread | messages a second | client us | p50 us | p99 us |\n|---|---|---|---|---|---|---|---|\n", c.figure.label())
 	for _, r := range rows {
 		if r.runs == 0 {

@@ -37,7 +37,7 @@ const (
 )
 
 func (f figure) label() string {
-	return [...]string{"server CPU per message, us", "messages a second", "p99 latency, us", "resident bytes a connection", "share of a core, %"}[f]
+	return [...]string{"server CPU per message, us (seconds a million)", "messages a second", "p99 latency, us", "resident bytes a connection", "share of a core, %"}[f]
 }
 
 // of takes the figure out of a result.
@@ -69,7 +69,6 @@ var cells = []cell{
 	{name: "idle", title: "15,000 idle connections, each in a room", plan: load.Plan{Scenario: "idle", Conns: 15_000, Rooms: 150, Measure: 2 * time.Second}, short: true, figure: memoryFigure},
 	{name: "echo-64-w1", title: "Echo, 64 B, 100 connections, 40,000 messages a second, one by one", plan: openEcho(64, 1, 40_000), figure: cpuFigure},
 	{name: "echo-1k-w16", title: "Echo, 1 KB, 100 connections, 80,000 messages a second in bursts of 16", plan: openEcho(1024, 16, 80_000), figure: cpuFigure},
-	{name: "echo-64-w16-rate", title: "Echo, 64 B, 100 connections, 16 under way each, as fast as it goes", plan: echoCell(64, 100, 16), figure: rateFigure},
 	{name: "echo-1k-w1", title: "Echo, 1 KB, 100 connections, 40,000 messages a second, one by one", plan: openEcho(1024, 1, 40_000), figure: cpuFigure},
 	{name: "echo-64-w1-10000", title: "Echo, 64 B, 10,000 connections, 40,000 messages a second, one by one", plan: manyEchoes(), figure: cpuFigure},
 	{name: "echo-64-open", title: "Echo, 64 B, 100 connections, 40,000 messages a second as planned", plan: openEcho(64, 1, 40_000), figure: latencyFigure},
@@ -159,6 +158,14 @@ func unfair(p load.Plan) load.Plan {
 func (c cell) serves(server string) bool {
 	return (c.only == "" || c.only == server) && c.apart[server] == ""
 }
+
+// closed reports whether its rate is what a server can do.
+func (c cell) closed() bool {
+	return c.plan.Rate == 0 && (c.plan.Scenario == "rooms" || c.plan.Scenario == "echo")
+}
+
+// timed reports whether it has latencies: messages are sent as planned.
+func (c cell) timed() bool { return c.plan.Rate != 0 && c.plan.Scenario != "churn" }
 
 // chosen are the cells that the options ask for.
 func chosen(o options) (list []cell) {
