@@ -72,7 +72,7 @@ func (l *loop) join(c *Conn, room, ref []byte, since bool) {
 		l.complain(c, err, ref)
 		return
 	}
-	l.text = message.AppendJoined(l.text[:0], message.Joined{Room: room, Members: entry.Members, Gap: since, Ref: ref})
+	l.text = message.AppendJoined(l.text[:0], message.Joined{Room: room, Members: entry.Members + entry.Room.Away(), Gap: since, Ref: ref})
 	l.answerNow(c, l.text)
 }
 
@@ -116,8 +116,9 @@ func (l *loop) onBroadcast(c *Conn, e *message.Envelope) {
 		l.complain(c, errOverloaded, e.Ref)
 		return
 	}
+	l.forward(f, r.Name(), c.place())
 	l.text = message.AppendBroadcastSent(l.text[:0], message.BroadcastSent{
-		Room: e.Room, Recipients: max(members-1, 0), Ref: e.Ref})
+		Room: e.Room, Recipients: max(members-1, 0) + r.Away(), Ref: e.Ref})
 	l.answer(c, l.text)
 }
 
@@ -245,6 +246,7 @@ func (l *loop) entered(c *Conn, e rooms.Entry) {
 	c.rooms = append(c.rooms, r)
 	c.mu.Unlock()
 	l.notify(notice{room: r, place: c.place(), seq: e.JoinSeq, joined: true})
+	l.srv.counted(r)
 	l.srv.emit(Event{Kind: EventRoomJoin, Conn: c, Room: r.Name()})
 }
 
@@ -271,6 +273,7 @@ func (l *loop) exit(c *Conn, r *rooms.Room) bool {
 
 func (l *loop) left(c *Conn, r *rooms.Room, seq uint64) {
 	l.notify(notice{room: r, place: c.place(), seq: seq})
+	l.srv.counted(r)
 	l.srv.emit(Event{Kind: EventRoomLeave, Conn: c, Room: r.Name()})
 }
 

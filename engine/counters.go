@@ -50,7 +50,7 @@ func (n *counters) refused(status int) {
 //
 // Owner: shared (atomics).
 type serverCounters struct {
-	overloaded, panics, acceptErrors, full atomic.Uint64
+	overloaded, panics, acceptErrors, full, missed atomic.Uint64
 }
 
 // Stats are the seed's figures, and more. Counts run from the server's start.
@@ -78,6 +78,7 @@ type Stats struct {
 	Errors         uint64            `json:"errors"`
 	Overloaded     uint64            `json:"overloaded"`
 	Panics         uint64            `json:"panics"`
+	Missed         uint64            `json:"missed"` // times that messages of another worker were lost
 	SlowHandlers   uint64            `json:"slow_handlers"`
 	Overdue        uint64            `json:"overdue"`
 	Resumed        uint64            `json:"resumed"`
@@ -110,6 +111,7 @@ func (s *Server) Stats() Stats {
 		Full:           s.count.full.Load(),
 		Overloaded:     s.count.overloaded.Load(),
 		Panics:         s.count.panics.Load(),
+		Missed:         s.count.missed.Load(),
 		Ended:          map[string]uint64{},
 	}
 	for _, l := range s.loops {

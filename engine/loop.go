@@ -58,6 +58,7 @@ type loop struct {
 	stamps                               []uint32 // spread: the last one that reached a slot
 	stamp                                uint32
 
+	said     bool // something that the other workers must hear this turn
 	envelope message.Envelope
 	request  handshake.Request
 	outgoing publication
@@ -228,6 +229,10 @@ func (l *loop) finish() {
 	if len(l.notices) > 0 || l.dirtyAt < len(l.dirty) {
 		l.wake()
 	}
+	if l.said {
+		l.said = false
+		l.srv.peers.Bus.Flush()
+	}
 	l.count.publish(&l.tally)
 }
 
@@ -270,6 +275,9 @@ func (l *loop) onTick() {
 	}
 	if l.index == 0 {
 		l.srv.sessions.expire(l.now)
+		if l.srv.peers != nil {
+			l.srv.reportCounts()
+		}
 	}
 }
 

@@ -186,47 +186,78 @@ func (l *loop) deliverUnless(c *Conn, x *letter) {
 }
 
 // Broadcast sends v, encoded as JSON once, to all members of a room except those whose ids are given,
-// and returns how many members the room had. A room that does not exist has none. Any goroutine.
+// and returns how many members the room had: exact within a worker, and the best known figure across workers. A room
+// that does not exist has none. Scope: all workers, for one entry on the bus. Any goroutine.
 // Errors: v cannot be encoded; [ErrOverloaded]: nobody got it.
 func (s *Server) Broadcast(room string, v any, except ...string) (members int, err error) {
-	r := s.index.FindString(room)
 	f, err := encodeFrame(v)
-	if err != nil || r == nil {
+	if err != nil {
 		return 0, err
 	}
-	p := &publication{srv: s, frame: f, room: r, except: nowhere}
-	if len(except) > 0 {
-		p.spread = &spread{except: s.places(except)}
+	out := s.remotePlaces(except)
+	if r := s.index.FindString(room); r != nil {
+		p := &publication{srv: s, frame: f, room: r, except: nowhere}
+		if len(out) > 0 {
+			p.spread = &spread{except: s.own(out)}
+		}
+		if members, err = p.publish(); err != nil {
+			return members, err
+		}
+		members += r.Away()
 	}
-	return p.publish()
+	if s.peers != nil {
+		s.forward(true, f, room, out)
+	}
+	return members, nil
 }
 
-// BroadcastRooms sends v to the members of several rooms, once to each connection. Any goroutine.
+// BroadcastRooms sends v to the members of several rooms, once to each connection. Scope: all workers, for one entry on
+// the bus. Any goroutine.
 func (s *Server) BroadcastRooms(names []string, v any, except ...string) error {
+	f, err := encodeFrame(v)
+	if err != nil {
+		return err
+	}
 	list := make([]*rooms.Room, 0, len(names))
 	for _, name := range names {
 		if r := s.index.FindString(name); r != nil && !slices.Contains(list, r) {
 			list = append(list, r)
 		}
 	}
-	f, err := encodeFrame(v)
-	if err != nil || len(list) == 0 {
-		return err
+	out := s.remotePlaces(except)
+	if len(list) > 0 {
+		p := &publication{srv: s, frame: f, spread: &spread{rooms: list, seqs: make([]uint64, len(list)), except: s.own(out)}}
+		if err := p.publishAll(); err != nil {
+			return err
+		}
 	}
-	p := &publication{srv: s, frame: f, spread: &spread{rooms: list, seqs: make([]uint64, len(list)), except: s.places(except)}}
-	err = rooms.PublishAll(list, p.spread.seqs, p)
-	p.wake()
-	return s.orOverloaded(err)
+	if s.peers != nil && len(names) > 0 {
+		s.forwardSpread(f, names, out)
+	}
+	return nil
 }
 
-// BroadcastAll sends v to every open connection, whether it is in a room or not. Any goroutine.
+// publishAll numbers and posts the frame in several rooms.
+func (p *publication) publishAll() error {
+	err := rooms.PublishAll(p.spread.rooms, p.spread.seqs, p)
+	p.wake()
+	return p.srv.orOverloaded(err)
+}
+
+// BroadcastAll sends v to every open connection, whether it is in a room or not. Scope: all workers, for one entry on
+// the bus. Any goroutine.
 func (s *Server) BroadcastAll(v any, except ...string) error {
 	f, err := encodeFrame(v)
 	if err != nil {
 		return err
 	}
-	p := &publication{srv: s, frame: f, spread: &spread{except: s.places(except)}}
-	return p.postEverywhere()
+	out := s.remotePlaces(except)
+	p := &publication{srv: s, frame: f, spread: &spread{except: s.own(out)}}
+	if err := p.postEverywhere(); err != nil || s.peers == nil {
+		return err
+	}
+	s.forwardSpread(f, nil, out)
+	return nil
 }
 
 func (p *publication) postEverywhere() error {
@@ -246,13 +277,18 @@ func (p *publication) postEverywhere() error {
 }
 
 // BroadcastWhere sends v to the open connections that chosen accepts, and returns how many those were.
-// chosen runs on the caller's goroutine. Any goroutine.
+// chosen runs on the caller's goroutine. Scope: this worker only, as a function cannot be sent; across workers there
+// are [Server.BroadcastMatching] and [Server.BroadcastFiltered]. Any goroutine.
 func (s *Server) BroadcastWhere(chosen func(*Conn) bool, v any, except ...string) (int, error) {
 	f, err := encodeFrame(v)
 	if err != nil {
 		return 0, err
 	}
-	out, total := s.places(except), 0
+	return s.broadcastChosen(chosen, f, s.places(except))
+}
+
+func (s *Server) broadcastChosen(chosen func(*Conn) bool, f *outFrame, out []place) (int, error) {
+	total := 0
 	for _, l := range s.loops {
 		var conns []*Conn
 		l.slab.each(func(c *Conn) bool {
@@ -273,12 +309,6 @@ func (s *Server) BroadcastWhere(chosen func(*Conn) bool, v any, except ...string
 		total += len(conns)
 	}
 	return total, nil
-}
-
-// SendTo sends v to one connection and reports whether there is one with that id. Any goroutine.
-func (s *Server) SendTo(id string, v any) bool {
-	c := s.Connection(id)
-	return c != nil && c.Send(v) == nil
 }
 
 // nowhere is the place of no connection: generations start at 1.
@@ -355,13 +385,14 @@ func (l *loop) say(n *notice) {
 	*p = publication{srv: l.srv, frame: f, room: n.room, except: n.place}
 	l.srv.orOverloaded(n.room.Tell(p, n.seq)) // an overloaded loop costs the notice, never the turn
 	p.wake()
+	l.forward(f, n.room.Name(), n.place)
 }
 
 const noticeBytes = 80
 
 // maySay reports whether a room is small enough for notices, and tells its members when that changes.
 func (l *loop) maySay(r *rooms.Room) bool {
-	limit, n := l.srv.cfg.AnnounceMembersMax, r.Len()
+	limit, n := l.srv.cfg.AnnounceMembersMax, r.Len()+r.Away()
 	switch {
 	case n > limit && r.SetQuiet(true):
 		l.tellAnnouncements(r, false, n)

@@ -43,10 +43,12 @@ type Server struct {
 	connectHandlers atomic.Pointer[[]ConnectHandler]
 	authHandler     atomic.Pointer[AuthHandler]
 	rawHandler      atomic.Pointer[RawHandler]
+	filters         atomic.Pointer[map[string]Filter]
 	emitter         *Emitter
 
 	loops    []*loop
 	index    *rooms.Index
+	peers    *peers // nil: it is alone
 	sessions *sessionStore
 	pool     *pool
 	reactor  *reactor

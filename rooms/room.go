@@ -70,6 +70,11 @@ type Room struct {
 	dead     bool // out of the index: nobody enters any more
 	quiet    atomic.Bool
 	taken    atomic.Int32 // written under mu
+
+	counts     map[uint16]int32 // members on other workers, by instance; nil for none
+	away       atomic.Int32     // their sum, written under mu
+	counted    atomic.Bool
+	introduced bool
 }
 
 // Entry is what a member gets.

@@ -1,0 +1,143 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/protocol/frame"
+)
+
+// What workers say to each other: entries of one stream for each worker. An entry is its kind, the instance that it is
+// for (0: all), and fields; frames go as they will go to clients, so that nobody encodes twice.
+
+type entryKind uint8
+
+const (
+	entryPublish  entryKind = iota + 1 // a frame for the members of a room
+	entrySpread                        // for the members of several rooms, or everybody where there is none
+	entryMatching                      // for the connections with an attribute's value
+	entryFiltered                      // for the connections that a named filter accepts
+	entryDirect                        // for one connection
+	entryCount                         // how many members a room has here
+	entryRequest                       // a question; the answer carries its number
+	entryAnswer
+)
+
+var errEntry = errors.New("the entry is damaged")
+
+// entryHead is the size of kind and target.
+const entryHead = 3
+
+// entryWriter puts an entry together.
+type entryWriter struct{ buf []byte }
+
+func (w *entryWriter) begin(kind entryKind, target uint16) *entryWriter {
+	w.buf = append(w.buf[:0], byte(kind))
+	w.buf = binary.BigEndian.AppendUint16(w.buf, target)
+	return w
+}
+
+func (w *entryWriter) number(n uint64) *entryWriter {
+	w.buf = binary.AppendUvarint(w.buf, n)
+	return w
+}
+
+func (w *entryWriter) text(s string) *entryWriter {
+	w.buf = append(binary.AppendUvarint(w.buf, uint64(len(s))), s...)
+	return w
+}
+
+func (w *entryWriter) bytes(b []byte) *entryWriter {
+	w.buf = append(binary.AppendUvarint(w.buf, uint64(len(b))), b...)
+	return w
+}
+
+// places are those of any worker's connections.
+func (w *entryWriter) places(list []remotePlace) *entryWriter {
+	w.number(uint64(len(list)))
+	for _, p := range list {
+		w.buf = binary.BigEndian.AppendUint16(w.buf, p.instance)
+		w.buf = append(w.buf, p.place.Loop)
+		w.buf = binary.BigEndian.AppendUint32(w.buf, p.place.Slot)
+		w.buf = binary.BigEndian.AppendUint64(w.buf, p.place.Gen)
+	}
+	return w
+}
+
+const placeBytes = 2 + 1 + 4 + 8
+
+// frame is the entry's last field: it needs no length.
+func (w *entryWriter) frame(f *outFrame) *entryWriter {
+	w.buf = append(w.buf, f.plain...)
+	return w
+}
+
+// entryReader takes an entry apart. Once something does not fit, everything is empty and bad is set.
+type entryReader struct {
+	rest []byte
+	bad  bool
+}
+
+func (r *entryReader) number() uint64 {
+	n, size := binary.Uvarint(r.rest)
+	if size <= 0 {
+		r.rest, r.bad = nil, true
+		return 0
+	}
+	r.rest = r.rest[size:]
+	return n
+}
+
+// bytes are borrowed.
+func (r *entryReader) bytes() []byte {
+	n := r.number()
+	if n > uint64(len(r.rest)) {
+		r.rest, r.bad = nil, true
+		return nil
+	}
+	b := r.rest[:n]
+	r.rest = r.rest[n:]
+	return b
+}
+
+// places keeps those of our own.
+func (r *entryReader) places(instance uint16) (own []place) {
+	n := r.number()
+	if n > uint64(len(r.rest)/placeBytes) {
+		r.rest, r.bad = nil, true
+		return nil
+	}
+	for range n {
+		b := r.rest[:placeBytes]
+		r.rest = r.rest[placeBytes:]
+		if binary.BigEndian.Uint16(b) == instance {
+			own = append(own, place{Loop: b[2], Slot: binary.BigEndian.Uint32(b[3:]), Gen: binary.BigEndian.Uint64(b[7:])})
+		}
+	}
+	return own
+}
+
+// frame copies what is left: it outlives the entry.
+func (r *entryReader) frame() *outFrame {
+	if len(r.rest) < 2 {
+		r.bad = true
+		return nil
+	}
+	f, buf := allocFrame(len(r.rest))
+	f.plain = append(buf, r.rest...)
+	f.op = ws.OpCode(f.plain[0] & 0x0f)
+	f.payload = 2
+	switch f.plain[1] {
+	case 126:
+		f.payload = 4
+	case 127:
+		f.payload = 10
+	}
+	if n := len(f.plain) - int(f.payload); n < 0 || frame.HeaderSize(n) != int(f.payload) {
+		r.bad = true
+		return nil
+	}
+	return f
+}

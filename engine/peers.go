@@ -1,0 +1,409 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/parleyd/parley/protocol/message"
+	"github.com/parleyd/parley/rooms"
+)
+
+// Several workers that are one server. Each keeps its own connections and its part of every room; what concerns others
+// goes into one stream of entries, which all of them read: what one goroutine says arrives everywhere in its order.
+//
+// Every message to a room goes to all workers, also where no other is known to have members of it: such knowledge is
+// older than the join that has just been answered elsewhere, and would lose what comes after it.
+
+// Bus carries entries to the other workers. Its methods are for any goroutine and never wait.
+type Bus interface {
+	// Append copies an entry into the batch that is being filled.
+	Append(entry []byte) error
+	// Flush has the batch leave.
+	Flush()
+	// Up reports whether the bus is reached, as far as is known.
+	Up() bool
+}
+
+// Membership makes a server one of several that are one. It is what package cluster gives it.
+//
+// Owner: immutable after New.
+type Membership struct {
+	Instance uint16 // names this worker in connection ids; never 0, never another's
+	Bus      Bus
+}
+
+// Attach makes the server one of several. It is called once, before Start, by what knows the others.
+func (s *Server) Attach(m Membership) {
+	s.peers = newPeers(m)
+	s.instance = m.Instance
+}
+
+// peers is what a server knows of the others.
+//
+// Owner: shared (mutex: mu).
+type peers struct {
+	Membership
+	mu      sync.Mutex
+	alive   atomic.Pointer[[]uint16]
+	changed []*rooms.Room // whose count must be told
+	entry   entryWriter   // under mu
+}
+
+func newPeers(m Membership) *peers {
+	p := &peers{Membership: m}
+	p.alive.Store(new([]uint16))
+	return p
+}
+
+// remotePlace is a connection of any worker.
+type remotePlace struct {
+	instance uint16
+	place    place
+}
+
+// say appends an entry; flush has it leave now, and not at the turn's end.
+func (p *peers) say(flush bool, build func(w *entryWriter)) {
+	p.mu.Lock()
+	build(&p.entry)
+	err := p.Bus.Append(p.entry.buf)
+	if cap(p.entry.buf) > corkBytesKept {
+		p.entry.buf = nil
+	}
+	p.mu.Unlock()
+	if err == nil && flush {
+		p.Bus.Flush()
+	}
+}
+
+// forward tells the others of a message to a room, now.
+func (s *Server) forward(flush bool, f *outFrame, room string, except []remotePlace) {
+	s.peers.say(flush, func(w *entryWriter) {
+		w.begin(entryPublish, 0).text(room).places(except).frame(f)
+	})
+}
+
+// forward tells the others of a message that one of the loop's connections has to do with, at the end of the turn.
+func (l *loop) forward(f *outFrame, room string, except place) {
+	if l.srv.peers == nil {
+		return
+	}
+	l.said = true
+	l.srv.forward(false, f, room, []remotePlace{{l.srv.instance, except}})
+}
+
+// forwardSpread tells the others of a message to several rooms, or to everybody where names is empty.
+func (s *Server) forwardSpread(f *outFrame, names []string, except []remotePlace) {
+	s.peers.say(true, func(w *entryWriter) {
+		w.begin(entrySpread, 0).number(uint64(len(names)))
+		for _, name := range names {
+			w.text(name)
+		}
+		w.places(except).frame(f)
+	})
+}
+
+// BroadcastMatching sends v to the open connections whose attribute has a value, compared as JSON. Scope: all workers,
+// each of which looks through all of its connections. Any goroutine. Errors: as of [Server.Broadcast].
+func (s *Server) BroadcastMatching(key string, value, v any, except ...string) error {
+	raw, err := message.Encode(nil, value)
+	if err != nil {
+		return err
+	}
+	return s.broadcastNamed(entryMatching, key, raw, v, except)
+}
+
+// A Filter chooses connections by what it is asked for. It runs on any goroutine.
+type Filter func(c *Conn, asked []byte) bool
+
+// RegisterFilter names a filter, so that workers can ask each other for it. Every worker must register it, before it
+// starts.
+func (s *Server) RegisterFilter(name string, f Filter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := map[string]Filter{name: f}
+	if old := s.filters.Load(); old != nil {
+		for k, v := range *old {
+			if k != name {
+				next[k] = v
+			}
+		}
+	}
+	s.filters.Store(&next)
+}
+
+func (s *Server) filter(name string) Filter {
+	if all := s.filters.Load(); all != nil {
+		return (*all)[name]
+	}
+	return nil
+}
+
+// BroadcastFiltered sends v to the open connections that a registered filter accepts, asked for with asked. Scope: all
+// workers, each of which looks through all of its connections. Any goroutine. Errors: as of [Server.Broadcast];
+// [ErrFilterUnknown].
+func (s *Server) BroadcastFiltered(name string, asked []byte, v any, except ...string) error {
+	if s.filter(name) == nil {
+		return ErrFilterUnknown
+	}
+	return s.broadcastNamed(entryFiltered, name, asked, v, except)
+}
+
+// ErrFilterUnknown says that no filter is registered under a name.
+var ErrFilterUnknown = errors.New("no filter is registered under this name")
+
+func (s *Server) broadcastNamed(kind entryKind, key string, value []byte, v any, except []string) error {
+	f, err := encodeFrame(v)
+	if err != nil {
+		return err
+	}
+	out := s.remotePlaces(except)
+	if _, err := s.broadcastChosen(s.chooser(kind, key, value), f, s.own(out)); err != nil || s.peers == nil {
+		return err
+	}
+	s.peers.say(true, func(w *entryWriter) { w.begin(kind, 0).text(key).bytes(value).places(out).frame(f) })
+	return nil
+}
+
+// chooser is what an entry asks for; nil where that is not registered here.
+func (s *Server) chooser(kind entryKind, key string, value []byte) func(*Conn) bool {
+	if kind == entryMatching {
+		return func(c *Conn) bool { return c.hasAttribute(key, value) }
+	}
+	if filter := s.filter(key); filter != nil {
+		return func(c *Conn) bool { return filter(c, value) }
+	}
+	return nil
+}
+
+// SendTo sends v to one connection and reports whether there is one with that id; where it is another worker's,
+// whether that worker lives. Scope: all workers. Any goroutine.
+func (s *Server) SendTo(id string, v any) bool {
+	instance, p, ok := parseID(id)
+	if !ok {
+		return false
+	}
+	if instance == s.instance || s.peers == nil {
+		c := s.Connection(id)
+		return c != nil && c.Send(v) == nil
+	}
+	f, err := encodeFrame(v)
+	if err != nil || !s.lives(instance) {
+		return false
+	}
+	s.peers.say(true, func(w *entryWriter) { w.begin(entryDirect, instance).places([]remotePlace{{instance, p}}).frame(f) })
+	return true
+}
+
+// remotePlaces resolves ids of any worker's connections.
+func (s *Server) remotePlaces(ids []string) (list []remotePlace) {
+	for _, id := range ids {
+		if instance, p, ok := parseID(id); ok {
+			list = append(list, remotePlace{instance, p})
+		}
+	}
+	return list
+}
+
+// own are those of our own connections.
+func (s *Server) own(list []remotePlace) (places []place) {
+	for _, p := range list {
+		if p.instance == s.instance {
+			places = append(places, p.place)
+		}
+	}
+	return places
+}
+
+// counted notes that a room's count has changed: the others learn it within a tick.
+func (s *Server) counted(r *rooms.Room) {
+	if s.peers == nil || !r.SetCounted(true) {
+		return
+	}
+	s.peers.mu.Lock()
+	s.peers.changed = append(s.peers.changed, r)
+	s.peers.mu.Unlock()
+}
+
+// reportCounts tells the others how many members rooms have here. A room that is new here asks how many it has there.
+func (s *Server) reportCounts() {
+	p := s.peers
+	p.mu.Lock()
+	list := p.changed
+	p.changed = nil
+	p.mu.Unlock()
+	if len(list) == 0 {
+		return
+	}
+	for _, r := range list {
+		r.SetCounted(false)
+		asks := uint64(0)
+		if r.Introduce() {
+			asks = 1
+		}
+		n := uint64(r.Len())
+		p.say(false, func(w *entryWriter) { w.begin(entryCount, 0).text(r.Name()).number(n).number(asks) })
+	}
+	p.Bus.Flush()
+}
+
+// Receive takes an entry of another worker. It is called by one goroutine, in the order in which that worker said it.
+// entry is borrowed. The error says that it makes no sense.
+func (s *Server) Receive(from uint16, entry []byte) error {
+	if len(entry) < entryHead {
+		return errEntry
+	}
+	if target := binary.BigEndian.Uint16(entry[1:]); target != 0 && target != s.instance {
+		return nil
+	}
+	r := &entryReader{rest: entry[entryHead:]}
+	switch entryKind(entry[0]) {
+	case entryPublish:
+		s.receivePublish(r)
+	case entrySpread:
+		s.receiveSpread(r)
+	case entryMatching, entryFiltered:
+		s.receiveChosen(entryKind(entry[0]), r)
+	case entryDirect:
+		s.receiveDirect(r)
+	case entryCount:
+		s.receiveCount(from, r)
+	}
+	if r.bad {
+		return errEntry
+	}
+	return nil
+}
+
+func (s *Server) receivePublish(r *entryReader) {
+	room := s.index.Find(r.bytes())
+	if room == nil || r.bad {
+		return
+	}
+	except := r.places(s.instance)
+	f := r.frame()
+	if f == nil {
+		return
+	}
+	p := &publication{srv: s, frame: f, room: room, except: nowhere}
+	switch len(except) {
+	case 0:
+	case 1:
+		p.except = except[0]
+	default:
+		p.spread = &spread{except: except}
+	}
+	s.insist(func() error { _, err := p.publish(); return err })
+}
+
+func (s *Server) receiveSpread(r *entryReader) {
+	n := r.number()
+	var list []*rooms.Room
+	for range min(n, uint64(len(r.rest))) {
+		if room := s.index.Find(r.bytes()); room != nil && !slices.Contains(list, room) {
+			list = append(list, room)
+		}
+	}
+	except := r.places(s.instance)
+	f := r.frame()
+	if f == nil || n > 0 && len(list) == 0 {
+		return
+	}
+	s.insist(func() error {
+		p := &publication{srv: s, frame: f, spread: &spread{except: except}}
+		if n == 0 {
+			return p.postEverywhere()
+		}
+		p.spread.rooms, p.spread.seqs = list, make([]uint64, len(list))
+		return p.publishAll()
+	})
+}
+
+func (s *Server) receiveChosen(kind entryKind, r *entryReader) {
+	key, value := string(r.bytes()), slices.Clone(r.bytes())
+	except := r.places(s.instance)
+	f := r.frame()
+	if f == nil {
+		return
+	}
+	chosen := s.chooser(kind, key, value)
+	if chosen == nil {
+		s.log.Warn("another worker asks for a filter that is not registered here", "filter", key)
+		return
+	}
+	s.insist(func() error { _, err := s.broadcastChosen(chosen, f, except); return err })
+}
+
+func (s *Server) receiveDirect(r *entryReader) {
+	to := r.places(s.instance)
+	f := r.frame()
+	if f == nil || len(to) != 1 || int(to[0].Loop) >= len(s.loops) {
+		return
+	}
+	l := s.loops[to[0].Loop]
+	if c := l.connAt(to[0]); c != nil && c.isOpen() {
+		s.insist(func() error { return l.postDirect(c, f) })
+	}
+}
+
+func (s *Server) receiveCount(from uint16, r *entryReader) {
+	room, n, asks := s.index.Find(r.bytes()), r.number(), r.number()
+	if room == nil || r.bad {
+		return
+	}
+	room.SetAway(from, int32(min(n, 1<<30)))
+	if asks != 0 && room.Len() > 0 {
+		s.counted(room)
+	}
+}
+
+const (
+	insistFor  = 5 * time.Second
+	insistWait = time.Millisecond
+)
+
+// insist repeats what a full mailbox refuses: the bus holds what comes after it back meanwhile, within its bounds, and
+// asks for again what they do not hold.
+func (s *Server) insist(f func() error) {
+	for until := s.clock() + int64(insistFor); f() != nil; {
+		if s.clock() > until || s.state.Load() == stateStopped {
+			s.log.Error("a loop takes no letters: a message of another worker is lost")
+			return
+		}
+		time.Sleep(insistWait)
+	}
+}
+
+// Peers tells which other workers live. Any goroutine.
+func (s *Server) Peers(alive []uint16) {
+	list := slices.DeleteFunc(slices.Clone(alive), func(x uint16) bool { return x == s.instance })
+	before := *s.peers.alive.Swap(&list)
+	for _, gone := range before {
+		if !slices.Contains(list, gone) {
+			s.index.Range(func(r *rooms.Room) bool {
+				r.SetAway(gone, 0)
+				return true
+			})
+		}
+	}
+}
+
+// Missed says that something of another worker is gone for good: what was learned of its counts may be wrong, and is
+// asked for again.
+func (s *Server) Missed(from uint16) {
+	s.count.missed.Add(1)
+	s.log.Error("messages of another worker are lost", "worker", from)
+	s.index.Range(func(r *rooms.Room) bool {
+		r.Reintroduce()
+		s.counted(r)
+		return true
+	})
+}
+
+// lives reports whether a worker is one of ours, as far as is known.
+func (s *Server) lives(instance uint16) bool {
+	return s.peers != nil && slices.Contains(*s.peers.alive.Load(), instance)
+}
