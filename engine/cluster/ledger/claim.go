@@ -202,30 +202,31 @@ func (s *Sessions) release(r *release, done func(error)) error {
 	})
 }
 
+// look reads the record that is to be let go.
 func (r *release) look() {
 	r.mark = r.s.l.mark()
 	r.s.l.get(sessionBucket, r.at.Key.subject(), r.saw)
 }
 
+// saw decides what to do about what is there now. As long as its taker lives nobody else changes a claimed record:
+// where it is not as we left it, and we have tried to change it, it was us.
 func (r *release) saw(f found) {
-	if f.payload == nil {
-		if r.spend && r.sent {
-			r.end(nil)
-			return
-		}
-		r.end(ErrUnknown)
-		return
+	var rec session
+	var err error
+	if f.payload != nil {
+		rec, err = decodeSession(f.payload)
 	}
-	rec, err := decodeSession(f.payload)
-	switch {
+	switch ours := rec.state == claimed && rec.mark == mark(r.at.Nonce); {
 	case err != nil:
 		r.end(err)
-	case r.sent && rec.mark == r.mark:
-		r.end(nil)
-	case rec.state != claimed || rec.mark != mark(r.at.Nonce):
-		r.end(ErrClaimed)
-	default:
+	case ours:
 		r.put(rec, f.revision)
+	case r.sent:
+		r.end(nil)
+	case f.payload == nil:
+		r.end(ErrUnknown)
+	default:
+		r.end(ErrClaimed)
 	}
 }
 

@@ -199,9 +199,13 @@ func TestClaimsAreLinearizable(t *testing.T) {
 		}
 	}
 	t.Logf("%d sessions, %d calls, %d kills of the bus", sessions, len(rec.history), kills)
-	result, _ := porcupine.CheckOperationsVerbose(sessionModel, rec.history, 20*time.Second)
-	if result != porcupine.Ok {
-		t.Errorf("%d calls: %s", len(rec.history), result)
+	for _, calls := range sessionModel.Partition(rec.history) {
+		if result := porcupine.CheckOperationsTimeout(sessionModel, calls, 20*time.Second); result != porcupine.Ok {
+			for _, c := range calls {
+				t.Logf("%9d to %9d us: %s", c.Call/1000, c.Return/1000, sessionModel.DescribeOperation(c.Input, c.Output))
+			}
+			t.Errorf("these calls: %s", result)
+		}
 	}
 }
 

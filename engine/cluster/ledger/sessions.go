@@ -56,8 +56,8 @@ var (
 const valueBytesMax = 512 << 10
 
 // Save stores a session whose connection lives. The first save of a key is written at once, later ones within the
-// coalescing time. value belongs to the ledger from here on. done gets ErrClaimed where somebody took the session,
-// ErrUnknown where it is no more: then it is no longer ours, and further saves are in vain. After ErrAway the
+// coalescing time. value belongs to the ledger from here on. done gets ErrClaimed where somebody took the session (with this
+// value or the one before), ErrUnknown where it is no more: then it is no longer ours, and further saves are in vain. After ErrAway the
 // ledger goes on trying to write the latest value, until the session is dropped. Any goroutine.
 func (s *Sessions) Save(key Key, value []byte, done func(error)) error {
 	return s.write(key, &draft{state: Live, value: value}, done)
