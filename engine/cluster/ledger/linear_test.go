@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -92,9 +93,10 @@ type recorder struct {
 	mu      sync.Mutex
 	start   time.Time
 	history []porcupine.Operation
+	aways   atomic.Int32 // claims that were told ErrAway
 }
 
-// clientOf gives every call a client of its own: the checker wants one call at a time from each.
+// record gives every call a client of its own: the checker wants one call at a time from each.
 func (r *recorder) record(key Key, in sessionCall, call func() sessionAnswer) sessionAnswer {
 	begin := time.Since(r.start).Nanoseconds()
 	out := call()
@@ -109,10 +111,12 @@ func (r *recorder) record(key Key, in sessionCall, call func() sessionAnswer) se
 
 func number(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }
 
-func claimOf(t testing.TB, l *Ledger, at Claim) sessionAnswer {
+// claimOf repeats a claim whose outcome is open: one call, for the checker.
+func (r *recorder) claimOf(t testing.TB, l *Ledger, at Claim) sessionAnswer {
 	for {
 		got, err := l.Sessions.claim(t, at)
-		if err == ErrAway { // the same claim again: one call, for the checker
+		if err == ErrAway {
+			r.aways.Add(1)
 			continue
 		}
 		if err != nil {
@@ -154,7 +158,7 @@ func TestClaimsAreLinearizable(t *testing.T) {
 		for i, l := range ledgers {
 			all.Go(func() {
 				at := Claim{k, nonceOf(n*workers + i)}
-				out := rec.record(k, sessionCall{kind: "claim", nonce: at.Nonce}, func() sessionAnswer { return claimOf(t, l, at) })
+				out := rec.record(k, sessionCall{kind: "claim", nonce: at.Nonce}, func() sessionAnswer { return rec.claimOf(t, l, at) })
 				if out.err != nil {
 					return
 				}
@@ -198,7 +202,10 @@ func TestClaimsAreLinearizable(t *testing.T) {
 			t.Errorf("session %d was claimed by %d", n, won)
 		}
 	}
-	t.Logf("%d sessions, %d calls, %d kills of the bus", sessions, len(rec.history), kills)
+	t.Logf("%d sessions, %d calls, %d claims repeated, %d kills of the bus", sessions, len(rec.history), rec.aways.Load(), kills)
+	if rec.aways.Load() == 0 {
+		t.Error("no claim was in doubt: the bus was not away for long enough")
+	}
 	for _, calls := range sessionModel.Partition(rec.history) {
 		if result := porcupine.CheckOperationsTimeout(sessionModel, calls, 20*time.Second); result != porcupine.Ok {
 			for _, c := range calls {
@@ -229,13 +236,17 @@ func finish(t testing.TB, l *Ledger, kind string, at Claim) sessionAnswer {
 	}
 }
 
-// killRepeatedly kills the bus and starts it again, three times a second.
+// killRepeatedly kills the bus again and again; every other time it stays away for longer than calls wait.
 func (b *bus) killRepeatedly(times int, over chan<- struct{}) {
 	defer close(over)
-	pause := time.NewTicker(300 * time.Millisecond)
+	pause := time.NewTicker(250 * time.Millisecond)
 	defer pause.Stop()
-	for range times {
+	for i := range times {
 		<-pause.C
-		b.restart()
+		b.process.kill()
+		if i%2 == 0 {
+			<-pause.C
+		}
+		b.start()
 	}
 }

@@ -92,5 +92,3 @@ func TestReap(t *testing.T) {
 	grant(t, third, "s", 4, 4)
 	grant(t, third, "u", 4, 3)
 }
-
-func playSeats(string) {}
