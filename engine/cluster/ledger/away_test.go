@@ -1,0 +1,101 @@
+package ledger
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func (p *process) signal(t testing.TB, s syscall.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A bus that is frozen, with more on its way than the sockets take, delays no verdict.
+func TestFrozenBus(t *testing.T) {
+	b := startBus(t)
+	l := b.open(t, 1, func(o *Options) { o.AwayAfter = 500 * time.Millisecond })
+	b.process.signal(t, syscall.SIGSTOP)
+	const calls = 3000
+	told := make(chan error, calls)
+	large := make([]byte, 10<<10)
+	start := time.Now()
+	for i := range calls {
+		if err := l.Sessions.Save(keyOf(1, i), large, func(err error) { told <- err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range calls {
+		is(t, <-told, ErrAway)
+	}
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("the last verdict took %v", took)
+	}
+	b.process.signal(t, syscall.SIGCONT)
+	eventually(t, "all is stored once it goes on", func() bool { return b.records(t, sessionBucket) == calls })
+	eventually(t, "nothing is left to do", func() bool { return l.backlog.Load() == 0 && l.Pending() == 0 })
+}
+
+// A claim that was told ErrAway, and that its caller does not repeat, is taken back: the token stays good.
+func TestAbandonedClaim(t *testing.T) {
+	b := startBus(t)
+	owner := b.open(t, 1)
+	taker := b.open(t, 2, func(o *Options) { o.AwayAfter = 100 * time.Millisecond })
+	const sessions = 300
+	for i := range sessions {
+		is(t, owner.Sessions.save(t, keyOf(1, i), fmt.Sprint(i)), nil)
+	}
+	// Some claims are sent before the bus freezes, some after; it handles them when it goes on, too late.
+	outcomes := make(chan error, sessions)
+	for i := range sessions {
+		if i == sessions/2 {
+			b.process.signal(t, syscall.SIGSTOP)
+		}
+		err := taker.Sessions.Claim(Claim{keyOf(1, i), nonceOf(i)}, func(_ Claimed, err error) { outcomes <- err })
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	won := 0
+	for range sessions {
+		switch err := <-outcomes; err {
+		case nil:
+			won++
+		case ErrAway:
+		default:
+			t.Fatal(err)
+		}
+	}
+	b.process.signal(t, syscall.SIGCONT)
+	if won == sessions {
+		t.Fatal("no claim came too late")
+	}
+	third := b.open(t, 3)
+	eventually(t, "what was not told as claimed can be claimed", func() bool {
+		free := 0
+		for i := range sessions {
+			if _, err := third.Sessions.claim(t, Claim{keyOf(1, i), nonceOf(sessions + i)}); err == nil {
+				free++
+			}
+		}
+		return free == sessions-won
+	})
+}
+
+// Seats whose release could not be written while the bus was away are free when it is back.
+func TestSeatsOverARestart(t *testing.T) {
+	b := startBus(t)
+	a, c := b.open(t, 1), b.open(t, 2)
+	grant(t, a, "r", 4, 4)
+	b.process.kill()
+	a.Seats.Release("r", 3)
+	b.start()
+	eventually(t, "the seats are free", func() bool {
+		granted, _ := take(t, c, "r", 4, 3)
+		c.Seats.Release("r", granted)
+		return granted == 3
+	})
+}

@@ -1,0 +1,152 @@
+package ledger
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// life knows who is dead. Instances of this start of the server die one by one, each death a record that all
+// workers follow; those of earlier starts died, at the latest, when the next start began. So what they left
+// counts as parked since that start: while the server was down, nobody could come back, and nobody loses time
+// for it.
+//
+// Owner: the ledger's goroutine.
+type life struct {
+	l      *Ledger
+	self   worker
+	born   birth
+	deaths map[worker]int64 // when, in milliseconds since 1970
+	starts []int64          // epochs that are on record
+}
+
+func newLife(l *Ledger, born birth) *life {
+	return &life{l: l, self: worker{l.opts.Epoch, l.opts.Instance}, born: born, deaths: make(map[worker]int64)}
+}
+
+// died says when a worker died, if it did.
+func (f *life) died(w worker) (at int64, dead bool) {
+	if at, dead = f.deaths[w]; dead || w.epoch == f.self.epoch {
+		return at, dead
+	}
+	at = f.self.epoch
+	for _, start := range f.starts {
+		if start > w.epoch && start < at {
+			at = start
+		}
+	}
+	return at, true
+}
+
+func (f *life) isDead(w worker) bool {
+	_, dead := f.died(w)
+	return dead
+}
+
+// Dead records that an instance of this start is gone: the kernel has said so. Its sessions count as parked from
+// then on (at; zero means now), and are deleted when their time is over. Every worker may call it; the first call
+// counts. Any goroutine.
+func (l *Ledger) Dead(instance uint16, at time.Time, done func(error)) error {
+	return l.accept(func() {
+		p := l.promise(done)
+		if at.IsZero() {
+			at = l.now
+		}
+		w := worker{l.opts.Epoch, instance}
+		l.life.bury(w, at.UnixMilli())
+		l.set(&set{
+			bucket:  sharedBucket,
+			key:     fmt.Sprintf("dead.%d.%d", w.epoch, w.instance),
+			payload: strconv.AppendInt(nil, at.UnixMilli(), 10),
+			ttl:     4 * l.opts.SessionTTL,
+			done: func(_ uint64, err error) {
+				if err == errConflict {
+					err = nil // on record already
+				}
+				p.keep(err)
+			},
+		})
+	})
+}
+
+// bury notes a death, and when to clean up after it. A late write of the dead may land after the first cleaning,
+// hence a second one.
+func (f *life) bury(w worker, at int64) {
+	if _, known := f.deaths[w]; known {
+		return
+	}
+	f.deaths[w] = at
+	if w.epoch != f.self.epoch {
+		return
+	}
+	end := time.UnixMilli(at).Add(f.l.opts.SessionTTL)
+	for _, later := range []time.Duration{0, f.l.opts.SessionTTL} {
+		wait := max(0, end.Add(later).Sub(f.l.now)) + time.Duration(rand.Int64N(int64(sweepSpread)))
+		f.l.after(wait, func() { f.sweepInstance(w) })
+	}
+}
+
+const sweepSpread = 500 * time.Millisecond
+
+// sweepEarlier deletes, when their time is over, the sessions that earlier starts left, and at once their seats.
+func (f *life) sweepEarlier() {
+	if f.born.Seats > 0 {
+		f.purge(seatBucket, ">", f.born.Seats)
+	}
+	if f.born.Sessions > 0 {
+		wait := time.UnixMilli(f.self.epoch).Add(f.l.opts.SessionTTL).Sub(f.l.now)
+		f.l.after(max(0, wait)+time.Duration(rand.Int64N(int64(sweepSpread))), func() {
+			f.purge(sessionBucket, ">", f.born.Sessions)
+		})
+	}
+}
+
+func (f *life) sweepInstance(w worker) {
+	f.purge(sessionBucket, strconv.Itoa(int(w.instance))+".>", 0)
+}
+
+// purge deletes the records below a key, up to and with a sequence (0: all).
+func (f *life) purge(bucket, below string, last uint64) {
+	body := fmt.Sprintf(`{"filter":%q}`, subjectOf(bucket, below))
+	if last > 0 {
+		body = fmt.Sprintf(`{"filter":%q,"seq":%d}`, subjectOf(bucket, below), last+1)
+	}
+	f.l.wire.request(&nats.Msg{Subject: "$JS.API.STREAM.PURGE." + streamOf(bucket), Data: []byte(body)}, func(answer *nats.Msg, err error) {
+		if err != nil {
+			f.l.after(time.Second, func() { f.purge(bucket, below, last) })
+			return
+		}
+		if strings.Contains(string(answer.Data), `"error"`) {
+			f.l.fault(fmt.Errorf("purge %s: %s", subjectOf(bucket, below), answer.Data))
+		}
+	})
+}
+
+// changed takes in a record of a death or of a start.
+func (f *life) changed(key string, payload []byte) {
+	if payload == nil {
+		return // expired long after it mattered
+	}
+	kind, rest, _ := strings.Cut(key, ".")
+	epoch, instance, _ := strings.Cut(rest, ".")
+	e, err := strconv.ParseInt(epoch, 10, 64)
+	if err != nil {
+		f.l.fault(fmt.Errorf("decode key %q: %w", key, err))
+		return
+	}
+	if kind == "epoch" {
+		f.starts = append(f.starts, e)
+		return
+	}
+	i, err := strconv.ParseUint(instance, 10, 16)
+	at, bad := strconv.ParseInt(string(payload), 10, 64)
+	if err != nil || bad != nil {
+		f.l.fault(fmt.Errorf("decode death %q: %q", key, payload))
+		return
+	}
+	f.bury(worker{e, uint16(i)}, at)
+}

@@ -1,0 +1,228 @@
+package ledger
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// Room is a room that was created on purpose.
+//
+// Owner: immutable.
+type Room struct {
+	// Name is any text.
+	Name string
+	// MembersMax is the number of seats, 0 for no limit of its own.
+	MembersMax uint32
+	// Metadata is the application's.
+	Metadata []byte
+	// CreatedAt is in milliseconds since 1970.
+	CreatedAt int64
+}
+
+// Rooms are the rooms that were created on purpose, known to every worker.
+//
+// Owner: shared (mutex: mu).
+type Rooms struct {
+	l     *Ledger
+	mu    sync.RWMutex
+	known map[string]knownRoom // by name
+}
+
+type knownRoom struct {
+	room     Room
+	revision uint64
+}
+
+func newRooms(l *Ledger) *Rooms { return &Rooms{l: l, known: make(map[string]knownRoom)} }
+
+const (
+	roomVersion  = 1
+	roomHeader   = 1 + 16 + 8 + 4
+	metadataMax  = 64 << 10
+	nameBytesMax = 255
+)
+
+var (
+	errName     = fmt.Errorf("room's name must have 1 to %d bytes", nameBytesMax)
+	errMetadata = fmt.Errorf("metadata is too large: at most %d bytes", metadataMax)
+	errRoom     = errors.New("decode room: not a record of this version")
+)
+
+func encodeRoom(r Room, m mark) []byte {
+	b := make([]byte, 0, roomHeader+len(r.Metadata))
+	b = append(b, roomVersion)
+	b = append(b, m[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(r.CreatedAt))
+	b = binary.BigEndian.AppendUint32(b, r.MembersMax)
+	return append(b, r.Metadata...)
+}
+
+func decodeRoom(name string, b []byte) (r Room, m mark, err error) {
+	if len(b) < roomHeader || b[0] != roomVersion {
+		return r, m, errRoom
+	}
+	copy(m[:], b[1:])
+	r.CreatedAt = int64(binary.BigEndian.Uint64(b[17:]))
+	r.MembersMax = binary.BigEndian.Uint32(b[25:])
+	r.Name, r.Metadata = name, b[roomHeader:]
+	return r, m, nil
+}
+
+// Create makes a room known to all workers, exactly once: ErrExists where it is there. CreatedAt is set here. When
+// done runs without an error, Find knows it on this worker. After ErrAway the room may come to be all the same;
+// a repeated Create then fails with ErrExists. Any goroutine.
+func (r *Rooms) Create(room Room, done func(error)) error {
+	switch {
+	case room.Name == "" || len(room.Name) > nameBytesMax:
+		return errName
+	case len(room.Metadata) > metadataMax:
+		return errMetadata
+	}
+	return r.l.accept(func() {
+		p := r.l.promise(done)
+		room.CreatedAt = r.l.unix()
+		m := r.l.mark()
+		r.create(encodeName(room.Name), encodeRoom(room, m), m, p)
+	})
+}
+
+// create tries at revision 0 first: a room is seldom created where one was deleted a moment ago.
+func (r *Rooms) create(token string, payload []byte, m mark, p *promise) {
+	var at func(expect uint64)
+	at = func(expect uint64) {
+		s := &set{bucket: sharedBucket, key: "room." + token, expect: expect, payload: payload}
+		s.done = func(revision uint64, err error) {
+			if err == errConflict {
+				r.l.get(sharedBucket, s.key, func(f found) {
+					switch {
+					case f.payload == nil:
+						at(f.revision)
+					case holds(f.payload, m):
+						r.changed(token, f)
+						p.keep(nil)
+					default:
+						r.changed(token, f)
+						p.keep(ErrExists)
+					}
+				})
+				return
+			}
+			if err == nil {
+				r.changed(token, found{revision, payload})
+			}
+			p.keep(err)
+		}
+		r.l.set(s)
+	}
+	at(0)
+}
+
+func holds(payload []byte, m mark) bool {
+	_, was, err := decodeRoom("", payload)
+	return err == nil && was == m
+}
+
+// Delete makes all workers forget a room: ErrUnknown where there is none. Any goroutine.
+func (r *Rooms) Delete(name string, done func(error)) error {
+	return r.l.accept(func() {
+		r.remove(encodeName(name), r.l.promise(done), false)
+	})
+}
+
+func (r *Rooms) remove(token string, p *promise, sent bool) {
+	key := "room." + token
+	r.l.get(sharedBucket, key, func(f found) {
+		if f.payload == nil {
+			if sent { // by us, or by somebody at the same time
+				p.keep(nil)
+				return
+			}
+			p.keep(ErrUnknown)
+			return
+		}
+		r.l.set(&set{bucket: sharedBucket, key: key, expect: f.revision, done: func(revision uint64, err error) {
+			if err == errConflict {
+				r.remove(token, p, true)
+				return
+			}
+			if err == nil {
+				r.changed(token, found{revision: revision})
+			}
+			p.keep(err)
+		}})
+	})
+}
+
+// Find returns a room that was created. Any goroutine.
+func (r *Rooms) Find(name string) (Room, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	k, ok := r.known[name]
+	return k.room, ok
+}
+
+// All returns every room that was created, in no order. Any goroutine.
+func (r *Rooms) All() []Room {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	all := make([]Room, 0, len(r.known))
+	for _, k := range r.known {
+		all = append(all, k.room)
+	}
+	return all
+}
+
+// changed takes in a version of a room, unless a later one is known.
+func (r *Rooms) changed(token string, f found) {
+	name, err := decodeName(token)
+	if err != nil {
+		r.l.fault(fmt.Errorf("decode room's name: %w", err))
+		return
+	}
+	was, had := r.known[name] // only this goroutine writes it
+	if had && was.revision >= f.revision {
+		return
+	}
+	if f.payload == nil {
+		r.forget(name)
+		return
+	}
+	room, _, err := decodeRoom(name, f.payload)
+	if err != nil {
+		r.l.fault(err)
+		return
+	}
+	r.mu.Lock()
+	r.known[name] = knownRoom{room, f.revision}
+	r.mu.Unlock()
+	r.tell(room, false)
+}
+
+func (r *Rooms) forget(name string) {
+	was, had := r.known[name]
+	if !had {
+		return
+	}
+	r.mu.Lock()
+	delete(r.known, name)
+	r.mu.Unlock()
+	r.tell(was.room, true)
+}
+
+// retain forgets the rooms that a reading of everything, up to a sequence, did not find: they were deleted while
+// the bus was away.
+func (r *Rooms) retain(seen map[string]bool, next uint64) {
+	for name, k := range r.known {
+		if k.revision < next && !seen[encodeName(name)] {
+			r.forget(name)
+		}
+	}
+}
+
+func (r *Rooms) tell(room Room, deleted bool) {
+	if r.l.opts.RoomChanged != nil {
+		r.l.opts.RoomChanged(room, deleted)
+	}
+}

@@ -1,0 +1,103 @@
+package ledger
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+)
+
+// heard collects what a worker was told of rooms.
+type heard struct {
+	mu   sync.Mutex
+	news []string
+}
+
+func (h *heard) options(o *Options) {
+	o.RoomChanged = func(r Room, deleted bool) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.news = append(h.news, fmt.Sprintf("%s %d %v", r.Name, r.MembersMax, deleted))
+	}
+}
+
+func (h *heard) contains(want string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, n := range h.news {
+		if n == want {
+			return true
+		}
+	}
+	return false
+}
+
+func TestRooms(t *testing.T) {
+	b := startBus(t)
+	var news heard
+	a, c := b.open(t, 1), b.open(t, 2, news.options)
+	name := "lobby *.> \x00 \u4f60"
+	create := func(l *Ledger, limit uint32) error {
+		return await(t, func(done func(error)) error {
+			return l.Rooms.Create(Room{Name: name, MembersMax: limit, Metadata: []byte("m")}, done)
+		})
+	}
+	for round := range uint32(5) {
+		// The same name again, with the marker of its deletion still there.
+		is(t, create(a, round), nil)
+		if _, ok := a.Rooms.Find(name); !ok {
+			t.Error("its creator does not know it")
+		}
+		is(t, create(c, 9), ErrExists)
+		eventually(t, "the other hears of it", func() bool { return news.contains(fmt.Sprintf("%s %d false", name, round)) })
+		must(t, func(done func(error)) error { return c.Rooms.Delete(name, done) })
+		is(t, await(t, func(done func(error)) error { return c.Rooms.Delete(name, done) }), ErrUnknown)
+		eventually(t, "both forget it", func() bool { return len(a.Rooms.All())+len(c.Rooms.All()) == 0 })
+		if !news.contains(fmt.Sprintf("%s %d true", name, round)) {
+			t.Error("deletion was not told")
+		}
+	}
+}
+
+// Of many who create a room at once, one succeeds; a restart of the bus in between changes nothing.
+func TestCreateOnce(t *testing.T) {
+	b := startBus(t)
+	var workers []*Ledger
+	for i := range 4 {
+		workers = append(workers, b.open(t, uint16(i+1)))
+	}
+	const rooms = 200
+	var mu sync.Mutex
+	won := map[string]int{}
+	var all sync.WaitGroup
+	for n := range rooms {
+		name := fmt.Sprint("room ", n)
+		for _, l := range workers {
+			all.Add(1)
+			err := l.Rooms.Create(Room{Name: name}, func(err error) {
+				if err == nil {
+					mu.Lock()
+					won[name]++
+					mu.Unlock()
+				} else if err != ErrExists {
+					t.Error(err)
+				}
+				all.Done()
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n == rooms/2 {
+			b.restart()
+		}
+	}
+	all.Wait()
+	for n := range rooms {
+		if name := fmt.Sprint("room ", n); won[name] != 1 {
+			t.Errorf("%s was created %d times", name, won[name])
+		}
+	}
+	for _, l := range workers {
+		eventually(t, "every worker knows all rooms", func() bool { return len(l.Rooms.All()) == rooms })
+	}
+}

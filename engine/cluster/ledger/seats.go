@@ -1,0 +1,278 @@
+package ledger
+
+import (
+	"errors"
+	"math"
+	"time"
+)
+
+// Seats are the places in limited rooms, shared by all workers.
+//
+// A room's record says how many seats each instance holds; a worker takes seats by writing its own holding at the
+// revision that it knows, so the sum never exceeds the limit, whoever dies when. Seats that a worker holds and does
+// not use are idle: it gives them out without asking anybody. Far from the limit it takes a few more than it needs
+// (a block); near the limit it takes what it needs and gives back at once what is released.
+//
+// Where there are too few, the worker that needs them asks all who hold some, who give back what is idle and answer;
+// only then, after another look, it refuses. So nobody is refused while seats lie idle elsewhere.
+//
+// A worker has one write of a room on its way; what is acquired meanwhile is folded into the next.
+//
+// Owner: the ledger's goroutine.
+type Seats struct {
+	l      *Ledger
+	rooms  map[string]*seatRoom // by key
+	gone   map[uint16]bool      // reaped
+	writes int                  // sets sent, for tests
+}
+
+// seatRoom is a room of which this worker holds, or wants, seats. used <= held <= count, but that count may be
+// higher in the record while a write that lowers it is on its way, and not yet higher while one that raises it is.
+//
+// Owner: the ledger's goroutine.
+type seatRoom struct {
+	s        *Seats
+	key      string
+	limit    int
+	view     seatRecord // as last seen or written
+	revision uint64
+	count    int // ours, in view
+	target   int // ours, in the write that is on its way; -1 where there is none
+	held     int // of these, what may be given out
+	used     int
+	waiting  []*acquire
+	stage    stage
+	busy     bool // a read, a write or a question is on its way
+	voided   bool // the limit has changed: what is idle must not be given out
+	full     time.Time
+	scarce   time.Time // until then somebody else is short of seats
+	giveBack *timer
+	askers   []string // who want to know when nothing is idle here
+}
+
+// stage is how far a round that finds too few seats has come.
+type stage uint8
+
+const (
+	begun  stage = iota // the view may be old
+	looked              // the view is fresh
+	asked               // all holders have answered
+	judged              // the view was read after that
+)
+
+// acquire is a call that waits for seats.
+type acquire struct {
+	n       int
+	promise *promise
+	tell    func(int, error)
+}
+
+const (
+	// blockShare of the limit is what one worker may keep idle while half of the seats are free.
+	blockShare = 16
+	// lingerTime is how long seats stay idle before they are given back, far from the limit.
+	lingerTime = 100 * time.Millisecond
+	// fullTime is for how long a verdict holds: within it, refusals cost nothing.
+	fullTime = 50 * time.Millisecond
+	// scarceTime is for how long a worker gives back at once after somebody was short of seats.
+	scarceTime = 5 * time.Second
+	// askTime is how long to wait for those who hold seats: one may be frozen.
+	askTime = 250 * time.Millisecond
+)
+
+var errSeatCount = errors.New("limit and number of seats must be positive, and fit 32 bits")
+
+func newSeats(l *Ledger) *Seats {
+	return &Seats{l: l, rooms: make(map[string]*seatRoom), gone: make(map[uint16]bool)}
+}
+
+// Acquire takes up to n seats of a room whose limit is limit. done gets how many were granted; fewer than n means
+// that the room is full with these, ErrFull that there was none. A limit that differs from the last call's holds
+// from now on: who is in stays in. After ErrAway nothing is granted. Any goroutine.
+func (s *Seats) Acquire(room string, limit, n int, done func(granted int, err error)) error {
+	switch {
+	case room == "" || len(room) > nameBytesMax:
+		return errName
+	case limit < 1 || n < 1 || limit > math.MaxInt32 || n > math.MaxInt32:
+		return errSeatCount
+	}
+	return s.l.accept(func() {
+		a := &acquire{n: n, tell: done}
+		a.promise = s.l.promise(func(err error) { done(0, err) })
+		r := s.room(encodeName(room))
+		if r.limit != limit {
+			r.voided = r.limit != 0
+			r.limit, r.full, r.stage = limit, time.Time{}, begun
+		}
+		for len(r.waiting) > 0 && r.waiting[0].promise.kept { // the bus is away for long
+			r.waiting = r.waiting[1:]
+		}
+		r.waiting = append(r.waiting, a)
+		r.serve()
+	})
+}
+
+// Release gives seats back that Acquire granted. It is never refused. Any goroutine.
+func (s *Seats) Release(room string, n int) {
+	s.l.post(func() {
+		r := s.rooms[encodeName(room)]
+		if r == nil || r.used < n || n < 0 {
+			s.l.fault(errors.New("release seats: more than were acquired"))
+			return
+		}
+		r.used -= n
+		r.serve()
+	})
+}
+
+func (s *Seats) room(key string) *seatRoom {
+	r := s.rooms[key]
+	if r == nil {
+		r = &seatRoom{s: s, key: key, target: -1, view: seatRecord{epoch: s.l.opts.Epoch}}
+		s.rooms[key] = r
+	}
+	return r
+}
+
+// serve does what can be done now, and starts at most one thing that takes time.
+func (r *seatRoom) serve() {
+	if r.voided && !r.busy {
+		r.held, r.voided = r.used, false
+	}
+	r.grant()
+	if r.busy {
+		r.answer()
+		return
+	}
+	need := r.need()
+	switch {
+	case need > 0 && r.s.l.now.Before(r.full):
+		r.refuse()
+	case need > 0:
+		r.want(need)
+	default:
+		r.stage = begun
+		r.thin()
+	}
+	r.answer()
+	if !r.busy && r.count == 0 && r.used == 0 && len(r.waiting) == 0 {
+		r.s.l.timers.stop(r.giveBack)
+		delete(r.s.rooms, r.key)
+	}
+}
+
+// grant gives idle seats to those who wait, the first first.
+func (r *seatRoom) grant() {
+	for len(r.waiting) > 0 {
+		a := r.waiting[0]
+		if !a.promise.kept {
+			if r.voided || r.held-r.used < a.n {
+				return
+			}
+			r.used += a.n
+			a.promise.keepWith(func() { a.tell(a.n, nil) })
+		}
+		r.waiting[0] = nil
+		r.waiting = r.waiting[1:]
+	}
+	r.waiting = nil
+}
+
+// need is how many seats are missing.
+func (r *seatRoom) need() int {
+	n := 0
+	for _, a := range r.waiting {
+		if !a.promise.kept {
+			n += a.n
+		}
+	}
+	return n - (r.held - r.used)
+}
+
+// refuse tells all who wait that the room is full; the first of them get what is left.
+func (r *seatRoom) refuse() {
+	waiting := r.waiting
+	r.waiting, r.stage = nil, begun
+	for _, a := range waiting {
+		granted := min(a.n, r.held-r.used)
+		switch {
+		case a.promise.kept:
+		case granted > 0:
+			r.used += granted
+			a.promise.keepWith(func() { a.tell(granted, nil) })
+		default:
+			a.promise.keep(ErrFull)
+		}
+	}
+	r.thin()
+}
+
+func (r *seatRoom) fail(err error) {
+	waiting := r.waiting
+	r.waiting, r.stage = nil, begun
+	for _, a := range waiting {
+		a.promise.keep(err)
+	}
+}
+
+// want takes seats, or finds out that there are none.
+func (r *seatRoom) want(need int) {
+	others, holders := r.view.others(r.s.l.opts.Instance)
+	take := min(need, r.limit-others-r.held)
+	if take > 0 {
+		if sum := others + r.held + take; sum < r.limit/2 && !r.s.l.now.Before(r.scarce) {
+			take += min(r.limit/blockShare, r.limit/2-sum)
+		}
+		r.write(r.held + take)
+		return
+	}
+	switch {
+	case r.stage == begun:
+		r.look(looked)
+	case r.stage == looked && holders > 0:
+		r.ask()
+	case r.stage == asked:
+		r.look(judged)
+	default:
+		r.full = r.s.l.now.Add(fullTime)
+		r.refuse()
+	}
+}
+
+// near reports whether idle seats should go back at once.
+func (r *seatRoom) near() bool {
+	others, _ := r.view.others(r.s.l.opts.Instance)
+	return r.s.l.now.Before(r.scarce) || 2*(others+r.count) >= r.limit || r.held < r.count
+}
+
+// thin gives idle seats back: at once near the limit, else what is more than a block, after a while.
+func (r *seatRoom) thin() {
+	idle := r.count - r.used
+	if idle <= 0 || r.busy {
+		return
+	}
+	if r.near() {
+		r.held = r.used
+		r.write(r.used)
+		return
+	}
+	if r.giveBack == nil && (r.used == 0 || idle > r.limit/blockShare) {
+		r.giveBack = r.s.l.after(lingerTime, func() {
+			r.giveBack = nil
+			r.lingered()
+		})
+	}
+}
+
+func (r *seatRoom) lingered() {
+	keep := 0
+	if r.used > 0 {
+		keep = r.limit / blockShare
+	}
+	if r.busy || len(r.waiting) > 0 || r.count <= r.used+keep {
+		r.serve()
+		return
+	}
+	r.held = r.used + keep
+	r.write(r.held)
+}

@@ -1,0 +1,198 @@
+package ledger
+
+import (
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+)
+
+// write makes our holding count seats. Until it is decided, held is what both the old and the new count allow.
+func (r *seatRoom) write(count int) {
+	l := r.s.l
+	r.busy, r.target = true, count
+	r.held = min(r.held, count)
+	next := seatRecord{epoch: l.opts.Epoch, limit: uint32(r.limit), holdings: r.view.with(l.opts.Instance, count)}
+	c := &set{bucket: seatBucket, key: r.key, expect: r.revision}
+	if len(next.holdings) > 0 {
+		c.payload = next.encode()
+	}
+	c.done = func(revision uint64, err error) {
+		switch err {
+		case nil:
+			r.busy, r.revision, r.view, r.stage = false, revision, next, max(r.stage, looked)
+			r.counted(count)
+			r.serve()
+		case errConflict:
+			r.look(max(r.stage, looked))
+		default:
+			r.busy = false
+			l.fault(err)
+			r.fail(err)
+			r.serve()
+		}
+	}
+	r.s.writes++
+	l.set(c)
+}
+
+// counted takes in what the record says that we hold. Where that is what the last write wanted, it has landed.
+func (r *seatRoom) counted(count int) {
+	r.count = count
+	if count == r.target {
+		r.held = count
+	}
+	r.held, r.target = min(r.held, count), -1
+}
+
+// look reads the record. Our own holding in it says whether a write whose answer was lost has landed.
+func (r *seatRoom) look(next stage) {
+	r.busy = true
+	r.s.l.get(seatBucket, r.key, func(f found) {
+		r.busy = false
+		view, err := r.s.decode(f)
+		if err != nil {
+			r.s.l.fault(err)
+			r.fail(err)
+			r.serve()
+			return
+		}
+		r.view, r.revision, r.stage = view, f.revision, next
+		r.counted(view.of(r.s.l.opts.Instance))
+		r.serve()
+	})
+}
+
+// decode leaves out what the dead hold.
+func (s *Seats) decode(f found) (seatRecord, error) {
+	empty := seatRecord{epoch: s.l.opts.Epoch}
+	if f.payload == nil {
+		return empty, nil
+	}
+	r, err := decodeSeats(f.payload)
+	switch {
+	case err != nil:
+		return empty, err
+	case r.epoch > s.l.opts.Epoch:
+		return empty, ErrOutdated
+	case r.epoch < s.l.opts.Epoch:
+		return empty, nil
+	}
+	r.holdings = slices.DeleteFunc(r.holdings, func(h holding) bool { return s.isGone(h.instance) })
+	return r, nil
+}
+
+func (s *Seats) isGone(instance uint16) bool {
+	return s.gone[instance] || s.l.life.isDead(worker{s.l.opts.Epoch, instance})
+}
+
+// wantedSubject is where workers ask for idle seats. The payload is the room's key and the instances that hold some.
+const wantedSubject = "ledger.wanted"
+
+// ask asks all who hold seats to give back what is idle, and waits until all have answered.
+func (r *seatRoom) ask() {
+	l := r.s.l
+	r.busy = true
+	left, text := 0, []byte(r.key)
+	for _, h := range r.view.holdings {
+		if h.instance != l.opts.Instance {
+			left++
+			text = strconv.AppendUint(append(text, ' '), uint64(h.instance), 10)
+		}
+	}
+	c := &call{msg: &nats.Msg{Subject: wantedSubject, Data: text}, many: true}
+	var patience *timer
+	over := func() {
+		l.timers.stop(patience)
+		l.wire.hangUp(c)
+		r.busy, r.stage = false, asked
+		r.serve()
+	}
+	patience = l.after(askTime, over)
+	c.done = func(_ *nats.Msg, err error) {
+		if left--; left <= 0 || err != nil {
+			over()
+		}
+	}
+	l.wire.enqueue(c)
+}
+
+func (s *Seats) wanted(m *nats.Msg) {
+	asked := strings.Fields(string(m.Data))
+	if len(asked) == 0 || !slices.Contains(asked[1:], strconv.Itoa(int(s.l.opts.Instance))) {
+		return
+	}
+	r := s.rooms[asked[0]]
+	if r == nil {
+		s.l.wire.send(&nats.Msg{Subject: m.Reply})
+		return
+	}
+	r.scarce = s.l.now.Add(scarceTime)
+	r.askers = append(r.askers, m.Reply)
+	r.serve()
+}
+
+// answer tells those who asked, once nothing is idle here.
+func (r *seatRoom) answer() {
+	if len(r.askers) == 0 || r.count > r.used {
+		return
+	}
+	for _, to := range r.askers {
+		r.s.l.wire.send(&nats.Msg{Subject: to})
+	}
+	r.askers = nil
+}
+
+// Reap frees the seats of an instance that is gone: the kernel has said so. This worker counts them as free at
+// once; done is told when no record names the instance any more. A last write of the dead may land after that and
+// harms nothing, but stays: call it again a little later. Any goroutine.
+func (s *Seats) Reap(instance uint16, done func(error)) error {
+	return s.l.accept(func() {
+		s.gone[instance] = true
+		p := s.l.promise(done)
+		left := 1
+		cleaned := func() {
+			if left--; left == 0 {
+				p.keep(nil)
+			}
+		}
+		s.l.scan(seatBucket, 1, func(key string, f found) {
+			left++
+			s.clean(key, f, cleaned)
+		}, cleaned)
+	})
+}
+
+// clean takes the dead out of a record.
+func (s *Seats) clean(key string, f found, done func()) {
+	was, err := decodeSeats(f.payload)
+	if f.payload == nil || err != nil || was.epoch > s.l.opts.Epoch {
+		done()
+		return
+	}
+	next, err := s.decode(f)
+	if err != nil || was.epoch == next.epoch && len(was.holdings) == len(next.holdings) {
+		done()
+		return
+	}
+	c := &set{bucket: seatBucket, key: key, expect: f.revision}
+	if next.limit = was.limit; len(next.holdings) > 0 {
+		c.payload = next.encode()
+	}
+	c.done = func(_ uint64, err error) {
+		if err == errConflict {
+			s.l.get(seatBucket, key, func(f found) { s.clean(key, f, done) })
+			return
+		}
+		if err != nil {
+			s.l.fault(errors.Join(errors.New("clean seats"), err))
+		}
+		if r := s.rooms[key]; r != nil {
+			r.full = s.l.now // whoever was refused may try again
+		}
+		done()
+	}
+	s.l.set(c)
+}

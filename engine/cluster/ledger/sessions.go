@@ -1,0 +1,237 @@
+package ledger
+
+import (
+	"errors"
+	"time"
+)
+
+// Sessions are what tokens restore, over all workers.
+//
+// A worker writes the sessions that it made (Save, Park, Drop), each at the revision that it knows; a claim by
+// anybody moves the revision, so that the owner's next write fails, and it learns that the session is no longer
+// its own. One write of a session is on its way at a time. What is saved meanwhile, and within the coalescing
+// time, leaves as one write of the latest value.
+//
+// Owner: the ledger's goroutine.
+type Sessions struct {
+	l      *Ledger
+	owned  map[Key]*owned
+	claims map[Claim]*claim
+	trials int // sets sent, for tests
+}
+
+// owned is a session that this worker made and has not parked, dropped or lost.
+//
+// Owner: the ledger's goroutine.
+type owned struct {
+	revision uint64
+	known    bool   // the record has been written, or seen
+	next     *draft // not sent yet
+	sent     *draft
+	timer    *timer   // until next is sent
+	idle     []func() // claims of this worker, which wait until nothing is on its way
+}
+
+// draft is a version of a session to be written.
+//
+// Owner: the ledger's goroutine.
+type draft struct {
+	state    State // 0 to delete
+	value    []byte
+	ttl      time.Duration
+	mark     mark
+	promises []*promise
+}
+
+func newSessions(l *Ledger) *Sessions {
+	return &Sessions{l: l, owned: make(map[Key]*owned), claims: make(map[Claim]*claim)}
+}
+
+var (
+	errForeign = errors.New("session is another instance's: only its owner may write it")
+	errLarge   = errors.New("session is too large: store less in it")
+)
+
+// valueBytesMax keeps a record below what the bus takes as one message.
+const valueBytesMax = 512 << 10
+
+// Save stores a session whose connection lives. The first save of a key is written at once, later ones within the
+// coalescing time. value belongs to the ledger from here on. done gets ErrClaimed where somebody took the session (with this
+// value or the one before), ErrUnknown where it is no more: then it is no longer ours, and further saves are in vain. After ErrAway the
+// ledger goes on trying to write the latest value, until the session is dropped. Any goroutine.
+func (s *Sessions) Save(key Key, value []byte, done func(error)) error {
+	return s.write(key, &draft{state: Live, value: value}, done)
+}
+
+// Park stores a session whose connection has ended, at once, until ttl is over (at most the ledger's SessionTTL).
+// Otherwise it is like Save. Any goroutine.
+func (s *Sessions) Park(key Key, value []byte, ttl time.Duration, done func(error)) error {
+	return s.write(key, &draft{state: Parked, value: value, ttl: min(max(ttl, time.Second), s.l.opts.SessionTTL)}, done)
+}
+
+func (s *Sessions) write(key Key, d *draft, done func(error)) error {
+	if key.Instance != s.l.opts.Instance {
+		return errForeign
+	}
+	if len(d.value) > valueBytesMax {
+		return errLarge
+	}
+	return s.l.accept(func() {
+		d.promises = []*promise{s.l.promise(done)}
+		s.revise(key, d)
+	})
+}
+
+// Drop deletes a session that this worker made, unless somebody has claimed it. It is never refused. Any goroutine.
+func (s *Sessions) Drop(key Key) {
+	s.l.post(func() { s.revise(key, &draft{}) })
+}
+
+// Owned is the number of sessions that this worker may write; done runs on the ledger's goroutine.
+func (s *Sessions) Owned(done func(int)) {
+	s.l.post(func() { done(len(s.owned)) })
+}
+
+// revise makes d the next version, in the place of one that has not left yet.
+func (s *Sessions) revise(key Key, d *draft) {
+	o := s.owned[key]
+	if o == nil {
+		o = &owned{}
+		s.owned[key] = o
+	}
+	if o.next != nil {
+		earlier := o.next.promises
+		for len(earlier) > 0 && earlier[0].kept { // the bus is away for long
+			earlier = earlier[1:]
+		}
+		d.promises = append(earlier, d.promises...)
+	}
+	o.next = d
+	s.schedule(key, o)
+}
+
+// schedule sends the next version when its time has come: the first one and the last at once.
+func (s *Sessions) schedule(key Key, o *owned) {
+	switch {
+	case o.sent != nil || o.next == nil:
+	case !o.known || o.next.state != Live || len(o.idle) > 0:
+		s.send(key, o)
+	case o.timer == nil:
+		o.timer = s.l.after(s.l.opts.Coalesce, func() { s.send(key, o) })
+	}
+}
+
+func (s *Sessions) send(key Key, o *owned) {
+	s.l.timers.stop(o.timer)
+	o.timer, o.sent, o.next = nil, o.next, nil
+	o.sent.mark = s.l.mark()
+	s.try(key, o)
+}
+
+// try sends the version that is on its way, at the revision that is known by now.
+func (s *Sessions) try(key Key, o *owned) {
+	d := o.sent
+	c := &set{bucket: sessionBucket, key: key.subject(), expect: o.revision, ttl: d.ttl}
+	if d.state != 0 {
+		rec := session{state: d.state, owner: s.l.opts.Epoch, mark: d.mark, value: d.value}
+		if d.ttl > 0 {
+			rec.expires = s.l.unix() + d.ttl.Milliseconds()
+		}
+		c.payload = rec.encode()
+	}
+	c.done = func(revision uint64, err error) {
+		switch err {
+		case nil:
+			s.written(key, o, revision)
+		case errConflict:
+			s.l.get(sessionBucket, key.subject(), func(f found) { s.overtaken(key, o, f) })
+		default:
+			s.lost(key, o, err)
+		}
+	}
+	s.trials++
+	s.l.set(c)
+}
+
+func (s *Sessions) written(key Key, o *owned, revision uint64) {
+	d := o.sent
+	o.revision, o.known, o.sent = revision, true, nil
+	if d.state != Live && o.next == nil {
+		delete(s.owned, key) // parked or deleted: nothing of it need be remembered
+	}
+	for _, p := range d.promises {
+		p.keep(nil)
+	}
+	s.settle(key, o)
+}
+
+// overtaken finds out why a write failed. The record may carry our own mark (an attempt had landed and its answer
+// was lost), or have been put back by a claimant who could not use it: then it is still ours.
+func (s *Sessions) overtaken(key Key, o *owned, f found) {
+	d := o.sent
+	if f.payload == nil {
+		switch {
+		case d.state == 0:
+			s.written(key, o, f.revision)
+		case !o.known && o.revision != f.revision: // the marker of an earlier session with this key
+			o.revision = f.revision
+			s.try(key, o)
+		case f.revision != 0:
+			s.lost(key, o, ErrClaimed) // a claimant has used it and dropped it
+		default:
+			s.lost(key, o, ErrUnknown)
+		}
+		return
+	}
+	rec, err := decodeSession(f.payload)
+	switch {
+	case err != nil:
+		s.lost(key, o, err)
+	case rec.mark == d.mark:
+		s.written(key, o, f.revision)
+	case rec.state == Live && rec.owner == s.l.opts.Epoch, d.state == 0 && rec.state == Parked:
+		o.revision, o.known = f.revision, true
+		s.try(key, o)
+	default:
+		s.lost(key, o, ErrClaimed)
+	}
+}
+
+// lost ends a session that is not ours any more.
+func (s *Sessions) lost(key Key, o *owned, err error) {
+	promises := o.sent.promises
+	if o.next != nil {
+		promises = append(promises, o.next.promises...)
+	}
+	s.l.timers.stop(o.timer)
+	o.timer, o.sent, o.next = nil, nil, nil
+	delete(s.owned, key)
+	for _, p := range promises {
+		p.keep(err)
+	}
+	s.settle(key, o)
+}
+
+// settle goes on with what waits: the next version, or claims of this worker.
+func (s *Sessions) settle(key Key, o *owned) {
+	if o.next != nil || o.sent != nil {
+		s.schedule(key, o)
+		return
+	}
+	for len(o.idle) > 0 {
+		f := o.idle[0]
+		o.idle = o.idle[1:]
+		f()
+	}
+}
+
+// whenIdle runs f once nothing of this session is on its way: at once, where it is not ours.
+func (s *Sessions) whenIdle(key Key, f func()) {
+	o := s.owned[key]
+	if o == nil || o.next == nil && o.sent == nil {
+		f()
+		return
+	}
+	o.idle = append(o.idle, f)
+	s.schedule(key, o)
+}

@@ -1,0 +1,162 @@
+package ledger
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/bytedance/sonic"
+	"github.com/nats-io/nats.go"
+)
+
+// mark says which write made a version of a record: sixteen bytes that no other write has.
+type mark [16]byte
+
+// mark makes a new one.
+func (l *Ledger) mark() (m mark) {
+	l.marks++
+	binary.BigEndian.PutUint64(m[:8], l.writer)
+	binary.BigEndian.PutUint64(m[8:], l.marks)
+	return m
+}
+
+// set is a compare-and-set on its way. It is sent, unchanged, until the bus has decided it. After a conflict the
+// caller reads the record: where it carries the mark of this very set, an earlier attempt had landed.
+//
+// Owner: the ledger's goroutine.
+type set struct {
+	bucket  string
+	key     string
+	expect  uint64 // the revision that must be the last one; 0 for none
+	payload []byte // nil deletes
+	ttl     time.Duration
+	done    func(revision uint64, err error) // errConflict, or what the bus objects to
+}
+
+// conflict is the outcome of a set that came too late.
+type conflict struct{}
+
+func (conflict) Error() string { return "somebody else wrote the record" }
+
+var errConflict error = conflict{}
+
+// A deleted record leaves a marker, which expires without a trace. That of a shared one must live until all workers
+// have read it: they read at least once a second, and everything anew after they were away.
+const (
+	markerTime       = time.Second
+	sharedMarkerTime = 10 * time.Second
+)
+
+func subjectOf(bucket, key string) string { return "$KV." + bucket + "." + key }
+
+func streamOf(bucket string) string { return "KV_" + bucket }
+
+// set decides s. It goes on until the bus has answered: callers that must not wait that long hold a promise.
+func (l *Ledger) set(s *set) {
+	m := &nats.Msg{Subject: subjectOf(s.bucket, s.key), Data: s.payload, Header: make(nats.Header, 3)}
+	m.Header["Nats-Expected-Last-Subject-Sequence"] = []string{strconv.FormatUint(s.expect, 10)}
+	ttl := s.ttl
+	if s.payload == nil {
+		m.Header["KV-Operation"] = []string{"PURGE"}
+		if ttl = markerTime; s.bucket == sharedBucket {
+			ttl = sharedMarkerTime
+		}
+	}
+	if ttl > 0 {
+		m.Header["Nats-TTL"] = []string{strconv.FormatInt(int64((ttl+time.Second-1)/time.Second), 10)}
+	}
+	l.attempt(m, s.done)
+}
+
+func (l *Ledger) attempt(m *nats.Msg, done func(uint64, error)) {
+	l.wire.request(m, func(answer *nats.Msg, err error) {
+		if err != nil {
+			l.attempt(m, done)
+			return
+		}
+		revision, err := acknowledged(answer.Data)
+		if err == errLost {
+			l.wire.rest()
+			l.attempt(m, done)
+			return
+		}
+		done(revision, err)
+	})
+}
+
+// Codes of JetStream's errors.
+const (
+	wrongLastSequence         = 10071
+	wrongLastSequenceConstant = 10164
+	tooManyRequests           = 429
+	notAvailable              = 503
+)
+
+// acknowledged reads the bus's verdict on a set: a revision, errConflict, errLost where it wants to be asked again.
+func acknowledged(answer []byte) (uint64, error) {
+	var ack struct {
+		Seq   uint64 `json:"seq"`
+		Error *struct {
+			Code    int    `json:"code"`
+			ErrCode int    `json:"err_code"`
+			Text    string `json:"description"`
+		} `json:"error"`
+	}
+	if err := sonic.Unmarshal(answer, &ack); err != nil {
+		return 0, fmt.Errorf("decode acknowledgement: %w", err)
+	}
+	switch {
+	case ack.Error == nil && ack.Seq > 0:
+		return ack.Seq, nil
+	case ack.Error == nil:
+		return 0, fmt.Errorf("decode acknowledgement: no sequence in %q", answer)
+	case ack.Error.ErrCode == wrongLastSequence || ack.Error.ErrCode == wrongLastSequenceConstant:
+		return 0, errConflict
+	case ack.Error.Code == tooManyRequests || ack.Error.Code == notAvailable:
+		return 0, errLost
+	}
+	return 0, fmt.Errorf("write record: %s (%d)", ack.Error.Text, ack.Error.ErrCode)
+}
+
+// found is what a read saw: payload is nil where there is no record. The revision of a deleted one is that of its
+// marker, which a set must expect.
+type found struct {
+	revision uint64
+	payload  []byte
+}
+
+// get reads a record. It goes on until the bus has answered.
+func (l *Ledger) get(bucket, key string, done func(found)) {
+	m := &nats.Msg{Subject: "$JS.API.DIRECT.GET." + streamOf(bucket) + "." + subjectOf(bucket, key)}
+	l.read(m, done)
+}
+
+func (l *Ledger) read(m *nats.Msg, done func(found)) {
+	l.wire.request(m, func(answer *nats.Msg, err error) {
+		if err != nil {
+			l.read(m, done)
+			return
+		}
+		switch status := answer.Header.Get("Status"); status {
+		case "":
+			done(stored(answer))
+		case "404":
+			done(found{})
+		default:
+			l.fault(fmt.Errorf("read record: bus answers %s %s", status, answer.Header.Get("Description")))
+			l.wire.rest()
+			l.read(m, done)
+		}
+	})
+}
+
+// stored reads one record out of an answer to a direct get.
+func stored(answer *nats.Msg) found {
+	f := found{payload: answer.Data}
+	f.revision, _ = strconv.ParseUint(answer.Header.Get("Nats-Sequence"), 10, 64)
+	if answer.Header.Get("KV-Operation") != "" {
+		f.payload = nil
+	}
+	return f
+}
