@@ -1,0 +1,5 @@
+package bus
+
+const roleVariable = "PARLEY_BUS_TEST_ROLE"
+
+var roles = map[string]func() error{}
