@@ -72,6 +72,8 @@ type witness struct {
 	wrong []string
 	gap   map[uint16]bool // a loss was declared just now: a jump is in order
 	block chan struct{}   // while it is open, the receiver hangs
+	// exact holds that batch n+1 is entry n: then a loss is checked to the number.
+	exact bool
 }
 
 func newWitness() *witness {
@@ -113,6 +115,13 @@ func (g *witness) declare(from uint16, first, last uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.gap[from] = true
+	if g.exact {
+		g.gap[from] = false
+		if first != g.next[from]+1 || last < first {
+			g.wrong = append(g.wrong, fmt.Sprintf("batches %d to %d of %d are lost where %d is next", first, last, from, g.next[from]+1))
+		}
+		g.next[from] = last
+	}
 	g.lost[from] = append(g.lost[from], seqRange{first, last})
 }
 
@@ -148,21 +157,37 @@ func options(url string, instance uint16, peers ...uint16) LinkOptions {
 	return LinkOptions{URL: url, Instance: instance, Password: Password(secret, instance), Peers: peers}
 }
 
-// dial dials and closes with the test. The witness may be nil.
+// dial dials and closes with the test.
 func dial(t testing.TB, opts LinkOptions, g *witness) *Link {
 	t.Helper()
-	if g == nil {
-		g = newWitness()
+	l, err := tryDial(t, opts, g)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return l
+}
+
+func tryDial(t testing.TB, opts LinkOptions, g *witness) (*Link, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	opts.Log = testLog(t)
 	l, err := Dial(ctx, opts, g.receiver())
-	if err != nil {
-		t.Fatal(err)
+	if err == nil {
+		t.Cleanup(l.Close)
 	}
-	t.Cleanup(l.Close)
-	return l
+	return l, err
+}
+
+// lostBatches is how many batches were declared lost.
+func (g *witness) lostBatches() (n uint64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, ranges := range g.lost {
+		for _, r := range ranges {
+			n += r.last - r.first + 1
+		}
+	}
+	return n
 }
 
 // noLeaks fails the test if goroutines of ours or of the client are left when all else is cleaned up: call it

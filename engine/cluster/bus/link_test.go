@@ -50,9 +50,17 @@ func fourWorkers(t testing.TB, url string, ringBytes int) (links []*Link, witnes
 		}
 		opts := options(url, uint16(i+1), peers...)
 		opts.RingBytes = ringBytes
-		dials.Go(func() { links[i] = dial(t, opts, witnesses[i]) })
+		dials.Go(func() {
+			l, err := tryDial(t, opts, witnesses[i])
+			if err != nil {
+				t.Error(err)
+			}
+			links[i] = l
+		})
 	}
-	dials.Wait()
+	if dials.Wait(); t.Failed() {
+		t.FailNow()
+	}
 	return links, witnesses
 }
 

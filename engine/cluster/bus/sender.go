@@ -3,8 +3,6 @@ package bus
 import (
 	"sync"
 	"time"
-
-	"github.com/nats-io/nats.go"
 )
 
 // The sender is the only goroutine of a link that writes to the bus: batches, announcements, questions and
@@ -18,7 +16,7 @@ import (
 //
 // Owner: its goroutine, errands apart.
 type sender struct {
-	nc       *nats.Conn
+	publish  func(subject string, payload []byte) error // fails while the bus is away
 	out      *outbox
 	instance uint16
 	stream   string // the subject of our batches
@@ -60,9 +58,9 @@ const (
 	batchesPerRound = 16
 )
 
-func newSender(nc *nats.Conn, out *outbox, instance uint16) *sender {
+func newSender(publish func(string, []byte) error, out *outbox, instance uint16) *sender {
 	return &sender{
-		nc: nc, out: out, instance: instance,
+		publish: publish, out: out, instance: instance,
 		stream:  subject("p", instance),
 		buf:     make([]byte, 0, batchBytesMax),
 		errands: errands{questions: map[uint16]seqRange{}, answers: map[uint16]seqRange{}},
@@ -160,7 +158,7 @@ func (s *sender) batches() (more, up bool) {
 		if seq == 0 {
 			return false, true
 		}
-		if s.nc.Publish(s.stream, raw) != nil {
+		if s.publish(s.stream, raw) != nil {
 			return false, false
 		}
 		s.out.commit(seq)
@@ -198,7 +196,7 @@ func (s *sender) announce() (up bool) {
 
 func (s *sender) say(subject string, n note) (up bool) {
 	s.buf = n.appendTo(s.buf[:0])
-	return s.nc.Publish(subject, s.buf) == nil
+	return s.publish(subject, s.buf) == nil
 }
 
 // answer sends what was asked for again, as much as one question brings.
@@ -221,7 +219,7 @@ func (s *sender) answer(e errand) (up bool) {
 			seq = oldest
 			continue
 		}
-		if s.nc.Publish(subject, raw) != nil {
+		if s.publish(subject, raw) != nil {
 			return false
 		}
 		sent += len(raw)
