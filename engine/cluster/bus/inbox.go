@@ -19,8 +19,6 @@ type Receiver struct {
 	Lost func(from uint16, first, last uint64)
 	// Gone says that nothing will come any more from an instance that was forgotten. It may be nil.
 	Gone func(from uint16)
-	// Fresh says that a batch or an announcement of this publisher has come for the first time. It may be nil.
-	Fresh func(from uint16)
 }
 
 // The inbox turns what arrives, with its holes, doubles and late comers, into one ordered stream a
@@ -97,15 +95,8 @@ func (in *inbox) stream(from uint16) *stream {
 	if s == nil {
 		s = &stream{from: from, known: true, next: 1}
 		in.streams[from] = s
-		in.fresh(from)
 	}
 	return s
-}
-
-func (in *inbox) fresh(from uint16) {
-	if in.to.Fresh != nil {
-		in.to.Fresh(from)
-	}
 }
 
 // meet settles where a listed publisher's stream starts for us: after top.
@@ -114,7 +105,6 @@ func (in *inbox) meet(s *stream, top uint64) {
 		return
 	}
 	s.known, s.next, s.seen = true, top+1, top
-	in.fresh(s.from)
 	if s.late && top > 0 {
 		in.count.lost += top
 		in.to.Lost(s.from, 1, top)
