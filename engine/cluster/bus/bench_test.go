@@ -190,7 +190,7 @@ func latencies(b *testing.B, send func(), arrived <-chan time.Time) {
 func BenchmarkLoneEntry(b *testing.B) {
 	_, url := benchBus(b)
 	arrived := make(chan time.Time, 1)
-	l := benchLink(b, url, 1, Receiver{})
+	l := benchLink(b, url, 1, (&counter{}).receiver())
 	defer l.Close()
 	r := benchLink(b, url, 2, Receiver{
 		Batch: func(uint16, iter.Seq[[]byte]) { arrived <- time.Now() },
@@ -201,7 +201,44 @@ func BenchmarkLoneEntry(b *testing.B) {
 	latencies(b, func() { _ = l.Append(entry); l.Flush() }, arrived)
 }
 
-// The same over a bare NATS connection, for comparison.
+// An entry among 100,000 others a second, which two more workers publish in turns of a millisecond.
+func BenchmarkBusyEntry(b *testing.B) {
+	_, url := benchBus(b)
+	arrived := make(chan time.Time, 1)
+	l := benchLink(b, url, 1, (&counter{}).receiver())
+	defer l.Close()
+	r := benchLink(b, url, 2, Receiver{
+		Batch: func(from uint16, _ iter.Seq[[]byte]) {
+			if from == 1 {
+				arrived <- time.Now()
+			}
+		},
+		Lost: func(uint16, uint64, uint64) {},
+	})
+	defer r.Close()
+	entry := make([]byte, 200)
+	for i := range uint16(2) {
+		c := &counter{}
+		other := benchLink(b, url, 3+i, c.receiver())
+		defer other.Close()
+		go func() {
+			turn := time.NewTicker(time.Millisecond)
+			defer turn.Stop()
+			for range turn.C {
+				if b.Context().Err() != nil {
+					return
+				}
+				for range 50 {
+					_ = other.Append(entry)
+				}
+				other.Flush()
+			}
+		}()
+	}
+	latencies(b, func() { _ = l.Append(entry); l.Flush() }, arrived)
+}
+
+// A lone message over a bare NATS connection, for comparison.
 func BenchmarkLoneMessage(b *testing.B) {
 	_, url := benchBus(b)
 	arrived := make(chan time.Time, 1)

@@ -59,8 +59,10 @@ func (w *world) add(instance uint16, ringBytes int) {
 			n.tickAt = at
 		}
 	}
-	n.sender = newSender(func(subject string, payload []byte) error { return w.publish(n, subject, payload) },
-		newOutbox(ringBytes), instance)
+	n.sender = newSender(wire{
+		publish:   func(subject string, payload []byte) error { return w.publish(n, subject, payload) },
+		connected: func() bool { return w.dice.Float64() >= w.loss/10 },
+	}, newOutbox(ringBytes), instance)
 	w.nodes = append(w.nodes, n)
 }
 

@@ -103,7 +103,7 @@ func Dial(ctx context.Context, opts LinkOptions, to Receiver) (*Link, error) {
 	}
 	l.nc = nc
 	l.out.limit(int(nc.MaxPayload()))
-	l.sender = newSender(nc.Publish, l.out, opts.Instance)
+	l.sender = newSender(wire{nc.Publish, nc.IsConnected}, l.out, opts.Instance)
 	close(ready)
 	if err := l.open(ctx, opts); err != nil {
 		l.Close()

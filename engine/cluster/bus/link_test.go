@@ -343,3 +343,47 @@ func TestAppendAllocates(t *testing.T) {
 		t.Errorf("%v allocations for 100 entries and a batch", n)
 	}
 }
+
+// A publisher that is cut off for longer than its ring lasts goes on; what has left the ring is lost for everybody,
+// and declared to the number. Publishing never waits for the bus.
+func TestRingOverrun(t *testing.T) {
+	noLeaks(t)
+	s := startServer(t)
+	wire := newCable(t, s.Addr())
+	opts := options(wire.url(), 1)
+	opts.RingBytes = 64 << 10
+	l := dial(t, opts, newWitness())
+	g := newWitness()
+	g.exact = true
+	dial(t, options(s.URL(), 2, 1), g)
+	publish := func(from, to uint64) {
+		for n := from; n < to; n++ {
+			appendEntry(t, l, n, 1000)
+			l.out.mu.Lock()
+			l.out.seal() // a batch an entry
+			l.out.mu.Unlock()
+			l.sender.ring()
+		}
+	}
+	publish(0, 10)
+	eventually(t, "the first ten", func() bool { return g.has(1, 10) })
+	wire.set(true)
+	eventually(t, "the cut to be seen", func() bool { return !l.Up() })
+	const entries = 1000
+	publish(10, entries)
+	if n := l.Unsent(); n == 0 || n > opts.RingBytes {
+		t.Errorf("%d bytes are unsent, with a ring of %d", n, opts.RingBytes)
+	}
+	l.out.mu.Lock()
+	oldest := l.out.ring.first
+	l.out.mu.Unlock()
+	wire.set(false)
+	eventually(t, "the end", func() bool { return g.has(1, entries) })
+	g.check(t)
+	if want := []seqRange{{11, oldest - 1}}; !slices.Equal(g.lost[1], want) {
+		t.Errorf("lost %v, want %v", g.lost[1], want)
+	}
+	if st := l.Stats(); st.BatchesOverrun != oldest-11 || st.BytesUnsent != 0 || st.BatchesOut != entries {
+		t.Errorf("%+v, %d batches have left the ring", st, oldest-11)
+	}
+}

@@ -16,7 +16,7 @@ import (
 //
 // Owner: its goroutine, errands apart.
 type sender struct {
-	publish  func(subject string, payload []byte) error // fails while the bus is away
+	wire     wire
 	out      *outbox
 	instance uint16
 	stream   string // the subject of our batches
@@ -30,6 +30,12 @@ type sender struct {
 	repeats   int    // announcements that follow quickly
 	timer     *time.Timer
 	slow      bool // the timer is set for announceRarely
+}
+
+// wire is what the sender needs of a *nats.Conn.
+type wire struct {
+	publish   func(subject string, payload []byte) error
+	connected func() bool
 }
 
 // errands are what others want from the sender. Each list holds at most one entry a peer: a newer question
@@ -58,9 +64,9 @@ const (
 	batchesPerRound = 16
 )
 
-func newSender(publish func(string, []byte) error, out *outbox, instance uint16) *sender {
+func newSender(w wire, out *outbox, instance uint16) *sender {
 	return &sender{
-		publish: publish, out: out, instance: instance,
+		wire: w, out: out, instance: instance,
 		stream:  subject("p", instance),
 		buf:     make([]byte, 0, batchBytesMax),
 		errands: errands{questions: map[uint16]seqRange{}, answers: map[uint16]seqRange{}},
@@ -108,6 +114,9 @@ func (s *sender) run() {
 // round sends some batches and runs the errands. It reports whether there may be more to do; while the bus
 // is away there is not: its return rings.
 func (s *sender) round() bool {
+	if !s.wire.connected() {
+		return false
+	}
 	more, up := s.batches()
 	if !up {
 		return false
@@ -158,7 +167,7 @@ func (s *sender) batches() (more, up bool) {
 		if seq == 0 {
 			return false, true
 		}
-		if s.publish(s.stream, raw) != nil {
+		if s.wire.publish(s.stream, raw) != nil {
 			return false, false
 		}
 		s.out.commit(seq)
@@ -196,7 +205,7 @@ func (s *sender) announce() (up bool) {
 
 func (s *sender) say(subject string, n note) (up bool) {
 	s.buf = n.appendTo(s.buf[:0])
-	return s.publish(subject, s.buf) == nil
+	return s.wire.publish(subject, s.buf) == nil
 }
 
 // answer sends what was asked for again, as much as one question brings.
@@ -219,7 +228,7 @@ func (s *sender) answer(e errand) (up bool) {
 			seq = oldest
 			continue
 		}
-		if s.publish(subject, raw) != nil {
+		if s.wire.publish(subject, raw) != nil {
 			return false
 		}
 		sent += len(raw)

@@ -32,7 +32,9 @@ const (
 	// pendingBytesMax is what the server keeps for a worker that does not read; beyond it the worker is cut
 	// off, and asks for what it missed when it is back.
 	pendingBytesMax = 32 << 20
-	writeDeadline   = 5 * time.Second
+	// memoryBytesMax is for streams kept in memory, of which the ledger has none.
+	memoryBytesMax = 16 << 20
+	writeDeadline  = 5 * time.Second
 	// authSeconds: many workers may start at once on few cores.
 	authSeconds         = 10
 	startTimeout        = 30 * time.Second
@@ -104,6 +106,7 @@ func start(opts ServerOptions) (*Server, error) {
 		MaxPending:                 pendingBytesMax,
 		WriteDeadline:              writeDeadline,
 		JetStream:                  true,
+		JetStreamMaxMemory:         memoryBytesMax,
 		StoreDir:                   opts.Dir,
 		SyncInterval:               opts.SyncInterval,
 		DisableJetStreamBanner:     true,
