@@ -25,7 +25,7 @@ type LinkOptions struct {
 	PeersWait time.Duration // how long Dial waits to hear of Peers; 0 = 5 s
 	RingBytes int           // what is kept for those who missed it; 0 = 16 MiB
 	Log       *slog.Logger  // nil = none
-	Status    func(up bool) // called when the bus is reached or lost, in order, on one goroutine; may be nil
+	Status    func(up bool) // called when the bus is reached (first by Dial) or lost, in order; may be nil
 }
 
 const (
@@ -104,6 +104,8 @@ func Dial(ctx context.Context, opts LinkOptions, to Receiver) (*Link, error) {
 	l.nc = nc
 	l.out.limit(int(nc.MaxPayload()))
 	l.sender = newSender(wire{nc.Publish, nc.IsConnected}, l.out, opts.Instance)
+	l.up.Store(true)
+	opts.Status(true)
 	close(ready)
 	if err := l.open(ctx, opts); err != nil {
 		l.Close()
@@ -221,15 +223,16 @@ func (l *Link) open(ctx context.Context, opts LinkOptions) error {
 	}
 	// The subscriptions are in front of the greeting on the wire, so that the answers to it find them.
 	l.greet()
-	l.up.Store(l.nc.IsConnected())
-	opts.Status(l.up.Load())
-	patience := time.NewTimer(opts.PeersWait)
-	defer patience.Stop()
+	patience, cancel := context.WithTimeout(ctx, opts.PeersWait)
+	defer cancel()
+	// Where this fails the connection broke, and its return repeats the subscriptions and the greeting.
+	_ = l.nc.FlushWithContext(patience)
 	select {
 	case <-l.inbox.settled:
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-patience.C:
+	case <-patience.Done():
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		l.mu.Lock()
 		unmet := l.inbox.stopWaiting()
 		l.mu.Unlock()
