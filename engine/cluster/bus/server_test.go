@@ -197,11 +197,11 @@ func TestLedgerMayUseItsBuckets(t *testing.T) {
 	if _, err := kv.Update(t.Context(), "5.t", []byte("c"), rev); err == nil {
 		t.Error("a stale compare-and-set succeeds")
 	}
-	for seen := 0; seen < 2; {
+	for seen := ""; seen != "b"; { // "a" may have been overwritten before it was sent
 		select {
 		case e := <-watch.Updates():
 			if e != nil {
-				seen++
+				seen = string(e.Value())
 			}
 		case <-time.After(10 * time.Second):
 			t.Fatal("the watcher sees nothing: the link's connection must not swallow the ledger's messages")
