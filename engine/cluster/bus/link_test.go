@@ -289,12 +289,14 @@ func TestSizes(t *testing.T) {
 func TestNewcomer(t *testing.T) {
 	s := startServer(t)
 	l := dial(t, options(s.URL(), 1), newWitness())
+	old := newWitness()
+	dial(t, options(s.URL(), 3, 1), old)
 	var n uint64
 	for ; n < 100; n++ {
 		appendEntry(t, l, n, 100)
 		l.Flush()
 	}
-	eventually(t, "the hundred to be under way", func() bool { return l.Unsent() == 0 })
+	eventually(t, "the hundred to have left the bus", func() bool { return old.has(1, n) })
 	g := newWitness()
 	g.next[1] = n
 	dial(t, options(s.URL(), 2, 1), g)
