@@ -1,0 +1,300 @@
+package bus
+
+import (
+	"iter"
+	"time"
+)
+
+// Receiver is told what the other workers say. Its functions are called one after the other, never two at
+// once, on a goroutine of the link; they must not block for long, and must not call the link's Forget or
+// Close. Calls start before Dial returns.
+//
+// Owner: immutable after Dial.
+type Receiver struct {
+	// Batch gets the entries of one publisher's next batch. The bytes of the entries, and the sequence
+	// itself, are borrowed until it returns.
+	Batch func(from uint16, entries iter.Seq[[]byte])
+	// Lost says that a publisher's batches first to last are gone for good: they stand between what was
+	// delivered before the call and what is delivered after it.
+	Lost func(from uint16, first, last uint64)
+	// Gone says that nothing will come any more from an instance that was forgotten. It may be nil.
+	Gone func(from uint16)
+}
+
+// The inbox turns what arrives, with its holes, doubles and late comers, into one ordered stream a
+// publisher.
+//
+// Problem: a batch can be missing because the bus restarted, because we were too slow for it, or because
+// the connection broke; it can come twice, since we asked for it and it had only been late; and the
+// publisher can die before it answers.
+//
+// Invariant: of each publisher, next is the only batch that is delivered, and it grows by one with each
+// delivery or declared loss. So nothing comes twice, or out of order, or is missing without a word.
+//
+// Steps: what is next is delivered; what is newer is held, within a bound, and beyond that bound let go (it
+// is a hole like any other then); a hole is asked for, first part first; an answer moves next on.
+//
+// It does no I/O and reads no clock.
+//
+// Owner: Link (mutex: mu).
+type inbox struct {
+	to      Receiver
+	ask     func(from uint16, first, last uint64)
+	arm     func(time.Duration) // call tick after this time
+	streams map[uint16]*stream
+	dead    [1 << 16 / 64]uint64 // forgotten instances
+	strange int                  // streams that Dial waits for
+	settled chan struct{}        // closed when there are none
+	held    int                  // bytes in all streams
+	count   inboxCount
+}
+
+// inboxCount counts what came in.
+//
+// Owner: inbox.
+type inboxCount struct {
+	batches, entries, bytes uint64
+	gaps                    uint64 // times that a hole was found where none was known
+	repaired                uint64 // batches that came in answers
+	lost                    uint64 // batches declared
+	doubles                 uint64 // batches that were there already
+	refused                 uint64 // newer batches beyond heldBytesMax
+	malformed               uint64
+}
+
+const (
+	// heldBytesMax bounds what waits for older batches, of all publishers together.
+	heldBytesMax = 16 << 20
+	// heldCost is what a held batch costs besides its bytes.
+	heldCost = 256
+	// forgetGrace is how long a dead publisher's last batches may still be on their way through the bus.
+	forgetGrace = 250 * time.Millisecond
+)
+
+func newInbox(to Receiver, peers []uint16) *inbox {
+	in := &inbox{to: to, streams: map[uint16]*stream{}, settled: make(chan struct{})}
+	for _, p := range peers {
+		if in.streams[p] == nil {
+			in.streams[p] = &stream{from: p}
+			in.strange++
+		}
+	}
+	if in.strange == 0 {
+		close(in.settled)
+	}
+	return in
+}
+
+// stream finds a publisher's, and makes one for an instance that was not listed: it is younger than we
+// are, so that everything it ever says is for us. It is nil for a forgotten one.
+func (in *inbox) stream(from uint16) *stream {
+	if in.dead[from/64]&(1<<(from%64)) != 0 {
+		return nil
+	}
+	s := in.streams[from]
+	if s == nil {
+		s = &stream{from: from, known: true, next: 1}
+		in.streams[from] = s
+	}
+	return s
+}
+
+// meet settles where a listed publisher's stream starts for us: after top.
+func (in *inbox) meet(s *stream, top uint64) {
+	if s.known {
+		return
+	}
+	s.known, s.next, s.seen = true, top+1, top
+	if s.late && top > 0 {
+		in.count.lost += top
+		in.to.Lost(s.from, 1, top)
+	}
+	in.settle(s)
+}
+
+// settle takes a stream off the list of those that Dial waits for.
+func (in *inbox) settle(s *stream) {
+	if !s.late {
+		if in.strange--; in.strange == 0 {
+			close(in.settled)
+		}
+	}
+}
+
+// stopWaiting is called when Dial's patience ends: whom we have not met by then, we meet late.
+func (in *inbox) stopWaiting() (unmet []uint16) {
+	for _, s := range in.streams {
+		if !s.known && !s.late {
+			s.late = true
+			unmet = append(unmet, s.from)
+		}
+	}
+	return unmet
+}
+
+// batch takes a batch that came in the publisher's stream, or (repair) in an answer.
+func (in *inbox) batch(from uint16, raw []byte, repair bool, now time.Time) {
+	s := in.stream(from)
+	if s == nil {
+		return
+	}
+	seq, entries, ok := parseBatch(raw)
+	if !ok {
+		// A publisher of ours does not say such a thing. Asking again would bring it again.
+		in.count.malformed++
+		in.gone(from, seq, seq, now)
+		return
+	}
+	if !repair {
+		in.meet(s, seq-1)
+	}
+	if !s.known || seq < s.next {
+		in.count.doubles++
+		return
+	}
+	if repair {
+		in.count.repaired++
+	}
+	if seq == s.next {
+		s.seen = max(s.seen, seq)
+		in.deliver(s, raw, entries)
+		in.deliverHeld(s)
+	} else {
+		in.keep(s, seq, raw)
+	}
+	in.chase(s, now)
+}
+
+func (in *inbox) keep(s *stream, seq uint64, raw []byte) {
+	if !s.missing() {
+		in.count.gaps++
+	}
+	s.seen = max(s.seen, seq)
+	switch {
+	case in.held+len(raw)+heldCost > heldBytesMax:
+		in.count.refused++
+	case s.hold(seq, raw):
+		in.held += len(raw) + heldCost
+	default:
+		in.count.doubles++
+	}
+}
+
+func (in *inbox) deliver(s *stream, raw []byte, entries int) {
+	s.next++
+	in.count.batches++
+	in.count.entries += uint64(entries)
+	in.count.bytes += uint64(len(raw))
+	in.to.Batch(s.from, eachEntry(raw))
+	scribble(raw)
+}
+
+func (in *inbox) deliverHeld(s *stream) {
+	for {
+		raw, ok := s.ready()
+		if !ok {
+			return
+		}
+		in.held -= len(raw) + heldCost
+		_, entries, _ := parseBatch(raw)
+		in.deliver(s, raw, entries)
+	}
+}
+
+// chase asks for what is missing, unless that was done just now.
+func (in *inbox) chase(s *stream, now time.Time) {
+	if s.shouldAsk(now) {
+		first, last := s.gap()
+		in.ask(s.from, first, last)
+	}
+	if !s.asked.IsZero() {
+		in.arm(s.asked.Add(s.wait).Sub(now))
+	}
+}
+
+// top takes an announcement: the publisher has said everything up to top, so what is not here is missing.
+func (in *inbox) top(from uint16, top uint64, now time.Time) {
+	s := in.stream(from)
+	if s == nil {
+		return
+	}
+	in.meet(s, top)
+	if top > s.seen {
+		if !s.missing() {
+			in.count.gaps++
+		}
+		s.seen = top
+	}
+	in.chase(s, now)
+}
+
+// gone takes the publisher's word that it no longer has first to last.
+func (in *inbox) gone(from uint16, first, last uint64, now time.Time) {
+	s := in.stream(from)
+	if s == nil || !s.known || first > s.next || last < s.next {
+		return
+	}
+	s.seen = max(s.seen, last)
+	in.skipTo(s, last)
+	in.chase(s, now)
+}
+
+// skipTo declares what is missing up to last, and delivers what is held in between and right after it.
+func (in *inbox) skipTo(s *stream, last uint64) {
+	for s.next <= last {
+		first, end := s.next, last
+		if len(s.held) > 0 {
+			end = min(end, s.held[0].seq-1)
+		}
+		s.next = end + 1
+		in.count.lost += end - first + 1
+		in.to.Lost(s.from, first, end)
+		in.deliverHeld(s)
+	}
+}
+
+// done takes the end of an answer.
+func (in *inbox) done(from uint16, now time.Time) {
+	if s := in.stream(from); s != nil {
+		s.answered()
+		in.chase(s, now)
+	}
+}
+
+// forget lets a dead publisher's last batches come in for a moment, asking for nothing any more.
+func (in *inbox) forget(from uint16, now time.Time) {
+	s := in.stream(from)
+	if s == nil || !s.dying.IsZero() {
+		return
+	}
+	s.dying = now.Add(forgetGrace)
+	in.arm(forgetGrace)
+}
+
+// bury gives up what is missing, delivers what is held, and drops the state.
+func (in *inbox) bury(s *stream) {
+	if s.known {
+		in.skipTo(s, s.seen)
+	} else {
+		in.settle(s)
+	}
+	delete(in.streams, s.from)
+	in.dead[s.from/64] |= 1 << (s.from % 64)
+	if in.to.Gone != nil {
+		in.to.Gone(s.from)
+	}
+}
+
+// tick does what is due. It is called when the time that arm was told has passed, or earlier.
+func (in *inbox) tick(now time.Time) {
+	for _, s := range in.streams {
+		switch {
+		case s.dying.IsZero():
+			in.chase(s, now)
+		case now.Before(s.dying):
+			in.arm(s.dying.Sub(now))
+		default:
+			in.bury(s)
+		}
+	}
+}

@@ -1,0 +1,5 @@
+//go:build !invariants
+
+package bus
+
+func scribble([]byte) {}

@@ -1,0 +1,350 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// LinkOptions says how a worker reaches the bus.
+//
+// Owner: immutable after Dial.
+type LinkOptions struct {
+	URL       string        // "nats://127.0.0.1:4222"; unused with Local
+	Local     *Server       // a server in this process, instead of URL
+	Instance  uint16        // who we are; not 0
+	Password  string        // see Password
+	Peers     []uint16      // the instances that live already; those not listed are taken to be younger
+	PeersWait time.Duration // how long Dial waits to hear of Peers; 0 = 5 s
+	RingBytes int           // what is kept for those who missed it; 0 = 16 MiB
+	Log       *slog.Logger  // nil = none
+	Status    func(up bool) // called when the bus is reached (first by Dial) or lost, in order; may be nil
+}
+
+const (
+	ringBytesDefault = 16 << 20
+	peersWaitDefault = 5 * time.Second
+	// inboxBytesMax and inboxBatchesMax bound what has arrived and waits for the receiver; beyond them NATS
+	// drops, and what it dropped is asked for again.
+	inboxBytesMax   = 32 << 20
+	inboxBatchesMax = 1 << 17
+
+	reconnectWait   = 50 * time.Millisecond
+	reconnectJitter = 25 * time.Millisecond
+	dialTimeout     = 2 * time.Second
+	// A bus that is silent for three pings is left, and dialled again.
+	pingEvery   = 2 * time.Second
+	pingsOutMax = 3
+	// writeTimeout is for the sender: a bus that does not read for so long is as good as gone.
+	writeTimeout = 5 * time.Second
+	closeWait    = time.Second
+)
+
+// Link is a worker's connection to the bus: it publishes this worker's stream of batches and delivers all
+// others'. It reconnects for ever.
+//
+// Its memory is bounded by RingBytes (and an eighth of it), inboxBytesMax, heldBytesMax, and a few batches.
+//
+// Owner: shared (mutex: mu, for inbox and timer).
+type Link struct {
+	nc     *nats.Conn
+	log    *slog.Logger
+	out    *outbox
+	sender *sender
+
+	mu     sync.Mutex
+	inbox  *inbox
+	timer  *time.Timer
+	due    time.Time // when timer fires; zero where it is not set
+	closed bool
+
+	up         atomic.Bool
+	reconnects atomic.Uint64
+}
+
+// Stats is what a link has done since Dial. Batches and bytes count without what is asked for again.
+//
+// Owner: who took it.
+type Stats struct {
+	Up                               bool
+	BatchesOut, EntriesOut, BytesOut uint64
+	BatchesIn, EntriesIn, BytesIn    uint64
+	BytesUnsent                      uint64 // in the ring, not yet handed to the connection
+	BatchesOverrun                   uint64 // that left the ring before they could be: lost for everybody
+	Gaps                             uint64 // times that batches of a publisher were found missing
+	BatchesRepaired                  uint64 // that came when they were asked for
+	BatchesLost                      uint64 // declared with Receiver.Lost
+	BatchesDouble                    uint64 // that came again, and were not delivered again
+	BatchesMalformed                 uint64
+	Reconnects                       uint64
+}
+
+// Dial connects to the bus, trying until ctx is done, and returns once it knows how far every peer has got:
+// from then on nothing that a peer publishes is missed in silence. A peer that is not heard of within
+// PeersWait is logged, and what it said before it was heard of is declared lost. A wrong password fails at
+// once. The receiver is called before Dial returns.
+func Dial(ctx context.Context, opts LinkOptions, to Receiver) (*Link, error) {
+	if err := opts.complete(); err != nil {
+		return nil, fmt.Errorf("dial bus: %w", err)
+	}
+	l := &Link{log: opts.Log, out: newOutbox(opts.RingBytes), inbox: newInbox(to, opts.Peers)}
+	l.inbox.ask, l.inbox.arm = l.ask, l.arm
+	ready := make(chan struct{})
+	nc, err := connect(ctx, opts, l.connOptions(opts, ready))
+	if err != nil {
+		return nil, fmt.Errorf("dial bus: %w", err)
+	}
+	l.nc = nc
+	l.out.limit(int(nc.MaxPayload()))
+	l.sender = newSender(wire{nc.Publish, nc.IsConnected}, l.out, opts.Instance)
+	l.up.Store(true)
+	opts.Status(true)
+	close(ready)
+	if err := l.open(ctx, opts); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("dial bus: %w", err)
+	}
+	return l, nil
+}
+
+func (o *LinkOptions) complete() error {
+	if o.Instance == 0 {
+		return errors.New("instance 0 names nobody: give this worker a number of its own")
+	}
+	if o.RingBytes == 0 {
+		o.RingBytes = ringBytesDefault
+	}
+	if o.RingBytes < RingBytesMin || o.RingBytes > RingBytesMax {
+		return fmt.Errorf("ring of %d bytes is out of range; give %d to %d", o.RingBytes, RingBytesMin, RingBytesMax)
+	}
+	if o.PeersWait == 0 {
+		o.PeersWait = peersWaitDefault
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Status == nil {
+		o.Status = func(bool) {}
+	}
+	return nil
+}
+
+func userName(instance uint16) string { return "w" + strconv.Itoa(int(instance)) }
+
+// inboxPrefix is where a user's answers from JetStream arrive.
+func inboxPrefix(instance uint16) string { return "_INBOX." + userName(instance) }
+
+// connOptions are NATS's, whose defaults give up after 60 attempts. The handlers wait for ready.
+func (l *Link) connOptions(opts LinkOptions, ready <-chan struct{}) []nats.Option {
+	return append(connOptions(opts.Instance, opts.Password),
+		nats.NoEcho(),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			<-ready
+			l.up.Store(false)
+			if err != nil {
+				l.log.Warn("bus is away", "err", err)
+			}
+			opts.Status(false)
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) {
+			<-ready
+			l.reconnects.Add(1)
+			l.log.Info("bus is back")
+			l.greet()
+			l.up.Store(true)
+			opts.Status(true)
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			l.log.Warn("bus connection", "err", err)
+		}),
+	)
+}
+
+func connOptions(instance uint16, password string) []nats.Option {
+	return []nats.Option{
+		nats.Name(userName(instance)),
+		nats.UserInfo(userName(instance), password),
+		nats.CustomInboxPrefix(inboxPrefix(instance)),
+		nats.Timeout(dialTimeout),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(reconnectWait),
+		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
+		nats.ReconnectBufSize(-1), // the ring is the better one: it knows what was sent
+		nats.ReconnectOnFlusherError(),
+		nats.FlusherTimeout(writeTimeout),
+		nats.PingInterval(pingEvery),
+		nats.MaxPingsOutstanding(pingsOutMax),
+		nats.IgnoreAuthErrorAbort(),
+		nats.IgnoreDiscoveredServers(),
+	}
+}
+
+// connect tries until it succeeds, ctx is done, or the password is wrong.
+func connect(ctx context.Context, opts LinkOptions, options []nats.Option) (*nats.Conn, error) {
+	if opts.Local != nil {
+		options = append(options, nats.InProcessServer(opts.Local.ns))
+	}
+	for {
+		nc, err := nats.Connect(opts.URL, options...)
+		if err == nil || errors.Is(err, nats.ErrAuthorization) {
+			return nc, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w (last attempt: %w)", ctx.Err(), err)
+		case <-time.After(reconnectWait):
+		}
+	}
+}
+
+// open subscribes, starts the sender, and waits for the peers.
+func (l *Link) open(ctx context.Context, opts LinkOptions) error {
+	go l.sender.run()
+	for subject, handle := range map[string]nats.MsgHandler{
+		"p.*": l.onStream,
+		"a.*." + strconv.Itoa(int(opts.Instance)): l.onAnswer,
+		"q.*." + strconv.Itoa(int(opts.Instance)): l.onQuestion,
+		"q.*.0": l.onQuestion,
+	} {
+		sub, err := l.nc.Subscribe(subject, handle)
+		if err != nil {
+			return fmt.Errorf("subscribe to %s: %w", subject, err)
+		}
+		if err := sub.SetPendingLimits(inboxBatchesMax, inboxBytesMax); err != nil {
+			return fmt.Errorf("bound %s: %w", subject, err)
+		}
+	}
+	// The subscriptions are in front of the greeting on the wire, so that the answers to it find them.
+	l.greet()
+	patience, cancel := context.WithTimeout(ctx, opts.PeersWait)
+	defer cancel()
+	// Where this fails the connection broke, and its return repeats the subscriptions and the greeting.
+	_ = l.nc.FlushWithContext(patience)
+	select {
+	case <-l.inbox.settled:
+	case <-patience.Done():
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		l.mu.Lock()
+		unmet := l.inbox.stopWaiting()
+		l.mu.Unlock()
+		l.log.Warn("peers are silent: what they say before they are heard of is declared lost", "instances", unmet)
+	}
+	return nil
+}
+
+// greet asks all how far they got, and says it of ourselves.
+func (l *Link) greet() {
+	l.sender.want(func(e *errands) { e.hello, e.top = true, true })
+}
+
+// Append adds an entry to the batch that is being filled. The bytes are copied. It never waits for the bus
+// and allocates nothing; the entry leaves with the next Flush, or when the batch is full (64 KiB). The only
+// error is ErrEntryTooLarge. Any goroutine; the entries of one goroutine stay in order.
+func (l *Link) Append(entry []byte) error {
+	full, err := l.out.appendCopy(entry)
+	if full {
+		l.sender.ring()
+	}
+	return err
+}
+
+// AppendFunc is Append for an entry of exactly size bytes that fill writes in place. Fill runs under a lock
+// that all publishers of this worker share: it must only write.
+func (l *Link) AppendFunc(size int, fill func(dst []byte)) error {
+	full, err := l.out.append(size, fill)
+	if full {
+		l.sender.ring()
+	}
+	return err
+}
+
+// Flush lets what was appended leave, without waiting for it: call it at the end of a turn. It costs next
+// to nothing where nothing was appended. Any goroutine.
+func (l *Link) Flush() {
+	if l.out.flush() {
+		l.sender.ring()
+	}
+}
+
+// Unsent is how many bytes wait for the connection: it grows while the bus is away or slower than we are.
+// What is beyond RingBytes is lost for everybody, and declared. Any goroutine.
+func (l *Link) Unsent() int {
+	l.out.mu.Lock()
+	defer l.out.mu.Unlock()
+	return l.out.unsent
+}
+
+// Forget says that a peer's process is gone. What it published and what has reached the bus is still
+// delivered, for a quarter of a second; then what is missing is declared lost, Receiver.Gone is called, and
+// whatever comes later is ignored. Any goroutine but the receiver's.
+func (l *Link) Forget(instance uint16) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.inbox.forget(instance, time.Now())
+}
+
+// Conn is the connection itself, for the ledger. It lives as long as the link.
+func (l *Link) Conn() *nats.Conn { return l.nc }
+
+// Up reports whether the bus is reached, as far as we know. Any goroutine.
+func (l *Link) Up() bool { return l.up.Load() }
+
+// Stats counts since Dial. Any goroutine but the receiver's.
+func (l *Link) Stats() Stats {
+	s := Stats{Up: l.up.Load(), Reconnects: l.reconnects.Load()}
+	l.out.mu.Lock()
+	s.BatchesOut, s.EntriesOut, s.BytesOut = l.out.ring.top, l.out.appended, l.out.bytes
+	s.BytesUnsent, s.BatchesOverrun = uint64(l.out.unsent), l.out.overrun
+	l.out.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := l.inbox.count
+	s.BatchesIn, s.EntriesIn, s.BytesIn = c.batches, c.entries, c.bytes
+	s.Gaps, s.BatchesRepaired, s.BatchesLost = c.gaps, c.repaired, c.lost
+	s.BatchesDouble, s.BatchesMalformed = c.doubles, c.malformed
+	return s
+}
+
+// Close sends what was appended, waiting a second for it at most, and ends the connection. The receiver is
+// not called any more once it has returned. Any goroutine but the receiver's; once.
+func (l *Link) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
+	defer cancel()
+	if l.nc.IsConnected() {
+		l.Flush()
+		l.awaitSent(ctx)
+		_ = l.nc.FlushWithContext(ctx) // the server has it, or it never will
+	}
+	l.mu.Lock()
+	l.closed = true
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	l.mu.Unlock()
+	close(l.sender.stop)
+	l.nc.Close()
+	<-l.sender.stopped
+	l.up.Store(false)
+}
+
+// awaitSent waits until the sender has handed over what there is.
+func (l *Link) awaitSent(ctx context.Context) {
+	poll := time.NewTicker(time.Millisecond)
+	defer poll.Stop()
+	for l.out.flush() || l.Unsent() > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-poll.C:
+		}
+	}
+}

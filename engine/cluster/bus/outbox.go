@@ -1,0 +1,161 @@
+package bus
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// ErrEntryTooLarge is what Append returns for an entry beyond EntryBytesMax, or beyond half the ring.
+var ErrEntryTooLarge = errors.New("entry is too large for the bus")
+
+// outbox is what a worker publishes: the batch that is being filled, and the ring of those that are
+// numbered. It never waits for the bus: where the bus is away or slower than its publishers, the ring runs
+// over, and the receivers hear of that from the sequence.
+//
+// Owner: shared (mutex: mu).
+type outbox struct {
+	entryMax   int // bytes; half the ring at most, so that any batch fits into it
+	batchLimit int
+
+	mu       sync.Mutex
+	batch    []byte // being filled; its header is blank
+	entries  uint32 // in it
+	due      bool   // it is to leave as it is
+	ring     ring
+	sent     uint64 // the newest batch that was handed to NATS, or that the ring lost before it could be
+	unsent   int    // bytes of the batches after sent
+	overrun  uint64 // batches that the ring lost before they were handed over
+	appended uint64 // entries ever
+	bytes    uint64 // of all batches ever sealed
+}
+
+func newOutbox(ringBytes int) *outbox {
+	o := &outbox{
+		batch:      make([]byte, batchHeaderBytes, batchBytesMax),
+		entryMax:   min(EntryBytesMax, ringBytes/2),
+		batchLimit: min(batchBytesMax, ringBytes/2),
+	}
+	o.ring = newRing(ringBytes, o.gone)
+	return o
+}
+
+// limit fits entries and batches into what a server takes in one message. Before the first append.
+func (o *outbox) limit(payload int) {
+	o.entryMax = min(o.entryMax, payload-batchSlack)
+	o.batchLimit = min(o.batchLimit, payload)
+}
+
+// append adds an entry of exactly size bytes, which fill writes. It reports whether a batch got full.
+func (o *outbox) append(size int, fill func(dst []byte)) (full bool, err error) {
+	dst, full, err := o.begin(size)
+	if err == nil {
+		defer o.mu.Unlock()
+		fill(dst)
+	}
+	return full, err
+}
+
+func (o *outbox) appendCopy(entry []byte) (full bool, err error) {
+	dst, full, err := o.begin(len(entry))
+	if err == nil {
+		copy(dst, entry)
+		o.mu.Unlock()
+	}
+	return full, err
+}
+
+// begin makes room for an entry in the batch, and leaves the outbox locked unless it fails.
+func (o *outbox) begin(size int) (dst []byte, full bool, err error) {
+	if size > o.entryMax {
+		return nil, false, fmt.Errorf("append entry of %d bytes, %d at most: %w", size, o.entryMax, ErrEntryTooLarge)
+	}
+	o.mu.Lock()
+	if o.entries > 0 && len(o.batch)+binary.MaxVarintLen32+size > o.batchLimit {
+		o.seal()
+		full = true
+	}
+	o.batch = binary.AppendUvarint(o.batch, uint64(size))
+	n := len(o.batch)
+	if cap(o.batch)-n < size {
+		o.batch = append(make([]byte, 0, n+size), o.batch...)
+	}
+	o.batch = o.batch[:n+size]
+	o.entries++
+	o.appended++
+	return o.batch[n:], full, nil
+}
+
+// flush marks the batch as one that is to leave. It reports whether there is anything in it.
+func (o *outbox) flush() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.due = o.entries > 0
+	return o.due
+}
+
+// seal numbers the batch and moves it into the ring. The caller holds mu.
+func (o *outbox) seal() {
+	size := len(o.batch)
+	dst := o.ring.place(size)
+	sealBatch(o.batch, o.ring.top, o.entries)
+	copy(dst, o.batch)
+	o.unsent += size
+	o.bytes += uint64(size)
+	o.entries, o.due = 0, false
+	if cap(o.batch) > 2*batchBytesMax {
+		o.batch = make([]byte, batchHeaderBytes, batchBytesMax)
+	}
+	o.batch = o.batch[:batchHeaderBytes]
+}
+
+// gone is told of a batch that the ring drops.
+func (o *outbox) gone(seq uint64, size int) {
+	if seq > o.sent {
+		o.sent = seq
+		o.unsent -= size
+		o.overrun++
+	}
+}
+
+// next copies the next batch to hand over into buf. Its sequence is 0 where there is none.
+func (o *outbox) next(buf []byte) (raw []byte, seq uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.due {
+		o.seal()
+	}
+	if o.sent == o.ring.top {
+		return buf[:0], 0
+	}
+	return append(buf[:0], o.ring.at(o.sent+1)...), o.sent + 1
+}
+
+// commit says that a batch was handed over.
+func (o *outbox) commit(seq uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if seq > o.sent {
+		o.unsent -= int(o.ring.span(seq).size)
+		o.sent = seq
+	}
+}
+
+// top is how far the publisher got, as receivers count it.
+func (o *outbox) top() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.sent
+}
+
+// again copies a batch that was sent before into buf. Where the ring no longer has it, oldest is the first
+// one that it has, or will have.
+func (o *outbox) again(seq uint64, buf []byte) (raw []byte, oldest uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if seq < o.ring.first || seq > o.sent {
+		return buf[:0], o.ring.first
+	}
+	return append(buf[:0], o.ring.at(seq)...), o.ring.first
+}

@@ -1,0 +1,82 @@
+package bus
+
+// ring keeps the newest batches of a publisher, by sequence, in one piece of memory of a fixed size: the
+// oldest make room. A batch lies in one piece; one that would run over the end starts again at the front.
+//
+// Owner: outbox (mutex: mu).
+type ring struct {
+	arena []byte
+	spans []span                     // of batch seq at seq % len(spans); a power of two
+	first uint64                     // the oldest batch that is kept
+	top   uint64                     // the newest; first-1 where none is kept
+	head  uint32                     // where the next one goes
+	gone  func(seq uint64, size int) // told of each batch that makes room
+}
+
+type span struct{ off, size uint32 }
+
+const (
+	// ringUnit is what the smallest batch takes of the ring, so that the number of spans is bounded: 8 bytes
+	// for each 64 of the ring.
+	ringUnit = 64
+	// RingBytesMin and RingBytesMax bound LinkOptions.RingBytes.
+	RingBytesMin = 4 << 10
+	RingBytesMax = 1 << 30 // see RingBytesMin
+
+	spansMin = 64
+)
+
+func newRing(size int, gone func(seq uint64, size int)) ring {
+	return ring{arena: make([]byte, size), spans: make([]span, spansMin), first: 1, gone: gone}
+}
+
+// room is the space that a batch takes.
+func room(size int) uint32 { return uint32((size + ringUnit - 1) / ringUnit * ringUnit) }
+
+// place numbers the next batch, of at most len(arena) bytes, and says where its bytes go.
+func (r *ring) place(size int) (dst []byte) {
+	need := room(size)
+	if int(r.head)+int(need) > len(r.arena) {
+		// Those behind the head are the oldest: they go before anything at the front does.
+		for r.first <= r.top && r.span(r.first).off >= r.head {
+			r.drop()
+		}
+		r.head = 0
+	}
+	for r.first <= r.top {
+		oldest := r.span(r.first)
+		if oldest.off >= r.head+need || oldest.off+room(int(oldest.size)) <= r.head {
+			break
+		}
+		r.drop()
+	}
+	r.top++
+	if int(r.top-r.first) >= len(r.spans) {
+		r.grow()
+	}
+	r.spans[r.top%uint64(len(r.spans))] = span{r.head, uint32(size)}
+	dst = r.arena[r.head:][:size]
+	r.head += need
+	return dst
+}
+
+func (r *ring) drop() {
+	r.gone(r.first, int(r.span(r.first).size))
+	r.first++
+}
+
+func (r *ring) span(seq uint64) span { return r.spans[seq%uint64(len(r.spans))] }
+
+func (r *ring) grow() {
+	spans := make([]span, 2*len(r.spans))
+	for seq := r.first; seq < r.top; seq++ {
+		spans[seq%uint64(len(spans))] = r.span(seq)
+	}
+	r.spans = spans
+}
+
+// at returns a batch that is kept. The bytes are good until the next place.
+func (r *ring) at(seq uint64) []byte {
+	s := r.span(seq)
+	return r.arena[s.off:][:s.size]
+}

@@ -1,0 +1,61 @@
+package bus
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+)
+
+// serverLog passes on what the embedded server logs: what it calls a notice is of interest to nobody but a
+// slow worker. Its fatal errors end nothing; they are how it says that it cannot start.
+type serverLog struct {
+	log   *slog.Logger
+	fatal chan string
+}
+
+// Noticef logs for debugging, slow consumers apart.
+func (l *serverLog) Noticef(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	if strings.Contains(text, "Slow Consumer") {
+		l.log.Warn("bus cuts a worker that does not read", "nats", text)
+		return
+	}
+	l.log.Debug("bus", "nats", text)
+}
+
+// Warnf logs a warning.
+func (l *serverLog) Warnf(format string, v ...any) {
+	l.log.Warn("bus", "nats", fmt.Sprintf(format, v...))
+}
+
+// Errorf logs an error.
+func (l *serverLog) Errorf(format string, v ...any) {
+	l.log.Error("bus", "nats", fmt.Sprintf(format, v...))
+}
+
+// Fatalf keeps the first fatal error for Start.
+func (l *serverLog) Fatalf(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
+	l.log.Error("bus", "nats", text)
+	select {
+	case l.fatal <- text:
+	default:
+	}
+}
+
+// Debugf is switched off.
+func (l *serverLog) Debugf(string, ...any) {}
+
+// Tracef is switched off.
+func (l *serverLog) Tracef(string, ...any) {}
+
+var errAddressInUse = errors.New("address already in use")
+
+// startError makes an error of a fatal log line.
+func startError(why string) error {
+	if strings.Contains(why, errAddressInUse.Error()) {
+		return fmt.Errorf("%w: %s", errAddressInUse, why)
+	}
+	return errors.New(why)
+}
