@@ -65,12 +65,20 @@ func planDescriptors(s *Server) (reserve, error) {
 type acceptor struct {
 	srv      *Server
 	reserve  reserve
-	listener *net.TCPListener
+	listener Listener
 	flying   chan flight
 	held     atomic.Int64  // descriptors that are connections, refused ones too
 	left     chan struct{} // somebody departed
 	closed   chan struct{}
 	ended    chan struct{}
+}
+
+// Listener is where connections come from: a *net.TCPListener, or a socket that several workers share.
+type Listener interface {
+	// AcceptTCP waits for a connection. After Close it returns [net.ErrClosed].
+	AcceptTCP() (*net.TCPConn, error)
+	Addr() net.Addr
+	Close() error
 }
 
 // flight is an enrolment under way.
@@ -86,12 +94,16 @@ func startAcceptor(s *Server, r reserve) error {
 		return err
 	}, KeepAlive: -1}
 	port := max(s.cfg.Port, 0)
-	address := net.JoinHostPort(s.cfg.Host, strconv.Itoa(port))
-	listener, err := config.Listen(context.Background(), "tcp", address)
-	if err != nil {
-		return explainListen(err, address)
+	listener := s.listener
+	if listener == nil {
+		address := net.JoinHostPort(s.cfg.Host, strconv.Itoa(port))
+		own, err := config.Listen(context.Background(), "tcp", address)
+		if err != nil {
+			return explainListen(err, address)
+		}
+		listener = own.(*net.TCPListener)
 	}
-	a := &acceptor{srv: s, reserve: r, listener: listener.(*net.TCPListener),
+	a := &acceptor{srv: s, reserve: r, listener: listener,
 		flying: make(chan flight, r.inFlight),
 		left:   make(chan struct{}, 1), closed: make(chan struct{}), ended: make(chan struct{})}
 	s.acceptor = a

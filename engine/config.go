@@ -17,7 +17,7 @@ type Config struct {
 	Host string `key:"host"`
 	// Port to listen on, 1 to 65535; -1 lets the kernel choose (see Server.Addr).
 	Port int `key:"port"`
-	// Processes is the number of workers. Only 1 is built so far.
+	// Processes is the number of workers that are one server; more than one is for package cluster.
 	Processes int `key:"processes"`
 	// Loops is the number of event loops; 0 means one per core that Go may use.
 	Loops int `key:"loops"`
@@ -120,7 +120,7 @@ func (c Config) withDefaults() (Config, error) {
 	or(&c.Host, d.Host)
 	or(&c.Port, d.Port)
 	or(&c.Processes, d.Processes)
-	or(&c.Loops, d.Loops)
+	or(&c.Loops, max(1, d.Loops/c.Processes))
 	or(&c.HeartbeatInterval, d.HeartbeatInterval)
 	or(&c.HeartbeatTimeout, max(d.HeartbeatTimeout, 2*c.HeartbeatInterval))
 	or(&c.ReconnectionTTL, d.ReconnectionTTL)
@@ -140,6 +140,9 @@ func (c Config) withDefaults() (Config, error) {
 	return c, c.Validate()
 }
 
+// processesMax is far beyond what one machine has cores for.
+const processesMax = 256
+
 func or[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {
@@ -155,8 +158,8 @@ func (c Config) Validate() error {
 	switch {
 	case c.Port < -1 || c.Port > 65535:
 		return bad("port", "%d is no port; give 1 to 65535", c.Port)
-	case c.Processes != 1:
-		return bad("processes", "%d workers are not built yet; give 1 and use loops for the cores", c.Processes)
+	case c.Processes < 1 || c.Processes > processesMax:
+		return bad("processes", "%d is out of range; give 1 to %d", c.Processes, processesMax)
 	case c.Loops < 0 || c.Loops > loopsMax:
 		return bad("loops", "%d is out of range; give 1 to %d, or 0 for one per core", c.Loops, loopsMax)
 	case c.HeartbeatInterval < 10*time.Millisecond:

@@ -34,12 +34,14 @@ type Bus interface {
 type Membership struct {
 	Instance uint16 // names this worker in connection ids; never 0, never another's
 	Bus      Bus
+	Listener Listener // a socket that the workers share; nil: the server opens its own
 }
 
 // Attach makes the server one of several. It is called once, before Start, by what knows the others.
 func (s *Server) Attach(m Membership) {
 	s.peers = newPeers(m)
 	s.instance = m.Instance
+	s.listener = m.Listener
 }
 
 // peers is what a server knows of the others.
@@ -253,6 +255,9 @@ func (s *Server) reportCounts() {
 // Receive takes an entry of another worker. It is called by one goroutine, in the order in which that worker said it.
 // entry is borrowed. The error says that it makes no sense.
 func (s *Server) Receive(from uint16, entry []byte) error {
+	if !s.receiving.Load() {
+		return nil // nobody is here yet
+	}
 	if len(entry) < entryHead {
 		return errEntry
 	}

@@ -48,16 +48,18 @@ type Server struct {
 
 	loops    []*loop
 	index    *rooms.Index
-	peers    *peers // nil: it is alone
+	peers    *peers   // nil: it is alone
+	listener Listener // nil: it opens its own
 	sessions *sessionStore
 	pool     *pool
 	reactor  *reactor
 	acceptor *acceptor
 
-	live    atomic.Int64 // upgraded and not ended
-	leaving atomic.Bool
-	state   atomic.Int32
-	count   serverCounters
+	live      atomic.Int64 // upgraded and not ended
+	leaving   atomic.Bool
+	receiving atomic.Bool // from other workers
+	state     atomic.Int32
+	count     serverCounters
 }
 
 const (
@@ -132,6 +134,9 @@ func tickOf(cfg Config) time.Duration {
 
 // Start listens and serves in the background. Errors: the address cannot be had.
 func (s *Server) Start() error {
+	if s.cfg.Processes > 1 && s.peers == nil {
+		return &ConfigError{Key: "processes", Hint: "several workers are started by cluster.Run; or give 1"}
+	}
 	if !s.state.CompareAndSwap(stateNew, stateRunning) {
 		return errors.New("start server: it was started before")
 	}
@@ -151,6 +156,7 @@ func (s *Server) Start() error {
 		s.log.Debug("pages of every origin may connect; name those that may in origins if cookies authenticate")
 	}
 	s.emit(Event{Kind: EventStarted})
+	s.receiving.Store(true)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"runtime/debug"
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/admin"
+	"github.com/parleyd/parley/engine/cluster"
 )
 
 func newServe() *cobra.Command {
@@ -35,7 +37,7 @@ func newServe() *cobra.Command {
 	return cmd
 }
 
-// serve runs the room server until ctx is done.
+// serve runs the room server until ctx is done: alone, or as the parent of several workers or one of its children.
 func serve(ctx context.Context, s *settings, stdout io.Writer) error {
 	log := newLog(s)
 	limitMemory(log)
@@ -44,21 +46,37 @@ func serve(ctx context.Context, s *settings, stdout io.Writer) error {
 		return err
 	}
 	registerChat(srv)
-	page, err := admin.New(srv, admin.Options{Host: s.AdminHost, Port: s.AdminPort, Log: log})
-	if err != nil {
+	var page *admin.Admin
+	show := func(source admin.Source) (err error) {
+		page, err = admin.New(source, admin.Options{Host: s.AdminHost, Port: s.AdminPort, Log: log})
 		return err
 	}
-	defer page.Close()
-	if err := srv.Start(); err != nil {
-		return err
+	if s.Processes == 1 {
+		if err := show(srv); err != nil {
+			return err
+		}
 	}
-	followLoad(ctx, srv)
-	line := "parley: ready on ws://" + srv.Addr().String()
-	if page.Addr() != nil {
-		line += "; chat page, health, stats and metrics on http://" + page.Addr().String() + "/"
+	defer func() {
+		if page != nil {
+			page.Close()
+		}
+	}()
+	err = cluster.Run(ctx, srv, cluster.Options{
+		Log:     log,
+		Parent:  func(o *cluster.Overview) error { return show(o) },
+		Serving: func(ctx context.Context) { followLoad(ctx, srv) },
+		Ready: func(addr net.Addr) {
+			line := "parley: ready on ws://" + addr.String()
+			if page.Addr() != nil {
+				line += "; chat page, health, stats and metrics on http://" + page.Addr().String() + "/"
+			}
+			fmt.Fprintln(stdout, line)
+		},
+	})
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil // who did not go in time was cut off: no failure of the server
 	}
-	fmt.Fprintln(stdout, line)
-	return leave(ctx, srv)
+	return err
 }
 
 // leave waits for the signal and takes leave of everybody. Those who did not go in time are cut off, which is

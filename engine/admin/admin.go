@@ -38,11 +38,18 @@ type Options struct {
 	Log  *slog.Logger // nil means slog's default
 }
 
+// Source is what is looked at: a server, or several workers that are one. Its methods are for any goroutine.
+type Source interface {
+	Stats() engine.Stats
+	Healthy(ctx context.Context) error
+	Addr() net.Addr
+}
+
 // Admin is the admin listener.
 //
 // Owner: immutable after New.
 type Admin struct {
-	srv      *engine.Server
+	srv      Source
 	listener net.Listener
 	http     *http.Server
 }
@@ -53,7 +60,7 @@ const (
 )
 
 // New listens and serves in the background. The error says what to do where the address cannot be had.
-func New(srv *engine.Server, o Options) (*Admin, error) {
+func New(srv Source, o Options) (*Admin, error) {
 	a := &Admin{srv: srv}
 	if o.Port == 0 {
 		return a, nil

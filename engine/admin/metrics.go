@@ -13,7 +13,7 @@ import (
 //
 // Owner: immutable.
 type collector struct {
-	srv     *engine.Server
+	srv     Source
 	figures []figure
 	ended   *prometheus.Desc
 	loops   []loopFigure
@@ -33,7 +33,7 @@ type loopFigure struct {
 	of   func(*engine.LoopStats) float64
 }
 
-func newCollector(srv *engine.Server) *collector {
+func newCollector(srv Source) *collector {
 	const prefix = "parley_"
 	c := &collector{srv: srv, ended: prometheus.NewDesc(prefix+"connections_ended_total",
 		"Connections that have ended, by cause.", []string{"cause"}, nil)}

@@ -1,0 +1,161 @@
+// Package cluster makes several processes one server: `processes: N` workers on one port, a bus between them, and a
+// parent that starts them and starts them again. A program of one's own gets all that in one call:
+//
+//	srv, err := engine.New(engine.Config{Port: 9090, Processes: 4})
+//	... handlers ...
+//	err = cluster.Run(ctx, srv, cluster.Options{})
+//
+// The same program runs once for each role, with the same arguments: what stands before Run must have no effect that
+// may not happen several times, such as opening a file to write to it.
+//
+// What it refuses to do: know what a message means (package engine), how a process is started and watched (package
+// supervise), how bytes get from one to another (package bus), and what must outlive a process (package ledger).
+//
+// Start reading at [Run], then worker.go.
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+
+	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/cluster/bus"
+	"github.com/parleyd/parley/engine/cluster/supervise"
+)
+
+// Options are what Run can be told. The zero value works.
+//
+// Owner: immutable once given.
+type Options struct {
+	Log *slog.Logger // nil means slog's default
+	// Parent is called in the supervisor, before anything is started; it may keep what it is given, and serve it to
+	// operators.
+	Parent func(*Overview) error
+	// Ready is called once everybody serves, with the address: in the supervisor, or in the only process.
+	Ready func(addr net.Addr)
+	// Serving is called in each process that has connections, when it begins to take them; ctx is done when it stops.
+	Serving func(ctx context.Context)
+}
+
+// Run serves until ctx is done, with as many workers as the server's configuration says, and takes its leave. With one
+// process it is the server's own Run.
+//
+// In the supervisor it returns nil after a leave-taking that was asked for; in a child its return is followed by the
+// process's end: the caller must not go on. [ExitCode] is what the process should end with.
+func Run(ctx context.Context, srv *engine.Server, o Options) error {
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	switch supervise.Role() {
+	case supervise.RoleBus:
+		return runBus(ctx, o)
+	case supervise.RoleWorker:
+		return runWorker(ctx, srv, o)
+	}
+	if srv.Config().Processes == 1 {
+		return runAlone(ctx, srv, o)
+	}
+	return runParent(ctx, srv, o)
+}
+
+// Parent reports whether this process is the one that was started by hand, and not a child of it.
+func Parent() bool { return supervise.Role() == "" }
+
+// ExitCode is the code of a process that ends with err.
+func ExitCode(err error) int { return supervise.ExitCode(err) }
+
+func runAlone(ctx context.Context, srv *engine.Server, o Options) error {
+	if err := srv.Start(); err != nil {
+		return err
+	}
+	if o.Ready != nil {
+		o.Ready(srv.Addr())
+	}
+	if o.Serving != nil {
+		o.Serving(ctx)
+	}
+	<-ctx.Done()
+	bounded, cancel := context.WithTimeout(context.Background(), srv.Config().ShutdownTimeout)
+	defer cancel()
+	return srv.Shutdown(bounded)
+}
+
+// inheritance is what the supervisor's children are told besides who they are.
+type inheritance struct {
+	Dir string `json:"dir"` // of the bus's files
+}
+
+func runParent(ctx context.Context, srv *engine.Server, o Options) error {
+	dir, err := os.MkdirTemp("", "parley-bus-")
+	if err != nil {
+		return fmt.Errorf("make a directory for the bus: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	legacy, err := json.Marshal(inheritance{Dir: dir})
+	if err != nil {
+		return fmt.Errorf("encode settings: %w", err)
+	}
+	cfg := srv.Config()
+	plan := supervise.Plan{
+		Listen:       []string{net.JoinHostPort(cfg.Host, strconv.Itoa(max(cfg.Port, 0)))},
+		Workers:      cfg.Processes,
+		Bus:          true,
+		Settings:     legacy,
+		DrainTimeout: cfg.ShutdownTimeout,
+		Log:          o.Log,
+	}
+	var overview *Overview
+	plan.Ready = func(supervise.Status) {
+		if o.Ready != nil {
+			o.Ready(overview.Addr())
+		}
+	}
+	parent, err := supervise.New(plan)
+	if err != nil {
+		return err
+	}
+	overview = &Overview{parent: parent}
+	if o.Parent != nil {
+		if err := o.Parent(overview); err != nil {
+			return err
+		}
+	}
+	return parent.Run(ctx)
+}
+
+// runBus is the process that carries what workers say to each other.
+func runBus(ctx context.Context, o Options) error {
+	control, err := supervise.Join()
+	if err != nil {
+		return err
+	}
+	welcome := control.Welcome()
+	var given inheritance
+	if err := json.Unmarshal(welcome.Settings, &given); err != nil {
+		return fmt.Errorf("read settings: %w", err)
+	}
+	port := 0
+	if _, text, err := net.SplitHostPort(welcome.Bus.Address); err == nil {
+		if port, err = strconv.Atoi(text); err != nil {
+			return fmt.Errorf("read address of the bus: %w", err)
+		}
+	}
+	server, err := bus.Start(bus.ServerOptions{Dir: given.Dir, Secret: welcome.Bus.Secret, Port: port, Log: o.Log})
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	control.Ready(server.Addr())
+	go control.Pulse(ctx, func(context.Context) error { return nil })
+	for order := range control.Orders() {
+		if _, leave := order.(supervise.Drain); leave {
+			break
+		}
+	}
+	return nil
+}

@@ -1,0 +1,187 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/cluster/bus"
+	"github.com/parleyd/parley/engine/cluster/supervise"
+)
+
+// worker is one of the processes that have connections.
+//
+// Owner: the goroutine of runWorker, except road.
+type worker struct {
+	srv     *engine.Server
+	control *supervise.Control
+	road    road
+	options Options
+}
+
+// road is the link, once there is one: it delivers before Dial returns.
+type road struct{ link atomic.Pointer[bus.Link] }
+
+func (r *road) Append(entry []byte) error {
+	if l := r.link.Load(); l != nil {
+		return l.Append(entry)
+	}
+	return errNoLink
+}
+
+func (r *road) Flush() {
+	if l := r.link.Load(); l != nil {
+		l.Flush()
+	}
+}
+
+func (r *road) Up() bool {
+	l := r.link.Load()
+	return l != nil && l.Up()
+}
+
+var errNoLink = errors.New("the bus has not been dialled yet")
+
+const (
+	statsEvery = 250 * time.Millisecond
+	dialWait   = 30 * time.Second
+)
+
+func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
+	control, err := supervise.Join()
+	if err != nil {
+		return err
+	}
+	welcome := control.Welcome()
+	w := &worker{srv: srv, control: control, options: o}
+	listener, err := newShared(welcome.Listeners[0], welcome.Listen[0])
+	if err != nil {
+		return err
+	}
+	srv.Attach(engine.Membership{Instance: welcome.Instance, Bus: &w.road, Listener: listener})
+	if err := w.dial(ctx, welcome); err != nil {
+		return err
+	}
+	srv.Peers(welcome.Peers.Peers)
+	if err := srv.Start(); err != nil {
+		return err
+	}
+	control.Ready("")
+	serving, stop := context.WithCancel(ctx)
+	defer stop()
+	if o.Serving != nil {
+		o.Serving(serving)
+	}
+	go control.Pulse(serving, srv.Healthy)
+	return w.obey(serving)
+}
+
+// dial connects to the bus. It waits for one that is away instead of ending: five ends in a row would end the server.
+func (w *worker) dial(ctx context.Context, welcome supervise.Welcome) error {
+	bounded, cancel := context.WithTimeout(ctx, dialWait)
+	defer cancel()
+	link, err := bus.Dial(bounded, bus.LinkOptions{
+		URL:      "nats://" + welcome.Bus.Address,
+		Instance: welcome.Instance,
+		Password: welcome.Bus.Password,
+		Peers:    welcome.Peers.Ready,
+		Log:      w.options.Log,
+	}, bus.Receiver{
+		Batch: func(from uint16, entries iter.Seq[[]byte]) {
+			for entry := range entries {
+				if err := w.srv.Receive(from, entry); err != nil {
+					w.options.Log.Error("an entry of another worker makes no sense", "worker", from, "err", err)
+				}
+			}
+		},
+		Lost: func(from uint16, first, last uint64) {
+			w.options.Log.Error("batches of another worker are lost", "worker", from, "first", first, "last", last)
+			w.srv.Missed(from)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	w.road.link.Store(link)
+	return nil
+}
+
+// obey does what the supervisor says until it says to leave.
+func (w *worker) obey(ctx context.Context) error {
+	stats := time.NewTicker(statsEvery)
+	defer stats.Stop()
+	for {
+		select {
+		case <-stats.C:
+			if err := w.control.Stats(w.srv.Stats()); err != nil {
+				w.options.Log.Error("report figures", "err", err)
+			}
+		case order := <-w.control.Orders():
+			switch order := order.(type) {
+			case supervise.Peers:
+				w.srv.Peers(order.Peers)
+				for _, d := range order.Dead {
+					w.road.link.Load().Forget(d.Instance)
+				}
+			case supervise.Reload:
+				w.control.Reloaded(order, nil)
+			case supervise.Drain:
+				return w.leave(ctx, order)
+			}
+		}
+	}
+}
+
+// leave sends everybody away.
+func (w *worker) leave(ctx context.Context, d supervise.Drain) error {
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.Within)
+	defer cancel()
+	err := w.srv.Shutdown(bounded)
+	w.road.link.Load().Close()
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil // who did not go in time was cut off
+	}
+	return err
+}
+
+// shared is the socket that all workers accept from.
+type shared struct {
+	acceptor *supervise.Acceptor
+	addr     net.Addr
+}
+
+func newShared(file *os.File, addr string) (*shared, error) {
+	acceptor, err := supervise.NewAcceptor(file)
+	if err != nil {
+		return nil, err
+	}
+	at, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("read listening address: %w", err)
+	}
+	return &shared{acceptor, at}, nil
+}
+
+func (s *shared) AcceptTCP() (*net.TCPConn, error) {
+	fd, _, err := s.acceptor.Accept()
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(fd), "accepted")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return nil, fmt.Errorf("take accepted connection: %w", err)
+	}
+	return conn.(*net.TCPConn), nil
+}
+
+func (s *shared) Addr() net.Addr { return s.addr }
+
+func (s *shared) Close() error { return s.acceptor.Close() }
