@@ -144,6 +144,9 @@ func (b *bench) prepare() (err error) {
 		if name == "floor" || name == "parley" {
 			continue
 		}
+		if !slices.ContainsFunc(chosen(b.options), func(c cell) bool { return c.serves(name) }) {
+			continue
+		}
 		if why := b.install(name); why != "" {
 			b.missing[name] = why
 			fmt.Printf("%s is missing: %s\n", name, why)
