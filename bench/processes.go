@@ -21,6 +21,10 @@ var processCells = []cell{
 		plan: across(1000, 100, 10_000), figure: addedFigure, args: []string{"--processes", "4"}},
 	{name: "processes-latency-100", only: "parley", title: "Four workers, 10 rooms of 100, 1,000 publishes a second as planned",
 		plan: across(1000, 10, 1000), figure: addedFigure, args: []string{"--processes", "4"}},
+	{name: "processes-latency-1000", only: "parley", title: "Four workers, a room of 1,000, 100 publishes a second as planned",
+		plan: across(1000, 1, 100), figure: addedFigure, args: []string{"--processes", "4"}},
+	{name: "processes-latency-10-cores", only: "parley", title: "Four workers on all cores, 100 rooms of 10, 10,000 publishes a second as planned",
+		plan: across(1000, 100, 10_000), figure: addedFigure, shared: true, args: []string{"--processes", "4"}},
 	{name: "processes-parts", only: "parley", title: "Four workers, 20 rooms of 200, whose members are clients of four processes and all publish: 1,000 a second",
 		plan: wide(4000, 20, 4, 1000), figure: addedFigure, shared: true, args: []string{"--processes", "4"}},
 	{name: "processes-100000", only: "parley", title: "100,000 connections on six workers, from six processes, in one room; one broadcast to all every three seconds",
@@ -66,6 +70,7 @@ func (c cell) note(r load.Result) string {
 		say("everybody reached in %.0f ms at the median of the rounds, %.0f ms at most", r.Reach, r.ReachMost)
 	} else {
 		say("median of deliveries on the publisher's worker %.0f us, on others %.0f us", r.Local, r.Away)
+		say("server %.0f %% of a core", r.CPU*r.Rate/1e4)
 	}
 	if c.shared {
 		say("server and load generator shared all cores, and the latter slept when it had nothing to do")
