@@ -69,9 +69,10 @@ func (b *bench) fly(c cell, p load.Plan) (total load.Result, err error) {
 		return total, err
 	}
 	<-time.After(beginIn + p.Warmup)
-	cpu := load.CPUSeconds(p.PID)
+	cpu, parts, machine := load.CPUSeconds(p.PID), f.cpuSeconds(), load.MachineSeconds()
 	<-time.After(p.Measure)
-	cpu = load.CPUSeconds(p.PID) - cpu
+	cpu, parts, machine = load.CPUSeconds(p.PID)-cpu, f.cpuSeconds()-parts, load.MachineSeconds()-machine
+	total.Others = max(0, machine-cpu-parts) / p.Measure.Seconds() * 100
 	sent, err := f.hear(&total)
 	if err != nil || total.Void != "" {
 		return total, err
@@ -117,6 +118,14 @@ func (f *fleet) start(self string, shared bool) error {
 		}
 	}
 	return nil
+}
+
+// cpuSeconds is the processor time that the parts have used.
+func (f *fleet) cpuSeconds() (total float64) {
+	for _, p := range f.parts {
+		total += load.CPUSeconds(p.cmd.Process.Pid)
+	}
+	return total
 }
 
 // hear takes a report of every part. What ends one ends all.

@@ -70,7 +70,7 @@ func (c cell) note(r load.Result) string {
 		say("everybody reached in %.0f ms at the median of the rounds, %.0f ms at most", r.Reach, r.ReachMost)
 	} else {
 		say("median of deliveries on the publisher's worker %.0f us, on others %.0f us", r.Local, r.Away)
-		say("server %.0f %% of a core", r.CPU*r.Rate/1e4)
+		say("server %.0f %% of a core, everything else on the machine %.0f %%", r.CPU*r.Rate/1e4, r.Others)
 	}
 	if c.shared {
 		say("server and load generator shared all cores, and the latter slept when it had nothing to do")

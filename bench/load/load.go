@@ -68,6 +68,7 @@ type Result struct {
 	Share      float64 `json:"share,omitempty"`      // quiet: of a core, in percent
 	Local      float64 `json:"local_us,omitempty"`   // spread: median where publisher and member are on one worker
 	Away       float64 `json:"away_us,omitempty"`    // spread: and where they are not
+	Others     float64 `json:"others,omitempty"`     // spread: of a core, in percent, that neither server nor load used
 	Connect    float64 `json:"connect_s,omitempty"`  // spread: until everybody was in
 	Reach      float64 `json:"reach_ms,omitempty"`   // spread: median time until a round had reached everybody
 	ReachMost  float64 `json:"reach_most_ms,omitempty"`
