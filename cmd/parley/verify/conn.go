@@ -240,6 +240,9 @@ func (c *conn) text(b []byte) {
 	if c.phase == greeted && m.Type != "connected" {
 		c.k.found("early", nil, []*conn{c}, fmt.Sprintf("%v reads %s before it is greeted", c, m.Type))
 	}
+	if !c.k.speaks.understands(m.Type) {
+		return
+	}
 	switch m.Type {
 	case "broadcast":
 		c.relayed(m)

@@ -33,6 +33,21 @@ var dialects = map[string]*dialect{
 		publish: func(room string, data, _ []byte) []byte { return askPublish(room, data, nil) }, read: readBody},
 }
 
+// understands reports whether a message of a type is looked at. What a server says beyond its dialect is let pass.
+func (d *dialect) understands(typ string) bool {
+	switch typ {
+	case "connected":
+		return d.greets
+	case "reconnect_token":
+		return d.tokens
+	case "ping":
+		return d.beats
+	case "member_joined", "member_left", "announcements":
+		return d.members
+	}
+	return true
+}
+
 func withRef(b, ref []byte) []byte {
 	if ref != nil {
 		b = append(append(b, `,"ref":`...), ref...)

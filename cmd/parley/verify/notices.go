@@ -8,6 +8,9 @@ func (c *conn) noticed(m *body) {
 	k := c.k
 	k.report.Checked["notices"]++
 	joined := m.Type == "member_joined"
+	if c.mode == frozen {
+		return // it reads now what came while it did not, about others that may be forgotten
+	}
 	r, other := k.byName[m.Room], k.byID[m.ID]
 	c.note(step{what: "reads " + m.Type, room: r, from: other, n: -1})
 	complain := func(format string, args ...any) {

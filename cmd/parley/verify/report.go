@@ -34,8 +34,11 @@ type Report struct {
 	Notes    []string         `json:"notes"` // what a reader should know to judge the run
 }
 
-// findingsKept bounds those that are told in full; the others are counted.
-const findingsKept = 20
+// These bound the findings that are told in full; the others are counted.
+const (
+	findingsKept = 20
+	sameKept     = 4 // of one kind
+)
 
 func newReport(o *Options) *Report {
 	return &Report{URL: o.URL, Seed: o.Seed, Command: o.command(), Done: map[string]int64{}, Checked: map[string]int64{},
@@ -94,7 +97,7 @@ func writeCounts(w io.Writer, title string, counts map[string]int64) {
 // found records a finding and the last steps of the connections concerned, in room r where it is about one.
 func (k *checker) found(kind string, r *room, conns []*conn, text string) {
 	k.report.Found[kind]++
-	if len(k.report.Findings) >= findingsKept {
+	if len(k.report.Findings) >= findingsKept || k.report.Found[kind] > sameKept {
 		return
 	}
 	k.report.Findings = append(k.report.Findings, Finding{Kind: kind, Text: text,

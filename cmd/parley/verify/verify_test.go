@@ -1,0 +1,95 @@
+package verify
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// matrix multiplies the seeds that the faults and the clean runs are tried with.
+var matrix = flag.Int("matrix", 1, "try this many times as many seeds")
+
+// serving is how a server under test is set up.
+type serving struct{ limited, beating bool }
+
+const roomLimit = 6
+
+// options are those of a short run against a server of its own.
+func options(t testing.TB, binary, environment string, s serving) Options {
+	t.Helper()
+	port := freePort(t)
+	o := DefaultOptions()
+	o.URL = fmt.Sprintf("ws://127.0.0.1:%d", port)
+	o.Clients, o.Rooms, o.Rate, o.For = 120, 15, 600, 3*time.Second
+	o.Patience, o.ExactCounts = 10*time.Second, true
+	flags := ""
+	if s.limited {
+		o.RoomLimit = roomLimit
+		flags += fmt.Sprintf(" --max-connections-per-room %d", roomLimit)
+	}
+	if s.beating {
+		o.HeartbeatInterval, o.HeartbeatTimeout = 400*time.Millisecond, time.Second
+		flags += " --heartbeat-interval 0.4 --heartbeat-timeout 1"
+	}
+	o.Spawn = fmt.Sprintf("env %s %s serve --port %d --admin-port 0 --log-level warn%s", environment, binary, port, flags)
+	return o
+}
+
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func run(t testing.TB, o Options) *Report {
+	t.Helper()
+	report, err := Run(context.Background(), o)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, findings(report))
+	}
+	return report
+}
+
+func findings(r *Report) string {
+	if r == nil {
+		return ""
+	}
+	var b strings.Builder
+	r.WriteText(&b)
+	return b.String()
+}
+
+// Workers are found by the role in their environment, killed and restarted, and what the checker then says is what
+// such a server breaks: one process, killed and started anew, refuses dials meanwhile and forgets its sessions. What
+// was not lost with it is still in order, and comes once.
+func TestKillsWorkers(t *testing.T) {
+	binary := buildServer(t, false)
+	o := options(t, binary, "", serving{})
+	serve := strings.TrimPrefix(o.Spawn, "env ")
+	o.Spawn = fmt.Sprintf(`sh -c 'trap "kill \$worker; exit" TERM; while :; do env PARLEY_ROLE=worker %s & worker=$!; wait $worker; done'`, serve)
+	o.ExactCounts, o.Kill, o.For, o.Patience = false, true, 6*time.Second, 3*time.Second
+	for seed := range uint64(10) { // some of them freeze it only
+		o.Seed = seed + 1
+		report := run(t, o)
+		for kind := range report.Found {
+			if kind != "refused" && kind != "session" {
+				t.Errorf("found %s: %s", kind, findings(report))
+			}
+		}
+		if report.Done["killed worker"] > 0 {
+			if report.Found["session"] == 0 {
+				t.Errorf("sessions that were forgotten are not missed: %s", findings(report))
+			}
+			return
+		}
+	}
+	t.Error("no worker was killed")
+}
