@@ -179,7 +179,7 @@ func (c *conn) wake() {
 		return
 	}
 	c.note(step{what: "reads again", n: -1})
-	c.mode, c.unsure = lively, true
+	c.mode, c.unsure = lively, c.k.speaks.refs // where nothing is answered, nothing can be proved
 	c.watch()
 	c.ping()
 	c.say([]byte("pong")) // the pings that it has missed

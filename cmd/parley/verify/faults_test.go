@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // fault is a change that breaks the server, and the kinds of findings of which one must come up.
@@ -46,7 +47,7 @@ var faults = []fault{
 	{"missing ref", "engine/builtin.go", "l.text = message.AppendLeft(l.text[:0], e.Room, e.Ref)",
 		"if planted(\"missing ref\", 5) {\n\t\te.Ref = nil\n\t}\n\tl.text = message.AppendLeft(l.text[:0], e.Room, e.Ref)", []string{"ref"}},
 	{"own token", "engine/resume.go", "case key == c.token.key():", "case key == c.token.key() && !planted(\"own token\", 1):", []string{"session", "ended"}},
-	{"after left", "engine/builtin.go", "if r == nil || !l.exit(c, r) {", "if r == nil || !planted(\"after left\", 5) && !l.exit(c, r) {", []string{"late", "notice", "count"}},
+	{"after left", "engine/builtin.go", "if r == nil || !l.exit(c, r) {", "if r == nil || !(r.Has(c.place()) && planted(\"after left\", 5)) && !l.exit(c, r) {", []string{"late", "notice", "count"}},
 	{"silent drop", "engine/builtin.go", "c.seats.Add(-1)\n\t\t\tl.left(c, r, seq)",
 		"c.seats.Add(-1)\n\t\t\tif !planted(\"silent drop\", 10) {\n\t\t\t\tl.left(c, r, seq)\n\t\t\t}", []string{"notice"}},
 	{"gap unsaid", "engine/builtin.go", "Gap: since,", "Gap: since && !planted(\"gap unsaid\", 3),", []string{"gap"}},
@@ -65,7 +66,7 @@ import (
 	"sync/atomic"
 )
 
-var plantedName, plantedTimes = os.Getenv("PARLEY_PLANTED"), atomic.Uint64{}
+var plantedName, plantedTimes = os.Getenv("PLANTED_FAULT"), atomic.Uint64{}
 
 func planted(name string, every uint64) bool {
 	return plantedName == name && plantedTimes.Add(1)%every == 0
@@ -86,7 +87,7 @@ import "os"
 var plantedSeat = int32(0)
 
 func init() {
-	if os.Getenv("PARLEY_PLANTED") == "seat too many" {
+	if os.Getenv("PLANTED_FAULT") == "seat too many" {
 		plantedSeat = 1
 	}
 }
@@ -157,9 +158,9 @@ func TestPlantedFaults(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			for seed := range uint64(3 * *matrix) {
-				o := options(t, binary, "PARLEY_PLANTED='"+f.name+"'", serving{limited: f.name == "seat too many" || f.name == "seat kept",
+				o := options(t, binary, "PLANTED_FAULT='"+f.name+"'", serving{limited: f.name == "seat too many" || f.name == "seat kept",
 					beating: f.name == "liveness" || f.name == "no pings"})
-				o.Seed, o.StopAtFinding = seed+1, true
+				o.Seed, o.StopAtFinding, o.Patience = seed+1, true, 4*time.Second
 				report := run(t, o)
 				for kind := range report.Found {
 					if !slices.Contains(f.kinds, kind) {

@@ -5,9 +5,15 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"os"
+	"os/signal"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"github.com/parleyd/parley/engine"
 )
 
 // matrix multiplies the seeds that the faults and the clean runs are tried with.
@@ -71,10 +77,9 @@ func findings(r *Report) string {
 // such a server breaks: one process, killed and started anew, refuses dials meanwhile and forgets its sessions. What
 // was not lost with it is still in order, and comes once.
 func TestKillsWorkers(t *testing.T) {
-	binary := buildServer(t, false)
-	o := options(t, binary, "", serving{})
-	serve := strings.TrimPrefix(o.Spawn, "env ")
-	o.Spawn = fmt.Sprintf(`sh -c 'trap "kill \$worker; exit" TERM; while :; do env PARLEY_ROLE=worker %s & worker=$!; wait $worker; done'`, serve)
+	o := options(t, "", "", serving{})
+	o.Spawn = fmt.Sprintf(`sh -c 'trap "kill \$worker; exit" TERM; while :; do env PARLEY_ROLE=worker VERIFY_TEST_PORT=%s %s & worker=$!; wait $worker; done'`,
+		o.URL[strings.LastIndexByte(o.URL, ':')+1:], os.Args[0])
 	o.ExactCounts, o.Kill, o.For, o.Patience = false, true, 6*time.Second, 3*time.Second
 	for seed := range uint64(10) { // some of them freeze it only
 		o.Seed = seed + 1
@@ -92,4 +97,23 @@ func TestKillsWorkers(t *testing.T) {
 		}
 	}
 	t.Error("no worker was killed")
+}
+
+// TestMain is the worker of [TestKillsWorkers] where the environment says so.
+func TestMain(m *testing.M) {
+	port, err := strconv.Atoi(os.Getenv("VERIFY_TEST_PORT"))
+	if err != nil {
+		os.Exit(m.Run())
+	}
+	s, err := engine.New(engine.Config{Port: port})
+	if err == nil {
+		err = s.Start()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	<-stop
 }
