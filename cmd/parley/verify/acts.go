@@ -29,6 +29,7 @@ var acts = []act{
 	{"cut", 25, true, func(_ *actor, c *conn) bool { c.hang(); return true }},
 	{"close", 10, true, func(_ *actor, c *conn) bool { c.close(); return true }},
 	{"stall", 10, true, func(a *actor, c *conn) bool { c.stall(a.between(50*time.Millisecond, time.Second)); return true }},
+	{"flood a slow reader", 2, false, (*actor).flood},
 	{"freeze", 4, false, func(_ *actor, c *conn) bool { c.freeze(); return true }},
 	{"freeze and come back", 8, false, (*actor).freezeAndResume},
 	{"fall silent", 4, false, func(_ *actor, c *conn) bool { c.mute(); return true }},
@@ -204,6 +205,42 @@ func (a *actor) nonsense(c *conn) bool {
 	c.say(text)
 	return true
 }
+
+// flood has another member of a small room stop reading, and publishes more than a server may keep for it.
+func (a *actor) flood(c *conn) bool {
+	s := a.stayOf(c)
+	if s == nil || s.room.possible > floodRoomMax {
+		return false
+	}
+	for other := range s.room.members {
+		if other.certain && other != s {
+			other.conn.stall(floodMessages/floodPiece*floodPause + a.between(100*time.Millisecond, time.Second))
+			break
+		}
+	}
+	c.floodOn(s, floodMessages)
+	return true
+}
+
+// floodOn publishes n large messages, a few at a time: whoever reads at once keeps up.
+func (c *conn) floodOn(s *stay, n int) {
+	if n == 0 || s.state != in || !c.sure() || c.k.calm {
+		return
+	}
+	c.k.bulky = true
+	for range floodPiece {
+		c.publish(s.room)
+	}
+	c.k.bulky = false
+	c.k.in(floodPause, func() { c.floodOn(s, n-floodPiece) })
+}
+
+const (
+	floodRoomMax  = 8
+	floodMessages = 50 // 2.4 MB
+	floodPiece    = 2
+	floodPause    = 20 * time.Millisecond
+)
 
 // freezeAndResume leaves a half-open link behind and goes on with a new connection, as a phone does.
 func (a *actor) freezeAndResume(c *conn) bool {

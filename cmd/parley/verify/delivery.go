@@ -33,6 +33,7 @@ type record struct {
 	room  *room
 	place int // in the room's lane
 	fate  fate
+	bulk  bool   // it is a large one
 	sent  uint64 // in the order of events
 	acked uint64
 }
@@ -75,17 +76,17 @@ func (c *conn) publish(r *room, want ...string) *request {
 	}
 	n := c.sent.next()
 	k.evt++
-	c.sent.log = append(c.sent.log, record{room: r, place: l.base + len(l.numbers), sent: k.evt})
+	c.sent.log = append(c.sent.log, record{room: r, place: l.base + len(l.numbers), sent: k.evt, bulk: k.bulky})
 	l.numbers = append(l.numbers, n)
-	k.payload = appendPayload(k.payload[:0], k.run, c.serial, n)
+	payload := c.payloadOf(n)
 	if !k.speaks.refs {
 		c.note(step{what: "publishes", room: r, n: int64(n)})
-		c.say(k.speaks.publish(r.name, k.payload, nil))
+		c.say(k.speaks.publish(r.name, payload, nil))
 		return nil
 	}
 	q := c.expect(&request{kind: "broadcast", room: r, n: n, want: want})
 	c.note(step{what: "publishes", room: r, n: int64(n)})
-	c.say(k.speaks.publish(r.name, k.payload, q.ref))
+	c.say(k.speaks.publish(r.name, payload, q.ref))
 	return q
 }
 
@@ -124,10 +125,10 @@ func (c *conn) relayed(m *body) {
 		return
 	}
 	c.note(step{what: "reads message of", room: r, from: p, n: int64(n)})
-	k.payload = appendPayload(k.payload[:0], k.run, serial, n)
-	if !bytes.Equal(m.Payload, k.payload) || k.speaks.greets && m.From != p.id {
+	payload := p.payloadOf(n)
+	if !bytes.Equal(m.Payload, payload) || k.speaks.greets && m.From != p.id {
 		k.found("altered", r, []*conn{c, p}, fmt.Sprintf("%v reads message %d of %v changed: from %s (%s), data %.100q, sent %.100q",
-			c, n, p, m.From, p.id, m.Payload, k.payload))
+			c, n, p, m.From, p.id, m.Payload, payload))
 	}
 	if s := c.mayRead(r, p, n); s != nil {
 		s.inOrder(p, n, rec)

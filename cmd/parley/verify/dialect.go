@@ -155,24 +155,43 @@ func readRelayed(text []byte, b *body) bool {
 }
 
 // appendPayload is the data of message n of connection serial: it names both, and is different each time. Every
-// second one has white space in it, which must come through, too.
-func appendPayload(dst []byte, run string, serial, n int) []byte {
-	if n%2 == 0 {
+// second one has white space in it, which must come through, too. pad is how much stands behind the names.
+func appendPayload(dst []byte, name messageName, pad int) []byte {
+	if name.n%2 == 0 {
 		dst = append(dst, `{"verify": "`...)
 	} else {
 		dst = append(dst, `{"verify":"`...)
 	}
-	dst = append(append(dst, run...), ':')
-	dst = append(strconv.AppendInt(dst, int64(serial), 10), ':')
-	dst = strconv.AppendInt(dst, int64(n), 10)
+	dst = append(append(dst, name.run...), ':')
+	dst = append(strconv.AppendInt(dst, int64(name.serial), 10), ':')
+	dst = strconv.AppendInt(dst, int64(name.n), 10)
 	dst = append(dst, `","pad":"`...)
-	for i := range (serial*7 + n*13) % padMax {
-		dst = append(dst, 'a'+byte((n+i)%26))
+	for i := range pad {
+		dst = append(dst, 'a'+byte((name.n+i)%26))
 	}
 	return append(dst, `"}`...)
 }
 
-const padMax = 120
+// messageName says which message it is: of which run, by which connection, which one of its.
+type messageName struct {
+	run       string
+	serial, n int
+}
+
+const (
+	padMax  = 120
+	bulkPad = 48 << 10 // of messages that are to fill a slow reader's backlog
+)
+
+// payloadOf is the data of message n. It is good until the next call.
+func (c *conn) payloadOf(n int) []byte {
+	pad := (c.serial*7 + n*13) % padMax
+	if c.sent.at(n).bulk {
+		pad = bulkPad
+	}
+	c.k.payload = appendPayload(c.k.payload[:0], messageName{c.k.run, c.serial, n}, pad)
+	return c.k.payload
+}
 
 // payloadNames reads what appendPayload wrote. ok is false for data that is none of this run's.
 func payloadNames(data []byte, run string) (serial, n int, ok bool) {

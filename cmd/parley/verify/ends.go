@@ -27,7 +27,7 @@ func (c *conn) closed() {
 	switch {
 	case c.code == codeHeartbeat:
 		c.timedOut()
-	case c.code == codeSlow && c.stalls == 0 && c.mode != frozen && k.lag < lagMax:
+	case c.code == codeSlow && c.stalls == 0 && c.mode != frozen && k.now.Sub(k.lagged) > lagMemory:
 		why = "though it has always read at once"
 	case c.code == codeSlow, c.code == codeTryLater:
 	case c.code == codeTakenOver && !c.claimed:
@@ -43,8 +43,12 @@ func (c *conn) closed() {
 	}
 }
 
-// lagMax is how late the checker itself may be before it blames nobody for being called slow.
-const lagMax = 500 * time.Millisecond
+// When the checker itself was late by more than lagNoted, it blames nobody for calling a client slow for a while.
+const (
+	lagNoted  = 50 * time.Millisecond
+	lagMemory = 5 * time.Second
+	lagMax    = 500 * time.Millisecond // by which it may misjudge a silence
+)
 
 // end is the end of the stream, without a close frame.
 func (c *conn) end(err error) {

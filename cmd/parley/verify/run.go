@@ -52,9 +52,12 @@ type checker struct {
 	settled    time.Time // the latest quiet point
 	points     int
 
-	calm bool // nobody acts
-	over bool // nobody comes back
-	lag  time.Duration
+	bulky bool // what is published now is large
+
+	calm   bool // nobody acts
+	over   bool // nobody comes back
+	lag    time.Duration
+	lagged time.Time // when it was late last
 
 	server     *server   // that was spawned; nil: none
 	shaken     time.Time // the latest kill or freeze, or the end of it
@@ -171,6 +174,9 @@ func (k *checker) loop(ctx context.Context) error {
 		k.now = time.Now()
 		k.lag = k.now.Sub(last)
 		last = k.now
+		if k.lag > lagNoted {
+			k.lagged = k.now
+		}
 		for _, r := range list {
 			if c := k.byFD[r.fd]; c != nil {
 				c.ready(r)
