@@ -36,7 +36,7 @@ var faults = []fault{
 	{"token twice", "engine/session.go", "\tdelete(h.parked, key)\n\treturn claim{state: p}",
 		"\tif !planted(\"token twice\", 1) {\n\t\tdelete(h.parked, key)\n\t}\n\treturn claim{state: p}", []string{"session"}},
 	{"forgotten room", "engine/resume.go", "for _, name := range state.rooms {",
-		"for _, name := range state.rooms {\n\t\tif planted(\"forgotten room\", 10) {\n\t\t\tcontinue\n\t\t}", []string{"session"}},
+		"for _, name := range state.rooms {\n\t\tif planted(\"forgotten room\", 10) {\n\t\t\tcontinue\n\t\t}", []string{"session", "leak", "notice"}},
 	{"seat too many", "rooms/room.go", "r.taken.Load() >= r.limit", "r.taken.Load() >= r.limit+plantedSeat", []string{"limit"}},
 	{"liveness", "engine/conn_send.go", "l.tally.bytesOut += uint64(n)\n",
 		"l.tally.bytesOut += uint64(n)\n\tif planted(\"liveness\", 1) {\n\t\tc.lastActive.Store(l.now)\n\t}\n", []string{"heartbeat"}},

@@ -117,3 +117,44 @@ func TestMain(m *testing.M) {
 	signal.Notify(stop, syscall.SIGTERM)
 	<-stop
 }
+
+// A seed decides what each client does, whatever the others do and whenever it gets to it.
+func TestSeedDecides(t *testing.T) {
+	draw := func(seed uint64) string {
+		o := DefaultOptions()
+		o.Seed = seed
+		k := newChecker(&o, target{})
+		var b strings.Builder
+		for _, a := range k.actors[:5] {
+			for range 20 {
+				fmt.Fprintf(&b, "%s %s\n", a.choose().name, k.drawRoom(a.rng).name[len("verify-000000-"):])
+			}
+		}
+		return b.String()
+	}
+	if draw(1) != draw(1) || draw(1) == draw(2) {
+		t.Error("the same seed decides differently, or another one the same")
+	}
+}
+
+// What a client publishes is recognised in whatever way a server may write it down, and nothing else is.
+func TestPayloads(t *testing.T) {
+	for n := range 4 {
+		data := appendPayload(nil, messageName{"a1b2c3", 17, n}, 5)
+		if serial, got, ok := payloadNames(data, "a1b2c3"); !ok || serial != 17 || got != n {
+			t.Errorf("%s names %d and %d, %v", data, serial, got, ok)
+		}
+		for _, text := range []string{`{"type":"broadcast","room":"r","from":"x","data":%s,"timestamp":17}`,
+			`{"type":"broadcast","room":"r","from":"x","data":%s}`, ` {"data": %s, "from":"x", "room":"\u0072","type":"broadcast","more":{}}`} {
+			var b body
+			if err := readBody(fmt.Appendf(nil, text, data), &b); err != nil || b.Room != "r" || b.From != "x" || string(b.Payload) != string(data) {
+				t.Errorf("%s is read as %+v, %v", text, b, err)
+			}
+		}
+	}
+	for _, bad := range []string{`{"verify":"ffffff:1:2"}`, `{"verify":"a1b2c3:1"}`, `{"verify":"a1b2c3:1:x"}`, `7`, `{}`, `{"verify":"a1b2c3:-1:2"}`} {
+		if _, _, ok := payloadNames([]byte(bad), "a1b2c3"); ok {
+			t.Errorf("%s passes for a message of this run", bad)
+		}
+	}
+}
