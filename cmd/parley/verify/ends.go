@@ -27,7 +27,7 @@ func (c *conn) closed() {
 	switch {
 	case c.code == codeHeartbeat:
 		c.timedOut()
-	case c.code == codeSlow && c.stalls == 0 && c.mode != frozen && k.now.Sub(k.lagged) > lagMemory:
+	case c.code == codeSlow && c.stalls == 0 && c.mode != frozen && k.late(lagMemory) == 0:
 		why = "though it has always read at once"
 	case c.code == codeSlow, c.code == codeTryLater:
 	case c.code == codeTakenOver && !c.claimed:
@@ -43,11 +43,9 @@ func (c *conn) closed() {
 	}
 }
 
-// When the checker itself was late by more than lagNoted, it blames nobody for calling a client slow for a while.
 const (
-	lagNoted  = 50 * time.Millisecond
-	lagMemory = 5 * time.Second
-	lagMax    = 500 * time.Millisecond // by which it may misjudge a silence
+	lagMemory = 5 * time.Second        // how long its own lateness keeps the checker from calling others slow
+	lagMax    = 500 * time.Millisecond // by how much a silence may be misjudged
 )
 
 // end is the end of the stream, without a close frame.
@@ -88,12 +86,13 @@ func (c *conn) timedOut() {
 	silence, timeout := k.now.Sub(c.quietFrom), k.opt.HeartbeatTimeout
 	k.report.Checked["heartbeats"]++
 	switch {
+	case c.mode == lively && k.late(timeout+time.Second) > (timeout-k.opt.HeartbeatInterval)/4:
 	case c.mode == lively && !c.unsure && (timeout == 0 || silence < timeout-lagMax):
 		k.found("heartbeat", nil, []*conn{c}, fmt.Sprintf("%v is closed with 4002 though it answers: its last word was %v ago", c, silence.Round(time.Millisecond)))
 	case timeout == 0 || c.mode != muted:
 	case silence < timeout-lagMax/10:
 		k.found("heartbeat", nil, []*conn{c}, fmt.Sprintf("%v is closed with 4002 after %v of silence, %v are allowed", c, silence.Round(time.Millisecond), timeout))
-	case c.pings < c.pingsDue():
+	case c.pings < c.pingsDue() && k.late(timeout) < lagMax:
 		k.found("heartbeat", nil, []*conn{c}, fmt.Sprintf("%v is closed with 4002 after %d pings, %d were due", c, c.pings, c.pingsDue()))
 	}
 }
@@ -122,7 +121,7 @@ func (c *conn) mute() {
 		if c.phase == ended {
 			return
 		}
-		if k.opt.HeartbeatTimeout != 0 && !c.claimed && !k.disturbed() {
+		if k.opt.HeartbeatTimeout != 0 && !c.claimed && !k.disturbed() && k.late(limit) < lagMax {
 			k.found("heartbeat", nil, []*conn{c}, fmt.Sprintf("%v has said nothing for %v and is not closed, though %v are allowed",
 				c, k.now.Sub(c.quietFrom).Round(time.Millisecond), k.opt.HeartbeatTimeout))
 		}
@@ -157,7 +156,7 @@ func (c *conn) thaw() {
 			return
 		}
 	}
-	if k.opt.HeartbeatTimeout != 0 && !c.claimed && !k.disturbed() {
+	if k.opt.HeartbeatTimeout != 0 && !c.claimed && !k.disturbed() && k.late(k.opt.HeartbeatTimeout+beatSlack) < lagMax {
 		k.found("heartbeat", nil, []*conn{c}, fmt.Sprintf("%v was frozen for %v and is not closed, though %v are allowed",
 			c, k.now.Sub(c.quietFrom).Round(time.Millisecond), k.opt.HeartbeatTimeout))
 	}

@@ -54,10 +54,10 @@ type checker struct {
 
 	bulky bool // what is published now is large
 
-	calm   bool // nobody acts
-	over   bool // nobody comes back
-	lag    time.Duration
-	lagged time.Time // when it was late last
+	calm bool // nobody acts
+	over bool // nobody comes back
+	lag  time.Duration
+	lags []lateness // of the checker itself, the latest last
 
 	server     *server   // that was spawned; nil: none
 	shaken     time.Time // the latest kill or freeze, or the end of it
@@ -175,7 +175,7 @@ func (k *checker) loop(ctx context.Context) error {
 		k.lag = k.now.Sub(last)
 		last = k.now
 		if k.lag > lagNoted {
-			k.lagged = k.now
+			k.lags = append(k.lags, lateness{k.now, k.lag})
 		}
 		for _, r := range list {
 			if c := k.byFD[r.fd]; c != nil {
@@ -199,6 +199,24 @@ func (k *checker) loop(ctx context.Context) error {
 		}
 	}
 	return k.fatal
+}
+
+// lateness is a turn of the checker's own that came late.
+type lateness struct {
+	at time.Time
+	by time.Duration
+}
+
+// lagNoted is the lateness that is worth noting.
+const lagNoted = 50 * time.Millisecond
+
+// late is by how much the checker itself was late within some time, at worst: a machine that leaves it no turn leaves
+// the server none either, and neither is to be blamed.
+func (k *checker) late(within time.Duration) (worst time.Duration) {
+	for i := len(k.lags) - 1; i >= 0 && k.now.Sub(k.lags[i].at) < within; i-- {
+		worst = max(worst, k.lags[i].by)
+	}
+	return worst
 }
 
 // act has clients do what is due.
