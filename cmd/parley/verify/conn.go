@@ -60,7 +60,7 @@ type conn struct {
 	unsure    bool // it may have been ended by the server without our knowing: no certainty until it proves otherwise
 	stalls    int
 	cut       bool      // by us,
-	cutAt     uint64    // at this place in the order
+	cutAt     uint64    // at this place in the order; 0 where the server may have ended it before
 	then      func()    // what to do once it is connected; nil: the usual
 	quietFrom time.Time // when it last sent a byte
 	pings     int       // from the server, since then
@@ -316,7 +316,10 @@ func (c *conn) closeRead(payload []byte) {
 func (c *conn) close() {
 	c.note(step{what: "sends close", n: 1000})
 	c.send(ws.OpClose, binary.BigEndian.AppendUint16(nil, 1000))
-	c.wire.closing, c.cut, c.cutAt = true, true, c.k.evt
+	c.wire.closing, c.cut = true, true
+	if c.sure() {
+		c.cutAt = c.k.evt
+	}
 	c.mode = muted // it may be gone any moment
 	c.reckon()
 	c.k.in(c.k.opt.Patience, func() {
@@ -330,7 +333,10 @@ func (c *conn) close() {
 // hang ends the connection from our side without a word.
 func (c *conn) hang() {
 	c.note(step{what: "is cut", n: -1})
-	c.cut, c.cutAt = true, c.k.evt
+	c.cut = true
+	if c.sure() {
+		c.cutAt = c.k.evt
+	}
 	c.finish()
 }
 

@@ -86,7 +86,7 @@ func (s *stay) missesLeave(x *stay) bool {
 		return joined
 	}
 	end := x.left
-	if end == 0 && x.conn.cut {
+	if end == 0 {
 		end = x.conn.cutAt
 	}
 	return x.joined < s.asked && end > s.joined
