@@ -323,10 +323,13 @@ func (c *conn) close() {
 	c.mode = muted // it may be gone any moment
 	c.reckon()
 	c.k.in(c.k.opt.Patience, func() {
-		if c.phase != ended {
-			c.k.found("silent", nil, []*conn{c}, fmt.Sprintf("%v has closed and is not answered", c))
-			c.hang()
+		if c.phase == ended {
+			return
 		}
+		if !c.k.disturbed() {
+			c.k.found("silent", nil, []*conn{c}, fmt.Sprintf("%v has closed and is not answered", c))
+		}
+		c.hang()
 	})
 }
 
