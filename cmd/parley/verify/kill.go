@@ -69,7 +69,7 @@ func (k *checker) disturb() {
 	k.shaken, k.killed = k.now, k.now
 	k.beforeKill = k.earlierEvents(lastMoments)
 	switch draw := k.rng.IntN(10); {
-	case draw < 6 || role == "bus":
+	case draw < 6 || role == "bus" || k.report.Done["killed worker"] == 0: // a short run has one kill at least
 		syscall.Kill(pid, syscall.SIGKILL)
 		k.report.Done["killed "+role]++
 	case draw < 8:
