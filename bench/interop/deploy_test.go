@@ -69,6 +69,8 @@ func TestSupervisor(t *testing.T) {
 		cmd.Wait()
 		if log, _ := os.ReadFile(filepath.Join(dir, "log")); t.Failed() {
 			t.Logf("supervisord says:\n%s", log)
+			said, _ := os.ReadFile(filepath.Join(dir, "parley.log"))
+			t.Logf("parley says:\n%s", said)
 		}
 	})
 	child := func() int {
