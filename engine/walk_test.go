@@ -136,3 +136,21 @@ func TestFullWalkGoesOn(t *testing.T) {
 		}
 	}
 }
+
+// A notice keeps the place of what it tells of, also behind a later message in one run: who came in between is told
+// the message alone.
+func TestNoticeInARun(t *testing.T) {
+	w := newScript(t, func(c *Config) { c.Loops = 1 })
+	ann, bob, cid := w.open(0), w.open(0), w.open(0)
+	for _, c := range []*Conn{ann, bob} {
+		w.say(c, `{"type":"join","room":"r"}`)
+		w.drain()
+	}
+	w.say(bob, `{"type":"leave","room":"r"}`)
+	w.say(cid, `{"type":"join","room":"r"}`)
+	w.server.Server.Broadcast("r", M{"type": "news"})
+	w.drain()
+	if texts := strings.Join(w.read(cid), " "); strings.Contains(texts, "member_left") || !strings.Contains(texts, "news") {
+		t.Errorf("the newcomer reads %s", texts)
+	}
+}
