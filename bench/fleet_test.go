@@ -56,11 +56,11 @@ func TestFleet(t *testing.T) {
 	}
 }
 
-// relay is a room server that treats its deliveries as a fault wants it. It names two workers in turn.
+// relay is a room server that treats its deliveries as a fault wants it. It names two workers, of which each has two clients
+// of a part, then the other two: clients come from one port after the other, and go to rooms in turn.
 type relay struct {
 	mu      sync.Mutex
 	members map[string][]*seat
-	came    int
 	deliver func(s *seat, n int, frame []byte)
 }
 
@@ -86,11 +86,8 @@ func (r *relay) attend(conn net.Conn) {
 		return
 	}
 	s := &seat{conn: conn}
-	r.mu.Lock()
-	r.came++
-	id := []string{"0001", "0002"}[r.came%2]
+	id := []string{"0001", "0002"}[conn.RemoteAddr().(*net.TCPAddr).Port/2%2]
 	wsutil.WriteServerText(conn, []byte(`{"type":"connected","connection_id":"`+id+`00000000"}`))
-	r.mu.Unlock()
 	for {
 		text, err := wsutil.ReadClientText(conn)
 		if err != nil {

@@ -101,6 +101,7 @@ type generator struct {
 	buffer []byte
 	events []unix.EpollEvent
 	failed error
+	port   int // the next of the plan's address
 
 	deliveries uint64
 	dueConns   []*conn // that are owed echoes of their own
