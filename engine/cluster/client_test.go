@@ -182,6 +182,16 @@ func (c *client) closed() ws.StatusCode {
 	}
 }
 
+// hangUp waits for the server's close, and hangs up.
+func (c *client) hangUp() {
+	for {
+		if _, err := c.read(); err != nil {
+			c.conn.Close()
+			return
+		}
+	}
+}
+
 // expectResumed resumes and checks what came back.
 func (c *client) expectResumed(old *client, value string, rooms ...string) {
 	c.t.Helper()

@@ -73,36 +73,38 @@ type local struct {
 	sessions
 }
 
-func openLocal(ctx context.Context, srv *engine.Server, o Options) (x *local, err error) {
-	dir, _, err := busDir(srv.Config().DataDir)
-	if err != nil {
+func openLocal(ctx context.Context, srv *engine.Server, o Options) (*local, error) {
+	x := &local{}
+	if err := x.open(ctx, srv, o); err != nil {
+		x.close()
 		return nil, err
 	}
-	x = &local{}
-	defer func() {
-		if err != nil {
-			x.close()
-		}
-	}()
+	srv.KeepSessions(x.sessions)
+	return x, nil
+}
+
+func (x *local) open(ctx context.Context, srv *engine.Server, o Options) error {
+	dir, _, err := busDir(srv.Config().DataDir)
+	if err != nil {
+		return err
+	}
 	if x.lock, err = lock(ctx, dir); err != nil {
-		return nil, err
+		return err
 	}
 	secret := make([]byte, 32)
 	rand.Read(secret)
 	if x.bus, err = bus.Start(bus.ServerOptions{Dir: dir, Secret: secret, Local: true, Log: o.Log}); err != nil {
-		return nil, err
+		return err
 	}
 	if x.conn, err = x.bus.Connect(srv.Instance()); err != nil {
-		return nil, err
+		return err
 	}
 	bounded, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
-	x.book, err = ledger.Open(bounded, x.conn, bookOptions(srv, time.Now().UnixMilli(), o))
-	if err != nil {
-		return nil, fmt.Errorf("open ledger: %w", err)
+	if x.book, err = ledger.Open(bounded, x.conn, bookOptions(srv, time.Now().UnixMilli(), o)); err != nil {
+		return fmt.Errorf("open ledger: %w", err)
 	}
-	srv.KeepSessions(x.sessions)
-	return x, nil
+	return nil
 }
 
 // close ends what has been opened, the latest first.

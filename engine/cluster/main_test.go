@@ -36,13 +36,13 @@ func TestMain(m *testing.M) {
 		if _, wrong := errors.AsType[*engine.ConfigError](err); wrong {
 			os.Exit(2)
 		}
-		os.Exit(1)
+		os.Exit(ExitCode(err))
 	}
 }
 
 // serveTest is a server of the tests. text is its configuration.
 func serveTest(text string) error {
-	cfg := engine.Config{Port: -1, Loops: 2}
+	var cfg engine.Config
 	if err := json.Unmarshal([]byte(text), &cfg); err != nil {
 		return err
 	}
@@ -84,7 +84,9 @@ func handle(srv *engine.Server) {
 		return nil
 	})
 	srv.On("keep", func(c *engine.Conn, m *engine.Message, _ *engine.Server) (any, error) {
-		var asked struct{ Value string }
+		var asked struct {
+			Value string `json:"value"`
+		}
 		if err := m.Decode(&asked); err != nil {
 			return nil, err
 		}
@@ -131,6 +133,7 @@ func startProcesses(t testing.TB, cfg engine.Config) *serverProcess {
 
 func beginProcesses(t testing.TB, cfg engine.Config) *serverProcess {
 	t.Helper()
+	cfg.Port, cfg.Loops = -1, 2
 	text, err := json.Marshal(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -154,10 +157,8 @@ func beginProcesses(t testing.TB, cfg engine.Config) *serverProcess {
 	}()
 	t.Cleanup(func() {
 		s.end(syscall.SIGTERM)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if strings.Contains(s.out.String(), "DATA RACE") || t.Failed() {
-			t.Errorf("the server's output:\n%s", s.out.String())
+		if out := s.output(); strings.Contains(out, "DATA RACE") || t.Failed() {
+			t.Errorf("the server's output:\n%s", out)
 		}
 	})
 	return s
@@ -175,6 +176,13 @@ func (s *serverProcess) read(r io.Reader) {
 		fmt.Fprintln(&s.out, text)
 		s.mu.Unlock()
 	}
+}
+
+// output is what it has said so far.
+func (s *serverProcess) output() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out.String()
 }
 
 // end ends the server by a signal, and waits until it and all its children are gone.

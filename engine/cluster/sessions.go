@@ -17,8 +17,9 @@ const (
 	tryAgain = 100 * time.Millisecond
 	// A claim that comes to nothing is taken back, which takes a round trip after the bus has returned; a claimant who
 	// comes in between is not told that the session is gone.
-	claimedWait  = 25 * time.Millisecond
-	claimedTries = 60
+	claimedWait    = 2 * time.Millisecond // then twice as long each time
+	claimedWaitMax = 50 * time.Millisecond
+	claimedTime    = 1500 * time.Millisecond
 )
 
 func keyOf(k engine.SessionKey) ledger.Key { return ledger.Key{Instance: k.Instance, Hash: k.Hash} }
@@ -58,20 +59,34 @@ func (s sessions) Forget(key engine.SessionKey) { s.book.Sessions.Forget(keyOf(k
 
 // Claim is of [engine.SessionStore].
 func (s sessions) Claim(at engine.SessionClaim, done func(engine.ClaimedSession, error)) error {
-	return engineError(s.claim(at, claimedTries, done))
+	c := &attempts{sessions: s, at: at, done: done, wait: claimedWait}
+	return engineError(c.claim())
 }
 
-func (s sessions) claim(at engine.SessionClaim, tries int, done func(engine.ClaimedSession, error)) error {
-	return s.book.Sessions.Claim(claimOf(at), func(got ledger.Claimed, err error) {
-		if err == ledger.ErrClaimed && tries > 0 {
-			time.AfterFunc(claimedWait, func() {
-				if err := s.claim(at, tries-1, done); err != nil {
-					done(engine.ClaimedSession{}, engineError(err))
-				}
-			})
+// attempts are those of one claim, while somebody else holds the session.
+//
+// Owner: the ledger's goroutine, and the timer's in between.
+type attempts struct {
+	sessions
+	at     engine.SessionClaim
+	done   func(engine.ClaimedSession, error)
+	wait   time.Duration // until the next one
+	waited time.Duration
+}
+
+func (c *attempts) claim() error {
+	return c.book.Sessions.Claim(claimOf(c.at), func(got ledger.Claimed, err error) {
+		if err != ledger.ErrClaimed || c.waited > claimedTime {
+			c.done(engine.ClaimedSession{Value: got.Value, OwnerAlive: got.OwnerAlive}, engineError(err))
 			return
 		}
-		done(engine.ClaimedSession{Value: got.Value, OwnerAlive: got.OwnerAlive}, engineError(err))
+		time.AfterFunc(c.wait, func() {
+			c.waited += c.wait
+			c.wait = min(2*c.wait, claimedWaitMax)
+			if err := c.claim(); err != nil {
+				c.done(engine.ClaimedSession{}, engineError(err))
+			}
+		})
 	})
 }
 

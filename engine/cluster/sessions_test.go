@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -12,7 +13,14 @@ import (
 // A session is resumed on any worker, with all that belongs to it, once.
 func TestResumeAnywhere(t *testing.T) {
 	s := startProcesses(t, engine.Config{Processes: 3, HeartbeatInterval: time.Minute})
-	t.Run("after a clean cut", func(t *testing.T) {
+	run := func(name string, f func(t *testing.T)) {
+		t.Run(name, func(sub *testing.T) {
+			s.t = sub
+			f(sub)
+		})
+		s.t = t
+	}
+	run("after a clean cut", func(t *testing.T) {
 		ann := s.dial("")
 		ann.join("a", "b")
 		ann.keep("one")
@@ -26,7 +34,7 @@ func TestResumeAnywhere(t *testing.T) {
 		heir.conn.Close()
 		s.dialAt("", heir.pid).expectResumed(heir, "one", "a", "b")
 	})
-	t.Run("on the same worker", func(t *testing.T) {
+	run("on the same worker", func(t *testing.T) {
 		ann := s.dial("")
 		ann.join("same")
 		ann.keep("two")
@@ -40,8 +48,8 @@ func TestResumeAnywhere(t *testing.T) {
 			t.Errorf("the earlier connection was closed with %d", code)
 		}
 	})
-	t.Run("take-over", func(t *testing.T) { takeOver(t, s) })
-	t.Run("attempts", func(t *testing.T) {
+	run("take-over", func(t *testing.T) { takeOver(t, s) })
+	run("attempts", func(t *testing.T) {
 		c := s.dial("")
 		c.keep("again")
 		for range 5 {
@@ -55,7 +63,7 @@ func TestResumeAnywhere(t *testing.T) {
 		c.conn.Close()
 		s.dialAt("", c.pid).expectRefused(c.token, "attempts_exhausted")
 	})
-	t.Run("principals", func(t *testing.T) {
+	run("principals", func(t *testing.T) {
 		ann := s.dial("?user=ann")
 		ann.keep("hers")
 		s.dialAt("?user=eve", ann.pid).expectRefused(ann.token, "invalid_token")
@@ -63,7 +71,7 @@ func TestResumeAnywhere(t *testing.T) {
 		ann.tell()
 		s.dialAt("?user=ann", ann.pid).expectResumed(ann, "hers")
 	})
-	t.Run("no token", func(t *testing.T) {
+	run("no token", func(t *testing.T) {
 		c := s.dial("")
 		for _, text := range []string{"", "x", "AAAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAAAA", c.token + "A", c.token[:23] + "="} {
 			c.expectRefused(text, "invalid_token")
@@ -152,5 +160,109 @@ func send(t testing.TB, pid int, sig syscall.Signal) {
 	t.Helper()
 	if err := syscall.Kill(pid, sig); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A worker that is frozen does not hold its clients' sessions hostage; when it comes to itself, it gives them up.
+func TestResumeFromFrozen(t *testing.T) {
+	s := startProcesses(t, engine.Config{Processes: 2})
+	ann := s.dial("")
+	ann.join("a")
+	ann.keep("stored")
+	<-time.After(50 * time.Millisecond)
+	send(t, ann.pid, syscall.SIGSTOP)
+	heir := s.dialAt("", ann.pid)
+	heir.expectResumed(ann, "stored", "a")
+	send(t, ann.pid, syscall.SIGCONT)
+	if code := ann.closed(); code != 4004 {
+		t.Errorf("the earlier connection was closed with %d", code)
+	}
+	heir.expectRefused(ann.token, "already_resumed")
+	s.dial("").expectRefused(ann.token, "invalid_token")
+	heir.conn.Close()
+	s.dial("").expectResumed(heir, "stored", "a")
+}
+
+// While the bus is away nothing is resumed, the client is told to try again, and its token stays good. A bus that is
+// killed is back before anybody is told.
+func TestResumeWhileTheBusIsAway(t *testing.T) {
+	s := startProcesses(t, engine.Config{Processes: 2})
+	ann, bob := s.dial(""), s.dial("")
+	ann.join("a")
+	ann.keep("before")
+	bob.keep("bob")
+	first, second := s.dialAt("", ann.pid), s.dialAt("", bob.pid)
+	ann.conn.Close()
+
+	bus := s.status().Bus.PID
+	send(t, bus, syscall.SIGSTOP)
+	started := time.Now()
+	first.expectRefused(ann.token, "unavailable")
+	if took := time.Since(started); took > 2500*time.Millisecond {
+		t.Errorf("the refusal took %v", took)
+	}
+	bob.keep("while away")
+	kill(t, bus)
+	first.expectResumed(ann, "before", "a")
+	second.expectResumed(bob, "while away")
+
+	poll(t, "the bus is back", func() bool { b := s.status().Bus; return b.PID != bus && b.State == "ready" })
+	for round := range 3 {
+		value := fmt.Sprint("round ", round)
+		first.keep(value)
+		kill(t, s.status().Bus.PID)
+		heir := s.dial("") // its token comes when the bus is back
+		heir.expectResumed(first, value, "a")
+		first.conn.Close()
+		first = heir
+		poll(t, "the bus is back", func() bool { b := s.status().Bus; return b.Restarts >= round+2 && b.State == "ready" })
+	}
+}
+
+// With data_dir, sessions outlive the server, however it ended.
+func TestResumeAfterRestart(t *testing.T) {
+	for _, processes := range []int{1, 2} {
+		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+			t.Run(fmt.Sprintf("%d processes, %v", processes, sig), func(t *testing.T) {
+				cfg := engine.Config{Processes: processes, DataDir: t.TempDir()}
+				before := startProcesses(t, cfg)
+				ann, bob := before.dial(""), before.dial("")
+				for _, c := range []*client{ann, bob} {
+					c.join("a", "b")
+					c.keep("kept " + c.id)
+				}
+				bob.conn.Close()
+				go ann.hangUp()
+				<-time.After(50 * time.Millisecond)
+				before.end(sig)
+				after := startProcesses(t, cfg)
+				after.dial("").expectResumed(ann, "kept "+ann.id, "a", "b")
+				heir := after.dial("")
+				heir.expectResumed(bob, "kept "+bob.id, "a", "b")
+				after.dial("").expectRefused(ann.token, "invalid_token")
+				heir.conn.Close()
+				after.dial("").expectResumed(heir, "kept "+bob.id, "a", "b")
+			})
+		}
+	}
+}
+
+// Two servers do not share a data_dir: the second says so and ends.
+func TestDataDirIsOnesOwn(t *testing.T) {
+	cfg := engine.Config{Processes: 1, DataDir: t.TempDir()}
+	startProcesses(t, cfg)
+	for _, processes := range []int{1, 2} {
+		cfg.Processes = processes
+		second := beginProcesses(t, cfg)
+		<-second.ended
+		if code := second.cmd.ProcessState.ExitCode(); code != 2 || !strings.Contains(second.output(), "in use by another server") {
+			t.Errorf("%d processes: exit code %d:\n%s", processes, code, second.output())
+		}
+	}
+	cfg.DataDir = "/proc/nowhere"
+	wrong := beginProcesses(t, cfg)
+	<-wrong.ended
+	if code := wrong.cmd.ProcessState.ExitCode(); code != 2 || !strings.Contains(wrong.output(), "data_dir: it cannot be made") {
+		t.Errorf("exit code %d:\n%s", code, wrong.output())
 	}
 }
