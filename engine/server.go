@@ -48,15 +48,16 @@ type Server struct {
 	filters         atomic.Pointer[map[string]Filter]
 	emitter         *Emitter
 
-	loops    []*loop
-	index    *rooms.Index
-	peers    *peers   // nil: it is alone
-	listener Listener // nil: it opens its own
-	sessions *sessionStore
-	store    SessionStore // nil: sessions live in memory only
-	pool     *pool
-	reactor  *reactor
-	acceptor *acceptor
+	loops        []*loop
+	index        *rooms.Index
+	peers        *peers   // nil: it is alone
+	listener     Listener // nil: it opens its own
+	sessions     *sessionStore
+	store        SessionStore // nil: sessions live in memory only
+	unstoredSaid atomic.Int64 // when the log was last told that the store takes none
+	pool         *pool
+	reactor      *reactor
+	acceptor     *acceptor
 
 	live      atomic.Int64 // upgraded and not ended
 	leaving   atomic.Bool

@@ -116,7 +116,13 @@ func (l *loop) later(c *Conn, t token, f func(*loop, *Conn)) {
 	})
 }
 
-func (s *Server) unstored(err error) { s.log.Warn("a session is not stored yet", "err", err) }
+// unstored says so, at most once a second: a store that is away is away for many.
+func (s *Server) unstored(err error) {
+	now := s.clock()
+	if last := s.unstoredSaid.Load(); (last == 0 || now-last >= int64(time.Second)) && s.unstoredSaid.CompareAndSwap(last, now) {
+		s.log.Warn("sessions are not stored yet", "err", err)
+	}
+}
 
 // tellToken tells the client what its session is resumed with.
 func (l *loop) tellToken(c *Conn) {
