@@ -123,7 +123,7 @@ func (l *loop) exhausted(x *succession, alive bool) {
 func (l *loop) askOwner(x *succession) {
 	key := x.at.Key
 	if key.Instance != l.srv.instance {
-		l.srv.ask(key.Instance, verbHandOver, key.Hash[:], handOverWait, func(answer []byte, err error) {
+		l.srv.ask(key.Instance, asking{verbHandOver, key.Hash[:], handOverWait}, func(answer []byte, err error) {
 			var h handover
 			if err == nil {
 				h, err = decodeHandover(answer)
