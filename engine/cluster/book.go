@@ -14,6 +14,8 @@ import (
 
 const (
 	openWait = 30 * time.Second
+	// awayAfter is below the two seconds within which a client is told that the bus is away.
+	awayAfter = 1500 * time.Millisecond
 	// reapAgain is after how long the seats of the dead are looked for once more: their last write may have been on its
 	// way to the bus when they were reaped for the first time.
 	reapAgain = time.Second
@@ -27,6 +29,7 @@ func (w *worker) openBook(ctx context.Context, instance uint16, given inheritanc
 		Instance:    instance,
 		Epoch:       given.Epoch,
 		SessionTTL:  w.srv.Config().ReconnectionTTL,
+		AwayAfter:   awayAfter,
 		RoomChanged: w.roomChanged,
 		Fault:       func(err error) { w.options.Log.Error("ledger", "err", err) },
 	})
@@ -57,6 +60,3 @@ func (w *worker) buried(d supervise.Death) {
 	reap()
 	time.AfterFunc(reapAgain, reap)
 }
-
-// roomChanged is told of rooms that were created or deleted, on the ledger's goroutine.
-func (w *worker) roomChanged(ledger.Room, bool) {}
