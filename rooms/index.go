@@ -168,16 +168,17 @@ func (x *Index) Range(f func(*Room) bool) {
 }
 
 // Enter makes p a member, and the room where there is none. [ErrFull]: there is no seat; a member of a full
-// room is in already and is not refused. Only p's loop may call it; name is not kept.
+// room is in already and is not refused. [ErrSeat]: a shared seat must be acquired first. Only p's loop may call it;
+// name is not kept.
 func (x *Index) Enter(name []byte, p Place, now int64) (Entry, error) {
-	r := x.Find(name)
-	if r == nil {
-		r = x.findOrCreate(name, nil, now)
-	}
-	for {
-		e, alive, err := r.enter(p)
-		if alive {
-			return e, err
+	for r := x.Find(name); ; {
+		if r != nil {
+			if e, alive, err := r.enter(p); alive {
+				return e, err
+			}
+		}
+		if x.seats != nil && x.limit > 0 {
+			return Entry{Limit: int(x.limit)}, ErrSeat // no room is made for who may be refused
 		}
 		r = x.findOrCreate(name, r, now)
 	}
