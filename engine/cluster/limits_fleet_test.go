@@ -37,9 +37,8 @@ func init() {
 
 // order is what the tests' handlers are asked for.
 type order struct {
-	Room    string
-	Max     int
-	Subject string // a connection's id
+	Room string `json:"room"`
+	Max  int    `json:"max"`
 }
 
 func serveFleet(text string) int {
