@@ -68,7 +68,12 @@ func (l *loop) onJoin(c *Conn, e *message.Envelope) {
 // behind the answer.
 func (l *loop) join(c *Conn, room, ref []byte, since bool) {
 	entry, err := l.enter(c, room)
-	if err != nil {
+	switch err {
+	case nil:
+	case errSeat:
+		l.awaitSeat(c, message.Joined{Room: room, Gap: since, Ref: ref}, entry.Limit)
+		return
+	default:
 		l.complain(c, err, ref)
 		return
 	}
@@ -220,7 +225,7 @@ func (l *loop) authenticated(c *Conn, p *pending, err error) {
 	l.resume(c, p)
 }
 
-// enter takes c into a room, on its loop. The error is one for the client.
+// enter takes c into a room, on its loop. The error is one for the client, or errSeat.
 func (l *loop) enter(c *Conn, name []byte) (rooms.Entry, *Error) {
 	limit := l.srv.cfg.MaxRoomsPerConnection
 	if limit > 0 && int(c.seats.Load()) >= limit {
@@ -229,7 +234,11 @@ func (l *loop) enter(c *Conn, name []byte) (rooms.Entry, *Error) {
 		}
 	}
 	entry, err := l.srv.index.Enter(name, c.place(), l.srv.seconds(l.now))
-	if err != nil {
+	switch err {
+	case nil:
+	case rooms.ErrSeat:
+		return entry, errSeat
+	default:
 		return entry, wireError(message.RoomFull)
 	}
 	if !entry.Already {
@@ -247,6 +256,7 @@ func (l *loop) entered(c *Conn, e rooms.Entry) {
 	c.mu.Unlock()
 	l.notify(notice{room: r, place: c.place(), seq: e.JoinSeq, joined: true})
 	l.srv.counted(r)
+	l.changed(c)
 	l.srv.emit(Event{Kind: EventRoomJoin, Conn: c, Room: r.Name()})
 }
 
@@ -274,6 +284,7 @@ func (l *loop) exit(c *Conn, r *rooms.Room) bool {
 func (l *loop) left(c *Conn, r *rooms.Room, seq uint64) {
 	l.notify(notice{room: r, place: c.place(), seq: seq})
 	l.srv.counted(r)
+	l.changed(c)
 	l.srv.emit(Event{Kind: EventRoomLeave, Conn: c, Room: r.Name()})
 }
 

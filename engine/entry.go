@@ -23,6 +23,7 @@ const (
 	entryCount                         // how many members a room has here
 	entryRequest                       // a question; the answer carries its number
 	entryAnswer
+	entryVacate // a room that nobody created has been deleted
 )
 
 var errEntry = errors.New("the entry is damaged")
@@ -102,6 +103,11 @@ func (r *entryReader) bytes() []byte {
 	return b
 }
 
+// readPlace reads the connection's place that b begins with.
+func readPlace(b []byte) (instance uint16, p place) {
+	return binary.BigEndian.Uint16(b), place{Loop: b[2], Slot: binary.BigEndian.Uint32(b[3:]), Gen: binary.BigEndian.Uint64(b[7:])}
+}
+
 // places keeps those of our own.
 func (r *entryReader) places(instance uint16) (own []place) {
 	n := r.number()
@@ -110,10 +116,10 @@ func (r *entryReader) places(instance uint16) (own []place) {
 		return nil
 	}
 	for range n {
-		b := r.rest[:placeBytes]
+		of, p := readPlace(r.rest)
 		r.rest = r.rest[placeBytes:]
-		if binary.BigEndian.Uint16(b) == instance {
-			own = append(own, place{Loop: b[2], Slot: binary.BigEndian.Uint32(b[3:]), Gen: binary.BigEndian.Uint64(b[7:])})
+		if of == instance {
+			own = append(own, p)
 		}
 	}
 	return own

@@ -35,6 +35,8 @@ type Membership struct {
 	Instance uint16 // names this worker in connection ids; never 0, never another's
 	Bus      Bus
 	Listener Listener // a socket that the workers share; nil: the server opens its own
+	Seats    Seats    // of limited rooms; nil: limits hold for each worker by itself
+	Rooms    Created  // rooms that were created on purpose; nil: each worker has its own
 }
 
 // Attach makes the server one of several. It is called once, before Start, by what knows the others.
@@ -42,6 +44,9 @@ func (s *Server) Attach(m Membership) {
 	s.peers = newPeers(m)
 	s.instance = m.Instance
 	s.listener = m.Listener
+	if m.Seats != nil {
+		s.index.ShareSeats(m.Seats)
+	}
 }
 
 // peers is what a server knows of the others.
@@ -53,6 +58,7 @@ type peers struct {
 	alive   atomic.Pointer[[]uint16]
 	changed []*rooms.Room // whose count must be told
 	entry   entryWriter   // under mu
+	asks    asks
 }
 
 func newPeers(m Membership) *peers {
@@ -283,6 +289,12 @@ func (s *Server) Receive(from uint16, entry []byte) error {
 		s.receiveDirect(r)
 	case entryCount:
 		s.receiveCount(from, r)
+	case entryRequest:
+		s.receiveRequest(from, r)
+	case entryAnswer:
+		s.receiveAnswer(from, r)
+	case entryVacate:
+		s.receiveVacate(r)
 	}
 	if r.bad {
 		return errEntry
@@ -400,6 +412,7 @@ func (s *Server) Peers(alive []uint16) {
 	before := *s.peers.alive.Swap(&list)
 	for _, gone := range before {
 		if !slices.Contains(list, gone) {
+			s.forgetAsks(gone)
 			s.index.Range(func(r *rooms.Room) bool {
 				r.SetAway(gone, 0)
 				return true

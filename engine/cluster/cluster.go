@@ -20,8 +20,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"strconv"
+	"time"
 
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/cluster/bus"
@@ -70,6 +70,13 @@ func Parent() bool { return supervise.Role() == "" }
 func ExitCode(err error) int { return supervise.ExitCode(err) }
 
 func runAlone(ctx context.Context, srv *engine.Server, o Options) error {
+	if srv.Config().DataDir != "" {
+		kept, err := openLocal(ctx, srv, o)
+		if err != nil {
+			return err
+		}
+		defer kept.close()
+	}
 	if err := srv.Start(); err != nil {
 		return err
 	}
@@ -87,16 +94,24 @@ func runAlone(ctx context.Context, srv *engine.Server, o Options) error {
 
 // inheritance is what the supervisor's children are told besides who they are.
 type inheritance struct {
-	Dir string `json:"dir"` // of the bus's files
+	Dir   string `json:"dir"`   // of the bus's files
+	Epoch int64  `json:"epoch"` // when the supervisor started, in milliseconds since 1970: instances begin anew with it
+}
+
+func inherited(welcome supervise.Welcome) (given inheritance, err error) {
+	if err := json.Unmarshal(welcome.Settings, &given); err != nil {
+		return given, fmt.Errorf("read settings: %w", err)
+	}
+	return given, nil
 }
 
 func runParent(ctx context.Context, srv *engine.Server, o Options) error {
-	dir, err := os.MkdirTemp("", "parley-bus-")
+	dir, end, err := busDir(srv.Config().DataDir)
 	if err != nil {
-		return fmt.Errorf("make a directory for the bus: %w", err)
+		return err
 	}
-	defer os.RemoveAll(dir)
-	legacy, err := json.Marshal(inheritance{Dir: dir})
+	defer end()
+	legacy, err := json.Marshal(inheritance{Dir: dir, Epoch: time.Now().UnixMilli()})
 	if err != nil {
 		return fmt.Errorf("encode settings: %w", err)
 	}
@@ -135,9 +150,9 @@ func runBus(ctx context.Context, o Options) error {
 		return err
 	}
 	welcome := control.Welcome()
-	var given inheritance
-	if err := json.Unmarshal(welcome.Settings, &given); err != nil {
-		return fmt.Errorf("read settings: %w", err)
+	given, err := inherited(welcome)
+	if err != nil {
+		return err
 	}
 	port := 0
 	if _, text, err := net.SplitHostPort(welcome.Bus.Address); err == nil {
@@ -145,6 +160,11 @@ func runBus(ctx context.Context, o Options) error {
 			return fmt.Errorf("read address of the bus: %w", err)
 		}
 	}
+	held, err := lock(ctx, given.Dir)
+	if err != nil {
+		return err
+	}
+	defer held.Close()
 	server, err := bus.Start(bus.ServerOptions{Dir: given.Dir, Secret: welcome.Bus.Secret, Port: port, Log: o.Log})
 	if err != nil {
 		return err
