@@ -16,9 +16,23 @@ func limited(n int) func(*engine.Config) {
 	return func(c *engine.Config) { c.MaxConnectionsPerRoom = n }
 }
 
-// A room's limit holds for the members of all workers together; whoever is refused is told why.
-func TestLimitAcrossWorkers(t *testing.T) {
+// Starting a server costs more than what is asked of it: these share one.
+func TestLimitOfEveryRoom(t *testing.T) {
 	f := startFleet(t, 4, limited(3))
+	limitHolds(t, f)
+	orderHolds(t, f)
+}
+
+func TestLimitsOfSomeRooms(t *testing.T) {
+	f := startFleet(t, 4, nil)
+	createdEverywhere(t, f)
+	limitForWhoIsIn(t, f)
+	resumeIntoLimited(t, f)
+	busAway(t, f)
+}
+
+// A room's limit holds for the members of all workers together; whoever is refused is told why.
+func limitHolds(t *testing.T, f *fleet) {
 	list := f.each(4)
 	for _, m := range list[:3] {
 		if code := m.joins("r"); code != "" {
@@ -55,11 +69,10 @@ func TestLimitAcrossWorkers(t *testing.T) {
 }
 
 // What a client sends while it waits for its seat is handled behind the join.
-func TestJoinsKeepTheirOrder(t *testing.T) {
-	f := startFleet(t, 2, limited(100))
+func orderHolds(t *testing.T, f *fleet) {
 	m := f.dial(0)
 	for round := range 50 {
-		room := fmt.Sprint("r", round)
+		room := fmt.Sprint("ordered ", round)
 		for _, text := range []string{
 			`{"type":"join","room":"` + room + `"}`, `{"type":"broadcast","room":"` + room + `","data":1}`,
 			`{"type":"leave","room":"` + room + `"}`, `{"type":"broadcast","room":"` + room + `","data":1}`,
@@ -77,8 +90,7 @@ func TestJoinsKeepTheirOrder(t *testing.T) {
 }
 
 // A created room is the same on every worker, whichever made it; and gone from all of them when one deletes it.
-func TestCreatedRoomsAreEverywhere(t *testing.T) {
-	f := startFleet(t, 4, nil)
+func createdEverywhere(t *testing.T, f *fleet) {
 	list := f.each(4)
 	for round := range 5 {
 		room := fmt.Sprint("room ", round)
@@ -141,8 +153,7 @@ func TestCreatedRoomsAreEverywhere(t *testing.T) {
 }
 
 // Who is in when a room gets its limit stays in, and counts.
-func TestLimitForWhoIsIn(t *testing.T) {
-	f := startFleet(t, 3, nil)
+func limitForWhoIsIn(t *testing.T, f *fleet) {
 	list := f.each(3)
 	for _, m := range list {
 		if code := m.joins("r"); code != "" {
@@ -203,39 +214,17 @@ func TestSeatsOfTheDead(t *testing.T) {
 	}
 }
 
-// While the bus is away a join of a limited room is refused within two seconds, and rooms without a limit go on.
-func TestJoinsWhileTheBusIsAway(t *testing.T) {
-	f := startFleet(t, 2, nil)
-	m := f.dial(0)
-	if err := m.creates("small", 2); err != "<nil>" {
-		t.Fatal(err)
-	}
-	other := f.dial(m.pid) // now: while the bus is away, a greeting lacks its token
-	pid := f.signal("bus", syscall.SIGSTOP)
-	begun := time.Now()
-	if code := m.joins("small"); code != "unavailable" || time.Since(begun) > 2*time.Second {
-		t.Errorf("told %q after %v", code, time.Since(begun))
-	}
-	begun = time.Now()
-	if code := m.joins("large"); code != "" || time.Since(begun) > 500*time.Millisecond {
-		t.Errorf("a room without a limit: %q after %v", code, time.Since(begun))
-	}
-	if err := other.creates("another", 2); err != engine.ErrUnavailable.Error() {
-		t.Errorf("creating a room: %s", err)
-	}
-	eventually(t, "the supervisor replaces a frozen bus", func() bool { return f.isReady("bus", pid) })
-	eventually(t, "joins go on", func() bool { return m.joins("small") == "" })
-	if code := f.dial(0).joins("small"); code != "" {
-		t.Errorf("the join that was refused has kept a seat: %q", code)
-	}
-}
-
 // Resuming takes seats like joining; a take-over keeps the seat that it has.
-func TestResumeInLimitedRooms(t *testing.T) {
-	f := startFleet(t, 2, limited(1))
+func resumeIntoLimited(t *testing.T, f *fleet) {
 	list := f.each(2)
 	m := list[0]
-	if a, b := m.joins("r"), m.joins("s"); a != "" || b != "" {
+	for _, room := range []string{"one", "two"} {
+		if err := m.creates(room, 1); err != "<nil>" {
+			t.Fatal(err)
+		}
+		eventually(t, "both know the room", func() bool { _, ok := list[1].stats(room); return ok })
+	}
+	if a, b := m.joins("one"), m.joins("two"); a != "" || b != "" {
 		t.Fatal(a, b)
 	}
 	heir := f.dial(m.pid)
@@ -243,7 +232,7 @@ func TestResumeInLimitedRooms(t *testing.T) {
 	if rooms, _ := resumed["rooms"].([]any); len(rooms) != 2 {
 		t.Fatal("a take-over in full rooms:", resumed)
 	}
-	if code := list[1].joins("r"); code != "room_full" {
+	if code := list[1].joins("one"); code != "room_full" {
 		t.Fatalf("told %q", code)
 	}
 	token, err := heir.await("reconnect_token")
@@ -251,12 +240,49 @@ func TestResumeInLimitedRooms(t *testing.T) {
 		t.Fatal(err)
 	}
 	heir.conn.Close()
-	eventually(t, "its seat is free", func() bool { return list[1].joins("r") == "" })
+	eventually(t, "its seat is free", func() bool { return list[1].joins("one") == "" })
 	third := f.dial(m.pid)
 	resumed = third.must(fmt.Sprintf(`{"type":"reconnect","token":%q}`, token["token"]), "reconnected", "error")
-	if got := fmt.Sprint(resumed["rooms"], resumed["lost"]); got != "[s] [map[code:room_full room:r]]" {
+	if got := fmt.Sprint(resumed["rooms"], resumed["lost"]); got != "[two] [map[code:room_full room:one]]" {
 		t.Fatal("resumed into", got)
 	}
+}
+
+// While the bus is away a join of a limited room is refused within two seconds, and rooms without a limit go on.
+func busAway(t *testing.T, f *fleet) {
+	m, creator, resident := f.dial(0), f.dial(0), f.dial(0)
+	if err := m.creates("small", 2); err != "<nil>" {
+		t.Fatal(err)
+	}
+	for _, m := range []*member{m, resident} {
+		eventually(t, "its worker knows the room", func() bool { _, ok := m.stats("small"); return ok })
+	}
+	if code := resident.joins("small"); code != "" {
+		t.Fatal(code)
+	}
+	pid := f.signal("bus", syscall.SIGSTOP)
+	var all sync.WaitGroup
+	all.Go(func() {
+		if err := creator.creates("another", 2); err != engine.ErrUnavailable.Error() {
+			t.Errorf("creating a room: %s", err)
+		}
+	})
+	all.Go(func() {
+		begun := time.Now()
+		if code := m.joins("small"); code != "unavailable" || time.Since(begun) > 2*time.Second {
+			t.Errorf("told %q after %v", code, time.Since(begun))
+		}
+	})
+	begun := time.Now()
+	if a, b := resident.joins("large"), resident.joins("small"); a+b != "" || time.Since(begun) > 500*time.Millisecond {
+		t.Errorf("a room without a limit, and one's own: %q %q after %v", a, b, time.Since(begun))
+	}
+	all.Wait()
+	eventually(t, "the supervisor replaces a frozen bus", func() bool { return f.isReady("bus", pid) })
+	eventually(t, "joins go on", func() bool { return m.joins("small") == "" })
+	resident.leaves("small")
+	last := f.dial(0)
+	eventually(t, "no seat was kept by the join that was refused", func() bool { return last.joins("small") == "" })
 }
 
 // tally counts who certainly holds a seat: joined was answered, leave was not sent, the worker was not killed.
