@@ -19,6 +19,7 @@ type Index struct {
 	limit  int32
 	ids    atomic.Uint64
 	size   atomic.Int64
+	census census
 }
 
 const shardCount = 256
@@ -113,6 +114,7 @@ func (x *Index) Create(name string, o CreateOptions) (*Room, error) {
 	if o.MaxMembers > 0 {
 		r.limit = int32(o.MaxMembers)
 	}
+	x.recount(r)
 	return r, nil
 }
 
@@ -126,6 +128,7 @@ func (x *Index) Delete(name string) (*Room, bool) {
 	r.mu.Lock()
 	was := r.dead
 	r.dead = true
+	x.recount(r)
 	r.mu.Unlock()
 	x.drop(r)
 	return r, !was
@@ -169,7 +172,7 @@ func (x *Index) Enter(name []byte, p Place, now int64) (Entry, error) {
 		r = x.findOrCreate(name, nil, now)
 	}
 	for {
-		e, alive, err := r.enter(p)
+		e, alive, err := x.enter(r, p)
 		if alive {
 			return e, err
 		}
@@ -204,7 +207,7 @@ func (x *Index) Hold(name []byte, p Place, now int64) (Held, error) {
 	case r.full():
 		return Held{}, ErrFull
 	}
-	r.taken.Add(1)
+	x.take(r)
 	r.hold(p)
 	return Held{Room: r}, nil
 }
@@ -216,7 +219,7 @@ func (x *Index) Release(r *Room, p Place) {
 	if was {
 		r.taken.Add(-1)
 	}
-	gone := r.vanish()
+	gone := x.vanish(r)
 	r.mu.Unlock()
 	if gone {
 		x.drop(r)
@@ -224,12 +227,24 @@ func (x *Index) Release(r *Room, p Place) {
 }
 
 // vanish marks an empty room that nobody created as dead. Under mu.
-func (r *Room) vanish() bool {
-	if r.dead || r.explicit || r.taken.Load() > 0 {
+func (x *Index) vanish(r *Room) bool {
+	if r.taken.Load() > 0 {
+		return false
+	}
+	if r.dead || r.explicit {
+		x.recount(r)
 		return false
 	}
 	r.dead = true
+	x.recount(r)
 	return true
+}
+
+// take counts a seat that is taken. Under the room's mu.
+func (x *Index) take(r *Room) {
+	if r.taken.Add(1) == 1 {
+		x.recount(r)
+	}
 }
 
 // Leave takes p out, and the room with its last member unless it was created; seq is the leave's place in the
@@ -249,7 +264,7 @@ func (x *Index) Leave(r *Room, p Place) (left bool, seq uint64) {
 	r.taken.Add(-1)
 	r.seq++
 	seq = r.seq
-	gone := r.vanish()
+	gone := x.vanish(r)
 	r.mu.Unlock()
 	if gone {
 		x.drop(r)

@@ -71,10 +71,11 @@ type Room struct {
 	quiet    atomic.Bool
 	taken    atomic.Int32 // written under mu
 
-	counts     map[uint16]int32 // members on other workers, by instance; nil for none
-	away       atomic.Int32     // their sum, written under mu
+	remotes    map[uint16]*remote // members on other workers, by instance; nil for none
+	away       atomic.Int32       // how many they are, written under mu
 	counted    atomic.Bool
 	introduced bool
+	share      share
 }
 
 // Entry is what a member gets.
@@ -237,7 +238,7 @@ func (r *Room) on(loop uint8) *roster {
 }
 
 // enter takes a seat and makes the entry. alive is false where the room is out of the index.
-func (r *Room) enter(p Place) (e Entry, alive bool, err error) {
+func (x *Index) enter(r *Room, p Place) (e Entry, alive bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -251,7 +252,7 @@ func (r *Room) enter(p Place) (e Entry, alive bool, err error) {
 		if r.full() {
 			return e, true, ErrFull
 		}
-		r.taken.Add(1)
+		x.take(r)
 		since = r.seq + 1
 	}
 	return r.add(p, since), true, nil
