@@ -116,6 +116,7 @@ func ownerLast(doc string) bool {
 // what. Atomics are for all.
 var threads = map[string]string{
 	"engine/acceptor.go":          "go chan select",
+	"engine/ask.go":               "sync",
 	"engine/conn.go":              "sync",
 	"engine/events.go":            "sync",
 	"engine/mailbox.go":           "sync",

@@ -277,6 +277,7 @@ func (l *loop) onTick() {
 		l.srv.sessions.expire(l.now)
 		if l.srv.peers != nil {
 			l.srv.reportCounts()
+			l.srv.expireAsks(l.now)
 		}
 	}
 }

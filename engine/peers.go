@@ -53,6 +53,7 @@ type peers struct {
 	alive   atomic.Pointer[[]uint16]
 	changed []*rooms.Room // whose count must be told
 	entry   entryWriter   // under mu
+	asks    asks
 }
 
 func newPeers(m Membership) *peers {
@@ -276,6 +277,10 @@ func (s *Server) Receive(from uint16, entry []byte) error {
 		s.receiveDirect(r)
 	case entryCount:
 		s.receiveCount(from, r)
+	case entryRequest:
+		s.receiveRequest(from, r)
+	case entryAnswer:
+		s.receiveAnswer(from, r)
 	}
 	if r.bad {
 		return errEntry
@@ -388,6 +393,7 @@ func (s *Server) Peers(alive []uint16) {
 	before := *s.peers.alive.Swap(&list)
 	for _, gone := range before {
 		if !slices.Contains(list, gone) {
+			s.forgetAsks(gone)
 			s.index.Range(func(r *rooms.Room) bool {
 				r.SetAway(gone, 0)
 				return true
