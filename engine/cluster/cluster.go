@@ -22,6 +22,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"time"
 
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/cluster/bus"
@@ -87,7 +88,15 @@ func runAlone(ctx context.Context, srv *engine.Server, o Options) error {
 
 // inheritance is what the supervisor's children are told besides who they are.
 type inheritance struct {
-	Dir string `json:"dir"` // of the bus's files
+	Dir   string `json:"dir"`   // of the bus's files
+	Epoch int64  `json:"epoch"` // when the supervisor started, in milliseconds since 1970: instances begin anew with it
+}
+
+func inherited(welcome supervise.Welcome) (given inheritance, err error) {
+	if err := json.Unmarshal(welcome.Settings, &given); err != nil {
+		return given, fmt.Errorf("read settings: %w", err)
+	}
+	return given, nil
 }
 
 func runParent(ctx context.Context, srv *engine.Server, o Options) error {
@@ -96,7 +105,7 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 		return fmt.Errorf("make a directory for the bus: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	legacy, err := json.Marshal(inheritance{Dir: dir})
+	legacy, err := json.Marshal(inheritance{Dir: dir, Epoch: time.Now().UnixMilli()})
 	if err != nil {
 		return fmt.Errorf("encode settings: %w", err)
 	}
@@ -135,9 +144,9 @@ func runBus(ctx context.Context, o Options) error {
 		return err
 	}
 	welcome := control.Welcome()
-	var given inheritance
-	if err := json.Unmarshal(welcome.Settings, &given); err != nil {
-		return fmt.Errorf("read settings: %w", err)
+	given, err := inherited(welcome)
+	if err != nil {
+		return err
 	}
 	port := 0
 	if _, text, err := net.SplitHostPort(welcome.Bus.Address); err == nil {

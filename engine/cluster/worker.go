@@ -12,17 +12,19 @@ import (
 
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/cluster/bus"
+	"github.com/parleyd/parley/engine/cluster/ledger"
 	"github.com/parleyd/parley/engine/cluster/supervise"
 )
 
 // worker is one of the processes that have connections.
 //
-// Owner: the goroutine of runWorker, except road.
+// Owner: the goroutine of runWorker, except road and book.
 type worker struct {
 	srv     *engine.Server
 	control *supervise.Control
 	road    road
 	options Options
+	book    atomic.Pointer[ledger.Ledger] // opened before the server starts
 }
 
 // road is the link, once there is one: it delivers before Dial returns.
@@ -59,6 +61,10 @@ func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
 		return err
 	}
 	welcome := control.Welcome()
+	given, err := inherited(welcome)
+	if err != nil {
+		return err
+	}
 	w := &worker{srv: srv, control: control, options: o}
 	listener, err := newShared(welcome.Listeners[0], welcome.Listen[0])
 	if err != nil {
@@ -66,6 +72,9 @@ func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
 	}
 	srv.Attach(engine.Membership{Instance: welcome.Instance, Bus: &w.road, Listener: listener})
 	if err := w.dial(ctx, welcome); err != nil {
+		return err
+	}
+	if err := w.openBook(ctx, welcome.Instance, given); err != nil {
 		return err
 	}
 	srv.Peers(welcome.Peers.Peers)
@@ -128,6 +137,7 @@ func (w *worker) obey(ctx context.Context) error {
 				w.srv.Peers(order.Peers)
 				for _, d := range order.Dead {
 					w.road.link.Load().Forget(d.Instance)
+					w.buried(d)
 				}
 			case supervise.Reload:
 				w.control.Reloaded(order, nil)
@@ -143,6 +153,7 @@ func (w *worker) leave(ctx context.Context, d supervise.Drain) error {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.Within)
 	defer cancel()
 	err := w.srv.Shutdown(bounded)
+	w.book.Load().Close()
 	w.road.link.Load().Close()
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil // who did not go in time was cut off

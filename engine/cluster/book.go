@@ -1,0 +1,62 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/parleyd/parley/engine/cluster/ledger"
+	"github.com/parleyd/parley/engine/cluster/supervise"
+)
+
+// The ledger, as a worker uses it: opened over its link before it serves, told of the dead as the supervisor says so.
+
+const (
+	openWait = 30 * time.Second
+	// reapAgain is after how long the seats of the dead are looked for once more: their last write may have been on its
+	// way to the bus when they were reaped for the first time.
+	reapAgain = time.Second
+)
+
+// openBook opens the ledger. It waits for a bus that is away, as dial does.
+func (w *worker) openBook(ctx context.Context, instance uint16, given inheritance) error {
+	bounded, cancel := context.WithTimeout(ctx, openWait)
+	defer cancel()
+	book, err := ledger.Open(bounded, w.road.link.Load().Conn(), ledger.Options{
+		Instance:    instance,
+		Epoch:       given.Epoch,
+		SessionTTL:  w.srv.Config().ReconnectionTTL,
+		RoomChanged: w.roomChanged,
+		Fault:       func(err error) { w.options.Log.Error("ledger", "err", err) },
+	})
+	if err != nil {
+		return fmt.Errorf("open ledger: %w", err)
+	}
+	w.book.Store(book)
+	return nil
+}
+
+// buried tells the ledger of a worker that the kernel says is gone.
+func (w *worker) buried(d supervise.Death) {
+	book := w.book.Load()
+	told := func(what string) func(error) {
+		return func(err error) {
+			if err != nil && !errors.Is(err, ledger.ErrClosed) {
+				w.options.Log.Warn(what, "worker", d.Instance, "err", err)
+			}
+		}
+	}
+	note := func(what string, err error) {
+		if err != nil {
+			told(what)(err)
+		}
+	}
+	note("record a worker's end", book.Dead(d.Instance, d.At, told("record a worker's end")))
+	reap := func() { note("free a worker's seats", book.Seats.Reap(d.Instance, told("free a worker's seats"))) }
+	reap()
+	time.AfterFunc(reapAgain, reap)
+}
+
+// roomChanged is told of rooms that were created or deleted, on the ledger's goroutine.
+func (w *worker) roomChanged(ledger.Room, bool) {}
