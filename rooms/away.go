@@ -15,6 +15,16 @@ type remote struct {
 // Away is the number of members on other workers, as far as is known. Any goroutine.
 func (r *Room) Away() int { return int(r.away.Load()) }
 
+// AwayOf is that of one other worker. Any goroutine.
+func (r *Room) AwayOf(instance uint16) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if o := r.remotes[instance]; o != nil {
+		return int(o.count)
+	}
+	return 0
+}
+
 // SetAway notes how many members another worker has. Any goroutine.
 func (x *Index) SetAway(r *Room, instance uint16, n int32) {
 	r.mu.Lock()

@@ -164,6 +164,28 @@ func (x *Index) Range(f func(*Room) bool) {
 	}
 }
 
+// RangeFrom calls f for the rooms from a place in the index on, for as long as goOn says so when a part of them is through,
+// and returns the place to go on at, 0 for the end. The first place is 0. Any goroutine.
+func (x *Index) RangeFrom(at int, f func(*Room), goOn func() bool) (next int) {
+	var list []*Room
+	for i := max(at, 0); i < len(x.shards); i++ {
+		if i > at && !goOn() {
+			return i
+		}
+		list = list[:0]
+		h := &x.shards[i]
+		h.mu.RLock()
+		for _, r := range h.rooms {
+			list = append(list, r)
+		}
+		h.mu.RUnlock()
+		for _, r := range list {
+			f(r)
+		}
+	}
+	return 0
+}
+
 // Enter makes p a member, and the room where there is none. [ErrFull]: there is no seat; a member of a full
 // room is in already and is not refused. Only p's loop may call it; name is not kept.
 func (x *Index) Enter(name []byte, p Place, now int64) (Entry, error) {
