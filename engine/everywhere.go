@@ -180,28 +180,28 @@ func (x *Everywhere) find(ctx context.Context, q findQuestion) (list []Facts, er
 // Connection describes an open connection. Scope: one question to its worker, none where that is this one. Errors:
 // [ErrConnectionUnknown]; [ErrUnanswered].
 func (x *Everywhere) Connection(ctx context.Context, id string) (f Facts, err error) {
-	err = x.one(ctx, verbFacts, id, func(w *entryWriter) {}, func(r *entryReader) error {
+	err = x.one(ctx, errand{verb: verbFacts, id: id, take: func(r *entryReader) error {
 		return message.Decode(r.rest, &f)
-	})
+	}})
 	return f, err
 }
 
 // Close ends a connection as [Conn.CloseWith] does, and returns once its worker has heard it. Scope and errors as of
 // [Everywhere.Connection].
 func (x *Everywhere) Close(ctx context.Context, id string, code ws.StatusCode, reason string) error {
-	return x.one(ctx, verbClose, id, func(w *entryWriter) { w.number(uint64(code)).text(reason) }, nil)
+	return x.one(ctx, errand{verb: verbClose, id: id, with: func(w *entryWriter) { w.number(uint64(code)).text(reason) }})
 }
 
 // Join takes a connection into a room as [Rooms.Join] does: what is broadcast after it has returned reaches the
 // connection. Scope: one question to its worker. Errors: those of [Rooms.Join] and of [Everywhere.Connection]. After
 // [ErrUnanswered] it may be in or not.
 func (x *Everywhere) Join(ctx context.Context, id, room string) error {
-	return x.one(ctx, verbJoin, id, func(w *entryWriter) { w.text(room) }, nil)
+	return x.one(ctx, errand{verb: verbJoin, id: id, with: func(w *entryWriter) { w.text(room) }})
 }
 
 // Leave takes a connection out of a room, soon, as [Rooms.Leave] does. Scope and errors as of [Everywhere.Connection].
 func (x *Everywhere) Leave(ctx context.Context, id, room string) error {
-	return x.one(ctx, verbLeave, id, func(w *entryWriter) { w.text(room) }, nil)
+	return x.one(ctx, errand{verb: verbLeave, id: id, with: func(w *entryWriter) { w.text(room) }})
 }
 
 // SendTo sends v to one connection, and reports whether it exists; [Server.SendTo] does not wait, and knows only whether
@@ -212,23 +212,33 @@ func (x *Everywhere) SendTo(ctx context.Context, id string, v any) (exists bool,
 	if err != nil {
 		return false, err
 	}
-	err = x.one(ctx, verbSend, id, func(w *entryWriter) { w.frame(f) }, nil)
+	err = x.one(ctx, errand{verb: verbSend, id: id, with: func(w *entryWriter) { w.frame(f) }})
 	if err == ErrConnectionUnknown {
 		return false, nil
 	}
 	return err == nil, err
 }
 
+// errand is what is asked for one connection.
+type errand struct {
+	verb verb
+	id   string
+	with func(w *entryWriter)       // what goes along; may be nil
+	take func(r *entryReader) error // the answer, where it is more than an error; may be nil
+}
+
 // one asks the worker of a connection.
-func (x *Everywhere) one(ctx context.Context, v verb, id string, build func(w *entryWriter), take func(r *entryReader) error) error {
-	instance, p, ok := parseID(id)
+func (x *Everywhere) one(ctx context.Context, e errand) error {
+	instance, p, ok := parseID(e.id)
 	if !ok {
 		return ErrConnectionUnknown
 	}
 	w := new(entryWriter)
 	w.place(p)
-	build(w)
-	answers, err := x.collect(ctx, v, []parcel{{instance, w.buf}})
+	if e.with != nil {
+		e.with(w)
+	}
+	answers, err := x.collect(ctx, e.verb, []parcel{{instance, w.buf}})
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return ctx.Err()
@@ -241,8 +251,8 @@ func (x *Everywhere) one(ctx context.Context, v verb, id string, build func(w *e
 	if err := readOutcome(r); err != nil {
 		return err
 	}
-	if take != nil {
-		return take(r)
+	if e.take != nil {
+		return e.take(r)
 	}
 	return nil
 }

@@ -74,9 +74,18 @@ func (s *Server) receiveCount(from uint16, r *entryReader) {
 		return
 	}
 	s.index.SetAway(room, from, int32(min(n, 1<<30)))
+	s.reviewAnnouncements(room)
 	if asks != 0 && room.Len() > 0 {
 		s.counted(room)
 		s.tellRoster(room, from)
+	}
+}
+
+// reviewAnnouncements has the members here told where others' comings and goings change whether the room announces.
+func (s *Server) reviewAnnouncements(r *rooms.Room) {
+	limit, n := s.cfg.AnnounceMembersMax, r.Len()+r.Away()
+	if limit > 0 && r.Len() > 0 && (n > limit && !r.Quiet() || n < (limit+1)/2 && r.Quiet()) {
+		s.loops[0].postCall(func(l *loop) { l.maySay(r) })
 	}
 }
 
@@ -196,6 +205,7 @@ func (s *Server) Gone(from uint16) {
 	s.forgetWish(from)
 	s.index.Range(func(r *rooms.Room) bool {
 		left := s.index.Bury(r, from)
+		s.reviewAnnouncements(r)
 		if r.Quiet() || s.cfg.AnnounceMembersMax <= 0 {
 			return true
 		}

@@ -151,3 +151,13 @@ func (r *Room) Reintroduce() {
 	r.introduced = false
 	r.mu.Unlock()
 }
+
+// RemoteMembers is how many members of another worker are known by name. Any goroutine.
+func (r *Room) RemoteMembers(instance uint16) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if o := r.remotes[instance]; o != nil {
+		return len(o.members)
+	}
+	return 0
+}
