@@ -123,6 +123,7 @@ var threads = map[string]string{
 	"engine/everywhere.go":        "chan select",
 	"engine/gather.go":            "sync",
 	"engine/mailbox.go":           "sync",
+	"engine/peers.go":             "chan select sync",
 	"engine/pool.go":              "go sync",
 	"engine/reactor.go":           "go chan select",
 	"engine/server.go":            "chan select sync",
