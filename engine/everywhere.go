@@ -220,6 +220,8 @@ func (x *Everywhere) SendTo(ctx context.Context, id string, v any) (exists bool,
 }
 
 // errand is what is asked for one connection.
+//
+// Owner: who asks.
 type errand struct {
 	verb verb
 	id   string

@@ -170,7 +170,7 @@ func (q *findQuestion) appendTo(dst []byte) []byte {
 
 func (s *Server) answerFind(r *entryReader) []byte {
 	q := findQuestion{entryKind(r.number()), string(r.bytes()), r.bytes(), r.number(), r.number()}
-	chosen := s.chooser(q.kind, q.key, q.value)
+	chosen := s.chooser(asked{q.kind, q.key, q.value})
 	if r.bad || chosen == nil {
 		return nil
 	}
