@@ -203,6 +203,7 @@ func (l *loop) entered(c *Conn, e rooms.Entry) {
 	c.mu.Unlock()
 	l.notify(notice{room: r, place: c.place(), seq: e.JoinSeq, joined: true})
 	l.srv.counted(r)
+	l.changed(c)
 	l.srv.emit(Event{Kind: EventRoomJoin, Conn: c, Room: r.Name()})
 }
 
@@ -230,6 +231,7 @@ func (l *loop) exit(c *Conn, r *rooms.Room) bool {
 func (l *loop) left(c *Conn, r *rooms.Room, seq uint64) {
 	l.notify(notice{room: r, place: c.place(), seq: seq})
 	l.srv.counted(r)
+	l.changed(c)
 	l.srv.emit(Event{Kind: EventRoomLeave, Conn: c, Room: r.Name()})
 }
 

@@ -111,6 +111,8 @@ const (
 	flagResumed
 	flagDropping // the reactor was told to close the descriptor
 	flagRefusal  // over max_connections: it gets 503
+	flagUnsaved  // its session has changed since it was saved: it is in the loop's list
+	flagTold     // the client knows the session's token
 )
 
 func (c *Conn) has(f connFlags) bool { return c.flags&f != 0 }

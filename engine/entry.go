@@ -108,6 +108,11 @@ func (r *entryReader) bytes() []byte {
 	return b
 }
 
+// readPlace reads the connection's place that b begins with.
+func readPlace(b []byte) (instance uint16, p place) {
+	return binary.BigEndian.Uint16(b), placeOf(b[2:])
+}
+
 // places keeps those of our own.
 func (r *entryReader) places(instance uint16) (own []place) {
 	n := r.number()
@@ -116,17 +121,17 @@ func (r *entryReader) places(instance uint16) (own []place) {
 		return nil
 	}
 	for range n {
-		b := r.rest[:placeBytes]
+		of, p := readPlace(r.rest)
 		r.rest = r.rest[placeBytes:]
-		if binary.BigEndian.Uint16(b) == instance {
-			own = append(own, placeOf(b[2:]))
+		if of == instance {
+			own = append(own, p)
 		}
 	}
 	return own
 }
 
-// place is one, of a connection of our own.
-func (r *entryReader) place() (p place) {
+// ownPlace is what [entryWriter.place] wrote.
+func (r *entryReader) ownPlace() (p place) {
 	if len(r.rest) < placeBytes-2 {
 		r.rest, r.bad = nil, true
 		return p

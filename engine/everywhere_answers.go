@@ -203,7 +203,7 @@ const (
 
 func (s *Server) answerForConn(v verb, question []byte, answer func([]byte)) {
 	r := &entryReader{rest: question}
-	c := s.connAt(r.place())
+	c := s.connAt(r.ownPlace())
 	if c == nil {
 		answer(appendNumber(nil, outcomeUnknown))
 		return

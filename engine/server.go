@@ -49,14 +49,16 @@ type Server struct {
 	emitter         *Emitter
 	wishes          wishes // of events of other workers
 
-	loops    []*loop
-	index    *rooms.Index
-	peers    *peers   // nil: it is alone
-	listener Listener // nil: it opens its own
-	sessions *sessionStore
-	pool     *pool
-	reactor  *reactor
-	acceptor *acceptor
+	loops        []*loop
+	index        *rooms.Index
+	peers        *peers   // nil: it is alone
+	listener     Listener // nil: it opens its own
+	sessions     *sessionStore
+	store        SessionStore // nil: sessions live in memory only
+	unstoredSaid atomic.Int64 // when the log was last told that the store takes none
+	pool         *pool
+	reactor      *reactor
+	acceptor     *acceptor
 
 	live      atomic.Int64 // upgraded and not ended
 	leaving   atomic.Bool
@@ -122,7 +124,7 @@ const pendingBytesLeast = 256 << 10
 func (s *Server) assemble() {
 	var seed [32]byte
 	s.entropy(seed[:])
-	s.instance = uint16(seed[0])<<8 | uint16(seed[1])
+	s.instance = max(1, uint16(seed[0])<<8|uint16(seed[1]))
 	s.resyncWall()
 	s.index = rooms.NewIndex(s.cfg.Loops, rooms.Options{MaxMembers: s.cfg.MaxConnectionsPerRoom})
 	s.sessions = newSessionStore(s.cfg.ReconnectionTTL, s.cfg.ReconnectionMaxAttempts)
@@ -144,6 +146,9 @@ func tickOf(cfg Config) time.Duration {
 func (s *Server) Start() error {
 	if s.cfg.Processes > 1 && s.peers == nil {
 		return &ConfigError{Key: "processes", Hint: "several workers are started by cluster.Run; or give 1"}
+	}
+	if s.cfg.DataDir != "" && s.store == nil {
+		return &ConfigError{Key: "data_dir", Hint: "sessions on disk are kept by cluster.Run; or leave it empty"}
 	}
 	if !s.state.CompareAndSwap(stateNew, stateRunning) {
 		return errors.New("start server: it was started before")

@@ -59,6 +59,7 @@ var help = map[string]string{
 	"heartbeat_timeout":            "silence after which a client is closed (4002)",
 	"reconnection_ttl":             "how long a session outlives its connection",
 	"reconnection_max_attempts":    "resumes of a session in a row",
+	"data_dir":                     "directory that keeps sessions over a restart of everything; empty: they end with the server",
 	"max_connections":              "live connections; 0 means the descriptor limit less a reserve",
 	"max_connections_per_room":     "members of a room; 0 means no limit",
 	"max_rooms_per_connection":     "rooms of a connection; 0 means no limit",

@@ -20,20 +20,17 @@ const (
 )
 
 // openBook opens the ledger. It waits for a bus that is away, as dial does.
-func (w *worker) openBook(ctx context.Context, instance uint16, given inheritance) error {
+func (w *worker) openBook(ctx context.Context, given inheritance) error {
 	bounded, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
-	book, err := ledger.Open(bounded, w.road.link.Load().Conn(), ledger.Options{
-		Instance:    instance,
-		Epoch:       given.Epoch,
-		SessionTTL:  w.srv.Config().ReconnectionTTL,
-		RoomChanged: w.roomChanged,
-		Fault:       func(err error) { w.options.Log.Error("ledger", "err", err) },
-	})
+	opts := bookOptions(w.srv, given.Epoch, w.options)
+	opts.RoomChanged = w.roomChanged
+	book, err := ledger.Open(bounded, w.road.link.Load().Conn(), opts)
 	if err != nil {
 		return fmt.Errorf("open ledger: %w", err)
 	}
 	w.book.Store(book)
+	w.srv.KeepSessions(sessions{book})
 	return nil
 }
 

@@ -20,7 +20,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"strconv"
 	"time"
 
@@ -71,6 +70,13 @@ func Parent() bool { return supervise.Role() == "" }
 func ExitCode(err error) int { return supervise.ExitCode(err) }
 
 func runAlone(ctx context.Context, srv *engine.Server, o Options) error {
+	if srv.Config().DataDir != "" {
+		kept, err := openLocal(ctx, srv, o)
+		if err != nil {
+			return err
+		}
+		defer kept.close()
+	}
 	if err := srv.Start(); err != nil {
 		return err
 	}
@@ -100,11 +106,11 @@ func inherited(welcome supervise.Welcome) (given inheritance, err error) {
 }
 
 func runParent(ctx context.Context, srv *engine.Server, o Options) error {
-	dir, err := os.MkdirTemp("", "parley-bus-")
+	dir, end, err := busDir(srv.Config().DataDir)
 	if err != nil {
-		return fmt.Errorf("make a directory for the bus: %w", err)
+		return err
 	}
-	defer os.RemoveAll(dir)
+	defer end()
 	legacy, err := json.Marshal(inheritance{Dir: dir, Epoch: time.Now().UnixMilli()})
 	if err != nil {
 		return fmt.Errorf("encode settings: %w", err)
@@ -154,6 +160,11 @@ func runBus(ctx context.Context, o Options) error {
 			return fmt.Errorf("read address of the bus: %w", err)
 		}
 	}
+	held, err := lock(ctx, given.Dir)
+	if err != nil {
+		return err
+	}
+	defer held.Close()
 	server, err := bus.Start(bus.ServerOptions{Dir: given.Dir, Secret: welcome.Bus.Secret, Port: port, Log: o.Log})
 	if err != nil {
 		return err

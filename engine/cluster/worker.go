@@ -74,7 +74,7 @@ func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
 	if err := w.dial(ctx, welcome); err != nil {
 		return err
 	}
-	if err := w.openBook(ctx, welcome.Instance, given); err != nil {
+	if err := w.openBook(ctx, given); err != nil {
 		return err
 	}
 	srv.Peers(welcome.Peers.Peers)
@@ -156,7 +156,9 @@ func (w *worker) leave(ctx context.Context, d supervise.Drain) error {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.Within)
 	defer cancel()
 	err := w.srv.Shutdown(bounded)
-	w.book.Load().Close()
+	written, end := context.WithTimeout(context.WithoutCancel(ctx), finishWait)
+	defer end()
+	sessions{w.book.Load()}.finish(written)
 	w.road.link.Load().Close()
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil // who did not go in time was cut off
