@@ -73,7 +73,7 @@ func (s *Server) receiveCount(from uint16, r *entryReader) {
 	if room == nil || r.bad {
 		return
 	}
-	s.index.SetAway(room, from, int32(min(n, 1<<30)))
+	room.SetAway(from, int32(min(n, 1<<30)))
 	s.reviewAnnouncements(room)
 	if asks != 0 && room.Len() > 0 {
 		s.counted(room)
@@ -204,7 +204,7 @@ func (s *Server) Missed(from uint16) {
 func (s *Server) Gone(from uint16) {
 	s.forgetWish(from)
 	s.index.Range(func(r *rooms.Room) bool {
-		left := s.index.Bury(r, from)
+		left := r.Bury(from)
 		s.reviewAnnouncements(r)
 		if r.Quiet() || s.cfg.AnnounceMembersMax <= 0 {
 			return true

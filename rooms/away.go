@@ -26,7 +26,7 @@ func (r *Room) AwayOf(instance uint16) int {
 }
 
 // SetAway notes how many members another worker has. Any goroutine.
-func (x *Index) SetAway(r *Room, instance uint16, n int32) {
+func (r *Room) SetAway(instance uint16, n int32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o := r.remotes[instance]
@@ -41,7 +41,7 @@ func (x *Index) SetAway(r *Room, instance uint16, n int32) {
 	if n == 0 {
 		r.drop(instance)
 	}
-	x.recount(r)
+	r.recount()
 }
 
 // remote returns another worker's share, making it on first use. Under mu.
@@ -66,7 +66,7 @@ func (r *Room) drop(instance uint16) {
 }
 
 // Bury forgets what a worker that is gone had here, and returns those of its members that it had told of. Any goroutine.
-func (x *Index) Bury(r *Room, instance uint16) []Place {
+func (r *Room) Bury(instance uint16) []Place {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o := r.remotes[instance]
@@ -75,7 +75,7 @@ func (x *Index) Bury(r *Room, instance uint16) []Place {
 	}
 	r.away.Add(-o.count)
 	r.drop(instance)
-	x.recount(r)
+	r.recount()
 	return o.members
 }
 

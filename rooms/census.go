@@ -20,9 +20,9 @@ func (x *Index) SetInstance(instance uint16) { x.census.instance = instance }
 type share uint8
 
 const (
-	shareElsewhere share = iota // or nowhere: it is dead
+	shareVacant share = iota // no members anywhere: each room begins so
 	shareOurs
-	shareVacant // no members anywhere
+	shareNobodys // it is counted elsewhere, or dead
 )
 
 // Counted is the number of rooms that this worker counts; lowest says whether no other has a lower instance. Any
@@ -35,29 +35,29 @@ func (x *Index) Counted(lowest bool) int {
 	return int(n)
 }
 
-// recount puts a room where it belongs. Under the room's mu.
-func (x *Index) recount(r *Room) {
-	now := x.shareOf(r)
+// recount puts the room where it belongs. Under mu.
+func (r *Room) recount() {
+	now := r.shareNow()
 	if now == r.share {
 		return
 	}
-	x.census.add(r.share, -1)
-	x.census.add(now, 1)
+	r.index.census.add(r.share, -1)
+	r.index.census.add(now, 1)
 	r.share = now
 }
 
-func (x *Index) shareOf(r *Room) share {
+func (r *Room) shareNow() share {
 	switch {
 	case r.dead:
-		return shareElsewhere
+		return shareNobodys
 	case r.taken.Load() == 0 && r.away.Load() == 0:
 		return shareVacant
 	case r.taken.Load() == 0:
-		return shareElsewhere
+		return shareNobodys
 	}
 	for instance, o := range r.remotes {
-		if instance < x.census.instance && o.count > 0 {
-			return shareElsewhere
+		if instance < r.index.census.instance && o.count > 0 {
+			return shareNobodys
 		}
 	}
 	return shareOurs
@@ -70,4 +70,26 @@ func (c *census) add(s share, n int64) {
 	case shareVacant:
 		c.vacant.Add(n)
 	}
+}
+
+// RangeFrom calls f for the rooms from a place in the index on, for as long as goOn says so when a part of them is through,
+// and returns the place to go on at, 0 for the end. The first place is 0. Any goroutine.
+func (x *Index) RangeFrom(at int, f func(*Room), goOn func() bool) (next int) {
+	var list []*Room
+	for i := max(at, 0); i < len(x.shards); i++ {
+		if i > at && !goOn() {
+			return i
+		}
+		list = list[:0]
+		h := &x.shards[i]
+		h.mu.RLock()
+		for _, r := range h.rooms {
+			list = append(list, r)
+		}
+		h.mu.RUnlock()
+		for _, r := range list {
+			f(r)
+		}
+	}
+	return 0
 }

@@ -86,8 +86,9 @@ func (x *Index) findOrCreate(name []byte, stale *Room, now int64) *Room {
 	} else if r == nil {
 		x.size.Add(1)
 	}
-	r := &Room{name: string(name), id: x.ids.Add(1), createdAt: now, limit: x.limit, rosters: make([]atomic.Pointer[roster], x.loops)}
+	r := &Room{name: string(name), id: x.ids.Add(1), index: x, createdAt: now, limit: x.limit, rosters: make([]atomic.Pointer[roster], x.loops)}
 	h.rooms[r.name] = r
+	x.census.add(r.share, 1)
 	return r
 }
 
@@ -114,7 +115,6 @@ func (x *Index) Create(name string, o CreateOptions) (*Room, error) {
 	if o.MaxMembers > 0 {
 		r.limit = int32(o.MaxMembers)
 	}
-	x.recount(r)
 	return r, nil
 }
 
@@ -128,7 +128,6 @@ func (x *Index) Delete(name string) (*Room, bool) {
 	r.mu.Lock()
 	was := r.dead
 	r.dead = true
-	x.recount(r)
 	r.mu.Unlock()
 	x.drop(r)
 	return r, !was
@@ -136,6 +135,9 @@ func (x *Index) Delete(name string) (*Room, bool) {
 
 // drop takes a dead room out of its shard.
 func (x *Index) drop(r *Room) {
+	r.mu.Lock()
+	r.recount()
+	r.mu.Unlock()
 	h := x.shardOf(r.name)
 	h.mu.Lock()
 	if h.rooms[r.name] == r {
@@ -164,28 +166,6 @@ func (x *Index) Range(f func(*Room) bool) {
 	}
 }
 
-// RangeFrom calls f for the rooms from a place in the index on, for as long as goOn says so when a part of them is through,
-// and returns the place to go on at, 0 for the end. The first place is 0. Any goroutine.
-func (x *Index) RangeFrom(at int, f func(*Room), goOn func() bool) (next int) {
-	var list []*Room
-	for i := max(at, 0); i < len(x.shards); i++ {
-		if i > at && !goOn() {
-			return i
-		}
-		list = list[:0]
-		h := &x.shards[i]
-		h.mu.RLock()
-		for _, r := range h.rooms {
-			list = append(list, r)
-		}
-		h.mu.RUnlock()
-		for _, r := range list {
-			f(r)
-		}
-	}
-	return 0
-}
-
 // Enter makes p a member, and the room where there is none. [ErrFull]: there is no seat; a member of a full
 // room is in already and is not refused. Only p's loop may call it; name is not kept.
 func (x *Index) Enter(name []byte, p Place, now int64) (Entry, error) {
@@ -194,7 +174,7 @@ func (x *Index) Enter(name []byte, p Place, now int64) (Entry, error) {
 		r = x.findOrCreate(name, nil, now)
 	}
 	for {
-		e, alive, err := x.enter(r, p)
+		e, alive, err := r.enter(p)
 		if alive {
 			return e, err
 		}
@@ -229,7 +209,7 @@ func (x *Index) Hold(name []byte, p Place, now int64) (Held, error) {
 	case r.full():
 		return Held{}, ErrFull
 	}
-	x.take(r)
+	r.taken.Add(1)
 	r.hold(p)
 	return Held{Room: r}, nil
 }
@@ -241,7 +221,7 @@ func (x *Index) Release(r *Room, p Place) {
 	if was {
 		r.taken.Add(-1)
 	}
-	gone := x.vanish(r)
+	gone := r.vanish()
 	r.mu.Unlock()
 	if gone {
 		x.drop(r)
@@ -249,24 +229,13 @@ func (x *Index) Release(r *Room, p Place) {
 }
 
 // vanish marks an empty room that nobody created as dead. Under mu.
-func (x *Index) vanish(r *Room) bool {
-	if r.taken.Load() > 0 {
-		return false
-	}
-	if r.dead || r.explicit {
-		x.recount(r)
+func (r *Room) vanish() bool {
+	if r.dead || r.explicit || r.taken.Load() > 0 {
+		r.recount()
 		return false
 	}
 	r.dead = true
-	x.recount(r)
 	return true
-}
-
-// take counts a seat that is taken. Under the room's mu.
-func (x *Index) take(r *Room) {
-	if r.taken.Add(1) == 1 {
-		x.recount(r)
-	}
 }
 
 // Leave takes p out, and the room with its last member unless it was created; seq is the leave's place in the
@@ -286,7 +255,7 @@ func (x *Index) Leave(r *Room, p Place) (left bool, seq uint64) {
 	r.taken.Add(-1)
 	r.seq++
 	seq = r.seq
-	gone := x.vanish(r)
+	gone := r.vanish()
 	r.mu.Unlock()
 	if gone {
 		x.drop(r)

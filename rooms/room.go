@@ -56,20 +56,21 @@ var (
 //
 // Owner: shared (mutex: mu); a roster is read by its loop without.
 type Room struct {
-	name      string
-	id        uint64 // orders the locks of several rooms
-	createdAt int64
+	name  string
+	id    uint64 // orders the locks of several rooms
+	index *Index
 
-	mu       sync.Mutex
-	rosters  []atomic.Pointer[roster] // by loop; nil until the loop has had a member
-	held     map[Place]uint64
-	metadata []byte
-	seq      uint64
-	limit    int32
-	explicit bool
-	dead     bool // out of the index: nobody enters any more
-	quiet    atomic.Bool
-	taken    atomic.Int32 // written under mu
+	mu        sync.Mutex
+	createdAt int64
+	rosters   []atomic.Pointer[roster] // by loop; nil until the loop has had a member
+	held      map[Place]uint64
+	metadata  []byte
+	seq       uint64
+	limit     int32
+	explicit  bool
+	dead      bool // out of the index: nobody enters any more
+	quiet     atomic.Bool
+	taken     atomic.Int32 // written under mu
 
 	remotes    map[uint16]*remote // members on other workers, by instance; nil for none
 	away       atomic.Int32       // how many they are, written under mu
@@ -238,7 +239,7 @@ func (r *Room) on(loop uint8) *roster {
 }
 
 // enter takes a seat and makes the entry. alive is false where the room is out of the index.
-func (x *Index) enter(r *Room, p Place) (e Entry, alive bool, err error) {
+func (r *Room) enter(p Place) (e Entry, alive bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -252,7 +253,7 @@ func (x *Index) enter(r *Room, p Place) (e Entry, alive bool, err error) {
 		if r.full() {
 			return e, true, ErrFull
 		}
-		x.take(r)
+		r.taken.Add(1)
 		since = r.seq + 1
 	}
 	return r.add(p, since), true, nil
@@ -263,6 +264,7 @@ func (x *Index) enter(r *Room, p Place) (e Entry, alive bool, err error) {
 func (r *Room) add(p Place, since uint64) Entry {
 	r.seq++
 	r.on(p.Loop).add(Member{Slot: p.Slot, Gen: p.Gen, JoinSeq: since})
+	r.recount()
 	return Entry{Room: r, Members: r.entered(), JoinSeq: r.seq}
 }
 
@@ -296,6 +298,7 @@ func (r *Room) hold(p Place) {
 	r.seq++
 	r.held[p] = r.seq
 	r.on(p.Loop).held++
+	r.recount()
 }
 
 // unhold takes p's seat out of those held, without freeing it. Under mu.
