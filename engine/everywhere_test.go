@@ -7,8 +7,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/parleyd/parley/engine/cluster/bus"
 )
 
 // What is asked everywhere has the same answer on every worker, and on one that is alone.
@@ -407,5 +410,71 @@ func TestAnnouncingAgain(t *testing.T) {
 	eventually(t, "its last member is known", func() bool { return ws.list[0].index.FindString("r").RemoteMembers(2) == 1 })
 	ws.die(ws.list[1])
 	for ann.skipTo("member_left")["connection_id"] != others[7].id {
+	}
+}
+
+// What the ring does not hold is lost, and said to be: by an event, a figure and a log line; what was learned of the
+// other worker's members is asked for again.
+func TestBeyondTheRing(t *testing.T) {
+	ws := &testWorkers{t: t, ring: bus.RingBytesMin}
+	ws.startBus()
+	var told atomic.Int32
+	for range 2 {
+		ws.start(nil, func(s *Server) {
+			s.Emitter().On(EventError, func(ev Event) {
+				if _, ok := errors.AsType[*MissedError](ev.Err); ok {
+					told.Add(1)
+				}
+			})
+		})
+	}
+	ann, bob := dial(t, ws.list[0].Server), dial(t, ws.list[1].Server)
+	ann.join("r")
+	bob.join("r")
+	eventually(t, "counted", func() bool { return ws.list[0].index.FindString("r").Away() == 1 })
+	ws.bus.Close()
+	eventually(t, "noticed", func() bool { return !ws.list[0].Up() })
+	big := strings.Repeat("x", 500)
+	for i := range 40 {
+		ann.send(fmt.Sprintf(`{"type":"broadcast","room":"r","data":"%d %s"}`, i, big))
+		if m := ann.skipTo("broadcast_sent"); m["delayed"] != true {
+			t.Fatal(m)
+		}
+	}
+	late := dial(t, ws.list[0].Server)
+	late.join("r")
+	ws.startBus()
+	last := -1
+	for last != 39 {
+		var n int
+		fmt.Sscan(bob.skipTo("broadcast")["data"].(string), &n)
+		if n <= last {
+			t.Fatalf("%d came after %d", n, last)
+		}
+		last = n
+	}
+	eventually(t, "it is said that something is lost", func() bool {
+		return told.Load() > 0 && ws.list[1].Stats().Missed > 0
+	})
+	eventually(t, "who is there is known again", func() bool {
+		r := ws.list[1].index.FindString("r")
+		return r.Away() == 2 && r.RemoteMembers(1) == 2
+	})
+}
+
+// A worker's death is the supervisor's word: its members leave also while the bus is away.
+func TestDeathWhileTheBusIsAway(t *testing.T) {
+	ws := startWorkers(t, 2, nil, nil)
+	ann, bob := dial(t, ws.list[0].Server), dial(t, ws.list[1].Server)
+	ann.join("r")
+	bob.join("r")
+	ann.skipTo("member_joined")
+	ws.bus.Close()
+	ws.die(ws.list[1])
+	if m := ann.skipTo("member_left"); m["connection_id"] != bob.id {
+		t.Fatal(m)
+	}
+	if n := ws.list[0].index.FindString("r").Away(); n != 0 {
+		t.Fatal(n, "members are counted of a dead worker")
 	}
 }

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"fmt"
+
 	"github.com/parleyd/parley/rooms"
 )
 
@@ -185,11 +187,22 @@ func (s *Server) receiveQuiet(from uint16, r *entryReader) {
 	}
 }
 
+// MissedError is the error event of a worker that has missed for good what another said: the bus was away for longer than
+// that worker's ring lasts, or it died. Broadcasts and direct messages may be lacking for the connections of this worker.
+type MissedError struct {
+	Worker uint16 // the instance that was not heard
+}
+
+func (e *MissedError) Error() string {
+	return fmt.Sprintf("messages of worker %d are lost for the connections of this one", e.Worker)
+}
+
 // Missed says that something of another worker is gone for good: what was learned of its members may be wrong, and is
 // asked for again. It is called as [Server.Receive] is.
 func (s *Server) Missed(from uint16) {
 	s.count.missed.Add(1)
 	s.log.Error("messages of another worker are lost", "worker", from)
+	s.emit(Event{Kind: EventError, Err: &MissedError{from}})
 	s.index.Range(func(r *rooms.Room) bool {
 		r.RemoteUnknown(from)
 		r.Reintroduce()

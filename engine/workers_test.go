@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"net/netip"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -47,6 +49,7 @@ type testWorkers struct {
 	t    testing.TB
 	bus  *bus.Server
 	list []*testWorker
+	ring int // bytes; 0: as ever
 }
 
 var busSecret = []byte("only tests know this secret")
@@ -59,15 +62,26 @@ func startWorkers(t testing.TB, n int, change func(*Config), prepare func(*Serve
 		ws.list = []*testWorker{{Server: startServer(t, change, prepare)}}
 		return ws
 	}
-	var err error
-	if ws.bus, err = bus.Start(bus.ServerOptions{Dir: t.TempDir(), Secret: busSecret}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ws.bus.Close() })
+	ws.startBus()
 	for range n {
 		ws.start(change, prepare)
 	}
 	return ws
+}
+
+// startBus starts the bus, or starts it again where it was.
+func (ws *testWorkers) startBus() {
+	ws.t.Helper()
+	port := 0
+	if ws.bus != nil {
+		at := netip.MustParseAddrPort(ws.bus.Addr())
+		port = int(at.Port())
+	}
+	var err error
+	if ws.bus, err = bus.Start(bus.ServerOptions{Dir: ws.t.TempDir(), Secret: busSecret, Port: port}); err != nil {
+		ws.t.Fatal(err)
+	}
+	ws.t.Cleanup(sync.OnceFunc(ws.bus.Close))
 }
 
 func (ws *testWorkers) start(change func(*Config), prepare func(*Server)) *testWorker {
@@ -80,7 +94,7 @@ func (ws *testWorkers) start(change func(*Config), prepare func(*Server)) *testW
 			prepare(s)
 		}
 		link, err := bus.Dial(context.Background(), bus.LinkOptions{
-			URL: "nats://" + ws.bus.Addr(), Instance: instance, Password: bus.Password(busSecret, instance), Peers: ws.instances(),
+			URL: "nats://" + ws.bus.Addr(), Instance: instance, Password: bus.Password(busSecret, instance), Peers: ws.instances(), RingBytes: ws.ring,
 		}, bus.Receiver{
 			Batch: func(from uint16, entries iter.Seq[[]byte]) {
 				for entry := range entries {
