@@ -126,6 +126,7 @@ var threads = map[string]string{
 	"engine/peers.go":             "chan select sync",
 	"engine/pool.go":              "go sync",
 	"engine/reactor.go":           "go chan select",
+	"engine/rooms_created.go":     "chan",
 	"engine/server.go":            "chan select sync",
 	"engine/session.go":           "sync",
 	"engine/writable_linux.go":    "go chan",

@@ -55,12 +55,19 @@ type question struct {
 	done   func(answer []byte, err error)
 }
 
-// ask asks another worker, and has done told the answer (borrowed), or [ErrUnanswered] once wait is over, or
+// asking is what is asked for. The payload is borrowed.
+type asking struct {
+	verb    verb
+	payload []byte
+	wait    time.Duration
+}
+
+// ask asks another worker, and has done told the answer (borrowed), or [ErrUnanswered] once the wait is over, or
 // [ErrWorkerGone]. done runs once, on any goroutine, perhaps before ask returns, and must not block. The wait is looked
 // at with the ticks of loop 0, so it may be a tick longer. Any goroutine.
-func (s *Server) ask(target uint16, v verb, payload []byte, wait time.Duration, done func(answer []byte, err error)) {
+func (s *Server) ask(target uint16, x asking, done func(answer []byte, err error)) {
 	if target == s.instance {
-		answererOf(v)(s, payload, func(b []byte) { done(b, nil) })
+		answererOf(x.verb)(s, x.payload, func(b []byte) { done(b, nil) })
 		return
 	}
 	if !s.lives(target) {
@@ -74,10 +81,10 @@ func (s *Server) ask(target uint16, v verb, payload []byte, wait time.Duration, 
 	}
 	a.last++
 	number := a.last
-	a.open[number] = &question{target, s.clock() + int64(wait), done}
+	a.open[number] = &question{target, s.clock() + int64(x.wait), done}
 	a.mu.Unlock()
 	s.peers.say(true, func(w *entryWriter) {
-		w.begin(entryRequest, target).number(number).number(uint64(v)).bytes(payload)
+		w.begin(entryRequest, target).number(number).number(uint64(x.verb)).bytes(x.payload)
 	})
 	if !s.lives(target) { // it may have ended in between, and Peers not seen the question
 		s.settleAsks(func(q *question) error {

@@ -65,7 +65,12 @@ func (l *loop) onJoin(c *Conn, e *message.Envelope) {
 // behind the answer.
 func (l *loop) join(c *Conn, room, ref []byte, since bool) {
 	entry, err := l.enter(c, room)
-	if err != nil {
+	switch err {
+	case nil:
+	case errSeat:
+		l.awaitSeat(c, message.Joined{Room: room, Gap: since, Ref: ref}, entry.Limit)
+		return
+	default:
 		l.complain(c, err, ref)
 		return
 	}
@@ -176,7 +181,7 @@ func (l *loop) authenticated(c *Conn, p *pending, err error) {
 	l.resume(c, p)
 }
 
-// enter takes c into a room, on its loop. The error is one for the client.
+// enter takes c into a room, on its loop. The error is one for the client, or errSeat.
 func (l *loop) enter(c *Conn, name []byte) (rooms.Entry, *Error) {
 	limit := l.srv.cfg.MaxRoomsPerConnection
 	if limit > 0 && int(c.seats.Load()) >= limit {
@@ -185,7 +190,11 @@ func (l *loop) enter(c *Conn, name []byte) (rooms.Entry, *Error) {
 		}
 	}
 	entry, err := l.srv.index.Enter(name, c.place(), l.srv.seconds(l.now))
-	if err != nil {
+	switch err {
+	case nil:
+	case rooms.ErrSeat:
+		return entry, errSeat
+	default:
 		return entry, wireError(message.RoomFull)
 	}
 	if !entry.Already {

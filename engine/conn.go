@@ -75,12 +75,14 @@ type rare struct {
 	attempts  int               // resumes in a row that led here
 	resumedAt int64
 	leftover  *parked // state for a claimant that came while the connection ended
+	arrivals  []*arrival
 }
 
 // idle reports whether nothing of it is in use.
 func (r *rare) idle() bool {
 	return r.pending == nil && r.softSince == 0 && r.closing == nil && r.deadline == 0 && r.shrinker == nil &&
-		r.window == nil && r.welcome == nil && r.accepted == nil && r.attempts == 0 && r.leftover == nil
+		r.window == nil && r.welcome == nil && r.accepted == nil && r.attempts == 0 && r.leftover == nil &&
+		r.arrivals == nil
 }
 
 // closeCall is a close that waits for the upgrade.

@@ -22,6 +22,7 @@ const (
 	pendingClaim                      // the loop of a session's previous connection
 	pendingLetters                    // what is posted for the connection
 	pendingMembers                    // other workers, for a room's members
+	pendingSeat                       // seats that all workers share
 )
 
 // pending is an awaited answer.

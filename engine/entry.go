@@ -23,6 +23,7 @@ const (
 	entryCount                         // how many members a room has here
 	entryRequest                       // a question; the answer carries its number
 	entryAnswer
+	entryVacate // a room that nobody created has been deleted
 )
 
 var errEntry = errors.New("the entry is damaged")

@@ -192,9 +192,9 @@ func (x *Everywhere) Close(ctx context.Context, id string, code ws.StatusCode, r
 	return x.one(ctx, errand{verb: verbClose, id: id, with: func(w *entryWriter) { w.number(uint64(code)).text(reason) }})
 }
 
-// Join takes a connection into a room as [Rooms.Join] does: what is broadcast after it has returned reaches the
-// connection. Scope: one question to its worker. Errors: those of [Rooms.Join] and of [Everywhere.Connection]. After
-// [ErrUnanswered] it may be in or not.
+// Join takes a connection into a room, and returns when it is in, as [Rooms.JoinThen] does. Scope: one question to its
+// worker, which for a limited room asks the bus for a seat. Errors: those of [Rooms.JoinThen] and of
+// [Everywhere.Connection]. After [ErrUnanswered], within 2.5 s, it may be in or not.
 func (x *Everywhere) Join(ctx context.Context, id, room string) error {
 	return x.one(ctx, errand{verb: verbJoin, id: id, with: func(w *entryWriter) { w.text(room) }})
 }
@@ -302,6 +302,9 @@ func (x *Everywhere) pages(ctx context.Context, v verb, first []byte, take func(
 // collect gathers and waits.
 func (x *Everywhere) collect(ctx context.Context, v verb, questions []parcel) (answers []parcel, partial *PartialError) {
 	wait := gatherWait
+	if v == verbJoin {
+		wait = joinWait
+	}
 	if until, ok := ctx.Deadline(); ok {
 		wait = min(wait, time.Until(until))
 	}

@@ -220,7 +220,7 @@ func (s *Server) answerForConn(v verb, question []byte, answer func([]byte)) {
 		c.CloseWith(ws.StatusCode(r.number()), string(r.bytes()))
 		told(nil)
 	case verbJoin:
-		told(s.Rooms().Join(c, string(r.bytes())))
+		s.Rooms().JoinThen(c, string(r.bytes()), told)
 	case verbLeave:
 		s.Rooms().Leave(c, string(r.bytes()))
 		told(nil)
@@ -272,7 +272,7 @@ func readOutcome(r *entryReader) error {
 		return ErrNotOpen
 	}
 	told := &Error{Code: string(r.bytes()), Message: string(r.bytes())}
-	for _, known := range []*Error{ErrRoomFull, ErrTooManyRooms, errOverloaded} {
+	for _, known := range []*Error{ErrRoomFull, ErrTooManyRooms, ErrNotInRoom, errOverloaded, errUnavailable} {
 		if known.Code == told.Code {
 			return known
 		}

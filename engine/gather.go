@@ -12,6 +12,9 @@ import (
 // gatherWait is how long a worker is waited for that does not answer.
 const gatherWait = time.Second
 
+// joinWait is that for a join: who joins a limited room may have to wait for a seat.
+const joinWait = 2500 * time.Millisecond
+
 // gatherGrace is how much later than that who asked takes notice at the latest.
 const gatherGrace = 300 * time.Millisecond
 
@@ -45,7 +48,7 @@ func (s *Server) gather(v verb, questions []parcel, wait time.Duration, done fun
 		return h
 	}
 	for _, q := range questions {
-		s.ask(q.worker, v, q.bytes, wait, func(answer []byte, err error) { h.add(q.worker, answer, err) })
+		s.ask(q.worker, asking{v, q.bytes, wait}, func(answer []byte, err error) { h.add(q.worker, answer, err) })
 	}
 	return h
 }

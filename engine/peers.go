@@ -35,6 +35,8 @@ type Membership struct {
 	Instance uint16 // names this worker in connection ids; never 0, never another's
 	Bus      Bus
 	Listener Listener // a socket that the workers share; nil: the server opens its own
+	Seats    Seats    // of limited rooms; nil: limits hold for each worker by itself
+	Rooms    Created  // rooms that were created on purpose; nil: each worker has its own
 }
 
 // Attach makes the server one of several. It is called once, before Start, by what knows the others.
@@ -43,6 +45,9 @@ func (s *Server) Attach(m Membership) {
 	s.instance = m.Instance
 	s.index.SetInstance(m.Instance)
 	s.listener = m.Listener
+	if m.Seats != nil {
+		s.index.ShareSeats(m.Seats)
+	}
 }
 
 // peers is what a server knows of the others.
@@ -270,6 +275,8 @@ func (s *Server) Receive(from uint16, entry []byte) error {
 		s.receiveRequest(from, r)
 	case entryAnswer:
 		s.receiveAnswer(from, r)
+	case entryVacate:
+		s.receiveVacate(r)
 	}
 	if r.bad {
 		return errEntry

@@ -24,6 +24,7 @@ type handover struct {
 	next  token         // of the session that follows, where the store has it already
 	state *parked       // nil: nothing is left
 	held  []*rooms.Room // where a seat waits for the heir
+	seats seatVerdicts  // of rooms whose seats all workers share
 	spent bool          // resumed too often in a row: the earlier connection stays
 }
 
@@ -31,6 +32,15 @@ type handover struct {
 func (l *loop) giveBack(h *handover, heir place) {
 	for _, r := range h.held {
 		l.srv.index.Release(r, heir)
+	}
+	l.giveBackSeats(h.seats)
+}
+
+// undo gives everything back: the session can be claimed again.
+func (l *loop) undo(h *handover, heir place) {
+	l.giveBack(h, heir)
+	if h.state != nil {
+		l.srv.sessions.parkAgain(h.key, h.state)
 	}
 }
 
@@ -222,10 +232,7 @@ func (l *loop) endSession(c *Conn) {
 // inherit is the answer of the old connection's loop.
 func (l *loop) inherit(c *Conn, p *pending, h handover, withLast bool) {
 	if !l.settled(c, p) {
-		l.giveBack(&h, c.place())
-		if h.state != nil {
-			l.srv.sessions.parkAgain(h.key, h.state)
-		}
+		l.undo(&h, c.place())
 		return
 	}
 	e := claimant(p.ref, withLast)
@@ -240,14 +247,20 @@ func (l *loop) inherit(c *Conn, p *pending, h handover, withLast bool) {
 	l.resume(c, p)
 }
 
-// restore makes c the heir of a session and answers.
+// restore makes c the heir of a session and answers, once it has the seats that this takes.
 func (l *loop) restore(c *Conn, h handover, e *message.Envelope) {
+	if !l.awaitSeats(c, h, e) {
+		l.restoreSeated(c, h, e)
+	}
+}
+
+// restoreSeated is the rest of it. With a store of sessions, it is all: the seats were taken before the claim was spent.
+func (l *loop) restoreSeated(c *Conn, h handover, e *message.Envelope) {
 	if l.srv.store != nil {
 		l.endSession(c)
 	} else if c.token != noToken && !l.srv.sessions.revoke(l.srv.keyOf(c.token)) {
 		// Somebody has claimed this connection's own session: its take-over is on its way.
-		l.giveBack(&h, c.place())
-		l.srv.sessions.parkAgain(h.key, h.state)
+		l.undo(&h, c.place())
 		l.complain(c, errUnavailable, e.Ref)
 		return
 	}
@@ -264,7 +277,7 @@ func (l *loop) restore(c *Conn, h handover, e *message.Envelope) {
 		Ref:      e.Ref,
 	}
 	for _, name := range state.rooms {
-		if _, err := l.enter(c, []byte(name)); err != nil {
+		if err := l.enterAgain(c, name, h.seats); err != nil {
 			answer.Lost = append(answer.Lost, message.LostRoom{Room: name, Code: err.Code})
 			continue
 		}

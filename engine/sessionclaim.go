@@ -11,6 +11,7 @@ import (
 //
 //	claim      the store gives it to one of all that want it
 //	hand over  where its connection may still live, its worker ends it and gives the state as it is now
+//	seats      in rooms whose limits all workers share
 //	save       the session that follows is stored under a token of its own
 //	spend      the claimed one is deleted, and cannot be taken a second time, whoever dies now
 //	restore    rooms, attributes, the answer, the new token
@@ -123,7 +124,7 @@ func (l *loop) exhausted(x *succession, alive bool) {
 func (l *loop) askOwner(x *succession) {
 	key := x.at.Key
 	if key.Instance != l.srv.instance {
-		l.srv.ask(key.Instance, verbHandOver, key.Hash[:], handOverWait, func(answer []byte, err error) {
+		l.srv.ask(key.Instance, asking{verbHandOver, key.Hash[:], handOverWait}, func(answer []byte, err error) {
 			var h handover
 			if err == nil {
 				h, err = decodeHandover(answer)
@@ -176,8 +177,29 @@ func (l *loop) putBack(x *succession) {
 	l.srv.store.Unclaim(x.at)
 }
 
-// succeed stores the session that follows.
+// succeed goes on, with the state that is to be restored: first with the seats that this takes.
 func (l *loop) succeed(x *succession) {
+	limits := l.scarceRooms(x.conn, x.h.state.rooms)
+	if len(limits) == 0 {
+		l.saveNext(x)
+		return
+	}
+	x.h.seats = l.gatherSeats(limits, func(l *loop) {
+		if why := x.h.seats.unknown(); why != nil {
+			l.putBack(x)
+			l.refuseClaim(x, why)
+			return
+		}
+		if !x.waits() {
+			l.putBack(x)
+			return
+		}
+		l.saveNext(x)
+	})
+}
+
+// saveNext stores the session that follows.
+func (l *loop) saveNext(x *succession) {
 	l.srv.entropy(x.h.next[:])
 	next := *x.h.state
 	next.previous, next.instance = x.conn.place(), l.srv.instance
@@ -209,7 +231,7 @@ func (l *loop) succeeded(x *succession, err error) {
 // spent makes the client the heir.
 func (l *loop) spent(x *succession, err error) {
 	if err == nil && l.settled(x.conn, x.wait) {
-		l.restore(x.conn, x.h, claimant(x.wait.ref, x.withLast))
+		l.restoreSeated(x.conn, x.h, claimant(x.wait.ref, x.withLast))
 		l.resume(x.conn, x.wait)
 		return
 	}

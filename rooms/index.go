@@ -17,6 +17,7 @@ type Index struct {
 	shards [shardCount]shard
 	loops  int
 	limit  int32
+	seats  Seats // nil: they are nobody else's
 	ids    atomic.Uint64
 	size   atomic.Int64
 	census census
@@ -92,21 +93,26 @@ func (x *Index) findOrCreate(name []byte, stale *Room, now int64) *Room {
 	return r
 }
 
-// Create makes a room that stays although it is empty. One that came to be by itself is adopted: its
-// members stay, even if they are more than the limit. [ErrExists]: it was created before. Any goroutine.
-func (x *Index) Create(name string, o CreateOptions) (*Room, error) {
-	r := x.FindString(name)
+// lockLiving finds a room that can be entered, or makes one, and locks it.
+func (x *Index) lockLiving(name []byte, now int64) *Room {
+	r := x.Find(name)
 	if r == nil {
-		r = x.findOrCreate([]byte(name), nil, o.CreatedAt)
+		r = x.findOrCreate(name, nil, now)
 	}
 	for {
 		r.mu.Lock()
 		if !r.dead {
-			break
+			return r
 		}
 		r.mu.Unlock()
-		r = x.findOrCreate([]byte(name), r, o.CreatedAt)
+		r = x.findOrCreate(name, r, now)
 	}
+}
+
+// Create makes a room that stays although it is empty. One that came to be by itself is adopted: its
+// members stay, even if they are more than the limit. [ErrExists]: it was created before. Any goroutine.
+func (x *Index) Create(name string, o CreateOptions) (*Room, error) {
+	r := x.lockLiving([]byte(name), o.CreatedAt)
 	defer r.mu.Unlock()
 	if r.explicit {
 		return nil, ErrExists
@@ -167,16 +173,17 @@ func (x *Index) Range(f func(*Room) bool) {
 }
 
 // Enter makes p a member, and the room where there is none. [ErrFull]: there is no seat; a member of a full
-// room is in already and is not refused. Only p's loop may call it; name is not kept.
+// room is in already and is not refused. [ErrSeat]: a shared seat must be acquired first. Only p's loop may call it;
+// name is not kept.
 func (x *Index) Enter(name []byte, p Place, now int64) (Entry, error) {
-	r := x.Find(name)
-	if r == nil {
-		r = x.findOrCreate(name, nil, now)
-	}
-	for {
-		e, alive, err := r.enter(p)
-		if alive {
-			return e, err
+	for r := x.Find(name); ; {
+		if r != nil {
+			if e, alive, err := r.enter(p); alive {
+				return e, err
+			}
+		}
+		if x.seats != nil && x.limit > 0 {
+			return Entry{Limit: int(x.limit)}, ErrSeat // no room is made for who may be refused
 		}
 		r = x.findOrCreate(name, r, now)
 	}
@@ -188,24 +195,19 @@ type Held struct {
 	Already bool // p is a member, or has a seat: no second one was taken
 }
 
-// Hold keeps a seat for p until [Room.EnterHeld] or [Room.Release]. [ErrFull]. Any goroutine; name is not kept.
+// Hold keeps a seat for p until [Room.EnterHeld] or [Room.Release]. [ErrFull]; [ErrSeat]: seats of this room are acquired
+// elsewhere. Any goroutine; name is not kept.
 func (x *Index) Hold(name []byte, p Place, now int64) (Held, error) {
-	r := x.Find(name)
-	if r == nil {
-		r = x.findOrCreate(name, nil, now)
+	if x.Scarce(name, p) > 0 {
+		return Held{}, ErrSeat // no room is made for who may be refused
 	}
-	for {
-		r.mu.Lock()
-		if !r.dead {
-			break
-		}
-		r.mu.Unlock()
-		r = x.findOrCreate(name, r, now)
-	}
+	r := x.lockLiving(name, now)
 	defer r.mu.Unlock()
 	switch {
 	case r.contains(p):
 		return Held{Room: r, Already: true}, nil
+	case r.shared():
+		return Held{}, ErrSeat
 	case r.full():
 		return Held{}, ErrFull
 	}
@@ -217,9 +219,8 @@ func (x *Index) Hold(name []byte, p Place, now int64) (Held, error) {
 // Release gives a held seat back. Any goroutine.
 func (x *Index) Release(r *Room, p Place) {
 	r.mu.Lock()
-	_, was := r.unhold(p)
-	if was {
-		r.taken.Add(-1)
+	if _, was := r.unhold(p); was {
+		r.unseat()
 	}
 	gone := r.vanish()
 	r.mu.Unlock()
@@ -252,7 +253,7 @@ func (x *Index) Leave(r *Room, p Place) (left bool, seq uint64) {
 		return false, 0
 	}
 	s.remove(at)
-	r.taken.Add(-1)
+	r.unseat()
 	r.seq++
 	seq = r.seq
 	gone := r.vanish()
@@ -280,7 +281,7 @@ func (x *Index) Handover(r *Room, p, to Place) (left bool, seq uint64) {
 	r.seq++
 	seq = r.seq
 	if r.contains(to) {
-		r.taken.Add(-1)
+		r.unseat()
 	} else {
 		r.hold(to)
 	}

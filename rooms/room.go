@@ -27,6 +27,8 @@ import (
 // What lost: one list of members under a read-write lock (fan-out holds it for as long as the writes
 // take), a copy of the list for each change (quadratic while a room fills), one map per room (twice the
 // memory, and iteration in random order).
+//
+// Where seats are shared with other processes, see seats.go.
 
 // Place is where a member's connection lives: its loop, its slot there, and a generation that tells it from
 // earlier and later tenants of the slot. The zero Place is nobody's.
@@ -87,13 +89,18 @@ type Entry struct {
 	Members int    // itself included, held seats not
 	JoinSeq uint64 // the number of its join; from a held seat it may get what is older
 	Already bool   // it was in before: nothing has changed
+	Limit   int    // with [ErrSeat]: the room's
 }
 
 // Name is the room's name. Any goroutine.
 func (r *Room) Name() string { return r.name }
 
 // CreatedAt is when the room came to be, in seconds since the epoch. Any goroutine.
-func (r *Room) CreatedAt() int64 { return r.createdAt }
+func (r *Room) CreatedAt() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.createdAt
+}
 
 // Len is the number of members and held seats. Any goroutine.
 func (r *Room) Len() int { return int(r.taken.Load()) }
@@ -250,6 +257,9 @@ func (r *Room) enter(p Place) (e Entry, alive bool, err error) {
 	}
 	since, held := r.unhold(p)
 	if !held {
+		if r.shared() {
+			return Entry{Limit: int(r.limit)}, true, ErrSeat
+		}
 		if r.full() {
 			return e, true, ErrFull
 		}
@@ -284,7 +294,7 @@ func (r *Room) EnterHeld(p Place) (Entry, error) {
 		return Entry{}, ErrNotHeld
 	}
 	if r.dead {
-		r.taken.Add(-1)
+		r.unseat()
 		return Entry{}, ErrNotHeld
 	}
 	return r.add(p, since), nil

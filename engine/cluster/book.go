@@ -14,6 +14,8 @@ import (
 
 const (
 	openWait = 30 * time.Second
+	// awayAfter is below the two seconds within which a client is told that the bus is away.
+	awayAfter = 1500 * time.Millisecond
 	// reapAgain is after how long the seats of the dead are looked for once more: their last write may have been on its
 	// way to the bus when they were reaped for the first time.
 	reapAgain = time.Second
@@ -24,7 +26,7 @@ func (w *worker) openBook(ctx context.Context, given inheritance) error {
 	bounded, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
 	opts := bookOptions(w.srv, given.Epoch, w.options)
-	opts.RoomChanged = w.roomChanged
+	opts.AwayAfter, opts.RoomChanged = awayAfter, w.roomChanged
 	book, err := ledger.Open(bounded, w.road.link.Load().Conn(), opts)
 	if err != nil {
 		return fmt.Errorf("open ledger: %w", err)
@@ -54,6 +56,3 @@ func (w *worker) buried(d supervise.Death) {
 	reap()
 	time.AfterFunc(reapAgain, reap)
 }
-
-// roomChanged is told of rooms that were created or deleted, on the ledger's goroutine.
-func (w *worker) roomChanged(ledger.Room, bool) {}

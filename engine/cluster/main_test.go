@@ -1,4 +1,4 @@
-package cluster
+package cluster_test
 
 import (
 	"bufio"
@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/cluster"
 	"github.com/parleyd/parley/engine/cluster/supervise"
 )
 
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) {
 		if _, wrong := errors.AsType[*engine.ConfigError](err); wrong {
 			os.Exit(2)
 		}
-		os.Exit(ExitCode(err))
+		os.Exit(cluster.ExitCode(err))
 	}
 }
 
@@ -53,20 +54,20 @@ func serveTest(text string) error {
 	}
 	handle(srv)
 	ctx := context.Background()
-	if Parent() && cfg.Processes <= 1 {
+	if cluster.Parent() && cfg.Processes <= 1 {
 		var stop func()
 		ctx, stop = signal.NotifyContext(ctx, syscall.SIGTERM)
 		defer stop()
 	}
-	return Run(ctx, srv, Options{
+	return cluster.Run(ctx, srv, cluster.Options{
 		Log: log,
-		Parent: func(o *Overview) error {
+		Parent: func(o *cluster.Overview) error {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
 				return err
 			}
 			go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-				json.NewEncoder(w).Encode(o.parent.Status())
+				json.NewEncoder(w).Encode(o.Status())
 			}))
 			fmt.Println("page http://" + l.Addr().String())
 			return nil

@@ -70,12 +70,16 @@ func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
 	if err != nil {
 		return err
 	}
-	srv.Attach(engine.Membership{Instance: welcome.Instance, Bus: &w.road, Listener: listener})
+	srv.Attach(engine.Membership{Instance: welcome.Instance, Bus: &w.road, Listener: listener,
+		Seats: seats{w}, Rooms: created{w}})
 	if err := w.dial(ctx, welcome); err != nil {
 		return err
 	}
 	if err := w.openBook(ctx, given); err != nil {
 		return err
+	}
+	for _, d := range welcome.Peers.Dead {
+		w.buried(d)
 	}
 	srv.Peers(welcome.Peers.Peers)
 	srv.Serving(welcome.Peers.Ready)

@@ -39,6 +39,7 @@ type Supervisor struct {
 	next     uint16
 	used     int
 	settings []byte
+	dead     []Death // of whom newcomers are told
 
 	age       time.Duration // the attentive clock: it stands still while the supervisor does not run
 	lastTurn  time.Time
