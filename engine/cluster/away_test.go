@@ -23,7 +23,7 @@ func holdBus(t *testing.T, s *serverProcess, kill bool) (back func()) {
 	}
 	if !kill {
 		signal(bus, syscall.SIGSTOP)
-		return func() { signal(bus, syscall.SIGCONT) }
+		return func() { syscall.Kill(bus, syscall.SIGCONT) } // unless the supervisor has found it frozen and replaced it
 	}
 	signal(parent, syscall.SIGSTOP)
 	signal(bus, syscall.SIGKILL)
