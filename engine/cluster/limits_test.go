@@ -210,6 +210,7 @@ func TestJoinsWhileTheBusIsAway(t *testing.T) {
 	if err := m.creates("small", 2); err != "<nil>" {
 		t.Fatal(err)
 	}
+	other := f.dial(m.pid) // now: while the bus is away, a greeting lacks its token
 	pid := f.signal("bus", syscall.SIGSTOP)
 	begun := time.Now()
 	if code := m.joins("small"); code != "unavailable" || time.Since(begun) > 2*time.Second {
@@ -219,7 +220,6 @@ func TestJoinsWhileTheBusIsAway(t *testing.T) {
 	if code := m.joins("large"); code != "" || time.Since(begun) > 500*time.Millisecond {
 		t.Errorf("a room without a limit: %q after %v", code, time.Since(begun))
 	}
-	other := f.dial(m.pid)
 	if err := other.creates("another", 2); err != engine.ErrUnavailable.Error() {
 		t.Errorf("creating a room: %s", err)
 	}

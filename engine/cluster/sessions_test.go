@@ -2,6 +2,8 @@ package cluster_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -163,6 +165,22 @@ func send(t testing.TB, pid int, sig syscall.Signal) {
 	}
 }
 
+// freeze stops a process, and returns when none of its threads runs any more: one might still accept a connection.
+func freeze(t testing.TB, pid int) {
+	t.Helper()
+	send(t, pid, syscall.SIGSTOP)
+	poll(t, "the process stands still", func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		for _, path := range threads {
+			text, err := os.ReadFile(path)
+			if _, state, _ := strings.Cut(string(text), ") "); err == nil && !strings.HasPrefix(state, "T") {
+				return false
+			}
+		}
+		return err == nil && len(threads) > 0
+	})
+}
+
 // A worker that is frozen does not hold its clients' sessions hostage; when it comes to itself, it gives them up.
 func TestResumeFromFrozen(t *testing.T) {
 	s := startProcesses(t, engine.Config{Processes: 2})
@@ -170,7 +188,7 @@ func TestResumeFromFrozen(t *testing.T) {
 	ann.join("a")
 	ann.keep("stored")
 	<-time.After(50 * time.Millisecond)
-	send(t, ann.pid, syscall.SIGSTOP)
+	freeze(t, ann.pid)
 	heir := s.dialAt("", ann.pid)
 	heir.expectResumed(ann, "stored", "a")
 	send(t, ann.pid, syscall.SIGCONT)
@@ -195,7 +213,7 @@ func TestResumeWhileTheBusIsAway(t *testing.T) {
 	ann.conn.Close()
 
 	bus := s.status().Bus.PID
-	send(t, bus, syscall.SIGSTOP)
+	freeze(t, bus)
 	started := time.Now()
 	first.expectRefused(ann.token, "unavailable")
 	if took := time.Since(started); took > 2500*time.Millisecond {
