@@ -26,7 +26,7 @@ func answererOf(v verb) answerer {
 	case verbHandOver:
 		return (*Server).answerHandOver
 	}
-	return nil
+	return everywhereAnswerer(v)
 }
 
 // Errors of ask.

@@ -2,9 +2,6 @@ package engine
 
 import (
 	"errors"
-	"fmt"
-	"strconv"
-	"strings"
 
 	"github.com/gobwas/ws"
 
@@ -123,7 +120,7 @@ func (l *loop) onBroadcast(c *Conn, e *message.Envelope) {
 	}
 	l.forward(f, r.Name(), c.place())
 	l.text = message.AppendBroadcastSent(l.text[:0], message.BroadcastSent{
-		Room: e.Room, Recipients: max(members-1, 0) + r.Away(), Ref: e.Ref})
+		Room: e.Room, Recipients: max(members-1, 0) + r.Away(), Delayed: l.srv.cutOff(), Ref: e.Ref})
 	l.answer(c, l.text)
 }
 
@@ -131,47 +128,6 @@ func (l *loop) onBroadcast(c *Conn, e *message.Envelope) {
 const broadcastBytes = 112
 
 var nullJSON = []byte("null")
-
-// membersMax bounds the ids in one answer; a client that wants more asks for the next page.
-const membersMax = 1000
-
-func (l *loop) onMembers(c *Conn, e *message.Envelope) {
-	if !l.roomOf(c, e) {
-		return
-	}
-	r := l.srv.index.Find(e.Room)
-	if r == nil || !r.Has(c.place()) {
-		l.complain(c, wireError(message.NotInRoom), e.Ref)
-		return
-	}
-	from := rooms.FirstPage
-	if e.After != nil {
-		var ok bool
-		if from, ok = parseCursor(e.After); !ok {
-			l.complain(c, &Error{Code: message.InvalidMessage.String(),
-				Message: `"after" must be the "next" of the page before`}, e.Ref)
-			return
-		}
-	}
-	page, next, more := r.Page(nil, from, membersMax)
-	m := message.Members{Room: e.Room, Count: r.Entered(), IDs: make([]string, len(page)), Ref: e.Ref}
-	for i, p := range page {
-		m.IDs[i] = string(appendID(nil, l.srv.instance, p))
-	}
-	if more {
-		m.Next = fmt.Appendf(nil, "%d.%d", next.Loop, next.Left)
-	}
-	l.text = message.AppendMembers(l.text[:0], m)
-	l.answer(c, l.text)
-}
-
-// parseCursor reads the "next" of a page.
-func parseCursor(text []byte) (from rooms.Cursor, ok bool) {
-	loop, left, found := strings.Cut(string(text), ".")
-	x, err := strconv.ParseUint(loop, 10, 8)
-	y, err2 := strconv.ParseUint(left, 10, 32)
-	return rooms.Cursor{Loop: uint8(x), Left: uint32(y)}, found && err == nil && err2 == nil
-}
 
 // onAuth answers an auth message of a connection that needs none any more.
 func (l *loop) onAuth(c *Conn, e *message.Envelope) {

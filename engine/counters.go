@@ -63,6 +63,7 @@ type serverCounters struct {
 type Stats struct {
 	Connections      int    `json:"connections"` // open now
 	Rooms            int    `json:"rooms"`
+	RoomsCounted     int    `json:"rooms_counted"`     // of these, those that this worker counts: in their sum, each room is once
 	MessagesSent     uint64 `json:"messages_sent"`     // to each recipient
 	MessagesReceived uint64 `json:"messages_received"` // text and binary, well-formed or not
 	Uptime           int64  `json:"uptime"`            // seconds
@@ -144,6 +145,7 @@ func (s *Server) Stats() Stats {
 	out := Stats{
 		Connections:    s.ConnectionCount(),
 		Rooms:          s.index.Len(),
+		RoomsCounted:   s.index.Counted(s.lowest()),
 		Uptime:         int64(s.uptime().Seconds()),
 		MemoryUsage:    memoryUsage(),
 		Sessions:       s.sessions.parkedLen(),

@@ -60,14 +60,20 @@ func (w *entryWriter) places(list []remotePlace) *entryWriter {
 	w.number(uint64(len(list)))
 	for _, p := range list {
 		w.buf = binary.BigEndian.AppendUint16(w.buf, p.instance)
-		w.buf = append(w.buf, p.place.Loop)
-		w.buf = binary.BigEndian.AppendUint32(w.buf, p.place.Slot)
-		w.buf = binary.BigEndian.AppendUint64(w.buf, p.place.Gen)
+		w.place(p.place)
 	}
 	return w
 }
 
 const placeBytes = 2 + 1 + 4 + 8
+
+// place is that of a connection of whoever reads it.
+func (w *entryWriter) place(p place) *entryWriter {
+	w.buf = append(w.buf, p.Loop)
+	w.buf = binary.BigEndian.AppendUint32(w.buf, p.Slot)
+	w.buf = binary.BigEndian.AppendUint64(w.buf, p.Gen)
+	return w
+}
 
 // frame is the entry's last field: it needs no length.
 func (w *entryWriter) frame(f *outFrame) *entryWriter {
@@ -105,7 +111,7 @@ func (r *entryReader) bytes() []byte {
 
 // readPlace reads the connection's place that b begins with.
 func readPlace(b []byte) (instance uint16, p place) {
-	return binary.BigEndian.Uint16(b), place{Loop: b[2], Slot: binary.BigEndian.Uint32(b[3:]), Gen: binary.BigEndian.Uint64(b[7:])}
+	return binary.BigEndian.Uint16(b), placeOf(b[2:])
 }
 
 // places keeps those of our own.
@@ -123,6 +129,21 @@ func (r *entryReader) places(instance uint16) (own []place) {
 		}
 	}
 	return own
+}
+
+// ownPlace is what [entryWriter.place] wrote.
+func (r *entryReader) ownPlace() (p place) {
+	if len(r.rest) < placeBytes-2 {
+		r.rest, r.bad = nil, true
+		return p
+	}
+	p = placeOf(r.rest)
+	r.rest = r.rest[placeBytes-2:]
+	return p
+}
+
+func placeOf(b []byte) place {
+	return place{Loop: b[0], Slot: binary.BigEndian.Uint32(b[1:]), Gen: binary.BigEndian.Uint64(b[5:])}
 }
 
 // frame copies what is left: it outlives the entry.

@@ -47,6 +47,7 @@ type Server struct {
 	rawHandler      atomic.Pointer[RawHandler]
 	filters         atomic.Pointer[map[string]Filter]
 	emitter         *Emitter
+	wishes          wishes // of events of other workers
 
 	loops        []*loop
 	index        *rooms.Index
@@ -169,6 +170,7 @@ func (s *Server) Start() error {
 	}
 	s.emit(Event{Kind: EventStarted})
 	s.receiving.Store(true)
+	s.sayWish(true)
 	return nil
 }
 
@@ -209,6 +211,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.acceptor.waitEmpty(ctx)
 	s.reactor.stop()
 	s.pool.close()
+	if s.peers != nil {
+		s.peers.answering.close()
+	}
 	s.emit(Event{Kind: EventStopped})
 	return err
 }

@@ -20,6 +20,7 @@ type Index struct {
 	seats  Seats // nil: they are nobody else's
 	ids    atomic.Uint64
 	size   atomic.Int64
+	census census
 }
 
 const shardCount = 256
@@ -88,6 +89,7 @@ func (x *Index) findOrCreate(name []byte, stale *Room, now int64) *Room {
 	}
 	r := &Room{name: string(name), id: x.ids.Add(1), index: x, createdAt: now, limit: x.limit, rosters: make([]atomic.Pointer[roster], x.loops)}
 	h.rooms[r.name] = r
+	x.census.add(r.share, 1)
 	return r
 }
 
@@ -139,6 +141,9 @@ func (x *Index) Delete(name string) (*Room, bool) {
 
 // drop takes a dead room out of its shard.
 func (x *Index) drop(r *Room) {
+	r.mu.Lock()
+	r.recount()
+	r.mu.Unlock()
 	h := x.shardOf(r.name)
 	h.mu.Lock()
 	if h.rooms[r.name] == r {
@@ -227,6 +232,7 @@ func (x *Index) Release(r *Room, p Place) {
 // vanish marks an empty room that nobody created as dead. Under mu.
 func (r *Room) vanish() bool {
 	if r.dead || r.explicit || r.taken.Load() > 0 {
+		r.recount()
 		return false
 	}
 	r.dead = true

@@ -74,10 +74,11 @@ type Room struct {
 	quiet     atomic.Bool
 	taken     atomic.Int32 // written under mu
 
-	counts     map[uint16]int32 // members on other workers, by instance; nil for none
-	away       atomic.Int32     // their sum, written under mu
+	remotes    map[uint16]*remote // members on other workers, by instance; nil for none
+	away       atomic.Int32       // how many they are, written under mu
 	counted    atomic.Bool
 	introduced bool
+	share      share
 }
 
 // Entry is what a member gets.
@@ -273,6 +274,7 @@ func (r *Room) enter(p Place) (e Entry, alive bool, err error) {
 func (r *Room) add(p Place, since uint64) Entry {
 	r.seq++
 	r.on(p.Loop).add(Member{Slot: p.Slot, Gen: p.Gen, JoinSeq: since})
+	r.recount()
 	return Entry{Room: r, Members: r.entered(), JoinSeq: r.seq}
 }
 
@@ -306,6 +308,7 @@ func (r *Room) hold(p Place) {
 	r.seq++
 	r.held[p] = r.seq
 	r.on(p.Loop).held++
+	r.recount()
 }
 
 // unhold takes p's seat out of those held, without freeing it. Under mu.

@@ -78,6 +78,7 @@ func serveTest(text string) error {
 
 // handle gives a server of the tests its handlers: keep sets an attribute and the user data, tell shows them.
 func handle(srv *engine.Server) {
+	handleDeeds(srv)
 	srv.OnConnect(func(c *engine.Conn, r *engine.Request) error {
 		if user := r.Query("user"); user != "" {
 			c.SetPrincipal(user)

@@ -23,7 +23,7 @@ func (o *Overview) Addr() net.Addr {
 }
 
 // Stats adds up what the workers have said last, no older than half a second, and lists them. A room with members on
-// several workers is counted once for each.
+// several workers is counted once.
 func (o *Overview) Stats() engine.Stats {
 	status := o.parent.Status()
 	total := engine.Stats{Ended: map[string]uint64{}}
@@ -40,6 +40,7 @@ func (o *Overview) Stats() engine.Stats {
 		}
 		total.Workers = append(total.Workers, row)
 	}
+	total.Rooms = total.RoomsCounted
 	return total
 }
 

@@ -82,6 +82,7 @@ func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
 		w.buried(d)
 	}
 	srv.Peers(welcome.Peers.Peers)
+	srv.Serving(welcome.Peers.Ready)
 	if err := srv.Start(); err != nil {
 		return err
 	}
@@ -117,6 +118,7 @@ func (w *worker) dial(ctx context.Context, welcome supervise.Welcome) error {
 			w.options.Log.Error("batches of another worker are lost", "worker", from, "first", first, "last", last)
 			w.srv.Missed(from)
 		},
+		Gone: w.srv.Gone,
 	})
 	if err != nil {
 		return err
@@ -139,6 +141,7 @@ func (w *worker) obey(ctx context.Context) error {
 			switch order := order.(type) {
 			case supervise.Peers:
 				w.srv.Peers(order.Peers)
+				w.srv.Serving(order.Ready)
 				for _, d := range order.Dead {
 					w.road.link.Load().Forget(d.Instance)
 					w.buried(d)
