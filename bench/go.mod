@@ -12,6 +12,7 @@ require (
 	github.com/lesismal/nbio v1.6.8
 	github.com/lxzan/gws v1.8.9
 	github.com/olahol/melody v1.1.4
+	github.com/pires/go-proxyproto v0.8.1
 	golang.org/x/sys v0.49.0
 	gonum.org/v1/plot v0.17.0
 )

@@ -182,7 +182,7 @@ func (a *acceptor) take(tcp *net.TCPConn) {
 			best = l
 		}
 	}
-	c := newConn(best, tcp.RemoteAddr().(*net.TCPAddr).AddrPort())
+	c := newConn(best, unmapped(tcp.RemoteAddr().(*net.TCPAddr).AddrPort()))
 	if a.held.Add(1) > int64(a.srv.connectionsMax) {
 		c.flags |= flagRefusal
 		a.srv.count.full.Add(1)

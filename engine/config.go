@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"strings"
 	"time"
+
+	"github.com/parleyd/parley/protocol/proxy"
 )
 
 // Config is everything that a server can be told. The zero value of a field means its default, except
@@ -64,6 +66,13 @@ type Config struct {
 	Origins []string `key:"origins"`
 	// Subprotocols lists the subprotocols that the server speaks, the preferred first.
 	Subprotocols []string `key:"subprotocols"`
+	// TrustedProxies lists whose word is taken for a client's address: addresses, networks (10.0.0.0/8), loopback,
+	// private (RFC 1918 and fc00::/7), unix. Empty trusts nobody; X-Forwarded-For and its like then count for nothing.
+	// Never list a network that clients connect from.
+	TrustedProxies []string `key:"trusted_proxies"`
+	// ProxyProtocol wants every connection to begin with a header of the PROXY protocol, version 1 or 2, and to come
+	// from a trusted proxy. All others are refused.
+	ProxyProtocol bool `key:"proxy_protocol"`
 	// HandshakeTimeout bounds the arrival of the opening handshake.
 	HandshakeTimeout time.Duration `key:"handshake_timeout"`
 	// AuthTimeout bounds the wait for the first message of a connection that must authenticate by message.
@@ -190,6 +199,13 @@ func (c Config) Validate() error {
 		if scheme, host, ok := strings.Cut(o, "://"); !ok || scheme == "" || host == "" || strings.Contains(host, "/") {
 			return bad("origins", "%q is no origin; write scheme://host or scheme://host:port, without a path", o)
 		}
+	}
+	trust, err := proxy.NewTrust(c.TrustedProxies)
+	switch {
+	case err != nil:
+		return bad("trusted_proxies", "%v", err)
+	case c.ProxyProtocol && !trust.Anybody():
+		return bad("proxy_protocol", "nobody is trusted, so everybody would be refused; name the proxies in trusted_proxies")
 	}
 	return nil
 }

@@ -94,6 +94,7 @@ type phase uint8
 
 const (
 	phaseHead    phase = iota // the opening handshake arrives
+	phasePreface              // before that, the header of the PROXY protocol, where it is on
 	phaseVerdict              // the application decides whether to let it in
 	phaseAuth                 // upgraded; the first message must authenticate
 	phaseOpen
@@ -157,7 +158,7 @@ type Facts struct {
 func (c *Conn) Facts() Facts {
 	return Facts{
 		ID:            c.ID(),
-		RemoteAddress: c.RemoteAddr().Addr().String(),
+		RemoteAddress: addressText(c.remote.Addr()),
 		ConnectedAt:   int64(c.connectedAt),
 		LastActivity:  c.LastActivity(),
 		Rooms:         c.Rooms(),
@@ -165,7 +166,8 @@ func (c *Conn) Facts() Facts {
 	}
 }
 
-// RemoteAddr is the peer's address as the kernel gives it.
+// RemoteAddr is the address of who connected: the peer's, as the kernel tells it, or, where that is one of the
+// trusted proxies, the client's, as the proxy tells it: the port is 0 where it does not. Zero on a Unix socket.
 func (c *Conn) RemoteAddr() netip.AddrPort { return c.remote }
 
 // Rooms lists the rooms that the connection is in.

@@ -31,7 +31,7 @@ func patience(c *Conn, wait time.Duration) int64 {
 // end ends c for a cause, telling the peer code and reason. Ending twice is nothing.
 func (l *loop) end(c *Conn, cause Cause, code ws.StatusCode, reason string) {
 	switch c.phase {
-	case phaseHead, phaseVerdict:
+	case phasePreface, phaseHead, phaseVerdict:
 		l.refuse(c, refusalFor(cause))
 		return
 	case phaseClosing, phaseLinger, phaseGone:

@@ -61,6 +61,9 @@ func (l *loop) begin(c *Conn) bool {
 	}
 	c.extra().deadline = l.now + int64(wait)
 	l.arm(c)
+	if l.srv.cfg.ProxyProtocol {
+		c.phase = phasePreface
+	}
 	return true
 }
 
@@ -107,6 +110,9 @@ func (l *loop) consider(c *Conn, rest []byte) {
 		l.count.originRefused.Add(1)
 		l.refuse(c, refusalOrigin)
 		return
+	}
+	if srv.trust != nil {
+		l.traceClient(c)
 	}
 	a := acceptance{key: r.Key, protocol: handshake.SelectProtocol(r.Protocols(), srv.cfg.Subprotocols)}
 	if srv.cfg.Compression {

@@ -15,6 +15,8 @@ import (
 func (l *loop) input(c *Conn, chunk []byte) {
 	for len(chunk) > 0 {
 		switch c.phase {
+		case phasePreface:
+			chunk = l.preface(c, chunk)
 		case phaseHead:
 			chunk = l.head(c, chunk)
 		case phaseVerdict:

@@ -66,7 +66,7 @@ func (l *loop) timeout(c *Conn) {
 // overdue ends what a phase has time for.
 func (l *loop) overdue(c *Conn) {
 	switch c.phase {
-	case phaseHead:
+	case phaseHead, phasePreface:
 		l.refuse(c, refusalTooSlow)
 	case phaseAuth:
 		l.endBy(c, CauseUnauthorized)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/parleyd/parley/protocol/handshake"
 	"github.com/parleyd/parley/protocol/message"
+	"github.com/parleyd/parley/protocol/proxy"
 )
 
 // wires is what a loop knows of the outer world: a struct of functions would cost an indirection more
@@ -61,6 +62,7 @@ type loop struct {
 	said     bool // something that the other workers must hear this turn
 	envelope message.Envelope
 	request  handshake.Request
+	told     proxy.Fields // of that request
 	outgoing publication
 
 	buffers [][]byte

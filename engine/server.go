@@ -16,6 +16,7 @@ import (
 	"github.com/parleyd/parley/protocol/frame"
 	"github.com/parleyd/parley/protocol/handshake"
 	"github.com/parleyd/parley/protocol/message"
+	"github.com/parleyd/parley/protocol/proxy"
 	"github.com/parleyd/parley/rooms"
 )
 
@@ -28,6 +29,7 @@ type Server struct {
 	instance    uint16
 	frameLimits frame.Limits
 	origins     *handshake.Origins
+	trust       *proxy.Trust // nil where nobody is trusted
 	tick        time.Duration
 
 	pendingBytesMax int
@@ -96,6 +98,11 @@ func New(cfg Config, settings ...Setting) (*Server, error) {
 	}
 	if s.origins, err = handshake.NewOrigins(cfg.Origins); err != nil {
 		return nil, &ConfigError{Key: "origins", Hint: err.Error()}
+	}
+	if len(cfg.TrustedProxies) > 0 {
+		if s.trust, err = proxy.NewTrust(cfg.TrustedProxies); err != nil {
+			return nil, &ConfigError{Key: "trusted_proxies", Hint: err.Error()}
+		}
 	}
 	started := time.Now()
 	s.clock = func() int64 { return int64(time.Since(started)) }

@@ -7,7 +7,8 @@ import (
 )
 
 // The two message types that the seed's document registers, for the chat page and for anybody who tries the
-// server with the seed's examples.
+// server with the seed's examples, and whoami, which tells a client what the server knows of it: behind a proxy, whether
+// the server sees the client's address or the proxy's.
 
 type chat struct {
 	Room string `json:"room"`
@@ -43,5 +44,10 @@ func registerChat(srv *engine.Server) {
 			"type": "private", "from": c.ID(), "text": m.Text, "timestamp": time.Now().Unix(),
 		})
 		return engine.M{"type": "private_sent", "delivered": sent}, nil
+	})
+	engine.On(srv, "whoami", func(c *engine.Conn, _ struct{}, _ *engine.Server) (any, error) {
+		facts := c.Facts()
+		return engine.M{"type": "whoami", "connection_id": facts.ID, "remote_address": facts.RemoteAddress,
+			"connected_at": facts.ConnectedAt}, nil
 	})
 }

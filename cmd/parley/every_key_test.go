@@ -36,6 +36,8 @@ var everyKey = map[string]struct {
 	"compression_context_takeover": {"true", true},
 	"origins":                      {"https://a.example, http://b.example:81", []string{"https://a.example", "http://b.example:81"}},
 	"subprotocols":                 {"chat.v2, chat", []string{"chat.v2", "chat"}},
+	"trusted_proxies":              {"10.0.0.0/8, loopback", []string{"10.0.0.0/8", "loopback"}},
+	"proxy_protocol":               {"true", true},
 	"handshake_timeout":            {"1.5", 1500 * time.Millisecond},
 	"auth_timeout":                 {"250ms", 250 * time.Millisecond},
 	"offload_workers":              {"33", 33},
@@ -49,6 +51,9 @@ var everyKey = map[string]struct {
 
 // onlyDefault are the keys for which no other value than the default works yet.
 var onlyDefault = map[string]bool{"processes": true}
+
+// needs are the keys that work only together with another one.
+var needs = map[string]string{"proxy_protocol": "trusted_proxies"}
 
 // loaded is what a command with all settings has been told.
 func loaded(t *testing.T, args ...string) (*settings, map[string]string) {
@@ -98,6 +103,9 @@ func TestEveryKey(t *testing.T) {
 		}
 		for _, way := range ways {
 			t.Run(s.key+"/"+way.name, func(t *testing.T) {
+				if other, ok := findSetting(needs[s.key]); ok {
+					t.Setenv(other.variable(), everyKey[other.key].text)
+				}
 				got, sources := way.load(t, s, row.text)
 				if !same(got, s, row.want) {
 					t.Errorf("%s is %s, want %v", s.key, s.text(got), row.want)
@@ -106,7 +114,7 @@ func TestEveryKey(t *testing.T) {
 					t.Errorf("it is said to come from %q", sources[s.key])
 				}
 				for _, other := range table {
-					if other.key != s.key && (sources[other.key] != "default" || other.text(got) != other.text(&defaults)) {
+					if other.key != s.key && other.key != needs[s.key] && (sources[other.key] != "default" || other.text(got) != other.text(&defaults)) {
 						t.Errorf("%s became %s (%s)", other.key, other.text(got), sources[other.key])
 					}
 				}

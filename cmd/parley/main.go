@@ -75,7 +75,7 @@ func newRoot() *cobra.Command {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(explainFlag)
-	root.AddCommand(newServe(), newEcho(), newVersion(), newCheckConfig())
+	root.AddCommand(newServe(), newEcho(), newVersion(), newCheckConfig(), newHealthcheck())
 	return root
 }
 

@@ -73,6 +73,8 @@ var help = map[string]string{
 	"compression_context_takeover": "keep both windows between messages: smaller, but up to 55 KiB a connection",
 	"origins":                      "origins whose pages may connect; empty admits all",
 	"subprotocols":                 "subprotocols that the server speaks, the preferred first",
+	"trusted_proxies":              "proxies to believe a client's address: addresses, networks, loopback, private, unix",
+	"proxy_protocol":               "every connection begins with a PROXY protocol header, from a trusted proxy",
 	"handshake_timeout":            "time for the opening handshake",
 	"auth_timeout":                 "time for the first message where clients authenticate by message",
 	"offload_workers":              "goroutines for handlers that may block",

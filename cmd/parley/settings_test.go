@@ -91,6 +91,8 @@ func TestMistakes(t *testing.T) {
 		{"combination", "heartbeat_interval: 50\nheartbeat_timeout: 20\n", "", nil, []string{"parley.yaml:2: heartbeat_timeout", "must exceed heartbeat_interval"}},
 		{"processes", "processes: 4\n", "", nil, []string{"parley.yaml:1: processes: 4 workers are not built yet"}},
 		{"origin", "origins: [example.com]\n", "", nil, []string{"parley.yaml:1: origins", "scheme://host"}},
+		{"proxies", "trusted_proxies: [nginx]\n", "", nil, []string{`parley.yaml:1: trusted_proxies: "nginx" is neither an address nor a network`}},
+		{"proxies of nobody", "proxy_protocol: true\n", "", nil, []string{"parley.yaml:1: proxy_protocol: nobody is trusted", "trusted_proxies"}},
 		{"choice", "log_level: wran\n", "", nil, []string{`did you mean "warn"?`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -68,6 +68,8 @@ func newCollector(srv Source) *collector {
 	counter("resumed", "Sessions resumed.", func(s *engine.Stats) uint64 { return s.Resumed })
 	counter("resumes_refused", "Resumes refused.", func(s *engine.Stats) uint64 { return s.ResumesRefused })
 	counter("origins_refused", "Handshakes from pages of other origins.", func(s *engine.Stats) uint64 { return s.OriginsRefused })
+	counter("prefaces_refused", "Connections without a good PROXY protocol header from a trusted proxy.", func(s *engine.Stats) uint64 { return s.PrefacesRefused })
+	counter("forwarded_ignored", "Header fields of trusted proxies that were malformed or contradicted each other.", func(s *engine.Stats) uint64 { return s.ForwardedIgnored })
 	loop := func(name, help string, kind prometheus.ValueType, of func(*engine.LoopStats) float64) {
 		c.loops = append(c.loops, loopFigure{prometheus.NewDesc(prefix+"loop_"+name, help, []string{"loop"}, nil), kind, of})
 	}

@@ -33,6 +33,8 @@ var clauses = []struct {
 	{"[RFC 6455 §4.2.1] another method", request("POST / HTTP/1.1", goodLines), 405},
 	{"[RFC 6455 §4.2.1] HTTP/1.0", request("GET / HTTP/1.0", goodLines), 505},
 	{"HTTP/2's preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400},
+	{"the PROXY protocol", "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n\r\n", 400},
+	{"the PROXY protocol, binary", "\r\n\r\n\x00\r\nQUIT\n", 400},
 	{"TLS", "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400},
 	{"[RFC 6455 §4.2.1] a plain page request", request("GET / HTTP/1.1", "Host: x\r\n"), 426},
 	{"[RFC 6455 §4.2.1] no Connection: Upgrade", request("GET / HTTP/1.1", strings.Replace(goodLines, "keep-alive, Upgrade", "keep-alive", 1)), 426},

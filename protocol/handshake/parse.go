@@ -40,6 +40,8 @@ const (
 	methodMax    = 32
 )
 
+var proxyStart = []byte("PROXY ")
+
 func malformed(format string, args ...any) Refusal {
 	return Refusal{Status: 400, Reason: "malformed request: " + fmt.Sprintf(format, args...)}
 }
@@ -51,6 +53,9 @@ func Parse(head []byte, l *Limits, r *Request) Refusal {
 	r.Target, r.Path, r.RawQuery, r.Host, r.Key = nil, nil, nil, nil, nil
 	if len(head) > 0 && head[0] == tlsHandshake {
 		return malformed("this port speaks plain HTTP; TLS ends at the proxy")
+	}
+	if len(head) > 0 && head[0] == '\r' || bytes.HasPrefix(head, proxyStart) {
+		return malformed("this is no HTTP; if it is a header of the PROXY protocol, turn proxy_protocol on and name the proxy in trusted_proxies")
 	}
 	if len(head) > l.Bytes {
 		return Refusal{Status: 431, Reason: fmt.Sprintf("the request's head is longer than %d bytes", l.Bytes)}

@@ -9,6 +9,9 @@ import (
 // Field is a header field.
 type Field struct{ Name, Value []byte }
 
+// Is reports whether the field has a name, without regard to case.
+func (f Field) Is(name string) bool { return equalFold(f.Name, name) }
+
 // fieldsMax is the most header fields that a Request can hold; Limits may say less.
 const fieldsMax = 64
 

@@ -1,0 +1,230 @@
+package interop
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	gorilla "github.com/gorilla/websocket"
+)
+
+// nginx is a real one, in a process of its own, with a configuration of docs/deploy.
+type nginx struct {
+	t       *testing.T
+	cmd     *exec.Cmd
+	address string // host:port
+	command []string
+}
+
+// startNginx starts nginx with a file of docs/deploy in front of s. Only what belongs to a machine is replaced: the
+// listener, certificates, names of files, and what changes names besides. Each of them must be there.
+func startNginx(t *testing.T, name string, s *server, changes ...string) *nginx {
+	t.Helper()
+	program := need(t, "nginx")
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "deploy", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	selfSigned(t, dir)
+	n := &nginx{t: t, address: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
+	conf := string(text)
+	changes = append(changes, "listen 443", "listen "+n.address, "127.0.0.1:9090", strings.TrimPrefix(s.ws, "ws://"),
+		"/path/to/", dir+"/", "/run/nginx.pid", dir+"/pid", "/var/log/nginx/", dir+"/", "user www-data;", "",
+		"worker_rlimit_nofile 131072;", "", "worker_connections 65536;", "worker_connections 1000;", "worker_processes auto;", "worker_processes 2;")
+	for i := 0; i < len(changes); i += 2 {
+		if !strings.Contains(conf, changes[i]) {
+			t.Fatalf("%s holds no %q", name, changes[i])
+		}
+		conf = strings.ReplaceAll(conf, changes[i], changes[i+1])
+	}
+	// Where nginx would put what it buffers belongs to the machine, too.
+	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
+		conf = strings.Replace(conf, "http {\n", fmt.Sprintf("http {\n%s_temp_path %s/%s;\n", kind, dir, kind), 1)
+	}
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.command = []string{program, "-e", filepath.Join(dir, "error.log"), "-c", path}
+	if out, err := exec.Command(program, append(n.command[1:], "-t")...).CombinedOutput(); err != nil {
+		t.Fatalf("nginx refuses %s: %v\n%s", name, err, out)
+	}
+	n.cmd = exec.Command(program, append(n.command[1:], "-g", "daemon off;")...)
+	n.cmd.Stderr = os.Stderr
+	if err := n.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		n.cmd.Process.Signal(syscall.SIGTERM)
+		n.cmd.Wait()
+		if log, _ := os.ReadFile(filepath.Join(dir, "error.log")); t.Failed() && len(log) > 0 {
+			t.Logf("nginx says:\n%s", log)
+		}
+	})
+	eventually(t, "nginx listens", func() bool {
+		conn, err := net.Dial("tcp", n.address)
+		if err == nil {
+			conn.Close()
+		}
+		return err == nil
+	})
+	return n
+}
+
+// selfSigned writes a certificate and its key.
+func selfSigned(t *testing.T, dir string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"ws.example.com"}}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: cert}, "key.pem": {Type: "PRIVATE KEY", Bytes: raw}} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// dial connects from an address of this machine, over TLS, with header fields of the client's making.
+func (n *nginx) dial(from string, fields http.Header) *person {
+	n.t.Helper()
+	d := gorilla.Dialer{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, NetDialContext: dialFrom(from)}
+	conn, _, err := d.Dial("wss://"+n.address+"/", fields)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { conn.Close() })
+	p := &person{t: n.t, c: &gorillaClient{conn}}
+	p.id = p.until("connected")["connection_id"].(string)
+	p.token = p.until("reconnect_token")["token"].(string)
+	return p
+}
+
+func dialFrom(from string) func(context.Context, string, string) (net.Conn, error) {
+	return (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).DialContext
+}
+
+// address is what the server takes for the client's.
+func (p *person) address() string {
+	p.t.Helper()
+	p.say(`{"type":"whoami"}`)
+	return p.until("whoami")["remote_address"].(string)
+}
+
+var forged = http.Header{"X-Forwarded-For": {"6.6.6.6"}, "X-Real-Ip": {"6.6.6.6"}, "Forwarded": {"for=6.6.6.6"}}
+
+// The configuration in docs/deploy, on real nginx: the upgrade passes over TLS, a plain request is answered as a plain
+// request, and the client's address is the client's, whatever it claims.
+func TestNginx(t *testing.T) {
+	s := serve(t, "--trusted-proxies", "127.0.0.1")
+	n := startNginx(t, "nginx.conf", s)
+	for from, fields := range map[string]http.Header{"127.0.0.2": nil, "127.0.0.3": forged, "127.0.0.1": forged} {
+		if got := n.dial(from, fields).address(); got != from {
+			t.Errorf("a client at %s that sends %v is taken for %s", from, fields, got)
+		}
+	}
+	conn, _, err := (&gorilla.Dialer{NetDialContext: dialFrom("127.0.0.4")}).Dial(s.ws, forged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got := (&person{t: t, c: &gorillaClient{conn}}).address(); got != "127.0.0.4" {
+		t.Errorf("a client that passes by the proxy is taken for %s", got)
+	}
+	plain := &http.Client{Timeout: patient, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	response, err := plain.Get("https://" + n.address + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	if body, _ := io.ReadAll(response.Body); response.StatusCode != http.StatusUpgradeRequired || !strings.Contains(string(body), "WebSocket") {
+		t.Errorf("a plain request is answered with %s: %s", response.Status, body)
+	}
+}
+
+// The configuration of the seed, as it stands there: X-Real-IP is what it sets, and what the client claims besides makes
+// the server believe neither.
+func TestNginxOfTheSeed(t *testing.T) {
+	s := serve(t, "--trusted-proxies", "127.0.0.1")
+	n := startNginx(t, "nginx.conf", s,
+		"proxy_set_header X-Forwarded-For $remote_addr;", "", "proxy_set_header Forwarded \"\";", "", "$connection_upgrade;", "\"upgrade\";")
+	if got := n.dial("127.0.0.2", nil).address(); got != "127.0.0.2" {
+		t.Errorf("the client is taken for %s", got)
+	}
+	if got := n.dial("127.0.0.2", forged).address(); got != "127.0.0.1" {
+		t.Errorf("a client that forges X-Forwarded-For is taken for %s", got)
+	}
+	if ignored := s.stats("forwarded_ignored"); ignored == 0 {
+		t.Error("the contradiction is not counted")
+	}
+}
+
+// A client that says nothing outlives the proxy's read timeout: heartbeats pass both ways.
+func TestNginxIdle(t *testing.T) {
+	s := serve(t, "--trusted-proxies", "127.0.0.1", "--heartbeat-interval", "1", "--heartbeat-timeout", "3")
+	n := startNginx(t, "nginx.conf", s, "proxy_read_timeout 75s", "proxy_read_timeout 2s", "proxy_send_timeout 75s", "proxy_send_timeout 2s")
+	p, started := n.dial("127.0.0.2", nil), time.Now()
+	for time.Since(started) < 5*time.Second {
+		p.until("ping") // reading answers the protocol's PING
+	}
+	if got := p.address(); got != "127.0.0.2" {
+		t.Error(got)
+	}
+}
+
+// needStream skips where nginx has no stream module; where everything is required, that is a failure.
+func needStream(t *testing.T) {
+	t.Helper()
+	modules, _ := filepath.Glob("/etc/nginx/modules-enabled/*stream*")
+	if len(modules) > 0 {
+		return
+	}
+	if os.Getenv("REQUIRE_ALL_CLIENTS") == "1" {
+		t.Fatal("nginx's stream module is missing, and REQUIRE_ALL_CLIENTS=1 requires it")
+	}
+	t.Skip("nginx's stream module is missing")
+}
+
+// Over the stream module the address travels in a header of the PROXY protocol, and who passes by the proxy is refused.
+func TestNginxStream(t *testing.T) {
+	needStream(t)
+	s := serve(t, "--trusted-proxies", "127.0.0.1", "--proxy-protocol")
+	n := startNginx(t, "nginx-stream.conf", s)
+	for _, from := range []string{"127.0.0.2", "127.0.0.3"} {
+		if got := n.dial(from, forged).address(); got != from {
+			t.Errorf("a client at %s is taken for %s", from, got)
+		}
+	}
+	for from, want := range map[string]int{"127.0.0.1": 400, "127.0.0.2": 403} {
+		_, response, err := (&gorilla.Dialer{NetDialContext: dialFrom(from)}).Dial(s.ws, nil)
+		if err == nil || response == nil || response.StatusCode != want {
+			t.Errorf("without a header, from %s: %v, %v; want %d", from, response, err, want)
+		}
+	}
+}

@@ -1,0 +1,85 @@
+package engine
+
+import (
+	"net/netip"
+
+	"github.com/parleyd/parley/protocol/handshake"
+	"github.com/parleyd/parley/protocol/proxy"
+)
+
+// Behind a proxy the kernel knows the proxy only. Who connected is then what the proxy says, in a header of the PROXY
+// protocol before the request or in fields of the request, and only where the proxy is one of those that the
+// configuration trusts: from anybody else such words are the client's own. The address is settled before anybody but the
+// loop has seen the connection, so that reading it needs no lock.
+
+var refusalUntrusted = handshake.Refusal{Status: 403, Reason: "this port takes connections from its proxies only (proxy_protocol is on, and trusted_proxies does not name this address)"}
+
+// preface takes bytes of the PROXY protocol's header and returns what follows it. All of the header that has come is
+// gathered, at most HeaderBytesMax; what follows it lies in the chunk that ends it.
+func (l *loop) preface(c *Conn, chunk []byte) []byte {
+	if !l.srv.trust.Includes(c.remote.Addr()) {
+		l.count.prefacesRefused.Add(1)
+		l.refuse(c, refusalUntrusted)
+		return nil
+	}
+	gathered, known := chunk, len(c.buf)
+	if known > 0 {
+		c.buf = append(c.buf, chunk[:min(len(chunk), proxy.HeaderBytesMax-known)]...)
+		gathered = c.buf
+	}
+	header, n, fault := proxy.Parse(gathered)
+	switch {
+	case fault != proxy.FaultNone:
+		l.count.prefacesRefused.Add(1)
+		l.refuse(c, handshake.Refusal{Status: 400, Reason: fault.String() + "; proxy_protocol is on, so the proxy must send one first"})
+		return nil
+	case n == 0:
+		if known == 0 {
+			c.buf = l.gatherInput(nil, chunk)
+		}
+		return nil
+	}
+	if header.Source.IsValid() {
+		c.remote = header.Source
+	}
+	l.freeInput(c)
+	c.phase = phaseHead
+	return chunk[n-known:]
+}
+
+// traceClient takes the word of a trusted peer for who is behind it.
+func (l *loop) traceClient(c *Conn) {
+	if !l.srv.trust.Includes(c.remote.Addr()) {
+		return
+	}
+	told := &l.told
+	told.ForwardedFor, told.RealIP, told.Forwarded = told.ForwardedFor[:0], told.RealIP[:0], told.Forwarded[:0]
+	for _, f := range l.request.Fields() {
+		switch {
+		case f.Is("X-Forwarded-For"):
+			told.ForwardedFor = append(told.ForwardedFor, f.Value)
+		case f.Is("X-Real-IP"):
+			told.RealIP = append(told.RealIP, f.Value)
+		case f.Is("Forwarded"):
+			told.Forwarded = append(told.Forwarded, f.Value)
+		}
+	}
+	client, ignored := l.srv.trust.Client(told)
+	if ignored > 0 {
+		l.count.forwardedIgnored.Add(uint64(ignored))
+	}
+	if client.IsValid() {
+		c.remote = client
+	}
+}
+
+// unmapped takes the dress of IPv6 off an address of IPv4, which a listener for both puts on.
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+
+// addressText is an address as facts tell it, "" where there is none.
+func addressText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
+}

@@ -1,0 +1,190 @@
+package proxy
+
+import (
+	"bytes"
+	"net/netip"
+	"strings"
+)
+
+// Fields are the values of the header fields in which proxies name clients, those of one name in their order. Borrowed.
+type Fields struct {
+	ForwardedFor [][]byte // X-Forwarded-For
+	RealIP       [][]byte // X-Real-IP
+	Forwarded    [][]byte // Forwarded
+}
+
+// Client finds out for whom a trusted peer speaks. Each field is a chain of addresses to which every proxy appends the
+// one that it saw: read from the right, past those that are trusted, the first that is not is the client; where all are
+// trusted, it is the left-most. What stands further left was sent by the client, and may be anything.
+//
+// Which of the fields the peer sets, and which it passes on as the client sent them, nobody can see. So all that are
+// there must agree; where two name different clients, neither is believed, and the result is zero, as it is where no
+// field names anybody. The port is 0 where it is not told.
+//
+// ignored is how many fields were not believed: malformed, or in contradiction.
+func (t *Trust) Client(f *Fields) (client netip.AddrPort, ignored int) {
+	outcomes := [...]outcome{
+		t.walk(f.ForwardedFor, parseNode),
+		t.walk(f.RealIP, parseNode),
+		t.walk(f.Forwarded, parseForwarded),
+	}
+	for _, o := range outcomes {
+		if o.malformed {
+			ignored++
+		}
+		switch {
+		case !o.found.IsValid():
+		case !client.IsValid(), t.Includes(client.Addr()) && !t.Includes(o.found.Addr()):
+			client = o.found // where one field ends at a trusted proxy, another may reach further
+		case !t.Includes(o.found.Addr()) && o.found.Addr() != client.Addr():
+			return netip.AddrPort{}, ignored + 2
+		}
+	}
+	return client, ignored
+}
+
+// outcome is where a walk came to.
+type outcome struct {
+	found     netip.AddrPort
+	malformed bool
+}
+
+// walk goes through the elements of a field from the right. An element that is no address ends it: whoever appended it
+// was trusted, and did not know.
+func (t *Trust) walk(values [][]byte, parse func([]byte) (netip.AddrPort, bool)) (o outcome) {
+	for i := len(values) - 1; i >= 0; i-- {
+		for rest, more := values[i], true; more; {
+			var element []byte
+			element, rest, more = cutLast(rest)
+			element = bytes.Trim(element, " \t")
+			if len(element) == 0 {
+				continue // lists may hold empty elements [RFC 9110 §5.6.1]
+			}
+			node, ok := parse(element)
+			if !ok {
+				o.malformed = true
+				return o
+			}
+			o.found = node
+			if !t.Includes(node.Addr()) {
+				return o
+			}
+		}
+	}
+	return o
+}
+
+// cutLast takes the last element off a list. A comma within quotes separates nothing; quotes that are not closed make
+// the whole list one element, which then is malformed.
+func cutLast(list []byte) (last, rest []byte, more bool) {
+	quoted := false
+	for i := len(list) - 1; i >= 0; i-- {
+		switch {
+		case list[i] == '"' && !escaped(list, i):
+			quoted = !quoted
+		case list[i] == ',' && !quoted:
+			return list[i+1:], list[:i], true
+		}
+	}
+	return list, nil, false
+}
+
+// escaped reports whether an odd number of backslashes stands before list[i].
+func escaped(list []byte, i int) bool {
+	n := 0
+	for n < i && list[i-1-n] == '\\' {
+		n++
+	}
+	return n%2 == 1
+}
+
+// parseNode reads an address with or without a port: 192.0.2.1, 192.0.2.1:80, 2001:db8::1, [2001:db8::1],
+// [2001:db8::1]:80 [RFC 7239 §6].
+func parseNode(text []byte) (netip.AddrPort, bool) {
+	if len(text) > nodeBytesMax {
+		return netip.AddrPort{}, false
+	}
+	host, port := text, []byte(nil)
+	if text[0] == '[' {
+		end := bytes.IndexByte(text, ']')
+		if end < 0 {
+			return netip.AddrPort{}, false
+		}
+		host, port = text[1:end], text[end+1:]
+		if bytes.IndexByte(host, ':') < 0 {
+			return netip.AddrPort{}, false
+		}
+		if len(port) > 0 && port[0] != ':' {
+			return netip.AddrPort{}, false
+		}
+	} else if i := bytes.IndexByte(text, ':'); i >= 0 && bytes.IndexByte(text[i+1:], ':') < 0 {
+		host, port = text[:i], text[i:]
+	}
+	a, err := netip.ParseAddr(string(host))
+	if err != nil || a.Zone() != "" {
+		return netip.AddrPort{}, false
+	}
+	return netip.AddrPortFrom(a.Unmap(), nodePort(port)), true
+}
+
+const nodeBytesMax = len("[0000:0000:0000:0000:0000:0000:255.255.255.255]:_") + 64 // a port may be a word
+
+// nodePort reads the number behind a colon. A port may be any word [RFC 7239 §6.3]: then it is not known.
+func nodePort(text []byte) uint16 {
+	if len(text) < 2 {
+		return 0
+	}
+	port, ok := parsePort(text[1:])
+	if !ok {
+		return 0
+	}
+	return port
+}
+
+// parseForwarded reads the node of one element of Forwarded: for=192.0.2.1;proto=http [RFC 7239 §4]. An element without
+// for names nobody.
+func parseForwarded(element []byte) (node netip.AddrPort, ok bool) {
+	for more := true; more; {
+		var pair []byte
+		pair, element, more = cutQuoted(element, ';')
+		name, value, found := bytes.Cut(bytes.Trim(pair, " \t"), []byte("="))
+		if !found || !strings.EqualFold(string(name), "for") {
+			continue
+		}
+		if node.IsValid() {
+			return netip.AddrPort{}, false // twice
+		}
+		if value, ok = unquote(value); !ok || len(value) == 0 {
+			return netip.AddrPort{}, false
+		}
+		if node, ok = parseNode(value); !ok {
+			return netip.AddrPort{}, false
+		}
+	}
+	return node, node.IsValid()
+}
+
+// cutQuoted is bytes.Cut at a separator that does not lie within quotes.
+func cutQuoted(b []byte, separator byte) (before, after []byte, found bool) {
+	quoted := false
+	for i := range b {
+		switch {
+		case b[i] == '"' && !escaped(b, i):
+			quoted = !quoted
+		case b[i] == separator && !quoted:
+			return b[:i], b[i+1:], true
+		}
+	}
+	return b, nil, false
+}
+
+// unquote takes the quotes off a value. No address holds a character that would have to be escaped.
+func unquote(value []byte) ([]byte, bool) {
+	if len(value) == 0 || value[0] != '"' {
+		return value, true
+	}
+	if len(value) < 2 || value[len(value)-1] != '"' {
+		return nil, false
+	}
+	return value[1 : len(value)-1], true
+}
