@@ -5,6 +5,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 20s
 SEEDS ?= 30000
 ROUNDS ?= 3
+MATRIX ?= 5
 export GOTOOLCHAIN ?= local
 
 .DEFAULT_GOAL := help
@@ -28,8 +29,9 @@ race: ## run the tests under the race detector
 fuzz: ## fuzz every target for FUZZTIME (20s)
 	@bash .ci/fuzz $(FUZZTIME)
 
-soak: ## simulate SEEDS (30000) worlds, for minutes
+soak: ## simulate SEEDS (30000) worlds, and try verify's faults and clean runs with MATRIX (5) times the seeds
 	go test -tags invariants -timeout 0 ./engine/sim -run TestSeeds -seeds $(SEEDS)
+	go test -timeout 0 ./cmd/parley/verify -parallel 2 -matrix $(MATRIX)
 
 lint: ## gofmt, go vet, and the rules of docs/tidy_test.go
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'run gofmt -w on these'; exit 1; }

@@ -61,7 +61,7 @@ func (s *roster) add(m Member) {
 	s.members = append(s.members, m)
 	n := len(s.members)
 	switch {
-	case n <= scanMax:
+	case s.table == nil && n <= scanMax:
 	case s.table == nil || 4*n > 3*len(s.table):
 		s.rehash(n)
 	default:

@@ -51,6 +51,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
+	var exit exitError
+	if errors.As(err, &exit) && exit.err == nil {
+		return exit.code
+	}
 	for line := range strings.SplitSeq(strings.TrimRight(err.Error(), "\n"), "\n") {
 		fmt.Fprintln(stderr, "parley:", line)
 	}
@@ -58,6 +62,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	var config *engine.ConfigError
 	if errors.As(err, &usage) || errors.As(err, &config) {
 		return exitUsage
+	}
+	if exit.code != exitOK {
+		return exit.code
 	}
 	return exitFailed
 }
@@ -75,7 +82,7 @@ func newRoot() *cobra.Command {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(explainFlag)
-	root.AddCommand(newServe(), newEcho(), newVersion(), newCheckConfig(), newHealthcheck())
+	root.AddCommand(newServe(), newEcho(), newVersion(), newCheckConfig(), newHealthcheck(), newVerify())
 	return root
 }
 

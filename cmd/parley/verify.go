@@ -1,0 +1,111 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/parleyd/parley/cmd/parley/verify"
+)
+
+// exitUnreachable is verify's own: there was nothing to check.
+const exitUnreachable = 3
+
+// An exitError ends the command with a code of its own. What it wraps has been said already where it is nil.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e exitError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+func (e exitError) Unwrap() error { return e.err }
+
+func newVerify() *cobra.Command {
+	o := verify.DefaultOptions()
+	asJSON := false
+	cmd := &cobra.Command{
+		Use:   "verify URL",
+		Short: "Check that a running server keeps the wire protocol's promises",
+		Long: "Check that a running server keeps the wire protocol's promises: many clients join, publish, leave, break off,\n" +
+			"stall, freeze and resume, and everything that they are owed is held against what they get (docs/verify.md).\n\n" +
+			"Ends with 0 where nothing is wrong, 1 with findings, 2 for a mistake in the command line, 3 where it could not run.",
+		Example: "  parley verify ws://127.0.0.1:9090 --for 30s --exact-counts\n" +
+			"  parley verify ws://127.0.0.1:9190 --spawn \"parley serve --port 9190 --admin-port 0 --processes 4\" --kill",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usageError{fmt.Errorf("verify takes the address of one server, like ws://127.0.0.1:9090, not %d", len(args))}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.URL = args[0]
+			o.Progress = cmd.ErrOrStderr()
+			o.Terminal = terminal(o.Progress)
+			report, err := verify.Run(cmd.Context(), o)
+			return conclude(cmd, report, err, asJSON)
+		},
+	}
+	f := cmd.Flags()
+	f.Uint64Var(&o.Seed, "seed", 0, "decides what the clients do; 0 draws one, which is printed")
+	f.IntVar(&o.Clients, "clients", o.Clients, "clients")
+	f.IntVar(&o.Rooms, "rooms", o.Rooms, "rooms that they share")
+	f.IntVar(&o.Rate, "rate", o.Rate, "acts per second, all clients together")
+	f.DurationVar(&o.For, "for", o.For, "how long the clients act")
+	f.StringVar(&o.Dialect, "dialect", o.Dialect, "what the server speaks: parley, or plain (join and broadcast only)")
+	f.IntVar(&o.RoomLimit, "room-limit", 0, "the server's max_connections_per_room; 0 means none")
+	f.BoolVar(&o.ExactCounts, "exact-counts", false, "one process serves: counts are exact at every moment")
+	f.DurationVar(&o.HeartbeatInterval, "heartbeat-interval", 0, "the server's; 0 means that heartbeats are not checked")
+	f.DurationVar(&o.HeartbeatTimeout, "heartbeat-timeout", 0, "the server's; 0 means that heartbeats are not checked")
+	f.IntVar(&o.AnnounceMax, "announce-members-max", o.AnnounceMax, "the server's; 0 means that announcements may be incomplete")
+	f.DurationVar(&o.Patience, "patience", o.Patience, "how long anything that was promised may take")
+	f.BoolVar(&o.StopAtFinding, "stop-at-finding", false, "end with the first finding")
+	f.StringVar(&o.Spawn, "spawn", "", "command that starts the server; it is stopped at the end")
+	f.BoolVar(&o.Kill, "kill", false, "kill and freeze workers of the spawned server")
+	f.BoolVar(&o.KillBus, "kill-bus", false, "kill the spawned server's bus")
+	f.BoolVar(&asJSON, "json", false, "report in JSON")
+	return cmd
+}
+
+// conclude prints the report and says how the command ends.
+func conclude(cmd *cobra.Command, report *verify.Report, err error, asJSON bool) error {
+	switch {
+	case errors.Is(err, verify.ErrUsage):
+		return usageError{err}
+	case errors.Is(err, verify.ErrUnreachable):
+		return exitError{exitUnreachable, err}
+	}
+	if report != nil {
+		if asJSON {
+			if err := report.WriteJSON(cmd.OutOrStdout()); err != nil {
+				return exitError{exitUnreachable, err}
+			}
+		} else {
+			report.WriteText(cmd.OutOrStdout())
+		}
+	}
+	switch {
+	case err != nil:
+		return exitError{exitUnreachable, err}
+	case !report.Clean():
+		return exitError{exitFailed, nil}
+	}
+	return nil
+}
+
+// terminal reports whether somebody watches.
+func terminal(w io.Writer) bool {
+	file, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	stat, err := file.Stat()
+	return err == nil && stat.Mode()&os.ModeCharDevice != 0
+}

@@ -1,0 +1,262 @@
+package verify
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// request is what a connection has asked and not been answered.
+//
+// Owner: its connection.
+type request struct {
+	kind    string
+	ref     []byte
+	room    *room
+	n       int // of a message
+	evt     uint64
+	at      time.Time
+	marks   marks
+	already bool          // a join of a room that it is in
+	gap     bool          // it asked for what it missed: nothing is kept, and the answer must say so
+	token   *session      // of a claim
+	want    []string      // error codes that must be the answer; nil: none
+	count   func(m *body) // gets the answer; nil for an error, or where none will come
+}
+
+// answerOf is the type of the answer to each kind of request.
+var answerOf = map[string]string{"join": "joined", "leave": "left", "broadcast": "broadcast_sent", "ping": "pong",
+	"members": "members", "reconnect": "reconnected"}
+
+// passing are the codes of refusals that a client must expect at any time.
+var passing = []string{"overloaded", "unavailable", "rate_limited"}
+
+// expect takes a request down, gives it a ref, and its place in the order of events.
+func (c *conn) expect(q *request) *request {
+	k := c.k
+	c.refs++
+	k.evt++
+	q.evt, q.at = k.evt, k.now
+	if k.speaks.refs && q.kind != "junk" {
+		if c.refs%3 == 0 {
+			q.ref = []byte(strconv.Itoa(c.refs))
+		} else {
+			q.ref = fmt.Appendf(nil, `"%s-%d"`, q.kind[:1], c.refs)
+		}
+	}
+	if q.room != nil {
+		q.marks = q.room.marks()
+	}
+	key := string(q.ref)
+	if key == "" {
+		key = fmt.Sprintf("%s %06d", q.kind, c.refs)
+	}
+	c.asked[key] = q
+	return q
+}
+
+// ping asks for a sign of life.
+func (c *conn) ping() {
+	if c.phase != open || c.mode != lively {
+		return
+	}
+	if c.k.speaks.refs {
+		q := c.expect(&request{kind: "ping"})
+		c.say(withRef([]byte(`{"type":"ping"`), q.ref))
+	}
+}
+
+// oldest finds the request that an answer without a ref must be for.
+func (c *conn) oldest(typ string) (key string, q *request) {
+	for other, r := range c.asked {
+		if typ == "error" && r.kind == "junk" {
+			return other, r
+		}
+		if (answerOf[r.kind] == typ || typ == "error") && (q == nil || r.evt < q.evt) {
+			key, q = other, r
+		}
+	}
+	return key, q
+}
+
+// answered matches an answer with its request, and checks it.
+func (c *conn) answered(m *body) {
+	k := c.k
+	key := string(m.Ref)
+	q := c.asked[key]
+	if q == nil {
+		var found string
+		found, q = c.oldest(m.Type)
+		switch {
+		case !k.speaks.refs && q == nil:
+			return // a dialect that promises no answers may say what it likes
+		case q == nil:
+			k.found("answer", k.byName[m.Room], []*conn{c}, fmt.Sprintf("%v reads %s %s (ref %s) that it asked nothing for", c, m.Type, m.Code, m.Ref))
+			return
+		case q.ref != nil:
+			k.found("ref", q.room, []*conn{c}, fmt.Sprintf("%v asked %s with ref %s and reads %s %s with ref %q", c, q.kind, q.ref, m.Type, m.Code, m.Ref))
+		}
+		key = found
+	}
+	delete(c.asked, key)
+	k.report.Checked["answers"]++
+	c.prove(q)
+	if m.Type != "pong" && m.Type != "broadcast_sent" {
+		c.note(step{what: "reads " + m.Type + " " + m.Code, room: q.room, n: int64(c.shown(m))})
+	}
+	if q.room != nil && m.Type != "error" && m.Room != q.room.name {
+		k.found("answer", q.room, []*conn{c}, fmt.Sprintf("%v asked %s of %s and is answered about %q", c, q.kind, q.room.name, m.Room))
+	}
+	switch {
+	case m.Type == "error":
+		c.refusedWith(q, m.Code)
+	case m.Type != answerOf[q.kind]:
+		k.found("answer", q.room, []*conn{c}, fmt.Sprintf("%v asked %s and reads %s", c, q.kind, m.Type))
+	case q.want != nil:
+		kind := "answer"
+		if q.kind == "reconnect" {
+			kind = "session"
+		}
+		k.found(kind, q.room, []*conn{c}, fmt.Sprintf("%v asked %s, which must be refused with %v, and reads %s", c, q.kind, q.want, m.Type))
+		if q.kind == "reconnect" {
+			c.hang()
+		}
+	default:
+		c.granted(q, m)
+	}
+}
+
+// shown is the number of an answer that a trace shows.
+func (c *conn) shown(m *body) int {
+	switch {
+	case m.Recipients != nil:
+		return *m.Recipients
+	case m.Count != nil:
+		return *m.Count
+	}
+	return m.count()
+}
+
+// prove takes note that c was alive when it asked.
+func (c *conn) prove(q *request) {
+	c.proved = max(c.proved, q.evt)
+	if c.unsure {
+		c.unsure = false
+		c.reckon()
+	}
+}
+
+// granted does what an answer means.
+func (c *conn) granted(q *request, m *body) {
+	k := c.k
+	switch q.kind {
+	case "join":
+		if s := c.stays[q.room]; s != nil && s.state == joining {
+			s.become(in)
+		}
+		if q.gap && !m.Gap {
+			k.found("gap", q.room, []*conn{c}, fmt.Sprintf("%v asked %s for what it missed since an epoch that never was, and is not told of a gap", c, q.room.name))
+		}
+		k.counted(c, q, m.count())
+	case "leave":
+		if s := c.stays[q.room]; s != nil && s.state == leaving {
+			s.become(out)
+		}
+	case "broadcast":
+		if rec := c.sent.at(q.n); rec != nil {
+			k.evt++
+			rec.fate, rec.acked = accepted, k.evt
+			if s := c.stays[q.room]; s == nil || s.state == out {
+				rec.fate = uncertain
+			}
+		}
+		if m.Recipients == nil {
+			k.found("answer", q.room, []*conn{c}, fmt.Sprintf("%v is not told the number of recipients", c))
+			return
+		}
+		k.counted(c, q, *m.Recipients)
+	case "members":
+		if m.Count == nil {
+			k.found("answer", q.room, []*conn{c}, fmt.Sprintf("%v asked for the members and is told no count", c))
+			return
+		}
+		k.counted(c, q, *m.Count)
+	case "reconnect":
+		c.reconnected(q, m)
+	}
+	if q.count != nil {
+		q.count(m)
+	}
+}
+
+// refusedWith handles an error.
+func (c *conn) refusedWith(q *request, code string) {
+	k := c.k
+	complain := func(why string) {
+		kind := "answer"
+		if q.kind == "reconnect" {
+			kind = "session"
+		}
+		k.found(kind, q.room, []*conn{c}, fmt.Sprintf("%v asked %s and is refused with %s%s", c, q.kind, code, why))
+	}
+	if slices.Contains(passing, code) {
+		k.report.Done["refused "+code]++
+	} else if q.want != nil && !slices.Contains(q.want, code) {
+		complain(fmt.Sprintf(", want %v", q.want))
+	}
+	switch q.kind {
+	case "join":
+		k.report.Done["refused joins"]++
+		if s := c.stays[q.room]; s != nil && s.state == joining {
+			s.become(out)
+		}
+		// A seat is taken by members, by those on their way in, and by those that went a moment ago.
+		most := q.room.possible + q.room.removals - q.marks.removals
+		if code == "room_full" && (k.opt.RoomLimit == 0 || most-1 < k.opt.RoomLimit) && !k.disturbed() {
+			complain(fmt.Sprintf(", but at most %d can have been in", most-1))
+		} else if code != "room_full" && !slices.Contains(passing, code) {
+			complain("")
+		}
+	case "broadcast":
+		if rec := c.sent.at(q.n); rec != nil {
+			rec.fate = refused
+		}
+		if q.want == nil && !slices.Contains(passing, code) {
+			complain(", though it is a member")
+		}
+	case "leave", "members":
+		if q.want == nil && !slices.Contains(passing, code) {
+			complain("")
+		}
+		if s := c.stays[q.room]; q.kind == "leave" && s != nil && s.state == leaving {
+			s.become(in)
+			s.left = 0
+		}
+	case "reconnect":
+		c.claimRefused(q, code)
+	case "ping":
+		complain("")
+	}
+	if q.count != nil {
+		q.count(nil)
+	}
+}
+
+// forsake gives up what an ended connection has asked: whether it happened will not be known.
+func (c *conn) forsake() {
+	for key, q := range c.asked {
+		if rec := c.sent.at(q.n); q.kind == "broadcast" && rec != nil && rec.fate == pending {
+			rec.fate = uncertain
+		}
+		if q.count != nil {
+			q.count(nil)
+		}
+		delete(c.asked, key)
+	}
+	for i := range c.sent.log {
+		if c.sent.log[i].fate == pending {
+			c.sent.log[i].fate = uncertain
+		}
+	}
+}

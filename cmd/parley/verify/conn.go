@@ -1,0 +1,361 @@
+package verify
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/protocol/frame"
+)
+
+// phase is how far a connection has come.
+type phase uint8
+
+const (
+	dialing phase = iota
+	shaking       // waits for the answer to the handshake
+	greeted       // waits for `connected` and its token
+	open
+	ended
+)
+
+// mode is how a client behaves.
+type mode uint8
+
+const (
+	lively  mode = iota
+	stalled      // does not read for a while
+	frozen       // neither reads nor writes: a half-open link
+	muted        // reads, and says nothing
+)
+
+var modeNames = [...]string{"lively", "stalled", "frozen", "mute"}
+
+// A conn is one connection to the server, and what the checker knows of it.
+//
+// Owner: the goroutine that runs the checker.
+type conn struct {
+	k      *checker
+	serial int // names it in what it publishes
+	actor  *actor
+	wire   wire
+	phase  phase
+	mode   mode
+	id     string // as the server calls it
+	begun  time.Time
+
+	stays  map[*room]*stay
+	asked  map[string]*request
+	refs   int
+	proved uint64 // an answer has come to something that was sent at this place in the order
+
+	session   *session // that its token restores
+	claim     *session // that it has asked for, and not been answered
+	resumed   bool
+	chain     int  // resumes in a row that led here
+	claimed   bool // somebody has shown its token: it may end any moment
+	unsure    bool // it may have been ended by the server without our knowing: no certainty until it proves otherwise
+	stalls    int
+	cut       bool      // by us,
+	cutAt     uint64    // at this place in the order; 0 where the server may have ended it before
+	then      func()    // what to do once it is connected; nil: the usual
+	quietFrom time.Time // when it last sent a byte
+	pings     int       // from the server, since then
+	gone      time.Time
+	code      int // of the server's close frame
+
+	sent publishing
+	seen map[*conn]int // the latest message of each publisher
+
+	steps []step
+	step  int
+}
+
+// String names a connection in findings: the actor, and which of its connections.
+func (c *conn) String() string { return fmt.Sprintf("client%d/%d", c.actor.index, c.serial) }
+
+// sure reports whether the server certainly holds c to be connected.
+func (c *conn) sure() bool {
+	return c.phase == open && c.mode == lively && !c.claimed && !c.unsure
+}
+
+// reckon renews what is certain about all stays of c.
+func (c *conn) reckon() {
+	for _, s := range c.stays {
+		s.reckon()
+	}
+}
+
+// dial opens a connection for an actor.
+func (k *checker) dial(a *actor) (*conn, error) {
+	fd, err := k.poll.dial()
+	if err != nil {
+		return nil, err
+	}
+	k.serial++
+	c := &conn{k: k, serial: k.serial, actor: a, begun: k.now, stays: map[*room]*stay{}, asked: map[string]*request{},
+		seen: map[*conn]int{}, quietFrom: k.now}
+	c.wire = wire{fd: fd, watching: watchBoth}
+	k.byFD[fd] = c
+	k.bySerial[c.serial] = c
+	k.living[c] = true
+	k.report.Done["connections"]++
+	return c, nil
+}
+
+// ready does what can be done on c's socket.
+func (c *conn) ready(r ready) {
+	if c.phase == dialing && r.writable {
+		if err := c.k.poll.connected(c.wire.fd); err != nil {
+			c.k.refused(c, err)
+			return
+		}
+		c.phase = shaking
+		c.push(c.k.hello)
+		c.watch()
+	}
+	if r.writable && len(c.wire.out) > 0 {
+		c.flush()
+	}
+	if r.readable && c.phase != dialing {
+		c.readAll(readsPerTurn)
+	}
+}
+
+// readsPerTurn bounds what one socket may take of a turn.
+const readsPerTurn = 4
+
+// readAll reads up to n times, and takes what came apart. It reports whether the stream has ended.
+func (c *conn) readAll(n int) (over bool) {
+	k := c.k
+	for range n {
+		got, again, err := k.poll.read(c.wire.fd, k.buffer)
+		if again {
+			return false
+		}
+		if got == 0 || err != nil {
+			c.end(err)
+			return true
+		}
+		k.bytes += int64(got)
+		c.take(k.buffer[:got])
+		if c.phase == ended {
+			return true
+		}
+		if got < len(k.buffer) {
+			return false
+		}
+	}
+	return false
+}
+
+// take handles bytes. b is borrowed.
+func (c *conn) take(b []byte) {
+	if len(c.wire.in) > 0 {
+		c.wire.in = append(c.wire.in, b...)
+		b = c.wire.in
+	}
+	if c.phase == shaking {
+		rest, done, err := admission(b)
+		if err != nil {
+			c.k.refused(c, err)
+			return
+		}
+		if !done {
+			c.keep(b)
+			return
+		}
+		b = rest
+		c.phase = greeted
+		if !c.k.speaks.greets {
+			c.welcome("")
+		}
+	}
+	for c.phase != ended {
+		f, size, err := nextFrame(b)
+		if err != nil {
+			c.k.found("frame", nil, []*conn{c}, fmt.Sprintf("%v: %v", c, err))
+			c.finish()
+			return
+		}
+		if size == 0 {
+			break
+		}
+		c.frame(f)
+		b = b[size:]
+	}
+	if c.phase != ended {
+		c.keep(b)
+	}
+}
+
+// keep keeps what is no whole frame yet.
+func (c *conn) keep(b []byte) {
+	if len(b) == 0 {
+		c.wire.in = nil
+		return
+	}
+	c.wire.in = append(c.wire.in[:0:0], b...)
+}
+
+func (c *conn) frame(f arrived) {
+	switch f.op {
+	case ws.OpPing:
+		c.pinged(f.payload)
+	case ws.OpPong:
+	case ws.OpClose:
+		c.closeRead(f.payload)
+	case ws.OpText, ws.OpBinary, ws.OpContinuation:
+		if (f.op == ws.OpContinuation) != c.wire.partial {
+			c.k.found("frame", nil, []*conn{c}, fmt.Sprintf("%v reads a fragment out of place", c))
+		}
+		c.wire.partial = !f.final
+		if !f.final || len(c.wire.message) > 0 {
+			c.wire.message = append(c.wire.message, f.payload...)
+			f.payload = c.wire.message
+		}
+		if f.final {
+			c.wire.message = nil
+			c.text(f.payload)
+		}
+	default:
+		c.k.found("frame", nil, []*conn{c}, fmt.Sprintf("%v reads a frame of unknown kind %d", c, f.op))
+	}
+}
+
+// text handles a whole message. b is borrowed.
+func (c *conn) text(b []byte) {
+	m := &c.k.body
+	if !utf8.Valid(b) {
+		c.k.found("frame", nil, []*conn{c}, fmt.Sprintf("%v reads text that is not UTF-8: %.60q", c, b))
+		return
+	}
+	if err := c.k.speaks.read(b, m); err != nil {
+		c.k.found("frame", nil, []*conn{c}, fmt.Sprintf("%v reads what is no message: %.60q: %v", c, b, err))
+		return
+	}
+	if c.phase == greeted && m.Type != "connected" {
+		c.k.found("early", nil, []*conn{c}, fmt.Sprintf("%v reads %s before it is greeted", c, m.Type))
+	}
+	if !c.k.speaks.understands(m.Type) {
+		return
+	}
+	switch m.Type {
+	case "broadcast":
+		c.relayed(m)
+	case "connected":
+		if c.phase != greeted || m.ID == "" {
+			c.k.found("answer", nil, []*conn{c}, fmt.Sprintf("%v is greeted twice, or without an id: %.100q", c, b))
+			return
+		}
+		c.welcome(m.ID)
+	case "reconnect_token":
+		c.tokenRead(m.Token, m.TTL)
+	case "ping":
+		c.pings++
+		if c.mode == lively && c.k.speaks.beats {
+			c.say([]byte(`{"type":"pong"}`))
+		}
+	case "member_joined", "member_left":
+		c.noticed(m)
+	case "announcements":
+		c.announcing(m)
+	default:
+		c.answered(m)
+	}
+}
+
+// say sends a message that nobody answers.
+func (c *conn) say(text []byte) {
+	c.quietFrom, c.pings = c.k.now, 0
+	c.send(ws.OpText, text)
+}
+
+// welcome takes note that c is connected.
+func (c *conn) welcome(id string) {
+	c.note(step{what: "connects as " + id, n: -1})
+	c.phase, c.id = open, id
+	if id != "" {
+		if other := c.k.byID[id]; other != nil {
+			c.k.found("answer", nil, []*conn{c, other}, fmt.Sprintf("%v is given the id %s, which %v has", c, id, other))
+		}
+		c.k.byID[id] = c
+	}
+	if !c.k.speaks.tokens {
+		c.actor.up(c)
+	}
+}
+
+// pinged answers a protocol PING.
+func (c *conn) pinged(payload []byte) {
+	if c.mode == lively {
+		c.quietFrom, c.pings = c.k.now, 0
+		c.send(ws.OpPong, payload)
+	}
+}
+
+// closeRead handles the server's close frame.
+func (c *conn) closeRead(payload []byte) {
+	code, why, violation := frame.ParseClose(payload)
+	if violation != 0 {
+		c.k.found("frame", nil, []*conn{c}, fmt.Sprintf("%v reads a close frame that is none: %x", c, payload))
+	}
+	c.code = int(code)
+	c.note(step{what: "reads close " + string(why), n: int64(code)})
+	if !c.wire.closing && c.mode != frozen {
+		c.send(ws.OpClose, binary.BigEndian.AppendUint16(nil, uint16(code)))
+	}
+	c.closed()
+	c.finish()
+}
+
+// close says goodbye, and waits for the answer.
+func (c *conn) close() {
+	c.note(step{what: "sends close", n: 1000})
+	c.send(ws.OpClose, binary.BigEndian.AppendUint16(nil, 1000))
+	c.wire.closing, c.cut = true, true
+	if c.sure() {
+		c.cutAt = c.k.evt
+	}
+	c.mode = muted // it may be gone any moment
+	c.reckon()
+	c.k.in(c.k.opt.Patience, func() {
+		if c.phase == ended {
+			return
+		}
+		if !c.k.disturbed() {
+			c.k.found("silent", nil, []*conn{c}, fmt.Sprintf("%v has closed and is not answered", c))
+		}
+		c.hang()
+	})
+}
+
+// hang ends the connection from our side without a word.
+func (c *conn) hang() {
+	c.note(step{what: "is cut", n: -1})
+	c.cut = true
+	if c.sure() {
+		c.cutAt = c.k.evt
+	}
+	c.finish()
+}
+
+// finish is the end of a connection, whoever ended it.
+func (c *conn) finish() {
+	if c.phase == ended {
+		return
+	}
+	c.phase, c.gone = ended, c.k.now
+	c.hangUp()
+	delete(c.k.living, c)
+	c.forsake()
+	c.reckon()
+	if c.claim != nil {
+		c.claim.unanswered()
+		c.claim = nil
+	}
+	c.actor.down(c)
+}

@@ -1,0 +1,226 @@
+package verify
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+)
+
+// A dialect is what a kind of server understands, and which of Parley's promises it makes. A peer that is to be
+// checked gets one of its own; what it does not promise is neither done to it nor expected of it.
+//
+// Owner: immutable.
+type dialect struct {
+	greets  bool // says `connected` with an id
+	refs    bool // answers carry the request's ref, and every request is answered
+	tokens  bool // sessions can be resumed
+	beats   bool // pings silent clients
+	members bool // leave, members, announcements, counts
+	join    func(room string, ref []byte) []byte
+	publish func(room string, data, ref []byte) []byte
+	// read fills b from a text message. What b holds may be borrowed from text.
+	read func(text []byte, b *body) error
+}
+
+var dialects = map[string]*dialect{
+	"parley": {greets: true, refs: true, tokens: true, beats: true, members: true,
+		join: askJoin, publish: askPublish, read: readBody},
+	// plain is what broadcast servers have in common: {"type":"join"} is answered by {"type":"joined"}, and what
+	// {"type":"broadcast"} carries as data reaches the others in the room as a message of that type. One room for
+	// each client; nothing else is promised.
+	"plain": {join: func(room string, _ []byte) []byte { return askJoin(room, nil) },
+		publish: func(room string, data, _ []byte) []byte { return askPublish(room, data, nil) }, read: readBody},
+}
+
+// understands reports whether a message of a type is looked at. What a server says beyond its dialect is let pass.
+func (d *dialect) understands(typ string) bool {
+	switch typ {
+	case "connected":
+		return d.greets
+	case "reconnect_token":
+		return d.tokens
+	case "ping":
+		return d.beats
+	case "member_joined", "member_left", "announcements":
+		return d.members
+	}
+	return true
+}
+
+func withRef(b, ref []byte) []byte {
+	if ref != nil {
+		b = append(append(b, `,"ref":`...), ref...)
+	}
+	return append(b, '}')
+}
+
+// about asks something of a room.
+func about(kind, room string, ref []byte) []byte {
+	return withRef(fmt.Appendf(nil, `{"type":%q,"room":%q`, kind, room), ref)
+}
+
+func askJoin(room string, ref []byte) []byte { return about("join", room, ref) }
+
+func askPublish(room string, data, ref []byte) []byte {
+	return withRef(fmt.Appendf(nil, `{"type":"broadcast","room":%q,"data":%s`, room, data), ref)
+}
+
+// body is a message of the server's.
+//
+// Owner: whoever reads it, until the next.
+type body struct {
+	Type       string          `json:"type"`
+	Room       string          `json:"room"`
+	Ref        json.RawMessage `json:"ref"`
+	ID         string          `json:"connection_id"`
+	Previous   string          `json:"previous_connection_id"`
+	From       string          `json:"from"`
+	Payload    json.RawMessage `json:"data"`
+	Token      string          `json:"token"`
+	TTL        float64         `json:"ttl"` // seconds
+	Code       string          `json:"code"`
+	Members    json.RawMessage `json:"members"` // a number, or a list of ids
+	Recipients *int            `json:"recipients"`
+	Count      *int            `json:"count"`
+	Partial    bool            `json:"partial"`
+	Next       string          `json:"next"`
+	Rooms      []string        `json:"rooms"`
+	Lost       []struct {
+		Room string `json:"room"`
+		Code string `json:"code"`
+	} `json:"lost"`
+	Gaps []string `json:"gaps"`
+	Gap  bool     `json:"gap"`
+	On   bool     `json:"on"`
+}
+
+// count is `members` where it is a number; -1 where it is none.
+func (b *body) count() int {
+	n, err := strconv.Atoi(string(b.Members))
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+// ids is `members` where it is a list.
+func (b *body) ids() (list []string, err error) {
+	err = json.Unmarshal(b.Members, &list)
+	return list, err
+}
+
+func readBody(text []byte, b *body) error {
+	*b = body{}
+	if readRelayed(text, b) {
+		return nil
+	}
+	*b = body{}
+	return json.Unmarshal(text, b)
+}
+
+var (
+	relayedHead = []byte(`{"type":"broadcast","room":"`)
+	fromHead    = []byte(`","from":"`)
+	payloadHead = []byte(`","data":`)
+	stampHead   = []byte(`,"timestamp":`)
+)
+
+// readRelayed reads the one message that comes by the ten thousand, in the shape that it usually has. It reports
+// false for any other.
+func readRelayed(text []byte, b *body) bool {
+	rest, ok := bytes.CutPrefix(text, relayedHead)
+	if !ok {
+		return false
+	}
+	room, rest, ok := bytes.Cut(rest, fromHead)
+	if !ok || bytes.IndexByte(room, '"') >= 0 || bytes.IndexByte(room, '\\') >= 0 {
+		return false
+	}
+	from, rest, ok := bytes.Cut(rest, payloadHead)
+	if !ok || bytes.IndexByte(from, '"') >= 0 || bytes.IndexByte(from, '\\') >= 0 {
+		return false
+	}
+	at := bytes.LastIndex(rest, stampHead)
+	if at < 0 || bytes.IndexByte(rest, '}') != at-1 { // our data is one flat object
+		return false
+	}
+	for i, c := range rest[at+len(stampHead):] {
+		if last := i == len(rest)-at-len(stampHead)-1; last != (c == '}') || !last && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	b.Type, b.Room, b.From, b.Payload = "broadcast", string(room), string(from), rest[:at]
+	return true
+}
+
+// appendPayload is the data of message n of connection serial: it names both, and is different each time. Every
+// second one has white space in it, which must come through, too. pad is how much stands behind the names.
+func appendPayload(dst []byte, name messageName, pad int) []byte {
+	if name.n%2 == 0 {
+		dst = append(dst, `{"verify": "`...)
+	} else {
+		dst = append(dst, `{"verify":"`...)
+	}
+	dst = append(append(dst, name.run...), ':')
+	dst = append(strconv.AppendInt(dst, int64(name.serial), 10), ':')
+	dst = strconv.AppendInt(dst, int64(name.n), 10)
+	dst = append(dst, `","pad":"`...)
+	for i := range pad {
+		dst = append(dst, 'a'+byte((name.n+i)%26))
+	}
+	return append(dst, `"}`...)
+}
+
+// messageName says which message it is: of which run, by which connection, which one of its.
+type messageName struct {
+	run       string
+	serial, n int
+}
+
+const (
+	padMax  = 120
+	bulkPad = 48 << 10 // of messages that are to fill a slow reader's backlog
+)
+
+// payloadOf is the data of message n. It is good until the next call.
+func (c *conn) payloadOf(n int) []byte {
+	pad := (c.serial*7 + n*13) % padMax
+	if c.sent.at(n).bulk {
+		pad = bulkPad
+	}
+	c.k.payload = appendPayload(c.k.payload[:0], messageName{c.k.run, c.serial, n}, pad)
+	return c.k.payload
+}
+
+// payloadNames reads what appendPayload wrote. ok is false for data that is none of this run's.
+func payloadNames(data []byte, run string) (serial, n int, ok bool) {
+	rest, ok := bytes.CutPrefix(data, []byte(`{"verify":`))
+	if !ok {
+		return 0, 0, false
+	}
+	rest = bytes.TrimPrefix(rest, []byte(" "))
+	if len(rest) < len(run)+2 || rest[0] != '"' || string(rest[1:1+len(run)]) != run || rest[1+len(run)] != ':' {
+		return 0, 0, false
+	}
+	rest = rest[len(run)+2:]
+	if serial, rest, ok = digits(rest, ':'); !ok {
+		return 0, 0, false
+	}
+	n, _, ok = digits(rest, '"')
+	return serial, n, ok
+}
+
+// digits reads a number that ends with a byte.
+func digits(b []byte, end byte) (n int, rest []byte, ok bool) {
+	for i, c := range b {
+		switch {
+		case c == end:
+			return n, b[i+1:], i > 0
+		case c < '0' || c > '9' || i > 15:
+			return 0, nil, false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return 0, nil, false
+}

@@ -1,0 +1,205 @@
+package verify
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// fault is a change that breaks the server, and the kinds of findings of which one must come up.
+type fault struct {
+	name, file string
+	was, is    string
+	kinds      []string
+}
+
+// planted(NAME, N) is true every Nth time in a server that runs with that fault.
+var faults = []fault{
+	{"lost", "engine/publish.go", "\t\tc := l.slab.at(m.Slot)\n\t\tif x.spread != nil && slices.Contains",
+		"\t\tc := l.slab.at(m.Slot)\n\t\tif planted(\"lost\", 2000) {\n\t\t\tcontinue\n\t\t}\n\t\tif planted(\"double\", 2000) {\n\t\t\tl.queue(c, x.frame)\n\t\t}\n" +
+			"\t\tif planted(\"leak\", 2000) {\n\t\t\tl.slab.each(func(o *Conn) bool {\n\t\t\t\tif o.phase != phaseOpen || x.room.Has(o.place()) {\n\t\t\t\t\treturn true\n\t\t\t\t}\n" +
+			"\t\t\t\tl.queue(o, x.frame)\n\t\t\t\treturn false\n\t\t\t})\n\t\t}\n\t\tif x.spread != nil && slices.Contains",
+		[]string{"lost", "notice"}},
+	{name: "double", kinds: []string{"twice", "notice"}},
+	{name: "leak", kinds: []string{"leak", "late", "notice"}},
+	{"swapped", "engine/mailbox.go", "m.letters = append(m.letters, x)",
+		"m.letters = append(m.letters, x)\n\tif n := len(m.letters); n > 1 && planted(\"swapped\", 20) {\n\t\tm.letters[n-1], m.letters[n-2] = m.letters[n-2], m.letters[n-1]\n\t}",
+		[]string{"order", "lost", "early", "notice"}},
+	{"own", "engine/publish.go", "m.Slot == x.except.Slot && m.Gen == x.except.Gen {",
+		"m.Slot == x.except.Slot && m.Gen == x.except.Gen && !planted(\"own\", 500) {", []string{"own"}},
+	{"token twice", "engine/session.go", "\tdelete(h.parked, key)\n\treturn claim{state: p}",
+		"\tif !planted(\"token twice\", 1) {\n\t\tdelete(h.parked, key)\n\t}\n\treturn claim{state: p}", []string{"session"}},
+	{"forgotten room", "engine/resume.go", "for _, name := range state.rooms {",
+		"for _, name := range state.rooms {\n\t\tif planted(\"forgotten room\", 10) {\n\t\t\tcontinue\n\t\t}", []string{"session", "leak", "notice"}},
+	{"seat too many", "rooms/room.go", "r.taken.Load() >= r.limit", "r.taken.Load() >= r.limit+plantedSeat", []string{"limit"}},
+	{"liveness", "engine/conn_send.go", "l.tally.bytesOut += uint64(n)\n",
+		"l.tally.bytesOut += uint64(n)\n\tif planted(\"liveness\", 1) {\n\t\tc.lastActive.Store(l.now)\n\t}\n", []string{"heartbeat"}},
+	{"no pings", "engine/heartbeat.go", "l.pushRaw(c, heartbeatFrame)",
+		"if !planted(\"no pings\", 1) {\n\t\t\t\tl.pushRaw(c, heartbeatFrame)\n\t\t\t}", []string{"heartbeat"}},
+	{"wrong count", "engine/builtin.go", "Count: r.Entered(),", "Count: r.Entered() + one(\"wrong count\", 10),", []string{"count"}},
+	{"wrong recipients", "engine/builtin.go", "max(members-1, 0)", "max(members-1, 0) + one(\"wrong recipients\", 100)", []string{"count"}},
+	{"missing ref", "engine/builtin.go", "l.text = message.AppendLeft(l.text[:0], e.Room, e.Ref)",
+		"if planted(\"missing ref\", 5) {\n\t\te.Ref = nil\n\t}\n\tl.text = message.AppendLeft(l.text[:0], e.Room, e.Ref)", []string{"ref"}},
+	{"own token", "engine/resume.go", "case key == c.token.key():", "case key == c.token.key() && !planted(\"own token\", 1):", []string{"session", "ended"}},
+	{"after left", "engine/builtin.go", "if r == nil || !l.exit(c, r) {", "if r == nil || !(r.Has(c.place()) && planted(\"after left\", 5)) && !l.exit(c, r) {", []string{"late", "notice", "count"}},
+	{"silent drop", "engine/builtin.go", "c.seats.Add(-1)\n\t\t\tl.left(c, r, seq)",
+		"c.seats.Add(-1)\n\t\t\tif !planted(\"silent drop\", 10) {\n\t\t\t\tl.left(c, r, seq)\n\t\t\t}", []string{"notice"}},
+	{"gap unsaid", "engine/builtin.go", "Gap: since,", "Gap: since && !planted(\"gap unsaid\", 3),", []string{"gap"}},
+	{"two owners", "engine/resume.go", "l.endBy(old, CauseTakenOver)",
+		"if !planted(\"two owners\", 1) {\n\t\tl.endBy(old, CauseTakenOver)\n\t}", []string{"session", "answer"}},
+	{"altered", "engine/builtin.go", "\tvar id [idSize]byte\n\tfrom := c.appendID(id[:0])",
+		"\tif planted(\"altered\", 50) {\n\t\tdata = []byte(strings.ReplaceAll(string(data), `: `, `:`))\n\t}\n\tvar id [idSize]byte\n\tfrom := c.appendID(id[:0])", []string{"altered"}},
+	{"seat kept", "engine/builtin.go", "left, seq := l.srv.index.Leave(r, c.place())\n\tif !left {",
+		"left, seq := l.srv.index.Leave(r, c.place())\n\tif left && planted(\"seat kept\", 10) {\n\t\tl.srv.index.Hold([]byte(r.Name()), place{Slot: 1 << 30, Gen: seq}, 1)\n\t}\n\tif !left {", []string{"answer"}},
+}
+
+const plantedEngine = `package engine
+
+import (
+	"os"
+	"sync/atomic"
+)
+
+var plantedName, plantedTimes = os.Getenv("PLANTED_FAULT"), atomic.Uint64{}
+
+func planted(name string, every uint64) bool {
+	return plantedName == name && plantedTimes.Add(1)%every == 0
+}
+
+func one(name string, every uint64) int {
+	if planted(name, every) {
+		return 1
+	}
+	return 0
+}
+`
+
+const plantedRooms = `package rooms
+
+import "os"
+
+var plantedSeat = int32(0)
+
+func init() {
+	if os.Getenv("PLANTED_FAULT") == "seat too many" {
+		plantedSeat = 1
+	}
+}
+`
+
+// buildServer builds parley, with all faults in it, each of which sleeps until the environment names it. The real
+// sources stay as they are: the compiler is given changed ones in their place.
+func buildServer(t testing.TB, withFaults bool) string {
+	t.Helper()
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	binary := filepath.Join(dir, "parley")
+	args := []string{"build", "-o", binary}
+	if withFaults {
+		args = append(args, "-overlay", overlay(t, root, dir))
+	}
+	build := exec.Command("go", append(args, "./cmd/parley")...)
+	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the server: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// overlay writes the changed sources, and the list that names them.
+func overlay(t testing.TB, root, dir string) string {
+	changed := map[string]string{"engine/planted.go": plantedEngine, "rooms/planted.go": plantedRooms}
+	for _, f := range faults {
+		if f.file == "" {
+			continue // planted together with another one
+		}
+		text, begun := changed[f.file]
+		if !begun {
+			original, err := os.ReadFile(filepath.Join(root, f.file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = string(original)
+		}
+		if strings.Count(text, f.was) != 1 {
+			t.Fatalf("%s does not hold %q exactly once: plant the fault %q where it is now", f.file, f.was, f.name)
+		}
+		changed[f.file] = strings.Replace(text, f.was, f.is, 1)
+	}
+	replace := map[string]string{}
+	for file, text := range changed {
+		path := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
+		replace[filepath.Join(root, file)] = path
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, _ := json.Marshal(map[string]any{"Replace": replace})
+	path := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(path, list, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Every planted fault is found, and as what it is: a checker that finds nothing proves nothing.
+func TestPlantedFaults(t *testing.T) {
+	binary := buildServer(t, true)
+	for _, f := range faults {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			for seed := range uint64(3 * *matrix) {
+				o := options(t, binary, "PLANTED_FAULT='"+f.name+"'", serving{limited: f.name == "seat too many" || f.name == "seat kept",
+					beating: f.name == "liveness" || f.name == "no pings"})
+				o.Seed, o.StopAtFinding, o.Patience = seed+1, true, 4*time.Second
+				report := run(t, o)
+				for kind := range report.Found {
+					if !slices.Contains(f.kinds, kind) {
+						t.Errorf("it is found as %s, want %v: %s", kind, f.kinds, findings(report))
+					}
+				}
+				switch {
+				case !report.Clean() && *matrix == 1:
+					t.Logf("found after %.1f s with seed %d: %s", report.Seconds, o.Seed, report.Findings[0].Text)
+					return
+				case report.Clean() && *matrix > 1:
+					t.Errorf("seed %d does not find it", o.Seed)
+				}
+			}
+			if *matrix == 1 {
+				t.Error("nothing was found")
+			}
+		})
+	}
+}
+
+// Ten runs against the server as it is raise no alarm.
+func TestCleanRuns(t *testing.T) {
+	binary := buildServer(t, false)
+	for i := range 10 * *matrix {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Parallel()
+			o := options(t, binary, "", serving{limited: i%3 == 1, beating: i%3 == 2})
+			if i == 9 {
+				o.Dialect = "plain"
+			}
+			o.Seed = uint64(100 + i)
+			report := run(t, o)
+			if !report.Clean() {
+				t.Error(findings(report))
+			}
+			if report.Checked["deliveries"] < 1000 {
+				t.Errorf("only %d deliveries were checked: the run did nothing", report.Checked["deliveries"])
+			}
+		})
+	}
+}

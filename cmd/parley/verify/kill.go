@@ -1,0 +1,105 @@
+package verify
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+)
+
+// Killing. One part of the server is killed or frozen at a time; then a quiet point must come about before the next
+// one is. What was answered earlier than sessionWindow before a kill must be there afterwards; what a killed worker's
+// clients published in its last moments is uncertain; all else holds as ever.
+
+const (
+	sessionWindow = 50 * time.Millisecond
+	shakenFor     = 5 * time.Second // restarts, seats and counts are right again by then
+	lastMoments   = time.Second
+)
+
+// disturbed reports whether a kill or a freeze excuses what would else be wrong.
+func (k *checker) disturbed() bool {
+	return !k.shaken.IsZero() && k.now.Sub(k.shaken) < shakenFor
+}
+
+// unsettled reports whether a quiet point must wait for the server to come to rest.
+func (k *checker) unsettled() bool { return k.disturbed() }
+
+// mayBeForgotten reports whether a stay changed so shortly before a kill that the session need not know.
+func (k *checker) mayBeForgotten(s *stay) bool {
+	return !k.killed.IsZero() && s.moved.After(k.killed.Add(-sessionWindow))
+}
+
+// planKills kills and freezes from time to time, as told.
+func (k *checker) planKills() {
+	if k.server == nil {
+		return
+	}
+	k.every(100*time.Millisecond, func() {
+		if !k.server.alive() {
+			k.fatal = fmt.Errorf("the server that was started has ended (%v) and said: %s", k.server.err, k.server.said)
+		}
+	})
+	if !k.opt.Kill && !k.opt.KillBus {
+		return
+	}
+	k.every(time.Second, func() { k.seconds = append(k.seconds, k.evt) })
+	k.every(2*time.Second, func() {
+		if !k.disturbed() && k.settled.After(k.shaken) && k.now.Sub(k.started) < k.opt.For {
+			k.disturb()
+		}
+	})
+}
+
+// disturb kills or freezes one part of the server.
+func (k *checker) disturb() {
+	role := "worker"
+	if k.opt.KillBus && (!k.opt.Kill || k.rng.IntN(4) == 0) {
+		role = "bus"
+	}
+	pids := k.server.workers(role)
+	if len(pids) == 0 {
+		note := fmt.Sprintf("no %s was found to kill: the server has none (PARLEY_ROLE=%s in its environment)", role, role)
+		if !slices.Contains(k.report.Notes, note) {
+			k.report.Notes = append(k.report.Notes, note)
+		}
+		return
+	}
+	pid := pids[k.rng.IntN(len(pids))]
+	k.shaken, k.killed = k.now, k.now
+	k.beforeKill = k.earlierEvents(lastMoments)
+	switch draw := k.rng.IntN(10); {
+	case draw < 6 || role == "bus" || k.report.Done["killed worker"] == 0: // a short run has one kill at least
+		syscall.Kill(pid, syscall.SIGKILL)
+		k.report.Done["killed "+role]++
+	case draw < 8:
+		k.freezeWorker(pid, time.Duration(300+k.rng.IntN(1200))*time.Millisecond)
+	default:
+		k.freezeWorker(pid, 4*time.Second)
+	}
+}
+
+// freezeWorker stops a worker for a while. The server may have killed it by the end of it.
+func (k *checker) freezeWorker(pid int, d time.Duration) {
+	if syscall.Kill(pid, syscall.SIGSTOP) != nil {
+		return
+	}
+	k.report.Done["frozen worker"]++
+	k.in(d, func() {
+		k.shaken, k.killed = k.now, k.now
+		if slices.Contains(k.server.workers("worker"), pid) { // no other process has its number by now
+			syscall.Kill(pid, syscall.SIGCONT)
+		}
+	})
+}
+
+// earlierEvents is where the order of events was some time ago, at the latest.
+func (k *checker) earlierEvents(ago time.Duration) uint64 {
+	n := len(k.seconds) - int(ago/time.Second) - 1
+	if n < 0 {
+		return 0
+	}
+	evt := k.seconds[n]
+	k.seconds = k.seconds[n:]
+	return evt
+}

@@ -1,0 +1,102 @@
+package verify
+
+import "fmt"
+
+// noticed checks a member_joined or member_left: it is for members, about connections that did join or may have
+// left, and the two alternate.
+func (c *conn) noticed(m *body) {
+	k := c.k
+	k.report.Checked["notices"]++
+	joined := m.Type == "member_joined"
+	if c.mode == frozen {
+		return // it reads now what came while it did not, about others that may be forgotten
+	}
+	r, other := k.byName[m.Room], k.byID[m.ID]
+	c.note(step{what: "reads " + m.Type, room: r, from: other, n: -1})
+	complain := func(format string, args ...any) {
+		k.found("notice", r, []*conn{c, other}, fmt.Sprintf("%v reads %s of %v in %s, ", c, m.Type, other, m.Room)+fmt.Sprintf(format, args...))
+	}
+	if r == nil || other == nil {
+		complain("connection %s: no such room or connection", m.ID)
+		return
+	}
+	s, of := c.stays[r], other.stays[r]
+	switch {
+	case s == nil || s.state == joining || s.state == out:
+		complain("where it is no member")
+		return
+	case other == c:
+		complain("which is itself")
+		return
+	case of == nil && !(joined && other.claim != nil):
+		complain("which never asked to join")
+		return
+	}
+	was, known := s.heard[other]
+	if known && was == joined && !r.quiet {
+		complain("which it has read before")
+	}
+	if !joined && of != nil && of.certain && !of.again {
+		k.suspect("notice", r, []*conn{other}, fmt.Sprintf("%v reads that %v has left %s, where it still is", c, other, r.name))
+	}
+	s.heard[other] = joined
+}
+
+// announcing takes note that a room has grown past announcing, or has shrunk again.
+func (c *conn) announcing(m *body) {
+	if r := c.k.byName[m.Room]; r != nil {
+		r.quiet = true // from here on its notices are no longer complete
+	}
+}
+
+// missedNotice finds something that a member should have been told by now, everything being quiet.
+func (r *room) missedNotice() (s *stay, other *conn, what string) {
+	for s := range r.members {
+		if !s.certain {
+			continue
+		}
+		for x := range r.members {
+			joined, known := s.heard[x.conn]
+			if x.certain && x != s && (known && !joined || !known && x.asked > s.joined && x.asked > s.since) {
+				return s, x.conn, "member_joined"
+			}
+		}
+		for _, x := range r.parted {
+			if s.missesLeave(x) {
+				return s, x.conn, "member_left"
+			}
+		}
+		for x := range r.members {
+			if x.conn.phase == ended && x.joined != 0 && s.missesLeave(x) {
+				return s, x.conn, "member_left"
+			}
+		}
+	}
+	return nil, nil, ""
+}
+
+// missesLeave reports whether s should have been told by now that x is over. Whom the server has ended by itself may
+// have gone before s came.
+func (s *stay) missesLeave(x *stay) bool {
+	if x.conn == s.conn || x.conn.stays[x.room] != x {
+		return false
+	}
+	joined, known := s.heard[x.conn]
+	if known {
+		return joined
+	}
+	end := x.left
+	if end == 0 {
+		end = x.conn.cutAt
+	}
+	return x.joined < s.asked && end > s.joined
+}
+
+// forgetNotices begins anew: everything up to now has been told.
+func (r *room) forgetNotices(evt uint64) {
+	for s := range r.members {
+		clear(s.heard)
+		s.since = evt
+	}
+	r.parted = r.parted[:0]
+}

@@ -1,0 +1,316 @@
+package verify
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Every few seconds everybody pauses. When all that was asked is answered, everything that was promised must have
+// come; the members of every room must be those who are in it; and what happened up to then is settled and forgotten.
+
+// stage is how far a quiet point has come.
+type stage uint8
+
+const (
+	acting   stage = iota
+	draining       // waits for answers
+	settling       // waits for deliveries
+	asking         // waits for the right numbers of members, and the last notices
+)
+
+const (
+	quietEvery = 2500 * time.Millisecond
+	lookEvery  = 20 * time.Millisecond
+	drainMin   = 150 * time.Millisecond // for what connections that have ended sent last
+)
+
+// quietPoint is a pause.
+//
+// Owner: the checker.
+type quietPoint struct {
+	stage stage
+	next  time.Time // when the next one begins, or the present one is looked at again
+	limit time.Time // the end of patience with the present stage
+	open  map[*room]*roll
+}
+
+// roll is the question for a room's members.
+//
+// Owner: its quiet point.
+type roll struct {
+	conn  *conn
+	asked bool // an answer is awaited
+	right bool
+	count int // what the first page said
+	ids   []string
+	wrong string // what was wrong with the latest answer
+}
+
+// enter goes on to a stage.
+func (k *checker) enter(s stage) {
+	k.pause.stage = s
+	k.pause.limit = k.now.Add(k.opt.Patience)
+}
+
+// stepQuiet goes on with the quiet point, and begins it when it is due.
+func (k *checker) stepQuiet() {
+	q := &k.pause
+	if k.now.Before(q.next) {
+		return
+	}
+	q.next = k.now.Add(lookEvery)
+	late := !k.now.Before(q.limit)
+	switch q.stage {
+	case acting:
+		if k.unsettled() {
+			return
+		}
+		k.calm = true
+		for c := range k.living {
+			c.wake()
+		}
+		k.enter(draining)
+	case draining:
+		if k.idle() && !k.now.Before(q.limit.Add(drainMin-k.opt.Patience)) || late {
+			k.silent(0)
+			for c := range k.living {
+				c.ping()
+			}
+			k.enter(settling)
+		}
+	case settling:
+		if !k.idle() && !late {
+			return
+		}
+		if k.allCame(late) {
+			k.callRolls()
+			k.enter(asking)
+		}
+	case asking:
+		done := k.rollsRight(late) && k.idle() && k.noticesWhole(late)
+		if (done || late) && k.allCame(late) {
+			k.settle()
+		}
+	}
+}
+
+// allCame reports whether every message has come that should have; when it is late, those that have not are lost.
+func (k *checker) allCame(late bool) bool {
+	s, p, n := k.missing()
+	if s != nil && late {
+		k.found("lost", s.room, []*conn{s.conn, p}, fmt.Sprintf("%v never reads message %d of %v in %s, after %v of quiet",
+			s.conn, n, p, s.room.name, k.opt.Patience))
+	}
+	return s == nil || late
+}
+
+// idle reports whether nothing is under way that will be answered.
+func (k *checker) idle() bool {
+	for c := range k.living {
+		if c.mode != lively || c.claimed {
+			continue
+		}
+		if c.phase != open || k.speaks.tokens && c.session == nil || c.unsure || k.speaks.refs && len(c.asked) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// silent reports what has waited for an answer for longer than patience lasts; within that of now, at a quiet point.
+func (k *checker) silent(margin time.Duration) {
+	if !k.speaks.refs || k.disturbed() {
+		return
+	}
+	for c := range k.living {
+		if c.mode != lively || c.claimed || c.unsure {
+			continue
+		}
+		for key, q := range c.asked {
+			if k.now.Sub(q.at) > k.opt.Patience+margin {
+				delete(c.asked, key)
+				k.found("silent", q.room, []*conn{c}, fmt.Sprintf("%v asked %s %v ago and is not answered", c, q.kind, k.now.Sub(q.at).Round(time.Millisecond)))
+			}
+		}
+	}
+}
+
+// missing finds a message that should have come.
+func (k *checker) missing() (*stay, *conn, int) {
+	for _, r := range k.rooms {
+		for s := range r.members {
+			if !s.certain {
+				continue
+			}
+			if p, n, is := s.owed(); is {
+				return s, p, n
+			}
+		}
+	}
+	return nil, nil, 0
+}
+
+// callRolls begins to ask one member of each room who is in it.
+func (k *checker) callRolls() {
+	k.pause.open = map[*room]*roll{}
+	if !k.speaks.members {
+		return
+	}
+	for _, r := range k.rooms {
+		for s := range r.members {
+			if s.certain {
+				k.pause.open[r] = &roll{conn: s.conn}
+				break
+			}
+		}
+	}
+}
+
+// rollsRight reports whether all rooms have given the right answer; those that have not are asked again.
+func (k *checker) rollsRight(late bool) bool {
+	all := true
+	for r, roll := range k.pause.open {
+		switch {
+		case roll.right || !roll.conn.sure():
+		case late:
+			k.found("count", r, []*conn{roll.conn}, fmt.Sprintf("%v asks who is in %s and is told wrong until the end: %s", roll.conn, r.name, roll.wrong))
+		default:
+			all = false
+			if !roll.asked {
+				roll.count, roll.ids = -1, nil
+				roll.ask(r, "")
+			}
+		}
+	}
+	return all
+}
+
+// ask asks for a page of the members.
+func (x *roll) ask(r *room, after string) {
+	x.asked = true
+	c := x.conn
+	q := c.expect(&request{kind: "members", room: r})
+	text := fmt.Appendf(nil, `{"type":"members","room":%q`, r.name)
+	if after != "" {
+		text = fmt.Appendf(text, `,"after":%q`, after)
+	}
+	c.note(step{what: "asks for the members of", room: r, n: -1})
+	q.count = func(m *body) { x.answer(r, m) }
+	c.say(withRef(text, q.ref))
+}
+
+// answer takes a page, and asks for the next one or judges them all.
+func (x *roll) answer(r *room, m *body) {
+	x.asked = false
+	if m == nil || m.Count == nil {
+		x.wrong = "no answer"
+		return
+	}
+	ids, err := m.ids()
+	if err != nil {
+		x.wrong = err.Error()
+		return
+	}
+	if x.count < 0 {
+		x.count = *m.Count
+	}
+	x.ids = append(x.ids, ids...)
+	if m.Partial && m.Next != "" && x.conn.sure() {
+		x.ask(r, m.Next)
+		return
+	}
+	x.wrong = x.judge(r)
+	if x.right = x.wrong == ""; x.right {
+		x.conn.recipientsOf(r, len(x.ids))
+	}
+}
+
+// judge holds the members that the server named against those that are certain and those that are possible.
+func (x *roll) judge(r *room) string {
+	k := x.conn.k
+	k.report.Checked["rolls"]++
+	slices.Sort(x.ids)
+	unique := slices.Compact(x.ids)
+	for s := range r.members {
+		if _, is := slices.BinarySearch(unique, s.conn.id); s.certain && !is {
+			return fmt.Sprintf("%v (%s) is not among the %d", s.conn, s.conn.id, len(unique))
+		}
+	}
+	for _, id := range unique {
+		c := k.byID[id]
+		if c == nil || c.stays[r] == nil || c.stays[r].state == out || c.phase == ended {
+			return fmt.Sprintf("%s (%v) is among the %d, and is no member", id, c, len(unique))
+		}
+	}
+	if x.count != len(unique) {
+		return fmt.Sprintf("the count is %d, the members are %d", x.count, len(unique))
+	}
+	return ""
+}
+
+// recipientsOf publishes in a room whose members are known, to see how many the server counts. Half-open members may
+// have been ended in between.
+func (c *conn) recipientsOf(r *room, members int) {
+	k := c.k
+	silent := 0
+	for s := range r.members {
+		if s.possible && !s.certain {
+			silent++
+		}
+	}
+	c.publish(r).count = func(m *body) {
+		if m == nil || m.Recipients == nil {
+			return
+		}
+		k.report.Checked["recipients"]++
+		if n := *m.Recipients; n > members-1 || n < members-1-silent {
+			k.found("count", r, []*conn{c}, fmt.Sprintf("%v publishes in %s to %d recipients, there are %d", c, r.name, n, members-1))
+		}
+	}
+}
+
+// noticesWhole reports whether every member knows who came and went.
+func (k *checker) noticesWhole(late bool) bool {
+	if !k.speaks.members || k.opt.AnnounceMax == 0 || k.disturbed() || k.report.Done["refused overloaded"] > 0 {
+		return true
+	}
+	for _, r := range k.rooms {
+		if r.quiet || r.possible > k.opt.AnnounceMax/2 {
+			r.quiet = true
+			continue
+		}
+		if s, other, what := r.missedNotice(); s != nil {
+			if late {
+				k.found("notice", r, []*conn{s.conn, other}, fmt.Sprintf("%v never reads %s of %v in %s", s.conn, what, other, r.name))
+				continue
+			}
+			return false
+		}
+	}
+	return true
+}
+
+// settle ends the quiet point: what has happened is judged, and forgotten.
+func (k *checker) settle() {
+	k.judgeCounts(true)
+	k.judgeSuspicions()
+	k.suspicions = k.suspicions[:0]
+	k.lostHoles()
+	k.evt++
+	for _, r := range k.rooms {
+		for s := range r.members {
+			if s.conn.phase == ended {
+				s.over = true
+				s.reckon()
+			}
+		}
+		r.forgetNotices(k.evt)
+	}
+	k.settleDeliveries()
+	k.settled = k.now
+	k.report.Done["quiet points"]++
+	k.pause.stage, k.pause.next = acting, k.now.Add(quietEvery)
+	k.calm = false
+	k.points++
+}

@@ -1,0 +1,326 @@
+package verify
+
+import (
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"syscall"
+	"time"
+)
+
+// ErrUsage wraps what is wrong with the options.
+var ErrUsage = errors.New("wrong usage")
+
+// ErrUnreachable wraps why a run could not begin: no server answers there.
+var ErrUnreachable = errors.New("cannot run")
+
+// checker is one run.
+//
+// Owner: the goroutine that called Run.
+type checker struct {
+	opt    *Options
+	speaks *dialect
+	poll   *poller
+	report *Report
+	rng    *rand.Rand
+	run    string // tells this run's rooms and messages from those of others
+	hello  []byte // the opening handshake
+
+	now, started time.Time
+	evt          uint64 // numbers everything that is sent and read
+
+	actors   []*actor
+	rooms    []*room
+	weights  []float64 // of the rooms, summed up
+	byName   map[string]*room
+	byFD     map[int]*conn
+	bySerial map[int]*conn
+	byID     map[string]*conn
+	living   map[*conn]bool
+	serial   int
+	tokens   map[string]*session
+	used     []*session
+
+	holes      map[hole]*stay
+	counts     []*count
+	suspicions []suspicion
+	timers     timers
+	pause      quietPoint
+	settled    time.Time // the latest quiet point
+	points     int
+
+	bulky bool // what is published now is large
+
+	calm bool // nobody acts
+	over bool // nobody comes back
+	lag  time.Duration
+	lags []lateness // of the checker itself, the latest last
+
+	server     *server   // that was spawned; nil: none
+	shaken     time.Time // the latest kill or freeze, or the end of it
+	killed     time.Time
+	beforeKill uint64   // the order of events, a second before the latest kill
+	seconds    []uint64 // the order of events, second by second
+
+	owing   float64 // acts that are due
+	bytes   int64
+	buffer  []byte
+	framed  []byte
+	payload []byte
+	body    body
+	fatal   error
+}
+
+// Run checks the server and reports. An error wraps [ErrUsage] or [ErrUnreachable], or says what failed in the
+// checker itself; what is wrong with the server is in the report.
+func Run(ctx context.Context, o Options) (*Report, error) {
+	if err := o.check(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUsage, err)
+	}
+	if o.Seed == 0 {
+		o.Seed = rand.Uint64N(1<<32-1) + 1
+	}
+	at, err := parseTarget(o.URL)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUsage, err)
+	}
+	k := newChecker(&o, at)
+	if k.poll, err = newPoller(at.addr); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	defer k.poll.shut()
+	if o.Spawn != "" {
+		if k.server, err = spawn(ctx, &o, at); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
+		defer k.server.stop()
+	}
+	if err := reachable(at); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	k.begin()
+	err = k.loop(ctx)
+	k.finishAll()
+	return k.report, err
+}
+
+func newChecker(o *Options, at target) *checker {
+	k := &checker{opt: o, speaks: dialects[o.Dialect], report: newReport(o), rng: rand.New(rand.NewPCG(o.Seed, 0)),
+		run: fmt.Sprintf("%06x", rand.Uint32N(1<<24)), hello: at.request(),
+		byName: map[string]*room{}, byFD: map[int]*conn{}, bySerial: map[int]*conn{}, byID: map[string]*conn{},
+		living: map[*conn]bool{}, tokens: map[string]*session{}, holes: map[hole]*stay{}, buffer: make([]byte, 64<<10)}
+	sum := 0.0
+	for i := range o.Rooms {
+		r := newRoom(fmt.Sprintf("verify-%s-%d", k.run, i))
+		k.rooms = append(k.rooms, r)
+		k.byName[r.name] = r
+		sum += 1 / math.Sqrt(float64(i+1))
+		k.weights = append(k.weights, sum)
+	}
+	for i := range o.Clients {
+		k.actors = append(k.actors, newActor(k, i))
+	}
+	return k
+}
+
+// drawRoom draws a room: the first ones more often than the last.
+func (k *checker) drawRoom(rng *rand.Rand) *room {
+	at := rng.Float64() * k.weights[len(k.weights)-1]
+	for i, w := range k.weights {
+		if at < w {
+			return k.rooms[i]
+		}
+	}
+	return k.rooms[0]
+}
+
+func (k *checker) roomsEach() int {
+	if !k.speaks.members {
+		return 1
+	}
+	return roomsEach
+}
+
+// begin brings everybody in, over a second or two.
+func (k *checker) begin() {
+	k.now = time.Now()
+	k.started, k.settled = k.now, k.now
+	for i, a := range k.actors {
+		a.comeBack(time.Duration(i) * time.Second / arrivalsPerSecond)
+	}
+	k.pause.next = k.now.Add(quietEvery)
+	k.every(7*time.Second, k.storm)
+	k.every(200*time.Millisecond, func() { k.silent(time.Second) })
+	k.planKills()
+}
+
+const (
+	arrivalsPerSecond = 1500
+	turnWait          = 5 * time.Millisecond
+	actsPerTurn       = 200
+)
+
+// loop runs until the time is over and all is settled.
+func (k *checker) loop(ctx context.Context) error {
+	last, shown := k.now, k.now
+	for k.fatal == nil {
+		list, err := k.poll.wait(turnWait)
+		if err != nil {
+			return err
+		}
+		k.now = time.Now()
+		k.lag = k.now.Sub(last)
+		last = k.now
+		if k.lag > lagNoted {
+			k.lags = append(k.lags, lateness{k.now, k.lag})
+		}
+		for _, r := range list {
+			if c := k.byFD[r.fd]; c != nil {
+				c.ready(r)
+			}
+		}
+		k.runTimers()
+		k.judgeCounts(false)
+		k.judgeSuspicions()
+		k.stepQuiet()
+		k.act()
+		shown = k.progress(shown)
+		switch {
+		case ctx.Err() != nil:
+			k.report.Notes = append(k.report.Notes, "the run was interrupted: what was under way is not judged")
+			return nil
+		case k.opt.StopAtFinding && !k.report.Clean():
+			return nil
+		case k.now.Sub(k.started) >= k.opt.For && k.pause.stage == acting && k.points > 0 && !k.settled.Before(k.started.Add(k.opt.For)):
+			return nil
+		}
+	}
+	return k.fatal
+}
+
+// lateness is a turn of the checker's own that came late.
+type lateness struct {
+	at time.Time
+	by time.Duration
+}
+
+// lagNoted is the lateness that is worth noting.
+const lagNoted = 50 * time.Millisecond
+
+// late is by how much the checker itself was late within some time, at worst: a machine that leaves it no turn leaves
+// the server none either, and neither is to be blamed.
+func (k *checker) late(within time.Duration) (worst time.Duration) {
+	for i := len(k.lags) - 1; i >= 0 && k.now.Sub(k.lags[i].at) < within; i-- {
+		worst = max(worst, k.lags[i].by)
+	}
+	return worst
+}
+
+// act has clients do what is due.
+func (k *checker) act() {
+	if k.calm {
+		k.owing = 0
+		return
+	}
+	if k.now.Sub(k.started) >= k.opt.For {
+		k.pause.next = earlier(k.pause.next, k.now)
+		return
+	}
+	k.owing = min(k.owing+k.lag.Seconds()*float64(k.opt.Rate), actsPerTurn)
+	for ; k.owing >= 1; k.owing-- {
+		k.actors[k.rng.IntN(len(k.actors))].perform()
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// refused handles a connection that did not come about.
+func (k *checker) refused(c *conn, err error) {
+	var conns []*conn
+	if c != nil {
+		conns = append(conns, c)
+		c.finish()
+	}
+	if !k.disturbed() || errors.Is(err, syscall.ECONNREFUSED) { // the address is served throughout, whoever is killed
+		k.found("refused", nil, conns, fmt.Sprintf("a connection does not come about: %v", err))
+	}
+}
+
+// finishAll ends everything and completes the report.
+func (k *checker) finishAll() {
+	k.over = true
+	for c := range k.living {
+		c.hangUp()
+	}
+	k.report.Seconds = time.Since(k.started).Seconds()
+}
+
+// progress shows a line when it is time.
+func (k *checker) progress(shown time.Time) time.Time {
+	pause := 5 * time.Second
+	if k.opt.Terminal {
+		pause = time.Second
+	}
+	if k.opt.Progress == nil || k.now.Sub(shown) < pause {
+		return shown
+	}
+	found := int64(0)
+	for _, n := range k.report.Found {
+		found += n
+	}
+	fmt.Fprintf(k.opt.Progress, "%5.0f s  %d connected, %d acts, %d deliveries, %d answers, %d findings\n", k.now.Sub(k.started).Seconds(),
+		len(k.living), k.report.Done["publish"]+k.report.Done["join"], k.report.Checked["deliveries"], k.report.Checked["answers"], found)
+	return k.now
+}
+
+// timer is something to do later.
+type timer struct {
+	at time.Time
+	f  func()
+}
+
+// timers is a heap.
+type timers []timer
+
+func (t timers) Len() int           { return len(t) }
+func (t timers) Less(i, j int) bool { return t[i].at.Before(t[j].at) }
+func (t timers) Swap(i, j int)      { t[i], t[j] = t[j], t[i] }
+
+// Push and Pop are container/heap's; nothing else calls them.
+func (t *timers) Push(x any) { *t = append(*t, x.(timer)) }
+
+// Pop takes the last one off, for container/heap.
+func (t *timers) Pop() any {
+	last := (*t)[len(*t)-1]
+	*t = (*t)[:len(*t)-1]
+	return last
+}
+
+// in has f run after a while.
+func (k *checker) in(after time.Duration, f func()) {
+	heap.Push(&k.timers, timer{k.now.Add(after), f})
+}
+
+// every has f run again and again, while clients act.
+func (k *checker) every(pause time.Duration, f func()) {
+	k.in(pause, func() {
+		if !k.calm {
+			f()
+		}
+		k.every(pause, f)
+	})
+}
+
+func (k *checker) runTimers() {
+	for len(k.timers) > 0 && !k.timers[0].at.After(k.now) {
+		heap.Pop(&k.timers).(timer).f()
+	}
+}

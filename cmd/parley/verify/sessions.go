@@ -1,0 +1,189 @@
+package verify
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// A session is what a token restores, and who has shown the token.
+//
+// Owner: the goroutine that runs the checker.
+type session struct {
+	token   string
+	conn    *conn // whose session it is
+	ttl     time.Duration
+	asking  int   // claims that are not answered
+	winner  *conn // who got it
+	revoked bool  // its connection resumed another session
+	spoiled bool  // a claim's outcome is not known, or it may be refused for good reason
+	failed  int   // claims that were refused
+}
+
+// tokenRead takes note of a token. The first one makes a connection ready; the next may come after resuming only.
+func (c *conn) tokenRead(token string, ttl float64) {
+	k := c.k
+	c.note(step{what: "reads reconnect_token", n: -1})
+	if token == "" || k.tokens[token] != nil {
+		k.found("session", nil, []*conn{c}, fmt.Sprintf("%v is given a token that is empty or was given before", c))
+		return
+	}
+	if c.session != nil {
+		k.found("session", nil, []*conn{c}, fmt.Sprintf("%v is given a second token without having resumed", c))
+	}
+	c.session = &session{token: token, conn: c, ttl: time.Duration(ttl * float64(time.Second))}
+	k.tokens[token] = c.session
+	if !c.resumed {
+		c.actor.up(c)
+	}
+}
+
+// usable reports whether the token may be shown: nobody has, and its time is not nearly over.
+func (s *session) usable(now time.Time) bool {
+	return s != nil && s.winner == nil && !s.revoked && !s.spoiled && s.asking == 0 &&
+		(s.conn.phase != ended || now.Sub(s.conn.gone) < s.ttl-time.Second)
+}
+
+// resume shows a token. want are the error codes that must be the answer; none: it should succeed, once.
+func (c *conn) resume(s *session, want ...string) *request {
+	k := c.k
+	q := c.expect(&request{kind: "reconnect", token: s, want: want})
+	text := fmt.Appendf(nil, `{"type":"reconnect","token":%q`, s.token)
+	if c.refs%2 == 0 {
+		q.gap = true
+		text = append(text, `,"last":{`...)
+		first := true
+		for r := range s.conn.stays {
+			if !first {
+				text = append(text, ',')
+			}
+			first = false
+			text = fmt.Appendf(text, `%q:{"seq":1,"epoch":"verify"}`, r.name)
+		}
+		text = append(text, '}')
+	}
+	c.note(step{what: "shows the token of " + s.conn.String(), n: -1})
+	if want == nil {
+		c.claim = s
+		s.asking++
+		s.conn.claimed = true
+		s.conn.reckon()
+	}
+	k.report.Done["claims"]++
+	c.say(withRef(text, q.ref))
+	return q
+}
+
+// reconnected checks what a claim gave, and takes it over.
+func (c *conn) reconnected(q *request, m *body) {
+	k, s := c.k, q.token
+	c.claim = nil
+	s.asking--
+	k.report.Checked["sessions"]++
+	complain := func(format string, args ...any) {
+		k.found("session", nil, []*conn{c, s.conn, s.winner}, fmt.Sprintf("%v resumes %v ", c, s.conn)+fmt.Sprintf(format, args...))
+	}
+	switch {
+	case s.winner != nil:
+		complain("with a token that %v has used", s.winner)
+	case s.revoked:
+		complain("with a token that was revoked")
+	case m.ID != c.id || m.Previous != s.conn.id:
+		complain("and is told the ids %s and %s; they are %s and %s", m.ID, m.Previous, c.id, s.conn.id)
+	}
+	s.winner = c
+	c.resumed, c.chain = true, s.conn.chain+1
+	if c.session != nil {
+		c.session.revoked = true
+		c.session = nil
+	}
+	if q.gap && !slices.Equal(sorted(m.Gaps), sorted(m.Rooms)) {
+		k.found("gap", nil, []*conn{c}, fmt.Sprintf("%v resumes rooms %v from an epoch that never was, and is told of gaps in %v", c, m.Rooms, m.Gaps))
+	}
+	c.restored(s.conn, q, m, complain)
+	k.used = append(k.used, s)
+	if len(k.used) > usedKept {
+		delete(k.tokens, k.used[0].token)
+		k.used = k.used[1:]
+	}
+	k.in(k.opt.Patience, func() {
+		if s.conn.phase != ended && s.conn.mode == lively && !k.disturbed() {
+			complain("which goes on nevertheless: it must be closed with 4004")
+		}
+	})
+	c.actor.adopt(c)
+}
+
+// usedKept is how many used tokens are kept, to be shown again.
+const usedKept = 500
+
+func sorted(list []string) []string { return slices.Sorted(slices.Values(list)) }
+
+// restored holds the rooms of a resumed session against those that the old connection had.
+func (c *conn) restored(old *conn, q *request, m *body, complain func(string, ...any)) {
+	k := c.k
+	lost := map[string]string{}
+	for _, l := range m.Lost {
+		lost[l.Room] = l.Code
+	}
+	for r, s := range old.stays {
+		has := slices.Contains(m.Rooms, r.name)
+		switch code, is := lost[r.name]; {
+		case s.state == out && has && !k.mayBeForgotten(s):
+			complain("and gets %s, which that had left", r.name)
+		case s.state == in && !has && !is && !k.mayBeForgotten(s):
+			complain("and does not get %s, which that was in", r.name)
+		case s.state == in && is && (code != "room_full" || k.opt.RoomLimit == 0):
+			complain("and loses %s for %s", r.name, code)
+		}
+	}
+	for _, name := range m.Rooms {
+		r := k.byName[name]
+		if r == nil || old.stays[r] == nil {
+			complain("and gets %q, where that never was", name)
+			continue
+		}
+		if s := c.stays[r]; s != nil && s.state == in {
+			continue // it had joined by itself
+		}
+		s := c.stayIn(r, joining)
+		s.asked = q.evt
+		s.become(in)
+	}
+}
+
+// claimRefused checks that a refused claim had to be.
+func (c *conn) claimRefused(q *request, code string) {
+	if q.want != nil {
+		return
+	}
+	k, s := c.k, q.token
+	c.claim = nil
+	s.asking--
+	s.failed++
+	k.report.Checked["sessions"]++
+	switch {
+	case code == "attempts_exhausted" && s.conn.chain > 0:
+		s.spoiled = true
+		k.report.Done["attempts exhausted"]++
+	case slices.Contains(passing, code):
+		s.spoiled = true // whoever claimed besides may have been refused for that reason, too
+	case code != "invalid_token":
+		s.spoiled = true
+		k.found("session", nil, []*conn{c, s.conn}, fmt.Sprintf("%v is refused the session of %v with %s", c, s.conn, code))
+	case s.asking == 0 && s.winner == nil && !s.spoiled:
+		s.spoiled = true
+		k.found("session", nil, []*conn{c, s.conn}, fmt.Sprintf("nobody gets the session of %v: all %d claims are refused with %s", s.conn, s.failed, code))
+	}
+	if old := s.conn; s.asking == 0 && s.winner == nil && old.claimed && old.phase == open {
+		old.claimed, old.unsure = false, true // it lives on
+		old.ping()
+	}
+	c.actor.turnedDown(c)
+}
+
+// unanswered takes note that a claimant ended before it was answered: it may have won.
+func (s *session) unanswered() {
+	s.asking--
+	s.spoiled = true
+}

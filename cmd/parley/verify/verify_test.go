@@ -1,0 +1,154 @@
+package verify
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/parleyd/parley/engine"
+)
+
+// matrix multiplies the seeds that the faults and the clean runs are tried with.
+var matrix = flag.Int("matrix", 1, "try this many times as many seeds")
+
+// serving is how a server under test is set up.
+type serving struct{ limited, beating bool }
+
+const roomLimit = 6
+
+// options are those of a short run against a server of its own.
+func options(t testing.TB, binary, environment string, s serving) Options {
+	t.Helper()
+	port := freePort(t)
+	o := DefaultOptions()
+	o.URL = fmt.Sprintf("ws://127.0.0.1:%d", port)
+	o.Clients, o.Rooms, o.Rate, o.For = 120, 15, 600, 3*time.Second
+	o.Patience, o.ExactCounts = 10*time.Second, true
+	flags := ""
+	if s.limited {
+		o.RoomLimit = roomLimit
+		flags += fmt.Sprintf(" --max-connections-per-room %d", roomLimit)
+	}
+	if s.beating {
+		o.HeartbeatInterval, o.HeartbeatTimeout = 400*time.Millisecond, time.Second
+		flags += " --heartbeat-interval 0.4 --heartbeat-timeout 1"
+	}
+	o.Spawn = fmt.Sprintf("env %s %s serve --port %d --admin-port 0 --log-level warn%s", environment, binary, port, flags)
+	return o
+}
+
+func freePort(t testing.TB) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func run(t testing.TB, o Options) *Report {
+	t.Helper()
+	report, err := Run(context.Background(), o)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, findings(report))
+	}
+	return report
+}
+
+func findings(r *Report) string {
+	if r == nil {
+		return ""
+	}
+	var b strings.Builder
+	r.WriteText(&b)
+	return b.String()
+}
+
+// Workers are found by the role in their environment, killed and restarted, and what the checker then says is what
+// such a server breaks: one process, killed and started anew, refuses dials meanwhile and forgets its sessions. What
+// was not lost with it is still in order, and comes once.
+func TestKillsWorkers(t *testing.T) {
+	o := options(t, "", "", serving{})
+	o.Spawn = fmt.Sprintf(`sh -c 'trap "kill \$worker; exit" TERM; while :; do env PARLEY_ROLE=worker VERIFY_TEST_PORT=%s %s & worker=$!; wait $worker; done'`,
+		o.URL[strings.LastIndexByte(o.URL, ':')+1:], os.Args[0])
+	o.ExactCounts, o.Kill, o.For, o.Patience = false, true, 6*time.Second, 3*time.Second
+	o.Seed = 1
+	report := run(t, o)
+	for kind := range report.Found {
+		if kind != "refused" && kind != "session" {
+			t.Errorf("found %s: %s", kind, findings(report))
+		}
+	}
+	if report.Done["killed worker"] == 0 || report.Found["session"] == 0 {
+		t.Errorf("no worker was killed, or the sessions that were forgotten are not missed: %s", findings(report))
+	}
+}
+
+// TestMain is the worker of [TestKillsWorkers] where the environment says so.
+func TestMain(m *testing.M) {
+	port, err := strconv.Atoi(os.Getenv("VERIFY_TEST_PORT"))
+	if err != nil {
+		os.Exit(m.Run())
+	}
+	s, err := engine.New(engine.Config{Port: port})
+	if err == nil {
+		err = s.Start()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	stop := make(chan os.Signal, 1)
+	signal.Notify(stop, syscall.SIGTERM)
+	<-stop
+}
+
+// A seed decides what each client does, whatever the others do and whenever it gets to it.
+func TestSeedDecides(t *testing.T) {
+	draw := func(seed uint64) string {
+		o := DefaultOptions()
+		o.Seed = seed
+		k := newChecker(&o, target{})
+		var b strings.Builder
+		for _, a := range k.actors[:5] {
+			for range 20 {
+				fmt.Fprintf(&b, "%s %s\n", a.choose().name, k.drawRoom(a.rng).name[len("verify-000000-"):])
+			}
+		}
+		return b.String()
+	}
+	if draw(1) != draw(1) || draw(1) == draw(2) {
+		t.Error("the same seed decides differently, or another one the same")
+	}
+}
+
+// What a client publishes is recognised in whatever way a server may write it down, and nothing else is.
+func TestPayloads(t *testing.T) {
+	for n := range 4 {
+		data := appendPayload(nil, messageName{"a1b2c3", 17, n}, 5)
+		if serial, got, ok := payloadNames(data, "a1b2c3"); !ok || serial != 17 || got != n {
+			t.Errorf("%s names %d and %d, %v", data, serial, got, ok)
+		}
+		for _, text := range []string{`{"type":"broadcast","room":"r","from":"x","data":%s,"timestamp":17}`,
+			`{"type":"broadcast","room":"r","from":"x","data":%s}`, ` {"data": %s, "from":"x", "room":"\u0072","type":"broadcast","more":{}}`} {
+			var b body
+			if err := readBody(fmt.Appendf(nil, text, data), &b); err != nil || b.Room != "r" || b.From != "x" || string(b.Payload) != string(data) {
+				t.Errorf("%s is read as %+v, %v", text, b, err)
+			}
+		}
+	}
+	for _, bad := range []string{`{"verify":"ffffff:1:2"}`, `{"verify":"a1b2c3:1"}`, `{"verify":"a1b2c3:1:x"}`, `7`, `{}`, `{"verify":"a1b2c3:-1:2"}`} {
+		if _, _, ok := payloadNames([]byte(bad), "a1b2c3"); ok {
+			t.Errorf("%s passes for a message of this run", bad)
+		}
+	}
+}
