@@ -144,18 +144,20 @@ type LoopStats struct {
 // Stats returns the server's figures: the seed's getStats. Any goroutine.
 func (s *Server) Stats() Stats {
 	out := Stats{
-		Connections:    s.ConnectionCount(),
-		Rooms:          s.index.Len(),
-		Uptime:         int64(s.uptime().Seconds()),
-		MemoryUsage:    memoryUsage(),
-		Sessions:       s.sessions.parkedLen(),
-		MaxConnections: s.connectionsMax,
-		AcceptErrors:   s.count.acceptErrors.Load(),
-		Full:           s.count.full.Load(),
-		Overloaded:     s.count.overloaded.Load(),
-		Panics:         s.count.panics.Load(),
-		Missed:         s.count.missed.Load(),
-		Ended:          map[string]uint64{},
+		Connections:  s.ConnectionCount(),
+		Rooms:        s.index.Len(),
+		Uptime:       int64(s.uptime().Seconds()),
+		MemoryUsage:  memoryUsage(),
+		Sessions:     s.sessions.parkedLen(),
+		AcceptErrors: s.count.acceptErrors.Load(),
+		Full:         s.count.full.Load(),
+		Overloaded:   s.count.overloaded.Load(),
+		Panics:       s.count.panics.Load(),
+		Missed:       s.count.missed.Load(),
+		Ended:        map[string]uint64{},
+	}
+	if s.state.Load() >= stateRunning {
+		out.MaxConnections = s.connectionsMax
 	}
 	for _, l := range s.loops {
 		n := &l.count

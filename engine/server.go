@@ -66,6 +66,7 @@ type Server struct {
 
 const (
 	stateNew = iota
+	stateStarting
 	stateRunning
 	stateStopped
 )
@@ -128,7 +129,9 @@ func (s *Server) assemble() {
 	s.pool = newPool(s.cfg.OffloadWorkers)
 	for i := range s.cfg.Loops {
 		seed[31] ^= byte(i) + 1
-		s.loops = append(s.loops, newLoop(s, uint8(i), seed))
+		l := newLoop(s, uint8(i), seed)
+		l.mail.rung.Store(true) // no bell hangs yet: what is posted now waits for the reactor's first ring
+		s.loops = append(s.loops, l)
 	}
 }
 
@@ -144,7 +147,7 @@ func (s *Server) Start() error {
 	if s.cfg.Processes > 1 && s.peers == nil {
 		return &ConfigError{Key: "processes", Hint: "several workers are started by cluster.Run; or give 1"}
 	}
-	if !s.state.CompareAndSwap(stateNew, stateRunning) {
+	if !s.state.CompareAndSwap(stateNew, stateStarting) {
 		return errors.New("start server: it was started before")
 	}
 	s.connectionsMax = s.cfg.MaxConnections
@@ -162,6 +165,7 @@ func (s *Server) Start() error {
 	if len(s.cfg.Origins) == 0 {
 		s.log.Debug("pages of every origin may connect; name those that may in origins if cookies authenticate")
 	}
+	s.state.Store(stateRunning)
 	s.emit(Event{Kind: EventStarted})
 	s.receiving.Store(true)
 	return nil
@@ -180,7 +184,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Addr is the address that the server listens on; nil before Start.
 func (s *Server) Addr() net.Addr {
-	if s.acceptor == nil {
+	if s.state.Load() < stateRunning {
 		return nil
 	}
 	return s.acceptor.listener.Addr()
