@@ -56,7 +56,7 @@ func (l *loop) snapshot(c *Conn) *parked {
 		}
 		state.rooms = append(state.rooms, r.Name())
 	}
-	if r := c.rare; r != nil && r.attempts > 0 && l.now-r.resumedAt < int64(l.srv.cfg.HeartbeatTimeout) {
+	if r := c.rare; r != nil && r.attempts > 0 && l.now-r.resumedAt < l.srv.tuned.Load().timeout {
 		state.attempts = r.attempts
 	}
 	return state

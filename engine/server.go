@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/protocol/frame"
-	"github.com/parleyd/parley/protocol/handshake"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/protocol/proxy"
 	"github.com/parleyd/parley/rooms"
@@ -28,7 +27,7 @@ type Server struct {
 	log         *slog.Logger
 	instance    uint16
 	frameLimits frame.Limits
-	origins     *handshake.Origins
+	tuned       atomic.Pointer[tuned]
 	trust       *proxy.Trust // nil where nobody is trusted
 	tick        time.Duration
 
@@ -97,9 +96,11 @@ func New(cfg Config, settings ...Setting) (*Server, error) {
 		walltime:        time.Now,
 		entropy:         func(b []byte) { rand.Read(b) },
 	}
-	if s.origins, err = handshake.NewOrigins(cfg.Origins); err != nil {
-		return nil, &ConfigError{Key: "origins", Hint: err.Error()}
+	t, err := newTuned(cfg)
+	if err != nil {
+		return nil, err
 	}
+	s.tuned.Store(t)
 	if len(cfg.TrustedProxies) > 0 {
 		if s.trust, err = proxy.NewTrust(cfg.TrustedProxies); err != nil {
 			return nil, &ConfigError{Key: "trusted_proxies", Hint: err.Error()}
@@ -162,7 +163,7 @@ func (s *Server) Start() error {
 		s.reactor.stop()
 		return err
 	}
-	if len(s.cfg.Origins) == 0 {
+	if len(s.Config().Origins) == 0 {
 		s.log.Debug("pages of every origin may connect; name those that may in origins if cookies authenticate")
 	}
 	s.state.Store(stateRunning)
@@ -189,9 +190,6 @@ func (s *Server) Addr() net.Addr {
 	}
 	return s.acceptor.listener.Addr()
 }
-
-// Config is the server's configuration with its defaults filled in.
-func (s *Server) Config() Config { return s.cfg }
 
 // Emitter is what the server tells its events.
 func (s *Server) Emitter() *Emitter { return s.emitter }

@@ -29,7 +29,7 @@ func newEcho() *cobra.Command {
 			if cfg.Port == 0 {
 				cfg.Port = echoPortKernelPick
 			}
-			log := newLog(&settings{LogLevel: "warn"})
+			log, _ := newLog(&settings{LogLevel: "warn"})
 			limitMemory(log)
 			srv, err := engine.New(cfg, engine.WithLogger(log))
 			if err != nil {

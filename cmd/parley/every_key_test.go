@@ -16,7 +16,7 @@ var everyKey = map[string]struct {
 }{
 	"host":                         {"0.0.0.0", "0.0.0.0"},
 	"port":                         {"1234", 1234},
-	"processes":                    {"1", 1}, // the only value that is built
+	"processes":                    {"3", 3},
 	"loops":                        {"97", 97},
 	"heartbeat_interval":           {"7", 7 * time.Second},
 	"heartbeat_timeout":            {"1m31s", 91 * time.Second},
@@ -48,9 +48,6 @@ var everyKey = map[string]struct {
 	"log_level":                    {"warn", "warn"},
 	"log_format":                   {"json", "json"},
 }
-
-// onlyDefault are the keys for which no other value than the default works yet.
-var onlyDefault = map[string]bool{"processes": true}
 
 // needs are the keys that work only together with another one.
 var needs = map[string]string{"proxy_protocol": "trusted_proxies"}
@@ -98,7 +95,7 @@ func TestEveryKey(t *testing.T) {
 			continue
 		}
 		defaults := defaultSettings()
-		if same(&defaults, s, row.want) != onlyDefault[s.key] {
+		if same(&defaults, s, row.want) {
 			t.Errorf("%s: %v against its default: a value that is the default proves nothing", s.key, row.want)
 		}
 		for _, way := range ways {

@@ -89,7 +89,7 @@ func TestMistakes(t *testing.T) {
 		{"value of a flag", "", "", []string{"--port", "70000"}, []string{"--port: port: 70000 is no port"}},
 		{"zero", "", "", []string{"--message-bytes-max", "0"}, []string{"--message-bytes-max", "0 means nothing here"}},
 		{"combination", "heartbeat_interval: 50\nheartbeat_timeout: 20\n", "", nil, []string{"parley.yaml:2: heartbeat_timeout", "must exceed heartbeat_interval"}},
-		{"processes", "processes: 4\n", "", nil, []string{"parley.yaml:1: processes: 4 workers are not built yet"}},
+		{"processes", "processes: 257\n", "", nil, []string{"parley.yaml:1: processes: 257 is out of range; give 1 to 256"}},
 		{"origin", "origins: [example.com]\n", "", nil, []string{"parley.yaml:1: origins", "scheme://host"}},
 		{"proxies", "trusted_proxies: [nginx]\n", "", nil, []string{`parley.yaml:1: trusted_proxies: "nginx" is neither an address nor a network`}},
 		{"proxies of nobody", "proxy_protocol: true\n", "", nil, []string{"parley.yaml:1: proxy_protocol: nobody is trusted", "trusted_proxies"}},
