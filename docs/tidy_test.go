@@ -136,6 +136,8 @@ func mayImport(dir, other string) bool {
 		return strings.HasPrefix(other, "protocol/")
 	case strings.HasPrefix(dir, "cmd/"), dir == other:
 		return true
+	case dir == "engine/cluster" && strings.HasPrefix(other, "engine/cluster/"): // it wires them together
+		return true
 	case strings.HasPrefix(dir, "engine/"):
 		return other == "engine" || strings.HasPrefix(other, "protocol/")
 	case dir == "engine":

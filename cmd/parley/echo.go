@@ -30,7 +30,7 @@ func newEcho() *cobra.Command {
 				cfg.Port = echoPortKernelPick
 			}
 			log, _ := newLog(&settings{LogLevel: "warn"})
-			limitMemory(log)
+			limitMemory(log, 1)
 			srv, err := engine.New(cfg, engine.WithLogger(log))
 			if err != nil {
 				return err

@@ -42,7 +42,7 @@ func newServe() *cobra.Command {
 func serve(cmd *cobra.Command, s *settings) error {
 	s.settle()
 	log, level := newLog(s)
-	limitMemory(log)
+	limitMemory(log, s.Processes)
 	srv, err := engine.New(s.Config, engine.WithLogger(log))
 	if err != nil {
 		return err
@@ -158,14 +158,17 @@ func newLog(s *settings) (*slog.Logger, *slog.LevelVar) {
 	return slog.New(slog.NewTextHandler(os.Stderr, options)), level
 }
 
+const memoryShare = 0.9 // of the limit
+
 // limitMemory tells Go's collector of a container's limit, so that it works harder instead of being killed.
 // GOGC follows from a measurement: the hot path makes no garbage, so collecting early costs nothing that shows, and
 // decides what idle connections keep resident (docs/performance.md).
-func limitMemory(log *slog.Logger) {
+// Workers share the limit.
+func limitMemory(log *slog.Logger, workers int) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(25)
 	}
-	if _, err := memlimit.Set(memlimit.WithLogger(slog.New(slog.DiscardHandler))); err != nil {
+	if _, err := memlimit.Set(memlimit.WithRatio(memoryShare/float64(workers)), memlimit.WithLogger(slog.New(slog.DiscardHandler))); err != nil {
 		log.Debug("no memory limit found", "err", err)
 	}
 }

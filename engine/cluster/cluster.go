@@ -21,7 +21,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/cluster/bus"
@@ -82,9 +84,9 @@ type inheritance struct {
 }
 
 func runParent(ctx context.Context, srv *engine.Server, o Options) error {
-	dir, err := os.MkdirTemp("", "parley-bus-")
+	dir, err := os.MkdirTemp("", dirPrefix)
 	if err != nil {
-		return fmt.Errorf("make a directory for the bus: %w", err)
+		return fmt.Errorf("make a directory for the bus: %w; name one that can be written to in TMPDIR", err)
 	}
 	defer os.RemoveAll(dir)
 	given := inheritance{Dir: dir}
@@ -153,8 +155,15 @@ func runBus(ctx context.Context, o Options) error {
 		case supervise.Reload:
 			control.Reloaded(order, inherit(order.Settings, nil, o))
 		case supervise.Drain:
+			server.Close()
+			if order.Orphaned && strings.HasPrefix(filepath.Base(given.Dir), dirPrefix) {
+				os.RemoveAll(given.Dir) // the supervisor would have
+			}
 			return nil
 		}
 	}
 	return nil
 }
+
+// dirPrefix marks a directory that is there for one run of the server.
+const dirPrefix = "parley-bus-"
