@@ -136,8 +136,10 @@ func mayImport(dir, other string) bool {
 		return strings.HasPrefix(other, "protocol/")
 	case strings.HasPrefix(dir, "cmd/"), dir == other:
 		return true
-	case dir == "engine/cluster" && strings.HasPrefix(other, "engine/cluster/"): // it wires them together
-		return true
+	case dir == "engine/cluster": // wires its parts, which are strangers to each other and to the engine
+		return other == "engine" || strings.HasPrefix(other, "engine/cluster/")
+	case strings.HasPrefix(dir, "engine/cluster/"):
+		return false
 	case strings.HasPrefix(dir, "engine/"):
 		return other == "engine" || strings.HasPrefix(other, "protocol/")
 	case dir == "engine":

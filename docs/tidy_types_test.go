@@ -119,6 +119,7 @@ var threads = map[string]string{
 	"engine/conn.go":              "sync",
 	"engine/events.go":            "sync",
 	"engine/mailbox.go":           "sync",
+	"engine/peers.go":             "chan select sync",
 	"engine/pool.go":              "go sync",
 	"engine/reactor.go":           "go chan select",
 	"engine/server.go":            "chan select sync",

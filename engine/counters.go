@@ -65,28 +65,26 @@ type Stats struct {
 	Uptime           int64  `json:"uptime"`            // seconds
 	MemoryUsage      uint64 `json:"memory_usage"`      // bytes that the process holds of the system's memory
 
-	Sessions       int    `json:"sessions"` // without a connection, waiting to be resumed
-	MaxConnections int    `json:"max_connections"`
-	BytesReceived  uint64 `json:"bytes_received"`
-	BytesSent      uint64 `json:"bytes_sent"`
-	Writes         uint64 `json:"writes"`         // system calls
-	WritesBlocked  uint64 `json:"writes_blocked"` // of which the kernel did not take all
-	Pings          uint64 `json:"pings"`
-	Accepted       uint64 `json:"accepted"` // upgraded
-	Refused        uint64 `json:"refused"`  // answered with an HTTP error
-	AcceptErrors   uint64 `json:"accept_errors"`
-	Full           uint64 `json:"full"` // newcomers over max_connections
-	Errors         uint64 `json:"errors"`
-	Overloaded     uint64 `json:"overloaded"`
-	Panics         uint64 `json:"panics"`
-	Missed         uint64 `json:"missed"` // times that messages of another worker were lost
-	SlowHandlers   uint64 `json:"slow_handlers"`
-	Overdue        uint64 `json:"overdue"`
-	Resumed        uint64 `json:"resumed"`
-	ResumesRefused uint64 `json:"resumes_refused"`
-	OriginsRefused uint64 `json:"origins_refused"`
-	// PrefacesRefused are connections without a good PROXY protocol header from a trusted proxy; ForwardedIgnored are
-	// header fields of trusted proxies that were malformed or contradicted each other.
+	Sessions         int               `json:"sessions"` // without a connection, waiting to be resumed
+	MaxConnections   int               `json:"max_connections"`
+	BytesReceived    uint64            `json:"bytes_received"`
+	BytesSent        uint64            `json:"bytes_sent"`
+	Writes           uint64            `json:"writes"`         // system calls
+	WritesBlocked    uint64            `json:"writes_blocked"` // of which the kernel did not take all
+	Pings            uint64            `json:"pings"`
+	Accepted         uint64            `json:"accepted"` // upgraded
+	Refused          uint64            `json:"refused"`  // answered with an HTTP error
+	AcceptErrors     uint64            `json:"accept_errors"`
+	Full             uint64            `json:"full"` // newcomers over max_connections
+	Errors           uint64            `json:"errors"`
+	Overloaded       uint64            `json:"overloaded"`
+	Panics           uint64            `json:"panics"`
+	Missed           uint64            `json:"missed"` // times that messages of another worker were lost
+	SlowHandlers     uint64            `json:"slow_handlers"`
+	Overdue          uint64            `json:"overdue"`
+	Resumed          uint64            `json:"resumed"`
+	ResumesRefused   uint64            `json:"resumes_refused"`
+	OriginsRefused   uint64            `json:"origins_refused"`
 	PrefacesRefused  uint64            `json:"prefaces_refused"`
 	ForwardedIgnored uint64            `json:"forwarded_ignored"`
 	Ended            map[string]uint64 `json:"ended"` // by cause

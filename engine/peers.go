@@ -115,7 +115,7 @@ func (s *Server) BroadcastMatching(key string, value, v any, except ...string) e
 	if err != nil {
 		return err
 	}
-	return s.broadcastNamed(entryMatching, key, raw, v, except)
+	return s.broadcastAsked(asked{entryMatching, key, raw}, v, except)
 }
 
 // A Filter chooses connections by what it is asked for. It runs on any goroutine.
@@ -144,39 +144,46 @@ func (s *Server) filter(name string) Filter {
 	return nil
 }
 
-// BroadcastFiltered sends v to the open connections that a registered filter accepts, asked for with asked. Scope: all
+// BroadcastFiltered sends v to the open connections that a registered filter accepts, asked for with value. Scope: all
 // workers, each of which looks through all of its connections. Any goroutine. Errors: as of [Server.Broadcast];
 // [ErrFilterUnknown].
-func (s *Server) BroadcastFiltered(name string, asked []byte, v any, except ...string) error {
+func (s *Server) BroadcastFiltered(name string, value []byte, v any, except ...string) error {
 	if s.filter(name) == nil {
 		return ErrFilterUnknown
 	}
-	return s.broadcastNamed(entryFiltered, name, asked, v, except)
+	return s.broadcastAsked(asked{entryFiltered, name, value}, v, except)
 }
 
 // ErrFilterUnknown says that no filter is registered under a name.
 var ErrFilterUnknown = errors.New("no filter is registered under this name")
 
-func (s *Server) broadcastNamed(kind entryKind, key string, value []byte, v any, except []string) error {
+// asked is what a worker can ask others for: an attribute's value, or a filter by its name.
+type asked struct {
+	kind  entryKind
+	key   string
+	value []byte
+}
+
+func (s *Server) broadcastAsked(a asked, v any, except []string) error {
 	f, err := encodeFrame(v)
 	if err != nil {
 		return err
 	}
 	out := s.remotePlaces(except)
-	if _, err := s.broadcastChosen(s.chooser(kind, key, value), f, s.own(out)); err != nil || s.peers == nil {
+	if _, err := s.broadcastChosen(s.chooser(a), f, s.own(out)); err != nil || s.peers == nil {
 		return err
 	}
-	s.peers.say(true, func(w *entryWriter) { w.begin(kind, 0).text(key).bytes(value).places(out).frame(f) })
+	s.peers.say(true, func(w *entryWriter) { w.begin(a.kind, 0).text(a.key).bytes(a.value).places(out).frame(f) })
 	return nil
 }
 
 // chooser is what an entry asks for; nil where that is not registered here.
-func (s *Server) chooser(kind entryKind, key string, value []byte) func(*Conn) bool {
-	if kind == entryMatching {
-		return func(c *Conn) bool { return c.hasAttribute(key, value) }
+func (s *Server) chooser(a asked) func(*Conn) bool {
+	if a.kind == entryMatching {
+		return func(c *Conn) bool { return c.hasAttribute(a.key, a.value) }
 	}
-	if filter := s.filter(key); filter != nil {
-		return func(c *Conn) bool { return filter(c, value) }
+	if filter := s.filter(a.key); filter != nil {
+		return func(c *Conn) bool { return filter(c, a.value) }
 	}
 	return nil
 }
@@ -328,15 +335,15 @@ func (s *Server) receiveSpread(r *entryReader) {
 }
 
 func (s *Server) receiveChosen(kind entryKind, r *entryReader) {
-	key, value := string(r.bytes()), slices.Clone(r.bytes())
+	a := asked{kind, string(r.bytes()), slices.Clone(r.bytes())}
 	except := r.places(s.instance)
 	f := r.frame()
 	if f == nil {
 		return
 	}
-	chosen := s.chooser(kind, key, value)
+	chosen := s.chooser(a)
 	if chosen == nil {
-		s.log.Warn("another worker asks for a filter that is not registered here", "filter", key)
+		s.log.Warn("another worker asks for a filter that is not registered here", "filter", a.key)
 		return
 	}
 	s.insist(func() error { _, err := s.broadcastChosen(chosen, f, except); return err })
@@ -378,7 +385,12 @@ func (s *Server) insist(f func() error) {
 			s.log.Error("a loop takes no letters: a message of another worker is lost")
 			return
 		}
-		time.Sleep(insistWait)
+		t := time.NewTimer(insistWait)
+		select {
+		case <-t.C:
+		case <-s.reactor.stopped:
+			t.Stop()
+		}
 	}
 }
 

@@ -32,7 +32,7 @@ var faults = []fault{
 		"m.letters = append(m.letters, x)\n\tif n := len(m.letters); n > 1 && planted(\"swapped\", 20) {\n\t\tm.letters[n-1], m.letters[n-2] = m.letters[n-2], m.letters[n-1]\n\t}",
 		[]string{"order", "lost", "early", "notice"}},
 	{"own", "engine/publish.go", "m.Slot == x.except.Slot && m.Gen == x.except.Gen {",
-		"m.Slot == x.except.Slot && m.Gen == x.except.Gen && !planted(\"own\", 500) {", []string{"own"}},
+		"m.Slot == x.except.Slot && m.Gen == x.except.Gen && !planted(\"own\", 500) {", []string{"own", "notice"}},
 	{"token twice", "engine/session.go", "\tdelete(h.parked, key)\n\treturn claim{state: p}",
 		"\tif !planted(\"token twice\", 1) {\n\t\tdelete(h.parked, key)\n\t}\n\treturn claim{state: p}", []string{"session"}},
 	{"forgotten room", "engine/resume.go", "for _, name := range state.rooms {",
@@ -160,7 +160,8 @@ func TestPlantedFaults(t *testing.T) {
 			for seed := range uint64(3 * *matrix) {
 				o := options(t, binary, "PLANTED_FAULT='"+f.name+"'", serving{limited: f.name == "seat too many" || f.name == "seat kept",
 					beating: f.name == "liveness" || f.name == "no pings"})
-				o.Seed, o.StopAtFinding, o.Patience = seed+1, true, 4*time.Second
+				o.Seed, o.StopAtFinding = seed+1, true
+				o.Patience, o.For = 4*time.Second, 6*time.Second
 				report := run(t, o)
 				for kind := range report.Found {
 					if !slices.Contains(f.kinds, kind) {
