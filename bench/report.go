@@ -36,6 +36,7 @@ func (b *bench) report(list []cell) error {
 	fmt.Fprintf(&out, "# Benchmark\n\n%s. Commit %s. `make bench%s`, %d rounds, interleaved; medians. The server has one core, "+
 		"the load generator another, which it never lets sleep. *Ratio* is to the floor of the same round.\n\n",
 		b.machine, b.commit, map[bool]string{true: "-full"}[b.full], b.rounds)
+	fmt.Fprintf(&out, "Peers: %s. Bun's server is built on uWebSockets.\n\n", b.versions())
 	for _, name := range slices.Sorted(maps.Keys(b.missing)) {
 		fmt.Fprintf(&out, "Missing: %s (%s).\n\n", name, b.missing[name])
 	}

@@ -84,7 +84,7 @@ func (l *loop) deliver(x *letter) {
 	roster := x.room.Roster(l.index)
 	for i := range roster {
 		m := &roster[i]
-		if x.seq <= m.JoinSeq || m.Slot == x.except.Slot && m.Gen == x.except.Gen {
+		if x.seq <= m.JoinSeq || x.excepts(m) {
 			continue
 		}
 		c := l.slab.at(m.Slot)
@@ -118,9 +118,10 @@ const runMax = 64
 // publishers, and who joined in between.
 func (l *loop) openRun(letters []letter) {
 	room := letters[0].room
-	frames := make([]*outFrame, len(letters))
+	frames, least := make([]*outFrame, len(letters)), letters[0].seq
 	for i := range letters {
 		frames[i] = letters[i].frame
+		least = min(least, letters[i].seq) // a notice has the place of what it tells of
 		l.mail.cancel(1, len(frames[i].plain))
 	}
 	all := joined(frames)
@@ -128,22 +129,27 @@ func (l *loop) openRun(letters []letter) {
 	for i := range roster {
 		m := &roster[i]
 		c := l.slab.at(m.Slot)
-		if letters[0].seq > m.JoinSeq && !excepts(letters, m) && (c.rare == nil || c.rare.shrinker == nil) {
+		if least > m.JoinSeq && !excepts(letters, m) && (c.rare == nil || c.rare.shrinker == nil) {
 			l.queue(c, all)
 			continue
 		}
 		for j := range letters {
-			if x := &letters[j]; x.seq > m.JoinSeq && !excepts(letters[j:j+1], m) {
+			if x := &letters[j]; x.seq > m.JoinSeq && !x.excepts(m) {
 				l.queue(c, x.frame)
 			}
 		}
 	}
 }
 
+// excepts reports whether the letter is not for m.
+func (x *letter) excepts(m *rooms.Member) bool {
+	return m.Slot == x.except.Slot && m.Gen == x.except.Gen
+}
+
 // excepts reports whether one of the letters is not for m.
 func excepts(letters []letter, m *rooms.Member) bool {
 	for i := range letters {
-		if x := &letters[i]; m.Slot == x.except.Slot && m.Gen == x.except.Gen {
+		if letters[i].excepts(m) {
 			return true
 		}
 	}

@@ -21,9 +21,11 @@ func tuneConn(fd int) {
 }
 
 // writeNow is one write to a socket that does not block. Go's scheduler is not told of the system call: leaving and
-// entering its care costs a sixth of a small write (docs/performance.md).
+// entering its care costs a sixth of a small write. send instead of write spares the kernel the way through its files:
+// another fifteenth (docs/performance.md).
 func writeNow(fd int, p []byte) (int, error) {
-	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+	n, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)),
+		unix.MSG_NOSIGNAL, 0, 0)
 	if errno != 0 {
 		return -1, errno
 	}
@@ -31,21 +33,25 @@ func writeNow(fd int, p []byte) (int, error) {
 }
 
 // vector is what the kernel wants to know of several slices. It is kept, so that a write allocates nothing.
-type vector []unix.Iovec
+type vector struct {
+	list []unix.Iovec
+	head unix.Msghdr
+}
 
 // writeNow writes the slices one behind the other, in one system call.
 func (v *vector) writeNow(fd int, ps [][]byte) (int, error) {
-	list := (*v)[:0]
+	v.list = v.list[:0]
 	for _, p := range ps {
 		if len(p) > 0 {
 			x := unix.Iovec{Base: unsafe.SliceData(p)}
 			x.SetLen(len(p))
-			list = append(list, x)
+			v.list = append(v.list, x)
 		}
 	}
-	*v = list
-	n, _, errno := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(list))), uintptr(len(list)))
-	clear(list) // the frames must not outlive their delivery
+	v.head.Iov = unsafe.SliceData(v.list)
+	v.head.SetIovlen(len(v.list))
+	n, _, errno := unix.RawSyscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&v.head)), unix.MSG_NOSIGNAL)
+	clear(v.list) // the frames must not outlive their delivery
 	if errno != 0 {
 		return -1, errno
 	}

@@ -136,3 +136,22 @@ func TestFullWalkGoesOn(t *testing.T) {
 		}
 	}
 }
+
+// A notice keeps the place of what it tells of, also behind a later message in one run: who came in between is told
+// the message alone.
+func TestNoticeInARun(t *testing.T) {
+	w := newScript(t, nil)
+	ann, bob, cid := w.open(0), w.open(0), w.open(1)
+	for _, c := range []*Conn{ann, bob} {
+		w.say(c, `{"type":"join","room":"r"}`)
+		w.drain()
+	}
+	w.say(bob, `{"type":"leave","room":"r"}`) // told at the end of loop 0's turn, which is yet to come
+	w.say(cid, `{"type":"join","room":"r"}`)
+	w.server.Drain(1)
+	w.server.Server.Broadcast("r", M{"type": "news"})
+	w.drain()
+	if texts := strings.Join(w.read(cid), " "); strings.Contains(texts, "member_left") || !strings.Contains(texts, "news") {
+		t.Errorf("the newcomer reads %s", texts)
+	}
+}

@@ -234,9 +234,9 @@ func (f *floor) flush(r *floorRoom) {
 	r.frames, r.dirty = r.frames[:0], false
 }
 
-// write is one system call that does not block: the scheduler need not know of it.
+// write is one system call that does not block: the scheduler need not know of it. send is cheaper than write.
 func write(fd int, p []byte) bool {
-	n, _, err := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+	n, _, err := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_NOSIGNAL, 0, 0)
 	return err == 0 && int(n) == len(p)
 }
 

@@ -16,7 +16,7 @@ var everyKey = map[string]struct {
 }{
 	"host":                         {"0.0.0.0", "0.0.0.0"},
 	"port":                         {"1234", 1234},
-	"processes":                    {"3", 3},
+	"processes":                    {"4", 4},
 	"loops":                        {"97", 97},
 	"heartbeat_interval":           {"7", 7 * time.Second},
 	"heartbeat_timeout":            {"1m31s", 91 * time.Second},

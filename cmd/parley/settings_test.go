@@ -89,7 +89,7 @@ func TestMistakes(t *testing.T) {
 		{"value of a flag", "", "", []string{"--port", "70000"}, []string{"--port: port: 70000 is no port"}},
 		{"zero", "", "", []string{"--message-bytes-max", "0"}, []string{"--message-bytes-max", "0 means nothing here"}},
 		{"combination", "heartbeat_interval: 50\nheartbeat_timeout: 20\n", "", nil, []string{"parley.yaml:2: heartbeat_timeout", "must exceed heartbeat_interval"}},
-		{"processes", "processes: 257\n", "", nil, []string{"parley.yaml:1: processes: 257 is out of range; give 1 to 256"}},
+		{"processes", "processes: 1000\n", "", nil, []string{"parley.yaml:1: processes: 1000 is out of range; give 1 to 256"}},
 		{"origin", "origins: [example.com]\n", "", nil, []string{"parley.yaml:1: origins", "scheme://host"}},
 		{"proxies", "trusted_proxies: [nginx]\n", "", nil, []string{`parley.yaml:1: trusted_proxies: "nginx" is neither an address nor a network`}},
 		{"proxies of nobody", "proxy_protocol: true\n", "", nil, []string{"parley.yaml:1: proxy_protocol: nobody is trusted", "trusted_proxies"}},
@@ -119,9 +119,9 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// Flags win over variables, variables over the file; the seed's file works but for its processes.
+// Flags win over variables, variables over the file; and the seed's file works as it is.
 func TestPrecedence(t *testing.T) {
-	path := write(t, "host: 0.0.0.0\nport: 9090\nprocesses: 1\nheartbeat_interval: 30\nheartbeat_timeout: 60\nreconnection_ttl: 300\n"+
+	path := write(t, "host: 0.0.0.0\nport: 9090\nprocesses: 4\nheartbeat_interval: 30\nheartbeat_timeout: 60\nreconnection_ttl: 300\n"+
 		"reconnection_max_attempts: 5\nmax_connections_per_room: 100\nmax_rooms_per_connection: 10\norigins: [https://a.example, https://b.example]\n")
 	t.Setenv("PARLEY_PORT", "1111")
 	t.Setenv("PARLEY_RECONNECTION_TTL", "2m")

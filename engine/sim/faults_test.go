@@ -20,7 +20,7 @@ var faults = []fault{
 	{"letters are opened last in, first out", "engine/mailbox.go",
 		"m.letters = append(m.letters, x)", "m.letters = append([]letter{x}, m.letters...)", "order"},
 	{"a newcomer is given what is older than its join", "engine/publish.go",
-		"x.seq <= m.JoinSeq || m.Slot", "m.Slot", "delivery"},
+		"x.seq <= m.JoinSeq || x.excepts(m)", "x.excepts(m)", "delivery"},
 	{"a wake-up is lost", "engine/mailbox.go",
 		"return !m.rung.Swap(true)", "return !m.rung.Swap(true) && m.posts.Load()%7 != 0", "gap"},
 	{"a blocked connection is never written to again", "engine/conn_send.go",

@@ -1,0 +1,56 @@
+//go:build linux
+
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+)
+
+// modules are where the peers written in Go come from.
+var modules = map[string]string{
+	"gws":        "github.com/lxzan/gws",
+	"nbio":       "github.com/lesismal/nbio",
+	"gorilla":    "github.com/gorilla/websocket",
+	"coder":      "github.com/coder/websocket",
+	"gobwas":     "github.com/gobwas/ws",
+	"melody":     "github.com/olahol/melody",
+	"centrifuge": "github.com/centrifugal/centrifuge",
+}
+
+// versions says what exactly was measured, server by server.
+func (b *bench) versions() string {
+	var list []string
+	for _, name := range b.servers {
+		if v := b.version(name); v != "" {
+			list = append(list, name+" "+v)
+		}
+	}
+	return strings.Join(list, ", ")
+}
+
+// version is empty for those that are of this repository.
+func (b *bench) version(name string) string {
+	if info, ok := debug.ReadBuildInfo(); ok && modules[name] != "" {
+		for _, m := range info.Deps {
+			if m.Path == modules[name] {
+				return m.Version
+			}
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(b.js, "node_modules", name, "package.json"))
+	if err != nil {
+		return ""
+	}
+	var p struct{ Version string }
+	if json.Unmarshal(text, &p) != nil {
+		return ""
+	}
+	if name == "ws" {
+		return p.Version + " on node " + b.line("node", "--version")
+	}
+	return p.Version
+}
