@@ -193,7 +193,7 @@ func (c *Conn) Touch() { c.lastActive.Store(c.loop.srv.clock()) }
 
 // Alive reports whether the connection is open and was heard within the heartbeat timeout.
 func (c *Conn) Alive() bool {
-	return c.Cause() == CauseNone && c.loop.srv.clock()-c.lastActive.Load() < int64(c.loop.srv.cfg.HeartbeatTimeout)
+	return c.Cause() == CauseNone && c.loop.srv.clock()-c.lastActive.Load() < c.loop.srv.tuned.Load().timeout
 }
 
 // isOpen reports whether the connection was admitted and has not ended. Any goroutine.

@@ -345,7 +345,7 @@ type notice struct {
 // each other [wire protocol, announcements], unless something has happened in the room in between: who came
 // then saw the one and must be told the other.
 func (l *loop) notify(n notice) {
-	if l.srv.cfg.AnnounceMembersMax <= 0 {
+	if l.srv.tuned.Load().announceMax <= 0 {
 		return
 	}
 	for i := len(l.notices) - 1; i >= 0 && i >= len(l.notices)-noticesSearched; i-- {
@@ -403,7 +403,7 @@ const noticeBytes = 80
 
 // maySay reports whether a room is small enough for notices, and tells its members when that changes.
 func (l *loop) maySay(r *rooms.Room) bool {
-	limit, n := l.srv.cfg.AnnounceMembersMax, r.Len()+r.Away()
+	limit, n := l.srv.tuned.Load().announceMax, r.Len()+r.Away()
 	switch {
 	case n > limit && r.SetQuiet(true):
 		l.tellAnnouncements(r, false, n)

@@ -84,7 +84,7 @@ func (l *loop) snapshot(c *Conn) *parked {
 		}
 		state.rooms = append(state.rooms, r.Name())
 	}
-	if r := c.rare; r != nil && r.attempts > 0 && l.now-r.resumedAt < int64(l.srv.cfg.HeartbeatTimeout) {
+	if r := c.rare; r != nil && r.attempts > 0 && l.now-r.resumedAt < l.srv.tuned.Load().timeout {
 		state.attempts, state.resumedAt = r.attempts, l.srv.wall(r.resumedAt).UnixMilli()
 	}
 	return state

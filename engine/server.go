@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/protocol/frame"
-	"github.com/parleyd/parley/protocol/handshake"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/protocol/proxy"
 	"github.com/parleyd/parley/rooms"
@@ -28,7 +27,7 @@ type Server struct {
 	log         *slog.Logger
 	instance    uint16
 	frameLimits frame.Limits
-	origins     *handshake.Origins
+	tuned       atomic.Pointer[tuned]
 	trust       *proxy.Trust // nil where nobody is trusted
 	tick        time.Duration
 
@@ -69,6 +68,7 @@ type Server struct {
 
 const (
 	stateNew = iota
+	stateStarting
 	stateRunning
 	stateStopped
 )
@@ -99,9 +99,11 @@ func New(cfg Config, settings ...Setting) (*Server, error) {
 		walltime:        time.Now,
 		entropy:         func(b []byte) { rand.Read(b) },
 	}
-	if s.origins, err = handshake.NewOrigins(cfg.Origins); err != nil {
-		return nil, &ConfigError{Key: "origins", Hint: err.Error()}
+	t, err := newTuned(cfg)
+	if err != nil {
+		return nil, err
 	}
+	s.tuned.Store(t)
 	if len(cfg.TrustedProxies) > 0 {
 		if s.trust, err = proxy.NewTrust(cfg.TrustedProxies); err != nil {
 			return nil, &ConfigError{Key: "trusted_proxies", Hint: err.Error()}
@@ -131,7 +133,9 @@ func (s *Server) assemble() {
 	s.pool = newPool(s.cfg.OffloadWorkers)
 	for i := range s.cfg.Loops {
 		seed[31] ^= byte(i) + 1
-		s.loops = append(s.loops, newLoop(s, uint8(i), seed))
+		l := newLoop(s, uint8(i), seed)
+		l.mail.rung.Store(true) // no bell hangs yet: what is posted now waits for the reactor's first ring
+		s.loops = append(s.loops, l)
 	}
 }
 
@@ -150,7 +154,7 @@ func (s *Server) Start() error {
 	if s.cfg.DataDir != "" && s.store == nil {
 		return &ConfigError{Key: "data_dir", Hint: "sessions on disk are kept by cluster.Run; or leave it empty"}
 	}
-	if !s.state.CompareAndSwap(stateNew, stateRunning) {
+	if !s.state.CompareAndSwap(stateNew, stateStarting) {
 		return errors.New("start server: it was started before")
 	}
 	s.connectionsMax = s.cfg.MaxConnections
@@ -165,9 +169,10 @@ func (s *Server) Start() error {
 		s.reactor.stop()
 		return err
 	}
-	if len(s.cfg.Origins) == 0 {
+	if len(s.Config().Origins) == 0 {
 		s.log.Debug("pages of every origin may connect; name those that may in origins if cookies authenticate")
 	}
+	s.state.Store(stateRunning)
 	s.emit(Event{Kind: EventStarted})
 	s.receiving.Store(true)
 	s.sayWish(true)
@@ -187,14 +192,11 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Addr is the address that the server listens on; nil before Start.
 func (s *Server) Addr() net.Addr {
-	if s.acceptor == nil {
+	if s.state.Load() < stateRunning {
 		return nil
 	}
 	return s.acceptor.listener.Addr()
 }
-
-// Config is the server's configuration with its defaults filled in.
-func (s *Server) Config() Config { return s.cfg }
 
 // Emitter is what the server tells its events.
 func (s *Server) Emitter() *Emitter { return s.emitter }

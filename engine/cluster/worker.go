@@ -83,6 +83,7 @@ func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
 	}
 	srv.Peers(welcome.Peers.Peers)
 	srv.Serving(welcome.Peers.Ready)
+	inherit(welcome.Settings, srv, o) // what was reloaded before this worker was started
 	if err := srv.Start(); err != nil {
 		return err
 	}
@@ -134,7 +135,7 @@ func (w *worker) obey(ctx context.Context) error {
 	for {
 		select {
 		case <-stats.C:
-			if err := w.control.Stats(w.srv.Stats()); err != nil {
+			if err := w.control.Stats(w.stats()); err != nil {
 				w.options.Log.Error("report figures", "err", err)
 			}
 		case order := <-w.control.Orders():
@@ -147,12 +148,22 @@ func (w *worker) obey(ctx context.Context) error {
 					w.buried(d)
 				}
 			case supervise.Reload:
-				w.control.Reloaded(order, nil)
+				w.control.Reloaded(order, inherit(order.Settings, w.srv, w.options))
 			case supervise.Drain:
 				return w.leave(ctx, order)
 			}
 		}
 	}
+}
+
+// stats are the server's figures and those of its link.
+func (w *worker) stats() engine.Stats {
+	s := w.srv.Stats()
+	b := w.road.link.Load().Stats()
+	s.Bus = &engine.BusStats{Up: b.Up, EntriesOut: b.EntriesOut, EntriesIn: b.EntriesIn, BytesOut: b.BytesOut, BytesIn: b.BytesIn,
+		Unsent: b.BytesUnsent, Gaps: b.Gaps, Repaired: b.BatchesRepaired, Lost: b.BatchesLost, Overrun: b.BatchesOverrun,
+		Reconnects: b.Reconnects}
+	return s
 }
 
 // leave sends everybody away.

@@ -182,6 +182,9 @@ type verdict struct {
 // gone is told that the kernel has reaped p.
 func (s *Supervisor) gone(p *process, e ended) {
 	w := p.ward
+	if s.plan.Gone != nil && w.role == RoleWorker {
+		s.plan.Gone(s.wardStatus(w))
+	}
 	w.process, w.stats = nil, nil
 	w.cause = p.causeOf(e.state)
 	if w.role == RoleWorker {
