@@ -85,7 +85,7 @@ func (s *Server) receiveCount(from uint16, r *entryReader) {
 
 // reviewAnnouncements has the members here told where others' comings and goings change whether the room announces.
 func (s *Server) reviewAnnouncements(r *rooms.Room) {
-	limit, n := s.cfg.AnnounceMembersMax, r.Len()+r.Away()
+	limit, n := s.tuned.Load().announceMax, r.Len()+r.Away()
 	if limit > 0 && r.Len() > 0 && (n > limit && !r.Quiet() || n < (limit+1)/2 && r.Quiet()) {
 		s.loops[0].postCall(func(l *loop) { l.maySay(r) })
 	}
@@ -133,7 +133,7 @@ func (s *Server) receiveNotice(from uint16, r *entryReader) {
 
 // tellRoster tells a worker, or all, who a room's members are here, where that is announced.
 func (s *Server) tellRoster(r *rooms.Room, target uint16) {
-	if s.peers == nil || s.cfg.AnnounceMembersMax <= 0 || r.Quiet() {
+	if s.peers == nil || s.tuned.Load().announceMax <= 0 || r.Quiet() {
 		return
 	}
 	for _, l := range s.loops {
@@ -219,7 +219,7 @@ func (s *Server) Gone(from uint16) {
 	s.index.Range(func(r *rooms.Room) bool {
 		left := r.Bury(from)
 		s.reviewAnnouncements(r)
-		if r.Quiet() || s.cfg.AnnounceMembersMax <= 0 {
+		if r.Quiet() || s.tuned.Load().announceMax <= 0 {
 			return true
 		}
 		for _, p := range left {

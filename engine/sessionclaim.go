@@ -104,7 +104,7 @@ func (l *loop) claimed(x *succession, got ClaimedSession, err error) {
 // lived for heartbeat_timeout.
 func (l *loop) attemptsSince(state *parked) int {
 	lived := l.srv.wall(l.now).UnixMilli() - state.resumedAt
-	if state.resumedAt != 0 && lived >= l.srv.cfg.HeartbeatTimeout.Milliseconds() {
+	if state.resumedAt != 0 && lived >= l.srv.tuned.Load().timeout/int64(time.Millisecond) {
 		return 0
 	}
 	return state.attempts
