@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -103,27 +104,28 @@ func TestPackageDocs(t *testing.T) {
 
 var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
 
-// The READMEs' program is whole, compiles, and is the same in both languages.
-func TestReadmeProgram(t *testing.T) {
+// The READMEs' programs are whole, compile, and are the same in both languages.
+func TestReadmePrograms(t *testing.T) {
 	texts := files(t, "")
-	var programs []string
-	for _, name := range []string{"README.md", "README.zh.md"} {
-		found := goBlock.FindAllStringSubmatch(texts[name], -1)
-		if len(found) != 1 {
-			t.Fatalf("%s holds %d programs, want 1", name, len(found))
+	programs := func(name string) (list []string) {
+		for _, m := range goBlock.FindAllStringSubmatch(texts[name], -1) {
+			list = append(list, m[1])
 		}
-		programs = append(programs, found[0][1])
+		return list
 	}
-	if programs[0] != programs[1] {
-		t.Error("the two READMEs show different programs")
+	list := programs("README.md")
+	if len(list) < 2 || !slices.Equal(list, programs("README.zh.md")) {
+		t.Fatalf("the READMEs show %d and %d programs: want the same, two or more", len(list), len(programs("README.zh.md")))
 	}
-	path := filepath.Join(t.TempDir(), "main.go")
-	if err := os.WriteFile(path, []byte(programs[0]), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	vet := exec.Command("go", "vet", path)
-	vet.Dir = ".."
-	if out, err := vet.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
+	for _, program := range list {
+		path := filepath.Join(t.TempDir(), "main.go")
+		if err := os.WriteFile(path, []byte(program), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		vet := exec.Command("go", "vet", path)
+		vet.Dir = ".."
+		if out, err := vet.CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
 	}
 }

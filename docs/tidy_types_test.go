@@ -116,12 +116,17 @@ func ownerLast(doc string) bool {
 // what. Atomics are for all.
 var threads = map[string]string{
 	"engine/acceptor.go":          "go chan select",
+	"engine/ask.go":               "sync",
 	"engine/conn.go":              "sync",
 	"engine/events.go":            "sync",
+	"engine/events_everywhere.go": "sync",
+	"engine/everywhere.go":        "chan select",
+	"engine/gather.go":            "sync",
 	"engine/mailbox.go":           "sync",
 	"engine/peers.go":             "chan select sync",
 	"engine/pool.go":              "go sync",
 	"engine/reactor.go":           "go chan select",
+	"engine/rooms_created.go":     "chan",
 	"engine/server.go":            "chan select sync",
 	"engine/session.go":           "sync",
 	"engine/writable_linux.go":    "go chan",

@@ -46,7 +46,8 @@ func planDescriptors(s *Server) (reserve, error) {
 	r.inFlight = max(r.total/8, 4)
 	possible := files - r.total
 	if possible < 1 {
-		return r, fmt.Errorf("the descriptor limit of %d is too low; raise it (ulimit -n) to at least %d", files, 2*reserveLeast)
+		return r, &ConfigError{Key: "max_connections", Hint: fmt.Sprintf(
+			"the descriptor limit of %d is too low for any; raise it (ulimit -n, LimitNOFILE) to at least %d", files, 2*reserveLeast)}
 	}
 	switch {
 	case s.connectionsMax == 0:

@@ -71,6 +71,7 @@ func (c *Conn) SetAttribute(key string, v any) error {
 		return ErrAttributesFull
 	}
 	c.attrs.Store(next)
+	c.postChanged()
 	return nil
 }
 
@@ -116,6 +117,7 @@ func (c *Conn) SetUserData(v any) error {
 		return ErrAttributesFull
 	}
 	c.userData.Store(&raw)
+	c.postChanged()
 	return nil
 }
 

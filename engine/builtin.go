@@ -2,9 +2,6 @@ package engine
 
 import (
 	"errors"
-	"fmt"
-	"strconv"
-	"strings"
 
 	"github.com/gobwas/ws"
 
@@ -68,7 +65,12 @@ func (l *loop) onJoin(c *Conn, e *message.Envelope) {
 // behind the answer.
 func (l *loop) join(c *Conn, room, ref []byte, since bool) {
 	entry, err := l.enter(c, room)
-	if err != nil {
+	switch err {
+	case nil:
+	case errSeat:
+		l.awaitSeat(c, message.Joined{Room: room, Gap: since, Ref: ref}, entry.Limit)
+		return
+	default:
 		l.complain(c, err, ref)
 		return
 	}
@@ -118,7 +120,7 @@ func (l *loop) onBroadcast(c *Conn, e *message.Envelope) {
 	}
 	l.forward(f, r.Name(), c.place())
 	l.text = message.AppendBroadcastSent(l.text[:0], message.BroadcastSent{
-		Room: e.Room, Recipients: max(members-1, 0) + r.Away(), Ref: e.Ref})
+		Room: e.Room, Recipients: max(members-1, 0) + r.Away(), Delayed: l.srv.cutOff(), Ref: e.Ref})
 	l.answer(c, l.text)
 }
 
@@ -126,47 +128,6 @@ func (l *loop) onBroadcast(c *Conn, e *message.Envelope) {
 const broadcastBytes = 112
 
 var nullJSON = []byte("null")
-
-// membersMax bounds the ids in one answer; a client that wants more asks for the next page.
-const membersMax = 1000
-
-func (l *loop) onMembers(c *Conn, e *message.Envelope) {
-	if !l.roomOf(c, e) {
-		return
-	}
-	r := l.srv.index.Find(e.Room)
-	if r == nil || !r.Has(c.place()) {
-		l.complain(c, wireError(message.NotInRoom), e.Ref)
-		return
-	}
-	from := rooms.FirstPage
-	if e.After != nil {
-		var ok bool
-		if from, ok = parseCursor(e.After); !ok {
-			l.complain(c, &Error{Code: message.InvalidMessage.String(),
-				Message: `"after" must be the "next" of the page before`}, e.Ref)
-			return
-		}
-	}
-	page, next, more := r.Page(nil, from, membersMax)
-	m := message.Members{Room: e.Room, Count: r.Entered(), IDs: make([]string, len(page)), Ref: e.Ref}
-	for i, p := range page {
-		m.IDs[i] = string(appendID(nil, l.srv.instance, p))
-	}
-	if more {
-		m.Next = fmt.Appendf(nil, "%d.%d", next.Loop, next.Left)
-	}
-	l.text = message.AppendMembers(l.text[:0], m)
-	l.answer(c, l.text)
-}
-
-// parseCursor reads the "next" of a page.
-func parseCursor(text []byte) (from rooms.Cursor, ok bool) {
-	loop, left, found := strings.Cut(string(text), ".")
-	x, err := strconv.ParseUint(loop, 10, 8)
-	y, err2 := strconv.ParseUint(left, 10, 32)
-	return rooms.Cursor{Loop: uint8(x), Left: uint32(y)}, found && err == nil && err2 == nil
-}
 
 // onAuth answers an auth message of a connection that needs none any more.
 func (l *loop) onAuth(c *Conn, e *message.Envelope) {
@@ -220,7 +181,7 @@ func (l *loop) authenticated(c *Conn, p *pending, err error) {
 	l.resume(c, p)
 }
 
-// enter takes c into a room, on its loop. The error is one for the client.
+// enter takes c into a room, on its loop. The error is one for the client, or errSeat.
 func (l *loop) enter(c *Conn, name []byte) (rooms.Entry, *Error) {
 	limit := l.srv.cfg.MaxRoomsPerConnection
 	if limit > 0 && int(c.seats.Load()) >= limit {
@@ -229,7 +190,11 @@ func (l *loop) enter(c *Conn, name []byte) (rooms.Entry, *Error) {
 		}
 	}
 	entry, err := l.srv.index.Enter(name, c.place(), l.srv.seconds(l.now))
-	if err != nil {
+	switch err {
+	case nil:
+	case rooms.ErrSeat:
+		return entry, errSeat
+	default:
 		return entry, wireError(message.RoomFull)
 	}
 	if !entry.Already {
@@ -247,6 +212,7 @@ func (l *loop) entered(c *Conn, e rooms.Entry) {
 	c.mu.Unlock()
 	l.notify(notice{room: r, place: c.place(), seq: e.JoinSeq, joined: true})
 	l.srv.counted(r)
+	l.changed(c)
 	l.srv.emit(Event{Kind: EventRoomJoin, Conn: c, Room: r.Name()})
 }
 
@@ -274,6 +240,7 @@ func (l *loop) exit(c *Conn, r *rooms.Room) bool {
 func (l *loop) left(c *Conn, r *rooms.Room, seq uint64) {
 	l.notify(notice{room: r, place: c.place(), seq: seq})
 	l.srv.counted(r)
+	l.changed(c)
 	l.srv.emit(Event{Kind: EventRoomLeave, Conn: c, Room: r.Name()})
 }
 

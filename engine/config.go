@@ -33,6 +33,9 @@ type Config struct {
 	ReconnectionTTL time.Duration `key:"reconnection_ttl"`
 	// ReconnectionMaxAttempts is how often in a row a session may be resumed.
 	ReconnectionMaxAttempts int `key:"reconnection_max_attempts"`
+	// DataDir is the directory where sessions are kept over a restart of the whole server; empty: they end with it.
+	// It is for package cluster.
+	DataDir string `key:"data_dir"`
 
 	// MaxConnections is the number of live connections; 0 means the descriptor limit less a reserve.
 	MaxConnections int `key:"max_connections"`

@@ -75,12 +75,14 @@ type rare struct {
 	attempts  int               // resumes in a row that led here
 	resumedAt int64
 	leftover  *parked // state for a claimant that came while the connection ended
+	arrivals  []*arrival
 }
 
 // idle reports whether nothing of it is in use.
 func (r *rare) idle() bool {
 	return r.pending == nil && r.softSince == 0 && r.closing == nil && r.deadline == 0 && r.shrinker == nil &&
-		r.window == nil && r.welcome == nil && r.accepted == nil && r.attempts == 0 && r.leftover == nil
+		r.window == nil && r.welcome == nil && r.accepted == nil && r.attempts == 0 && r.leftover == nil &&
+		r.arrivals == nil
 }
 
 // closeCall is a close that waits for the upgrade.
@@ -111,6 +113,8 @@ const (
 	flagResumed
 	flagDropping // the reactor was told to close the descriptor
 	flagRefusal  // over max_connections: it gets 503
+	flagUnsaved  // its session has changed since it was saved: it is in the loop's list
+	flagTold     // the client knows the session's token
 )
 
 func (c *Conn) has(f connFlags) bool { return c.flags&f != 0 }
@@ -189,7 +193,7 @@ func (c *Conn) Touch() { c.lastActive.Store(c.loop.srv.clock()) }
 
 // Alive reports whether the connection is open and was heard within the heartbeat timeout.
 func (c *Conn) Alive() bool {
-	return c.Cause() == CauseNone && c.loop.srv.clock()-c.lastActive.Load() < int64(c.loop.srv.cfg.HeartbeatTimeout)
+	return c.Cause() == CauseNone && c.loop.srv.clock()-c.lastActive.Load() < c.loop.srv.tuned.Load().timeout
 }
 
 // isOpen reports whether the connection was admitted and has not ended. Any goroutine.

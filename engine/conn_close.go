@@ -195,7 +195,7 @@ func (l *loop) gone(c *Conn) {
 	l.wheel.clear(c.slot)
 	l.slab.release(c.slot)
 	l.srv.departed(c)
-	if len(l.notices) > 0 {
+	if len(l.notices) > 0 || l.said {
 		l.wake() // this may be no turn, and nothing else may come
 	}
 }

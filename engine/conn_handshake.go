@@ -106,7 +106,7 @@ func (l *loop) consider(c *Conn, rest []byte) {
 	case srv.leaving.Load():
 		l.refuse(c, refusalLeaving)
 		return
-	case !srv.origins.Allow(r.Origin()):
+	case !srv.tuned.Load().origins.Allow(r.Origin()):
 		l.count.originRefused.Add(1)
 		l.refuse(c, refusalOrigin)
 		return
@@ -171,7 +171,7 @@ func (l *loop) upgrade(c *Conn, a *acceptance) {
 	}
 	c.connectedAt = uint32(l.srv.seconds(l.now))
 	c.lastActive.Store(l.now) // while it waited for the verdict there was nothing for it to say
-	c.nextBeat = l.now + int64(l.srv.cfg.HeartbeatInterval)
+	c.nextBeat = l.now + l.srv.tuned.Load().interval
 	l.srv.live.Add(1)
 	l.count.accepted.Add(1)
 	c.phase = phaseOpen

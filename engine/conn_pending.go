@@ -21,6 +21,8 @@ const (
 	pendingHandler                    // an offloaded handler
 	pendingClaim                      // the loop of a session's previous connection
 	pendingLetters                    // what is posted for the connection
+	pendingMembers                    // other workers, for a room's members
+	pendingSeat                       // seats that all workers share
 )
 
 // pending is an awaited answer.

@@ -1,9 +1,6 @@
 package engine
 
-import (
-	"reflect"
-	"sync/atomic"
-)
+import "sync/atomic"
 
 // tally counts what happens in a turn, without atomics. It is published at the turn's end.
 //
@@ -63,6 +60,7 @@ type serverCounters struct {
 type Stats struct {
 	Connections      int    `json:"connections"` // open now
 	Rooms            int    `json:"rooms"`
+	RoomsCounted     int    `json:"rooms_counted"`     // of these, those that this worker counts: in their sum, each room is once
 	MessagesSent     uint64 `json:"messages_sent"`     // to each recipient
 	MessagesReceived uint64 `json:"messages_received"` // text and binary, well-formed or not
 	Uptime           int64  `json:"uptime"`            // seconds
@@ -93,46 +91,15 @@ type Stats struct {
 	Ended            map[string]uint64 `json:"ended"` // by cause
 	Loops            []LoopStats       `json:"loops"`
 	Workers          []WorkerStats     `json:"workers,omitempty"` // where there are several; the rest is their sum
-}
-
-// WorkerStats is one process of several that are one server.
-//
-// Owner: the caller.
-type WorkerStats struct {
-	Index       int    `json:"index"`
-	Instance    uint16 `json:"instance"` // fresh with every start
-	PID         int    `json:"pid"`
-	State       string `json:"state"` // starting, ready, draining, backoff, frozen
-	StartedAt   int64  `json:"started_at"`
-	Restarts    int    `json:"restarts"`
-	Cause       string `json:"cause,omitempty"` // of its latest end
-	Connections int    `json:"connections"`
-	Rooms       int    `json:"rooms"`
-}
-
-// Add adds another worker's figures. The uptime is that of the oldest.
-func (s *Stats) Add(o Stats) {
-	s.Uptime = max(s.Uptime, o.Uptime)
-	into, from := reflect.ValueOf(s).Elem(), reflect.ValueOf(o)
-	for i := range into.NumField() {
-		switch f := into.Field(i); {
-		case into.Type().Field(i).Name == "Uptime":
-		case f.CanInt():
-			f.SetInt(f.Int() + from.Field(i).Int())
-		case f.CanUint():
-			f.SetUint(f.Uint() + from.Field(i).Uint())
-		}
-	}
-	for cause, n := range o.Ended {
-		s.Ended[cause] += n
-	}
-	s.Loops = append(s.Loops, o.Loops...)
+	Bus              *BusStats         `json:"bus,omitempty"`     // one worker's link to the others
+	BusProcess       *WorkerStats      `json:"bus_process,omitempty"`
 }
 
 // LoopStats is one loop's share.
 //
 // Owner: the caller.
 type LoopStats struct {
+	Worker      int    `json:"worker,omitempty"` // whose loop it is, where there are several
 	Connections int    `json:"connections"`
 	Received    uint64 `json:"received"`
 	Sent        uint64 `json:"sent"`
@@ -142,18 +109,21 @@ type LoopStats struct {
 // Stats returns the server's figures: the seed's getStats. Any goroutine.
 func (s *Server) Stats() Stats {
 	out := Stats{
-		Connections:    s.ConnectionCount(),
-		Rooms:          s.index.Len(),
-		Uptime:         int64(s.uptime().Seconds()),
-		MemoryUsage:    memoryUsage(),
-		Sessions:       s.sessions.parkedLen(),
-		MaxConnections: s.connectionsMax,
-		AcceptErrors:   s.count.acceptErrors.Load(),
-		Full:           s.count.full.Load(),
-		Overloaded:     s.count.overloaded.Load(),
-		Panics:         s.count.panics.Load(),
-		Missed:         s.count.missed.Load(),
-		Ended:          map[string]uint64{},
+		Connections:  s.ConnectionCount(),
+		Rooms:        s.index.Len(),
+		RoomsCounted: s.index.Counted(s.lowest()),
+		Uptime:       int64(s.uptime().Seconds()),
+		MemoryUsage:  memoryUsage(),
+		Sessions:     s.sessions.parkedLen(),
+		AcceptErrors: s.count.acceptErrors.Load(),
+		Full:         s.count.full.Load(),
+		Overloaded:   s.count.overloaded.Load(),
+		Panics:       s.count.panics.Load(),
+		Missed:       s.count.missed.Load(),
+		Ended:        map[string]uint64{},
+	}
+	if s.state.Load() >= stateRunning {
+		out.MaxConnections = s.connectionsMax
 	}
 	for _, l := range s.loops {
 		n := &l.count

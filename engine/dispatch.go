@@ -49,6 +49,9 @@ var (
 // ErrOverloaded says that a loop's mailbox is full: nothing was sent to anybody. Try again.
 var ErrOverloaded error = errOverloaded
 
+// ErrUnavailable says that what the workers share did not answer in time. Try again.
+var ErrUnavailable error = errUnavailable
+
 // Message is a client's message as a handler sees it. All of it is borrowed until the handler returns.
 //
 // Owner: the handler, until it returns.

@@ -23,6 +23,7 @@ const (
 	entryCount                         // how many members a room has here
 	entryRequest                       // a question; the answer carries its number
 	entryAnswer
+	entryVacate // a room that nobody created has been deleted
 )
 
 var errEntry = errors.New("the entry is damaged")
@@ -59,14 +60,20 @@ func (w *entryWriter) places(list []remotePlace) *entryWriter {
 	w.number(uint64(len(list)))
 	for _, p := range list {
 		w.buf = binary.BigEndian.AppendUint16(w.buf, p.instance)
-		w.buf = append(w.buf, p.place.Loop)
-		w.buf = binary.BigEndian.AppendUint32(w.buf, p.place.Slot)
-		w.buf = binary.BigEndian.AppendUint64(w.buf, p.place.Gen)
+		w.place(p.place)
 	}
 	return w
 }
 
 const placeBytes = 2 + 1 + 4 + 8
+
+// place is that of a connection of whoever reads it.
+func (w *entryWriter) place(p place) *entryWriter {
+	w.buf = append(w.buf, p.Loop)
+	w.buf = binary.BigEndian.AppendUint32(w.buf, p.Slot)
+	w.buf = binary.BigEndian.AppendUint64(w.buf, p.Gen)
+	return w
+}
 
 // frame is the entry's last field: it needs no length.
 func (w *entryWriter) frame(f *outFrame) *entryWriter {
@@ -102,6 +109,11 @@ func (r *entryReader) bytes() []byte {
 	return b
 }
 
+// readPlace reads the connection's place that b begins with.
+func readPlace(b []byte) (instance uint16, p place) {
+	return binary.BigEndian.Uint16(b), placeOf(b[2:])
+}
+
 // places keeps those of our own.
 func (r *entryReader) places(instance uint16) (own []place) {
 	n := r.number()
@@ -110,13 +122,28 @@ func (r *entryReader) places(instance uint16) (own []place) {
 		return nil
 	}
 	for range n {
-		b := r.rest[:placeBytes]
+		of, p := readPlace(r.rest)
 		r.rest = r.rest[placeBytes:]
-		if binary.BigEndian.Uint16(b) == instance {
-			own = append(own, place{Loop: b[2], Slot: binary.BigEndian.Uint32(b[3:]), Gen: binary.BigEndian.Uint64(b[7:])})
+		if of == instance {
+			own = append(own, p)
 		}
 	}
 	return own
+}
+
+// ownPlace is what [entryWriter.place] wrote.
+func (r *entryReader) ownPlace() (p place) {
+	if len(r.rest) < placeBytes-2 {
+		r.rest, r.bad = nil, true
+		return p
+	}
+	p = placeOf(r.rest)
+	r.rest = r.rest[placeBytes-2:]
+	return p
+}
+
+func placeOf(b []byte) place {
+	return place{Loop: b[0], Slot: binary.BigEndian.Uint32(b[1:]), Gen: binary.BigEndian.Uint64(b[5:])}
 }
 
 // frame copies what is left: it outlives the entry.

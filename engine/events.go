@@ -84,6 +84,9 @@ func (e *Emitter) hears(kind EventKind) bool {
 
 // emit tells the listeners.
 func (s *Server) emit(ev Event) {
+	if wanted := s.wishes.wanted.Load(); wanted != 0 && wanted&wishBit(ev.Kind) != 0 {
+		s.tellEverywhere(&ev)
+	}
 	all := s.emitter.listeners.Load()
 	if all == nil {
 		return

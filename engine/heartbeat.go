@@ -83,7 +83,8 @@ func (l *loop) overdue(c *Conn) {
 
 // beat asks a silent connection for a sign of life, or ends it.
 func (l *loop) beat(c *Conn) {
-	interval, limit := int64(l.srv.cfg.HeartbeatInterval), int64(l.srv.cfg.HeartbeatTimeout)
+	t := l.srv.tuned.Load()
+	interval, limit := t.interval, t.timeout
 	if c.phase != phaseOpen && c.phase != phaseAuth {
 		c.nextBeat = 0
 		return

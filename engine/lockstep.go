@@ -52,6 +52,7 @@ func NewLockstep(cfg Config, w World, settings ...Setting) (*Lockstep, error) {
 	s.state.Store(stateRunning)
 	for _, l := range s.loops {
 		l.wires = &lockstepWires{world: w, loop: l}
+		l.mail.rung.Store(false)
 	}
 	return &Lockstep{s}, nil
 }

@@ -402,7 +402,7 @@ func TestMembersInPages(t *testing.T) {
 	if len(seen) != n || pages != 3 {
 		t.Errorf("%d members on %d pages", len(seen), pages)
 	}
-	for _, wrong := range []string{`"x"`, `"1"`, `"300.1"`, `"1.2.3"`, `""`, `"-1.5"`} {
+	for _, wrong := range []string{`"x"`, `"1"`, `"1.2"`, `"1.300.3"`, `"1.2.3.4"`, `""`, `"-1.5"`} {
 		w.say(first, `{"type":"members","room":"r","after":`+wrong+`}`)
 		w.expect(first, "error")
 	}

@@ -59,6 +59,9 @@ type loop struct {
 	stamps                               []uint32 // spread: the last one that reached a slot
 	stamp                                uint32
 
+	unsaved   []*Conn     // whose sessions have changed
+	saveAlarm *time.Timer // when to save them; nil where there is no store
+
 	said     bool // something that the other workers must hear this turn
 	envelope message.Envelope
 	request  handshake.Request
@@ -279,6 +282,7 @@ func (l *loop) onTick() {
 		l.srv.sessions.expire(l.now)
 		if l.srv.peers != nil {
 			l.srv.reportCounts()
+			l.srv.expireAsks(l.now)
 		}
 	}
 }

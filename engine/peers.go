@@ -35,13 +35,19 @@ type Membership struct {
 	Instance uint16 // names this worker in connection ids; never 0, never another's
 	Bus      Bus
 	Listener Listener // a socket that the workers share; nil: the server opens its own
+	Seats    Seats    // of limited rooms; nil: limits hold for each worker by itself
+	Rooms    Created  // rooms that were created on purpose; nil: each worker has its own
 }
 
 // Attach makes the server one of several. It is called once, before Start, by what knows the others.
 func (s *Server) Attach(m Membership) {
 	s.peers = newPeers(m)
 	s.instance = m.Instance
+	s.index.SetInstance(m.Instance)
 	s.listener = m.Listener
+	if m.Seats != nil {
+		s.index.ShareSeats(m.Seats)
+	}
 }
 
 // peers is what a server knows of the others.
@@ -49,15 +55,19 @@ func (s *Server) Attach(m Membership) {
 // Owner: shared (mutex: mu).
 type peers struct {
 	Membership
-	mu      sync.Mutex
-	alive   atomic.Pointer[[]uint16]
-	changed []*rooms.Room // whose count must be told
-	entry   entryWriter   // under mu
+	mu        sync.Mutex
+	alive     atomic.Pointer[[]uint16]
+	serving   atomic.Pointer[[]uint16] // those of them that can be asked, in order
+	changed   []*rooms.Room            // whose count must be told
+	entry     entryWriter              // under mu
+	answering *pool                    // answers others' questions that take a while
+	asks      asks
 }
 
 func newPeers(m Membership) *peers {
-	p := &peers{Membership: m}
+	p := &peers{Membership: m, answering: newPool(answerers)}
 	p.alive.Store(new([]uint16))
+	p.serving.Store(new([]uint16))
 	return p
 }
 
@@ -227,38 +237,6 @@ func (s *Server) own(list []remotePlace) (places []place) {
 	return places
 }
 
-// counted notes that a room's count has changed: the others learn it within a tick.
-func (s *Server) counted(r *rooms.Room) {
-	if s.peers == nil || !r.SetCounted(true) {
-		return
-	}
-	s.peers.mu.Lock()
-	s.peers.changed = append(s.peers.changed, r)
-	s.peers.mu.Unlock()
-}
-
-// reportCounts tells the others how many members rooms have here. A room that is new here asks how many it has there.
-func (s *Server) reportCounts() {
-	p := s.peers
-	p.mu.Lock()
-	list := p.changed
-	p.changed = nil
-	p.mu.Unlock()
-	if len(list) == 0 {
-		return
-	}
-	for _, r := range list {
-		r.SetCounted(false)
-		asks := uint64(0)
-		if r.Introduce() {
-			asks = 1
-		}
-		n := uint64(r.Len())
-		p.say(false, func(w *entryWriter) { w.begin(entryCount, 0).text(r.Name()).number(n).number(asks) })
-	}
-	p.Bus.Flush()
-}
-
 // Receive takes an entry of another worker. It is called by one goroutine, in the order in which that worker said it.
 // entry is borrowed. The error says that it makes no sense.
 func (s *Server) Receive(from uint16, entry []byte) error {
@@ -283,6 +261,22 @@ func (s *Server) Receive(from uint16, entry []byte) error {
 		s.receiveDirect(r)
 	case entryCount:
 		s.receiveCount(from, r)
+	case entryNotice:
+		s.receiveNotice(from, r)
+	case entryRoster:
+		s.receiveRoster(from, r)
+	case entryQuiet:
+		s.receiveQuiet(from, r)
+	case entryWish:
+		s.receiveWish(from, r)
+	case entryEvent:
+		s.receiveEvent(from, r)
+	case entryRequest:
+		s.receiveRequest(from, r)
+	case entryAnswer:
+		s.receiveAnswer(from, r)
+	case entryVacate:
+		s.receiveVacate(r)
 	}
 	if r.bad {
 		return errEntry
@@ -361,17 +355,6 @@ func (s *Server) receiveDirect(r *entryReader) {
 	}
 }
 
-func (s *Server) receiveCount(from uint16, r *entryReader) {
-	room, n, asks := s.index.Find(r.bytes()), r.number(), r.number()
-	if room == nil || r.bad {
-		return
-	}
-	room.SetAway(from, int32(min(n, 1<<30)))
-	if asks != 0 && room.Len() > 0 {
-		s.counted(room)
-	}
-}
-
 const (
 	insistFor  = 5 * time.Second
 	insistWait = time.Millisecond
@@ -400,24 +383,9 @@ func (s *Server) Peers(alive []uint16) {
 	before := *s.peers.alive.Swap(&list)
 	for _, gone := range before {
 		if !slices.Contains(list, gone) {
-			s.index.Range(func(r *rooms.Room) bool {
-				r.SetAway(gone, 0)
-				return true
-			})
+			s.forgetAsks(gone)
 		}
 	}
-}
-
-// Missed says that something of another worker is gone for good: what was learned of its counts may be wrong, and is
-// asked for again.
-func (s *Server) Missed(from uint16) {
-	s.count.missed.Add(1)
-	s.log.Error("messages of another worker are lost", "worker", from)
-	s.index.Range(func(r *rooms.Room) bool {
-		r.Reintroduce()
-		s.counted(r)
-		return true
-	})
 }
 
 // lives reports whether a worker is one of ours, as far as is known.

@@ -345,7 +345,7 @@ type notice struct {
 // each other [wire protocol, announcements], unless something has happened in the room in between: who came
 // then saw the one and must be told the other.
 func (l *loop) notify(n notice) {
-	if l.srv.cfg.AnnounceMembersMax <= 0 {
+	if l.srv.tuned.Load().announceMax <= 0 {
 		return
 	}
 	for i := len(l.notices) - 1; i >= 0 && i >= len(l.notices)-noticesSearched; i-- {
@@ -380,25 +380,30 @@ func (l *loop) announce() {
 
 func (l *loop) say(n *notice) {
 	var id [idSize]byte
-	m := message.Notice{Room: n.room.Name(), ID: appendID(id[:0], l.srv.instance, n.place)}
-	f := buildOutFrame(ws.OpText, len(m.Room)+noticeBytes, func(dst []byte) []byte {
-		if n.joined {
-			return message.AppendMemberJoined(dst, m)
-		}
-		return message.AppendMemberLeft(dst, m)
-	})
+	f := noticeFrame(n.room, appendID(id[:0], l.srv.instance, n.place), n.joined)
 	p := &l.outgoing
 	*p = publication{srv: l.srv, frame: f, room: n.room, except: n.place}
 	l.srv.orOverloaded(n.room.Tell(p, n.seq)) // an overloaded loop costs the notice, never the turn
 	p.wake()
-	l.forward(f, n.room.Name(), n.place)
+	l.forwardNotice(f, n)
+}
+
+// noticeFrame tells who joined or left a room. id is borrowed.
+func noticeFrame(r *rooms.Room, id []byte, joined bool) *outFrame {
+	m := message.Notice{Room: r.Name(), ID: id}
+	return buildOutFrame(ws.OpText, len(m.Room)+noticeBytes, func(dst []byte) []byte {
+		if joined {
+			return message.AppendMemberJoined(dst, m)
+		}
+		return message.AppendMemberLeft(dst, m)
+	})
 }
 
 const noticeBytes = 80
 
 // maySay reports whether a room is small enough for notices, and tells its members when that changes.
 func (l *loop) maySay(r *rooms.Room) bool {
-	limit, n := l.srv.cfg.AnnounceMembersMax, r.Len()+r.Away()
+	limit, n := l.srv.tuned.Load().announceMax, r.Len()+r.Away()
 	switch {
 	case n > limit && r.SetQuiet(true):
 		l.tellAnnouncements(r, false, n)
@@ -415,4 +420,5 @@ func (l *loop) tellAnnouncements(r *rooms.Room, on bool, members int) {
 	p := &l.outgoing
 	*p = publication{srv: l.srv, frame: f, room: r, except: nowhere}
 	p.publish()
+	l.announcementsChanged(r, on)
 }

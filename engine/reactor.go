@@ -72,6 +72,7 @@ func startReactor(s *Server) (*reactor, error) {
 			r.stop()
 			return nil, err
 		}
+		h.ring()
 	}
 	go r.ticker()
 	return r, nil

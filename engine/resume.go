@@ -21,8 +21,10 @@ type Session struct {
 // Owner: the loop of the earlier connection; once posted, the heir's.
 type handover struct {
 	key   sessionKey
+	next  token         // of the session that follows, where the store has it already
 	state *parked       // nil: nothing is left
 	held  []*rooms.Room // where a seat waits for the heir
+	seats seatVerdicts  // of rooms whose seats all workers share
 	spent bool          // resumed too often in a row: the earlier connection stays
 }
 
@@ -31,20 +33,46 @@ func (l *loop) giveBack(h *handover, heir place) {
 	for _, r := range h.held {
 		l.srv.index.Release(r, heir)
 	}
+	l.giveBackSeats(h.seats)
 }
 
-// issueToken begins a session for c and tells the client its token.
+// undo gives everything back: the session can be claimed again.
+func (l *loop) undo(h *handover, heir place) {
+	l.giveBack(h, heir)
+	if h.state != nil {
+		l.srv.sessions.parkAgain(h.key, h.state)
+	}
+}
+
+// issueToken begins a session for c and tells the client its token: at once, or when the store has the session.
 func (l *loop) issueToken(c *Conn) {
 	l.srv.entropy(c.token[:])
-	l.srv.sessions.begin(c.token.key(), c)
-	l.text = message.AppendReconnectToken(l.text[:0], c.token.String(), int64(l.srv.cfg.ReconnectionTTL.Seconds()))
-	l.answer(c, l.text)
+	l.srv.sessions.begin(l.srv.keyOf(c.token), c)
+	c.flags &^= flagTold
+	if l.srv.store != nil {
+		l.saveFirst(c)
+		return
+	}
+	l.tellToken(c)
+}
+
+// follow gives c, which has just resumed, the session that follows.
+func (l *loop) follow(c *Conn, next token) {
+	if next == noToken {
+		l.issueToken(c)
+		return
+	}
+	c.token = next
+	l.srv.sessions.begin(l.srv.keyOf(next), c)
+	l.tellToken(c)
+	l.changed(c) // what was stored is what was claimed, not what was restored of it
 }
 
 // snapshot is the state of c for whoever resumes its session.
 func (l *loop) snapshot(c *Conn) *parked {
 	state := &parked{
 		previous:  c.place(),
+		instance:  l.srv.instance,
 		principal: c.Principal(),
 		attrs:     c.attrs.Load(),
 		userData:  c.userData.Load(),
@@ -56,8 +84,8 @@ func (l *loop) snapshot(c *Conn) *parked {
 		}
 		state.rooms = append(state.rooms, r.Name())
 	}
-	if r := c.rare; r != nil && r.attempts > 0 && l.now-r.resumedAt < int64(l.srv.cfg.HeartbeatTimeout) {
-		state.attempts = r.attempts
+	if r := c.rare; r != nil && r.attempts > 0 && l.now-r.resumedAt < l.srv.tuned.Load().timeout {
+		state.attempts, state.resumedAt = r.attempts, l.srv.wall(r.resumedAt).UnixMilli()
 	}
 	return state
 }
@@ -69,12 +97,15 @@ func (l *loop) park(c *Conn, cause Cause) string {
 		return ""
 	}
 	c.token = noToken
+	if l.srv.store != nil {
+		return l.parkKept(c, t, cause)
+	}
 	if cause == CauseUnauthorized {
-		l.srv.sessions.revoke(t.key())
+		l.srv.sessions.revoke(l.srv.keyOf(t))
 		return ""
 	}
 	state := l.snapshot(c)
-	if !l.srv.sessions.park(t.key(), state) {
+	if !l.srv.sessions.park(l.srv.keyOf(t), state) {
 		c.extra().leftover = state
 	}
 	return t.String()
@@ -85,12 +116,17 @@ func (l *loop) onReconnect(c *Conn, e *message.Envelope) {
 		l.complain(c, wireError(message.InvalidToken), e.Ref)
 		return
 	}
-	key := keyOf(e.Token)
+	owner, ok := l.srv.ownerOf(e.Token)
+	key := SessionKey{owner, keyOf(e.Token)}
 	switch {
+	case !ok:
+		l.count.resumesRefused.Add(1)
+		l.complain(c, wireError(message.InvalidToken), e.Ref)
+		return
 	case c.has(flagResumed):
 		l.complain(c, wireError(message.AlreadyResumed), e.Ref)
 		return
-	case key == c.token.key():
+	case key == l.srv.sharedKey(c.token):
 		l.complain(c, &Error{Code: message.InvalidToken.String(),
 			Message: "this is the connection's own token; show it on the next connection"}, e.Ref)
 		return
@@ -113,7 +149,12 @@ func claimant(ref []byte, withLast bool) *message.Envelope {
 }
 
 // claim asks the store for a session.
-func (l *loop) claim(c *Conn, key sessionKey, e *message.Envelope) {
+func (l *loop) claim(c *Conn, shared SessionKey, e *message.Envelope) {
+	if l.srv.store != nil {
+		l.claimKept(c, shared, e)
+		return
+	}
+	key := sessionKey(shared.Hash)
 	claimed, code := l.srv.sessions.take(key, c.Principal(), l.now)
 	switch {
 	case code != message.OK:
@@ -154,10 +195,13 @@ func (l *loop) handOver(old *Conn, heir place) handover {
 	}
 	h := handover{state: l.snapshot(old)}
 	if h.state.attempts >= l.srv.sessions.max {
-		l.srv.sessions.begin(old.token.key(), old)
+		l.srv.sessions.begin(l.srv.keyOf(old.token), old)
 		return handover{spent: true}
 	}
-	old.token = noToken
+	l.endSession(old) // of another token than was claimed, where old has resumed meanwhile
+	if heir == nowhere {
+		l.leaveAll(old)
+	}
 	for _, r := range old.rooms {
 		if left, seq := l.srv.index.Handover(r, old.place(), heir); left {
 			h.held = append(h.held, r)
@@ -173,13 +217,22 @@ func (l *loop) handOver(old *Conn, heir place) handover {
 	return h
 }
 
+// endSession ends the session of c, unless somebody has claimed it.
+func (l *loop) endSession(c *Conn) {
+	t := c.token
+	if t == noToken {
+		return
+	}
+	c.token = noToken
+	if l.srv.sessions.revoke(l.srv.keyOf(t)) && l.srv.store != nil {
+		l.srv.store.Drop(l.srv.sharedKey(t))
+	}
+}
+
 // inherit is the answer of the old connection's loop.
 func (l *loop) inherit(c *Conn, p *pending, h handover, withLast bool) {
 	if !l.settled(c, p) {
-		l.giveBack(&h, c.place())
-		if h.state != nil {
-			l.srv.sessions.parkAgain(h.key, h.state)
-		}
+		l.undo(&h, c.place())
 		return
 	}
 	e := claimant(p.ref, withLast)
@@ -194,12 +247,20 @@ func (l *loop) inherit(c *Conn, p *pending, h handover, withLast bool) {
 	l.resume(c, p)
 }
 
-// restore makes c the heir of a session and answers.
+// restore makes c the heir of a session and answers, once it has the seats that this takes.
 func (l *loop) restore(c *Conn, h handover, e *message.Envelope) {
-	if c.token != noToken && !l.srv.sessions.revoke(c.token.key()) {
+	if !l.awaitSeats(c, h, e) {
+		l.restoreSeated(c, h, e)
+	}
+}
+
+// restoreSeated is the rest of it. With a store of sessions, it is all: the seats were taken before the claim was spent.
+func (l *loop) restoreSeated(c *Conn, h handover, e *message.Envelope) {
+	if l.srv.store != nil {
+		l.endSession(c)
+	} else if c.token != noToken && !l.srv.sessions.revoke(l.srv.keyOf(c.token)) {
 		// Somebody has claimed this connection's own session: its take-over is on its way.
-		l.giveBack(&h, c.place())
-		l.srv.sessions.parkAgain(h.key, h.state)
+		l.undo(&h, c.place())
 		l.complain(c, errUnavailable, e.Ref)
 		return
 	}
@@ -212,11 +273,11 @@ func (l *loop) restore(c *Conn, h handover, e *message.Envelope) {
 	l.enterHandedOver(c, h.held)
 	answer := message.Reconnected{
 		ID:       []byte(c.ID()),
-		Previous: appendID(nil, l.srv.instance, state.previous),
+		Previous: appendID(nil, state.instance, state.previous),
 		Ref:      e.Ref,
 	}
 	for _, name := range state.rooms {
-		if _, err := l.enter(c, []byte(name)); err != nil {
+		if err := l.enterAgain(c, name, h.seats); err != nil {
 			answer.Lost = append(answer.Lost, message.LostRoom{Room: name, Code: err.Code})
 			continue
 		}
@@ -228,7 +289,7 @@ func (l *loop) restore(c *Conn, h handover, e *message.Envelope) {
 	l.count.resumed.Add(1)
 	l.text = message.AppendReconnected(l.text[:0], answer)
 	l.answerNow(c, l.text)
-	l.issueToken(c)
+	l.follow(c, h.next)
 	l.srv.emit(Event{Kind: EventReconnect, Conn: c, Session: &Session{
 		PreviousConnectionID: string(answer.Previous), Rooms: answer.Rooms, Attempts: c.rare.attempts}})
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/json"
 	"errors"
+	"math"
 
 	"github.com/gobwas/ws"
 
@@ -47,8 +48,11 @@ var (
 // Rooms gives access to the rooms: the seed's getRoomManager.
 func (s *Server) Rooms() *Rooms { return &Rooms{s} }
 
-// Create makes a room that stays although it is empty. Errors: [ErrRoomExists]; a name that is none;
-// metadata that cannot be encoded.
+// Create makes a room that stays although it is empty; one that came to be by itself keeps its members, even if they
+// are more than the limit. Scope: all workers, which know it within a second; before the start, this worker only: its
+// program creates the same rooms in each. Cost: with several workers it waits for a round trip to the bus, two seconds
+// at most, so a handler that calls it must be registered with [Offload]. Errors: [ErrRoomExists]; a name that is none;
+// metadata that cannot be encoded; [ErrUnavailable]: the bus is away, and the room may come to be all the same.
 func (x *Rooms) Create(name string, o RoomOptions) error {
 	if code := message.ValidRoom([]byte(name)); code != message.OK {
 		return wireError(code)
@@ -60,6 +64,9 @@ func (x *Rooms) Create(name string, o RoomOptions) error {
 			return err
 		}
 	}
+	if x.srv.created() != nil {
+		return x.createEverywhere(CreatedRoom{Name: name, MaxMembers: min(max(o.MaxMembers, 0), math.MaxInt32), Metadata: metadata})
+	}
 	_, err := x.srv.index.Create(name, rooms.CreateOptions{
 		MaxMembers: o.MaxMembers, Metadata: metadata, CreatedAt: x.srv.seconds(x.srv.clock())})
 	if errors.Is(err, rooms.ErrExists) {
@@ -70,51 +77,86 @@ func (x *Rooms) Create(name string, o RoomOptions) error {
 
 // Join takes c into a room, creating the room where there is none. Errors: [ErrRoomFull],
 // [ErrTooManyRooms], [ErrNotOpen], or a name that is none. Being in already is no error.
+//
+// Where several workers share a room's limit, Join does not wait for its seat: nil means that c is on its way, and will be
+// in within a moment if there is a seat; ErrRoomFull, that all are taken as far as is known here. [Rooms.JoinThen] tells
+// exactly. Rooms without a limit are joined at once there, too.
 func (x *Rooms) Join(c *Conn, name string) error {
-	if code := message.ValidRoom([]byte(name)); code != message.OK {
-		return wireError(code)
+	_, err := x.join(c, &arrival{room: name})
+	return err
+}
+
+// JoinThen is Join, and tells done, once, what came of it: nil when c is in. Besides Join's errors there are
+// [ErrUnavailable] and [ErrOverloaded], where what the workers share does not answer within two seconds, and
+// [ErrNotInRoom], where [Rooms.Leave] came first. Cost: with several workers and a limited room up to a round trip to
+// the bus. done must not block: it runs on c's loop, or before JoinThen returns.
+func (x *Rooms) JoinThen(c *Conn, name string, done func(error)) {
+	told, err := x.join(c, &arrival{room: name, done: done})
+	if !told {
+		done(err)
+	}
+}
+
+// join takes c in, or sends it on its way. told: a is told what comes of it.
+func (x *Rooms) join(c *Conn, a *arrival) (told bool, err error) {
+	if code := message.ValidRoom([]byte(a.room)); code != message.OK {
+		return false, wireError(code)
 	}
 	if !c.isOpen() {
-		return ErrNotOpen
+		return false, ErrNotOpen
 	}
 	p := c.place()
-	if r := x.srv.index.FindString(name); r != nil && r.Contains(p) {
-		return nil
+	r := x.srv.index.FindString(a.room)
+	if r != nil && r.Contains(p) {
+		return false, nil
 	}
 	limit := int32(x.srv.cfg.MaxRoomsPerConnection)
 	if n := c.seats.Add(1); limit > 0 && n > limit {
 		c.seats.Add(-1)
-		return ErrTooManyRooms
+		return false, ErrTooManyRooms
 	}
-	held, err := x.srv.index.Hold([]byte(name), p, x.srv.seconds(x.srv.clock()))
-	if err != nil || held.Already {
+	held, err := x.srv.index.Hold([]byte(a.room), p, x.srv.seconds(x.srv.clock()))
+	switch {
+	case err == rooms.ErrSeat && a.done == nil && r != nil && r.Len()+r.Away() >= r.Limit():
 		c.seats.Add(-1)
-		if err != nil {
-			return ErrRoomFull
-		}
-		return nil
+		return false, ErrRoomFull
+	case err == rooms.ErrSeat:
+		c.loop.postCall(func(l *loop) { l.arrive(c, a) })
+		return true, nil
+	case err != nil:
+		c.seats.Add(-1)
+		return false, ErrRoomFull
+	case held.Already:
+		c.seats.Add(-1)
+		return false, nil
 	}
-	c.loop.postCall(func(l *loop) { l.enterHeld(c, held.Room) })
-	return nil
+	c.loop.postCall(func(l *loop) { a.tell(l.enterHeld(c, held.Room)) })
+	return true, nil
 }
 
 // enterHeld turns a held seat into membership, or gives it back where the connection has ended.
-func (l *loop) enterHeld(c *Conn, r *rooms.Room) {
+func (l *loop) enterHeld(c *Conn, r *rooms.Room) error {
 	if c.phase != phaseOpen && c.phase != phaseAuth {
 		l.srv.index.Release(r, c.place())
-		return
+		return ErrNotOpen
 	}
 	entry, err := r.EnterHeld(c.place())
-	if err != nil || entry.Already {
+	switch {
+	case err != nil: // the room was deleted
 		c.seats.Add(-1)
-		return
+		return ErrNotInRoom
+	case entry.Already:
+		c.seats.Add(-1)
+	default:
+		l.entered(c, entry)
 	}
-	l.entered(c, entry)
+	return nil
 }
 
 // Leave takes c out of a room, soon. Being out already is no error.
 func (x *Rooms) Leave(c *Conn, name string) {
 	c.loop.postCall(func(l *loop) {
+		l.turnBack(c, name)
 		if r := x.srv.index.FindString(name); r != nil {
 			l.exit(c, r)
 		}
@@ -175,19 +217,35 @@ func (x *Rooms) Range(f func(RoomStats) bool) {
 // Len is the number of rooms.
 func (x *Rooms) Len() int { return x.srv.index.Len() }
 
-// Delete ends a room: its members are told that they left it. It reports whether there was one.
+// Delete ends a room: its members are told that they left it. It reports whether there was one. Scope: all workers, where
+// it is empty within a second. Cost: with several workers it waits for a round trip to the bus, two seconds at most, as
+// [Rooms.Create] does, and reports false where the bus is away, or where a room that was never created has members on
+// other workers only.
 func (x *Rooms) Delete(name string) bool {
-	r, ok := x.srv.index.Delete(name)
-	if !ok {
-		return false
+	if x.srv.created() != nil {
+		return x.deleteEverywhere(name)
 	}
+	return x.srv.deleteRoom(name)
+}
+
+// deleteRoom ends a room on this worker.
+func (s *Server) deleteRoom(name string) bool {
+	r, ok := s.index.Delete(name)
+	if ok {
+		s.empty(r)
+	}
+	return ok
+}
+
+// empty has the members of a room that is deleted leave it.
+func (s *Server) empty(r *rooms.Room) {
+	name := r.Name()
 	f := buildOutFrame(ws.OpText, len(name)+noticeBytes, func(dst []byte) []byte {
 		return message.AppendLeft(dst, []byte(name), nil)
 	})
-	for _, l := range x.srv.loops {
+	for _, l := range s.loops {
 		l.postCall(func(l *loop) { l.vacate(r, f) })
 	}
-	return true
 }
 
 // vacate takes this loop's members out of a deleted room. Who has entered a new room of that name by now is

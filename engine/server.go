@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/protocol/frame"
-	"github.com/parleyd/parley/protocol/handshake"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/protocol/proxy"
 	"github.com/parleyd/parley/rooms"
@@ -28,7 +27,7 @@ type Server struct {
 	log         *slog.Logger
 	instance    uint16
 	frameLimits frame.Limits
-	origins     *handshake.Origins
+	tuned       atomic.Pointer[tuned]
 	trust       *proxy.Trust // nil where nobody is trusted
 	tick        time.Duration
 
@@ -47,15 +46,18 @@ type Server struct {
 	rawHandler      atomic.Pointer[RawHandler]
 	filters         atomic.Pointer[map[string]Filter]
 	emitter         *Emitter
+	wishes          wishes // of events of other workers
 
-	loops    []*loop
-	index    *rooms.Index
-	peers    *peers   // nil: it is alone
-	listener Listener // nil: it opens its own
-	sessions *sessionStore
-	pool     *pool
-	reactor  *reactor
-	acceptor *acceptor
+	loops        []*loop
+	index        *rooms.Index
+	peers        *peers   // nil: it is alone
+	listener     Listener // nil: it opens its own
+	sessions     *sessionStore
+	store        SessionStore // nil: sessions live in memory only
+	unstoredSaid atomic.Int64 // when the log was last told that the store takes none
+	pool         *pool
+	reactor      *reactor
+	acceptor     *acceptor
 
 	live      atomic.Int64 // upgraded and not ended
 	leaving   atomic.Bool
@@ -66,6 +68,7 @@ type Server struct {
 
 const (
 	stateNew = iota
+	stateStarting
 	stateRunning
 	stateStopped
 )
@@ -96,9 +99,11 @@ func New(cfg Config, settings ...Setting) (*Server, error) {
 		walltime:        time.Now,
 		entropy:         func(b []byte) { rand.Read(b) },
 	}
-	if s.origins, err = handshake.NewOrigins(cfg.Origins); err != nil {
-		return nil, &ConfigError{Key: "origins", Hint: err.Error()}
+	t, err := newTuned(cfg)
+	if err != nil {
+		return nil, err
 	}
+	s.tuned.Store(t)
 	if len(cfg.TrustedProxies) > 0 {
 		if s.trust, err = proxy.NewTrust(cfg.TrustedProxies); err != nil {
 			return nil, &ConfigError{Key: "trusted_proxies", Hint: err.Error()}
@@ -121,14 +126,16 @@ const pendingBytesLeast = 256 << 10
 func (s *Server) assemble() {
 	var seed [32]byte
 	s.entropy(seed[:])
-	s.instance = uint16(seed[0])<<8 | uint16(seed[1])
+	s.instance = max(1, uint16(seed[0])<<8|uint16(seed[1]))
 	s.resyncWall()
 	s.index = rooms.NewIndex(s.cfg.Loops, rooms.Options{MaxMembers: s.cfg.MaxConnectionsPerRoom})
 	s.sessions = newSessionStore(s.cfg.ReconnectionTTL, s.cfg.ReconnectionMaxAttempts)
 	s.pool = newPool(s.cfg.OffloadWorkers)
 	for i := range s.cfg.Loops {
 		seed[31] ^= byte(i) + 1
-		s.loops = append(s.loops, newLoop(s, uint8(i), seed))
+		l := newLoop(s, uint8(i), seed)
+		l.mail.rung.Store(true) // no bell hangs yet: what is posted now waits for the reactor's first ring
+		s.loops = append(s.loops, l)
 	}
 }
 
@@ -144,7 +151,10 @@ func (s *Server) Start() error {
 	if s.cfg.Processes > 1 && s.peers == nil {
 		return &ConfigError{Key: "processes", Hint: "several workers are started by cluster.Run; or give 1"}
 	}
-	if !s.state.CompareAndSwap(stateNew, stateRunning) {
+	if s.cfg.DataDir != "" && s.store == nil {
+		return &ConfigError{Key: "data_dir", Hint: "sessions on disk are kept by cluster.Run; or leave it empty"}
+	}
+	if !s.state.CompareAndSwap(stateNew, stateStarting) {
 		return errors.New("start server: it was started before")
 	}
 	s.connectionsMax = s.cfg.MaxConnections
@@ -159,11 +169,13 @@ func (s *Server) Start() error {
 		s.reactor.stop()
 		return err
 	}
-	if len(s.cfg.Origins) == 0 {
+	if len(s.Config().Origins) == 0 {
 		s.log.Debug("pages of every origin may connect; name those that may in origins if cookies authenticate")
 	}
+	s.state.Store(stateRunning)
 	s.emit(Event{Kind: EventStarted})
 	s.receiving.Store(true)
+	s.sayWish(true)
 	return nil
 }
 
@@ -180,14 +192,11 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Addr is the address that the server listens on; nil before Start.
 func (s *Server) Addr() net.Addr {
-	if s.acceptor == nil {
+	if s.state.Load() < stateRunning {
 		return nil
 	}
 	return s.acceptor.listener.Addr()
 }
-
-// Config is the server's configuration with its defaults filled in.
-func (s *Server) Config() Config { return s.cfg }
 
 // Emitter is what the server tells its events.
 func (s *Server) Emitter() *Emitter { return s.emitter }
@@ -204,6 +213,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.acceptor.waitEmpty(ctx)
 	s.reactor.stop()
 	s.pool.close()
+	if s.peers != nil {
+		s.peers.answering.close()
+	}
 	s.emit(Event{Kind: EventStopped})
 	return err
 }

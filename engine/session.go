@@ -35,18 +35,18 @@ func keyOf(text []byte) (key sessionKey) {
 // String is the token as clients know it.
 func (t token) String() string { return base64.RawURLEncoding.EncodeToString(t[:]) }
 
-func (t token) key() sessionKey { return keyOf([]byte(t.String())) }
-
 // parked is the state of a session without a connection.
 //
 // Owner: immutable once in the store.
 type parked struct {
 	previous  place
+	instance  uint16 // of the worker where that was
 	principal string
 	rooms     []string
 	attrs     *attributes
 	userData  *[]byte
 	attempts  int
+	resumedAt int64 // of a live connection, where attempts count: in milliseconds since 1970
 	expires   int64 // on the server's clock
 }
 
@@ -177,6 +177,33 @@ func (s *sessionStore) parkedLen() (n int) {
 		h.mu.Unlock()
 	}
 	return n
+}
+
+// forget drops the state of a parked session: the store has it.
+func (s *sessionStore) forget(key sessionKey) {
+	h := s.shard(key)
+	h.mu.Lock()
+	delete(h.parked, key)
+	h.mu.Unlock()
+}
+
+// holds reports whether the state of a parked session is here.
+func (s *sessionStore) holds(key sessionKey) bool {
+	h := s.shard(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.parked[key] != nil
+}
+
+// release gives up a session that the store has given to somebody: its connection, or what that left.
+func (s *sessionStore) release(key sessionKey) claim {
+	h := s.shard(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	given := claim{state: h.parked[key], conn: h.live[key]}
+	delete(h.parked, key)
+	delete(h.live, key)
+	return given
 }
 
 // claim is what a token gave: a parked state, or the connection that must hand over.

@@ -85,3 +85,17 @@ func (s *slab) each(f func(*Conn) bool) bool {
 	}
 	return true
 }
+
+// from calls f for every connection from a slot on until it returns false, and says where to go on. As each.
+func (s *slab) from(slot uint32, f func(*Conn) bool) (next uint32, more bool) {
+	chunks := s.chunks.Load()
+	if chunks == nil {
+		return 0, false
+	}
+	for ; slot < uint32(len(*chunks))*slabChunkSlots; slot++ {
+		if c := (*chunks)[slot/slabChunkSlots][slot%slabChunkSlots].Load(); c != nil && !f(c) {
+			return slot + 1, true
+		}
+	}
+	return 0, false
+}

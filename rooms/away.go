@@ -1,22 +1,135 @@
 package rooms
 
-// What a room knows of its members on other workers: how many each has, as that worker said last.
+import "slices"
+
+// What a room knows of its members on other workers: how many each has, as that worker said last, and who they are where
+// it announces who comes and goes. The ids are for the one case in which nobody says who has left: that of a worker that
+// has died.
+
+// remote is one other worker's share of a room.
+type remote struct {
+	count   int32
+	members []Place
+}
 
 // Away is the number of members on other workers, as far as is known. Any goroutine.
 func (r *Room) Away() int { return int(r.away.Load()) }
+
+// AwayOf is that of one other worker. Any goroutine.
+func (r *Room) AwayOf(instance uint16) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if o := r.remotes[instance]; o != nil {
+		return int(o.count)
+	}
+	return 0
+}
 
 // SetAway notes how many members another worker has. Any goroutine.
 func (r *Room) SetAway(instance uint16, n int32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.away.Add(n - r.counts[instance])
-	switch {
-	case n == 0:
-		delete(r.counts, instance)
-	case r.counts == nil:
-		r.counts = map[uint16]int32{instance: n}
-	default:
-		r.counts[instance] = n
+	o := r.remotes[instance]
+	if o == nil {
+		if n == 0 {
+			return
+		}
+		o = r.remote(instance)
+	}
+	r.away.Add(n - o.count)
+	o.count = n
+	if n == 0 {
+		r.drop(instance)
+	}
+	r.recount()
+}
+
+// remote returns another worker's share, making it on first use. Under mu.
+func (r *Room) remote(instance uint16) *remote {
+	if r.remotes == nil {
+		r.remotes = make(map[uint16]*remote, 1)
+	}
+	o := r.remotes[instance]
+	if o == nil {
+		o = new(remote)
+		r.remotes[instance] = o
+	}
+	return o
+}
+
+// drop forgets another worker's share. Under mu.
+func (r *Room) drop(instance uint16) {
+	delete(r.remotes, instance)
+	if len(r.remotes) == 0 {
+		r.remotes = nil
+	}
+}
+
+// Bury forgets what a worker that is gone had here, and returns those of its members that it had told of. Any goroutine.
+func (r *Room) Bury(instance uint16) []Place {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.remotes[instance]
+	if o == nil {
+		return nil
+	}
+	r.away.Add(-o.count)
+	r.drop(instance)
+	r.recount()
+	return o.members
+}
+
+// RemoteJoined notes a member of another worker, which is not noted yet. Any goroutine.
+func (r *Room) RemoteJoined(instance uint16, p Place) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.remote(instance)
+	o.members = append(o.members, p)
+}
+
+// RemoteLeft forgets a member of another worker. Any goroutine.
+func (r *Room) RemoteLeft(instance uint16, p Place) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.remotes[instance]
+	if o == nil {
+		return
+	}
+	if i := slices.Index(o.members, p); i >= 0 {
+		last := len(o.members) - 1
+		o.members[i] = o.members[last]
+		o.members = o.members[:last]
+	}
+	r.tidy(instance, o)
+}
+
+// RemoteRoster notes all members that one loop of another worker has, in place of those noted before. Any goroutine.
+func (r *Room) RemoteRoster(instance uint16, loop uint8, all []Place) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.remote(instance)
+	o.members = append(slices.DeleteFunc(o.members, func(p Place) bool { return p.Loop == loop }), all...)
+	r.tidy(instance, o)
+}
+
+// RemoteUnknown forgets who another worker's members are, and not how many: it no longer tells. Any goroutine.
+func (r *Room) RemoteUnknown(instance uint16) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if o := r.remotes[instance]; o != nil {
+		o.members = nil
+		r.tidy(instance, o)
+	}
+}
+
+// tidy drops a share that says nothing. Under mu.
+func (r *Room) tidy(instance uint16, o *remote) {
+	if len(o.members) > 0 {
+		return
+	}
+	o.members = nil
+	if o.count == 0 {
+		r.drop(instance)
 	}
 }
 
@@ -37,4 +150,14 @@ func (r *Room) Reintroduce() {
 	r.mu.Lock()
 	r.introduced = false
 	r.mu.Unlock()
+}
+
+// RemoteMembers is how many members of another worker are known by name. Any goroutine.
+func (r *Room) RemoteMembers(instance uint16) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if o := r.remotes[instance]; o != nil {
+		return len(o.members)
+	}
+	return 0
 }

@@ -17,8 +17,10 @@ type Index struct {
 	shards [shardCount]shard
 	loops  int
 	limit  int32
+	seats  Seats // nil: they are nobody else's
 	ids    atomic.Uint64
 	size   atomic.Int64
+	census census
 }
 
 const shardCount = 256
@@ -85,26 +87,32 @@ func (x *Index) findOrCreate(name []byte, stale *Room, now int64) *Room {
 	} else if r == nil {
 		x.size.Add(1)
 	}
-	r := &Room{name: string(name), id: x.ids.Add(1), createdAt: now, limit: x.limit, rosters: make([]atomic.Pointer[roster], x.loops)}
+	r := &Room{name: string(name), id: x.ids.Add(1), index: x, createdAt: now, limit: x.limit, rosters: make([]atomic.Pointer[roster], x.loops)}
 	h.rooms[r.name] = r
+	x.census.add(r.share, 1)
 	return r
+}
+
+// lockLiving finds a room that can be entered, or makes one, and locks it.
+func (x *Index) lockLiving(name []byte, now int64) *Room {
+	r := x.Find(name)
+	if r == nil {
+		r = x.findOrCreate(name, nil, now)
+	}
+	for {
+		r.mu.Lock()
+		if !r.dead {
+			return r
+		}
+		r.mu.Unlock()
+		r = x.findOrCreate(name, r, now)
+	}
 }
 
 // Create makes a room that stays although it is empty. One that came to be by itself is adopted: its
 // members stay, even if they are more than the limit. [ErrExists]: it was created before. Any goroutine.
 func (x *Index) Create(name string, o CreateOptions) (*Room, error) {
-	r := x.FindString(name)
-	if r == nil {
-		r = x.findOrCreate([]byte(name), nil, o.CreatedAt)
-	}
-	for {
-		r.mu.Lock()
-		if !r.dead {
-			break
-		}
-		r.mu.Unlock()
-		r = x.findOrCreate([]byte(name), r, o.CreatedAt)
-	}
+	r := x.lockLiving([]byte(name), o.CreatedAt)
 	defer r.mu.Unlock()
 	if r.explicit {
 		return nil, ErrExists
@@ -133,6 +141,9 @@ func (x *Index) Delete(name string) (*Room, bool) {
 
 // drop takes a dead room out of its shard.
 func (x *Index) drop(r *Room) {
+	r.mu.Lock()
+	r.recount()
+	r.mu.Unlock()
 	h := x.shardOf(r.name)
 	h.mu.Lock()
 	if h.rooms[r.name] == r {
@@ -162,16 +173,17 @@ func (x *Index) Range(f func(*Room) bool) {
 }
 
 // Enter makes p a member, and the room where there is none. [ErrFull]: there is no seat; a member of a full
-// room is in already and is not refused. Only p's loop may call it; name is not kept.
+// room is in already and is not refused. [ErrSeat]: a shared seat must be acquired first. Only p's loop may call it;
+// name is not kept.
 func (x *Index) Enter(name []byte, p Place, now int64) (Entry, error) {
-	r := x.Find(name)
-	if r == nil {
-		r = x.findOrCreate(name, nil, now)
-	}
-	for {
-		e, alive, err := r.enter(p)
-		if alive {
-			return e, err
+	for r := x.Find(name); ; {
+		if r != nil {
+			if e, alive, err := r.enter(p); alive {
+				return e, err
+			}
+		}
+		if x.seats != nil && x.limit > 0 {
+			return Entry{Limit: int(x.limit)}, ErrSeat // no room is made for who may be refused
 		}
 		r = x.findOrCreate(name, r, now)
 	}
@@ -183,24 +195,19 @@ type Held struct {
 	Already bool // p is a member, or has a seat: no second one was taken
 }
 
-// Hold keeps a seat for p until [Room.EnterHeld] or [Room.Release]. [ErrFull]. Any goroutine; name is not kept.
+// Hold keeps a seat for p until [Room.EnterHeld] or [Room.Release]. [ErrFull]; [ErrSeat]: seats of this room are acquired
+// elsewhere. Any goroutine; name is not kept.
 func (x *Index) Hold(name []byte, p Place, now int64) (Held, error) {
-	r := x.Find(name)
-	if r == nil {
-		r = x.findOrCreate(name, nil, now)
+	if x.Scarce(name, p) > 0 {
+		return Held{}, ErrSeat // no room is made for who may be refused
 	}
-	for {
-		r.mu.Lock()
-		if !r.dead {
-			break
-		}
-		r.mu.Unlock()
-		r = x.findOrCreate(name, r, now)
-	}
+	r := x.lockLiving(name, now)
 	defer r.mu.Unlock()
 	switch {
 	case r.contains(p):
 		return Held{Room: r, Already: true}, nil
+	case r.shared():
+		return Held{}, ErrSeat
 	case r.full():
 		return Held{}, ErrFull
 	}
@@ -212,9 +219,8 @@ func (x *Index) Hold(name []byte, p Place, now int64) (Held, error) {
 // Release gives a held seat back. Any goroutine.
 func (x *Index) Release(r *Room, p Place) {
 	r.mu.Lock()
-	_, was := r.unhold(p)
-	if was {
-		r.taken.Add(-1)
+	if _, was := r.unhold(p); was {
+		r.unseat()
 	}
 	gone := r.vanish()
 	r.mu.Unlock()
@@ -226,6 +232,7 @@ func (x *Index) Release(r *Room, p Place) {
 // vanish marks an empty room that nobody created as dead. Under mu.
 func (r *Room) vanish() bool {
 	if r.dead || r.explicit || r.taken.Load() > 0 {
+		r.recount()
 		return false
 	}
 	r.dead = true
@@ -246,7 +253,7 @@ func (x *Index) Leave(r *Room, p Place) (left bool, seq uint64) {
 		return false, 0
 	}
 	s.remove(at)
-	r.taken.Add(-1)
+	r.unseat()
 	r.seq++
 	seq = r.seq
 	gone := r.vanish()
@@ -274,7 +281,7 @@ func (x *Index) Handover(r *Room, p, to Place) (left bool, seq uint64) {
 	r.seq++
 	seq = r.seq
 	if r.contains(to) {
-		r.taken.Add(-1)
+		r.unseat()
 	} else {
 		r.hold(to)
 	}

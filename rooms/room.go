@@ -27,6 +27,8 @@ import (
 // What lost: one list of members under a read-write lock (fan-out holds it for as long as the writes
 // take), a copy of the list for each change (quadratic while a room fills), one map per room (twice the
 // memory, and iteration in random order).
+//
+// Where seats are shared with other processes, see seats.go.
 
 // Place is where a member's connection lives: its loop, its slot there, and a generation that tells it from
 // earlier and later tenants of the slot. The zero Place is nobody's.
@@ -56,25 +58,27 @@ var (
 //
 // Owner: shared (mutex: mu); a roster is read by its loop without.
 type Room struct {
-	name      string
-	id        uint64 // orders the locks of several rooms
+	name  string
+	id    uint64 // orders the locks of several rooms
+	index *Index
+
+	mu        sync.Mutex
 	createdAt int64
+	rosters   []atomic.Pointer[roster] // by loop; nil until the loop has had a member
+	held      map[Place]uint64
+	metadata  []byte
+	seq       uint64
+	limit     int32
+	explicit  bool
+	dead      bool // out of the index: nobody enters any more
+	quiet     atomic.Bool
+	taken     atomic.Int32 // written under mu
 
-	mu       sync.Mutex
-	rosters  []atomic.Pointer[roster] // by loop; nil until the loop has had a member
-	held     map[Place]uint64
-	metadata []byte
-	seq      uint64
-	limit    int32
-	explicit bool
-	dead     bool // out of the index: nobody enters any more
-	quiet    atomic.Bool
-	taken    atomic.Int32 // written under mu
-
-	counts     map[uint16]int32 // members on other workers, by instance; nil for none
-	away       atomic.Int32     // their sum, written under mu
+	remotes    map[uint16]*remote // members on other workers, by instance; nil for none
+	away       atomic.Int32       // how many they are, written under mu
 	counted    atomic.Bool
 	introduced bool
+	share      share
 }
 
 // Entry is what a member gets.
@@ -85,13 +89,18 @@ type Entry struct {
 	Members int    // itself included, held seats not
 	JoinSeq uint64 // the number of its join; from a held seat it may get what is older
 	Already bool   // it was in before: nothing has changed
+	Limit   int    // with [ErrSeat]: the room's
 }
 
 // Name is the room's name. Any goroutine.
 func (r *Room) Name() string { return r.name }
 
 // CreatedAt is when the room came to be, in seconds since the epoch. Any goroutine.
-func (r *Room) CreatedAt() int64 { return r.createdAt }
+func (r *Room) CreatedAt() int64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.createdAt
+}
 
 // Len is the number of members and held seats. Any goroutine.
 func (r *Room) Len() int { return int(r.taken.Load()) }
@@ -248,6 +257,9 @@ func (r *Room) enter(p Place) (e Entry, alive bool, err error) {
 	}
 	since, held := r.unhold(p)
 	if !held {
+		if r.shared() {
+			return Entry{Limit: int(r.limit)}, true, ErrSeat
+		}
 		if r.full() {
 			return e, true, ErrFull
 		}
@@ -262,6 +274,7 @@ func (r *Room) enter(p Place) (e Entry, alive bool, err error) {
 func (r *Room) add(p Place, since uint64) Entry {
 	r.seq++
 	r.on(p.Loop).add(Member{Slot: p.Slot, Gen: p.Gen, JoinSeq: since})
+	r.recount()
 	return Entry{Room: r, Members: r.entered(), JoinSeq: r.seq}
 }
 
@@ -281,7 +294,7 @@ func (r *Room) EnterHeld(p Place) (Entry, error) {
 		return Entry{}, ErrNotHeld
 	}
 	if r.dead {
-		r.taken.Add(-1)
+		r.unseat()
 		return Entry{}, ErrNotHeld
 	}
 	return r.add(p, since), nil
@@ -295,6 +308,7 @@ func (r *Room) hold(p Place) {
 	r.seq++
 	r.held[p] = r.seq
 	r.on(p.Loop).held++
+	r.recount()
 }
 
 // unhold takes p's seat out of those held, without freeing it. Under mu.

@@ -2,6 +2,9 @@ package interop
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -19,7 +22,7 @@ type window struct {
 func chromium(t *testing.T) context.Context {
 	t.Helper()
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.ExecPath(need(t, "chromium")), chromedp.NoSandbox, chromedp.DisableGPU)...)
+		chromedp.ExecPath(need(t, "chromium")), chromedp.NoSandbox, chromedp.DisableGPU, chromedp.IgnoreCertErrors)...)
 	t.Cleanup(stop)
 	ctx, stop := chromedp.NewContext(allocator)
 	t.Cleanup(stop)
@@ -86,19 +89,20 @@ func TestChatPage(t *testing.T) {
 	}
 }
 
-// The seed's own client, as its document prints it: it resumes in a browser, unchanged but for the address.
-func TestSeedClient(t *testing.T) {
-	s := serve(t)
-	ctx := chromium(t)
-	w := &window{t, ctx}
+// seedClient runs the seed's own client, as its document prints it, in a browser, unchanged but for the address: it joins
+// room1. window.seen has the types of all that came, window.heard the texts that were said.
+func seedClient(t *testing.T, page, url string) *window {
+	t.Helper()
+	w := &window{t, chromium(t)}
 	script := `
 let reconnectToken = null;
-let ws = new WebSocket('` + s.ws + `');
+let ws = new WebSocket('` + url + `');
 window.seen = [];
+window.heard = [];
 function wire() {
 ws.onclose = function(event) {
     setTimeout(() => {
-        ws = new WebSocket('` + s.ws + `');
+        ws = new WebSocket('` + url + `');
         ws.onopen = function() {
             if (reconnectToken) {
                 ws.send(JSON.stringify({
@@ -113,6 +117,7 @@ ws.onclose = function(event) {
 ws.onmessage = function(event) {
     const data = JSON.parse(event.data);
     window.seen.push(data.type);
+    if (data.text) window.heard.push(data.text);
     window.last = data;
     if (data.type === 'reconnect_token') {
         reconnectToken = data.token;
@@ -122,16 +127,85 @@ ws.onmessage = function(event) {
 wire();
 ws.onopen = () => ws.send(JSON.stringify({type: 'join', room: 'room1'}));
 window.cut = () => ws.close();
+window.say = (text) => ws.send(JSON.stringify({type: 'chat', room: 'room1', text}));
 true`
-	var seen []string
-	w.do(chromedp.Navigate(s.admin+"server.json"), chromedp.Evaluate(script, nil))
-	has := func(typ string) func() bool {
-		return func() bool {
-			w.do(chromedp.Evaluate("window.seen", &seen))
-			return strings.Contains(strings.Join(seen, " "), typ)
+	w.do(chromedp.Navigate(page), chromedp.Evaluate(script, nil))
+	w.has("seen", "joined")
+	return w
+}
+
+// has waits until a list of the page holds words, one after the other.
+func (w *window) has(list, words string) {
+	w.t.Helper()
+	eventually(w.t, fmt.Sprintf("window.%s has %q", list, words), func() bool {
+		var all []string
+		w.do(chromedp.Evaluate("window."+list, &all))
+		return strings.Contains(strings.Join(all, " "), words)
+	})
+}
+
+// The seed's own client resumes.
+func TestSeedClient(t *testing.T) {
+	s := serve(t)
+	w := seedClient(t, s.admin+"server.json", s.ws)
+	w.do(chromedp.Evaluate("window.cut()", nil))
+	w.has("seen", "reconnected reconnect_token")
+}
+
+// The seed's chat behind the real nginx with four workers: two browsers and ten other clients, on whatever worker each of
+// them is, hear each other, every one's messages in order; a browser that was cut off comes back with its room.
+func TestSeedChatOfFourWorkers(t *testing.T) {
+	s := serve(t, "--trusted-proxies", "127.0.0.1", "--processes", "4")
+	n := startNginx(t, "nginx.conf", s)
+	ann, bob := seedClient(t, s.admin+"server.json", "wss://"+n.address+"/"), seedClient(t, s.admin+"server.json", "wss://"+n.address+"/")
+	var others []*person
+	for i := range 10 {
+		from := fmt.Sprintf("127.0.0.%d", 10+i)
+		p := n.dial(from, forged)
+		if got := p.address(); got != from {
+			t.Errorf("a client at %s is taken for %s", from, got)
+		}
+		p.say(`{"type":"join","room":"room1"}`)
+		p.until("joined")
+		others = append(others, p)
+	}
+	eventually(t, "connections are spread over workers", func() bool { return s.busyWorkers() > 1 })
+	ann.do(chromedp.Evaluate("for (const text of ['one', 'two', 'three']) window.say(text)", nil))
+	bob.has("heard", "one two three")
+	for _, p := range others {
+		for _, text := range []string{"one", "two", "three"} {
+			if m := p.until("chat"); m["text"] != text {
+				t.Errorf("heard %v in place of %s", m, text)
+			}
 		}
 	}
-	eventually(t, "the client has joined", has("joined"))
-	w.do(chromedp.Evaluate("window.cut()", nil))
-	eventually(t, "the client resumes", has("reconnected reconnect_token"))
+	for i, p := range others {
+		p.say(`{"type":"chat","room":"room1","text":"from %d"}`, i)
+		ann.has("heard", fmt.Sprintf("from %d", i))
+		bob.has("heard", fmt.Sprintf("from %d", i))
+	}
+	bob.do(chromedp.Evaluate("window.cut()", nil))
+	bob.has("seen", "reconnected reconnect_token")
+	ann.do(chromedp.Evaluate("window.say('still')", nil))
+	bob.has("heard", "still")
+}
+
+// busyWorkers is the number of workers that have connections.
+func (s *server) busyWorkers() (n int) {
+	s.t.Helper()
+	response, err := http.Get(s.admin + "stats")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	var stats struct{ Workers []struct{ Connections int } }
+	if err := json.NewDecoder(response.Body).Decode(&stats); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, w := range stats.Workers {
+		if w.Connections > 0 {
+			n++
+		}
+	}
+	return n
 }

@@ -29,8 +29,8 @@ func newEcho() *cobra.Command {
 			if cfg.Port == 0 {
 				cfg.Port = echoPortKernelPick
 			}
-			log := newLog(&settings{LogLevel: "warn"})
-			limitMemory(log)
+			log, _ := newLog(&settings{LogLevel: "warn"})
+			limitMemory(log, 1)
 			srv, err := engine.New(cfg, engine.WithLogger(log))
 			if err != nil {
 				return err

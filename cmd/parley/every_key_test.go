@@ -22,6 +22,7 @@ var everyKey = map[string]struct {
 	"heartbeat_timeout":            {"1m31s", 91 * time.Second},
 	"reconnection_ttl":             {"0.5", 500 * time.Millisecond},
 	"reconnection_max_attempts":    {"6", 6},
+	"data_dir":                     {"/var/lib/parley", "/var/lib/parley"},
 	"max_connections":              {"1001", 1001},
 	"max_connections_per_room":     {"102", 102},
 	"max_rooms_per_connection":     {"11", 11},

@@ -29,7 +29,7 @@ func newHealthcheck() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			target, err := healthURL(cmd, args)
+			target, err := adminURL(cmd, args, "/healthz")
 			if err != nil {
 				return err
 			}
@@ -45,8 +45,8 @@ func newHealthcheck() *cobra.Command {
 	return cmd
 }
 
-// healthURL is where to ask: what was given, or what serve would listen on.
-func healthURL(cmd *cobra.Command, args []string) (string, error) {
+// adminURL is where to ask: what was given, or what serve would listen on.
+func adminURL(cmd *cobra.Command, args []string, path string) (string, error) {
 	if len(args) == 0 {
 		s, _, err := load(cmd)
 		if err != nil {
@@ -55,14 +55,14 @@ func healthURL(cmd *cobra.Command, args []string) (string, error) {
 		if s.AdminPort == 0 {
 			return "", usageError{errors.New("admin_port is 0, so there is nobody to ask; give it a port, or name a URL")}
 		}
-		return "http://" + net.JoinHostPort(reachable(s.AdminHost), strconv.Itoa(s.AdminPort)) + "/healthz", nil
+		return "http://" + net.JoinHostPort(reachable(s.AdminHost), strconv.Itoa(s.AdminPort)) + path, nil
 	}
 	u, err := url.Parse(args[0])
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return "", usageError{fmt.Errorf("%q is no address to ask; write http://host:port", args[0])}
 	}
 	if u.Path == "" || u.Path == "/" {
-		u.Path = "/healthz"
+		u.Path = path
 	}
 	return u.String(), nil
 }

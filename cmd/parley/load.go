@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/cluster"
 )
 
 // value is a setting as somebody wrote it, and where.
@@ -23,6 +25,13 @@ type value struct {
 // load reads the settings of a command: defaults, then the file, the environment, the flags. All mistakes
 // are reported at once, each with its place.
 func load(cmd *cobra.Command) (*settings, map[string]string, error) {
+	if text := os.Getenv(settledVariable); text != "" && !cluster.Parent() {
+		var s settings
+		if err := json.Unmarshal([]byte(text), &s); err != nil {
+			return nil, nil, fmt.Errorf("read settings of the supervisor from %s: %w", settledVariable, err)
+		}
+		return &s, nil, nil
+	}
 	merged := map[string]value{}
 	var mistakes []error
 	path, _ := cmd.Flags().GetString("config")
@@ -59,6 +68,19 @@ func load(cmd *cobra.Command) (*settings, map[string]string, error) {
 		return nil, nil, usageError{errors.Join(mistakes...)}
 	}
 	return &out, sources, nil
+}
+
+// settledVariable hands the supervisor's settings on to its children: a file that is being edited while one of them is
+// started anew must not give it other settings than the rest, nor end it.
+const settledVariable = envPrefix + "SETTLED"
+
+// handOn makes s what this process's children find.
+func handOn(s *settings) error {
+	raw, err := json.Marshal(s)
+	if err != nil {
+		return fmt.Errorf("encode settings: %w", err)
+	}
+	return os.Setenv(settledVariable, string(raw))
 }
 
 // relax lets a default follow a setting that it would contradict.
@@ -144,7 +166,7 @@ func scalar(n *yaml.Node) (string, error) {
 }
 
 // ignoredVariables share the prefix and are no settings.
-var ignoredVariables = map[string]bool{"CONFIG": true}
+var ignoredVariables = map[string]bool{"CONFIG": true, "SETTLED": true}
 
 func fromEnvironment() (map[string]value, []error) {
 	values := map[string]value{}

@@ -82,7 +82,7 @@ func newRoot() *cobra.Command {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(explainFlag)
-	root.AddCommand(newServe(), newEcho(), newVersion(), newCheckConfig(), newHealthcheck(), newVerify())
+	root.AddCommand(newServe(), newEcho(), newVersion(), newCheckConfig(), newHealthcheck(), newStatus(), newVerify())
 	return root
 }
 

@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -30,22 +30,29 @@ func newServe() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return serve(cmd.Context(), s, cmd.OutOrStdout())
+			return serve(cmd, s)
 		},
 	}
 	addFlags(cmd)
 	return cmd
 }
 
-// serve runs the room server until ctx is done: alone, or as the parent of several workers or one of its children.
-func serve(ctx context.Context, s *settings, stdout io.Writer) error {
-	log := newLog(s)
-	limitMemory(log)
+// serve runs the room server until the command's context is done: alone, or as the parent of several workers or one of
+// its children.
+func serve(cmd *cobra.Command, s *settings) error {
+	s.settle()
+	log, level := newLog(s)
+	limitMemory(log, s.Processes)
 	srv, err := engine.New(s.Config, engine.WithLogger(log))
 	if err != nil {
 		return err
 	}
 	registerChat(srv)
+	if cluster.Parent() && s.Processes > 1 {
+		if err := handOn(s); err != nil {
+			return err
+		}
+	}
 	var page *admin.Admin
 	show := func(source admin.Source) (err error) {
 		page, err = admin.New(source, admin.Options{Host: s.AdminHost, Port: s.AdminPort, Log: log})
@@ -61,22 +68,65 @@ func serve(ctx context.Context, s *settings, stdout io.Writer) error {
 			page.Close()
 		}
 	}()
-	err = cluster.Run(ctx, srv, cluster.Options{
+	err = cluster.Run(cmd.Context(), srv, cluster.Options{
 		Log:     log,
 		Parent:  func(o *cluster.Overview) error { return show(o) },
 		Serving: func(ctx context.Context) { followLoad(ctx, srv) },
+		Reload:  func() (cluster.Fresh, error) { return reread(cmd) },
+		Adopt:   func(raw json.RawMessage) []string { return s.adopt(raw, level) },
 		Ready: func(addr net.Addr) {
 			line := "parley: ready on ws://" + addr.String()
 			if page.Addr() != nil {
 				line += "; chat page, health, stats and metrics on http://" + page.Addr().String() + "/"
 			}
-			fmt.Fprintln(stdout, line)
+			fmt.Fprintln(cmd.OutOrStdout(), line)
 		},
 	})
-	if errors.Is(err, context.DeadlineExceeded) {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
 		return nil // who did not go in time was cut off: no failure of the server
+	case err != nil && cluster.ExitCode(err) == exitUsage:
+		return usageError{err}
 	}
 	return err
+}
+
+// own are the settings that the engine does not know.
+//
+// Owner: the holder.
+type own struct {
+	AdminHost, LogLevel, LogFormat string
+	AdminPort                      int
+}
+
+func (s *settings) own() own { return own{s.AdminHost, s.LogLevel, s.LogFormat, s.AdminPort} }
+
+// reread loads the settings again, as the command line, the environment and the file say now.
+func reread(cmd *cobra.Command) (cluster.Fresh, error) {
+	s, _, err := load(cmd)
+	if err != nil {
+		return cluster.Fresh{}, err
+	}
+	s.settle()
+	raw, err := json.Marshal(s.own())
+	return cluster.Fresh{Config: s.Config, Own: raw}, err
+}
+
+// adopt changes the log level, and names what it cannot change.
+func (s *settings) adopt(raw json.RawMessage, level *slog.LevelVar) (fixed []string) {
+	var fresh own
+	if json.Unmarshal(raw, &fresh) != nil {
+		return nil // a process of the same binary wrote it
+	}
+	level.UnmarshalText([]byte(fresh.LogLevel))
+	now := s.own()
+	for key, differs := range map[string]bool{"admin_host": fresh.AdminHost != now.AdminHost,
+		"admin_port": fresh.AdminPort != now.AdminPort, "log_format": fresh.LogFormat != now.LogFormat} {
+		if differs {
+			fixed = append(fixed, key)
+		}
+	}
+	return fixed
 }
 
 // leave waits for the signal and takes leave of everybody. Those who did not go in time are cut off, which is
@@ -98,24 +148,27 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-func newLog(s *settings) *slog.Logger {
-	var level slog.Level
+func newLog(s *settings) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
 	level.UnmarshalText([]byte(s.LogLevel)) // one of four words by now
 	options := &slog.HandlerOptions{Level: level}
 	if s.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+		return slog.New(slog.NewJSONHandler(os.Stderr, options)), level
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, options))
+	return slog.New(slog.NewTextHandler(os.Stderr, options)), level
 }
+
+const memoryShare = 0.9 // of the limit
 
 // limitMemory tells Go's collector of a container's limit, so that it works harder instead of being killed.
 // GOGC follows from a measurement: the hot path makes no garbage, so collecting early costs nothing that shows, and
 // decides what idle connections keep resident (docs/performance.md).
-func limitMemory(log *slog.Logger) {
+// Workers share the limit.
+func limitMemory(log *slog.Logger, workers int) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(25)
 	}
-	if _, err := memlimit.Set(memlimit.WithLogger(slog.New(slog.DiscardHandler))); err != nil {
+	if _, err := memlimit.Set(memlimit.WithRatio(memoryShare/float64(workers)), memlimit.WithLogger(slog.New(slog.DiscardHandler))); err != nil {
 		log.Debug("no memory limit found", "err", err)
 	}
 }

@@ -25,12 +25,21 @@ type settings struct {
 }
 
 func defaultSettings() settings {
+	cfg := engine.DefaultConfig()
+	cfg.Loops = 0 // settle knows how many
 	return settings{
-		Config:    engine.DefaultConfig(),
+		Config:    cfg,
 		AdminHost: "127.0.0.1",
 		AdminPort: 9091,
 		LogLevel:  "info",
 		LogFormat: "text",
+	}
+}
+
+// settle decides what was left to the machine.
+func (s *settings) settle() {
+	if s.Loops == 0 {
+		s.Loops = max(1, cores/s.Processes)
 	}
 }
 
@@ -53,13 +62,14 @@ const envPrefix = "PARLEY_"
 var help = map[string]string{
 	"host":                         "address to listen on; 0.0.0.0 for all interfaces",
 	"port":                         "port to listen on; 0 lets the kernel choose",
-	"processes":                    "workers on the port; only 1 is built so far",
-	"loops":                        "event loops; 0 means one per core",
+	"processes":                    "worker processes that are one server; 0 means one per core, 1 neither supervisor nor bus",
+	"loops":                        "event loops of each worker; 0 shares the cores out among the workers",
 	"heartbeat_interval":           "silence after which a client is pinged",
 	"heartbeat_timeout":            "silence after which a client is closed (4002)",
 	"reconnection_ttl":             "how long a session outlives its connection",
 	"reconnection_max_attempts":    "resumes of a session in a row",
-	"max_connections":              "live connections; 0 means the descriptor limit less a reserve",
+	"data_dir":                     "directory that keeps sessions over a restart of everything; empty: they end with the server",
+	"max_connections":              "live connections of each worker; 0 means its descriptor limit less a reserve",
 	"max_connections_per_room":     "members of a room; 0 means no limit",
 	"max_rooms_per_connection":     "rooms of a connection; 0 means no limit",
 	"announce_members_max":         "size up to which a room tells who joins and leaves; 0 means never",
@@ -153,7 +163,7 @@ func (s setting) kind() string {
 // zeroMeans are the keys for which 0 is a value of its own, and what the engine calls it. Elsewhere 0 would
 // silently become the default, and is refused.
 var zeroMeans = map[string]int{
-	"port": -1, "announce_members_max": -1, "loops": 0, "max_connections": 0,
+	"port": -1, "announce_members_max": -1, "processes": cores, "loops": 0, "max_connections": 0,
 	"max_connections_per_room": 0, "max_rooms_per_connection": 0, "admin_port": 0,
 }
 

@@ -52,6 +52,7 @@ func newCheckConfig() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			s.settle()
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			for _, x := range table {
 				fmt.Fprintf(w, "%s:\t%s\t# %s\n", x.key, x.text(s), sources[x.key])

@@ -17,6 +17,7 @@ type collector struct {
 	figures []figure
 	ended   *prometheus.Desc
 	loops   []loopFigure
+	workers []workerFigure
 }
 
 // figure is one metric without labels.
@@ -71,12 +72,13 @@ func newCollector(srv Source) *collector {
 	counter("prefaces_refused", "Connections without a good PROXY protocol header from a trusted proxy.", func(s *engine.Stats) uint64 { return s.PrefacesRefused })
 	counter("forwarded_ignored", "Header fields of trusted proxies that were malformed or contradicted each other.", func(s *engine.Stats) uint64 { return s.ForwardedIgnored })
 	loop := func(name, help string, kind prometheus.ValueType, of func(*engine.LoopStats) float64) {
-		c.loops = append(c.loops, loopFigure{prometheus.NewDesc(prefix+"loop_"+name, help, []string{"loop"}, nil), kind, of})
+		c.loops = append(c.loops, loopFigure{prometheus.NewDesc(prefix+"loop_"+name, help, []string{"worker", "loop"}, nil), kind, of})
 	}
 	loop("connections", "Descriptors on the loop.", prometheus.GaugeValue, func(l *engine.LoopStats) float64 { return float64(l.Connections) })
 	loop("letters", "Letters waiting in the loop's mailbox.", prometheus.GaugeValue, func(l *engine.LoopStats) float64 { return float64(l.Letters) })
 	loop("messages_received_total", "Messages that the loop has received.", prometheus.CounterValue, func(l *engine.LoopStats) float64 { return float64(l.Received) })
 	loop("messages_sent_total", "Messages that the loop has sent.", prometheus.CounterValue, func(l *engine.LoopStats) float64 { return float64(l.Sent) })
+	c.workers = workerFigures(prefix)
 	return c
 }
 
@@ -88,6 +90,9 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 	for _, f := range c.loops {
 		out <- f.desc
 	}
+	for _, f := range c.workers {
+		out <- f.desc
+	}
 	out <- c.ended
 }
 
@@ -97,11 +102,18 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	for _, f := range c.figures {
 		out <- prometheus.MustNewConstMetric(f.desc, f.kind, f.of(&s))
 	}
+	n := 0 // of the loop in its worker
 	for i := range s.Loops {
-		for _, f := range c.loops {
-			out <- prometheus.MustNewConstMetric(f.desc, f.kind, f.of(&s.Loops[i]), strconv.Itoa(i))
+		l := &s.Loops[i]
+		if i > 0 && l.Worker != s.Loops[i-1].Worker {
+			n = 0
 		}
+		for _, f := range c.loops {
+			out <- prometheus.MustNewConstMetric(f.desc, f.kind, f.of(l), strconv.Itoa(l.Worker), strconv.Itoa(n))
+		}
+		n++
 	}
+	collectWorkers(&s, c.workers, out)
 	for cause, n := range s.Ended {
 		out <- prometheus.MustNewConstMetric(c.ended, prometheus.CounterValue, float64(n), cause)
 	}

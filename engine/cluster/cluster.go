@@ -21,7 +21,10 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/cluster/bus"
@@ -38,6 +41,12 @@ type Options struct {
 	Parent func(*Overview) error
 	// Ready is called once everybody serves, with the address: in the supervisor, or in the only process.
 	Ready func(addr net.Addr)
+	// Reload is called on SIGHUP, in the supervisor or in the only process, and reads the configuration again: see
+	// [Fresh]. An error leaves everything as it was. Nil: SIGHUP changes nothing.
+	Reload func() (Fresh, error)
+	// Adopt is called in every process, the supervisor too, with Fresh.Own, and returns the names of what it cannot
+	// change while the process runs.
+	Adopt func(own json.RawMessage) (fixed []string)
 	// Serving is called in each process that has connections, when it begins to take them; ctx is done when it stops.
 	Serving func(ctx context.Context)
 }
@@ -69,34 +78,28 @@ func Parent() bool { return supervise.Role() == "" }
 // ExitCode is the code of a process that ends with err.
 func ExitCode(err error) int { return supervise.ExitCode(err) }
 
-func runAlone(ctx context.Context, srv *engine.Server, o Options) error {
-	if err := srv.Start(); err != nil {
-		return err
-	}
-	if o.Ready != nil {
-		o.Ready(srv.Addr())
-	}
-	if o.Serving != nil {
-		o.Serving(ctx)
-	}
-	<-ctx.Done()
-	bounded, cancel := context.WithTimeout(context.Background(), srv.Config().ShutdownTimeout)
-	defer cancel()
-	return srv.Shutdown(bounded)
-}
-
 // inheritance is what the supervisor's children are told besides who they are.
 type inheritance struct {
-	Dir string `json:"dir"` // of the bus's files
+	Dir   string `json:"dir"`             // of the bus's files
+	Epoch int64  `json:"epoch"`           // when the supervisor started, in milliseconds since 1970: instances begin anew with it
+	Fresh *Fresh `json:"fresh,omitempty"` // what was read again last
+}
+
+func inherited(welcome supervise.Welcome) (given inheritance, err error) {
+	if err := json.Unmarshal(welcome.Settings, &given); err != nil {
+		return given, fmt.Errorf("read settings: %w", err)
+	}
+	return given, nil
 }
 
 func runParent(ctx context.Context, srv *engine.Server, o Options) error {
-	dir, err := os.MkdirTemp("", "parley-bus-")
+	dir, end, err := busDir(srv.Config().DataDir)
 	if err != nil {
-		return fmt.Errorf("make a directory for the bus: %w", err)
+		return err
 	}
-	defer os.RemoveAll(dir)
-	legacy, err := json.Marshal(inheritance{Dir: dir})
+	defer end()
+	given := inheritance{Dir: dir, Epoch: time.Now().UnixMilli()}
+	legacy, err := json.Marshal(given)
 	if err != nil {
 		return fmt.Errorf("encode settings: %w", err)
 	}
@@ -109,7 +112,11 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 		DrainTimeout: cfg.ShutdownTimeout,
 		Log:          o.Log,
 	}
-	var overview *Overview
+	if o.Reload != nil {
+		plan.Reload = func() (json.RawMessage, error) { return reread(srv, o, given) }
+	}
+	overview := new(Overview)
+	plan.Gone = overview.gone
 	plan.Ready = func(supervise.Status) {
 		if o.Ready != nil {
 			o.Ready(overview.Addr())
@@ -119,7 +126,7 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 	if err != nil {
 		return err
 	}
-	overview = &Overview{parent: parent}
+	overview.parent = parent
 	if o.Parent != nil {
 		if err := o.Parent(overview); err != nil {
 			return err
@@ -135,9 +142,9 @@ func runBus(ctx context.Context, o Options) error {
 		return err
 	}
 	welcome := control.Welcome()
-	var given inheritance
-	if err := json.Unmarshal(welcome.Settings, &given); err != nil {
-		return fmt.Errorf("read settings: %w", err)
+	given, err := inherited(welcome)
+	if err != nil {
+		return err
 	}
 	port := 0
 	if _, text, err := net.SplitHostPort(welcome.Bus.Address); err == nil {
@@ -145,6 +152,11 @@ func runBus(ctx context.Context, o Options) error {
 			return fmt.Errorf("read address of the bus: %w", err)
 		}
 	}
+	held, err := lock(ctx, given.Dir)
+	if err != nil {
+		return err
+	}
+	defer held.Close()
 	server, err := bus.Start(bus.ServerOptions{Dir: given.Dir, Secret: welcome.Bus.Secret, Port: port, Log: o.Log})
 	if err != nil {
 		return err
@@ -153,9 +165,19 @@ func runBus(ctx context.Context, o Options) error {
 	control.Ready(server.Addr())
 	go control.Pulse(ctx, func(context.Context) error { return nil })
 	for order := range control.Orders() {
-		if _, leave := order.(supervise.Drain); leave {
-			break
+		switch order := order.(type) {
+		case supervise.Reload:
+			control.Reloaded(order, inherit(order.Settings, nil, o))
+		case supervise.Drain:
+			server.Close()
+			if order.Orphaned && strings.HasPrefix(filepath.Base(given.Dir), dirPrefix) {
+				os.RemoveAll(given.Dir) // the supervisor would have
+			}
+			return nil
 		}
 	}
 	return nil
 }
+
+// dirPrefix marks a directory that is there for one run of the server.
+const dirPrefix = "parley-bus-"

@@ -5,13 +5,20 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"sync"
+	"time"
 
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/cluster/supervise"
 )
 
 // Overview is all workers as one server, as operators see it. Its methods are for any goroutine.
-type Overview struct{ parent *supervise.Supervisor }
+type Overview struct {
+	parent *supervise.Supervisor
+
+	mu   sync.Mutex
+	past engine.Stats // what workers that are gone had counted
+}
 
 // Addr is where the workers listen.
 func (o *Overview) Addr() net.Addr {
@@ -22,25 +29,54 @@ func (o *Overview) Addr() net.Addr {
 	return at
 }
 
+// gone keeps what a worker had counted: sums do not go back when it starts anew. What it counted in its last quarter of
+// a second nobody knows.
+func (o *Overview) gone(w supervise.WardStatus) {
+	var one engine.Stats
+	if len(w.Stats) == 0 || json.Unmarshal(w.Stats, &one) != nil {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.past.AddCounts(one)
+}
+
 // Stats adds up what the workers have said last, no older than half a second, and lists them. A room with members on
-// several workers is counted once for each.
+// several workers is counted once. Counts include those of workers that are gone; the uptime is the supervisor's.
 func (o *Overview) Stats() engine.Stats {
 	status := o.parent.Status()
 	total := engine.Stats{Ended: map[string]uint64{}}
+	o.mu.Lock()
+	total.AddCounts(o.past)
+	o.mu.Unlock()
 	for _, w := range status.Workers {
-		row := engine.WorkerStats{Index: w.Index, Instance: w.Instance, PID: w.PID, State: w.State,
-			Restarts: w.Restarts, Cause: w.Cause}
-		if !w.Started.IsZero() {
-			row.StartedAt = w.Started.Unix()
-		}
+		row := rowOf(w)
 		var one engine.Stats
 		if len(w.Stats) > 0 && json.Unmarshal(w.Stats, &one) == nil {
+			for i := range one.Loops {
+				one.Loops[i].Worker = w.Index
+			}
 			total.Add(one)
-			row.Connections, row.Rooms = one.Connections, one.Rooms
+			row.Connections, row.Rooms, row.Bus = one.Connections, one.Rooms, one.Bus
 		}
 		total.Workers = append(total.Workers, row)
 	}
+	total.Rooms = total.RoomsCounted
+	if status.Bus != nil {
+		row := rowOf(*status.Bus)
+		total.BusProcess = &row
+	}
+	total.Uptime = int64(time.Since(status.Started).Seconds())
 	return total
+}
+
+func rowOf(w supervise.WardStatus) engine.WorkerStats {
+	row := engine.WorkerStats{Index: w.Index, Instance: w.Instance, PID: w.PID, State: w.State,
+		Restarts: w.Restarts, Cause: w.Cause}
+	if !w.Started.IsZero() {
+		row.StartedAt = w.Started.Unix()
+	}
+	return row
 }
 
 // Healthy reports which worker does not serve; nil where all do.

@@ -12,17 +12,19 @@ import (
 
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/cluster/bus"
+	"github.com/parleyd/parley/engine/cluster/ledger"
 	"github.com/parleyd/parley/engine/cluster/supervise"
 )
 
 // worker is one of the processes that have connections.
 //
-// Owner: the goroutine of runWorker, except road.
+// Owner: the goroutine of runWorker, except road and book.
 type worker struct {
 	srv     *engine.Server
 	control *supervise.Control
 	road    road
 	options Options
+	book    atomic.Pointer[ledger.Ledger] // opened before the server starts
 }
 
 // road is the link, once there is one: it delivers before Dial returns.
@@ -59,16 +61,29 @@ func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
 		return err
 	}
 	welcome := control.Welcome()
+	given, err := inherited(welcome)
+	if err != nil {
+		return err
+	}
 	w := &worker{srv: srv, control: control, options: o}
 	listener, err := newShared(welcome.Listeners[0], welcome.Listen[0])
 	if err != nil {
 		return err
 	}
-	srv.Attach(engine.Membership{Instance: welcome.Instance, Bus: &w.road, Listener: listener})
+	srv.Attach(engine.Membership{Instance: welcome.Instance, Bus: &w.road, Listener: listener,
+		Seats: seats{w}, Rooms: created{w}})
 	if err := w.dial(ctx, welcome); err != nil {
 		return err
 	}
+	if err := w.openBook(ctx, given); err != nil {
+		return err
+	}
+	for _, d := range welcome.Peers.Dead {
+		w.buried(d)
+	}
 	srv.Peers(welcome.Peers.Peers)
+	srv.Serving(welcome.Peers.Ready)
+	inherit(welcome.Settings, srv, o) // what was reloaded before this worker was started
 	if err := srv.Start(); err != nil {
 		return err
 	}
@@ -104,6 +119,7 @@ func (w *worker) dial(ctx context.Context, welcome supervise.Welcome) error {
 			w.options.Log.Error("batches of another worker are lost", "worker", from, "first", first, "last", last)
 			w.srv.Missed(from)
 		},
+		Gone: w.srv.Gone,
 	})
 	if err != nil {
 		return err
@@ -119,18 +135,20 @@ func (w *worker) obey(ctx context.Context) error {
 	for {
 		select {
 		case <-stats.C:
-			if err := w.control.Stats(w.srv.Stats()); err != nil {
+			if err := w.control.Stats(w.stats()); err != nil {
 				w.options.Log.Error("report figures", "err", err)
 			}
 		case order := <-w.control.Orders():
 			switch order := order.(type) {
 			case supervise.Peers:
 				w.srv.Peers(order.Peers)
+				w.srv.Serving(order.Ready)
 				for _, d := range order.Dead {
 					w.road.link.Load().Forget(d.Instance)
+					w.buried(d)
 				}
 			case supervise.Reload:
-				w.control.Reloaded(order, nil)
+				w.control.Reloaded(order, inherit(order.Settings, w.srv, w.options))
 			case supervise.Drain:
 				return w.leave(ctx, order)
 			}
@@ -138,11 +156,24 @@ func (w *worker) obey(ctx context.Context) error {
 	}
 }
 
+// stats are the server's figures and those of its link.
+func (w *worker) stats() engine.Stats {
+	s := w.srv.Stats()
+	b := w.road.link.Load().Stats()
+	s.Bus = &engine.BusStats{Up: b.Up, EntriesOut: b.EntriesOut, EntriesIn: b.EntriesIn, BytesOut: b.BytesOut, BytesIn: b.BytesIn,
+		Unsent: b.BytesUnsent, Gaps: b.Gaps, Repaired: b.BatchesRepaired, Lost: b.BatchesLost, Overrun: b.BatchesOverrun,
+		Reconnects: b.Reconnects}
+	return s
+}
+
 // leave sends everybody away.
 func (w *worker) leave(ctx context.Context, d supervise.Drain) error {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.Within)
 	defer cancel()
 	err := w.srv.Shutdown(bounded)
+	written, end := context.WithTimeout(context.WithoutCancel(ctx), finishWait)
+	defer end()
+	sessions{w.book.Load()}.finish(written)
 	w.road.link.Load().Close()
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil // who did not go in time was cut off

@@ -73,16 +73,23 @@ func AppendBroadcast(dst []byte, m Broadcast) []byte {
 }
 
 // BroadcastSent is the answer to a broadcast.
+//
+// Owner: the caller.
 type BroadcastSent struct {
 	Room       []byte
 	Recipients int
+	Delayed    bool // members elsewhere cannot be reached just now: they get it later
 	Ref        []byte
 }
 
 // AppendBroadcastSent answers a broadcast.
 func AppendBroadcastSent(dst []byte, m BroadcastSent) []byte {
 	dst = AppendString(append(dst, `{"type":"broadcast_sent","room":`...), m.Room)
-	return end(number(append(dst, `,"recipients":`...), int64(m.Recipients)), m.Ref)
+	dst = number(append(dst, `,"recipients":`...), int64(m.Recipients))
+	if m.Delayed {
+		dst = append(dst, `,"delayed":true`...)
+	}
+	return end(dst, m.Ref)
 }
 
 // AppendPong answers a ping.
@@ -171,7 +178,9 @@ type Members struct {
 	Count int
 	IDs   []string
 	Next  []byte // where the next page begins; nil: there is none
-	Ref   []byte
+	// Partial says that somebody who knows of further members did not answer.
+	Partial bool
+	Ref     []byte
 }
 
 // AppendMembers answers a question for the members.
@@ -179,7 +188,7 @@ func AppendMembers(dst []byte, m Members) []byte {
 	dst = AppendString(append(dst, `{"type":"members","room":`...), m.Room)
 	dst = number(append(dst, `,"count":`...), int64(m.Count))
 	dst = appendStrings(append(dst, `,"members":`...), m.IDs)
-	dst = strconv.AppendBool(append(dst, `,"partial":`...), m.Next != nil)
+	dst = strconv.AppendBool(append(dst, `,"partial":`...), m.Partial || m.Next != nil)
 	if m.Next != nil {
 		dst = append(append(append(dst, `,"next":"`...), m.Next...), '"')
 	}

@@ -17,7 +17,7 @@ func TestAppend(t *testing.T) {
 		`{"type":"joined","room":"a\"b","members":3,"gap":true}`:                                          AppendJoined(nil, Joined{Room: room, Members: 3, Gap: true}),
 		`{"type":"left","room":"a\"b"}`:                                                                   AppendLeft(nil, room, nil),
 		`{"type":"broadcast","room":"a\"b","from":"0001","data":{"x":1},"timestamp":12}`:                  AppendBroadcast(nil, Broadcast{room, id, []byte(`{"x":1}`), 12}),
-		`{"type":"broadcast_sent","room":"a\"b","recipients":2,"ref":"r"}`:                                AppendBroadcastSent(nil, BroadcastSent{room, 2, ref}),
+		`{"type":"broadcast_sent","room":"a\"b","recipients":2,"ref":"r"}`:                                AppendBroadcastSent(nil, BroadcastSent{Room: room, Recipients: 2, Ref: ref}),
 		`{"type":"pong","timestamp":12}`:                                                                  AppendPong(nil, 12, nil),
 		`{"type":"reconnected","connection_id":"0001","previous_connection_id":"0001","rooms":["x","y"]}`: AppendReconnected(nil, Reconnected{ID: id, Previous: id, Rooms: []string{"x", "y"}}),
 		`{"type":"reconnected","connection_id":"0001","previous_connection_id":"0001","rooms":[],"lost":[{"room":"z","code":"room_full"}],"gaps":["x"],"ref":"r"}`: AppendReconnected(nil,
@@ -104,7 +104,7 @@ func TestNoAllocation(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() {
 		Route(p, &e)
 		dst = AppendBroadcast(dst[:0], Broadcast{e.Room, id, e.Data, 1})
-		dst = AppendBroadcastSent(dst[:0], BroadcastSent{e.Room, 9, e.Ref})
+		dst = AppendBroadcastSent(dst[:0], BroadcastSent{Room: e.Room, Recipients: 9, Ref: e.Ref})
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

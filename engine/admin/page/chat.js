@@ -144,3 +144,13 @@ fetch('server.json').then((r) => r.json()).then((s) => {
   port = s.port;
   connect();
 });
+
+// Where several processes serve, the page says how many connections each of them has.
+function workers() {
+  fetch('stats').then((r) => r.json()).then((s) => {
+    if (!s.workers) return;
+    $('workers').textContent = 'workers: ' + s.workers.map((w) => (w.state === 'ready' ? w.connections : w.state)).join(' ');
+    setTimeout(workers, 2000);
+  }).catch(() => setTimeout(workers, 2000));
+}
+workers();

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 )
@@ -39,8 +40,15 @@ func (g gate) Check(c server.ClientAuthentication) bool {
 	return true
 }
 
-// buckets are the key-value buckets that the ledger makes and uses.
-var buckets = []string{"sessions", "seats", "rooms"}
+// buckets are the key-value buckets that the ledger makes and uses; what is stored in one of them it follows by what the
+// server republishes, and it asks other workers for seats on a subject of its own.
+var buckets = []string{"sessions", "seats", "shared"}
+
+const (
+	ledgerWanted  = "ledger.wanted"
+	ledgerChanged = "ledger.changed.>"
+	responseTime  = 10 * time.Second
+)
 
 // permissions are what the package's doc says, and JetStream for the ledger's buckets. They guard against
 // our mistakes and against strangers on the machine; a worker that is out to harm could still do so
@@ -50,6 +58,7 @@ func permissions(instance uint16) *server.Permissions {
 		subject("p", instance),
 		subject("q", instance) + ".*",
 		subject("a", instance) + ".*",
+		ledgerWanted,
 		"$JS.API.INFO", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST",
 	}
 	for _, b := range buckets {
@@ -66,6 +75,9 @@ func permissions(instance uint16) *server.Permissions {
 		Publish: &server.SubjectPermission{Allow: publish},
 		Subscribe: &server.SubjectPermission{Allow: []string{
 			"p.*", "a.*." + me, "q.*." + me, "q.*.0", inboxPrefix(instance) + ".>",
+			ledgerWanted, ledgerChanged,
 		}},
+		// Whoever was asked for seats may answer, once.
+		Response: &server.ResponsePermission{MaxMsgs: 1, Expires: responseTime},
 	}
 }

@@ -29,6 +29,8 @@ type Seats struct {
 // seatRoom is a room of which this worker holds, or wants, seats. used <= held <= count, but that count may be
 // higher in the record while a write that lowers it is on its way, and not yet higher while one that raises it is.
 //
+// Seats that were forced are used before they are held; then nothing is granted until the record has them.
+//
 // Owner: the ledger's goroutine.
 type seatRoom struct {
 	s        *Seats
@@ -125,6 +127,17 @@ func (s *Seats) Release(room string, n int) {
 	})
 }
 
+// Force takes n seats of a room whose limit is limit, whether there are as many or not: they are in use already, by those
+// who were in when the room got its limit. Release gives them back. It is never refused. Any goroutine.
+func (s *Seats) Force(room string, limit, n int) {
+	s.l.post(func() {
+		r := s.room(encodeName(room))
+		r.limit, r.full = limit, time.Time{}
+		r.used += n
+		r.serve()
+	})
+}
+
 func (s *Seats) room(key string) *seatRoom {
 	r := s.rooms[key]
 	if r == nil {
@@ -137,7 +150,7 @@ func (s *Seats) room(key string) *seatRoom {
 // serve does what can be done now, and starts at most one thing that takes time.
 func (r *seatRoom) serve() {
 	if r.voided && !r.busy {
-		r.held, r.voided = r.used, false
+		r.held, r.voided = min(r.held, r.used), false
 	}
 	r.grant()
 	if r.busy {
@@ -146,6 +159,8 @@ func (r *seatRoom) serve() {
 	}
 	need := r.need()
 	switch {
+	case r.used > r.held:
+		r.write(r.used)
 	case need > 0 && r.s.l.now.Before(r.full):
 		r.refuse()
 	case need > 0:

@@ -92,3 +92,41 @@ func TestReap(t *testing.T) {
 	grant(t, third, "s", 4, 4)
 	grant(t, third, "u", 4, 3)
 }
+
+// Seats that are forced are used already: they count, even beyond the limit, until they are given back.
+func TestForcedSeats(t *testing.T) {
+	b := startBus(t)
+	a, c := b.open(t, 1), b.open(t, 2)
+	a.Seats.Force("r", 4, 3)
+	c.Seats.Force("r", 4, 3)
+	eventually(t, "both are on record", func() bool { return seatsOnRecord(a, "r") == 6 })
+	_, err := take(t, c, "r", 4, 1)
+	is(t, err, ErrFull)
+	a.Seats.Release("r", 2)
+	eventually(t, "what was released is on record", func() bool { return seatsOnRecord(a, "r") == 4 })
+	_, err = take(t, a, "r", 4, 1)
+	is(t, err, ErrFull)
+	c.Seats.Release("r", 1)
+	eventually(t, "a seat below the limit can be had", func() bool {
+		granted, _ := take(t, a, "r", 4, 1)
+		return granted == 1
+	})
+	_, err = take(t, c, "r", 4, 1)
+	is(t, err, ErrFull)
+	a.Seats.Release("r", 2)
+	c.Seats.Release("r", 2)
+	eventually(t, "empty records vanish", func() bool { return b.records(t, seatBucket) == 0 })
+}
+
+// seatsOnRecord is how many of a room are on record.
+func seatsOnRecord(l *Ledger, room string) int {
+	sum := make(chan int, 1)
+	l.post(func() {
+		l.get(seatBucket, encodeName(room), func(f found) {
+			r, _ := l.Seats.decode(f)
+			n, _ := r.others(0)
+			sum <- n
+		})
+	})
+	return <-sum
+}

@@ -5,9 +5,13 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
+
+// refusedTime is how long to wait after the bus has refused a record.
+const refusedTime = time.Second
 
 // write makes our holding count seats. Until it is decided, held is what both the old and the new count allow.
 func (r *seatRoom) write(count int) {
@@ -31,7 +35,11 @@ func (r *seatRoom) write(count int) {
 			r.busy = false
 			l.fault(err)
 			r.fail(err)
-			r.serve()
+			l.after(refusedTime, func() { // what is owed to the record stays owed
+				if r.s.rooms[r.key] == r {
+					r.serve()
+				}
+			})
 		}
 	}
 	r.s.writes++

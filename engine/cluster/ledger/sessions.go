@@ -20,7 +20,7 @@ type Sessions struct {
 	trials int // sets sent, for tests
 }
 
-// owned is a session that this worker made and has not parked, dropped or lost.
+// owned is a session that this worker made and has not parked, dropped or forgotten.
 //
 // Owner: the ledger's goroutine.
 type owned struct {
@@ -29,6 +29,7 @@ type owned struct {
 	next     *draft // not sent yet
 	sent     *draft
 	timer    *timer   // until next is sent
+	gone     bool     // somebody has used it: nothing is written any more, or it would come back to life
 	idle     []func() // claims of this worker, which wait until nothing is on its way
 }
 
@@ -56,9 +57,10 @@ var (
 const valueBytesMax = 512 << 10
 
 // Save stores a session whose connection lives. The first save of a key is written at once, later ones within the
-// coalescing time. value belongs to the ledger from here on. done gets ErrClaimed where somebody took the session (with this
-// value or the one before), ErrUnknown where it is no more: then it is no longer ours, and further saves are in vain. After ErrAway the
-// ledger goes on trying to write the latest value, until the session is dropped. Any goroutine.
+// coalescing time. value belongs to the ledger from here on. done gets ErrClaimed while somebody holds a claim (with this
+// value or the one before): he may put the session back, so save it again later. It gets ErrUnknown where the session is
+// no more, or another's: then further saves are in vain; Forget it. After ErrAway the ledger goes on trying to write the
+// latest value, until the session is dropped. Any goroutine.
 func (s *Sessions) Save(key Key, value []byte, done func(error)) error {
 	return s.write(key, &draft{state: Live, value: value}, done)
 }
@@ -87,6 +89,33 @@ func (s *Sessions) Drop(key Key) {
 	s.l.post(func() { s.revise(key, &draft{}) })
 }
 
+// Forget says that this worker will not write a session any more, whose it is now. Nothing is deleted. Any goroutine.
+func (s *Sessions) Forget(key Key) {
+	s.l.post(func() {
+		o := s.owned[key]
+		if o == nil {
+			return
+		}
+		o.gone = true
+		if o.next != nil {
+			s.l.timers.stop(o.timer)
+			promises := o.next.promises
+			o.timer, o.next = nil, nil
+			keepAll(promises, ErrUnknown)
+		}
+		if o.sent == nil {
+			delete(s.owned, key)
+			s.settle(key, o)
+		}
+	})
+}
+
+func keepAll(promises []*promise, err error) {
+	for _, p := range promises {
+		p.keep(err)
+	}
+}
+
 // Owned is the number of sessions that this worker may write; done runs on the ledger's goroutine.
 func (s *Sessions) Owned(done func(int)) {
 	s.l.post(func() { done(len(s.owned)) })
@@ -98,6 +127,13 @@ func (s *Sessions) revise(key Key, d *draft) {
 	if o == nil {
 		o = &owned{}
 		s.owned[key] = o
+	}
+	if o.gone {
+		if d.state == 0 && o.sent == nil {
+			delete(s.owned, key)
+		}
+		keepAll(d.promises, ErrUnknown)
+		return
 	}
 	if o.next != nil {
 		earlier := o.next.promises
@@ -156,12 +192,10 @@ func (s *Sessions) try(key Key, o *owned) {
 func (s *Sessions) written(key Key, o *owned, revision uint64) {
 	d := o.sent
 	o.revision, o.known, o.sent = revision, true, nil
-	if d.state != Live && o.next == nil {
+	if o.gone || d.state != Live && o.next == nil {
 		delete(s.owned, key) // parked or deleted: nothing of it need be remembered
 	}
-	for _, p := range d.promises {
-		p.keep(nil)
-	}
+	keepAll(d.promises, nil)
 	s.settle(key, o)
 }
 
@@ -176,10 +210,8 @@ func (s *Sessions) overtaken(key Key, o *owned, f found) {
 		case !o.known && o.revision != f.revision: // the marker of an earlier session with this key
 			o.revision = f.revision
 			s.try(key, o)
-		case f.revision != 0:
-			s.lost(key, o, ErrClaimed) // a claimant has used it and dropped it
 		default:
-			s.lost(key, o, ErrUnknown)
+			s.lost(key, o, ErrUnknown) // a claimant has used it and dropped it
 		}
 		return
 	}
@@ -192,23 +224,29 @@ func (s *Sessions) overtaken(key Key, o *owned, f found) {
 	case rec.state == Live && rec.owner == s.l.opts.Epoch, d.state == 0 && rec.state == Parked:
 		o.revision, o.known = f.revision, true
 		s.try(key, o)
-	default:
+	case rec.state == claimed:
+		o.known = true // the revision stays what it was, so that the next write finds out, and never overwrites the claim
 		s.lost(key, o, ErrClaimed)
+	default:
+		s.lost(key, o, ErrUnknown)
 	}
 }
 
-// lost ends a session that is not ours any more.
+// lost tells that a version could not be written. Where the session is gone this is remembered until it is forgotten.
 func (s *Sessions) lost(key Key, o *owned, err error) {
+	dropped := o.sent.state == 0 || o.gone
 	promises := o.sent.promises
 	if o.next != nil {
+		dropped = dropped || o.next.state == 0
 		promises = append(promises, o.next.promises...)
 	}
 	s.l.timers.stop(o.timer)
 	o.timer, o.sent, o.next = nil, nil, nil
-	delete(s.owned, key)
-	for _, p := range promises {
-		p.keep(err)
+	o.gone = o.gone || err == ErrUnknown
+	if dropped || err != ErrUnknown && err != ErrClaimed {
+		delete(s.owned, key)
 	}
+	keepAll(promises, err)
 	s.settle(key, o)
 }
 

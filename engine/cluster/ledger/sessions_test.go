@@ -308,3 +308,62 @@ func TestClose(t *testing.T) {
 	is(t, l.Sessions.Save(keyOf(1, 1), nil, func(error) {}), ErrClosed)
 	b.start()
 }
+
+// Nothing that its owner saves later brings a spent session back to life, and what was put back is its owner's again.
+func TestSpentStaysGone(t *testing.T) {
+	b := startBus(t)
+	owner, taker := b.open(t, 1), b.open(t, 2)
+	k := keyOf(1, 1)
+	is(t, owner.Sessions.save(t, k, "1"), nil)
+	at := Claim{k, nonceOf(1)}
+	_, err := taker.Sessions.claim(t, at)
+	is(t, err, nil)
+	is(t, owner.Sessions.save(t, k, "2"), ErrClaimed)
+	is(t, owner.Sessions.save(t, k, "3"), ErrClaimed)
+	must(t, func(done func(error)) error { return taker.Sessions.Unclaim(at, done) })
+	is(t, owner.Sessions.save(t, k, "4"), nil)
+	at = Claim{k, nonceOf(2)}
+	got, err := taker.Sessions.claim(t, at)
+	is(t, err, nil)
+	if string(got.Value) != "4" {
+		t.Fatalf("claimed %q", got.Value)
+	}
+	is(t, owner.Sessions.save(t, k, "5"), ErrClaimed)
+	must(t, func(done func(error)) error { return taker.Sessions.Spend(at, done) })
+	for range 3 {
+		is(t, owner.Sessions.save(t, k, "6"), ErrUnknown)
+		is(t, owner.Sessions.park(t, k, "6", time.Minute), ErrUnknown)
+	}
+	eventually(t, "the marker goes", func() bool { return b.records(t, sessionBucket) == 0 })
+	is(t, owner.Sessions.save(t, k, "7"), ErrUnknown)
+	_, err = taker.Sessions.claim(t, Claim{k, nonceOf(3)})
+	is(t, err, ErrUnknown)
+}
+
+// Sessions that are others' now leave nothing behind: forgotten while idle, claimed, or with a write on its way.
+func TestForgotten(t *testing.T) {
+	b := startBus(t)
+	owner, taker := b.open(t, 1), b.open(t, 2)
+	for i := range 30 {
+		k := keyOf(1, i)
+		is(t, owner.Sessions.save(t, k, "1"), nil)
+		if i%3 > 0 {
+			_, err := taker.Sessions.claim(t, Claim{k, nonceOf(i)})
+			is(t, err, nil)
+		}
+		if i%3 > 1 {
+			if err := owner.Sessions.Park(k, []byte("2"), time.Minute, func(error) {}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		owner.Sessions.Forget(k)
+	}
+	eventually(t, "nothing is owned any more", func() bool {
+		n := make(chan int)
+		owner.Sessions.Owned(func(owned int) { n <- owned })
+		return <-n == 0
+	})
+	if n := b.records(t, sessionBucket); n != 30 {
+		t.Errorf("%d of 30 records are left: forgetting deletes nothing", n)
+	}
+}

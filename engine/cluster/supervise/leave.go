@@ -34,7 +34,7 @@ func (s *Supervisor) leave(why string) {
 	}
 	s.leaving = &leaving{since: s.age, busSince: -1}
 	s.log.Info("stopping", "why", why, "within", s.plan.DrainTimeout+killAfter+quickDrain+killAfter)
-	s.notify.stopping()
+	s.notify.Stopping()
 	// New dials are refused from the moment on at which the last worker has closed its own copy.
 	s.closeListeners()
 }

@@ -351,6 +351,19 @@ func TestPeersUntilReaped(t *testing.T) {
 	}
 }
 
+// Newcomers are told of deaths that nobody may have acted on: recent ones, and all where nobody is there.
+func TestDeathsAreKept(t *testing.T) {
+	long := Death{Instance: 1, At: time.Now().Add(-2 * deathsKept)}
+	recent := Death{Instance: 2, At: time.Now()}
+	s := &Supervisor{dead: []Death{long, recent}}
+	if s.forgetDead(Peers{}); len(s.dead) != 2 {
+		t.Error("nobody is there who could have acted, and forgotten are some of", s.dead)
+	}
+	if s.forgetDead(Peers{Ready: []uint16{3}}); !slices.Equal(s.dead, []Death{recent}) {
+		t.Error("kept are", s.dead)
+	}
+}
+
 // A signal that has ended Run's context as well is one signal.
 func TestOneSignalSeenTwice(t *testing.T) {
 	s := &Supervisor{log: slog.New(slog.DiscardHandler)}

@@ -72,7 +72,8 @@ type Peers struct {
 	Dead  []Death  `json:"dead,omitempty"`
 }
 
-// Death is an instance that has ended since the last Peers.
+// Death is an instance that has ended since the last Peers; in a welcome, within the last minute, or since nobody was there
+// to be told.
 type Death struct {
 	Instance uint16    `json:"instance"`
 	At       time.Time `json:"at"` // when it was reaped, by the wall clock

@@ -11,11 +11,12 @@ import (
 
 var pid = os.Getpid()
 
-// notifier talks to systemd, where that has started us: NOTIFY_SOCKET and WATCHDOG_USEC say so. It writes on a
-// goroutine of its own: a manager that does not read must not hold up the wards' care.
+// Notifier talks to systemd, where that has started us: NOTIFY_SOCKET and WATCHDOG_USEC say so. It writes on a
+// goroutine of its own: a manager that does not read must not hold up the wards' care. The zero value talks to nobody.
+// A server of one process has one, too.
 //
-// Owner: the supervisor's goroutine.
-type notifier struct {
+// Owner: the supervisor's goroutine, or the one that has begun it.
+type Notifier struct {
 	log      *slog.Logger
 	states   chan string   // nil where nobody listens
 	written  chan struct{} // closed when all is written
@@ -29,7 +30,8 @@ const (
 	notifyWait = time.Second
 )
 
-func (n *notifier) begin(log *slog.Logger) {
+// Begin looks for a service manager. Once.
+func (n *Notifier) Begin(log *slog.Logger) {
 	if os.Getenv("NOTIFY_SOCKET") == "" {
 		return
 	}
@@ -42,7 +44,7 @@ func (n *notifier) begin(log *slog.Logger) {
 	n.watchdog = interval / 3
 }
 
-func (n *notifier) write() {
+func (n *Notifier) write() {
 	defer close(n.written)
 	failed := false
 	for state := range n.states {
@@ -53,12 +55,12 @@ func (n *notifier) write() {
 	}
 }
 
-// end says the last, and waits a moment until it is written.
-func (n *notifier) end() {
+// End says the last, and waits up to a second until it is written.
+func (n *Notifier) End() {
 	if n.states == nil {
 		return
 	}
-	n.status("stopped")
+	n.Status("stopped")
 	close(n.states)
 	wait := time.NewTimer(notifyWait)
 	defer wait.Stop()
@@ -69,7 +71,7 @@ func (n *notifier) end() {
 }
 
 // send leaves out what the manager is too slow for.
-func (n *notifier) send(state string) {
+func (n *Notifier) send(state string) {
 	if n.states == nil {
 		return
 	}
@@ -79,37 +81,53 @@ func (n *notifier) send(state string) {
 	}
 }
 
-func (n *notifier) ready()    { n.send(daemon.SdNotifyReady) }
-func (n *notifier) stopping() { n.send(daemon.SdNotifyStopping) }
+// Ready says that the server serves, or that a reload is over.
+func (n *Notifier) Ready() { n.send(daemon.SdNotifyReady) }
 
-func (n *notifier) reloading() {
+// Stopping says that the leave-taking has begun.
+func (n *Notifier) Stopping() { n.send(daemon.SdNotifyStopping) }
+
+// Reloading says that settings are read; Ready ends it.
+func (n *Notifier) Reloading() {
 	n.send(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, monotonicMicroseconds()))
 }
 
-func (n *notifier) status(text string) {
+// Status is the line that systemctl status shows.
+func (n *Notifier) Status(text string) {
 	if text != n.said {
 		n.said = text
 		n.send("STATUS=" + text)
 	}
 }
 
-// turn says how things are, and that they are well where they are. The watchdog hears nothing once no worker
+// Watchdog is how often Alive is due; 0 where no watchdog waits.
+func (n *Notifier) Watchdog() time.Duration { return n.watchdog }
+
+// Alive feeds the watchdog where that is due at now.
+func (n *Notifier) Alive(now time.Time) {
+	if n.watchdog > 0 && !now.Before(n.nextAt) {
+		n.nextAt = now.Add(n.watchdog)
+		n.send(daemon.SdNotifyWatchdog)
+	}
+}
+
+// tell says how things are, and that they are well where they are. The watchdog hears nothing once no worker
 // serves: a restart then costs nobody a connection. As long as one does, it would.
-func (n *notifier) turn(s *Supervisor, now time.Time) {
+func (s *Supervisor) tell(now time.Time) {
+	n := &s.notify
 	if n.states == nil {
 		return
 	}
 	serving := s.serving()
 	switch {
 	case s.leaving != nil:
-		n.status("draining")
+		n.Status("draining")
 	case s.reload.busy():
-		n.status("reloading")
+		n.Status("reloading")
 	default:
-		n.status(fmt.Sprintf("%d of %d workers ready", serving, len(s.workers)))
+		n.Status(fmt.Sprintf("%d of %d workers ready", serving, len(s.workers)))
 	}
-	if n.watchdog > 0 && !now.Before(n.nextAt) && (serving > 0 || s.leaving != nil) {
-		n.nextAt = now.Add(n.watchdog)
-		n.send(daemon.SdNotifyWatchdog)
+	if serving > 0 || s.leaving != nil {
+		n.Alive(now)
 	}
 }

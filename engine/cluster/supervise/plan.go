@@ -31,6 +31,9 @@ type Plan struct {
 	Reload func() (json.RawMessage, error)
 	// Ready is called once, on the supervisor's goroutine, when every ward is ready. It must not block.
 	Ready func(Status)
+	// Gone is called on the supervisor's goroutine when a worker has been reaped, with the figures that it handed over
+	// last, nil where it had none. It must not block.
+	Gone func(WardStatus)
 	// FirstInstance is the first worker's instance, 0 for a random one. Later ones count up and skip 0.
 	FirstInstance uint16
 

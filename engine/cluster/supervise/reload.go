@@ -39,7 +39,7 @@ func (r *reloading) ask(s *Supervisor) {
 		return
 	}
 	r.asking = true
-	s.notify.reloading()
+	s.notify.Reloading()
 	go func() {
 		settings, err := s.plan.Reload()
 		s.post(func() { r.got(s, settings, err) })
@@ -101,7 +101,7 @@ func (r *reloading) turn(s *Supervisor) {
 func (r *reloading) finish(s *Supervisor) {
 	r.waiting, r.handed = nil, false
 	if s.complete && s.leaving == nil {
-		s.notify.ready()
+		s.notify.Ready()
 	}
 	if r.again {
 		r.again = false

@@ -124,6 +124,9 @@ func TestCrash(t *testing.T) {
 		}
 		return true
 	})
+	if dead := heardBy(t, st.Workers[1]).Welcome.Peers.Dead; len(dead) != 1 || dead[0].Instance != 2 {
+		t.Errorf("the newcomer is told of the dead: %v", dead)
+	}
 	p.says("[worker 1 #2] panic: told to")
 }
 

@@ -39,12 +39,13 @@ type Supervisor struct {
 	next     uint16
 	used     int
 	settings []byte
+	dead     []Death // of whom newcomers are told
 
 	age       time.Duration // the attentive clock: it stands still while the supervisor does not run
 	lastTurn  time.Time
 	published time.Time
 	complete  bool // every ward has been ready once
-	notify    notifier
+	notify    Notifier
 	reload    reloading
 	leaving   *leaving // nil until it is time
 	err       error    // what Run will return
@@ -124,8 +125,8 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	defer signal.Stop(signals)
 	tick := time.NewTicker(turnEvery)
 	defer tick.Stop()
-	s.notify.begin(s.log)
-	defer s.notify.end()
+	s.notify.Begin(s.log)
+	defer s.notify.End()
 
 	done := ctx.Done()
 	s.lastTurn = time.Now()
@@ -169,7 +170,7 @@ func (s *Supervisor) turn(now time.Time) {
 		s.published = now
 		s.publish()
 	}
-	s.notify.turn(s, now)
+	s.tell(now)
 }
 
 // attend moves the attentive clock on.
@@ -224,7 +225,7 @@ func (s *Supervisor) announceReady() {
 	s.complete = true
 	s.log.Info("every process is ready", "workers", len(s.workers), "listen", s.addrs)
 	s.publish()
-	s.notify.ready()
+	s.notify.Ready()
 	if s.plan.Ready != nil {
 		s.plan.Ready(s.Status())
 	}

@@ -3,6 +3,7 @@ package supervise
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 	"time"
 )
 
@@ -76,7 +77,10 @@ func (s *Supervisor) start(w *ward) {
 
 // welcome tells p all that it needs, secrets too.
 func (s *Supervisor) welcome(p *process) {
-	w := Welcome{Role: p.ward.role, Index: p.ward.index, Instance: p.instance, Bus: s.busRoad, Peers: s.peers(),
+	peers := s.peers()
+	s.forgetDead(peers)
+	peers.Dead = s.dead
+	w := Welcome{Role: p.ward.role, Index: p.ward.index, Instance: p.instance, Bus: s.busRoad, Peers: peers,
 		Settings: s.settings, FrozenAfter: s.plan.FrozenAfter, DrainTimeout: s.plan.DrainTimeout}
 	if p.ward.role == RoleWorker {
 		w.Listen = s.addrs
@@ -87,6 +91,16 @@ func (s *Supervisor) welcome(p *process) {
 	}
 	s.say(p, command{Welcome: &w})
 }
+
+// forgetDead forgets deaths that others have heard of long ago: those who did may have died before they acted on it.
+func (s *Supervisor) forgetDead(peers Peers) {
+	if len(peers.Ready) > 0 {
+		s.dead = slices.DeleteFunc(s.dead, func(d Death) bool { return time.Since(d.At) > deathsKept })
+	}
+}
+
+// deathsKept is for how long newcomers are told of a death.
+const deathsKept = time.Minute
 
 // peers are the workers that the kernel has not yet declared gone.
 func (s *Supervisor) peers() Peers {
@@ -168,10 +182,15 @@ type verdict struct {
 // gone is told that the kernel has reaped p.
 func (s *Supervisor) gone(p *process, e ended) {
 	w := p.ward
+	if s.plan.Gone != nil && w.role == RoleWorker {
+		s.plan.Gone(s.wardStatus(w))
+	}
 	w.process, w.stats = nil, nil
 	w.cause = p.causeOf(e.state)
 	if w.role == RoleWorker {
-		s.tellPeers([]Death{{p.instance, e.at}}, nil)
+		d := Death{p.instance, e.at}
+		s.dead = append(s.dead, d)
+		s.tellPeers([]Death{d}, nil)
 	}
 	s.reload.left(p)
 	lived := e.at.Sub(p.started).Round(time.Millisecond)

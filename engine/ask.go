@@ -1,0 +1,174 @@
+package engine
+
+import (
+	"errors"
+	"sync"
+	"time"
+)
+
+// A worker asks another: a request entry with a number, answered by an entry that carries the number back. Both go the
+// way of all entries, so a request comes behind what its asker said before, and an answer behind what its giver did
+// before it answered. The bus repeats what it loses; what does not come in time counts as unanswered.
+
+// verb says what is asked for; answererOf says who answers.
+type verb = byte
+
+const (
+	verbHandOver verb = iota + 1 // end a connection in favour of an heir on another worker: handover.go
+)
+
+// answerer is who answers what is asked for. One runs on the goroutine that receives entries and must not block;
+// payload is borrowed. It calls answer once, then or later, on any goroutine; answer copies what it is given.
+type answerer func(s *Server, payload []byte, answer func([]byte))
+
+func answererOf(v verb) answerer {
+	switch v {
+	case verbHandOver:
+		return (*Server).answerHandOver
+	}
+	return everywhereAnswerer(v)
+}
+
+// Errors of ask.
+var (
+	// ErrUnanswered says that a worker did not answer in time.
+	ErrUnanswered = errors.New("the worker did not answer in time")
+	// ErrWorkerGone says that a worker has ended, or never was.
+	ErrWorkerGone = errors.New("there is no such worker any more")
+)
+
+// asks are the questions that wait for an answer.
+//
+// Owner: shared (mutex: mu).
+type asks struct {
+	mu   sync.Mutex
+	last uint64
+	open map[uint64]*question
+}
+
+// question is one that waits.
+//
+// Owner: immutable.
+type question struct {
+	target uint16
+	until  int64 // on the server's clock
+	done   func(answer []byte, err error)
+}
+
+// asking is what is asked for. The payload is borrowed.
+type asking struct {
+	verb    verb
+	payload []byte
+	wait    time.Duration
+}
+
+// ask asks another worker, and has done told the answer (borrowed), or [ErrUnanswered] once the wait is over, or
+// [ErrWorkerGone]. done runs once, on any goroutine, perhaps before ask returns, and must not block. The wait is looked
+// at with the ticks of loop 0, so it may be a tick longer. Any goroutine.
+func (s *Server) ask(target uint16, x asking, done func(answer []byte, err error)) {
+	if target == s.instance {
+		answererOf(x.verb)(s, x.payload, func(b []byte) { done(b, nil) })
+		return
+	}
+	if !s.lives(target) {
+		done(nil, ErrWorkerGone)
+		return
+	}
+	a := &s.peers.asks
+	a.mu.Lock()
+	if a.open == nil {
+		a.open = map[uint64]*question{}
+	}
+	a.last++
+	number := a.last
+	a.open[number] = &question{target, s.clock() + int64(x.wait), done}
+	a.mu.Unlock()
+	s.peers.say(true, func(w *entryWriter) {
+		w.begin(entryRequest, target).number(number).number(uint64(x.verb)).bytes(x.payload)
+	})
+	if !s.lives(target) { // it may have ended in between, and Peers not seen the question
+		s.settleAsks(func(q *question) error {
+			if q.target == target {
+				return ErrWorkerGone
+			}
+			return nil
+		})
+	}
+}
+
+// receiveRequest answers another worker.
+func (s *Server) receiveRequest(from uint16, r *entryReader) {
+	number, v, payload := r.number(), r.number(), r.bytes()
+	if r.bad {
+		return
+	}
+	by := answererOf(verb(v))
+	if by == nil {
+		s.log.Warn("another worker asks for what is not known here", "worker", from, "verb", v)
+		return
+	}
+	by(s, payload, func(answer []byte) {
+		s.peers.say(true, func(w *entryWriter) { w.begin(entryAnswer, from).number(number).bytes(answer) })
+	})
+}
+
+// receiveAnswer takes an answer to whoever waits for it.
+func (s *Server) receiveAnswer(from uint16, r *entryReader) {
+	number, answer := r.number(), r.bytes()
+	if r.bad {
+		return
+	}
+	a := &s.peers.asks
+	a.mu.Lock()
+	q := a.open[number]
+	if q != nil && q.target == from {
+		delete(a.open, number)
+	} else {
+		q = nil
+	}
+	a.mu.Unlock()
+	if q != nil {
+		q.done(answer, nil)
+	}
+}
+
+// settleAsks tells those questions that have come to nothing; nil from why lets one wait on.
+func (s *Server) settleAsks(why func(*question) error) {
+	a := &s.peers.asks
+	type told struct {
+		q   *question
+		err error
+	}
+	var list []told
+	a.mu.Lock()
+	for number, q := range a.open {
+		if err := why(q); err != nil {
+			delete(a.open, number)
+			list = append(list, told{q, err})
+		}
+	}
+	a.mu.Unlock()
+	for _, x := range list {
+		x.q.done(nil, x.err)
+	}
+}
+
+// expireAsks is called with each tick.
+func (s *Server) expireAsks(now int64) {
+	s.settleAsks(func(q *question) error {
+		if q.until <= now {
+			return ErrUnanswered
+		}
+		return nil
+	})
+}
+
+// forgetAsks ends the questions to a worker that is gone.
+func (s *Server) forgetAsks(gone uint16) {
+	s.settleAsks(func(q *question) error {
+		if q.target == gone {
+			return ErrWorkerGone
+		}
+		return nil
+	})
+}

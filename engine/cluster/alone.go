@@ -1,0 +1,83 @@
+package cluster
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/cluster/supervise"
+)
+
+// runAlone is the server without supervisor and bus. To a service manager it is what a supervisor is: it says when it
+// is ready, reads its settings again on SIGHUP, feeds the watchdog as long as its loops take turns.
+func runAlone(ctx context.Context, srv *engine.Server, o Options) error {
+	var notify supervise.Notifier
+	notify.Begin(o.Log)
+	defer notify.End()
+	hangups := make(chan os.Signal, 1)
+	if o.Reload != nil {
+		signal.Notify(hangups, syscall.SIGHUP)
+		defer signal.Stop(hangups)
+	}
+	if srv.Config().DataDir != "" {
+		kept, err := openLocal(ctx, srv, o)
+		if err != nil {
+			return err
+		}
+		defer kept.close()
+	}
+	if err := srv.Start(); err != nil {
+		return err
+	}
+	if o.Ready != nil {
+		o.Ready(srv.Addr())
+	}
+	if o.Serving != nil {
+		o.Serving(ctx)
+	}
+	notify.Ready()
+	attend(ctx, srv, o, attention{&notify, hangups})
+	notify.Stopping()
+	bounded, cancel := context.WithTimeout(context.Background(), srv.Config().ShutdownTimeout)
+	defer cancel()
+	return srv.Shutdown(bounded)
+}
+
+// attention is what the only process looks at besides its connections.
+type attention struct {
+	notify  *supervise.Notifier
+	hangups <-chan os.Signal
+}
+
+// attend does what is asked until ctx is done.
+func attend(ctx context.Context, srv *engine.Server, o Options, a attention) {
+	var feed <-chan time.Time
+	if every := a.notify.Watchdog(); every > 0 {
+		t := time.NewTicker(every)
+		defer t.Stop()
+		feed = t.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-feed:
+			if healthy(ctx, srv, a.notify.Watchdog()) {
+				a.notify.Alive(now)
+			}
+		case <-a.hangups:
+			a.notify.Reloading()
+			reloadAlone(srv, o)
+			a.notify.Ready()
+		}
+	}
+}
+
+func healthy(ctx context.Context, srv *engine.Server, within time.Duration) bool {
+	bounded, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	return srv.Healthy(bounded) == nil
+}

@@ -1,0 +1,213 @@
+package cluster_test
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
+)
+
+// client is a client of the tests, over gobwas/ws's own client.
+type client struct {
+	t     testing.TB
+	conn  net.Conn
+	id    string
+	token string
+	pid   int // of its worker
+}
+
+// dial connects, reads the greeting, and asks who serves it.
+func (s *serverProcess) dial(query string) *client {
+	s.t.Helper()
+	c := &client{t: s.t}
+	conn, br, _, err := ws.Dialer{}.Dial(context.Background(), "ws://"+s.addr+"/"+query)
+	if err != nil {
+		s.t.Fatalf("dial: %v", err)
+	}
+	s.t.Cleanup(func() { conn.Close() })
+	c.conn = conn
+	if br != nil {
+		c.conn = &buffered{conn, br}
+	}
+	c.id = c.expect("connected")["connection_id"].(string)
+	c.token = c.expect("reconnect_token")["token"].(string)
+	c.pid = c.tell().Pid
+	return c
+}
+
+// dialAt connects until a worker serves it that is not among others.
+func (s *serverProcess) dialAt(query string, others ...int) *client {
+	s.t.Helper()
+	for deadline := time.Now().Add(patient); time.Now().Before(deadline); {
+		c := s.dial(query)
+		if !slices.Contains(others, c.pid) {
+			return c
+		}
+		c.conn.Close()
+	}
+	s.t.Fatal("no other worker takes connections")
+	return nil
+}
+
+type buffered struct {
+	net.Conn
+	r io.Reader
+}
+
+func (b *buffered) Read(p []byte) (int, error) { return b.r.Read(p) }
+
+func (c *client) send(v any) {
+	c.t.Helper()
+	raw, err := json.Marshal(v)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := wsutil.WriteClientText(c.conn, raw); err != nil {
+		c.t.Fatalf("send: %v", err)
+	}
+}
+
+// next returns the next text message, answering pings on the way.
+func (c *client) next() map[string]any {
+	c.t.Helper()
+	m, err := c.read()
+	if err != nil {
+		c.t.Fatalf("read: %v", err)
+	}
+	return m
+}
+
+func (c *client) read() (m map[string]any, err error) {
+	c.conn.SetReadDeadline(time.Now().Add(patient))
+	raw, _, err := wsutil.ReadServerData(c.conn)
+	if err != nil {
+		return nil, err
+	}
+	return m, json.Unmarshal(raw, &m)
+}
+
+// expect returns the next message, which must be of a type.
+func (c *client) expect(typ string) map[string]any {
+	c.t.Helper()
+	m := c.next()
+	if m["type"] != typ {
+		c.t.Fatalf("got %v, want a message of type %q", m, typ)
+	}
+	return m
+}
+
+// until passes over what comes before a message of a type.
+func (c *client) until(typ string) map[string]any {
+	c.t.Helper()
+	for {
+		if m := c.next(); m["type"] == typ {
+			return m
+		}
+	}
+}
+
+type m = map[string]any
+
+func (c *client) join(rooms ...string) {
+	c.t.Helper()
+	for _, r := range rooms {
+		c.send(m{"type": "join", "room": r})
+		c.until("joined")
+	}
+}
+
+func (c *client) keep(value string) {
+	c.t.Helper()
+	c.send(m{"type": "keep", "value": value})
+	c.until("kept")
+}
+
+// told is what a connection's worker says of it.
+type told struct {
+	Attribute, User string
+	Pid             int
+	Rooms           []string
+}
+
+func (c *client) tell() (out told) {
+	c.t.Helper()
+	c.send(m{"type": "tell"})
+	raw, _ := json.Marshal(c.until("told"))
+	if err := json.Unmarshal(raw, &out); err != nil {
+		c.t.Fatal(err)
+	}
+	slices.Sort(out.Rooms)
+	return out
+}
+
+// resume shows a token, and returns the answer. Where that is a success, the fresh token is taken.
+func (c *client) resume(token string) map[string]any {
+	c.t.Helper()
+	c.send(m{"type": "reconnect", "token": token, "ref": "r"})
+	return c.answer("r")
+}
+
+// answer passes over what comes before the answer to a reconnect, and takes the fresh token behind it.
+func (c *client) answer(ref string) map[string]any {
+	c.t.Helper()
+	for {
+		answer := c.next()
+		if answer["ref"] != ref {
+			continue
+		}
+		if answer["type"] == "reconnected" {
+			c.token = c.until("reconnect_token")["token"].(string)
+		}
+		return answer
+	}
+}
+
+// closed reads to the end, and returns the close code.
+func (c *client) closed() ws.StatusCode {
+	c.t.Helper()
+	for {
+		_, err := c.read()
+		if closed, ok := err.(wsutil.ClosedError); ok {
+			return closed.Code
+		}
+		if err != nil {
+			c.t.Fatalf("no close frame came: %v", err)
+		}
+	}
+}
+
+// hangUp waits for the server's close, and hangs up.
+func (c *client) hangUp() {
+	for {
+		if _, err := c.read(); err != nil {
+			c.conn.Close()
+			return
+		}
+	}
+}
+
+// expectResumed resumes and checks what came back.
+func (c *client) expectResumed(old *client, value string, rooms ...string) {
+	c.t.Helper()
+	answer := c.resume(old.token)
+	if answer["type"] != "reconnected" || answer["previous_connection_id"] != old.id || answer["connection_id"] != c.id {
+		c.t.Fatalf("got %v, want to be the heir of %s", answer, old.id)
+	}
+	if got := c.tell(); got.Attribute != value || got.User != value || !slices.Equal(got.Rooms, rooms) {
+		c.t.Fatalf("restored %+v, want %q in %v", got, value, rooms)
+	}
+}
+
+// expectRefused resumes in vain.
+func (c *client) expectRefused(token, code string) {
+	c.t.Helper()
+	if answer := c.resume(token); answer["code"] != code {
+		c.t.Fatalf("got %v, want %s", answer, code)
+	}
+}

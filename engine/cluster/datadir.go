@@ -1,0 +1,140 @@
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/cluster/bus"
+	"github.com/parleyd/parley/engine/cluster/ledger"
+)
+
+// Where the bus keeps its files: under data_dir, so that sessions outlive the server, or in a directory that goes with it.
+
+const (
+	// lockWait is for a server that starts while its predecessor's bus is still ending.
+	lockWait  = 3 * time.Second
+	lockRetry = 20 * time.Millisecond
+	// finishWait is for writing the sessions of those who have just been sent away.
+	finishWait = 2 * time.Second
+)
+
+// busDir is the directory for the bus of a server, and what is to be done with it in the end.
+func busDir(dataDir string) (dir string, end func(), err error) {
+	if dataDir == "" {
+		if dir, err = os.MkdirTemp("", dirPrefix); err != nil {
+			return "", nil, fmt.Errorf("make a directory for the bus: %w; name one that can be written to in TMPDIR", err)
+		}
+		return dir, func() { os.RemoveAll(dir) }, nil
+	}
+	if dir, err = filepath.Abs(dataDir); err != nil {
+		return "", nil, fmt.Errorf("find data_dir: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", nil, &engine.ConfigError{Key: "data_dir", Hint: fmt.Sprintf("it cannot be made (%v); name a directory that this user may write to", err)}
+	}
+	return dir, func() {}, nil
+}
+
+// lock keeps two servers from writing to one directory. The file is to stay open for as long as the bus runs.
+func lock(ctx context.Context, dir string) (*os.File, error) {
+	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, &engine.ConfigError{Key: "data_dir", Hint: fmt.Sprintf("it cannot be written to (%v); name a directory that this user may write to", err)}
+	}
+	retry := time.NewTicker(lockRetry)
+	defer retry.Stop()
+	for deadline := time.Now().Add(lockWait); ; {
+		err := lockFile(file)
+		if err == nil {
+			return file, nil
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			file.Close()
+			return nil, &engine.ConfigError{Key: "data_dir", Hint: fmt.Sprintf("%s is in use by another server (%v); stop that one, or name another directory", dir, err)}
+		}
+		<-retry.C
+	}
+}
+
+// local is the ledger of a server that is one process: on a bus that nobody else can reach.
+//
+// Owner: the goroutine of Run.
+type local struct {
+	lock *os.File
+	bus  *bus.Server
+	conn *nats.Conn
+	sessions
+}
+
+func openLocal(ctx context.Context, srv *engine.Server, o Options) (*local, error) {
+	x := &local{}
+	if err := x.open(ctx, srv, o); err != nil {
+		x.close()
+		return nil, err
+	}
+	srv.KeepSessions(x.sessions)
+	return x, nil
+}
+
+func (x *local) open(ctx context.Context, srv *engine.Server, o Options) error {
+	dir, _, err := busDir(srv.Config().DataDir)
+	if err != nil {
+		return err
+	}
+	if x.lock, err = lock(ctx, dir); err != nil {
+		return err
+	}
+	secret := make([]byte, 32)
+	rand.Read(secret)
+	if x.bus, err = bus.Start(bus.ServerOptions{Dir: dir, Secret: secret, Local: true, Log: o.Log}); err != nil {
+		return err
+	}
+	if x.conn, err = x.bus.Connect(srv.Instance()); err != nil {
+		return err
+	}
+	bounded, cancel := context.WithTimeout(ctx, openWait)
+	defer cancel()
+	if x.book, err = ledger.Open(bounded, x.conn, bookOptions(srv, time.Now().UnixMilli(), o)); err != nil {
+		return fmt.Errorf("open ledger: %w", err)
+	}
+	return nil
+}
+
+// close ends what has been opened, the latest first.
+func (x *local) close() {
+	if x.book != nil {
+		bounded, cancel := context.WithTimeout(context.Background(), finishWait)
+		defer cancel()
+		x.finish(bounded)
+	}
+	if x.conn != nil {
+		x.conn.Close()
+	}
+	if x.bus != nil {
+		x.bus.Close()
+	}
+	if x.lock != nil {
+		x.lock.Close()
+	}
+}
+
+// bookOptions are those of a ledger, whoever keeps it.
+func bookOptions(srv *engine.Server, epoch int64, o Options) ledger.Options {
+	return ledger.Options{
+		Instance:   srv.Instance(),
+		Epoch:      epoch,
+		SessionTTL: srv.Config().ReconnectionTTL,
+		Coalesce:   coalesce,
+		Fault:      func(err error) { o.Log.Error("ledger", "err", err) },
+	}
+}
+
+// coalesce is what the ledger waits for further saves; the engine has waited before.
+const coalesce = 10 * time.Millisecond

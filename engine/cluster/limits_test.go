@@ -1,0 +1,449 @@
+package cluster
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/parleyd/parley/engine"
+)
+
+// limited is the room's limit in most of these tests, of every room or of one.
+func limited(n int) func(*engine.Config) {
+	return func(c *engine.Config) { c.MaxConnectionsPerRoom = n }
+}
+
+// Starting a server costs more than what is asked of it: these share one.
+func TestLimitOfEveryRoom(t *testing.T) {
+	f := startFleet(t, 4, limited(3))
+	limitHolds(t, f)
+	orderHolds(t, f)
+}
+
+func TestLimitsOfSomeRooms(t *testing.T) {
+	f := startFleet(t, 4, nil)
+	createdEverywhere(t, f)
+	limitForWhoIsIn(t, f)
+	resumeIntoLimited(t, f)
+	busAway(t, f)
+}
+
+// A room's limit holds for the members of all workers together; whoever is refused is told why.
+func limitHolds(t *testing.T, f *fleet) {
+	list := f.each(4)
+	for _, m := range list[:3] {
+		if code := m.joins("r"); code != "" {
+			t.Fatal("refused while there are seats:", code)
+		}
+	}
+	last := list[3]
+	answer := last.must(`{"type":"join","room":"r","ref":7}`, "error", "joined")
+	if answer["code"] != "room_full" || answer["ref"] != 7.0 {
+		t.Fatal("three of three are in, and the fourth is told", answer)
+	}
+	if code := list[0].joins("r"); code != "" {
+		t.Fatal("a member is refused in its own room:", code)
+	}
+	if code := last.joins("other"); code != "" {
+		t.Fatal("another room:", code)
+	}
+	list[1].leaves("r")
+	eventually(t, "a seat that was given back can be had", func() bool { return last.joins("r") == "" })
+	if code := list[1].joins("r"); code != "room_full" {
+		t.Fatalf("told %q", code)
+	}
+	list[2].conn.Close()
+	eventually(t, "the seat of one who is cut off can be had", func() bool { return list[1].joins("r") == "" })
+	list[0].must(`{"type":"enter","room":"r"}`, "entered")
+	another := f.dial(list[3].pid)
+	if answer := another.must(`{"type":"enter","room":"r"}`, "entered"); answer["err"] != engine.ErrRoomFull.Error() {
+		t.Error("the application is told", answer)
+	}
+	list[0].leaves("r")
+	eventually(t, "the application's join gets the seat", func() bool {
+		return another.must(`{"type":"enter","room":"r"}`, "entered")["err"] == "<nil>"
+	})
+}
+
+// What a client sends while it waits for its seat is handled behind the join.
+func orderHolds(t *testing.T, f *fleet) {
+	m := f.dial(0)
+	for round := range 50 {
+		room := fmt.Sprint("ordered ", round)
+		for _, text := range []string{
+			`{"type":"join","room":"` + room + `"}`, `{"type":"broadcast","room":"` + room + `","data":1}`,
+			`{"type":"leave","room":"` + room + `"}`, `{"type":"broadcast","room":"` + room + `","data":1}`,
+		} {
+			if err := m.send(text); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, want := range []string{"joined", "broadcast_sent", "left", "error"} {
+			if got, err := m.next(); err != nil || got["type"] != want {
+				t.Fatalf("round %d: %v, want %s: %v", round, got, want, err)
+			}
+		}
+	}
+}
+
+// A created room is the same on every worker, whichever made it; and gone from all of them when one deletes it.
+func createdEverywhere(t *testing.T, f *fleet) {
+	list := f.each(4)
+	for round := range 5 {
+		room := fmt.Sprint("room ", round)
+		created := 0
+		var all sync.WaitGroup
+		var mu sync.Mutex
+		for i, m := range list {
+			all.Go(func() {
+				switch err := m.creates(room, 2); err {
+				case "<nil>":
+					mu.Lock()
+					created++
+					mu.Unlock()
+				case engine.ErrRoomExists.Error():
+				default:
+					t.Errorf("worker %d: %s", i, err)
+				}
+			})
+		}
+		if all.Wait(); created != 1 {
+			t.Fatalf("%s was created %d times", room, created)
+		}
+		for _, m := range list {
+			within(t, time.Second, "every worker knows the room", func() bool {
+				stats, ok := m.stats(room)
+				return ok && stats.MaxMembers == 2 && string(stats.Metadata) == `{"max":2}` &&
+					stats.CreatedAt > time.Now().Add(-time.Minute).Unix()
+			})
+		}
+		if a, b, c := list[0].joins(room), list[1].joins(room), list[2].joins(room); a != "" || b != "" || c != "room_full" {
+			t.Fatalf("its limit does not hold: %q %q %q", a, b, c)
+		}
+		by := list[3]
+		if answer := by.must(`{"type":"delete","room":"`+room+`"}`, "deleted"); answer["ok"] != true {
+			t.Fatal(answer)
+		}
+		for _, m := range list[:2] {
+			if told, err := m.await("left"); err != nil || told["room"] != room {
+				t.Fatal("a member of a deleted room is told", told, err)
+			}
+		}
+		for _, m := range list {
+			within(t, time.Second, "every worker forgets the room", func() bool { _, ok := m.stats(room); return !ok })
+		}
+		// Nobody holds seats of it any more: the same name again, with the same limit.
+		if err := list[2].creates(room, 2); err != "<nil>" {
+			t.Fatal(err)
+		}
+		eventually(t, "both seats can be had", func() bool { return list[2].joins(room) == "" })
+		eventually(t, "both seats can be had", func() bool { return list[3].joins(room) == "" })
+		by.must(`{"type":"delete","room":"`+room+`"}`, "deleted")
+	}
+	// A room that nobody created ends everywhere, too.
+	list[0].joins("free")
+	list[1].joins("free")
+	list[0].must(`{"type":"delete","room":"free"}`, "deleted")
+	if told, err := list[1].await("left"); err != nil || told["room"] != "free" {
+		t.Fatal("told", told, err)
+	}
+}
+
+// Who is in when a room gets its limit stays in, and counts.
+func limitForWhoIsIn(t *testing.T, f *fleet) {
+	list := f.each(3)
+	for _, m := range list {
+		if code := m.joins("r"); code != "" {
+			t.Fatal(code)
+		}
+	}
+	if err := list[0].creates("r", 3); err != "<nil>" {
+		t.Fatal(err)
+	}
+	for _, m := range list {
+		eventually(t, "every worker knows the limit", func() bool { stats, _ := m.stats("r"); return stats.MaxMembers == 3 })
+	}
+	next := f.dial(0)
+	eventually(t, "all seats are taken", func() bool {
+		code := next.joins("r")
+		if code == "" {
+			next.leaves("r")
+		}
+		return code == "room_full"
+	})
+	list[1].leaves("r")
+	eventually(t, "the seat of who leaves can be had", func() bool { return next.joins("r") == "" })
+	if code := list[1].joins("r"); code != "room_full" {
+		t.Fatalf("told %q", code)
+	}
+}
+
+// A dead worker's seats are free within five seconds of its end; those of all workers, if all die at once.
+func TestSeatsOfTheDead(t *testing.T) {
+	f := startFleet(t, 3, limited(4))
+	list := f.each(3)
+	holders := []*member{list[0], list[0], f.dial(list[0].pid), f.dial(list[0].pid), f.dial(list[0].pid)}
+	for _, m := range holders {
+		if code := m.joins("r"); code != "" {
+			t.Fatal(code)
+		}
+	}
+	if code := list[1].joins("r"); code != "room_full" {
+		t.Fatalf("told %q", code)
+	}
+	f.signal("worker 0", syscall.SIGKILL)
+	within(t, 5*time.Second, "the seats of a dead worker are free", func() bool { return list[1].joins("r") == "" })
+	for _, m := range []*member{list[2], f.dial(list[1].pid), f.dial(list[2].pid)} {
+		if code := m.joins("r"); code != "" {
+			t.Fatal("one of its seats is not free:", code)
+		}
+	}
+	eventually(t, "the next worker is there", func() bool { return f.isReady("worker 0", list[0].pid) })
+	var pids [3]int
+	for i := range pids {
+		pids[i] = f.signal(fmt.Sprint("worker ", i), syscall.SIGKILL)
+	}
+	for i, pid := range pids {
+		eventually(t, "the next workers are there", func() bool { return f.isReady(fmt.Sprint("worker ", i), pid) })
+	}
+	for _, m := range []*member{f.dial(0), f.dial(0), f.dial(0), f.dial(0)} {
+		within(t, 5*time.Second, "the seats of dead workers are free", func() bool { return m.joins("r") == "" })
+	}
+}
+
+// Resuming takes seats like joining; a take-over keeps the seat that it has.
+func resumeIntoLimited(t *testing.T, f *fleet) {
+	list := f.each(2)
+	m := list[0]
+	for _, room := range []string{"one", "two"} {
+		if err := m.creates(room, 1); err != "<nil>" {
+			t.Fatal(err)
+		}
+		eventually(t, "both know the room", func() bool { _, ok := list[1].stats(room); return ok })
+	}
+	if a, b := m.joins("one"), m.joins("two"); a != "" || b != "" {
+		t.Fatal(a, b)
+	}
+	heir := f.dial(m.pid)
+	resumed := heir.must(`{"type":"reconnect","token":"`+m.token+`"}`, "reconnected", "error")
+	if rooms, _ := resumed["rooms"].([]any); len(rooms) != 2 {
+		t.Fatal("a take-over in full rooms:", resumed)
+	}
+	if code := list[1].joins("one"); code != "room_full" {
+		t.Fatalf("told %q", code)
+	}
+	token, err := heir.await("reconnect_token")
+	if err != nil {
+		t.Fatal(err)
+	}
+	heir.conn.Close()
+	eventually(t, "its seat is free", func() bool { return list[1].joins("one") == "" })
+	third := f.dial(m.pid)
+	resumed = third.must(fmt.Sprintf(`{"type":"reconnect","token":%q}`, token["token"]), "reconnected", "error")
+	if got := fmt.Sprint(resumed["rooms"], resumed["lost"]); got != "[two] [map[code:room_full room:one]]" {
+		t.Fatal("resumed into", got)
+	}
+}
+
+// While the bus is away a join of a limited room is refused within two seconds, and rooms without a limit go on.
+func busAway(t *testing.T, f *fleet) {
+	m, creator, resident := f.dial(0), f.dial(0), f.dial(0)
+	if err := m.creates("small", 2); err != "<nil>" {
+		t.Fatal(err)
+	}
+	for _, m := range []*member{m, resident} {
+		eventually(t, "its worker knows the room", func() bool { _, ok := m.stats("small"); return ok })
+	}
+	if code := resident.joins("small"); code != "" {
+		t.Fatal(code)
+	}
+	pid := f.signal("bus", syscall.SIGSTOP)
+	var all sync.WaitGroup
+	all.Go(func() {
+		if err := creator.creates("another", 2); err != engine.ErrUnavailable.Error() {
+			t.Errorf("creating a room: %s", err)
+		}
+	})
+	all.Go(func() {
+		begun := time.Now()
+		if code := m.joins("small"); code != "unavailable" || time.Since(begun) > 2*time.Second {
+			t.Errorf("told %q after %v", code, time.Since(begun))
+		}
+	})
+	begun := time.Now()
+	if a, b := resident.joins("large"), resident.joins("small"); a+b != "" || time.Since(begun) > 500*time.Millisecond {
+		t.Errorf("a room without a limit, and one's own: %q %q after %v", a, b, time.Since(begun))
+	}
+	all.Wait()
+	eventually(t, "the supervisor replaces a frozen bus", func() bool { return f.isReady("bus", pid) })
+	eventually(t, "joins go on", func() bool { return m.joins("small") == "" })
+	resident.leaves("small")
+	last := f.dial(0)
+	eventually(t, "no seat was kept by the join that was refused", func() bool { return last.joins("small") == "" })
+}
+
+// tally counts who certainly holds a seat: joined was answered, leave was not sent, the worker was not killed.
+type tally struct {
+	limit int
+
+	mu      sync.Mutex
+	holders map[*client]bool
+	buried  map[int]bool
+	most    int
+	above   int
+
+	joined, refused, away atomic.Int64
+}
+
+func (x *tally) take(c *client) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.buried[c.pid] {
+		return // its worker was about to be killed when it answered
+	}
+	x.holders[c] = true
+	x.most = max(x.most, len(x.holders))
+	if len(x.holders) > x.limit {
+		x.above++
+	}
+}
+
+func (x *tally) give(c *client) {
+	x.mu.Lock()
+	delete(x.holders, c)
+	x.mu.Unlock()
+}
+
+// bury is called before a worker is killed: its seats may be given to others from the kill on.
+func (x *tally) bury(pid int) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.buried[pid] = true
+	for c := range x.holders {
+		if c.pid == pid {
+			delete(x.holders, c)
+		}
+	}
+}
+
+// churn joins and leaves until told to stop, and comes back when its worker dies.
+func (x *tally) churn(f *fleet, stop <-chan struct{}) {
+	var c *client
+	for round := 0; ; round++ {
+		select {
+		case <-stop:
+			if c != nil {
+				x.give(c)
+				c.conn.Close()
+			}
+			return
+		default:
+		}
+		if c == nil {
+			if c, _ = f.connect(); c == nil {
+				continue
+			}
+		}
+		if err := x.round(c, round); err != nil {
+			x.give(c)
+			c.conn.Close()
+			c = nil
+		}
+	}
+}
+
+// round is a join, and what follows it: now and then the connection is cut instead of leaving.
+func (x *tally) round(c *client, n int) error {
+	code, err := c.join("r")
+	switch {
+	case err != nil:
+		return err
+	case code == "":
+		x.joined.Add(1)
+		x.take(c)
+		for range n % 8 { // for a while
+			if _, err := c.ask(`{"type":"worker"}`, "worker"); err != nil {
+				return err
+			}
+		}
+		x.give(c)
+		if n%16 == 15 {
+			return errCut
+		}
+		return c.leave("r")
+	case code == "room_full":
+		x.refused.Add(1)
+	case code == "unavailable":
+		x.away.Add(1)
+	default:
+		return fmt.Errorf("refused with %s", code)
+	}
+	return nil
+}
+
+var errCut = fmt.Errorf("cut")
+
+func TestTallySeesAMemberTooMany(t *testing.T) {
+	x := &tally{limit: 2, holders: map[*client]bool{}, buried: map[int]bool{}}
+	list := []*client{{pid: 1}, {pid: 1}, {pid: 2}, {pid: 2}, {pid: 2}}
+	for _, c := range list[:2] {
+		x.take(c)
+	}
+	x.bury(1)
+	for _, c := range list[2:4] {
+		x.take(c)
+	}
+	if x.above != 0 || x.most != 2 {
+		t.Fatal("two of two are none too many:", x.above, x.most)
+	}
+	if x.take(list[4]); x.above != 1 {
+		t.Fatal("three of two went unnoticed")
+	}
+}
+
+// Clients of four workers join and leave a room of fifty as fast as they can, while workers and the bus are killed. At no
+// instant are more in than fifty, and in the end all seats can be had.
+func TestLimitUnderKills(t *testing.T) {
+	const limit, clients, workers = 50, 160, 4
+	f := startFleet(t, workers, limited(limit))
+	x := &tally{limit: limit, holders: map[*client]bool{}, buried: map[int]bool{}}
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	for range clients {
+		all.Go(func() { x.churn(f, stop) })
+	}
+	for round := range 6 {
+		before := x.joined.Load()
+		eventually(t, "clients go on", func() bool { return x.joined.Load() > before+500 })
+		if round%3 == 2 {
+			pid := f.signal("bus", syscall.SIGKILL)
+			eventually(t, "the bus is back", func() bool { return f.isReady("bus", pid) })
+			continue
+		}
+		name := fmt.Sprint("worker ", round%workers)
+		x.bury(f.pid(name))
+		pid := f.signal(name, syscall.SIGKILL)
+		eventually(t, "the worker is back", func() bool { return f.isReady(name, pid) })
+	}
+	before := x.joined.Load()
+	eventually(t, "clients go on", func() bool { return x.joined.Load() > before+500 })
+	close(stop)
+	all.Wait()
+	t.Logf("%d joins, %d refused, %d while the bus was away; %d at once at most", x.joined.Load(), x.refused.Load(), x.away.Load(), x.most)
+	if x.above > 0 {
+		t.Errorf("%d times more were in than the limit allows", x.above)
+	}
+	if x.refused.Load() == 0 || x.most < limit*8/10 {
+		t.Errorf("the room was never full (%d at most): the test shows nothing", x.most)
+	}
+	for i := range limit {
+		m := f.dial(0)
+		within(t, 5*time.Second, fmt.Sprintf("seat %d of %d can be had", i+1, limit), func() bool { return m.joins("r") == "" })
+	}
+	if code := f.dial(0).joins("r"); code != "room_full" {
+		t.Errorf("one more is told %q", code)
+	}
+}

@@ -1,0 +1,238 @@
+package cluster_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/cluster"
+	"github.com/parleyd/parley/engine/cluster/supervise"
+)
+
+const serverVariable = "PARLEY_TEST_SERVER"
+
+// TestMain is also the main of the servers that tests start: this binary again, which then runs once for each role.
+func TestMain(m *testing.M) {
+	text := os.Getenv(serverVariable)
+	if text == "" {
+		os.Exit(m.Run())
+	}
+	if err := serveTest(text); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		if _, wrong := errors.AsType[*engine.ConfigError](err); wrong {
+			os.Exit(2)
+		}
+		os.Exit(cluster.ExitCode(err))
+	}
+}
+
+// serveTest is a server of the tests. text is its configuration.
+func serveTest(text string) error {
+	var cfg engine.Config
+	if err := json.Unmarshal([]byte(text), &cfg); err != nil {
+		return err
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	srv, err := engine.New(cfg, engine.WithLogger(log))
+	if err != nil {
+		return err
+	}
+	handle(srv)
+	ctx := context.Background()
+	if cluster.Parent() && cfg.Processes <= 1 {
+		var stop func()
+		ctx, stop = signal.NotifyContext(ctx, syscall.SIGTERM)
+		defer stop()
+	}
+	return cluster.Run(ctx, srv, cluster.Options{
+		Log: log,
+		Parent: func(o *cluster.Overview) error {
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				return err
+			}
+			go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				json.NewEncoder(w).Encode(o.Status())
+			}))
+			fmt.Println("page http://" + l.Addr().String())
+			return nil
+		},
+		Ready: func(addr net.Addr) { fmt.Println("ready " + addr.String()) },
+	})
+}
+
+// handle gives a server of the tests its handlers: keep sets an attribute and the user data, tell shows them.
+func handle(srv *engine.Server) {
+	handleDeeds(srv)
+	srv.OnConnect(func(c *engine.Conn, r *engine.Request) error {
+		if user := r.Query("user"); user != "" {
+			c.SetPrincipal(user)
+		}
+		return nil
+	})
+	srv.On("keep", func(c *engine.Conn, m *engine.Message, _ *engine.Server) (any, error) {
+		var asked struct {
+			Value string `json:"value"`
+		}
+		if err := m.Decode(&asked); err != nil {
+			return nil, err
+		}
+		if err := c.SetUserData(asked.Value); err != nil {
+			return nil, err
+		}
+		return engine.M{"type": "kept"}, c.SetAttribute("value", asked.Value)
+	})
+	srv.On("tell", func(c *engine.Conn, _ *engine.Message, _ *engine.Server) (any, error) {
+		attribute, _ := engine.Attribute[string](c, "value")
+		user, _ := engine.UserData[string](c)
+		return engine.M{"type": "told", "attribute": attribute, "user": user, "pid": os.Getpid(), "rooms": c.Rooms()}, nil
+	})
+}
+
+// serverProcess is a server in processes of its own.
+type serverProcess struct {
+	t     testing.TB
+	cmd   *exec.Cmd
+	addr  string
+	page  string
+	ended chan struct{}
+
+	mu  sync.Mutex
+	out strings.Builder
+}
+
+// startProcesses starts a server with a configuration, and waits until it serves.
+func startProcesses(t testing.TB, cfg engine.Config) *serverProcess {
+	t.Helper()
+	s := beginProcesses(t, cfg)
+	poll(t, "the server serves", func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		select {
+		case <-s.ended:
+			t.Fatalf("the server has ended:\n%s", s.out.String())
+		default:
+		}
+		return s.addr != ""
+	})
+	return s
+}
+
+func beginProcesses(t testing.TB, cfg engine.Config) *serverProcess {
+	t.Helper()
+	cfg.Port, cfg.Loops = -1, 2
+	text, err := json.Marshal(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &serverProcess{t: t, ended: make(chan struct{})}
+	s.cmd = exec.Command(os.Args[0])
+	s.cmd.Env = append(os.Environ(), serverVariable+"="+string(text), "GORACE=atexit_sleep_ms=0")
+	stdout, _ := s.cmd.StdoutPipe()
+	stderr, _ := s.cmd.StderrPipe()
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var readers sync.WaitGroup
+	for _, r := range []io.Reader{stdout, stderr} {
+		readers.Go(func() { s.read(r) })
+	}
+	go func() {
+		readers.Wait()
+		s.cmd.Wait()
+		close(s.ended)
+	}()
+	t.Cleanup(func() {
+		s.end(syscall.SIGTERM)
+		if out := s.output(); strings.Contains(out, "DATA RACE") || t.Failed() {
+			t.Errorf("the server's output:\n%s", out)
+		}
+	})
+	return s
+}
+
+func (s *serverProcess) read(r io.Reader) {
+	for lines := bufio.NewScanner(r); lines.Scan(); {
+		s.mu.Lock()
+		text := lines.Text()
+		if addr, ok := strings.CutPrefix(text, "ready "); ok {
+			s.addr = addr
+		} else if page, ok := strings.CutPrefix(text, "page "); ok {
+			s.page = page
+		}
+		fmt.Fprintln(&s.out, text)
+		s.mu.Unlock()
+	}
+}
+
+// output is what it has said so far.
+func (s *serverProcess) output() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out.String()
+}
+
+// end ends the server by a signal, and waits until it and all its children are gone.
+func (s *serverProcess) end(sig syscall.Signal) {
+	s.t.Helper()
+	s.cmd.Process.Signal(sig)
+	select {
+	case <-s.ended:
+	case <-time.After(20 * time.Second):
+		s.cmd.Process.Kill()
+		s.t.Errorf("the server does not end after %v", sig)
+	}
+}
+
+// status is what the supervisor knows.
+func (s *serverProcess) status() (status supervise.Status) {
+	s.t.Helper()
+	r, err := http.Get(s.page)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if err := json.NewDecoder(r.Body).Decode(&status); err != nil {
+		s.t.Fatal(err)
+	}
+	return status
+}
+
+// pids are those of the workers that serve.
+func (s *serverProcess) pids() (pids []int) {
+	for _, w := range s.status().Workers {
+		if w.State == "ready" {
+			pids = append(pids, w.PID)
+		}
+	}
+	return pids
+}
+
+const patient = 20 * time.Second
+
+// poll waits for a condition.
+func poll(t testing.TB, what string, f func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patient); !f(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}

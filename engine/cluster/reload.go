@@ -1,0 +1,74 @@
+package cluster
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/parleyd/parley/engine"
+)
+
+// Fresh is a configuration that was read again.
+type Fresh struct {
+	Config engine.Config   `json:"config"`        // for engine.Server.Reload, in every process that has connections
+	Own    json.RawMessage `json:"own,omitempty"` // the program's own settings, for Options.Adopt
+}
+
+// reread is the supervisor's part of a reload: what it returns is handed to every worker, those that start later too. A
+// configuration that no worker would take is refused here: the supervisor's own server never serves, but knows.
+func reread(srv *engine.Server, o Options, given inheritance) (json.RawMessage, error) {
+	fresh, err := o.Reload()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := adopt(fresh, srv, o); err != nil { // the workers say what cannot change
+		return nil, err
+	}
+	given.Fresh = &fresh
+	raw, err := json.Marshal(given)
+	if err != nil {
+		return nil, fmt.Errorf("encode settings: %w", err)
+	}
+	return raw, nil
+}
+
+// inherit is a child's part. srv is nil in the bus. The names are of what cannot change.
+func inherit(settings json.RawMessage, srv *engine.Server, o Options) (fixed []string) {
+	var given inheritance
+	err := json.Unmarshal(settings, &given)
+	if err == nil && given.Fresh != nil {
+		fixed, err = adopt(*given.Fresh, srv, o)
+	}
+	if err != nil {
+		o.Log.Error("the configuration cannot be reloaded; the old one stays in force", "err", err)
+	}
+	return fixed
+}
+
+func adopt(fresh Fresh, srv *engine.Server, o Options) (fixed []string, err error) {
+	if srv != nil {
+		if fixed, err = srv.Reload(fresh.Config); err != nil {
+			return nil, err
+		}
+	}
+	if o.Adopt != nil {
+		fixed = append(fixed, o.Adopt(fresh.Own)...)
+	}
+	return fixed, nil
+}
+
+// reloadAlone is a reload where there is one process.
+func reloadAlone(srv *engine.Server, o Options) {
+	var fixed []string
+	fresh, err := o.Reload()
+	if err == nil {
+		fixed, err = adopt(fresh, srv, o)
+	}
+	if err != nil {
+		o.Log.Error("the configuration cannot be reloaded; the old one stays in force", "err", err)
+		return
+	}
+	for _, name := range fixed {
+		o.Log.Warn("a setting has changed that needs a restart; the old value stays in force", "setting", name)
+	}
+	o.Log.Info("reloaded")
+}

@@ -1,0 +1,286 @@
+package cluster_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/parleyd/parley/engine"
+)
+
+// A session is resumed on any worker, with all that belongs to it, once.
+func TestResumeAnywhere(t *testing.T) {
+	s := startProcesses(t, engine.Config{Processes: 3, HeartbeatInterval: time.Minute})
+	run := func(name string, f func(t *testing.T)) {
+		t.Run(name, func(sub *testing.T) {
+			s.t = sub
+			f(sub)
+		})
+		s.t = t
+	}
+	run("after a clean cut", func(t *testing.T) {
+		ann := s.dial("")
+		ann.join("a", "b")
+		ann.keep("one")
+		ann.conn.Close()
+		heir := s.dialAt("", ann.pid)
+		heir.expectResumed(ann, "one", "a", "b")
+		for _, at := range []*client{s.dialAt("", ann.pid, heir.pid), s.dialAt("", heir.pid), s.dial("")} {
+			at.expectRefused(ann.token, "invalid_token")
+		}
+		heir.expectRefused(heir.token, "already_resumed")
+		heir.conn.Close()
+		s.dialAt("", heir.pid).expectResumed(heir, "one", "a", "b")
+	})
+	run("on the same worker", func(t *testing.T) {
+		ann := s.dial("")
+		ann.join("same")
+		ann.keep("two")
+		own := s.dial("")
+		own.expectRefused(own.token, "invalid_token")
+		for own.pid != ann.pid {
+			own = s.dial("")
+		}
+		own.expectResumed(ann, "two", "same")
+		if code := ann.closed(); code != 4004 {
+			t.Errorf("the earlier connection was closed with %d", code)
+		}
+	})
+	run("take-over", func(t *testing.T) { takeOver(t, s) })
+	run("attempts", func(t *testing.T) {
+		c := s.dial("")
+		c.keep("again")
+		for range 5 {
+			next := s.dialAt("", c.pid)
+			next.expectResumed(c, "again")
+			c.conn.Close()
+			c = next
+		}
+		s.dialAt("", c.pid).expectRefused(c.token, "attempts_exhausted")
+		c.tell() // it lives on
+		c.conn.Close()
+		s.dialAt("", c.pid).expectRefused(c.token, "attempts_exhausted")
+	})
+	run("principals", func(t *testing.T) {
+		ann := s.dial("?user=ann")
+		ann.keep("hers")
+		s.dialAt("?user=eve", ann.pid).expectRefused(ann.token, "invalid_token")
+		s.dialAt("", ann.pid).expectRefused(ann.token, "invalid_token")
+		ann.tell()
+		s.dialAt("?user=ann", ann.pid).expectResumed(ann, "hers")
+	})
+	run("no token", func(t *testing.T) {
+		c := s.dial("")
+		for _, text := range []string{"", "x", "AAAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAAAA", c.token + "A", c.token[:23] + "="} {
+			c.expectRefused(text, "invalid_token")
+		}
+	})
+}
+
+// A half-open link: the earlier connection looks alive, and is ended in favour of its heir on another worker.
+func takeOver(t *testing.T, s *serverProcess) {
+	ann := s.dial("")
+	ann.join("hall")
+	watch := s.dialAt("", ann.pid)
+	watch.join("hall")
+	heir := s.dialAt("", ann.pid, watch.pid)
+	ann.keep("latest") // younger than what is stored
+	heir.expectResumed(ann, "latest", "hall")
+	if code := ann.closed(); code != 4004 {
+		t.Errorf("the earlier connection was closed with %d", code)
+	}
+	if left := watch.expect("member_left"); left["connection_id"] != ann.id {
+		t.Errorf("the room was told %v", left)
+	}
+	if joined := watch.expect("member_joined"); joined["connection_id"] != heir.id {
+		t.Errorf("the room was told %v", joined)
+	}
+}
+
+// Of two claims of one token at once, on two workers, exactly one succeeds.
+func TestClaimsAtOnce(t *testing.T) {
+	s := startProcesses(t, engine.Config{Processes: 3})
+	for round := range 200 {
+		ann := s.dial("")
+		first, second := s.dial(""), s.dial("")
+		for second.pid == first.pid {
+			second.conn.Close()
+			second = s.dial("")
+		}
+		if round%2 == 0 {
+			ann.conn.Close()
+		}
+		for _, c := range []*client{first, second} {
+			c.send(m{"type": "reconnect", "token": ann.token, "ref": "r"})
+		}
+		won, refused := 0, 0
+		for _, c := range []*client{first, second} {
+			switch answer := c.answer("r"); {
+			case answer["type"] == "reconnected":
+				won++
+			case answer["code"] == "invalid_token":
+				refused++
+			default:
+				t.Fatalf("round %d: got %v", round, answer)
+			}
+		}
+		if won != 1 || refused != 1 {
+			t.Fatalf("round %d: %d claims succeeded, %d were refused", round, won, refused)
+		}
+		for _, c := range []*client{ann, first, second} {
+			c.conn.Close()
+		}
+	}
+}
+
+// Who was on a worker that is killed comes back on another as he was 50 ms before.
+func TestResumeAfterKill(t *testing.T) {
+	s := startProcesses(t, engine.Config{Processes: 3})
+	for round := range 4 {
+		value := fmt.Sprint("round ", round)
+		ann := s.dial("")
+		ann.join("a", "b", "c")
+		ann.send(m{"type": "leave", "room": "b"})
+		ann.until("left")
+		ann.keep(value)
+		<-time.After(50 * time.Millisecond)
+		kill(t, ann.pid)
+		heir := s.dialAt("", ann.pid)
+		heir.expectResumed(ann, value, "a", "c")
+		s.dialAt("", heir.pid).expectRefused(ann.token, "invalid_token")
+		poll(t, "the worker is back", func() bool { return len(s.pids()) == 3 })
+	}
+}
+
+func kill(t testing.TB, pid int) { send(t, pid, syscall.SIGKILL) }
+
+func send(t testing.TB, pid int, sig syscall.Signal) {
+	t.Helper()
+	if err := syscall.Kill(pid, sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// freeze stops a process, and returns when none of its threads runs any more: one might still accept a connection.
+func freeze(t testing.TB, pid int) {
+	t.Helper()
+	send(t, pid, syscall.SIGSTOP)
+	poll(t, "the process stands still", func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		for _, path := range threads {
+			text, err := os.ReadFile(path)
+			if _, state, _ := strings.Cut(string(text), ") "); err == nil && !strings.HasPrefix(state, "T") {
+				return false
+			}
+		}
+		return err == nil && len(threads) > 0
+	})
+}
+
+// A worker that is frozen does not hold its clients' sessions hostage; when it comes to itself, it gives them up.
+func TestResumeFromFrozen(t *testing.T) {
+	s := startProcesses(t, engine.Config{Processes: 2})
+	ann := s.dial("")
+	ann.join("a")
+	ann.keep("stored")
+	<-time.After(50 * time.Millisecond)
+	freeze(t, ann.pid)
+	heir := s.dialAt("", ann.pid)
+	heir.expectResumed(ann, "stored", "a")
+	send(t, ann.pid, syscall.SIGCONT)
+	if code := ann.closed(); code != 4004 {
+		t.Errorf("the earlier connection was closed with %d", code)
+	}
+	heir.expectRefused(ann.token, "already_resumed")
+	s.dial("").expectRefused(ann.token, "invalid_token")
+	heir.conn.Close()
+	s.dial("").expectResumed(heir, "stored", "a")
+}
+
+// While the bus is away nothing is resumed, the client is told to try again, and its token stays good. A bus that is
+// killed is back before anybody is told.
+func TestResumeWhileTheBusIsAway(t *testing.T) {
+	s := startProcesses(t, engine.Config{Processes: 2})
+	ann, bob := s.dial(""), s.dial("")
+	ann.join("a")
+	ann.keep("before")
+	bob.keep("bob")
+	first, second := s.dialAt("", ann.pid), s.dialAt("", bob.pid)
+	ann.conn.Close()
+
+	bus := s.status().Bus.PID
+	freeze(t, bus)
+	started := time.Now()
+	first.expectRefused(ann.token, "unavailable")
+	if took := time.Since(started); took > 2500*time.Millisecond {
+		t.Errorf("the refusal took %v", took)
+	}
+	bob.keep("while away")
+	kill(t, bus)
+	first.expectResumed(ann, "before", "a")
+	second.expectResumed(bob, "while away")
+
+	poll(t, "the bus is back", func() bool { b := s.status().Bus; return b.PID != bus && b.State == "ready" })
+	for round := range 3 {
+		value := fmt.Sprint("round ", round)
+		first.keep(value)
+		kill(t, s.status().Bus.PID)
+		heir := s.dial("") // its token comes when the bus is back
+		heir.expectResumed(first, value, "a")
+		first.conn.Close()
+		first = heir
+		poll(t, "the bus is back", func() bool { b := s.status().Bus; return b.Restarts >= round+2 && b.State == "ready" })
+	}
+}
+
+// With data_dir, sessions outlive the server, however it ended.
+func TestResumeAfterRestart(t *testing.T) {
+	for _, processes := range []int{1, 2} {
+		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
+			t.Run(fmt.Sprintf("%d processes, %v", processes, sig), func(t *testing.T) {
+				cfg := engine.Config{Processes: processes, DataDir: t.TempDir()}
+				before := startProcesses(t, cfg)
+				ann, bob := before.dial(""), before.dial("")
+				for _, c := range []*client{ann, bob} {
+					c.join("a", "b")
+					c.keep("kept " + c.id)
+				}
+				bob.conn.Close()
+				go ann.hangUp()
+				<-time.After(50 * time.Millisecond)
+				before.end(sig)
+				after := startProcesses(t, cfg)
+				after.dial("").expectResumed(ann, "kept "+ann.id, "a", "b")
+				heir := after.dial("")
+				heir.expectResumed(bob, "kept "+bob.id, "a", "b")
+				after.dial("").expectRefused(ann.token, "invalid_token")
+				heir.conn.Close()
+				after.dial("").expectResumed(heir, "kept "+bob.id, "a", "b")
+			})
+		}
+	}
+}
+
+// Two servers do not share a data_dir: the second says so and ends.
+func TestDataDirIsOnesOwn(t *testing.T) {
+	cfg := engine.Config{Processes: 1, DataDir: t.TempDir()}
+	startProcesses(t, cfg)
+	for _, processes := range []int{1, 2} {
+		cfg.Processes = processes
+		second := beginProcesses(t, cfg)
+		<-second.ended
+		if code := second.cmd.ProcessState.ExitCode(); code != 2 || !strings.Contains(second.output(), "in use by another server") {
+			t.Errorf("%d processes: exit code %d:\n%s", processes, code, second.output())
+		}
+	}
+	cfg.DataDir = "/proc/nowhere"
+	wrong := beginProcesses(t, cfg)
+	<-wrong.ended
+	if code := wrong.cmd.ProcessState.ExitCode(); code != 2 || !strings.Contains(wrong.output(), "data_dir: it cannot be made") {
+		t.Errorf("exit code %d:\n%s", code, wrong.output())
+	}
+}

@@ -1,0 +1,334 @@
+package engine
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/protocol/message"
+	"github.com/parleyd/parley/rooms"
+)
+
+// Everywhere asks all workers that are one server, where the methods of [Server], [Rooms] and [Conn] know this one.
+// With one process it works on that.
+//
+// Every method waits for answers: a few tenths of a millisecond where all workers are well, and a second at most for one
+// that does not answer. So they are for handlers registered with [Offload] and for goroutines of the application's
+// own; on a loop they would hold up all of its connections. What could not be asked is named by a [*PartialError]; what
+// comes with it is true as far as it goes.
+type Everywhere struct{ srv *Server }
+
+// Everywhere gives access to all workers. Any goroutine.
+func (s *Server) Everywhere() *Everywhere { return &Everywhere{s} }
+
+// ErrPartial is what errors.Is finds in a [*PartialError].
+var ErrPartial = errors.New("a worker did not answer in time")
+
+// PartialError says whose part is missing in a result.
+type PartialError struct {
+	Workers []uint16 // their instances
+	cause   error
+}
+
+func (e *PartialError) Error() string {
+	text := fmt.Sprintf("workers %v did not answer in time: their part is missing", e.Workers)
+	if e.cause != nil {
+		text += ": " + e.cause.Error()
+	}
+	return text
+}
+
+// Unwrap gives [ErrPartial], and the context's error where that was the cause.
+func (e *PartialError) Unwrap() []error {
+	if e.cause != nil {
+		return []error{ErrPartial, e.cause}
+	}
+	return []error{ErrPartial}
+}
+
+// ErrConnectionUnknown says that no worker has an open connection with this id.
+var ErrConnectionUnknown = errors.New("there is no open connection with this id")
+
+// Up reports whether the other workers are reached, as far as is known; it does not wait. While they are not, what is
+// said to them waits, and questions are answered in part. True where there is one process.
+func (x *Everywhere) Up() bool { return x.srv.peers == nil || x.srv.peers.Bus.Up() }
+
+// ConnectionCount is the number of open connections. Scope: all workers, one question to each. Errors: [*PartialError].
+func (x *Everywhere) ConnectionCount(ctx context.Context) (total int, err error) {
+	err = x.each(ctx, verbCount, nil, func(_ uint16, r *entryReader) { total += int(r.number()) })
+	return total, err
+}
+
+// Stats adds up the figures of all workers, as /stats does; a room is counted once. Scope: all workers, one question to
+// each, which costs it about 40 us. Errors: [*PartialError].
+func (x *Everywhere) Stats(ctx context.Context) (Stats, error) {
+	total := Stats{Ended: map[string]uint64{}}
+	err := x.each(ctx, verbStats, nil, func(_ uint16, r *entryReader) {
+		var one Stats
+		if r.bad = json.Unmarshal(r.rest, &one) != nil; !r.bad {
+			total.Add(one)
+		}
+	})
+	total.Rooms = total.RoomsCounted
+	return total, err
+}
+
+// Members lists the ids of a room's members. Who is a member all the time is listed, once. Scope: all workers, a question
+// to each for every 10,000 of its members. Errors: [*PartialError].
+func (x *Everywhere) Members(ctx context.Context, room string) ([]string, error) {
+	var ids []string
+	seen := map[remotePlace]bool{}
+	first := appendMembersQuestion(nil, membersQuestion{[]byte(room), membersPage, rooms.FirstPage})
+	err := x.pages(ctx, verbMembers, first, func(worker uint16, r *entryReader) (next []byte) {
+		page := readMembersPage(r, worker)
+		for _, p := range page.places {
+			if at := (remotePlace{worker, p}); !seen[at] {
+				seen[at] = true
+				ids = append(ids, string(appendID(nil, worker, p)))
+			}
+		}
+		if page.more {
+			next = appendMembersQuestion(nil, membersQuestion{[]byte(room), membersPage, page.next})
+		}
+		return next
+	})
+	return ids, err
+}
+
+// Rooms lists all rooms, each once, sorted by name, with the members that they have on all workers together. Scope: all
+// workers; each walks through all of its rooms, and sends them in questions of about 64 KiB: a tenth of a second for
+// 100,000 rooms. Errors: [*PartialError].
+func (x *Everywhere) Rooms(ctx context.Context) ([]RoomStats, error) {
+	byName := map[string]*RoomStats{}
+	err := x.pages(ctx, verbRooms, appendNumber(nil, 0), func(_ uint16, r *entryReader) (next []byte) {
+		after := r.number()
+		for len(r.rest) > 0 && !r.bad {
+			one := readRoomStats(r)
+			old := byName[one.Name]
+			if old == nil {
+				byName[one.Name] = &one
+				continue
+			}
+			old.Connections += one.Connections
+			old.CreatedAt = min(old.CreatedAt, one.CreatedAt)
+			old.MaxMembers = max(old.MaxMembers, one.MaxMembers)
+			if old.Metadata == nil {
+				old.Metadata = one.Metadata
+			}
+		}
+		if after != 0 {
+			next = appendNumber(nil, after)
+		}
+		return next
+	})
+	list := make([]RoomStats, 0, len(byName))
+	for _, r := range byName {
+		list = append(list, *r)
+	}
+	slices.SortFunc(list, func(a, b RoomStats) int { return cmp.Compare(a.Name, b.Name) })
+	return list, err
+}
+
+// FindByAttribute describes the open connections whose attribute has a value, compared as JSON. Scope: all workers, each
+// of which looks through all of its connections (about 30 ns each) and sends those found, some 4 us each.
+// Errors: [*PartialError]; value cannot be encoded.
+func (x *Everywhere) FindByAttribute(ctx context.Context, key string, value any) ([]Facts, error) {
+	raw, err := message.Encode(nil, value)
+	if err != nil {
+		return nil, err
+	}
+	return x.find(ctx, findQuestion{kind: entryMatching, key: key, value: raw})
+}
+
+// FindFiltered describes the open connections that a filter accepts which every worker has registered
+// ([Server.RegisterFilter]), asked for with asked. Scope and cost as of [Everywhere.FindByAttribute], and the filter's.
+// Errors: [ErrFilterUnknown]; [*PartialError], also for a worker that has not registered it.
+func (x *Everywhere) FindFiltered(ctx context.Context, filter string, asked []byte) ([]Facts, error) {
+	if x.srv.filter(filter) == nil {
+		return nil, ErrFilterUnknown
+	}
+	return x.find(ctx, findQuestion{kind: entryFiltered, key: filter, value: asked})
+}
+
+func (x *Everywhere) find(ctx context.Context, q findQuestion) (list []Facts, err error) {
+	err = x.pages(ctx, verbFind, q.appendTo(nil), func(_ uint16, r *entryReader) (next []byte) {
+		more, loop, slot := r.number(), r.number(), r.number()
+		for len(r.rest) > 0 && !r.bad {
+			var f Facts
+			if message.Decode(r.bytes(), &f) != nil {
+				r.bad = true
+				break
+			}
+			list = append(list, f)
+		}
+		if more != 0 {
+			q := q
+			q.loop, q.slot = loop, slot
+			next = q.appendTo(nil)
+		}
+		return next
+	})
+	return list, err
+}
+
+// Connection describes an open connection. Scope: one question to its worker, none where that is this one. Errors:
+// [ErrConnectionUnknown]; [ErrUnanswered].
+func (x *Everywhere) Connection(ctx context.Context, id string) (f Facts, err error) {
+	err = x.one(ctx, errand{verb: verbFacts, id: id, take: func(r *entryReader) error {
+		return message.Decode(r.rest, &f)
+	}})
+	return f, err
+}
+
+// Close ends a connection as [Conn.CloseWith] does, and returns once its worker has heard it. Scope and errors as of
+// [Everywhere.Connection].
+func (x *Everywhere) Close(ctx context.Context, id string, code ws.StatusCode, reason string) error {
+	return x.one(ctx, errand{verb: verbClose, id: id, with: func(w *entryWriter) { w.number(uint64(code)).text(reason) }})
+}
+
+// Join takes a connection into a room, and returns when it is in, as [Rooms.JoinThen] does. Scope: one question to its
+// worker, which for a limited room asks the bus for a seat. Errors: those of [Rooms.JoinThen] and of
+// [Everywhere.Connection]. After [ErrUnanswered], within 2.5 s, it may be in or not.
+func (x *Everywhere) Join(ctx context.Context, id, room string) error {
+	return x.one(ctx, errand{verb: verbJoin, id: id, with: func(w *entryWriter) { w.text(room) }})
+}
+
+// Leave takes a connection out of a room, soon, as [Rooms.Leave] does. Scope and errors as of [Everywhere.Connection].
+func (x *Everywhere) Leave(ctx context.Context, id, room string) error {
+	return x.one(ctx, errand{verb: verbLeave, id: id, with: func(w *entryWriter) { w.text(room) }})
+}
+
+// SendTo sends v to one connection, and reports whether it exists; [Server.SendTo] does not wait, and knows only whether
+// its worker lives. What one goroutine sends and broadcasts arrives in its order. Scope: one question to its worker.
+// Errors: v cannot be encoded; [ErrOverloaded]; [ErrUnanswered]: it may have been sent or not.
+func (x *Everywhere) SendTo(ctx context.Context, id string, v any) (exists bool, err error) {
+	f, err := encodeFrame(v)
+	if err != nil {
+		return false, err
+	}
+	err = x.one(ctx, errand{verb: verbSend, id: id, with: func(w *entryWriter) { w.frame(f) }})
+	if err == ErrConnectionUnknown {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// errand is what is asked for one connection.
+//
+// Owner: who asks.
+type errand struct {
+	verb verb
+	id   string
+	with func(w *entryWriter)       // what goes along; may be nil
+	take func(r *entryReader) error // the answer, where it is more than an error; may be nil
+}
+
+// one asks the worker of a connection.
+func (x *Everywhere) one(ctx context.Context, e errand) error {
+	instance, p, ok := parseID(e.id)
+	if !ok {
+		return ErrConnectionUnknown
+	}
+	w := new(entryWriter)
+	w.place(p)
+	if e.with != nil {
+		e.with(w)
+	}
+	answers, err := x.collect(ctx, e.verb, []parcel{{instance, w.buf}})
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return ErrUnanswered
+	case len(answers) == 0:
+		return ErrConnectionUnknown // its worker is gone, and it with that
+	}
+	r := &entryReader{rest: answers[0].bytes}
+	if err := readOutcome(r); err != nil {
+		return err
+	}
+	if e.take != nil {
+		return e.take(r)
+	}
+	return nil
+}
+
+// each asks every worker the same, this one too.
+func (x *Everywhere) each(ctx context.Context, v verb, question []byte, take func(worker uint16, r *entryReader)) error {
+	return x.pages(ctx, v, question, func(worker uint16, r *entryReader) []byte {
+		take(worker, r)
+		return nil
+	})
+}
+
+// pages asks every worker, and asks on those whose answer names what to ask next. An answer that makes no sense counts as
+// none.
+func (x *Everywhere) pages(ctx context.Context, v verb, first []byte, take func(worker uint16, r *entryReader) (next []byte)) error {
+	questions := []parcel{{x.srv.instance, first}}
+	for _, worker := range x.srv.others() {
+		questions = append(questions, parcel{worker, first})
+	}
+	partial := new(PartialError)
+	for len(questions) > 0 {
+		answers, err := x.collect(ctx, v, questions)
+		if err != nil {
+			partial.Workers, partial.cause = append(partial.Workers, err.Workers...), err.cause
+		}
+		questions = nil
+		for _, a := range answers {
+			r := &entryReader{rest: a.bytes}
+			next := take(a.worker, r)
+			switch {
+			case r.bad:
+				partial.Workers = append(partial.Workers, a.worker)
+			case next != nil:
+				questions = append(questions, parcel{a.worker, next})
+			}
+		}
+	}
+	if len(partial.Workers) == 0 {
+		return nil
+	}
+	slices.Sort(partial.Workers)
+	return partial
+}
+
+// collect gathers and waits.
+func (x *Everywhere) collect(ctx context.Context, v verb, questions []parcel) (answers []parcel, partial *PartialError) {
+	wait := gatherWait
+	if v == verbJoin {
+		wait = joinWait
+	}
+	if until, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(until))
+	}
+	var missing []uint16
+	told := make(chan struct{})
+	h := x.srv.gather(v, questions, wait, func(a []parcel, m []uint16) {
+		answers, missing = a, m
+		close(told)
+	})
+	var cause error
+	late := time.NewTimer(wait + gatherGrace) // who asks itself is not reminded
+	defer late.Stop()
+	select {
+	case <-told:
+	case <-late.C:
+		h.giveUp()
+		<-told
+	case <-ctx.Done():
+		h.giveUp()
+		<-told
+		cause = ctx.Err()
+	}
+	if len(missing) == 0 {
+		return answers, nil
+	}
+	return answers, &PartialError{missing, cause}
+}

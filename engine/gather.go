@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// A question to several workers at once. What they answer is gathered, and told when all have answered or time is up.
+
+// gatherWait is how long a worker is waited for that does not answer.
+const gatherWait = time.Second
+
+// joinWait is that for a join: who joins a limited room may have to wait for a seat.
+const joinWait = 2500 * time.Millisecond
+
+// gatherGrace is how much later than that who asked takes notice at the latest.
+const gatherGrace = 300 * time.Millisecond
+
+// parcel is what goes to one worker, or comes from it.
+type parcel struct {
+	worker uint16
+	bytes  []byte
+}
+
+// harvest is what has come so far.
+//
+// Owner: shared (mutex: mu).
+type harvest struct {
+	mu      sync.Mutex
+	open    map[uint16]bool // who is waited for; nil once all is told
+	answers []parcel
+	missing []uint16
+	done    func(answers []parcel, missing []uint16)
+}
+
+// gather asks workers, each its own question, and has done told their answers and who gave none, both in the order of
+// instances. A worker that has ended is neither: it has nothing any more. done runs once, on any goroutine, perhaps
+// before gather returns, and must not block. Any goroutine.
+func (s *Server) gather(v verb, questions []parcel, wait time.Duration, done func(answers []parcel, missing []uint16)) *harvest {
+	h := &harvest{open: map[uint16]bool{}, done: done}
+	for _, q := range questions {
+		h.open[q.worker] = true
+	}
+	if len(questions) == 0 {
+		h.giveUp()
+		return h
+	}
+	for _, q := range questions {
+		s.ask(q.worker, asking{v, q.bytes, wait}, func(answer []byte, err error) { h.add(q.worker, answer, err) })
+	}
+	return h
+}
+
+func (h *harvest) add(worker uint16, answer []byte, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.open[worker] {
+		return // too late
+	}
+	delete(h.open, worker)
+	switch err {
+	case nil:
+		h.answers = append(h.answers, parcel{worker, slices.Clone(answer)})
+	case ErrWorkerGone:
+	default:
+		h.missing = append(h.missing, worker)
+	}
+	if len(h.open) == 0 {
+		h.tell()
+	}
+}
+
+// giveUp waits no longer.
+func (h *harvest) giveUp() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.open != nil {
+		h.missing = append(h.missing, slices.Collect(maps.Keys(h.open))...)
+		h.tell()
+	}
+}
+
+// tell ends the harvest. Under mu.
+func (h *harvest) tell() {
+	h.open = nil
+	slices.SortFunc(h.answers, func(a, b parcel) int { return int(a.worker) - int(b.worker) })
+	slices.Sort(h.missing)
+	h.done(h.answers, h.missing)
+}
+
+// Serving tells which other workers take connections, and so can be asked: those that are starting or ending have
+// nothing to say. Any goroutine.
+func (s *Server) Serving(ready []uint16) {
+	list := slices.DeleteFunc(slices.Clone(ready), func(x uint16) bool { return x == s.instance })
+	slices.Sort(list)
+	s.peers.serving.Store(&list)
+}
+
+// others are the workers that serve besides this one, in the order of instances. Not to be changed.
+func (s *Server) others() []uint16 {
+	if s.peers == nil {
+		return nil
+	}
+	return *s.peers.serving.Load()
+}
+
+// lowest reports whether no other worker has a lower instance.
+func (s *Server) lowest() bool {
+	list := s.others()
+	return len(list) == 0 || list[0] > s.instance
+}
+
+// cutOff reports whether there are other workers that are known not to be reached.
+func (s *Server) cutOff() bool {
+	return s.peers != nil && len(s.others()) > 0 && !s.peers.Bus.Up()
+}

@@ -1,0 +1,192 @@
+package engine
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/parleyd/parley/protocol/message"
+	"github.com/parleyd/parley/rooms"
+)
+
+// The question for a room's members. Alone, a server answers it at once. Of several workers, the one that is asked asks
+// all others for a page each, and puts one page together, worker by worker in the order of instances: the cursor that the
+// client gets names a worker and a place in its part.
+
+// membersMax bounds the ids in one answer; a client that wants more asks for the next page.
+const membersMax = 1000
+
+// membersCursor is a place between the pages of all workers.
+type membersCursor struct {
+	worker uint16
+	rooms.Cursor
+}
+
+// parseCursor reads the "next" of a page.
+func parseCursor(text []byte) (from membersCursor, ok bool) {
+	var end string
+	n, _ := fmt.Sscanf(string(text)+" .", "%d.%d.%d %s", &from.worker, &from.Loop, &from.Left, &end)
+	return from, n == 4 && end == "."
+}
+
+func (c membersCursor) text() []byte { return fmt.Appendf(nil, "%d.%d.%d", c.worker, c.Loop, c.Left) }
+
+func (l *loop) onMembers(c *Conn, e *message.Envelope) {
+	if !l.roomOf(c, e) {
+		return
+	}
+	r := l.srv.index.Find(e.Room)
+	if r == nil || !r.Has(c.place()) {
+		l.complain(c, wireError(message.NotInRoom), e.Ref)
+		return
+	}
+	from := membersCursor{Cursor: rooms.FirstPage}
+	if e.After != nil {
+		var ok bool
+		if from, ok = parseCursor(e.After); !ok {
+			l.complain(c, &Error{Code: message.InvalidMessage.String(),
+				Message: `"after" must be the "next" of the page before`}, e.Ref)
+			return
+		}
+	}
+	b := &membersBook{srv: l.srv, room: append([]byte(nil), e.Room...), from: from}
+	if len(l.srv.others()) == 0 {
+		b.compile(nil, nil)
+		l.tellMembers(c, b, e.Ref)
+		return
+	}
+	p := l.await(c, pendingMembers, "members", e.Ref)
+	b.done = func() {
+		l.postCall(func(l *loop) {
+			if l.settled(c, p) {
+				l.tellMembers(c, b, p.ref)
+				l.resume(c, p)
+			}
+		})
+	}
+	b.ask()
+}
+
+func (l *loop) tellMembers(c *Conn, b *membersBook, ref []byte) {
+	m := b.page
+	m.Room, m.Ref = b.room, ref
+	l.text = message.AppendMembers(l.text[:0], m)
+	l.answer(c, l.text)
+}
+
+// membersBook is a page that is being put together.
+//
+// Owner: whoever asked, then whoever tells the last answer, one after the other.
+type membersBook struct {
+	srv  *Server
+	room []byte
+	from membersCursor
+	page message.Members
+	done func()
+}
+
+// ask asks every worker from the cursor on for a page. Those before it had their turn: of them only the count is of use,
+// which is known well enough.
+func (b *membersBook) ask() {
+	var questions []parcel
+	for _, worker := range b.srv.others() {
+		if worker >= b.from.worker {
+			questions = append(questions, b.question(worker, b.start(worker), membersMax))
+		}
+	}
+	b.srv.gather(verbMembers, questions, gatherWait, func(answers []parcel, missing []uint16) {
+		if cut := b.compile(answers, missing); cut != nil {
+			b.askAgain(*cut)
+			return
+		}
+		b.done()
+	})
+}
+
+// compile puts the page together. Where it ends within another worker's part, that is asked again for as many as fit: only
+// it can say where the next page begins then.
+func (b *membersBook) compile(answers []parcel, missing []uint16) (cut *parcel) {
+	b.page.Partial = len(missing) > 0
+	parts, known := b.parts(answers)
+	b.page.Count = known
+	for _, part := range parts {
+		left := membersMax - len(b.page.IDs)
+		begin := membersCursor{part.worker, b.start(part.worker)}
+		if part.worker == b.srv.instance {
+			part.membersAnswer = b.srv.membersHere(membersQuestion{b.room, max(left, 1), begin.Cursor})
+		}
+		switch {
+		case len(part.places) == 0:
+			continue
+		case left == 0:
+			b.page.Next = begin.text()
+			return nil
+		case len(part.places) > left:
+			q := b.question(part.worker, begin.Cursor, left)
+			return &q
+		}
+		b.add(part)
+		if part.more {
+			return nil
+		}
+	}
+	return nil
+}
+
+// membersPart is one worker's part of a page.
+type membersPart struct {
+	worker uint16
+	membersAnswer
+}
+
+// parts are those that the page may be made of, in the order of instances, and the number of all members as far as is
+// known: what was answered just now, else what was told last.
+func (b *membersBook) parts(answers []parcel) (parts []membersPart, known int) {
+	if room := b.srv.index.Find(b.room); room != nil {
+		known = room.Entered() + room.Away()
+		for _, a := range answers {
+			part := membersPart{a.worker, readMembersPage(&entryReader{rest: a.bytes}, a.worker)}
+			known += part.count - room.AwayOf(a.worker)
+			parts = append(parts, part)
+		}
+	}
+	if b.srv.instance >= b.from.worker {
+		parts = append(parts, membersPart{worker: b.srv.instance})
+	}
+	slices.SortFunc(parts, func(x, y membersPart) int { return int(x.worker) - int(y.worker) })
+	return parts, known
+}
+
+// add puts a part on the page, whole.
+func (b *membersBook) add(part membersPart) {
+	for _, p := range part.places {
+		b.page.IDs = append(b.page.IDs, string(appendID(nil, part.worker, p)))
+	}
+	if part.more {
+		b.page.Next = membersCursor{part.worker, part.next}.text()
+	}
+}
+
+// askAgain asks for the last part of the page.
+func (b *membersBook) askAgain(q parcel) {
+	b.srv.gather(verbMembers, []parcel{q}, gatherWait, func(answers []parcel, missing []uint16) {
+		for _, a := range answers {
+			b.add(membersPart{a.worker, readMembersPage(&entryReader{rest: a.bytes}, a.worker)})
+		}
+		if len(missing) > 0 {
+			b.page.Partial, b.page.Next = true, membersCursor{q.worker, b.start(q.worker)}.text()
+		}
+		b.done()
+	})
+}
+
+func (b *membersBook) question(worker uint16, from rooms.Cursor, n int) parcel {
+	return parcel{worker, appendMembersQuestion(nil, membersQuestion{b.room, n, from})}
+}
+
+// start is where a worker's part begins for this page.
+func (b *membersBook) start(worker uint16) rooms.Cursor {
+	if worker == b.from.worker {
+		return b.from.Cursor
+	}
+	return rooms.FirstPage
+}

@@ -1,0 +1,87 @@
+package engine
+
+import (
+	"fmt"
+	"reflect"
+	"slices"
+
+	"github.com/parleyd/parley/protocol/handshake"
+)
+
+// tuned is the part of the configuration that may change while the server runs, as the loops read it: whole, or not at
+// all.
+//
+// Owner: immutable.
+type tuned struct {
+	cfg         Config // all of it, with what was changed
+	announceMax int
+	interval    int64 // heartbeats, in nanoseconds
+	timeout     int64
+	origins     *handshake.Origins
+}
+
+// tunable are the keys of what may change. Everything else has been built into something by the time the server runs.
+var tunable = []string{"announce_members_max", "heartbeat_interval", "heartbeat_timeout", "origins"}
+
+func newTuned(cfg Config) (*tuned, error) {
+	origins, err := handshake.NewOrigins(cfg.Origins)
+	if err != nil {
+		return nil, &ConfigError{Key: "origins", Hint: err.Error()}
+	}
+	return &tuned{cfg: cfg, announceMax: cfg.AnnounceMembersMax, interval: int64(cfg.HeartbeatInterval),
+		timeout: int64(cfg.HeartbeatTimeout), origins: origins}, nil
+}
+
+// Config is the configuration that is in force, with its defaults filled in. Any goroutine.
+func (s *Server) Config() Config { return s.tuned.Load().cfg }
+
+// Reload brings into force what cfg changes of announce_members_max, heartbeat_interval, heartbeat_timeout and origins,
+// all of it at once, and returns the keys of the other settings that differ: those need a new process.
+// New origins are for those who come from then on; new heartbeats are for everybody, from the next one on. Any
+// goroutine; each loop looks at its connections once, which takes some 10 ms for 100,000. The error, a *[ConfigError],
+// leaves everything as it was.
+func (s *Server) Reload(cfg Config) (fixed []string, err error) {
+	cfg, err = cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.Config()
+	into, from := reflect.ValueOf(&now).Elem(), reflect.ValueOf(cfg)
+	for i := range into.NumField() {
+		if key := into.Type().Field(i).Tag.Get("key"); slices.Contains(tunable, key) {
+			into.Field(i).Set(from.Field(i))
+		} else if !reflect.DeepEqual(into.Field(i).Interface(), from.Field(i).Interface()) && key != "-" {
+			fixed = append(fixed, key)
+		}
+	}
+	if err := now.Validate(); err != nil {
+		return nil, fmt.Errorf("beside what cannot change: %w", err)
+	}
+	t, err := newTuned(now)
+	if err != nil {
+		return nil, err
+	}
+	old := s.tuned.Swap(t)
+	if old.interval != t.interval || old.timeout != t.timeout {
+		for _, l := range s.loops {
+			l.postCall((*loop).rebeat)
+		}
+	}
+	return fixed, nil
+}
+
+// rebeat moves heartbeats forward that have become due earlier. Those that have become due later find that out
+// themselves.
+func (l *loop) rebeat() {
+	t := l.srv.tuned.Load()
+	l.slab.each(func(c *Conn) bool {
+		if c.nextBeat != 0 {
+			heard := c.lastActive.Load()
+			c.nextBeat = min(c.nextBeat, max(l.now, heard+t.interval), max(l.now, heard+t.timeout))
+			l.arm(c)
+		}
+		return true
+	})
+}

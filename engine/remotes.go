@@ -1,0 +1,236 @@
+package engine
+
+import (
+	"fmt"
+
+	"github.com/parleyd/parley/rooms"
+)
+
+// What workers know of each other's members.
+//
+// Counts: a change marks its room, and the next tick of loop 0 tells the counts of marked rooms to all. A room that is
+// new to a worker asks the others once. So all counts are right a few ticks after the last change.
+//
+// Ids: where a worker announces who comes and goes, the others keep who its members are, for the one case in which it
+// can no longer say who has left: that it died. A worker that stops announcing in a room says so, and one that begins
+// (again), or that is asked, tells its roster, each loop its own part: between the notices of that loop, so that none is
+// missing and none comes twice.
+
+const (
+	entryNotice entryKind = iota + 32 // who joined or left a room, with the frame for its members
+	entryRoster                       // whom a loop has in a room
+	entryQuiet                        // a room no longer announces
+	entryWish                         // which events a worker wants of the others
+	entryEvent
+)
+
+// counted notes that a room's count has changed: the others learn it within a tick.
+func (s *Server) counted(r *rooms.Room) {
+	if s.peers == nil || !r.SetCounted(true) {
+		return
+	}
+	s.peers.mu.Lock()
+	s.peers.changed = append(s.peers.changed, r)
+	s.peers.mu.Unlock()
+}
+
+// reportCounts tells the others how many members rooms have here. A room that is new here asks how many it has there.
+func (s *Server) reportCounts() {
+	p := s.peers
+	p.mu.Lock()
+	list := p.changed
+	p.changed = nil
+	p.mu.Unlock()
+	if len(list) == 0 {
+		return
+	}
+	for _, r := range list {
+		r.SetCounted(false)
+		s.reportCount(r)
+	}
+	p.Bus.Flush()
+}
+
+// reportCount tells one. A room that has ended may have an heir of the same name by now: its count is the name's. The
+// count is taken when it is told: what a loop says of the room before or after is of before or after.
+func (s *Server) reportCount(r *rooms.Room) {
+	if heir := s.index.FindString(r.Name()); heir != nil {
+		r = heir
+	}
+	asks := uint64(0)
+	if r.Introduce() {
+		asks = 1
+	}
+	s.peers.say(false, func(w *entryWriter) {
+		n := uint64(r.Len())
+		if r.Dead() {
+			n = 0
+		}
+		w.begin(entryCount, 0).text(r.Name()).number(n).number(asks)
+	})
+}
+
+func (s *Server) receiveCount(from uint16, r *entryReader) {
+	room, n, asks := s.index.Find(r.bytes()), r.number(), r.number()
+	if room == nil || r.bad {
+		return
+	}
+	room.SetAway(from, int32(min(n, 1<<30)))
+	s.reviewAnnouncements(room)
+	if asks != 0 && room.Len() > 0 {
+		s.counted(room)
+		s.tellRoster(room, from)
+	}
+}
+
+// reviewAnnouncements has the members here told where others' comings and goings change whether the room announces.
+func (s *Server) reviewAnnouncements(r *rooms.Room) {
+	limit, n := s.tuned.Load().announceMax, r.Len()+r.Away()
+	if limit > 0 && r.Len() > 0 && (n > limit && !r.Quiet() || n < (limit+1)/2 && r.Quiet()) {
+		s.loops[0].postCall(func(l *loop) { l.maySay(r) })
+	}
+}
+
+// forwardNotice tells the others who joined or left, at the end of the turn. Where another loop has found meanwhile that
+// the room has grown too large, they keep no id any more: it is a message like any other then.
+func (l *loop) forwardNotice(f *outFrame, n *notice) {
+	if l.srv.peers == nil {
+		return
+	}
+	l.said = true
+	joined := uint64(0)
+	if n.joined {
+		joined = 1
+	}
+	who := []remotePlace{{l.srv.instance, n.place}}
+	l.srv.peers.say(false, func(w *entryWriter) {
+		if n.room.Quiet() {
+			w.begin(entryPublish, 0).text(n.room.Name()).places(nil).frame(f)
+			return
+		}
+		w.begin(entryNotice, 0).text(n.room.Name()).number(joined).places(who).frame(f)
+	})
+}
+
+func (s *Server) receiveNotice(from uint16, r *entryReader) {
+	room, joined, who := s.index.Find(r.bytes()), r.number(), r.places(from)
+	if room == nil || r.bad {
+		return
+	}
+	f := r.frame()
+	if f == nil || len(who) != 1 {
+		r.bad = true
+		return
+	}
+	if joined != 0 {
+		room.RemoteJoined(from, who[0])
+	} else {
+		room.RemoteLeft(from, who[0])
+	}
+	p := &publication{srv: s, frame: f, room: room, except: nowhere}
+	s.insist(func() error { _, err := p.publish(); return err })
+}
+
+// tellRoster tells a worker, or all, who a room's members are here, where that is announced.
+func (s *Server) tellRoster(r *rooms.Room, target uint16) {
+	if s.peers == nil || s.tuned.Load().announceMax <= 0 || r.Quiet() {
+		return
+	}
+	for _, l := range s.loops {
+		l.postCall(func(l *loop) { l.sayRoster(r, target) })
+	}
+}
+
+// sayRoster tells this loop's part. Whoever is on it has been announced: the notices of this turn go first.
+func (l *loop) sayRoster(r *rooms.Room, target uint16) {
+	l.announce()
+	roster := r.Roster(l.index)
+	if len(roster) == 0 {
+		return
+	}
+	list := make([]remotePlace, len(roster))
+	for i, m := range roster {
+		list[i] = remotePlace{l.srv.instance, place{Loop: l.index, Slot: m.Slot, Gen: m.Gen}}
+	}
+	l.said = true
+	l.srv.peers.say(false, func(w *entryWriter) {
+		if r.Quiet() {
+			w.begin(entryQuiet, target).text(r.Name())
+			return
+		}
+		w.begin(entryRoster, target).text(r.Name()).number(uint64(l.index)).places(list)
+	})
+}
+
+func (s *Server) receiveRoster(from uint16, r *entryReader) {
+	room, loop, all := s.index.Find(r.bytes()), r.number(), r.places(from)
+	if room != nil && !r.bad {
+		room.RemoteRoster(from, uint8(loop), all)
+	}
+}
+
+// announcementsChanged tells the others whether they will hear who comes and goes.
+func (l *loop) announcementsChanged(r *rooms.Room, on bool) {
+	switch {
+	case l.srv.peers == nil:
+	case on:
+		l.srv.tellRoster(r, 0)
+	default:
+		l.said = true
+		l.srv.peers.say(false, func(w *entryWriter) { w.begin(entryQuiet, 0).text(r.Name()) })
+	}
+}
+
+func (s *Server) receiveQuiet(from uint16, r *entryReader) {
+	if room := s.index.Find(r.bytes()); room != nil {
+		room.RemoteUnknown(from)
+	}
+}
+
+// MissedError is the error event of a worker that has missed for good what another said: the bus was away for longer than
+// that worker's ring lasts, or it died. Broadcasts and direct messages may be lacking for the connections of this worker.
+type MissedError struct {
+	Worker uint16 // the instance that was not heard
+}
+
+func (e *MissedError) Error() string {
+	return fmt.Sprintf("messages of worker %d are lost for the connections of this one", e.Worker)
+}
+
+// Missed says that something of another worker is gone for good: what was learned of its members may be wrong, and is
+// asked for again. It is called as [Server.Receive] is.
+func (s *Server) Missed(from uint16) {
+	s.count.missed.Add(1)
+	s.log.Error("messages of another worker are lost", "worker", from)
+	s.emit(Event{Kind: EventError, Err: &MissedError{from}})
+	s.index.Range(func(r *rooms.Room) bool {
+		r.RemoteUnknown(from)
+		r.Reintroduce()
+		s.counted(r)
+		return true
+	})
+	s.sayWish(true)
+}
+
+// Gone says that nothing will come any more from a worker that has died. Its members are no more, and in rooms that
+// announce it those are told who are left. It is called as [Server.Receive] is, behind that worker's last entry.
+func (s *Server) Gone(from uint16) {
+	s.forgetWish(from)
+	s.index.Range(func(r *rooms.Room) bool {
+		left := r.Bury(from)
+		s.reviewAnnouncements(r)
+		if r.Quiet() || s.tuned.Load().announceMax <= 0 {
+			return true
+		}
+		for _, p := range left {
+			s.tellLeft(r, from, p)
+		}
+		return true
+	})
+}
+
+// tellLeft tells our members of a room that a member on another worker is gone.
+func (s *Server) tellLeft(r *rooms.Room, instance uint16, p place) {
+	n := publication{srv: s, frame: noticeFrame(r, appendID(nil, instance, p), false), room: r, except: nowhere}
+	s.insist(func() error { _, err := n.publish(); return err })
+}

@@ -1,0 +1,89 @@
+package engine
+
+import (
+	"errors"
+
+	"github.com/parleyd/parley/rooms"
+)
+
+// Rooms that were created on purpose, where several workers are one server: such a room, with its limit and its metadata,
+// is the same on all of them. Who creates one asks what the workers share; all of them, the asker too, learn from there
+// what to make of it.
+
+// Created are the rooms that were created on purpose, as all workers know them. The methods are for any goroutine and
+// never wait; done is called exactly once, within two seconds, on any goroutine, and after this worker's
+// [Server.RoomCreated] or [Server.RoomDeleted].
+type Created interface {
+	// Create makes a room known to all workers. Errors: [ErrRoomExists], [ErrUnavailable], [ErrOverloaded].
+	Create(r CreatedRoom, done func(error))
+	// Delete has all workers forget it. Errors: [ErrRoomUnknown], [ErrUnavailable], [ErrOverloaded].
+	Delete(name string, done func(error))
+}
+
+// CreatedRoom is a room that was created on purpose.
+//
+// Owner: immutable.
+type CreatedRoom struct {
+	Name       string
+	MaxMembers int    // 0 means the server's max_connections_per_room
+	Metadata   []byte // JSON
+	CreatedAt  int64  // seconds since the epoch
+}
+
+// created are the rooms that the workers share; nil where each has its own.
+func (s *Server) created() Created {
+	if s.peers == nil {
+		return nil
+	}
+	return s.peers.Rooms
+}
+
+// RoomCreated makes a room of all workers one of this server's, too. One of the same name that was created before has
+// been deleted since. Any goroutine, but always the same.
+func (s *Server) RoomCreated(r CreatedRoom) {
+	old := s.index.Adopt(r.Name, rooms.CreateOptions{MaxMembers: r.MaxMembers, Metadata: r.Metadata, CreatedAt: r.CreatedAt})
+	if old != nil {
+		s.empty(old)
+	}
+}
+
+// RoomDeleted ends a room that all workers knew. Any goroutine, but always that of [Server.RoomCreated].
+func (s *Server) RoomDeleted(name string) { s.deleteRoom(name) }
+
+// createEverywhere waits for what all workers say of a new room.
+func (x *Rooms) createEverywhere(r CreatedRoom) error {
+	if old := x.srv.index.FindString(r.Name); old != nil && old.Explicit() {
+		return ErrRoomExists
+	}
+	return answered(func(done func(error)) { x.srv.created().Create(r, done) })
+}
+
+// deleteEverywhere ends a room on all workers: one that was created by what they share, any other by telling them.
+func (x *Rooms) deleteEverywhere(name string) bool {
+	if r := x.srv.index.FindString(name); r == nil || r.Explicit() {
+		err := answered(func(done func(error)) { x.srv.created().Delete(name, done) })
+		switch {
+		case err == nil:
+			return true
+		case !errors.Is(err, ErrRoomUnknown):
+			x.srv.log.Error("a room cannot be deleted", "room", name, "err", err)
+			return false
+		}
+	}
+	x.srv.peers.say(true, func(w *entryWriter) { w.begin(entryVacate, 0).text(name) })
+	return x.srv.deleteRoom(name)
+}
+
+// receiveVacate deletes a room that another worker has deleted.
+func (s *Server) receiveVacate(r *entryReader) {
+	if name := r.bytes(); !r.bad {
+		s.deleteRoom(string(name))
+	}
+}
+
+// answered waits for the answer to a call.
+func answered(call func(done func(error))) error {
+	answer := make(chan error, 1)
+	call(func(err error) { answer <- err })
+	return <-answer
+}

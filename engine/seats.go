@@ -1,0 +1,278 @@
+package engine
+
+import (
+	"bytes"
+	"errors"
+	"slices"
+
+	"github.com/parleyd/parley/protocol/message"
+	"github.com/parleyd/parley/rooms"
+)
+
+// Limited rooms of several workers. Whether there is a seat is known only once all of them agree, so a join waits: the
+// connection's later messages wait with it, in order, as for any other answer. A seat belongs to the room, by its name:
+// it is acquired before the connection enters, and given back by the room in the step in which the connection leaves it.
+// Who ended while he waited, or turns out to be in already, gives it back at once.
+//
+// Rooms without a limit, and servers that are alone, know nothing of this.
+
+// Seats are the places in limited rooms, which all workers share. The methods are for any goroutine and never wait.
+type Seats interface {
+	// Acquire takes a seat of a room. done is called exactly once, within two seconds, on any goroutine: with nil,
+	// [ErrRoomFull], [ErrUnavailable] or [ErrOverloaded]; unless with nil, no seat is taken.
+	Acquire(room string, limit int, done func(error))
+	// Release gives a seat back.
+	Release(room string)
+	// Force takes n seats, whether there are as many or not, for those who were in when the room got its limit.
+	Force(room string, limit, n int)
+}
+
+// errSeat says that a seat must be acquired first. No client hears of it.
+var errSeat = &Error{Code: "seat", Message: rooms.ErrSeat.Error()}
+
+// acquire asks for a seat of a room and goes on, on the loop, with what it is told.
+func (l *loop) acquire(room string, limit int, then func(l *loop, err *Error)) {
+	l.srv.peers.Seats.Acquire(room, limit, func(err error) {
+		l.postCall(func(l *loop) { then(l, seatError(err)) })
+	})
+}
+
+// seatError is what a client is told.
+func seatError(err error) *Error {
+	if err == nil {
+		return nil
+	}
+	if known, ok := errors.AsType[*Error](err); ok {
+		return known
+	}
+	return errUnavailable
+}
+
+// awaitSeat makes c wait for a seat in a room, and then join it. j says what is known of the answer; it is borrowed.
+func (l *loop) awaitSeat(c *Conn, j message.Joined, limit int) {
+	p := l.await(c, pendingSeat, "join", j.Ref)
+	j.Room, j.Ref = bytes.Clone(j.Room), p.ref
+	c.seats.Add(1)
+	l.acquire(string(j.Room), limit, func(l *loop, err *Error) { l.seatFound(c, p, j, err) })
+}
+
+// seatFound ends the wait. What was posted for c in the meantime goes out before the answer.
+func (l *loop) seatFound(c *Conn, p *pending, j message.Joined, err *Error) {
+	if c.posted.Load() > 0 {
+		l.postCall(func(l *loop) { l.seatUsed(c, p, j, err) })
+		return
+	}
+	l.seatUsed(c, p, j, err)
+}
+
+func (l *loop) seatUsed(c *Conn, p *pending, j message.Joined, err *Error) {
+	switch waits := l.settled(c, p); {
+	case err == nil && waits:
+		entry := l.takeSeat(c, string(j.Room))
+		j.Members = entry.Members + entry.Room.Away()
+		l.text = message.AppendJoined(l.text[:0], j)
+		l.answerNow(c, l.text)
+		l.resume(c, p)
+	case waits:
+		c.seats.Add(-1)
+		l.complain(c, err, j.Ref)
+		l.resume(c, p)
+	default:
+		c.seats.Add(-1)
+		l.giveBackSeats(seatVerdicts{string(j.Room): err})
+	}
+}
+
+// takeSeat enters c, for which a seat was acquired and counted in c.seats.
+func (l *loop) takeSeat(c *Conn, room string) rooms.Entry {
+	entry, spare := l.srv.index.EnterSeated([]byte(room), c.place(), l.srv.seconds(l.now))
+	if spare {
+		l.srv.peers.Seats.Release(room)
+	}
+	if entry.Already {
+		c.seats.Add(-1)
+		return entry
+	}
+	l.entered(c, entry)
+	return entry
+}
+
+// seatVerdicts say what became of the seats that a resuming connection asked for, by room; nil is a seat.
+type seatVerdicts map[string]*Error
+
+// giveBackSeats gives back those that were granted.
+func (l *loop) giveBackSeats(seats seatVerdicts) {
+	for room, err := range seats {
+		if err == nil {
+			l.srv.peers.Seats.Release(room)
+		}
+	}
+}
+
+// awaitSeats makes c wait for the seats of all limited rooms of a session that it resumes. It reports false where there
+// are none to wait for.
+func (l *loop) awaitSeats(c *Conn, h handover, e *message.Envelope) bool {
+	limits := l.scarceRooms(c, h.state.rooms)
+	if len(limits) == 0 {
+		return false
+	}
+	p := l.await(c, pendingSeat, "reconnect", e.Ref)
+	heir := claimant(p.ref, e.Last != nil)
+	h.seats = l.gatherSeats(limits, func(l *loop) { l.seatsFound(c, p, h, heir) })
+	return true
+}
+
+// gatherSeats acquires a seat in each of several rooms. The verdicts are complete when then is called.
+func (l *loop) gatherSeats(limits map[string]int, then func(*loop)) seatVerdicts {
+	seats := make(seatVerdicts, len(limits))
+	left := len(limits)
+	for room, limit := range limits {
+		l.acquire(room, limit, func(l *loop, err *Error) {
+			seats[room] = err
+			if left--; left == 0 {
+				then(l)
+			}
+		})
+	}
+	return seats
+}
+
+// unknown is why it is not known whether a room has a seat; nil where all are known.
+func (s seatVerdicts) unknown() (why *Error) {
+	for _, err := range s {
+		if err != nil && err != ErrRoomFull {
+			why = err
+		}
+	}
+	return why
+}
+
+// scarceRooms are those that c needs a shared seat for, with their limits.
+func (l *loop) scarceRooms(c *Conn, names []string) (limits map[string]int) {
+	for _, name := range names {
+		if limit := l.srv.index.Scarce([]byte(name), c.place()); limit > 0 {
+			if limits == nil {
+				limits = make(map[string]int)
+			}
+			limits[name] = limit
+		}
+	}
+	return limits
+}
+
+func (l *loop) seatsFound(c *Conn, p *pending, h handover, e *message.Envelope) {
+	if c.posted.Load() > 0 {
+		l.postCall(func(l *loop) { l.seatsUsed(c, p, h, e) })
+		return
+	}
+	l.seatsUsed(c, p, h, e)
+}
+
+// seatsUsed ends the wait. Where it is not known whether a room has a seat, nothing has happened: the token stays good.
+func (l *loop) seatsUsed(c *Conn, p *pending, h handover, e *message.Envelope) {
+	if !l.settled(c, p) {
+		l.undo(&h, c.place())
+		return
+	}
+	if unknown := h.seats.unknown(); unknown != nil {
+		l.undo(&h, c.place())
+		l.complain(c, unknown, e.Ref)
+	} else {
+		l.restoreSeated(c, h, e)
+	}
+	l.resume(c, p)
+}
+
+// enterAgain takes c into a room of the session that it resumes.
+func (l *loop) enterAgain(c *Conn, room string, seats seatVerdicts) *Error {
+	verdict, asked := seats[room]
+	switch limit := l.srv.cfg.MaxRoomsPerConnection; {
+	case !asked:
+		_, err := l.enter(c, []byte(room))
+		if err == errSeat { // it got its limit in this instant
+			return errUnavailable
+		}
+		return err
+	case verdict != nil:
+		return verdict
+	case limit > 0 && int(c.seats.Load()) >= limit:
+		l.srv.peers.Seats.Release(room)
+		return wireError(message.TooManyRooms)
+	}
+	c.seats.Add(1)
+	l.takeSeat(c, room)
+	return nil
+}
+
+// arrival is a connection on its way into a limited room, sent there by the application.
+type arrival struct {
+	room string
+	done func(error) // nil: nobody asks
+	left bool        // sent out again before it was in
+}
+
+func (a *arrival) tell(err error) {
+	if a.done != nil {
+		a.done(err)
+	}
+}
+
+// arrive has c wait for a seat that [Rooms.Join] asks for. Its messages do not wait with it.
+func (l *loop) arrive(c *Conn, a *arrival) {
+	if c.phase != phaseOpen && c.phase != phaseAuth {
+		a.tell(ErrNotOpen)
+		return
+	}
+	entry, err := l.srv.index.Enter([]byte(a.room), c.place(), l.srv.seconds(l.now))
+	switch {
+	case err == rooms.ErrSeat:
+		c.extra().arrivals = append(c.extra().arrivals, a)
+		l.acquire(a.room, entry.Limit, func(l *loop, err *Error) { l.arrived(c, a, err) })
+	case err != nil:
+		c.seats.Add(-1)
+		a.tell(ErrRoomFull)
+	case entry.Already:
+		c.seats.Add(-1)
+		a.tell(nil)
+	default:
+		l.entered(c, entry)
+		a.tell(nil)
+	}
+}
+
+func (l *loop) arrived(c *Conn, a *arrival, err *Error) {
+	if c.rare != nil {
+		c.rare.arrivals = slices.DeleteFunc(c.rare.arrivals, func(other *arrival) bool { return other == a })
+		if len(c.rare.arrivals) == 0 {
+			c.rare.arrivals = nil
+		}
+	}
+	open := c.phase == phaseOpen || c.phase == phaseAuth
+	if err == nil && open && !a.left {
+		l.takeSeat(c, a.room)
+		a.tell(nil)
+		return
+	}
+	c.seats.Add(-1)
+	l.giveBackSeats(seatVerdicts{a.room: err})
+	switch {
+	case err != nil:
+		a.tell(err)
+	case open:
+		a.tell(ErrNotInRoom)
+	default:
+		a.tell(ErrNotOpen)
+	}
+}
+
+// turnBack keeps c from entering a room that it is on its way to.
+func (l *loop) turnBack(c *Conn, room string) {
+	if c.rare == nil {
+		return
+	}
+	for _, a := range c.rare.arrivals {
+		if a.room == room {
+			a.left = true
+		}
+	}
+}

@@ -1,0 +1,179 @@
+package engine
+
+import (
+	"errors"
+	"time"
+
+	"github.com/parleyd/parley/protocol/message"
+)
+
+// How a worker's sessions reach the store. What changes one (a join, a leave, an attribute, the user data) only marks
+// it; a little later all that are marked on a loop are encoded, each once. The store gathers for a moment, too; together
+// with the way to it that stays below 50 ms, which is what a killed worker may lose.
+
+const (
+	saveAfter   = 15 * time.Millisecond
+	saveAgain   = time.Second // after the store refused
+	unsavedKept = 1024        // places that a loop's list keeps
+)
+
+// postChanged marks the session of c as changed. Any goroutine.
+func (c *Conn) postChanged() {
+	if c.loop.srv.store != nil {
+		c.loop.postCall(func(l *loop) { l.changed(c) })
+	}
+}
+
+// changed marks the session of c as changed.
+func (l *loop) changed(c *Conn) {
+	if l.srv.store == nil || c.token == noToken || c.has(flagUnsaved) {
+		return
+	}
+	c.flags |= flagUnsaved
+	l.unsaved = append(l.unsaved, c)
+	if len(l.unsaved) > 1 {
+		return
+	}
+	if l.saveAlarm == nil {
+		l.saveAlarm = time.AfterFunc(saveAfter, func() { l.postCall((*loop).saveChanged) })
+		return
+	}
+	l.saveAlarm.Reset(saveAfter)
+}
+
+// saveChanged gives the store what has changed.
+func (l *loop) saveChanged() {
+	for i, c := range l.unsaved {
+		l.unsaved[i] = nil
+		c.flags &^= flagUnsaved
+		if c.token != noToken {
+			l.save(c)
+		}
+	}
+	l.unsaved = l.unsaved[:0]
+	if cap(l.unsaved) > unsavedKept {
+		l.unsaved = nil
+	}
+}
+
+// save gives the store the session of c as it is now. Where somebody holds a claim, he may put the session back: so it
+// is saved again later. What is away keeps what it was given.
+func (l *loop) save(c *Conn) {
+	t := c.token
+	again := func() { l.later(c, t, (*loop).changed) }
+	err := l.srv.store.Save(l.srv.sharedKey(t), l.snapshot(c).encode(), func(err error) {
+		switch {
+		case errors.Is(err, ErrSessionClaimed):
+			again()
+		case errors.Is(err, ErrSessionUnknown):
+			l.postCall(func(l *loop) { l.outlived(c, t) })
+		}
+	})
+	if err != nil {
+		l.srv.unstored(err)
+		again()
+	}
+}
+
+// outlived ends a connection whose session was resumed without it: its worker had not answered the heir in time.
+func (l *loop) outlived(c *Conn, t token) {
+	if c.token != t {
+		return
+	}
+	l.endSession(c)
+	l.endBy(c, CauseTakenOver)
+}
+
+// saveFirst stores a session that has just begun; its client learns the token when that is done.
+func (l *loop) saveFirst(c *Conn) {
+	t := c.token
+	again := func() { l.later(c, t, (*loop).saveFirst) }
+	err := l.srv.store.Save(l.srv.sharedKey(t), l.snapshot(c).encode(), func(err error) {
+		if err != nil {
+			again()
+			return
+		}
+		l.postCall(func(l *loop) {
+			if c.token == t && !c.has(flagTold) {
+				l.tellToken(c)
+			}
+		})
+	})
+	if err != nil {
+		l.srv.unstored(err)
+		again()
+	}
+}
+
+// later does something about the session with token t in a while, if it is still that of c. Any goroutine.
+func (l *loop) later(c *Conn, t token, f func(*loop, *Conn)) {
+	time.AfterFunc(saveAgain, func() {
+		l.postCall(func(l *loop) {
+			if c.token == t {
+				f(l, c)
+			}
+		})
+	})
+}
+
+// unstored says so, at most once a second: a store that is away is away for many.
+func (s *Server) unstored(err error) {
+	now := s.clock()
+	if last := s.unstoredSaid.Load(); (last == 0 || now-last >= int64(time.Second)) && s.unstoredSaid.CompareAndSwap(last, now) {
+		s.log.Warn("sessions are not stored yet", "err", err)
+	}
+}
+
+// tellToken tells the client what its session is resumed with.
+func (l *loop) tellToken(c *Conn) {
+	c.flags |= flagTold
+	l.text = message.AppendReconnectToken(l.text[:0], l.srv.tokenText(c.token), int64(l.srv.cfg.ReconnectionTTL.Seconds()))
+	l.answer(c, l.text)
+}
+
+// parkKept parks the session of an ending connection in the store; t is its token, which c has no more. Until the store
+// has the state it stays here, too: somebody may have claimed the session meanwhile, and ask for it.
+func (l *loop) parkKept(c *Conn, t token, cause Cause) string {
+	key := l.srv.sharedKey(t)
+	if cause == CauseUnauthorized || !c.has(flagTold) {
+		l.srv.sessions.revoke(key.Hash)
+		l.srv.store.Drop(key)
+		return ""
+	}
+	state := l.snapshot(c)
+	state.resumedAt = 0
+	if l.srv.sessions.park(key.Hash, state) {
+		l.srv.parkStored(key, state)
+	} else {
+		c.extra().leftover = state
+	}
+	return l.srv.tokenText(t)
+}
+
+// parkStored gives a parked session to the store, for as long as nobody else has it. Any goroutine.
+func (s *Server) parkStored(key SessionKey, state *parked) {
+	again := func() {
+		time.AfterFunc(saveAgain, func() {
+			if s.sessions.holds(key.Hash) {
+				s.parkStored(key, state)
+			} else {
+				s.store.Forget(key) // the claimant has it
+			}
+		})
+	}
+	err := s.store.Park(key, state.encode(), s.cfg.ReconnectionTTL, func(err error) {
+		switch {
+		case errors.Is(err, ErrSessionClaimed):
+			again()
+		case errors.Is(err, ErrSessionUnknown):
+			s.store.Forget(key)
+			s.sessions.forget(key.Hash)
+		case err == nil:
+			s.sessions.forget(key.Hash)
+		}
+	})
+	if err != nil && s.state.Load() != stateStopped {
+		s.unstored(err)
+		again()
+	}
+}

@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"time"
+)
+
+// Where several workers are one server, or sessions are to outlive the process, a store keeps them besides the worker's
+// own memory. The memory goes on knowing which connection a session belongs to; the store decides who gets a session,
+// and holds what it restores. Nothing waits for it on a loop.
+
+// SessionStore keeps sessions for all workers. Its methods are for any goroutine and never wait. A method that returns
+// an error has done nothing and does not call done; otherwise done runs once, on any goroutine, and must not block.
+// What is passed in belongs to the store.
+//
+// Save and Park tell [ErrSessionClaimed] while somebody holds a claim, and [ErrSessionUnknown] when the session is no
+// more the worker's. Save, Park and Claim tell [ErrSessionsAway] when the store cannot be reached in time; the others are seen through, however
+// long that takes.
+type SessionStore interface {
+	// Save stores the session of a live connection; what comes in quick succession is stored once.
+	Save(key SessionKey, value []byte, done func(error)) error
+	// Park stores a session whose connection has ended, for ttl.
+	Park(key SessionKey, value []byte, ttl time.Duration, done func(error)) error
+	// Drop forgets a session, unless somebody has claimed it.
+	Drop(key SessionKey)
+	// Forget says that the session is another's now: the worker will not write it any more.
+	Forget(key SessionKey)
+	// Claim takes a session, exactly once over all workers.
+	Claim(at SessionClaim, done func(ClaimedSession, error)) error
+	// Unclaim puts a claimed session back as it was.
+	Unclaim(at SessionClaim)
+	// Restore parks a claimed session with another value, for ttl.
+	Restore(at SessionClaim, value []byte, ttl time.Duration)
+	// Spend ends a claimed session: it has become another one.
+	Spend(at SessionClaim, done func(error)) error
+}
+
+// SessionKey names a session: the instance of the worker that began it, and a hash of its token.
+type SessionKey struct {
+	Instance uint16
+	Hash     [16]byte
+}
+
+// SessionClaim is one attempt to take a session; the nonce tells it from all others.
+type SessionClaim struct {
+	Key   SessionKey
+	Nonce [16]byte
+}
+
+// ClaimedSession is what a claim gives. OwnerAlive says that the session's connection may still live, on the worker that
+// the key names.
+type ClaimedSession struct {
+	Value      []byte
+	OwnerAlive bool
+}
+
+// Errors of a SessionStore.
+var (
+	// ErrSessionUnknown: there is no such session, or no more, or somebody else has taken it.
+	ErrSessionUnknown = errors.New("there is no such session")
+	// ErrSessionClaimed: somebody has claimed it, and may put it back.
+	ErrSessionClaimed = errors.New("the session is claimed")
+	// ErrSessionsAway: the store is not reached, or has too much to do. Try again.
+	ErrSessionsAway = errors.New("the store of sessions is away")
+)
+
+// KeepSessions has the server keep its sessions in a store, too. It is called once, before Start.
+func (s *Server) KeepSessions(store SessionStore) { s.store = store }
+
+// Instance is the number of this worker in the ids of its connections; never 0.
+func (s *Server) Instance() uint16 { return s.instance }
+
+// sharedTokenBytes is the size of a token that says who began the session.
+const sharedTokenBytes = 2 + len(noToken)
+
+// tokenText is a token of ours as clients know it.
+func (s *Server) tokenText(t token) string {
+	if s.store == nil {
+		return t.String()
+	}
+	var raw [sharedTokenBytes]byte
+	binary.BigEndian.PutUint16(raw[:], s.instance)
+	copy(raw[2:], t[:])
+	return base64.RawURLEncoding.EncodeToString(raw[:])
+}
+
+func (s *Server) keyOf(t token) sessionKey { return keyOf([]byte(s.tokenText(t))) }
+
+// sharedKey is the key of a token of ours in the store.
+func (s *Server) sharedKey(t token) SessionKey { return SessionKey{s.instance, s.keyOf(t)} }
+
+// ownerOf is the instance that a token names; ok is false for what was never a token.
+func (s *Server) ownerOf(text []byte) (instance uint16, ok bool) {
+	if s.store == nil {
+		return s.instance, true
+	}
+	var raw [sharedTokenBytes]byte
+	if len(text) != base64.RawURLEncoding.EncodedLen(sharedTokenBytes) {
+		return 0, false
+	}
+	n, err := base64.RawURLEncoding.Decode(raw[:], text)
+	return binary.BigEndian.Uint16(raw[:]), err == nil && n == sharedTokenBytes
+}

@@ -1,0 +1,159 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/parleyd/parley/engine/cluster/bus"
+)
+
+// testWorker is a server that is one of several, in this process, over a real bus.
+type testWorker struct {
+	*Server
+	link atomic.Pointer[bus.Link]
+}
+
+func (w *testWorker) Append(entry []byte) error {
+	if l := w.link.Load(); l != nil {
+		return l.Append(entry)
+	}
+	return fmt.Errorf("not dialled yet")
+}
+
+func (w *testWorker) Flush() {
+	if l := w.link.Load(); l != nil {
+		l.Flush()
+	}
+}
+
+func (w *testWorker) Up() bool {
+	l := w.link.Load()
+	return l != nil && l.Up()
+}
+
+// hangUp ends the link, once.
+func (w *testWorker) hangUp() {
+	if l := w.link.Swap(nil); l != nil {
+		l.Close()
+	}
+}
+
+// testWorkers are what the supervisor would have started.
+type testWorkers struct {
+	t    testing.TB
+	bus  *bus.Server
+	list []*testWorker
+	ring int // bytes; 0: as ever
+}
+
+var busSecret = []byte("only tests know this secret")
+
+// startWorkers serves with n workers, of the instances 1 to n; with one, it is alone.
+func startWorkers(t testing.TB, n int, change func(*Config), prepare func(*Server)) *testWorkers {
+	t.Helper()
+	ws := &testWorkers{t: t}
+	if n == 1 {
+		ws.list = []*testWorker{{Server: startServer(t, change, prepare)}}
+		return ws
+	}
+	ws.startBus()
+	for range n {
+		ws.start(change, prepare)
+	}
+	return ws
+}
+
+// startBus starts the bus, or starts it again where it was.
+func (ws *testWorkers) startBus() {
+	ws.t.Helper()
+	port := 0
+	if ws.bus != nil {
+		at := netip.MustParseAddrPort(ws.bus.Addr())
+		port = int(at.Port())
+	}
+	var err error
+	if ws.bus, err = bus.Start(bus.ServerOptions{Dir: ws.t.TempDir(), Secret: busSecret, Port: port}); err != nil {
+		ws.t.Fatal(err)
+	}
+	ws.t.Cleanup(sync.OnceFunc(ws.bus.Close))
+}
+
+func (ws *testWorkers) start(change func(*Config), prepare func(*Server)) *testWorker {
+	ws.t.Helper()
+	w := &testWorker{}
+	instance := uint16(len(ws.list) + 1)
+	w.Server = startServer(ws.t, change, func(s *Server) {
+		s.Attach(Membership{Instance: instance, Bus: w})
+		if prepare != nil {
+			prepare(s)
+		}
+		link, err := bus.Dial(context.Background(), bus.LinkOptions{
+			URL: "nats://" + ws.bus.Addr(), Instance: instance, Password: bus.Password(busSecret, instance), Peers: ws.instances(), RingBytes: ws.ring,
+		}, bus.Receiver{
+			Batch: func(from uint16, entries iter.Seq[[]byte]) {
+				for entry := range entries {
+					if err := s.Receive(from, entry); err != nil {
+						ws.t.Errorf("worker %d hears of %d: %v", instance, from, err)
+					}
+				}
+			},
+			Lost: func(from uint16, first, last uint64) { s.Missed(from) },
+			Gone: s.Gone,
+		})
+		if err != nil {
+			ws.t.Fatal(err)
+		}
+		w.link.Store(link)
+	})
+	ws.t.Cleanup(w.hangUp)
+	ws.list = append(ws.list, w)
+	ws.tellPeers()
+	return w
+}
+
+func (ws *testWorkers) instances() (list []uint16) {
+	for _, w := range ws.list {
+		list = append(list, w.instance)
+	}
+	return list
+}
+
+func (ws *testWorkers) tellPeers() {
+	for _, w := range ws.list {
+		w.Peers(ws.instances())
+		w.Serving(ws.instances())
+	}
+}
+
+// die takes a worker away as its death would: it says nothing more, and the others are told.
+func (ws *testWorkers) die(w *testWorker) {
+	w.hangUp()
+	ws.list = slices.DeleteFunc(ws.list, func(x *testWorker) bool { return x == w })
+	ws.tellPeers()
+	for _, other := range ws.list {
+		other.link.Load().Forget(w.instance)
+	}
+}
+
+// next returns the next message of a type, leaving out others.
+func (c *client) skipTo(typ string) map[string]any {
+	c.t.Helper()
+	for {
+		if m := c.next(); m["type"] == typ {
+			return m
+		}
+	}
+}
+
+// join joins and returns the count that it is told.
+func (c *client) join(room string) float64 {
+	c.t.Helper()
+	c.send(`{"type":"join","room":"` + room + `"}`)
+	return c.skipTo("joined")["members"].(float64)
+}

@@ -1,0 +1,69 @@
+package engine
+
+import "reflect"
+
+// WorkerStats is one process of several that are one server: a worker, or the bus between them.
+//
+// Owner: the caller.
+type WorkerStats struct {
+	Index       int       `json:"index"`
+	Instance    uint16    `json:"instance,omitempty"` // fresh with every start
+	PID         int       `json:"pid"`                // 0 while there is no process
+	State       string    `json:"state"`              // starting, ready, draining, backoff, frozen
+	StartedAt   int64     `json:"started_at"`         // seconds since the epoch
+	Restarts    int       `json:"restarts"`
+	Cause       string    `json:"cause,omitempty"` // of its latest end
+	Connections int       `json:"connections"`
+	Rooms       int       `json:"rooms"`
+	Bus         *BusStats `json:"bus,omitempty"`
+}
+
+// BusStats is what a worker's link to the others has carried since the worker's start.
+//
+// Owner: the caller.
+type BusStats struct {
+	Up         bool   `json:"up"`
+	EntriesOut uint64 `json:"entries_out"`
+	EntriesIn  uint64 `json:"entries_in"`
+	BytesOut   uint64 `json:"bytes_out"`
+	BytesIn    uint64 `json:"bytes_in"`
+	Unsent     uint64 `json:"unsent_bytes"` // waiting for a bus that is away
+	Gaps       uint64 `json:"gaps"`         // times that something of another worker was found missing
+	Repaired   uint64 `json:"repaired"`     // batches that came when they were asked for
+	Lost       uint64 `json:"lost"`         // batches that nobody had any more
+	Overrun    uint64 `json:"overrun"`      // own batches that were given up before the bus came back
+	Reconnects uint64 `json:"reconnects"`
+}
+
+// gauges are the figures that are no counts: they end with their process.
+var gauges = map[string]bool{"Connections": true, "Rooms": true, "Sessions": true, "MaxConnections": true, "MemoryUsage": true}
+
+// Add adds another worker's figures. The uptime is that of the oldest.
+func (s *Stats) Add(o Stats) {
+	s.Uptime = max(s.Uptime, o.Uptime)
+	s.add(o, func(string) bool { return true })
+	s.Loops = append(s.Loops, o.Loops...)
+}
+
+// AddCounts adds what a worker that is gone had counted: a sum that is kept does not go back when one starts anew.
+func (s *Stats) AddCounts(o Stats) { s.add(o, func(name string) bool { return !gauges[name] }) }
+
+func (s *Stats) add(o Stats, counts func(field string) bool) {
+	into, from := reflect.ValueOf(s).Elem(), reflect.ValueOf(o)
+	for i := range into.NumField() {
+		name := into.Type().Field(i).Name
+		switch f := into.Field(i); {
+		case name == "Uptime" || !counts(name):
+		case f.CanInt():
+			f.SetInt(f.Int() + from.Field(i).Int())
+		case f.CanUint():
+			f.SetUint(f.Uint() + from.Field(i).Uint())
+		}
+	}
+	if s.Ended == nil {
+		s.Ended = map[string]uint64{}
+	}
+	for cause, n := range o.Ended {
+		s.Ended[cause] += n
+	}
+}
