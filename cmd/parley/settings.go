@@ -60,7 +60,7 @@ var help = map[string]string{
 	"reconnection_ttl":             "how long a session outlives its connection",
 	"reconnection_max_attempts":    "resumes of a session in a row",
 	"max_connections":              "live connections; 0 means the descriptor limit less a reserve",
-	"max_connections_per_room":     "members of a room; 0 means no limit",
+	"max_connections_per_room":     "members of a room, on all workers together; 0 means no limit",
 	"max_rooms_per_connection":     "rooms of a connection; 0 means no limit",
 	"announce_members_max":         "size up to which a room tells who joins and leaves; 0 means never",
 	"message_bytes_max":            "largest message from a client; more is closed (1009)",
