@@ -70,7 +70,7 @@ var help = map[string]string{
 	"reconnection_max_attempts":    "resumes of a session in a row",
 	"data_dir":                     "directory that keeps sessions over a restart of everything; empty: they end with the server",
 	"max_connections":              "live connections of each worker; 0 means its descriptor limit less a reserve",
-	"max_connections_per_room":     "members of a room; 0 means no limit",
+	"max_connections_per_room":     "members of a room, on all workers together; 0 means no limit",
 	"max_rooms_per_connection":     "rooms of a connection; 0 means no limit",
 	"announce_members_max":         "size up to which a room tells who joins and leaves; 0 means never",
 	"message_bytes_max":            "largest message from a client; more is closed (1009)",
