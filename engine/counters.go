@@ -69,7 +69,7 @@ type Stats struct {
 	Uptime           int64  `json:"uptime"`            // seconds
 	MemoryUsage      uint64 `json:"memory_usage"`      // bytes that the process holds of the system's memory
 
-	Sessions         int               `json:"sessions"` // without a connection, waiting to be resumed
+	Sessions         int               `json:"sessions"` // without a connection, waiting to be resumed; with a SessionStore, those that it does not have yet
 	MaxConnections   int               `json:"max_connections"`
 	BytesReceived    uint64            `json:"bytes_received"`
 	BytesSent        uint64            `json:"bytes_sent"`

@@ -213,6 +213,9 @@ func TestJoinsWhileTheBusIsAway(t *testing.T) {
 	other := f.dial(m.pid) // now: while the bus is away, a greeting lacks its token
 	pid := f.signal("bus", syscall.SIGSTOP)
 	begun := time.Now()
+	if err := other.send(`{"type":"create","room":"another","max":2}`); err != nil {
+		t.Fatal(err)
+	}
 	if code := m.joins("small"); code != "unavailable" || time.Since(begun) > 2*time.Second {
 		t.Errorf("told %q after %v", code, time.Since(begun))
 	}
@@ -220,8 +223,8 @@ func TestJoinsWhileTheBusIsAway(t *testing.T) {
 	if code := m.joins("large"); code != "" || time.Since(begun) > 500*time.Millisecond {
 		t.Errorf("a room without a limit: %q after %v", code, time.Since(begun))
 	}
-	if err := other.creates("another", 2); err != engine.ErrUnavailable.Error() {
-		t.Errorf("creating a room: %s", err)
+	if told, err := other.await("created"); err != nil || told["err"] != engine.ErrUnavailable.Error() {
+		t.Errorf("creating a room: %v, %v", told, err)
 	}
 	eventually(t, "the supervisor replaces a frozen bus", func() bool { return f.isReady("bus", pid) })
 	eventually(t, "joins go on", func() bool { return m.joins("small") == "" })
