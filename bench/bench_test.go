@@ -49,8 +49,14 @@ func play(t *testing.T, p load.Plan) load.Result {
 	return r
 }
 
-// TestMain is a peer where it is told to be one: a process of its own, as in the benchmark.
+// TestMain is a peer, or a part of a load, where it is told to be one: a process of its own, as in the benchmark.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "part" {
+		if err := playPart(os.Stdin, os.Stdout); err != nil {
+			panic(err)
+		}
+		return
+	}
 	if name := os.Getenv("BENCH_PEER"); name != "" {
 		peers.Servers[name](os.Getenv("BENCH_ADDR"), os.Getenv("BENCH_ECHO") != "")
 		os.Exit(1)

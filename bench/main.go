@@ -2,7 +2,7 @@
 
 // Command bench measures Parley beside other servers: `make bench` at the top of the repository.
 //
-// Its other verbs are its own processes: `load` is the load generator, `peer NAME` one of the servers.
+// Its other verbs are its own processes: `load` is the load generator, `part` one of several, `peer NAME` one of the servers.
 //
 // It refuses to compare across runs: every round starts every server anew, one after the other, and ratios are taken
 // within a round.
@@ -41,6 +41,8 @@ func command(args []string) error {
 				return err
 			}
 			return json.NewEncoder(os.Stdout).Encode(result)
+		case "part":
+			return playPart(os.Stdin, os.Stdout)
 		case "peer":
 			serve := peers.Servers[args[1]]
 			if serve == nil {

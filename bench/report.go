@@ -55,6 +55,7 @@ func (b *bench) report(list []cell) error {
 				return err
 			}
 		}
+		b.writeNotes(&out, c)
 		for _, name := range slices.Sorted(maps.Keys(c.apart)) {
 			fmt.Fprintf(&out, "Without %s: %s.\n\n", name, c.apart[name])
 		}
@@ -80,6 +81,18 @@ func (b *bench) report(list []cell) error {
 		return fmt.Errorf("%d runs are void: see the table", void)
 	}
 	return nil
+}
+
+// writeNotes says what a cell's table has no column for, and how it was measured where that is not as usual.
+func (b *bench) writeNotes(out *strings.Builder, c cell) {
+	if len(c.args) > 0 {
+		fmt.Fprintf(out, "`parley serve %s`.\n\n", strings.Join(c.args, " "))
+	}
+	for _, r := range b.records {
+		if note := c.note(r.Result); r.Scenario == c.name && note != "" {
+			fmt.Fprintf(out, "- Round %d: %s.\n\n", r.Round, note)
+		}
+	}
 }
 
 // rows are the servers of a cell, the best first.

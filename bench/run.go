@@ -144,6 +144,9 @@ func (b *bench) prepare() (err error) {
 		if name == "floor" || name == "parley" {
 			continue
 		}
+		if !slices.ContainsFunc(chosen(b.options), func(c cell) bool { return c.serves(name) }) {
+			continue
+		}
 		if why := b.install(name); why != "" {
 			b.missing[name] = why
 			fmt.Printf("%s is missing: %s\n", name, why)
@@ -244,19 +247,32 @@ func (b *bench) measure(c cell, name string, r *record) error {
 		return err
 	}
 	server := b.server(c, name, addr)
-	var said bytes.Buffer
-	server.Stdout, server.Stderr = &said, &said
-	if err := startOn(0, server); err != nil {
+	said := &output{ready: make(chan struct{})}
+	server.Stdout, server.Stderr = said, said
+	if err := launch(server, 0, c.shared); err != nil {
 		return err
 	}
 	defer func() {
+		if len(c.args) > 0 {
+			stop(server) // it may have workers
+			return
+		}
 		server.Process.Kill()
 		server.Wait()
 	}()
 	if err := awaitPort(addr); err != nil {
-		return fmt.Errorf("%w: %s", err, said.String())
+		return fmt.Errorf("%w: %s", err, said.text())
+	}
+	if len(c.args) > 0 {
+		if err := said.await(); err != nil {
+			return err
+		}
 	}
 	r.Plan.Addr, r.Plan.PID = addr, server.Process.Pid
+	if r.Plan.Scenario == spreadScenario {
+		r.Result, err = b.fly(c, r.Plan)
+		return err
+	}
 	plan, err := json.Marshal(r.Plan)
 	if err != nil {
 		return err
@@ -267,7 +283,7 @@ func (b *bench) measure(c cell, name string, r *record) error {
 	if err != nil {
 		return err
 	}
-	if err := startOn(runtime.NumCPU()-1, client); err != nil {
+	if err := startOn(lastCore, client); err != nil {
 		return err
 	}
 	watchdog := time.AfterFunc(2*time.Minute, func() { client.Process.Kill() })
@@ -291,13 +307,27 @@ func (b *bench) server(c cell, name, addr string) *exec.Cmd {
 		if c.echoes() {
 			return exec.Command(b.parley, "echo", "--host", host, "--port", port)
 		}
-		return exec.Command(b.parley, "serve", "--host", host, "--port", port, "--admin-port", "0")
+		return exec.Command(b.parley, append([]string{"serve", "--host", host, "--port", port, "--admin-port", "0"}, c.args...)...)
 	case "bun":
 		return exec.Command(filepath.Join(b.js, "node_modules", ".bin", "bun"), append([]string{filepath.Join(b.js, "bun.js"), addr}, echo...)...)
 	case "ws":
 		return exec.Command("node", append([]string{filepath.Join(b.js, "ws.mjs"), addr}, echo...)...)
 	}
 	return exec.Command(b.self, append([]string{"peer", name, addr}, echo...)...)
+}
+
+// lastCore is the load generator's.
+var lastCore = runtime.NumCPU() - 1
+
+// launch starts a command on a core of its own, unless all share all of them.
+func launch(cmd *exec.Cmd, core int, shared bool) error {
+	if !shared {
+		return startOn(core, cmd)
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return cmd.Start()
 }
 
 // startOn starts a command that may run on one core only, so that Go's runtime counts one.

@@ -23,6 +23,8 @@ type cell struct {
 	apart  map[string]string // servers that cannot do it, and why
 	group  string            // cells whose figures are one curve
 	x      float64           // the place on it
+	args   []string          // for parley's command line
+	shared bool              // server and load generator may run on all cores
 }
 
 // figure is what a scenario is about.
@@ -34,15 +36,18 @@ const (
 	latencyFigure
 	memoryFigure
 	shareFigure
+	addedFigure // what the way over the bus adds to the median
+	reachFigure // until a message has reached everybody
 )
 
 func (f figure) label() string {
-	return [...]string{"server CPU per message, us (seconds a million)", "messages a second", "p99 latency, us", "resident bytes a connection", "share of a core, %"}[f]
+	return [...]string{"server CPU per message, us (seconds a million)", "messages a second", "p99 latency, us", "resident bytes a connection", "share of a core, %",
+		"median latency over the bus less that within a worker, us", "time to reach everybody, ms"}[f]
 }
 
 // of takes the figure out of a result.
 func (f figure) of(r load.Result) float64 {
-	return [...]float64{r.CPU, r.Rate, r.P99, r.Memory, r.Share}[f]
+	return [...]float64{r.CPU, r.Rate, r.P99, r.Memory, r.Share, r.Away - r.Local, r.Reach}[f]
 }
 
 const (

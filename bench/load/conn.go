@@ -14,15 +14,16 @@ import (
 //
 // Owner: the generator's thread.
 type conn struct {
-	fd    int
-	index int
-	ready bool
-	state int
-	room  *room
-	next  uint64   // the number of the next message that it must get from the room's first publisher
-	nexts []uint64 // and from each, where there are several
-	due   int      // echoes: frames owed to it
-	sent  uint64
+	fd     int
+	index  int
+	ready  bool
+	state  int
+	room   *room
+	next   uint64   // the number of the next message that it must get from the room's first publisher
+	nexts  []uint64 // and from each, where there are several
+	worker uint16   // of the server, as the connection's id tells
+	due    int      // echoes: frames owed to it
+	sent   uint64
 
 	in  []byte // a partial frame or head; nil while nothing is partial
 	out []byte // what the kernel did not take

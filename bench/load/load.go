@@ -12,10 +12,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net/netip"
 	"runtime"
 	"runtime/debug"
-	"strconv"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -45,6 +43,11 @@ type Plan struct {
 	First      uint64 `json:"first,omitempty"`      // idle: deliveries before it begins
 	Visited    int    `json:"visited,omitempty"`    // many: rooms
 
+	Parts  int    `json:"parts,omitempty"`  // processes that play the plan together, see RunPart
+	Part   int    `json:"part,omitempty"`   // which of them this is
+	Source string `json:"source,omitempty"` // address that clients come from
+	Sleepy bool   `json:"sleepy,omitempty"` // waits instead of spinning: cores are shared with the server
+
 	every float64 // seconds from one window to the next
 }
 
@@ -63,9 +66,16 @@ type Result struct {
 	P999       float64 `json:"p999_us,omitempty"`    //
 	Memory     float64 `json:"bytes_conn,omitempty"` // resident memory that a connection costs
 	Share      float64 `json:"share,omitempty"`      // quiet: of a core, in percent
-	Lead       uint64  `json:"lead,omitempty"`       // rounds between the first and the last publisher
-	Void       string  `json:"void,omitempty"`       // why the run counts for nothing
-	Histogram  string  `json:"histogram,omitempty"`  // encoded
+	Local      float64 `json:"local_us,omitempty"`   // spread: median where publisher and member are on one worker
+	Away       float64 `json:"away_us,omitempty"`    // spread: and where they are not
+	Others     float64 `json:"others,omitempty"`     // spread: of a core, in percent, that neither server nor load used
+	Connect    float64 `json:"connect_s,omitempty"`  // spread: until everybody was in
+	Reach      float64 `json:"reach_ms,omitempty"`   // spread: median time until a round had reached everybody
+	ReachMost  float64 `json:"reach_most_ms,omitempty"`
+	Workers    []int   `json:"workers,omitempty"`   // spread: connections on each, the most first
+	Lead       uint64  `json:"lead,omitempty"`      // rounds between the first and the last publisher
+	Void       string  `json:"void,omitempty"`      // why the run counts for nothing
+	Histogram  string  `json:"histogram,omitempty"` // encoded
 	histogram  *hdrhistogram.Histogram
 	cpuSeconds float64
 }
@@ -91,6 +101,7 @@ type generator struct {
 	buffer []byte
 	events []unix.EpollEvent
 	failed error
+	port   int // the next of the plan's address
 
 	deliveries uint64
 	dueConns   []*conn // that are owed echoes of their own
@@ -118,13 +129,11 @@ type answers interface {
 func Run(p Plan) (Result, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	debug.SetGCPercent(400)
 	if p.Rate > 0 {
 		p.every = float64(p.Window) / p.Rate
 	}
-	g := &generator{plan: p, window: p.Window, dialect: dialects[p.Dialect], buffer: make([]byte, 1<<20), events: make([]unix.EpollEvent, 1024)}
-	var err error
-	if g.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+	g, err := newGenerator(p)
+	if err != nil {
 		return Result{}, err
 	}
 	defer unix.Close(g.epoll)
@@ -150,6 +159,14 @@ func Run(p Plan) (Result, error) {
 	}
 	g.closeAll()
 	return g.result, nil
+}
+
+func newGenerator(p Plan) (*generator, error) {
+	debug.SetGCPercent(400)
+	g := &generator{plan: p, window: p.Window, dialect: dialects[p.Dialect], buffer: make([]byte, 1<<20), events: make([]unix.EpollEvent, 1024)}
+	var err error
+	g.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	return g, err
 }
 
 func (g *generator) play() error {
@@ -251,7 +268,7 @@ func (g *generator) spin(d time.Duration) {
 
 // turn takes what has happened.
 func (g *generator) turn() {
-	n, err := rawPoll(g.epoll, g.events)
+	n, err := g.poll()
 	begun := time.Now()
 	g.now = begun
 	if err != nil && err != unix.EINTR {
@@ -385,6 +402,9 @@ func (g *generator) text(c *conn, payload []byte) error {
 		if bytes.Contains(payload, []byte(g.dialect.joined)) {
 			return g.becomesReady(c)
 		}
+		if g.plan.Parts > 0 {
+			return c.greeted(payload)
+		}
 	default:
 		if n, ok := c.number(payload); ok {
 			g.scenario.message(g, c, n, payload)
@@ -426,57 +446,4 @@ func (g *generator) becomesReady(c *conn) error {
 		c.room.members = append(c.room.members, c)
 	}
 	return nil
-}
-
-const dialing = 128 // connections that may be on their way to readiness
-
-// connectAll brings all clients to where they are ready.
-func (g *generator) connectAll() error {
-	addr, err := netip.ParseAddrPort(g.plan.Addr)
-	if err != nil {
-		return err
-	}
-	for i := range g.plan.Rooms {
-		g.rooms = append(g.rooms, &room{name: "room-" + strconv.Itoa(i)})
-	}
-	to := &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
-	deadline := time.Now().Add(time.Minute)
-	for g.ready < g.plan.Conns && g.failed == nil {
-		for g.opened < g.plan.Conns && g.opened-g.ready < dialing {
-			if err := g.dial(to); err != nil {
-				return err
-			}
-		}
-		g.turn()
-		if g.now.After(deadline) {
-			return fmt.Errorf("only %d of %d clients got in within a minute", g.ready, g.plan.Conns)
-		}
-	}
-	return g.failed
-}
-
-func (g *generator) dial(to unix.Sockaddr) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open socket %d: %w", g.opened, err)
-	}
-	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	c := &conn{fd: fd, index: g.opened}
-	g.conns = append(g.conns, c)
-	for len(g.byFD) <= fd {
-		g.byFD = append(g.byFD, nil)
-	}
-	g.byFD[fd] = c
-	g.opened++
-	if err := unix.Connect(fd, to); err != nil && err != unix.EINPROGRESS {
-		return fmt.Errorf("connect: %w", err)
-	}
-	return unix.EpollCtl(g.epoll, unix.EPOLL_CTL_ADD, fd,
-		&unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLET&0xffffffff, Fd: int32(fd)})
-}
-
-func (g *generator) closeAll() {
-	for _, c := range g.conns {
-		unix.Close(c.fd)
-	}
 }

@@ -36,14 +36,37 @@ func cpuSeconds(pid int) (total float64) {
 	return total
 }
 
-// family is a process and its children.
+// family is a process and its children, whichever of its threads started them.
 func family(pid int) []int {
 	list := []int{pid}
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-	for _, f := range strings.Fields(string(text)) {
-		if child, err := strconv.Atoi(f); err == nil {
-			list = append(list, family(child)...)
+	tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	for _, task := range tasks {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, task.Name()))
+		for _, f := range strings.Fields(string(text)) {
+			if child, err := strconv.Atoi(f); err == nil {
+				list = append(list, family(child)...)
+			}
 		}
 	}
 	return list
+}
+
+// ResidentBytes is a process's resident memory, with its children's.
+func ResidentBytes(pid int) float64 { return residentBytes(pid) }
+
+// CPUSeconds is the processor time that a process has used, with its children's.
+func CPUSeconds(pid int) float64 { return cpuSeconds(pid) }
+
+// MachineSeconds is the processor time that the machine has not been idle for, all cores together, and with what its host
+// took from it.
+func MachineSeconds() (total float64) {
+	text, _ := os.ReadFile("/proc/stat")
+	line, _, _ := strings.Cut(string(text), "\n")
+	for i, f := range strings.Fields(line) {
+		if i >= 1 && i <= 8 && i != 4 && i != 5 { // not idle, not waiting for a disk; guests are in user
+			ticks, _ := strconv.ParseFloat(f, 64)
+			total += ticks / 100
+		}
+	}
+	return total
 }
