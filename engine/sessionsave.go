@@ -14,6 +14,7 @@ import (
 const (
 	saveAfter   = 15 * time.Millisecond
 	saveAgain   = time.Second // after the store refused
+	savesMax    = 256         // in one go
 	unsavedKept = 1024        // places that a loop's list keeps
 )
 
@@ -41,17 +42,22 @@ func (l *loop) changed(c *Conn) {
 	l.saveAlarm.Reset(saveAfter)
 }
 
-// saveChanged gives the store what has changed.
+// saveChanged gives the store what has changed, a part at a time: others want their turn, too.
 func (l *loop) saveChanged() {
-	for i, c := range l.unsaved {
-		l.unsaved[i] = nil
+	n := min(len(l.unsaved), savesMax)
+	for _, c := range l.unsaved[:n] {
 		c.flags &^= flagUnsaved
 		if c.token != noToken {
 			l.save(c)
 		}
 	}
-	l.unsaved = l.unsaved[:0]
-	if cap(l.unsaved) > unsavedKept {
+	rest := copy(l.unsaved, l.unsaved[n:])
+	clear(l.unsaved[rest:])
+	l.unsaved = l.unsaved[:rest]
+	switch {
+	case rest > 0:
+		l.postCall((*loop).saveChanged)
+	case cap(l.unsaved) > unsavedKept:
 		l.unsaved = nil
 	}
 }

@@ -76,7 +76,8 @@ func serveTest(text string) error {
 	})
 }
 
-// handle gives a server of the tests its handlers: keep sets an attribute and the user data, tell shows them.
+// handle gives a server of the tests its handlers: keep sets an attribute and the user data, tell
+// shows them, gather takes everybody into a room.
 func handle(srv *engine.Server) {
 	handleDeeds(srv)
 	srv.OnConnect(func(c *engine.Conn, r *engine.Request) error {
@@ -96,6 +97,14 @@ func handle(srv *engine.Server) {
 			return nil, err
 		}
 		return engine.M{"type": "kept"}, c.SetAttribute("value", asked.Value)
+	})
+	srv.On("gather", func(_ *engine.Conn, _ *engine.Message, s *engine.Server) (any, error) {
+		for c := range s.Connections() {
+			if err := s.Rooms().Join(c, "all"); err != nil {
+				return nil, err
+			}
+		}
+		return engine.M{"type": "gathered"}, nil
 	})
 	srv.On("tell", func(c *engine.Conn, _ *engine.Message, _ *engine.Server) (any, error) {
 		attribute, _ := engine.Attribute[string](c, "value")

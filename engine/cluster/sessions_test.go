@@ -265,6 +265,25 @@ func TestResumeAfterRestart(t *testing.T) {
 	}
 }
 
+// Many sessions that change at the same moment are all stored in time.
+func TestManyChangesAtOnce(t *testing.T) {
+	cfg := engine.Config{Processes: 1, DataDir: t.TempDir(), AnnounceMembersMax: -1}
+	before := startProcesses(t, cfg)
+	var crowd []*client
+	for range 600 {
+		crowd = append(crowd, before.dial(""))
+	}
+	crowd[0].send(m{"type": "gather"})
+	crowd[0].until("gathered")
+	<-time.After(100 * time.Millisecond)
+	before.end(syscall.SIGKILL)
+	after := startProcesses(t, cfg)
+	for _, c := range crowd {
+		c.conn.Close()
+		after.dial("").expectResumed(c, "", "all")
+	}
+}
+
 // Two servers do not share a data_dir: the second says so and ends.
 func TestDataDirIsOnesOwn(t *testing.T) {
 	cfg := engine.Config{Processes: 1, DataDir: t.TempDir()}
