@@ -2,6 +2,7 @@ package cluster_test
 
 import (
 	"context"
+	"log"
 	"os"
 
 	"github.com/parleyd/parley/engine"
@@ -17,5 +18,8 @@ func Example() {
 	srv.On("shout", func(c *engine.Conn, _ *engine.Message, s *engine.Server) (any, error) {
 		return nil, s.BroadcastAll(engine.M{"type": "shout", "from": c.ID()})
 	})
-	os.Exit(cluster.ExitCode(cluster.Run(context.Background(), srv, cluster.Options{})))
+	if err = cluster.Run(context.Background(), srv, cluster.Options{}); err != nil {
+		log.Print(err)
+	}
+	os.Exit(cluster.ExitCode(err))
 }
