@@ -36,7 +36,7 @@ type BusStats struct {
 }
 
 // gauges are the figures that are no counts: they end with their process.
-var gauges = map[string]bool{"Connections": true, "Rooms": true, "Sessions": true, "MaxConnections": true, "MemoryUsage": true}
+var gauges = map[string]bool{"Connections": true, "Rooms": true, "RoomsCounted": true, "Sessions": true, "MaxConnections": true, "MemoryUsage": true}
 
 // Add adds another worker's figures. The uptime is that of the oldest.
 func (s *Stats) Add(o Stats) {
