@@ -148,7 +148,7 @@ const testEpoch = 1_700_000_000_000
 // open makes the ledger of a worker; opts are changed by each of adjust.
 func (b *bus) open(t testing.TB, instance uint16, adjust ...func(*Options)) *Ledger {
 	t.Helper()
-	opts := Options{Instance: instance, Epoch: testEpoch, MarkerTime: time.Second, Fault: func(err error) { t.Errorf("worker %d: %v", instance, err) }}
+	opts := Options{Instance: instance, Epoch: testEpoch, Fault: func(err error) { t.Errorf("worker %d: %v", instance, err) }}
 	for _, f := range adjust {
 		f(&opts)
 	}

@@ -22,8 +22,6 @@ type Options struct {
 	Epoch int64
 	// SessionTTL is how long a session outlives its connection, or its dead owner (300 s; at least 1 s).
 	SessionTTL time.Duration
-	// MarkerTime is how long it is remembered that a session was spent or dropped: see set.go (twice SessionTTL).
-	MarkerTime time.Duration
 	// Coalesce is how long saves of one session wait for further ones (20 ms).
 	Coalesce time.Duration
 	// AwayAfter bounds every call (2 s).
@@ -47,9 +45,6 @@ func (o *Options) complete() error {
 		o.SessionTTL = 300 * time.Second
 	}
 	o.SessionTTL = max(o.SessionTTL, time.Second)
-	if o.MarkerTime == 0 {
-		o.MarkerTime = 2 * o.SessionTTL
-	}
 	if o.Coalesce == 0 {
 		o.Coalesce = 20 * time.Millisecond
 	}

@@ -43,25 +43,10 @@ var errConflict error = conflict{}
 
 // A deleted record leaves a marker, which expires without a trace. That of a shared one must live until all workers
 // have read it: they read at least once a second, and everything anew after they were away.
-//
-// A bus that was killed reads its files again, and takes the latest version of a record that it finds there. Versions
-// that a later one has replaced are still in the files: where the marker has expired, an older version is back. That of
-// a session would be a token that is good twice, so its marker outlives what a session can last after its owner's
-// death, twice over. What is older than that, of an owner that has lived on, is told by the owner (engine: hand over).
 const (
 	markerTime       = time.Second
 	sharedMarkerTime = 10 * time.Second
 )
-
-func (l *Ledger) markerFor(bucket string) time.Duration {
-	switch bucket {
-	case sharedBucket:
-		return sharedMarkerTime
-	case sessionBucket:
-		return l.opts.MarkerTime
-	}
-	return markerTime
-}
 
 func subjectOf(bucket, key string) string { return "$KV." + bucket + "." + key }
 
@@ -74,7 +59,9 @@ func (l *Ledger) set(s *set) {
 	ttl := s.ttl
 	if s.payload == nil {
 		m.Header["KV-Operation"] = []string{"PURGE"}
-		ttl = l.markerFor(s.bucket)
+		if ttl = markerTime; s.bucket == sharedBucket {
+			ttl = sharedMarkerTime
+		}
 	}
 	if ttl > 0 {
 		m.Header["Nats-TTL"] = []string{strconv.FormatInt(int64((ttl+time.Second-1)/time.Second), 10)}
