@@ -10,6 +10,7 @@ const (
 	handoverNothing = iota // the connection and what it left are gone: the store's state counts
 	handoverState          // the state follows
 	handoverSpent          // resumed too often in a row: the connection stays
+	handoverEnded          // it was revoked: the claim is in vain
 )
 
 // answerHandOver ends a connection whose session another worker has claimed. payload is the session's hash.
@@ -22,6 +23,8 @@ func (s *Server) answerHandOver(payload []byte, answer func([]byte)) {
 	given := s.sessions.release(key)
 	tell := func(h handover) {
 		switch {
+		case h.ended:
+			answer([]byte{handoverEnded})
 		case h.spent:
 			answer([]byte{handoverSpent})
 		case h.state != nil:
@@ -31,7 +34,7 @@ func (s *Server) answerHandOver(payload []byte, answer func([]byte)) {
 		}
 	}
 	if given.conn == nil {
-		tell(handover{state: given.state})
+		tell(handover{state: given.state, ended: given.revoked})
 		return
 	}
 	given.conn.loop.postCall(func(l *loop) { tell(l.handOverClaimed(given.conn, key, nowhere)) })
@@ -57,6 +60,8 @@ func decodeHandover(answer []byte) (h handover, err error) {
 		h.state, err = decodeParked(slices.Clone(answer[1:]))
 	case handoverSpent:
 		h.spent = true
+	case handoverEnded:
+		h.ended = true
 	}
 	return h, err
 }

@@ -26,6 +26,7 @@ type handover struct {
 	held  []*rooms.Room // where a seat waits for the heir
 	seats seatVerdicts  // of rooms whose seats all workers share
 	spent bool          // resumed too often in a row: the earlier connection stays
+	ended bool          // it was revoked, and the store had not heard of it
 }
 
 // giveBack frees the seats that wait.
@@ -225,6 +226,7 @@ func (l *loop) endSession(c *Conn) {
 	}
 	c.token = noToken
 	if l.srv.sessions.revoke(l.srv.keyOf(t)) && l.srv.store != nil {
+		l.srv.sessions.remember(l.srv.keyOf(t), l.now)
 		l.srv.store.Drop(l.srv.sharedKey(t))
 	}
 }

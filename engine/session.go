@@ -72,7 +72,9 @@ type sessionShard struct {
 	mu     sync.Mutex
 	live   map[sessionKey]*Conn
 	parked map[sessionKey]*parked
-	queue  []expiry // of parked sessions, the oldest first; those claimed since are still in it
+	ended  map[sessionKey]struct{} // revoked a while ago; nil for none
+	past   []expiry                // of those, the oldest first
+	queue  []expiry                // of parked sessions, the oldest first; those claimed since are still in it
 }
 
 type expiry struct {
@@ -109,6 +111,18 @@ func (s *sessionStore) revoke(key sessionKey) bool {
 	_, was := h.live[key]
 	delete(h.live, key)
 	return was
+}
+
+// remember notes that a session was revoked: the store hears of it later, and may give it to somebody until then.
+func (s *sessionStore) remember(key sessionKey, now int64) {
+	h := s.shard(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ended == nil {
+		h.ended = make(map[sessionKey]struct{})
+	}
+	h.ended[key] = struct{}{}
+	h.past = append(h.past, expiry{key, now + s.ttl})
 }
 
 // park keeps the state of a session whose connection ended. It reports false where a claim came first:
@@ -160,6 +174,10 @@ func (s *sessionStore) expire(now int64) {
 			}
 			n++
 		}
+		for len(h.past) > 0 && h.past[0].at <= now {
+			delete(h.ended, h.past[0].key)
+			h.past = h.past[1:]
+		}
 		h.queue = h.queue[n:]
 		if len(h.queue) == 0 {
 			h.queue = nil
@@ -200,7 +218,8 @@ func (s *sessionStore) release(key sessionKey) claim {
 	h := s.shard(key)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	given := claim{state: h.parked[key], conn: h.live[key]}
+	_, revoked := h.ended[key]
+	given := claim{state: h.parked[key], conn: h.live[key], revoked: revoked}
 	delete(h.parked, key)
 	delete(h.live, key)
 	return given
@@ -208,8 +227,9 @@ func (s *sessionStore) release(key sessionKey) claim {
 
 // claim is what a token gave: a parked state, or the connection that must hand over.
 type claim struct {
-	state *parked
-	conn  *Conn
+	state   *parked
+	conn    *Conn
+	revoked bool // it was ended, and nothing is left of it
 }
 
 // take claims the session of a token for a principal, exactly once.

@@ -135,7 +135,7 @@ func (l *loop) askOwner(x *succession) {
 	}
 	given := l.srv.sessions.release(key.Hash)
 	if given.conn == nil {
-		l.handedOver(x, handover{state: given.state}, nil)
+		l.handedOver(x, handover{state: given.state, ended: given.revoked}, nil)
 		return
 	}
 	heir := x.conn.place()
@@ -151,6 +151,12 @@ func (l *loop) handedOver(x *succession, h handover, err error) {
 	case err != nil:
 		l.srv.log.Info("an owner did not hand its session over: it is restored as it was stored",
 			"worker", x.at.Key.Instance, "err", err)
+	case h.ended:
+		if err := l.srv.store.Spend(x.at, func(error) {}); err != nil {
+			l.srv.store.Unclaim(x.at)
+		}
+		l.refuseClaim(x, wireError(message.InvalidToken))
+		return
 	case h.spent:
 		l.exhausted(x, true)
 		return

@@ -1,0 +1,23 @@
+package engine
+
+import "testing"
+
+// A session that was revoked is remembered as such for as long as a session can be resumed, and not longer: until the
+// store has heard of it, its owner is the only one who knows.
+func TestRevokedIsRemembered(t *testing.T) {
+	s := newSessionStore(1000, 5)
+	key := sessionKey{1}
+	s.begin(key, new(Conn))
+	if !s.revoke(key) {
+		t.Fatal("the session was not there")
+	}
+	s.remember(key, 0)
+	s.expire(999)
+	if given := s.release(key); given.conn != nil || given.state != nil || !given.revoked {
+		t.Errorf("what is left of a revoked session: %+v", given)
+	}
+	s.expire(1000)
+	if s.release(key).revoked {
+		t.Error("it is remembered for ever")
+	}
+}
