@@ -19,7 +19,7 @@ var (
 // the server to everything that was promised.
 func TestKillMinute(t *testing.T) {
 	if *killFor == 0 {
-		t.Skip("make soak runs it: it still finds a revoked token good when the bus is killed (docs/processes.md)")
+		t.Skip("make soak runs it: it still finds a used token good after the bus was killed (docs/processes.md, known faults)")
 	}
 	port := freePort(t)
 	serve := fmt.Sprintf("%s serve --processes 4 --port %d --admin-port %d --log-level warn", binary, port, freePort(t))
