@@ -22,7 +22,7 @@ const (
 
 	tidyAfter  = 4     // idle looks in a row
 	tidyWorth  = 1_000 // connections and messages since the last time
-	alwaysBusy = -1
+	byOperator = -1    // GOMAXPROCS is set in the environment: it stays
 )
 
 // workload is how busy the loops have been since the last look.
@@ -40,7 +40,7 @@ func followLoad(ctx context.Context, srv *engine.Server) {
 	loops := srv.Config().Loops
 	spare := processors{now: cores, busy: max(cores, loops), calm: max(cores, loops+1)}
 	if os.Getenv("GOMAXPROCS") != "" {
-		spare.now = alwaysBusy
+		spare.now = byOperator
 	}
 	var heap tidying
 	go func() {
@@ -73,7 +73,7 @@ type processors struct{ now, busy, calm int }
 func (p *processors) follow(rate float64) {
 	want := p.now
 	switch {
-	case p.now == alwaysBusy:
+	case p.now == byOperator:
 	case rate < idleWrites || rate > busyWrites:
 		want = p.busy
 	case rate > wakeWrites && rate < calmWrites:
