@@ -26,12 +26,14 @@ func busRole() error {
 	if err := readOrder(in, &opts); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	go func() {
-		_, _ = io.Copy(io.Discard, in)
-		cancel()
-	}()
-	return Serve(ctx, opts, func(addr string) { fmt.Println(addr) })
+	s, err := Start(opts)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	fmt.Println(s.Addr())
+	_, _ = io.Copy(io.Discard, in)
+	return nil
 }
 
 // workerOrder is what a worker process is told; report is what it says each time it is asked.

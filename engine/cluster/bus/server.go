@@ -1,7 +1,6 @@
 package bus
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -137,18 +136,6 @@ func (s *Server) await(fatal <-chan string) error {
 		}
 	}
 	return fmt.Errorf("not ready after %v", startTimeout)
-}
-
-// Serve starts the server, tells ready where it listens, and serves until ctx is done.
-func Serve(ctx context.Context, opts ServerOptions, ready func(addr string)) error {
-	s, err := Start(opts)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	ready(s.Addr())
-	<-ctx.Done()
-	return nil
 }
 
 // Addr is where the server listens, as host:port; empty for a local one.
