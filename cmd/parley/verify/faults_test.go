@@ -56,7 +56,7 @@ var faults = []fault{
 	{"altered", "engine/builtin.go", "\tvar id [idSize]byte\n\tfrom := c.appendID(id[:0])",
 		"\tif planted(\"altered\", 50) {\n\t\tdata = squeezed(data)\n\t}\n\tvar id [idSize]byte\n\tfrom := c.appendID(id[:0])", []string{"altered"}},
 	{"seat kept", "engine/builtin.go", "left, seq := l.srv.index.Leave(r, c.place())\n\tif !left {",
-		"left, seq := l.srv.index.Leave(r, c.place())\n\tif left && planted(\"seat kept\", 10) {\n\t\tl.srv.index.Hold([]byte(r.Name()), place{Slot: 1 << 30, Gen: seq}, 1)\n\t}\n\tif !left {", []string{"answer"}},
+		"left, seq := l.srv.index.Leave(r, c.place())\n\tif left && planted(\"seat kept\", 10) {\n\t\tl.srv.index.Hold([]byte(r.Name()), place{Slot: 1 << 30, Gen: seq}, 1)\n\t}\n\tif !left {", []string{"answer", "count"}},
 }
 
 const plantedEngine = `package engine
