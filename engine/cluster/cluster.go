@@ -93,21 +93,30 @@ func inherited(welcome supervise.Welcome) (given inheritance, err error) {
 }
 
 func runParent(ctx context.Context, srv *engine.Server, o Options) error {
-	dir, end, err := busDir(srv.Config().DataDir)
-	if err != nil {
-		return err
+	cfg := srv.Config()
+	given := inheritance{Epoch: time.Now().UnixMilli()}
+	if cfg.BusURL != "" {
+		tenancy, err := occupy(ctx, cfg, o)
+		if err != nil {
+			return err
+		}
+		defer tenancy.Close()
+	} else {
+		dir, end, err := busDir(cfg.DataDir)
+		if err != nil {
+			return err
+		}
+		defer end()
+		given.Dir = dir
 	}
-	defer end()
-	given := inheritance{Dir: dir, Epoch: time.Now().UnixMilli()}
 	legacy, err := json.Marshal(given)
 	if err != nil {
 		return fmt.Errorf("encode settings: %w", err)
 	}
-	cfg := srv.Config()
 	plan := supervise.Plan{
 		Listen:       []string{net.JoinHostPort(cfg.Host, strconv.Itoa(max(cfg.Port, 0)))},
 		Workers:      cfg.Processes,
-		Bus:          true,
+		Bus:          cfg.BusURL == "",
 		Settings:     legacy,
 		DrainTimeout: cfg.ShutdownTimeout,
 		Log:          o.Log,
