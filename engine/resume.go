@@ -32,9 +32,15 @@ type handover struct {
 // giveBack frees the seats that wait.
 func (l *loop) giveBack(h *handover, heir place) {
 	for _, r := range h.held {
-		l.srv.index.Release(r, heir)
+		l.srv.freeHeld(r, heir)
 	}
 	l.giveBackSeats(h.seats)
+}
+
+// freeHeld frees a seat that waits for p: until now it was counted.
+func (s *Server) freeHeld(r *rooms.Room, p place) {
+	s.index.Release(r, p)
+	s.counted(r)
 }
 
 // undo gives everything back: the session can be claimed again.
@@ -301,7 +307,7 @@ func (l *loop) enterHandedOver(c *Conn, held []*rooms.Room) {
 	limit := int32(l.srv.cfg.MaxRoomsPerConnection)
 	for _, r := range held {
 		if limit > 0 && c.seats.Load() >= limit && !r.Has(c.place()) {
-			l.srv.index.Release(r, c.place())
+			l.srv.freeHeld(r, c.place())
 			continue
 		}
 		if entry, err := r.EnterHeld(c.place()); err == nil && !entry.Already {
