@@ -24,6 +24,7 @@ type handover struct {
 	next  token         // of the session that follows, where the store has it already
 	state *parked       // nil: nothing is left
 	held  []*rooms.Room // where a seat waits for the heir
+	given []string      // rooms whose shared seat goes to the heir's worker
 	seats seatVerdicts  // of rooms whose seats all workers share
 	spent bool          // resumed too often in a row: the earlier connection stays
 	ended bool          // it was revoked, and the store had not heard of it
@@ -207,7 +208,7 @@ func (l *loop) handOver(old *Conn, heir place) handover {
 	}
 	l.endSession(old) // of another token than was claimed, where old has resumed meanwhile
 	if heir == nowhere {
-		l.leaveAll(old)
+		h.given = l.withdraw(old)
 	}
 	for _, r := range old.rooms {
 		if left, seq := l.srv.index.Handover(r, old.place(), heir); left {

@@ -10,7 +10,7 @@ import (
 // Resuming a session that the store keeps, which any worker may have begun:
 //
 //	claim      the store gives it to one of all that want it
-//	hand over  where its connection may still live, its worker ends it and gives the state as it is now
+//	hand over  where its connection may still live, its worker ends it and gives the state as it is now, and its seats
 //	seats      in rooms whose limits all workers share
 //	save       the session that follows is stored under a token of its own
 //	spend      the claimed one is deleted, and cannot be taken a second time, whoever dies now
@@ -124,7 +124,8 @@ func (l *loop) exhausted(x *succession, alive bool) {
 func (l *loop) askOwner(x *succession) {
 	key := x.at.Key
 	if key.Instance != l.srv.instance {
-		l.srv.ask(key.Instance, asking{verbHandOver, key.Hash[:], handOverWait}, func(answer []byte, err error) {
+		question := handoverQuestion{sessionKey(key.Hash), l.srv.instance, SeatTicket(x.at.Nonce)}
+		l.srv.ask(key.Instance, asking{verbHandOver, question.append(nil), handOverWait}, func(answer []byte, err error) {
 			var h handover
 			if err == nil {
 				h, err = decodeHandover(answer)
@@ -190,7 +191,11 @@ func (l *loop) succeed(x *succession) {
 		l.saveNext(x)
 		return
 	}
-	x.h.seats = l.gatherSeats(limits, func(l *loop) {
+	var ticket SeatTicket
+	if x.taken {
+		ticket = SeatTicket(x.at.Nonce)
+	}
+	x.h.seats = l.gatherSeats(limits, ticket, func(l *loop) {
 		if why := x.h.seats.unknown(); why != nil {
 			l.putBack(x)
 			l.refuseClaim(x, why)

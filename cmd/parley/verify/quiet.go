@@ -41,8 +41,9 @@ type quietPoint struct {
 type roll struct {
 	conn  *conn
 	asked bool // an answer is awaited
-	right bool
-	count int // what the first page said
+	right bool // it has named the members
+	whole bool // and a message was said to be for as many
+	count int  // what the first page said
 	ids   []string
 	wrong string // what was wrong with the latest answer
 }
@@ -172,12 +173,16 @@ func (k *checker) rollsRight(late bool) bool {
 	all := true
 	for r, roll := range k.pause.open {
 		switch {
-		case roll.right || !roll.conn.sure():
+		case roll.whole || !roll.conn.sure():
 		case late:
 			k.found("count", r, []*conn{roll.conn}, fmt.Sprintf("%v asks who is in %s and is told wrong until the end: %s", roll.conn, r.name, roll.wrong))
 		default:
 			all = false
-			if !roll.asked {
+			switch {
+			case roll.asked:
+			case roll.right: // workers tell each other their counts a few times a second
+				roll.publish(r)
+			default:
 				roll.count, roll.ids = -1, nil
 				roll.ask(r, "")
 			}
@@ -222,7 +227,7 @@ func (x *roll) answer(r *room, m *body) {
 	}
 	x.wrong = x.judge(r)
 	if x.right = x.wrong == ""; x.right {
-		x.conn.recipientsOf(r, len(x.ids))
+		x.publish(r)
 	}
 }
 
@@ -249,22 +254,28 @@ func (x *roll) judge(r *room) string {
 	return ""
 }
 
-// recipientsOf publishes in a room whose members are known, to see how many the server counts. Half-open members may
+// publish sends a message to a room whose members are known, to see how many the server counts. Half-open members may
 // have been ended in between.
-func (c *conn) recipientsOf(r *room, members int) {
-	k := c.k
-	silent := 0
+func (x *roll) publish(r *room) {
+	c, k, members, silent := x.conn, x.conn.k, len(x.ids), 0
 	for s := range r.members {
 		if s.possible && !s.certain {
 			silent++
 		}
 	}
+	x.asked = true
 	c.publish(r).count = func(m *body) {
+		x.asked = false
 		if m == nil || m.Recipients == nil {
+			x.whole = true // it is not a member any more, or was refused: somebody else has said so
 			return
 		}
 		k.report.Checked["recipients"]++
-		if n := *m.Recipients; n > members-1 || n < members-1-silent {
+		n := *m.Recipients
+		x.whole = n <= members-1 && n >= members-1-silent
+		x.wrong = fmt.Sprintf("a message is for %d recipients, there are %d", n, members-1)
+		if !x.whole && k.opt.ExactCounts {
+			x.whole = true
 			k.found("count", r, []*conn{c}, fmt.Sprintf("%v publishes in %s to %d recipients, there are %d", c, r.name, n, members-1))
 		}
 	}

@@ -36,6 +36,7 @@ type stay struct {
 	certain  bool // it is a member
 	possible bool // it may be
 	over     bool // its connection has ended, and the server knows; the state is what a session restores
+	awaited  bool // though it is over, somebody resumes that session: he may have its seat before we read so
 }
 
 // A room is a room of the server's that this run uses.
@@ -94,7 +95,7 @@ func (s *stay) become(st state) {
 // reckon renews what is certain about a stay, and the room's counts with it.
 func (s *stay) reckon() {
 	r := s.room
-	certain, possible := s.state == in && s.conn.sure(), s.state != out && !s.over
+	certain, possible := s.state == in && s.conn.sure(), s.state != out && (!s.over || s.awaited)
 	if certain != s.certain {
 		s.certain = certain
 		if certain {
