@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/parleyd/parley/protocol/message"
@@ -214,6 +215,7 @@ func (l *loop) saveNext(x *succession) {
 	l.srv.entropy(x.h.next[:])
 	next := *x.h.state
 	next.previous, next.instance = x.conn.place(), l.srv.instance
+	next.rooms = slices.DeleteFunc(slices.Clone(next.rooms), func(room string) bool { return x.h.seats[room] != nil })
 	next.attempts++
 	next.resumedAt = l.srv.wall(l.now).UnixMilli()
 	err := l.srv.store.Save(l.srv.sharedKey(x.h.next), next.encode(), func(err error) {
