@@ -1,9 +1,15 @@
 package engine
 
-import "slices"
+import (
+	"encoding/binary"
+	"slices"
+	"sync/atomic"
+)
 
 // Taking over across workers: the worker that has claimed a session asks its owner to end the connection in its favour,
-// and gets the state as it is now, which is newer than what the store holds.
+// and gets the state as it is now, which is newer than what the store holds. Seats in limited rooms, which all workers
+// share, go with it: the owner gives them before it answers, with the claim's nonce for a ticket, so that none is free in
+// between. Who does not answer in time gives nothing in time: then the heir takes what seats there are.
 
 // What an answer to verbHandOver begins with.
 const (
@@ -13,14 +19,36 @@ const (
 	handoverEnded          // it was revoked: the claim is in vain
 )
 
-// answerHandOver ends a connection whose session another worker has claimed. payload is the session's hash.
+// handoverQuestion is what the owner is asked.
+type handoverQuestion struct {
+	key    sessionKey
+	heir   uint16 // the worker that asks
+	ticket SeatTicket
+}
+
+func (q handoverQuestion) append(b []byte) []byte {
+	b = binary.BigEndian.AppendUint16(append(b, q.key[:]...), q.heir)
+	return append(b, q.ticket[:]...)
+}
+
+func readHandoverQuestion(b []byte) (q handoverQuestion, ok bool) {
+	if len(b) != len(q.key)+2+len(q.ticket) {
+		return q, false
+	}
+	b = b[copy(q.key[:], b):]
+	q.heir = binary.BigEndian.Uint16(b)
+	copy(q.ticket[:], b[2:])
+	return q, true
+}
+
+// answerHandOver ends a connection whose session another worker has claimed.
 func (s *Server) answerHandOver(payload []byte, answer func([]byte)) {
-	var key sessionKey
-	if copy(key[:], payload) != len(key) {
+	q, ok := readHandoverQuestion(payload)
+	if !ok {
 		answer([]byte{handoverNothing})
 		return
 	}
-	given := s.sessions.release(key)
+	given := s.sessions.release(q.key)
 	tell := func(h handover) {
 		switch {
 		case h.ended:
@@ -37,7 +65,47 @@ func (s *Server) answerHandOver(payload []byte, answer func([]byte)) {
 		tell(handover{state: given.state, ended: given.revoked})
 		return
 	}
-	given.conn.loop.postCall(func(l *loop) { tell(l.handOverClaimed(given.conn, key, nowhere)) })
+	given.conn.loop.postCall(func(l *loop) {
+		h := l.handOverClaimed(given.conn, q.key, nowhere)
+		s.giveSeats(h.given, q, func() { tell(h) })
+	})
+}
+
+// withdraw takes c, which an heir on another worker follows, out of all its rooms, and returns those whose shared seat it
+// had: they are kept.
+func (l *loop) withdraw(c *Conn) (given []string) {
+	c.mu.Lock()
+	list := c.rooms
+	c.rooms = nil
+	c.mu.Unlock()
+	for _, r := range list {
+		left, seq, kept := l.srv.index.Withdraw(r, c.place())
+		if kept {
+			given = append(given, r.Name())
+		}
+		if left {
+			c.seats.Add(-1)
+			l.left(c, r, seq)
+		}
+	}
+	return given
+}
+
+// giveSeats gives the heir's worker seats in several rooms; then runs, on any goroutine, when it may take them.
+func (s *Server) giveSeats(names []string, q handoverQuestion, then func()) {
+	if len(names) == 0 {
+		then()
+		return
+	}
+	left := new(atomic.Int32)
+	left.Store(int32(len(names)))
+	for _, name := range names {
+		s.peers.Seats.Give(name, q.heir, q.ticket, func() {
+			if left.Add(-1) == 0 {
+				then()
+			}
+		})
+	}
 }
 
 // handOverClaimed is handOver for a session that somebody has claimed in the store. Only when its connection has ended

@@ -51,33 +51,50 @@ func (s *Server) reportCounts() {
 	p.Bus.Flush()
 }
 
-// reportCount tells one. A room that has ended may have an heir of the same name by now: its count is the name's. The
-// count is taken when it is told: what a loop says of the room before or after is of before or after.
+// What a worker that tells a count asks of who hears it.
+const (
+	asksNothing uint64 = iota
+	asksMembers        // the room is new here: how many members has it there, if any?
+	asksAnyway         // what was said of the room was lost: how many, even if none?
+)
+
+// reportCount tells one. A room that has ended may have an heir of the same name by now: its count is the name's.
 func (s *Server) reportCount(r *rooms.Room) {
-	if heir := s.index.FindString(r.Name()); heir != nil {
-		r = heir
+	asks := asksNothing
+	if heir := s.index.FindString(r.Name()); heir != nil && heir.Introduce() {
+		asks = asksMembers
 	}
-	asks := uint64(0)
-	if r.Introduce() {
-		asks = 1
-	}
+	s.sayCount(0, r.Name(), asks)
+}
+
+// sayCount tells a worker, or all, how many members a room has here. The count is taken when it is told: what a loop says
+// of the room before or after is of before or after.
+func (s *Server) sayCount(target uint16, name string, asks uint64) {
 	s.peers.say(false, func(w *entryWriter) {
-		n := uint64(r.Len())
-		if r.Dead() {
-			n = 0
+		n := uint64(0)
+		if r := s.index.FindString(name); r != nil && !r.Dead() {
+			n = uint64(r.Len())
 		}
-		w.begin(entryCount, 0).text(r.Name()).number(n).number(asks)
+		w.begin(entryCount, target).text(name).number(n).number(asks)
 	})
 }
 
 func (s *Server) receiveCount(from uint16, r *entryReader) {
-	room, n, asks := s.index.Find(r.bytes()), r.number(), r.number()
-	if room == nil || r.bad {
+	name, n, asks := r.bytes(), r.number(), r.number()
+	if r.bad {
+		return
+	}
+	if asks == asksAnyway {
+		s.sayCount(from, string(name), asksNothing)
+		s.peers.Bus.Flush()
+	}
+	room := s.index.Find(name)
+	if room == nil {
 		return
 	}
 	room.SetAway(from, int32(min(n, 1<<30)))
 	s.reviewAnnouncements(room)
-	if asks != 0 && room.Len() > 0 {
+	if asks != asksNothing && room.Len() > 0 {
 		s.counted(room)
 		s.tellRoster(room, from)
 	}
@@ -205,10 +222,10 @@ func (s *Server) Missed(from uint16) {
 	s.emit(Event{Kind: EventError, Err: &MissedError{from}})
 	s.index.Range(func(r *rooms.Room) bool {
 		r.RemoteUnknown(from)
-		r.Reintroduce()
-		s.counted(r)
+		s.sayCount(from, r.Name(), asksAnyway)
 		return true
 	})
+	s.peers.Bus.Flush()
 	s.sayWish(true)
 }
 

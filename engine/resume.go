@@ -24,6 +24,7 @@ type handover struct {
 	next  token         // of the session that follows, where the store has it already
 	state *parked       // nil: nothing is left
 	held  []*rooms.Room // where a seat waits for the heir
+	given []string      // rooms whose shared seat goes to the heir's worker
 	seats seatVerdicts  // of rooms whose seats all workers share
 	spent bool          // resumed too often in a row: the earlier connection stays
 	ended bool          // it was revoked, and the store had not heard of it
@@ -32,9 +33,15 @@ type handover struct {
 // giveBack frees the seats that wait.
 func (l *loop) giveBack(h *handover, heir place) {
 	for _, r := range h.held {
-		l.srv.index.Release(r, heir)
+		l.srv.freeHeld(r, heir)
 	}
 	l.giveBackSeats(h.seats)
+}
+
+// freeHeld frees a seat that waits for p: until now it was counted.
+func (s *Server) freeHeld(r *rooms.Room, p place) {
+	s.index.Release(r, p)
+	s.counted(r)
 }
 
 // undo gives everything back: the session can be claimed again.
@@ -201,7 +208,7 @@ func (l *loop) handOver(old *Conn, heir place) handover {
 	}
 	l.endSession(old) // of another token than was claimed, where old has resumed meanwhile
 	if heir == nowhere {
-		l.leaveAll(old)
+		h.given = l.withdraw(old)
 	}
 	for _, r := range old.rooms {
 		if left, seq := l.srv.index.Handover(r, old.place(), heir); left {
@@ -301,7 +308,7 @@ func (l *loop) enterHandedOver(c *Conn, held []*rooms.Room) {
 	limit := int32(l.srv.cfg.MaxRoomsPerConnection)
 	for _, r := range held {
 		if limit > 0 && c.seats.Load() >= limit && !r.Has(c.place()) {
-			l.srv.index.Release(r, c.place())
+			l.srv.freeHeld(r, c.place())
 			continue
 		}
 		if entry, err := r.EnterHeld(c.place()); err == nil && !entry.Already {

@@ -137,12 +137,13 @@ func (x *Rooms) join(c *Conn, a *arrival) (told bool, err error) {
 // enterHeld turns a held seat into membership, or gives it back where the connection has ended.
 func (l *loop) enterHeld(c *Conn, r *rooms.Room) error {
 	if c.phase != phaseOpen && c.phase != phaseAuth {
-		l.srv.index.Release(r, c.place())
+		l.srv.freeHeld(r, c.place())
 		return ErrNotOpen
 	}
 	entry, err := r.EnterHeld(c.place())
 	switch {
 	case err != nil: // the room was deleted
+		l.srv.counted(r)
 		c.seats.Add(-1)
 		return ErrNotInRoom
 	case entry.Already:

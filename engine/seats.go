@@ -18,21 +18,28 @@ import (
 
 // Seats are the places in limited rooms, which all workers share. The methods are for any goroutine and never wait.
 type Seats interface {
-	// Acquire takes a seat of a room. done is called exactly once, within two seconds, on any goroutine: with nil,
-	// [ErrRoomFull], [ErrUnavailable] or [ErrOverloaded]; unless with nil, no seat is taken.
-	Acquire(room string, limit int, done func(error))
+	// Acquire takes a seat of a room: with a ticket the one that another worker gave with it, where it is still there. done
+	// is called exactly once, within two seconds, on any goroutine: with nil, [ErrRoomFull], [ErrUnavailable] or
+	// [ErrOverloaded]; unless with nil, no seat is taken.
+	Acquire(room string, limit int, ticket SeatTicket, done func(error))
+	// Give keeps a seat that was acquired here, for a few seconds, for whoever shows the ticket to another worker. done is
+	// called exactly once, within two seconds, on any goroutine, when he may.
+	Give(room string, to uint16, ticket SeatTicket, done func())
 	// Release gives a seat back.
 	Release(room string)
 	// Force takes n seats, whether there are as many or not, for those who were in when the room got its limit.
 	Force(room string, limit, n int)
 }
 
+// SeatTicket names a seat that one worker gives to another. The zero ticket is none.
+type SeatTicket [16]byte
+
 // errSeat says that a seat must be acquired first. No client hears of it.
 var errSeat = &Error{Code: "seat", Message: rooms.ErrSeat.Error()}
 
 // acquire asks for a seat of a room and goes on, on the loop, with what it is told.
-func (l *loop) acquire(room string, limit int, then func(l *loop, err *Error)) {
-	l.srv.peers.Seats.Acquire(room, limit, func(err error) {
+func (l *loop) acquire(room string, limit int, ticket SeatTicket, then func(l *loop, err *Error)) {
+	l.srv.peers.Seats.Acquire(room, limit, ticket, func(err error) {
 		l.postCall(func(l *loop) { then(l, seatError(err)) })
 	})
 }
@@ -53,7 +60,7 @@ func (l *loop) awaitSeat(c *Conn, j message.Joined, limit int) {
 	p := l.await(c, pendingSeat, "join", j.Ref)
 	j.Room, j.Ref = bytes.Clone(j.Room), p.ref
 	c.seats.Add(1)
-	l.acquire(string(j.Room), limit, func(l *loop, err *Error) { l.seatFound(c, p, j, err) })
+	l.acquire(string(j.Room), limit, SeatTicket{}, func(l *loop, err *Error) { l.seatFound(c, p, j, err) })
 }
 
 // seatFound ends the wait. What was posted for c in the meantime goes out before the answer.
@@ -118,16 +125,16 @@ func (l *loop) awaitSeats(c *Conn, h handover, e *message.Envelope) bool {
 	}
 	p := l.await(c, pendingSeat, "reconnect", e.Ref)
 	heir := claimant(p.ref, e.Last != nil)
-	h.seats = l.gatherSeats(limits, func(l *loop) { l.seatsFound(c, p, h, heir) })
+	h.seats = l.gatherSeats(limits, SeatTicket{}, func(l *loop) { l.seatsFound(c, p, h, heir) })
 	return true
 }
 
 // gatherSeats acquires a seat in each of several rooms. The verdicts are complete when then is called.
-func (l *loop) gatherSeats(limits map[string]int, then func(*loop)) seatVerdicts {
+func (l *loop) gatherSeats(limits map[string]int, ticket SeatTicket, then func(*loop)) seatVerdicts {
 	seats := make(seatVerdicts, len(limits))
 	left := len(limits)
 	for room, limit := range limits {
-		l.acquire(room, limit, func(l *loop, err *Error) {
+		l.acquire(room, limit, ticket, func(l *loop, err *Error) {
 			seats[room] = err
 			if left--; left == 0 {
 				then(l)
@@ -227,7 +234,7 @@ func (l *loop) arrive(c *Conn, a *arrival) {
 	switch {
 	case err == rooms.ErrSeat:
 		c.extra().arrivals = append(c.extra().arrivals, a)
-		l.acquire(a.room, entry.Limit, func(l *loop, err *Error) { l.arrived(c, a, err) })
+		l.acquire(a.room, entry.Limit, SeatTicket{}, func(l *loop, err *Error) { l.arrived(c, a, err) })
 	case err != nil:
 		c.seats.Add(-1)
 		a.tell(ErrRoomFull)

@@ -13,15 +13,28 @@ type desk struct {
 	t     *testing.T
 	taken map[string]int
 	asked []request
+	gifts []gift
 }
 
 type request struct {
-	room string
-	done func(error)
+	room   string
+	ticket SeatTicket
+	done   func(error)
 }
 
-func (d *desk) Acquire(room string, _ int, done func(error)) {
-	d.asked = append(d.asked, request{room, done})
+type gift struct {
+	room   string
+	to     uint16
+	ticket SeatTicket
+	done   func()
+}
+
+func (d *desk) Acquire(room string, _ int, ticket SeatTicket, done func(error)) {
+	d.asked = append(d.asked, request{room, ticket, done})
+}
+
+func (d *desk) Give(room string, to uint16, ticket SeatTicket, done func()) {
+	d.gifts = append(d.gifts, gift{room, to, ticket, done})
 }
 
 func (d *desk) Release(room string) {
@@ -316,6 +329,64 @@ func TestTakeOverHandsTheSeatOn(t *testing.T) {
 		t.Error("seats are left over:", d.taken)
 	}
 }
+
+// A worker whose connection is taken over on another one answers when its seats can be had there, and not before; they are
+// given, not freed. A session without a connection has none.
+func TestOwnerGivesTheSeats(t *testing.T) {
+	w, d := newDesk(t, nil)
+	s := w.server.Server
+	c, other := w.welcome(0), w.welcome(1)
+	for _, at := range []*Conn{c, other} {
+		for _, room := range []string{"r", "s"} {
+			w.say(at, `{"type":"join","room":"`+room+`"}`)
+			d.answer(room, nil)
+			w.drain()
+		}
+		w.read(at)
+	}
+	s.store = deadStore{}
+	q := handoverQuestion{key: s.keyOf(c.token), heir: 9, ticket: SeatTicket{1, 2, 3}}
+	s.sessions.begin(q.key, c)
+	answers := [][]byte{}
+	ask := func() { s.answerHandOver(q.append(nil), func(b []byte) { answers = append(answers, b) }) }
+	ask()
+	w.drain()
+	if len(d.gifts) != 2 || len(answers) != 0 || d.taken["r"] != 2 || d.taken["s"] != 2 {
+		t.Fatal("it does not wait for its gifts, or has freed what it gives:", d.gifts, answers, d.taken)
+	}
+	for i, g := range d.gifts {
+		if len(answers) != 0 || g.to != 9 || g.ticket != q.ticket {
+			t.Error("gift", i, "is", g, answers)
+		}
+		g.done()
+	}
+	if len(answers) != 1 || len(answers[0]) == 0 || answers[0][0] != handoverState {
+		t.Fatal("it answers", answers)
+	}
+	if h, err := decodeHandover(answers[0]); err != nil || !slices.Equal(h.state.rooms, []string{"r", "s"}) {
+		t.Error("it hands over", h.state, err)
+	}
+	w.expect(c, "close 4004")
+	if n := s.index.FindString("r").Len(); n != 1 {
+		t.Error(n, "are in")
+	}
+	ask()
+	if w.drain(); len(answers) != 2 || answers[1][0] != handoverNothing || len(d.gifts) != 2 {
+		t.Error("it hands over twice", answers)
+	}
+	for _, wrong := range [][]byte{nil, q.key[:], append(q.append(nil), 0)} {
+		s.answerHandOver(wrong, func(b []byte) {
+			if b[0] != handoverNothing {
+				t.Error(b)
+			}
+		})
+	}
+}
+
+// deadStore forgets.
+type deadStore struct{ SessionStore }
+
+func (deadStore) Forget(SessionKey) {}
 
 // Rooms without a limit pay nothing for all this.
 func TestUnlimitedRoomsNeedNoSeats(t *testing.T) {

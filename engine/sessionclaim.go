@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/parleyd/parley/protocol/message"
@@ -10,7 +11,7 @@ import (
 // Resuming a session that the store keeps, which any worker may have begun:
 //
 //	claim      the store gives it to one of all that want it
-//	hand over  where its connection may still live, its worker ends it and gives the state as it is now
+//	hand over  where its connection may still live, its worker ends it and gives the state as it is now, and its seats
 //	seats      in rooms whose limits all workers share
 //	save       the session that follows is stored under a token of its own
 //	spend      the claimed one is deleted, and cannot be taken a second time, whoever dies now
@@ -124,7 +125,8 @@ func (l *loop) exhausted(x *succession, alive bool) {
 func (l *loop) askOwner(x *succession) {
 	key := x.at.Key
 	if key.Instance != l.srv.instance {
-		l.srv.ask(key.Instance, asking{verbHandOver, key.Hash[:], handOverWait}, func(answer []byte, err error) {
+		question := handoverQuestion{sessionKey(key.Hash), l.srv.instance, SeatTicket(x.at.Nonce)}
+		l.srv.ask(key.Instance, asking{verbHandOver, question.append(nil), handOverWait}, func(answer []byte, err error) {
 			var h handover
 			if err == nil {
 				h, err = decodeHandover(answer)
@@ -190,7 +192,11 @@ func (l *loop) succeed(x *succession) {
 		l.saveNext(x)
 		return
 	}
-	x.h.seats = l.gatherSeats(limits, func(l *loop) {
+	var ticket SeatTicket
+	if x.taken {
+		ticket = SeatTicket(x.at.Nonce)
+	}
+	x.h.seats = l.gatherSeats(limits, ticket, func(l *loop) {
 		if why := x.h.seats.unknown(); why != nil {
 			l.putBack(x)
 			l.refuseClaim(x, why)
@@ -209,6 +215,7 @@ func (l *loop) saveNext(x *succession) {
 	l.srv.entropy(x.h.next[:])
 	next := *x.h.state
 	next.previous, next.instance = x.conn.place(), l.srv.instance
+	next.rooms = slices.DeleteFunc(slices.Clone(next.rooms), func(room string) bool { return x.h.seats[room] != nil })
 	next.attempts++
 	next.resumedAt = l.srv.wall(l.now).UnixMilli()
 	err := l.srv.store.Save(l.srv.sharedKey(x.h.next), next.encode(), func(err error) {

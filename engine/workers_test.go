@@ -16,10 +16,16 @@ import (
 // testWorker is a server that is one of several, in this process, over a real bus.
 type testWorker struct {
 	*Server
-	link atomic.Pointer[bus.Link]
+	link      atomic.Pointer[bus.Link]
+	loses     atomic.Uint32 // a kind of entry that is lost on its way; 0 for none
+	swallowed atomic.Uint32
 }
 
 func (w *testWorker) Append(entry []byte) error {
+	if uint32(entry[0]) == w.loses.Load() {
+		w.swallowed.Add(1)
+		return nil
+	}
 	if l := w.link.Load(); l != nil {
 		return l.Append(entry)
 	}

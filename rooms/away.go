@@ -145,13 +145,6 @@ func (r *Room) Introduce() bool {
 	return !was
 }
 
-// Reintroduce makes it new to them again. Any goroutine.
-func (r *Room) Reintroduce() {
-	r.mu.Lock()
-	r.introduced = false
-	r.mu.Unlock()
-}
-
 // RemoteMembers is how many members of another worker are known by name. Any goroutine.
 func (r *Room) RemoteMembers(instance uint16) int {
 	r.mu.Lock()

@@ -242,6 +242,12 @@ func (r *Room) vanish() bool {
 // Leave takes p out, and the room with its last member unless it was created; seq is the leave's place in the
 // room's order. left is false where p is no member: a late leave cannot undo a newer join, which has another generation. Only p's loop may call it.
 func (x *Index) Leave(r *Room, p Place) (left bool, seq uint64) {
+	left, seq, _ = x.leave(r, p, false)
+	return left, seq
+}
+
+// leave frees p's seat, or keeps it where it is shared, for the caller to dispose of.
+func (x *Index) leave(r *Room, p Place, keep bool) (left bool, seq uint64, kept bool) {
 	r.mu.Lock()
 	s := r.rosters[p.Loop].Load()
 	at := -1
@@ -250,10 +256,14 @@ func (x *Index) Leave(r *Room, p Place) (left bool, seq uint64) {
 	}
 	if at < 0 {
 		r.mu.Unlock()
-		return false, 0
+		return false, 0, false
 	}
 	s.remove(at)
-	r.unseat()
+	if kept = keep && r.shared(); kept {
+		r.taken.Add(-1)
+	} else {
+		r.unseat()
+	}
 	r.seq++
 	seq = r.seq
 	gone := r.vanish()
@@ -261,7 +271,7 @@ func (x *Index) Leave(r *Room, p Place) (left bool, seq uint64) {
 	if gone {
 		x.drop(r)
 	}
-	return true, seq
+	return true, seq, kept
 }
 
 // Handover takes p out and keeps its seat for another place, never freeing it in between; seq is the leave's

@@ -75,6 +75,12 @@ func (x *Index) EnterSeated(name []byte, p Place, now int64) (e Entry, spare boo
 	return r.add(p, since), held || r.limit == 0
 }
 
+// Withdraw is [Index.Leave], but does not give the seat back where it is shared: kept says that the caller must see to it.
+// Only p's loop may call it.
+func (x *Index) Withdraw(r *Room, p Place) (left bool, seq uint64, kept bool) {
+	return x.leave(r, p, true)
+}
+
 // Adopt makes a room that was created elsewhere the same here. One that came to be by itself keeps its members, even if
 // they are more than the limit. One that was created before has been deleted since: it is dead now, and returned, so
 // that its members can be let out. Any goroutine.

@@ -74,6 +74,24 @@ func TestSharedSeats(t *testing.T) {
 	}
 }
 
+// Who withdraws keeps the seat, where it is shared, and nothing else.
+func TestWithdraw(t *testing.T) {
+	x, s := sharing(2)
+	a, b := at(0, 1), at(1, 2)
+	r := seat(t, x, s, "r", a)
+	if left, seq, kept := x.Withdraw(r, a); !left || seq != 2 || !kept || s.held["r"] != 1 || r.Len() != 0 || x.Len() != 0 {
+		t.Error(left, seq, kept, s.held, r.Len(), x.Len())
+	}
+	if left, _, kept := x.Withdraw(r, a); left || kept {
+		t.Error("nobody withdraws twice")
+	}
+	free, none := sharing(0)
+	e, _ := free.Enter([]byte("r"), b, 1)
+	if left, _, kept := free.Withdraw(e.Room, b); !left || kept || len(none.held) != 0 {
+		t.Error("a room without a limit has seats:", left, kept, none.held)
+	}
+}
+
 func TestAdopt(t *testing.T) {
 	x, s := sharing(0)
 	for i := range uint32(3) {

@@ -21,17 +21,38 @@ func TestKillMinute(t *testing.T) {
 	if *killFor == 0 {
 		t.Skip("make soak runs it: it still finds a used token good after the bus was killed (docs/processes.md, known faults)")
 	}
+	report := killRun(t, "", "--kill-bus", "--for", killFor.String(), "--clients", fmt.Sprint(*killClients), "--rate", "600")
+	t.Logf("%v", report.Done)
+}
+
+// For some seconds, rooms of a server of four workers are full most of the time, and workers that hold seats are killed and
+// frozen: no room ever holds more than its limit, and nobody is refused for long.
+func TestKillsUnderALimit(t *testing.T) {
+	report := killRun(t, "--max-connections-per-room 10", "--room-limit", "10", "--for", "14s", "--clients", "300", "--rooms", "20", "--rate", "500")
+	for _, what := range []string{"refused joins", "take over"} {
+		if report.Done[what] == 0 {
+			t.Errorf("there was no %q: %v", what, report.Done)
+		}
+	}
+	if report.Checked["limits"] == 0 {
+		t.Errorf("no limit was checked: %v", report.Checked)
+	}
+	t.Logf("%v", report.Done)
+}
+
+// verified is what `parley verify --json` reports.
+type verified struct{ Done, Found, Checked map[string]int64 }
+
+// killRun holds a server of four workers, which are killed, to its promises.
+func killRun(t *testing.T, serveFlags string, verifyFlags ...string) (report verified) {
+	t.Helper()
 	port := freePort(t)
-	serve := fmt.Sprintf("%s serve --processes 4 --port %d --admin-port %d --log-level warn", binary, port, freePort(t))
-	cmd := exec.Command(binary, "verify", fmt.Sprintf("ws://127.0.0.1:%d", port), "--spawn", serve, "--kill", "--kill-bus", "--json",
-		"--for", killFor.String(), "--clients", fmt.Sprint(*killClients), "--rate", "600", "--patience", "15s")
+	serve := fmt.Sprintf("%s serve --processes 4 --port %d --admin-port %d --log-level warn %s", binary, port, freePort(t), serveFlags)
+	args := []string{"verify", fmt.Sprintf("ws://127.0.0.1:%d", port), "--spawn", serve, "--kill", "--json", "--patience", "15s"}
+	cmd := exec.Command(binary, append(args, verifyFlags...)...)
 	var told strings.Builder
 	cmd.Stderr = &told
 	out, err := cmd.Output()
-	var report struct {
-		Done  map[string]int64
-		Found map[string]int64
-	}
 	if json.Unmarshal(out, &report) != nil || err != nil {
 		t.Fatalf("%v\n%s\n%s", err, told.String(), out)
 	}
@@ -40,5 +61,5 @@ func TestKillMinute(t *testing.T) {
 			t.Errorf("there was no %q: %v", what, report.Done)
 		}
 	}
-	t.Logf("%v", report.Done)
+	return report
 }

@@ -14,10 +14,25 @@ import (
 type seats struct{ w *worker }
 
 // Acquire implements engine.Seats.
-func (s seats) Acquire(room string, limit int, done func(error)) {
-	err := s.w.book.Load().Seats.Acquire(room, limit, 1, func(_ int, err error) { done(told(err)) })
+func (s seats) Acquire(room string, limit int, ticket engine.SeatTicket, done func(error)) {
+	book, tell := s.w.book.Load(), func(err error) { done(told(err)) }
+	var err error
+	if ticket == (engine.SeatTicket{}) {
+		err = book.Seats.Acquire(room, limit, 1, func(_ int, err error) { tell(err) })
+	} else {
+		err = book.Seats.Take(room, limit, ledger.Ticket(ticket), tell)
+	}
 	if err != nil {
-		done(told(err))
+		tell(err)
+	}
+}
+
+// Give implements engine.Seats. A seat that cannot be given is free.
+func (s seats) Give(room string, to uint16, ticket engine.SeatTicket, done func()) {
+	book := s.w.book.Load()
+	if err := book.Seats.Give(room, to, ledger.Ticket(ticket), func(error) { done() }); err != nil {
+		book.Seats.Release(room, 1)
+		done()
 	}
 }
 

@@ -183,6 +183,13 @@ func (f *fleet) isReady(name string, but int) bool {
 	return f.ready[name] && f.pids[name] != but
 }
 
+// isGone reports whether the kernel has said that a process has ended.
+func (f *fleet) isGone(name string, pid int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.ready[name] || f.pids[name] != pid
+}
+
 // signal sends one to a process and returns its pid.
 func (f *fleet) signal(name string, sig syscall.Signal) int {
 	f.t.Helper()

@@ -79,6 +79,7 @@ func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
 		return err
 	}
 	for _, d := range welcome.Peers.Dead {
+		w.road.link.Load().Forget(d.Instance) // its last words may be on their way still
 		w.buried(d)
 	}
 	srv.Peers(welcome.Peers.Peers)

@@ -211,8 +211,7 @@ func (c *conn) refusedWith(q *request, code string) {
 		if s := c.stays[q.room]; s != nil && s.state == joining {
 			s.become(out)
 		}
-		// A seat is taken by members, by those on their way in, and by those that went a moment ago.
-		most := q.room.possible + q.room.removals - q.marks.removals
+		most := k.mostIn(q)
 		if code == "room_full" && (k.opt.RoomLimit == 0 || most-1 < k.opt.RoomLimit) && !k.disturbed() {
 			complain(fmt.Sprintf(", but at most %d can have been in", most-1))
 		} else if code != "room_full" && !slices.Contains(passing, code) {

@@ -59,6 +59,7 @@ type conn struct {
 	claimed   bool // somebody has shown its token: it may end any moment
 	unsure    bool // it may have been ended by the server without our knowing: no certainty until it proves otherwise
 	stalls    int
+	killed    bool      // with its worker, perhaps
 	cut       bool      // by us,
 	cutAt     uint64    // at this place in the order; 0 where the server may have ended it before
 	then      func()    // what to do once it is connected; nil: the usual

@@ -76,7 +76,8 @@ func (r *room) missedNotice() (s *stay, other *conn, what string) {
 }
 
 // missesLeave reports whether s should have been told by now that x is over. Whom the server has ended by itself may
-// have gone before s came.
+// have gone before s came. A worker that was frozen or about to be killed when s came may have told nobody whom it had,
+// and nobody knows afterwards who went with it.
 func (s *stay) missesLeave(x *stay) bool {
 	if x.conn == s.conn || x.conn.stays[x.room] != x {
 		return false
@@ -84,6 +85,9 @@ func (s *stay) missesLeave(x *stay) bool {
 	joined, known := s.heard[x.conn]
 	if known {
 		return joined
+	}
+	if x.conn.killed && s.joined > x.conn.k.beforeKill {
+		return false
 	}
 	end := x.left
 	if end == 0 {

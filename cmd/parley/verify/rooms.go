@@ -36,6 +36,7 @@ type stay struct {
 	certain  bool // it is a member
 	possible bool // it may be
 	over     bool // its connection has ended, and the server knows; the state is what a session restores
+	awaited  bool // though it is over, somebody resumes that session: he may have its seat before we read so
 }
 
 // A room is a room of the server's that this run uses.
@@ -47,8 +48,9 @@ type room struct {
 	members    map[*stay]bool // the possible ones
 	certain    int
 	possible   int
-	departures int // of certain members, so far
-	removals   int // of possible ones
+	departures int         // of certain members, so far
+	removals   int         // of possible ones,
+	removed    []time.Time // when, of the latest that were members
 	parted     []*stay
 	quiet      bool // it has grown past announcing
 }
@@ -94,7 +96,7 @@ func (s *stay) become(st state) {
 // reckon renews what is certain about a stay, and the room's counts with it.
 func (s *stay) reckon() {
 	r := s.room
-	certain, possible := s.state == in && s.conn.sure(), s.state != out && !s.over
+	certain, possible := s.state == in && s.conn.sure(), s.state != out && (!s.over || s.awaited)
 	if certain != s.certain {
 		s.certain = certain
 		if certain {
@@ -112,10 +114,40 @@ func (s *stay) reckon() {
 			r.members[s] = true
 		} else {
 			r.possible--
-			r.removals++
-			delete(r.members, s)
+			r.remove(s)
 		}
 	}
+}
+
+// remove takes a possible member out.
+func (r *room) remove(s *stay) {
+	now := s.conn.k.now
+	r.removals++
+	delete(r.members, s)
+	for len(r.removed) > 0 && now.Sub(r.removed[0]) > time.Second {
+		r.removed = r.removed[1:]
+	}
+	if s.joined != 0 {
+		r.removed = append(r.removed, now)
+	}
+}
+
+// verdictTime is for how long several workers may go on refusing after a room was full.
+const verdictTime = 100 * time.Millisecond
+
+// mostIn is how many may have had a seat of a room when a join was refused, the one who asked included: members, those on
+// their way in, and those that went a moment ago.
+func (k *checker) mostIn(q *request) int {
+	most := q.room.possible + q.room.removals - q.marks.removals
+	if k.opt.ExactCounts {
+		return most
+	}
+	for _, at := range q.room.removed {
+		if at.Before(q.at) && q.at.Sub(at) < verdictTime {
+			most++
+		}
+	}
+	return most
 }
 
 // limitReached looks whether more are in a room than may be. Some of them may have been ended by the server without

@@ -67,11 +67,19 @@ func (c *conn) resume(s *session, want ...string) *request {
 		c.claim = s
 		s.asking++
 		s.conn.claimed = true
-		s.conn.reckon()
+		s.conn.await(true)
 	}
 	k.report.Done["claims"]++
 	c.say(withRef(text, q.ref))
 	return q
+}
+
+// await takes note that somebody resumes the session of c, or no longer.
+func (c *conn) await(awaited bool) {
+	for _, s := range c.stays {
+		s.awaited = awaited
+	}
+	c.reckon()
 }
 
 // reconnected checks what a claim gave, and takes it over.
@@ -101,6 +109,7 @@ func (c *conn) reconnected(q *request, m *body) {
 		k.found("gap", nil, []*conn{c}, fmt.Sprintf("%v resumes rooms %v from an epoch that never was, and is told of gaps in %v", c, m.Rooms, m.Gaps))
 	}
 	c.restored(s.conn, q, m, complain)
+	s.conn.await(false)
 	k.used = append(k.used, s)
 	if len(k.used) > usedKept {
 		delete(k.tokens, k.used[0].token)
@@ -174,6 +183,9 @@ func (c *conn) claimRefused(q *request, code string) {
 	case s.asking == 0 && s.winner == nil && !s.spoiled:
 		s.spoiled = true
 		k.found("session", nil, []*conn{c, s.conn}, fmt.Sprintf("nobody gets the session of %v: all %d claims are refused with %s", s.conn, s.failed, code))
+	}
+	if s.asking == 0 {
+		s.conn.await(false)
 	}
 	if old := s.conn; s.asking == 0 && s.winner == nil && old.claimed && old.phase == open {
 		old.claimed, old.unsure = false, true // it lives on

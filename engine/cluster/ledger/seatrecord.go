@@ -12,45 +12,90 @@ type holding struct {
 	seats    uint32
 }
 
+// A Ticket names a seat that one worker gives to another. The zero ticket is none.
+type Ticket [16]byte
+
+// gift is a seat on its way from one instance to another. It is neither's, and taken.
+type gift struct {
+	from, to uint16
+	ticket   Ticket
+}
+
 // seatRecord is a record of seatBucket: who holds how many seats. Each holding is written by its own instance
 // only (and removed by others once that is dead), so the record itself says which of our writes has landed, even
 // where others have written since.
+//
+// Owner: who decoded it; not changed once it is a room's view.
 type seatRecord struct {
 	epoch    int64
 	limit    uint32
 	holdings []holding
+	gifts    []gift
 }
 
 const (
-	seatVersion = 1
-	seatHeader  = 1 + 8 + 4
+	seatVersion = 2
+	seatHeader  = 1 + 8 + 4 + 2
 	holdingLen  = 2 + 4
+	giftLen     = 2 + 2 + 16
 )
 
 var errSeats = errors.New("decode seats: not a record of this version")
 
 func (r *seatRecord) encode() []byte {
-	b := make([]byte, 0, seatHeader+holdingLen*len(r.holdings))
+	b := make([]byte, 0, seatHeader+holdingLen*len(r.holdings)+giftLen*len(r.gifts))
 	b = append(b, seatVersion)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.epoch))
 	b = binary.BigEndian.AppendUint32(b, r.limit)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(r.holdings)))
 	for _, h := range r.holdings {
 		b = binary.BigEndian.AppendUint16(b, h.instance)
 		b = binary.BigEndian.AppendUint32(b, h.seats)
 	}
+	for _, g := range r.gifts {
+		b = binary.BigEndian.AppendUint16(b, g.from)
+		b = binary.BigEndian.AppendUint16(b, g.to)
+		b = append(b, g.ticket[:]...)
+	}
 	return b
 }
 
+// decodeSeats reads a record. One of an earlier version is of an earlier start, and so of no more use.
 func decodeSeats(b []byte) (r seatRecord, err error) {
-	if len(b) < seatHeader || b[0] != seatVersion || (len(b)-seatHeader)%holdingLen != 0 {
+	if len(b) > 0 && b[0] < seatVersion {
+		return r, nil
+	}
+	if len(b) < seatHeader || b[0] != seatVersion {
 		return r, errSeats
 	}
 	r.epoch = int64(binary.BigEndian.Uint64(b[1:]))
 	r.limit = binary.BigEndian.Uint32(b[9:])
-	for b = b[seatHeader:]; len(b) > 0; b = b[holdingLen:] {
+	n := holdingLen * int(binary.BigEndian.Uint16(b[13:]))
+	b = b[seatHeader:]
+	if len(b) < n || (len(b)-n)%giftLen != 0 {
+		return r, errSeats
+	}
+	held, given := b[:n], b[n:]
+	for b := held; len(b) > 0; b = b[holdingLen:] {
 		r.holdings = append(r.holdings, holding{binary.BigEndian.Uint16(b), binary.BigEndian.Uint32(b[2:])})
 	}
+	for b := given; len(b) > 0; b = b[giftLen:] {
+		r.gifts = append(r.gifts, gift{binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]), Ticket(b[4:giftLen])})
+	}
 	return r, nil
+}
+
+// payload is the record as it is stored: nil where it says nothing.
+func (r *seatRecord) payload() []byte {
+	if len(r.holdings)+len(r.gifts) == 0 {
+		return nil
+	}
+	return r.encode()
+}
+
+// sameSize reports whether two versions, one of which may lack parts of the other, are the same.
+func (r *seatRecord) sameSize(other seatRecord) bool {
+	return r.epoch == other.epoch && len(r.holdings) == len(other.holdings) && len(r.gifts) == len(other.gifts)
 }
 
 // of is what an instance holds.
@@ -63,7 +108,7 @@ func (r *seatRecord) of(instance uint16) int {
 	return 0
 }
 
-// others is what all but one instance hold, and how many they are.
+// others is what all but one instance hold, with what is on its way, and how many hold something.
 func (r *seatRecord) others(instance uint16) (seats, holders int) {
 	for _, h := range r.holdings {
 		if h.instance != instance {
@@ -71,7 +116,7 @@ func (r *seatRecord) others(instance uint16) (seats, holders int) {
 			holders++
 		}
 	}
-	return seats, holders
+	return seats + len(r.gifts), holders
 }
 
 // with is the record after an instance's holding has changed.

@@ -22,7 +22,7 @@ import (
 type Seats struct {
 	l      *Ledger
 	rooms  map[string]*seatRoom // by key
-	gone   map[uint16]bool      // reaped
+	gone   map[uint16]int       // how many times they were reaped
 	writes int                  // sets sent, for tests
 }
 
@@ -42,8 +42,11 @@ type seatRoom struct {
 	target   int // ours, in the write that is on its way; -1 where there is none
 	held     int // of these, what may be given out
 	used     int
-	waiting  []*acquire
+	waiting  []*acquire // those with a ticket first
+	gifts    []*giving  // to be given: used until they are
+	going    []*giving  // in the write that is on its way
 	stage    stage
+	fresh    bool // nobody has come with a ticket since the last read began
 	busy     bool // a read, a write or a question is on its way
 	voided   bool // the limit has changed: what is idle must not be given out
 	full     time.Time
@@ -63,8 +66,11 @@ const (
 )
 
 // acquire is a call that waits for seats.
+//
+// Owner: its room.
 type acquire struct {
 	n       int
+	ticket  Ticket // of a seat that was given; zero for none
 	promise *promise
 	tell    func(int, error)
 }
@@ -85,7 +91,7 @@ const (
 var errSeatCount = errors.New("limit and number of seats must be positive, and fit 32 bits")
 
 func newSeats(l *Ledger) *Seats {
-	return &Seats{l: l, rooms: make(map[string]*seatRoom), gone: make(map[uint16]bool)}
+	return &Seats{l: l, rooms: make(map[string]*seatRoom), gone: make(map[uint16]int)}
 }
 
 // Acquire takes up to n seats of a room whose limit is limit. done gets how many were granted; fewer than n means
@@ -101,14 +107,7 @@ func (s *Seats) Acquire(room string, limit, n int, done func(granted int, err er
 	return s.l.accept(func() {
 		a := &acquire{n: n, tell: done}
 		a.promise = s.l.promise(func(err error) { done(0, err) })
-		r := s.room(encodeName(room))
-		if r.limit != limit {
-			r.voided = r.limit != 0
-			r.limit, r.full, r.stage = limit, time.Time{}, begun
-		}
-		for len(r.waiting) > 0 && r.waiting[0].promise.kept { // the bus is away for long
-			r.waiting = r.waiting[1:]
-		}
+		r := s.roomOf(encodeName(room), limit)
 		r.waiting = append(r.waiting, a)
 		r.serve()
 	})
@@ -147,6 +146,19 @@ func (s *Seats) room(key string) *seatRoom {
 	return r
 }
 
+// roomOf is room, for a call that wants seats: of those that waited, some may have been told already.
+func (s *Seats) roomOf(key string, limit int) *seatRoom {
+	r := s.room(key)
+	if r.limit != limit {
+		r.voided = r.limit != 0
+		r.limit, r.full, r.stage = limit, time.Time{}, begun
+	}
+	for len(r.waiting) > 0 && r.waiting[0].promise.kept { // the bus is away for long
+		r.waiting = r.waiting[1:]
+	}
+	return r
+}
+
 // serve does what can be done now, and starts at most one thing that takes time.
 func (r *seatRoom) serve() {
 	if r.voided && !r.busy {
@@ -161,6 +173,8 @@ func (r *seatRoom) serve() {
 	switch {
 	case r.used > r.held:
 		r.write(r.used)
+	case len(r.gifts) > 0:
+		r.give()
 	case need > 0 && r.s.l.now.Before(r.full):
 		r.refuse()
 	case need > 0:
@@ -233,12 +247,14 @@ func (r *seatRoom) fail(err error) {
 // want takes seats, or finds out that there are none.
 func (r *seatRoom) want(need int) {
 	others, holders := r.view.others(r.s.l.opts.Instance)
-	take := min(need, r.limit-others-r.held)
+	left, given := r.redeemed()
+	others -= given
+	take := max(min(need, r.limit-others-r.held), min(need, given))
 	if take > 0 {
 		if sum := others + r.held + take; sum < r.limit/2 && !r.s.l.now.Before(r.scarce) {
 			take += min(r.limit/blockShare, r.limit/2-sum)
 		}
-		r.write(r.held + take)
+		r.writeWith(r.held+take, left)
 		return
 	}
 	switch {
@@ -246,7 +262,7 @@ func (r *seatRoom) want(need int) {
 		r.look(looked)
 	case r.stage == looked && holders > 0:
 		r.ask()
-	case r.stage == asked:
+	case r.stage == asked || !r.fresh:
 		r.look(judged)
 	default:
 		r.full = r.s.l.now.Add(fullTime)

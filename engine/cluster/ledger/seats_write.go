@@ -13,16 +13,17 @@ import (
 // refusedTime is how long to wait after the bus has refused a record.
 const refusedTime = time.Second
 
-// write makes our holding count seats. Until it is decided, held is what both the old and the new count allow.
-func (r *seatRoom) write(count int) {
+// write makes our holding count seats.
+func (r *seatRoom) write(count int) { r.writeWith(count, r.view.gifts) }
+
+// writeWith changes what is given and taken with it. Until it is decided, held is what both the old and the new count
+// allow; what is going is used until then, and not held any more after it.
+func (r *seatRoom) writeWith(count int, gifts []gift) {
 	l := r.s.l
 	r.busy, r.target = true, count
-	r.held = min(r.held, count)
-	next := seatRecord{epoch: l.opts.Epoch, limit: uint32(r.limit), holdings: r.view.with(l.opts.Instance, count)}
-	c := &set{bucket: seatBucket, key: r.key, expect: r.revision}
-	if len(next.holdings) > 0 {
-		c.payload = next.encode()
-	}
+	r.held = min(r.held, count+len(r.going))
+	next := seatRecord{epoch: l.opts.Epoch, limit: uint32(r.limit), holdings: r.view.with(l.opts.Instance, count), gifts: gifts}
+	c := &set{bucket: seatBucket, key: r.key, expect: r.revision, payload: next.payload()}
 	c.done = func(revision uint64, err error) {
 		switch err {
 		case nil:
@@ -33,6 +34,7 @@ func (r *seatRoom) write(count int) {
 			r.look(max(r.stage, looked))
 		default:
 			r.busy = false
+			r.gave(false)
 			l.fault(err)
 			r.fail(err)
 			l.after(refusedTime, func() { // what is owed to the record stays owed
@@ -48,16 +50,17 @@ func (r *seatRoom) write(count int) {
 
 // counted takes in what the record says that we hold. Where that is what the last write wanted, it has landed.
 func (r *seatRoom) counted(count int) {
-	r.count = count
-	if count == r.target {
+	landed := count == r.target
+	if landed {
 		r.held = count
 	}
-	r.held, r.target = min(r.held, count), -1
+	r.count, r.held, r.target = count, min(r.held, count), -1
+	r.gave(landed)
 }
 
 // look reads the record. Our own holding in it says whether a write whose answer was lost has landed.
 func (r *seatRoom) look(next stage) {
-	r.busy = true
+	r.busy, r.fresh = true, true
 	r.s.l.get(seatBucket, r.key, func(f found) {
 		r.busy = false
 		view, err := r.s.decode(f)
@@ -89,11 +92,12 @@ func (s *Seats) decode(f found) (seatRecord, error) {
 		return empty, nil
 	}
 	r.holdings = slices.DeleteFunc(r.holdings, func(h holding) bool { return s.isGone(h.instance) })
+	r.gifts = slices.DeleteFunc(r.gifts, func(g gift) bool { return s.isGone(g.to) || s.gone[g.from] > 1 })
 	return r, nil
 }
 
 func (s *Seats) isGone(instance uint16) bool {
-	return s.gone[instance] || s.l.life.isDead(worker{s.l.opts.Epoch, instance})
+	return s.gone[instance] > 0 || s.l.life.isDead(worker{s.l.opts.Epoch, instance})
 }
 
 // wantedSubject is where workers ask for idle seats. The payload is the room's key and the instances that hold some.
@@ -155,10 +159,10 @@ func (r *seatRoom) answer() {
 
 // Reap frees the seats of an instance that is gone: the kernel has said so. This worker counts them as free at
 // once; done is told when no record names the instance any more. A last write of the dead may land after that and
-// harms nothing, but stays: call it again a little later. Any goroutine.
+// harms nothing, but stays: call it again a little later. What it gave away last is void then. Any goroutine.
 func (s *Seats) Reap(instance uint16, done func(error)) error {
 	return s.l.accept(func() {
-		s.gone[instance] = true
+		s.gone[instance]++
 		p := s.l.promise(done)
 		left := 1
 		cleaned := func() {
@@ -175,23 +179,29 @@ func (s *Seats) Reap(instance uint16, done func(error)) error {
 
 // clean takes the dead out of a record.
 func (s *Seats) clean(key string, f found, done func()) {
+	s.rewrite(key, f, func(*seatRecord) {}, done)
+}
+
+// rewrite takes the dead out of a record, and what remove does besides.
+func (s *Seats) rewrite(key string, f found, remove func(*seatRecord), done func()) {
 	was, err := decodeSeats(f.payload)
 	if f.payload == nil || err != nil || was.epoch > s.l.opts.Epoch {
 		done()
 		return
 	}
 	next, err := s.decode(f)
-	if err != nil || was.epoch == next.epoch && len(was.holdings) == len(next.holdings) {
+	if err == nil {
+		remove(&next)
+	}
+	if err != nil || was.sameSize(next) {
 		done()
 		return
 	}
-	c := &set{bucket: seatBucket, key: key, expect: f.revision}
-	if next.limit = was.limit; len(next.holdings) > 0 {
-		c.payload = next.encode()
-	}
+	next.limit = was.limit
+	c := &set{bucket: seatBucket, key: key, expect: f.revision, payload: next.payload()}
 	c.done = func(_ uint64, err error) {
 		if err == errConflict {
-			s.l.get(seatBucket, key, func(f found) { s.clean(key, f, done) })
+			s.l.get(seatBucket, key, func(f found) { s.rewrite(key, f, remove, done) })
 			return
 		}
 		if err != nil {

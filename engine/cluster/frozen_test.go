@@ -1,0 +1,114 @@
+package cluster
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// crowd is who is in a room, by what the clients know.
+type crowd struct {
+	t  *testing.T
+	f  *fleet
+	in map[*client]bool
+}
+
+// enter has n new clients on a worker join.
+func (x *crowd) enter(n int, worker string) (list []*client) {
+	x.t.Helper()
+	for range n {
+		m := x.f.dial(x.f.pid(worker))
+		if code := m.joins("r"); code != "" {
+			x.t.Fatal(code)
+		}
+		x.in[m.client] = true
+		list = append(list, m.client)
+	}
+	return list
+}
+
+// lose takes those of a worker that is killed out.
+func (x *crowd) lose(worker string) {
+	pid := x.f.pid(worker)
+	for c := range x.in {
+		if c.pid == pid {
+			delete(x.in, c)
+		}
+	}
+}
+
+// agree polls until every member is told of as many recipients as there are.
+func (x *crowd) agree(when string) {
+	x.t.Helper()
+	told := map[string]int{}
+	within(x.t, 3*time.Second, when+" all workers count right", func() bool {
+		clear(told)
+		for c := range x.in {
+			answer, err := c.ask(`{"type":"broadcast","room":"r","data":1}`, "broadcast_sent", "error")
+			if err != nil {
+				x.t.Fatalf("%s a member is cut off: %v", when, err)
+			}
+			told[fmt.Sprint(answer["recipients"], " ", answer["code"])]++
+		}
+		return told[fmt.Sprint(len(x.in)-1, " ", nil)] == len(x.in)
+	})
+}
+
+// A worker stands still for a while, shorter or longer than it may: meanwhile its members and others leave, are taken over,
+// and die with theirs, and the bus is restarted. Soon after it goes on, or is replaced, all workers count right.
+func TestCountsAfterFreezes(t *testing.T) {
+	f := startFleet(t, 3, patientSessions(0))
+	x := &crowd{t, f, map[*client]bool{}}
+	for round, how := range []string{"thawed", "with another killed", "killed itself", "without the bus"} {
+		worker := func(i int) string { return fmt.Sprint("worker ", (round+i)%3) }
+		frozen, other := worker(0), worker(1)
+		of := x.enter(4, frozen)
+		on := x.enter(2, other)
+		x.enter(2, worker(2))
+		x.agree("before it is frozen,")
+
+		pid := f.signal(frozen, syscall.SIGSTOP)
+		begun := time.Now()
+		of[0].conn.Close()
+		delete(x.in, of[0])
+		if err := on[0].leave("r"); err != nil {
+			t.Fatal(err)
+		}
+		delete(x.in, on[0])
+		_ = of[1].send(`{"type":"leave","room":"r"}`)
+		delete(x.in, of[1])
+		heir, kept, err := f.heir(of[2]) // after a second: the owner does not answer
+		if err != nil || !kept {
+			t.Fatal("the heir of a member of a frozen worker is told", kept, err)
+		}
+		t.Cleanup(func() { heir.conn.Close() })
+		x.in[heir] = true
+		delete(x.in, of[2])
+		switch how {
+		case "with another killed":
+			x.lose(other)
+			killed := f.signal(other, syscall.SIGKILL)
+			eventually(t, "another worker is gone", func() bool { return f.isGone(other, killed) })
+		case "killed itself":
+			x.lose(frozen)
+			eventually(t, "a frozen worker is replaced", func() bool { return f.isReady(frozen, pid) })
+		case "without the bus":
+			killed := f.signal("bus", syscall.SIGKILL)
+			eventually(t, "the bus is back", func() bool { return f.isReady("bus", killed) })
+		}
+		if how != "killed itself" {
+			if stood := time.Since(begun); stood > 2800*time.Millisecond {
+				t.Logf("it stood still for %v: it is killed perhaps", stood)
+			}
+			f.signal(frozen, syscall.SIGCONT)
+			if _, err := of[3].ask(`{"type":"worker"}`, "worker"); err != nil {
+				t.Fatalf("frozen for %v, it does not go on: %v", time.Since(begun), err)
+			}
+		}
+		x.agree(how + ",")
+		for i := range 3 {
+			eventually(t, "all workers are there", func() bool { return f.isReady(worker(i), 0) })
+		}
+	}
+}

@@ -1,0 +1,133 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/parleyd/parley/engine"
+)
+
+// heir takes the session of c over on another worker, and returns the connection that goes on. kept says whether it has
+// room "r" again.
+func (f *fleet) heir(c *client) (heir *client, kept bool, err error) {
+	for {
+		if heir, err = f.connect(); err != nil {
+			return nil, false, err
+		}
+		if heir.pid != c.pid {
+			break
+		}
+		heir.conn.Close()
+	}
+	answer, err := heir.ask(fmt.Sprintf(`{"type":"reconnect","token":%q}`, c.token), "reconnected", "error")
+	if err == nil && answer["type"] == "error" {
+		err = fmt.Errorf("refused with %v", answer["code"])
+	}
+	var next reply
+	if err == nil {
+		next, err = heir.await("reconnect_token")
+	}
+	if err != nil {
+		heir.conn.Close()
+		return nil, false, err
+	}
+	heir.token = next["token"].(string)
+	list, _ := answer["rooms"].([]any)
+	return heir, slices.Contains(list, any("r")), nil
+}
+
+// patientSessions are resumed as often as one likes.
+func patientSessions(limit int) func(*engine.Config) {
+	return func(c *engine.Config) { c.MaxConnectionsPerRoom, c.ReconnectionMaxAttempts = limit, 1<<20 }
+}
+
+// A room is full all the time, and others queue for its seats on all workers: whoever takes a member's session over on
+// another worker has its seat, and nobody else ever gets one.
+func TestTakeOversKeepTheirSeats(t *testing.T) {
+	const limit, queue, rounds = 5, 9, 40
+	f := startFleet(t, 3, patientSessions(limit))
+	var holders []*client
+	for range limit {
+		m := f.dial(0)
+		if code := m.joins("r"); code != "" {
+			t.Fatal(code)
+		}
+		holders = append(holders, m.client)
+	}
+	var over atomic.Bool
+	var refused atomic.Int64
+	var waiting, all sync.WaitGroup
+	for range queue {
+		m := f.dial(0)
+		waiting.Go(func() {
+			for !over.Load() {
+				if code, err := m.join("r"); err != nil || code != "room_full" {
+					t.Errorf("somebody who queues is told %q: %v", code, err)
+					return
+				}
+				refused.Add(1)
+			}
+		})
+	}
+	for i, c := range holders {
+		all.Go(func() {
+			for round := range rounds {
+				heir, kept, err := f.heir(c)
+				if err != nil || !kept {
+					t.Errorf("member %d, round %d: the heir has its seat: %v, %v", i, round, kept, err)
+					return
+				}
+				c.conn.Close()
+				c, holders[i] = heir, heir
+			}
+		})
+	}
+	all.Wait()
+	over.Store(true)
+	waiting.Wait()
+	for _, c := range holders { // until now they are members
+		c.conn.Close()
+	}
+	t.Logf("%d take-overs, %d joins refused", limit*rounds, refused.Load())
+	if refused.Load() < limit*rounds {
+		t.Error("hardly anybody queued: the test shows nothing")
+	}
+}
+
+// Members take each other's seats over while workers and the bus are killed: at no instant are more in than the limit
+// allows, and what was on its way from one worker to another is free again within five seconds.
+func TestTakeOversUnderKills(t *testing.T) {
+	const limit, clients, workers = 20, 40, 3
+	f := startFleet(t, workers, patientSessions(limit))
+	x := &tally{limit: limit, holders: map[*client]bool{}, buried: map[int]bool{}, heirs: true}
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	for range clients {
+		all.Go(func() { x.churn(f, stop) })
+	}
+	goOn := func() {
+		before, handed := x.joined.Load(), x.handed.Load()
+		eventually(t, "clients go on", func() bool { return x.joined.Load() > before+100 && x.handed.Load() > handed+20 })
+	}
+	for round := range 5 {
+		goOn()
+		if round == 2 {
+			pid := f.signal("bus", syscall.SIGKILL)
+			eventually(t, "the bus is back", func() bool { return f.isReady("bus", pid) })
+			continue
+		}
+		name := fmt.Sprint("worker ", round%workers)
+		x.bury(f.pid(name))
+		pid := f.signal(name, syscall.SIGKILL)
+		eventually(t, "the worker is back", func() bool { return f.isReady(name, pid) })
+	}
+	goOn()
+	close(stop)
+	all.Wait()
+	t.Logf("%d joins, %d refused, %d taken over, %d at once at most", x.joined.Load(), x.refused.Load(), x.handed.Load(), x.most)
+	x.judge(t, f)
+}
