@@ -103,7 +103,7 @@ func (s *Server) receiveRequest(from uint16, r *entryReader) {
 		return
 	}
 	by := answererOf(verb(v))
-	if by == nil {
+	if by == nil || v > 1<<8-1 {
 		s.log.Warn("another worker asks for what is not known here", "worker", from, "verb", v)
 		return
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 
@@ -147,25 +148,41 @@ func placeOf(b []byte) place {
 	return place{Loop: b[0], Slot: binary.BigEndian.Uint32(b[1:]), Gen: binary.BigEndian.Uint64(b[5:])}
 }
 
+// message reads what entries with a message end with: connections of a worker, whom it is for or not for, and the frame,
+// which is nil where something does not fit.
+func (r *entryReader) message(instance uint16) (places []place, f *outFrame) {
+	places = r.places(instance)
+	return places, r.frame()
+}
+
 // frame copies what is left: it outlives the entry.
 func (r *entryReader) frame() *outFrame {
-	if len(r.rest) < 2 {
+	f, buf := allocFrame(len(r.rest))
+	f.plain = append(buf, r.rest...)
+	if !f.wholeMessage() {
 		r.bad = true
 		return nil
 	}
-	f, buf := allocFrame(len(r.rest))
-	f.plain = append(buf, r.rest...)
-	f.op = ws.OpCode(f.plain[0] & 0x0f)
-	f.payload = 2
+	return f
+}
+
+// wholeMessage says of what f is made, and reports whether that is one unmasked message, as we write it: anything else
+// would break the streams of all who are given it.
+func (f *outFrame) wholeMessage() bool {
+	if len(f.plain) < 2 {
+		return false
+	}
+	f.op, f.payload = ws.OpCode(f.plain[0]&0x0f), 2
 	switch f.plain[1] {
 	case 126:
 		f.payload = 4
 	case 127:
 		f.payload = 10
 	}
-	if n := len(f.plain) - int(f.payload); n < 0 || frame.HeaderSize(n) != int(f.payload) {
-		r.bad = true
-		return nil
+	n := len(f.plain) - int(f.payload)
+	if n < 0 || f.op != ws.OpText && f.op != ws.OpBinary {
+		return false
 	}
-	return f
+	var header [ws.MaxHeaderSize]byte
+	return bytes.Equal(frame.AppendHeader(header[:0], f.op, n), f.plain[:f.payload])
 }

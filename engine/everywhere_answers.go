@@ -124,7 +124,7 @@ func (s *Server) membersHere(q membersQuestion) (a membersAnswer) {
 		return a
 	}
 	a.count = room.Entered()
-	a.places, a.next, a.more = room.Page(nil, q.from, min(q.max, membersPage))
+	a.places, a.next, a.more = room.Page(nil, q.from, min(max(q.max, 1), membersPage))
 	return a
 }
 
@@ -272,6 +272,9 @@ func readOutcome(r *entryReader) error {
 		return ErrNotOpen
 	}
 	told := &Error{Code: string(r.bytes()), Message: string(r.bytes())}
+	if r.bad {
+		return errEntry
+	}
 	for _, known := range []*Error{ErrRoomFull, ErrTooManyRooms, ErrNotInRoom, errOverloaded, errUnavailable} {
 		if known.Code == told.Code {
 			return known

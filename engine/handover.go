@@ -112,6 +112,9 @@ func (s *Server) giveSeats(names []string, q handoverQuestion, then func()) {
 // is the store told to forget it: a save that came later would bring a spent session back to life.
 func (l *loop) handOverClaimed(old *Conn, key sessionKey, heir place) handover {
 	h := l.handOver(old, heir)
+	if h.state == nil && !h.spent {
+		h.ended = l.srv.sessions.ended(key) // between the claim and now
+	}
 	if !h.spent {
 		l.srv.store.Forget(SessionKey{l.srv.instance, key})
 	}

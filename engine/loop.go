@@ -281,7 +281,7 @@ func (l *loop) onTick() {
 	if l.index == 0 {
 		l.srv.sessions.expire(l.now)
 		if l.srv.peers != nil {
-			l.srv.reportCounts()
+			l.reportCounts()
 			l.srv.expireAsks(l.now)
 		}
 	}

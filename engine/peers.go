@@ -194,9 +194,28 @@ func (s *Server) chooser(a asked) func(*Conn) bool {
 		return func(c *Conn) bool { return c.hasAttribute(a.key, a.value) }
 	}
 	if filter := s.filter(a.key); filter != nil {
-		return func(c *Conn) bool { return filter(c, a.value) }
+		return s.guarded(filter, a)
 	}
 	return nil
+}
+
+// guarded is a filter that chooses nobody from its first panic on: it may run where a panic would cost the process.
+func (s *Server) guarded(filter Filter, a asked) func(*Conn) bool {
+	name, broken := "filter "+a.key, false
+	return func(c *Conn) (chosen bool) {
+		if broken {
+			return false
+		}
+		err := s.guard(name, c, func() error {
+			chosen = filter(c, a.value)
+			return nil
+		})
+		if err != nil {
+			broken = true
+			s.emit(Event{Kind: EventError, Conn: c, Err: err})
+		}
+		return chosen
+	}
 }
 
 // SendTo sends v to one connection and reports whether there is one with that id; where it is another worker's,
@@ -251,23 +270,19 @@ func (s *Server) Receive(from uint16, entry []byte) error {
 		return nil
 	}
 	r := &entryReader{rest: entry[entryHead:]}
-	switch entryKind(entry[0]) {
-	case entryPublish:
-		s.receivePublish(r)
+	switch kind := entryKind(entry[0]); kind {
+	case entryPublish, entryNotice, entryRoster, entryQuiet:
+		if room := s.index.Find(r.bytes()); room != nil {
+			s.receiveInRoom(heard{kind, from, room}, r)
+		}
 	case entrySpread:
 		s.receiveSpread(r)
 	case entryMatching, entryFiltered:
-		s.receiveChosen(entryKind(entry[0]), r)
+		s.receiveChosen(kind, r)
 	case entryDirect:
 		s.receiveDirect(r)
 	case entryCount:
 		s.receiveCount(from, r)
-	case entryNotice:
-		s.receiveNotice(from, r)
-	case entryRoster:
-		s.receiveRoster(from, r)
-	case entryQuiet:
-		s.receiveQuiet(from, r)
 	case entryWish:
 		s.receiveWish(from, r)
 	case entryEvent:
@@ -280,6 +295,8 @@ func (s *Server) Receive(from uint16, entry []byte) error {
 		s.receiveVacate(r)
 	case entryFull:
 		s.receiveFull(from, r)
+	default:
+		r.bad = true
 	}
 	if r.bad {
 		return errEntry
@@ -287,16 +304,32 @@ func (s *Server) Receive(from uint16, entry []byte) error {
 	return nil
 }
 
-func (s *Server) receivePublish(r *entryReader) {
-	room := s.index.Find(r.bytes())
-	if room == nil || r.bad {
-		return
+// heard is an entry that begins with the name of a room, which is here too.
+type heard struct {
+	kind entryKind
+	from uint16
+	room *rooms.Room
+}
+
+func (s *Server) receiveInRoom(x heard, r *entryReader) {
+	switch x.kind {
+	case entryPublish:
+		if except, f := r.message(s.instance); f != nil {
+			s.publishHere(x.room, f, except)
+		}
+	case entryNotice:
+		s.receiveNotice(x, r)
+	case entryRoster:
+		if loop, all := r.number(), r.places(x.from); !r.bad {
+			x.room.RemoteRoster(x.from, uint8(loop), all)
+		}
+	case entryQuiet:
+		x.room.RemoteUnknown(x.from)
 	}
-	except := r.places(s.instance)
-	f := r.frame()
-	if f == nil {
-		return
-	}
+}
+
+// publishHere publishes to the members on this worker.
+func (s *Server) publishHere(room *rooms.Room, f *outFrame, except []place) {
 	p := &publication{srv: s, frame: f, room: room, except: nowhere}
 	switch len(except) {
 	case 0:
@@ -316,8 +349,7 @@ func (s *Server) receiveSpread(r *entryReader) {
 			list = append(list, room)
 		}
 	}
-	except := r.places(s.instance)
-	f := r.frame()
+	except, f := r.message(s.instance)
 	if f == nil || n > 0 && len(list) == 0 {
 		return
 	}
@@ -333,8 +365,7 @@ func (s *Server) receiveSpread(r *entryReader) {
 
 func (s *Server) receiveChosen(kind entryKind, r *entryReader) {
 	a := asked{kind, string(r.bytes()), slices.Clone(r.bytes())}
-	except := r.places(s.instance)
-	f := r.frame()
+	except, f := r.message(s.instance)
 	if f == nil {
 		return
 	}
@@ -347,14 +378,12 @@ func (s *Server) receiveChosen(kind entryKind, r *entryReader) {
 }
 
 func (s *Server) receiveDirect(r *entryReader) {
-	to := r.places(s.instance)
-	f := r.frame()
-	if f == nil || len(to) != 1 || int(to[0].Loop) >= len(s.loops) {
+	to, f := r.message(s.instance)
+	if f == nil || len(to) != 1 {
 		return
 	}
-	l := s.loops[to[0].Loop]
-	if c := l.connAt(to[0]); c != nil && c.isOpen() {
-		s.insist(func() error { return l.postDirect(c, f) })
+	if c := s.connAt(to[0]); c != nil {
+		s.insist(func() error { return c.loop.postDirect(c, f) })
 	}
 }
 
@@ -367,7 +396,10 @@ const (
 // asks for again what they do not hold.
 func (s *Server) insist(f func() error) {
 	for until := s.clock() + int64(insistFor); f() != nil; {
-		if s.clock() > until || s.state.Load() == stateStopped {
+		if s.state.Load() == stateStopped {
+			return // everybody is being sent away
+		}
+		if s.clock() > until {
 			s.log.Error("a loop takes no letters: a message of another worker is lost")
 			return
 		}

@@ -293,26 +293,32 @@ func (s *Server) BroadcastWhere(chosen func(*Conn) bool, v any, except ...string
 	return s.broadcastChosen(chosen, f, s.places(except))
 }
 
-func (s *Server) broadcastChosen(chosen func(*Conn) bool, f *outFrame, out []place) (int, error) {
-	total := 0
-	for _, l := range s.loops {
-		var conns []*Conn
+// broadcastChosen gives the frame to all that are chosen, or to nobody: who is refused may try again.
+func (s *Server) broadcastChosen(chosen func(*Conn) bool, f *outFrame, out []place) (total int, err error) {
+	lists := make([][]*Conn, len(s.loops))
+	for i, l := range s.loops {
 		l.slab.each(func(c *Conn) bool {
 			if c.isOpen() && !slices.Contains(out, c.place()) && chosen(c) {
-				conns = append(conns, c)
+				lists[i] = append(lists[i], c)
 			}
 			return true
 		})
-		if len(conns) == 0 {
-			continue
+		total += len(lists[i])
+	}
+	for i, conns := range lists {
+		if len(conns) > 0 && !s.loops[i].mail.reserve(len(f.plain)) {
+			for j := range i {
+				if len(lists[j]) > 0 {
+					s.loops[j].mail.cancel(1, len(f.plain))
+				}
+			}
+			return 0, s.orOverloaded(rooms.ErrOverloaded)
 		}
-		p := &publication{srv: s, frame: f, spread: &spread{conns: conns}}
-		if !p.Reserve(l.index) {
-			return total, s.orOverloaded(rooms.ErrOverloaded)
+	}
+	for i, conns := range lists {
+		if len(conns) > 0 {
+			s.loops[i].post(letter{kind: letterSpread, frame: f, spread: &spread{conns: conns}})
 		}
-		p.Post(l.index, 0)
-		p.wake()
-		total += len(conns)
 	}
 	return total, nil
 }

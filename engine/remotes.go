@@ -34,21 +34,31 @@ func (s *Server) counted(r *rooms.Room) {
 	s.peers.mu.Unlock()
 }
 
-// reportCounts tells the others how many members rooms have here. A room that is new here asks how many it has there.
-func (s *Server) reportCounts() {
-	p := s.peers
+// countsMax is how many rooms' counts are told in one go.
+const countsMax = 4096
+
+// reportCounts tells the others how many members rooms have here, a part at a time: others want their turn, too. A room
+// that is new here asks how many it has there.
+func (l *loop) reportCounts() {
+	p := l.srv.peers
 	p.mu.Lock()
 	list := p.changed
-	p.changed = nil
+	n := min(len(list), countsMax)
+	p.changed = list[n:]
+	if n == len(list) {
+		p.changed = nil
+	}
 	p.mu.Unlock()
-	if len(list) == 0 {
-		return
-	}
-	for _, r := range list {
+	for _, r := range list[:n] {
 		r.SetCounted(false)
-		s.reportCount(r)
+		l.srv.reportCount(r)
 	}
-	p.Bus.Flush()
+	if n > 0 {
+		l.said = true
+	}
+	if n < len(list) {
+		l.postCall((*loop).reportCounts)
+	}
 }
 
 // What a worker that tells a count asks of who hears it.
@@ -129,23 +139,19 @@ func (l *loop) forwardNotice(f *outFrame, n *notice) {
 	})
 }
 
-func (s *Server) receiveNotice(from uint16, r *entryReader) {
-	room, joined, who := s.index.Find(r.bytes()), r.number(), r.places(from)
-	if room == nil || r.bad {
-		return
-	}
-	f := r.frame()
-	if f == nil || len(who) != 1 {
+func (s *Server) receiveNotice(x heard, r *entryReader) {
+	joined := r.number()
+	who, f := r.message(x.from)
+	switch {
+	case f == nil || len(who) != 1:
 		r.bad = true
 		return
+	case joined != 0:
+		x.room.RemoteJoined(x.from, who[0])
+	default:
+		x.room.RemoteLeft(x.from, who[0])
 	}
-	if joined != 0 {
-		room.RemoteJoined(from, who[0])
-	} else {
-		room.RemoteLeft(from, who[0])
-	}
-	p := &publication{srv: s, frame: f, room: room, except: nowhere}
-	s.insist(func() error { _, err := p.publish(); return err })
+	s.publishHere(x.room, f, nil)
 }
 
 // tellRoster tells a worker, or all, who a room's members are here, where that is announced.
@@ -179,13 +185,6 @@ func (l *loop) sayRoster(r *rooms.Room, target uint16) {
 	})
 }
 
-func (s *Server) receiveRoster(from uint16, r *entryReader) {
-	room, loop, all := s.index.Find(r.bytes()), r.number(), r.places(from)
-	if room != nil && !r.bad {
-		room.RemoteRoster(from, uint8(loop), all)
-	}
-}
-
 // announcementsChanged tells the others whether they will hear who comes and goes.
 func (l *loop) announcementsChanged(r *rooms.Room, on bool) {
 	switch {
@@ -195,12 +194,6 @@ func (l *loop) announcementsChanged(r *rooms.Room, on bool) {
 	default:
 		l.said = true
 		l.srv.peers.say(false, func(w *entryWriter) { w.begin(entryQuiet, 0).text(r.Name()) })
-	}
-}
-
-func (s *Server) receiveQuiet(from uint16, r *entryReader) {
-	if room := s.index.Find(r.bytes()); room != nil {
-		room.RemoteUnknown(from)
 	}
 }
 
@@ -215,11 +208,15 @@ func (e *MissedError) Error() string {
 }
 
 // Missed says that something of another worker is gone for good: what was learned of its members may be wrong, and is
-// asked for again. It is called as [Server.Receive] is.
+// asked for again, unless that worker has died. It is called as [Server.Receive] is. Cost: a walk through all rooms, and a
+// count of each from every worker.
 func (s *Server) Missed(from uint16) {
 	s.count.missed.Add(1)
 	s.log.Error("messages of another worker are lost", "worker", from)
 	s.emit(Event{Kind: EventError, Err: &MissedError{from}})
+	if !s.lives(from) {
+		return // it answers no more, and what is known of it goes with Gone
+	}
 	s.index.Range(func(r *rooms.Room) bool {
 		r.RemoteUnknown(from)
 		s.sayCount(from, r.Name(), asksAnyway)
@@ -248,6 +245,5 @@ func (s *Server) Gone(from uint16) {
 
 // tellLeft tells our members of a room that a member on another worker is gone.
 func (s *Server) tellLeft(r *rooms.Room, instance uint16, p place) {
-	n := publication{srv: s, frame: noticeFrame(r, appendID(nil, instance, p), false), room: r, except: nowhere}
-	s.insist(func() error { _, err := n.publish(); return err })
+	s.publishHere(r, noticeFrame(r, appendID(nil, instance, p), false), nil)
 }

@@ -44,7 +44,8 @@ func (s *Server) freeHeld(r *rooms.Room, p place) {
 	s.counted(r)
 }
 
-// undo gives everything back: the session can be claimed again.
+// undo gives everything back: the session can be claimed again. It is for servers without a store of sessions, whose record
+// would know nothing of what is parked here: see putBack.
 func (l *loop) undo(h *handover, heir place) {
 	l.giveBack(h, heir)
 	if h.state != nil {
@@ -206,7 +207,7 @@ func (l *loop) handOver(old *Conn, heir place) handover {
 		l.srv.sessions.begin(l.srv.keyOf(old.token), old)
 		return handover{spent: true}
 	}
-	l.endSession(old) // of another token than was claimed, where old has resumed meanwhile
+	l.endSession(old, nil) // of another token than was claimed, where old has resumed meanwhile
 	if heir == nowhere {
 		h.given = l.withdraw(old)
 	}
@@ -225,17 +226,20 @@ func (l *loop) handOver(old *Conn, heir place) handover {
 	return h
 }
 
-// endSession ends the session of c, unless somebody has claimed it.
-func (l *loop) endSession(c *Conn) {
+// endSession ends the session of c, unless somebody has claimed it. It reports whether the store has to hear of it: then
+// told, which may be nil, runs when it has, or is away.
+func (l *loop) endSession(c *Conn, told func(error)) bool {
 	t := c.token
 	if t == noToken {
-		return
+		return false
 	}
 	c.token = noToken
-	if l.srv.sessions.revoke(l.srv.keyOf(t)) && l.srv.store != nil {
-		l.srv.sessions.remember(l.srv.keyOf(t), l.now)
-		l.srv.store.Drop(l.srv.sharedKey(t))
+	if !l.srv.sessions.revoke(l.srv.keyOf(t)) || l.srv.store == nil {
+		return false
 	}
+	l.srv.sessions.remember(l.srv.keyOf(t), l.now)
+	l.srv.store.Drop(l.srv.sharedKey(t), told)
+	return true
 }
 
 // inherit is the answer of the old connection's loop.
@@ -263,11 +267,10 @@ func (l *loop) restore(c *Conn, h handover, e *message.Envelope) {
 	}
 }
 
-// restoreSeated is the rest of it. With a store of sessions, it is all: the seats were taken before the claim was spent.
+// restoreSeated is the rest of it. With a store of sessions, it is all: the seats were taken before the claim was spent, and
+// the session that c began with has ended.
 func (l *loop) restoreSeated(c *Conn, h handover, e *message.Envelope) {
-	if l.srv.store != nil {
-		l.endSession(c)
-	} else if c.token != noToken && !l.srv.sessions.revoke(l.srv.keyOf(c.token)) {
+	if c.token != noToken && !l.srv.sessions.revoke(l.srv.keyOf(c.token)) {
 		// Somebody has claimed this connection's own session: its take-over is on its way.
 		l.undo(&h, c.place())
 		l.complain(c, errUnavailable, e.Ref)

@@ -41,7 +41,8 @@ func (s *Server) created() Created {
 // RoomCreated makes a room of all workers one of this server's, too. One of the same name that was created before has
 // been deleted since. Any goroutine, but always the same.
 func (s *Server) RoomCreated(r CreatedRoom) {
-	old := s.index.Adopt(r.Name, rooms.CreateOptions{MaxMembers: r.MaxMembers, Metadata: r.Metadata, CreatedAt: r.CreatedAt})
+	room, old := s.index.Adopt(r.Name, rooms.CreateOptions{MaxMembers: r.MaxMembers, Metadata: r.Metadata, CreatedAt: r.CreatedAt})
+	s.counted(room) // others may have had members in it before it was here
 	if old != nil {
 		s.empty(old)
 	}

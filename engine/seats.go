@@ -193,6 +193,7 @@ func (l *loop) seatsUsed(c *Conn, p *pending, h handover, e *message.Envelope) {
 // enterAgain takes c into a room of the session that it resumes.
 func (l *loop) enterAgain(c *Conn, room string, seats seatVerdicts) *Error {
 	verdict, asked := seats[room]
+	delete(seats, room) // a seat is used once
 	switch limit := l.srv.cfg.MaxRoomsPerConnection; {
 	case !asked:
 		_, err := l.enter(c, []byte(room))

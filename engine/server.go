@@ -168,7 +168,9 @@ func (s *Server) Start() error {
 	if s.reactor, err = startReactor(s); err != nil {
 		return fmt.Errorf("start event loops: %w", err)
 	}
+	s.receiving.Store(true) // whoever is accepted and joins must not miss what others say from then on
 	if err := startAcceptor(s, reserve); err != nil {
+		s.receiving.Store(false)
 		s.reactor.stop()
 		return err
 	}
@@ -177,7 +179,6 @@ func (s *Server) Start() error {
 	}
 	s.state.Store(stateRunning)
 	s.emit(Event{Kind: EventStarted})
-	s.receiving.Store(true)
 	s.sayWish(true)
 	return nil
 }

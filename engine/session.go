@@ -125,6 +125,15 @@ func (s *sessionStore) remember(key sessionKey, now int64) {
 	h.past = append(h.past, expiry{key, now + s.ttl})
 }
 
+// ended reports whether a session was revoked, as far as that is remembered.
+func (s *sessionStore) ended(key sessionKey) bool {
+	h := s.shard(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, was := h.ended[key]
+	return was
+}
+
 // park keeps the state of a session whose connection ended. It reports false where a claim came first:
 // then the state belongs to the claimant.
 func (s *sessionStore) park(key sessionKey, state *parked) bool {

@@ -15,6 +15,7 @@ import (
 //	seats      in rooms whose limits all workers share
 //	save       the session that follows is stored under a token of its own
 //	spend      the claimed one is deleted, and cannot be taken a second time, whoever dies now
+//	revoke     the session that the client began with is deleted, too: once he is told, its token is good for nobody
 //	restore    rooms, attributes, the answer, the new token
 //
 // The client's later messages wait meanwhile. Whatever fails before the session is spent puts it back, so that its token
@@ -236,19 +237,35 @@ func (l *loop) succeeded(x *succession, err error) {
 			return
 		}
 	}
-	l.srv.store.Drop(l.srv.sharedKey(x.h.next))
+	l.srv.store.Drop(l.srv.sharedKey(x.h.next), nil)
 	l.putBack(x)
 	l.refuseClaim(x, err)
 }
 
-// spent makes the client the heir.
+// spent ends the session that the client had until now.
 func (l *loop) spent(x *succession, err error) {
-	if err == nil && l.settled(x.conn, x.wait) {
-		l.restoreSeated(x.conn, x.h, claimant(x.wait.ref, x.withLast))
-		l.resume(x.conn, x.wait)
+	if err != nil || !x.waits() {
+		l.forgone(x, err)
 		return
 	}
-	l.srv.store.Drop(l.srv.sharedKey(x.h.next))
+	if !l.endSession(x.conn, func(error) { l.postCall(func(l *loop) { l.revoked(x) }) }) {
+		l.revoked(x)
+	}
+}
+
+// revoked makes the client the heir.
+func (l *loop) revoked(x *succession) {
+	if !l.settled(x.conn, x.wait) {
+		l.forgone(x, nil)
+		return
+	}
+	l.restoreSeated(x.conn, x.h, claimant(x.wait.ref, x.withLast))
+	l.resume(x.conn, x.wait)
+}
+
+// forgone is the end of a session that could not be spent, because somebody else has it, or whose client has gone.
+func (l *loop) forgone(x *succession, err error) {
+	l.srv.store.Drop(l.srv.sharedKey(x.h.next), nil)
 	l.giveBack(&x.h, x.conn.place())
 	l.refuseClaim(x, err)
 }

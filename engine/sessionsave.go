@@ -86,7 +86,7 @@ func (l *loop) outlived(c *Conn, t token) {
 	if c.token != t {
 		return
 	}
-	l.endSession(c)
+	l.endSession(c, nil)
 	l.endBy(c, CauseTakenOver)
 }
 
@@ -143,7 +143,8 @@ func (l *loop) parkKept(c *Conn, t token, cause Cause) string {
 	key := l.srv.sharedKey(t)
 	if cause == CauseUnauthorized || !c.has(flagTold) {
 		l.srv.sessions.revoke(key.Hash)
-		l.srv.store.Drop(key)
+		l.srv.sessions.remember(key.Hash, l.now) // who has claimed it already asks this worker, and is told
+		l.srv.store.Drop(key, nil)
 		return ""
 	}
 	state := l.snapshot(c)

@@ -23,8 +23,9 @@ type SessionStore interface {
 	Save(key SessionKey, value []byte, done func(error)) error
 	// Park stores a session whose connection has ended, for ttl.
 	Park(key SessionKey, value []byte, ttl time.Duration, done func(error)) error
-	// Drop forgets a session, unless somebody has claimed it.
-	Drop(key SessionKey)
+	// Drop forgets a session, unless somebody has claimed it. done, which may be nil, is told when it is decided, or
+	// [ErrSessionsAway], and the store goes on trying.
+	Drop(key SessionKey, done func(error))
 	// Forget says that the session is another's now: the worker will not write it any more.
 	Forget(key SessionKey)
 	// Claim takes a session, exactly once over all workers.

@@ -84,8 +84,8 @@ func (x *Index) Withdraw(r *Room, p Place) (left bool, seq uint64, kept bool) {
 // Adopt makes a room that was created elsewhere the same here. One that came to be by itself keeps its members, even if
 // they are more than the limit. One that was created before has been deleted since: it is dead now, and returned, so
 // that its members can be let out. Any goroutine.
-func (x *Index) Adopt(name string, o CreateOptions) (replaced *Room) {
-	r := x.lockLiving([]byte(name), o.CreatedAt)
+func (x *Index) Adopt(name string, o CreateOptions) (r, replaced *Room) {
+	r = x.lockLiving([]byte(name), o.CreatedAt)
 	for r.explicit {
 		replaced = r
 		r.dead = true
@@ -102,5 +102,5 @@ func (x *Index) Adopt(name string, o CreateOptions) (replaced *Room) {
 	if n := int(r.taken.Load()); free && r.shared() && n > 0 {
 		x.seats.Force(name, int(r.limit), n)
 	}
-	return replaced
+	return r, replaced
 }

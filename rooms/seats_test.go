@@ -105,14 +105,14 @@ func TestAdopt(t *testing.T) {
 		t.Fatal("a room without a limit has seats:", s.held)
 	}
 	o := CreateOptions{MaxMembers: 3, Metadata: []byte("m"), CreatedAt: 7}
-	if old := x.Adopt("r", o); old != nil || x.FindString("r") != r || s.held["r"] != 2 || s.forced["r"] != 3 {
+	if _, old := x.Adopt("r", o); old != nil || x.FindString("r") != r || s.held["r"] != 2 || s.forced["r"] != 3 {
 		t.Fatal("its members have no seats:", old, s.held)
 	}
 	if r.Limit() != 3 || string(r.Metadata()) != "m" || r.CreatedAt() != 7 || !r.Explicit() {
 		t.Fatal("it is not what was created")
 	}
 	seat(t, x, s, "r", at(0, 0))
-	if old := x.Adopt("r", CreateOptions{}); old != r || !r.Dead() || x.FindString("r") == r || x.FindString("r").Limit() != 0 {
+	if _, old := x.Adopt("r", CreateOptions{}); old != r || !r.Dead() || x.FindString("r") == r || x.FindString("r").Limit() != 0 {
 		t.Fatal("who is created again was deleted in between")
 	}
 	if e, err := x.Enter([]byte("r"), at(1, 9), 1); err != nil || e.Room == r {

@@ -52,7 +52,13 @@ func (s sessions) Park(key engine.SessionKey, value []byte, ttl time.Duration, d
 }
 
 // Drop is of [engine.SessionStore].
-func (s sessions) Drop(key engine.SessionKey) { s.book.Sessions.Drop(keyOf(key)) }
+func (s sessions) Drop(key engine.SessionKey, done func(error)) {
+	if done == nil {
+		s.book.Sessions.Drop(keyOf(key), nil)
+		return
+	}
+	s.book.Sessions.Drop(keyOf(key), func(err error) { done(engineError(err)) })
+}
 
 // Forget is of [engine.SessionStore].
 func (s sessions) Forget(key engine.SessionKey) { s.book.Sessions.Forget(keyOf(key)) }

@@ -21,7 +21,7 @@ func TestNothingComesBackWithTheBus(t *testing.T) {
 	_, err := taker.Sessions.claim(t, at)
 	is(t, err, nil)
 	must(t, func(done func(error)) error { return taker.Sessions.Spend(at, done) })
-	owner.Sessions.Drop(dropped)
+	owner.Sessions.Drop(dropped, nil)
 	is(t, owner.Sessions.park(t, expired, "parked", time.Second), nil)
 	eventually(t, "the markers and the parked session are over", func() bool { return b.records(t, sessionBucket) == 1 })
 

@@ -84,9 +84,19 @@ func (s *Sessions) write(key Key, d *draft, done func(error)) error {
 	})
 }
 
-// Drop deletes a session that this worker made, unless somebody has claimed it. It is never refused. Any goroutine.
-func (s *Sessions) Drop(key Key) {
-	s.l.post(func() { s.revise(key, &draft{}) })
+// Drop deletes a session that this worker made, unless somebody has claimed it. It is never refused. done may be nil; it is
+// called with nil, ErrClaimed or ErrUnknown, with ErrAway, after which the ledger goes on trying, or with ErrClosed. Any
+// goroutine.
+func (s *Sessions) Drop(key Key, done func(error)) {
+	if done == nil {
+		s.l.post(func() { s.revise(key, &draft{}) })
+		return
+	}
+	s.l.pending.Add(1)
+	if !s.l.post(func() { s.revise(key, &draft{promises: []*promise{s.l.promise(done)}}) }) {
+		s.l.pending.Add(-1)
+		done(ErrClosed)
+	}
 }
 
 // Forget says that this worker will not write a session any more, whose it is now. Nothing is deleted. Any goroutine.

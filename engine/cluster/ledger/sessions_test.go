@@ -169,7 +169,7 @@ func TestNothingStays(t *testing.T) {
 		is(t, owner.Sessions.save(t, keyOf(1, i), "x"), nil)
 	}
 	is(t, owner.Sessions.park(t, keyOf(1, 0), "x", time.Second), nil)
-	owner.Sessions.Drop(keyOf(1, 1))
+	owner.Sessions.Drop(keyOf(1, 1), nil)
 	at := Claim{keyOf(1, 2), nonceOf(1)}
 	_, err := owner.Sessions.claim(t, at)
 	is(t, err, nil)
