@@ -101,7 +101,7 @@ func TestTakeOversKeepTheirSeats(t *testing.T) {
 // Members take each other's seats over while workers and the bus are killed: at no instant are more in than the limit
 // allows, and what was on its way from one worker to another is free again within five seconds.
 func TestTakeOversUnderKills(t *testing.T) {
-	const limit, clients, workers = 20, 40, 3
+	const limit, clients, workers = 12, 40, 3
 	f := startFleet(t, workers, patientSessions(limit))
 	x := &tally{limit: limit, holders: map[*client]bool{}, buried: map[int]bool{}, heirs: true}
 	stop := make(chan struct{})
@@ -129,5 +129,5 @@ func TestTakeOversUnderKills(t *testing.T) {
 	close(stop)
 	all.Wait()
 	t.Logf("%d joins, %d refused, %d taken over, %d at once at most", x.joined.Load(), x.refused.Load(), x.handed.Load(), x.most)
-	x.judge(t, f)
+	x.judge(t, f, limit/2) // who is being taken over is not counted
 }

@@ -23,6 +23,9 @@ import (
 // giftTime is longer than a take-over lasts: the answer of the giver, and the taker's time until ErrAway.
 const giftTime = 3 * time.Second
 
+// giftsMax bounds a record. What is beyond is released, and the heir takes what there is.
+const giftsMax = 1000
+
 // giving is a call that gives a seat.
 type giving struct {
 	to      uint16
@@ -74,7 +77,7 @@ func (s *Seats) Take(room string, limit int, ticket Ticket, done func(error)) er
 func (r *seatRoom) give() {
 	me, gifts := r.s.l.opts.Instance, slices.Clone(r.view.gifts)
 	for _, g := range r.gifts {
-		if g.promise.kept || r.s.isGone(g.to) {
+		if g.promise.kept || r.s.isGone(g.to) || len(gifts) >= giftsMax {
 			r.used--
 			g.promise.keep(nil)
 			continue

@@ -34,6 +34,8 @@ const (
 	grants     = 101 // in the tight rooms
 	refusals   = 102
 	aways      = 103
+	handed     = 104 // seats that were given and taken
+	residents  = 200 // from here on: the instance in each lane
 )
 
 func mapPage(path string) (page, error) {
@@ -97,17 +99,76 @@ func playSeats(args string) {
 	if err != nil {
 		panic(err)
 	}
+	d := &dealer{l: l, p: p, nc: nc, lane: lane}
+	if _, err := nc.Subscribe(giftSubject(instance), d.take); err != nil {
+		panic(err)
+	}
+	p.words[residents+lane].Store(uint64(instance))
 	for room := range killRooms {
-		go joinAndLeave(l, p, room, lane)
+		go d.joinAndLeave(room)
 	}
 	fmt.Println("ready")
 	untilStdinEnds()
 }
 
-// joinAndLeave keeps up to sixteen calls under way and uses what it is granted, for a while.
-func joinAndLeave(l *Ledger, p page, room, lane int) {
+// dealer is a worker's player of all rooms.
+type dealer struct {
+	l    *Ledger
+	p    page
+	nc   *nats.Conn
+	lane int
+}
+
+// passEvery is how often a worker gives a seat of a room: take-overs are rarer than joins.
+const passEvery = 20 * time.Millisecond
+
+func giftSubject(instance uint16) string { return fmt.Sprint("test.gift.", instance) }
+
+// pass gives a seat to another worker and tells it so. The seat is used by nobody until that takes it.
+func (d *dealer) pass(room int, rng *rand.Rand) {
+	to := uint16(d.p.words[residents+(d.lane+1+rng.IntN(lanes-1))%lanes].Load())
+	var ticket Ticket
+	for i := range ticket {
+		ticket[i] = byte(rng.Uint32()) | 1
+	}
+	d.p.give(room, d.lane, 1)
+	name := fmt.Sprint("room ", room)
+	err := d.l.Seats.Give(name, to, ticket, func(err error) {
+		if err == nil {
+			_ = d.nc.Publish(giftSubject(to), append([]byte{byte(room)}, ticket[:]...)) // or it is recalled
+		}
+	})
+	if err != nil {
+		panic(err)
+	}
+}
+
+// take takes what was given, and releases it a little later.
+func (d *dealer) take(m *nats.Msg) {
+	room := int(m.Data[0])
+	name := fmt.Sprint("room ", room)
+	err := d.l.Seats.Take(name, killLimits[room], Ticket(m.Data[1:]), func(err error) {
+		if err != nil {
+			return
+		}
+		d.p.take(room, d.lane, 1)
+		d.p.words[handed].Add(1)
+		go func() {
+			d.p.give(room, d.lane, 1)
+			d.l.Seats.Release(name, 1)
+		}()
+	})
+	if err != nil {
+		panic(err)
+	}
+}
+
+// joinAndLeave keeps up to sixteen calls under way and uses what it is granted, for a while. Some seats go to others.
+func (d *dealer) joinAndLeave(room int) {
+	l, p, lane := d.l, d.p, d.lane
 	name := fmt.Sprint("room ", room)
 	rng := rand.New(rand.NewPCG(uint64(lane), uint64(room)))
+	passed := time.Now()
 	told := make(chan int, 16)
 	used, calls := 0, 0
 	for {
@@ -135,6 +196,12 @@ func joinAndLeave(l *Ledger, p page, room, lane int) {
 		calls--
 		if used > 0 && rng.IntN(3) > 0 {
 			n := 1 + rng.IntN(used)
+			if time.Since(passed) > passEvery {
+				passed = time.Now()
+				d.pass(room, rng)
+				used--
+				continue
+			}
 			p.give(room, lane, n)
 			l.Seats.Release(name, n)
 			used -= n
@@ -203,12 +270,13 @@ func TestSeatsUnderKills(t *testing.T) {
 	for lane := range lanes {
 		reap(lane)
 	}
-	t.Logf("%d seats of tight rooms granted, %d calls refused, %d away", p.words[grants].Load(), p.words[refusals].Load(), p.words[aways].Load())
+	t.Logf("%d seats of tight rooms granted, %d calls refused, %d away, %d seats handed on", p.words[grants].Load(),
+		p.words[refusals].Load(), p.words[aways].Load(), p.words[handed].Load())
 	if n := p.words[violations].Load(); n > 0 {
 		t.Errorf("%d times more seats were in use than the limit allows", n)
 	}
-	if p.words[refusals].Load() == 0 {
-		t.Error("nobody was ever refused: the rooms were never full")
+	if p.words[refusals].Load() == 0 || p.words[handed].Load() == 0 {
+		t.Error("nobody was ever refused, or nothing handed on: the rooms were never full")
 	}
 	for room, limit := range killLimits {
 		grant(t, watcher, fmt.Sprint("room ", room), limit, limit)
