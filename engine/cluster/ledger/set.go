@@ -54,9 +54,12 @@ func streamOf(bucket string) string { return "KV_" + bucket }
 
 // set decides s. It goes on until the bus has answered: callers that must not wait that long hold a promise.
 func (l *Ledger) set(s *set) {
-	m := &nats.Msg{Subject: subjectOf(s.bucket, s.key), Data: s.payload, Header: make(nats.Header, 3)}
+	m := &nats.Msg{Subject: subjectOf(s.bucket, s.key), Data: s.payload, Header: make(nats.Header, 4)}
 	m.Header["Nats-Expected-Last-Subject-Sequence"] = []string{strconv.FormatUint(s.expect, 10)}
 	ttl := s.ttl
+	if s.expect > 0 {
+		m.Header["Nats-Rollup"] = []string{"sub"} // and away with the versions before it: see versionsMax
+	}
 	if s.payload == nil {
 		m.Header["KV-Operation"] = []string{"PURGE"}
 		if ttl = markerTime; s.bucket == sharedBucket {
