@@ -52,11 +52,14 @@ func TestSeatsGivenBackStayFree(t *testing.T) {
 func TestAbsenceWhileReading(t *testing.T) {
 	l := startBus(t).open(t, 1)
 	gone := Room{Name: "deleted while nobody listened"}
+	begun := make(chan struct{})
 	l.post(func() {
+		defer close(begun)
 		l.Rooms.known[gone.Name] = knownRoom{gone, 1}
 		l.feed.read()
 		l.feed.lastRead = l.now.Add(-time.Minute)
 	})
+	<-begun
 	eventually(t, "the room is forgotten", func() bool { _, known := l.Rooms.Find(gone.Name); return !known })
 }
 
