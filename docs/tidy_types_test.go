@@ -117,6 +117,7 @@ func ownerLast(doc string) bool {
 var threads = map[string]string{
 	"engine/acceptor.go":          "go chan select",
 	"engine/ask.go":               "sync",
+	"engine/capacity.go":          "sync",
 	"engine/conn.go":              "sync",
 	"engine/events.go":            "sync",
 	"engine/events_everywhere.go": "sync",

@@ -69,6 +69,7 @@ type acceptor struct {
 	listener Listener
 	flying   chan flight
 	held     atomic.Int64  // descriptors that are connections, refused ones too
+	toldFull int64         // when the others were told that there is no room here; 0: they were not
 	left     chan struct{} // somebody departed
 	closed   chan struct{}
 	ended    chan struct{}
@@ -152,27 +153,32 @@ func (a *acceptor) run() {
 	}
 }
 
-// waitForRoom waits while even refusing would cost descriptors that there are not. It reports false once
-// the acceptor is closed.
+// waitForRoom waits while the next connection would have to be refused and another worker has room for it, and while
+// even refusing would cost descriptors that there are not. It reports false once the acceptor is closed.
 func (a *acceptor) waitForRoom() bool {
-	for a.held.Load() >= int64(a.srv.connectionsMax+a.reserve.refusals) {
-		select {
-		case <-a.closed:
+	for {
+		held, most := a.held.Load(), int64(a.srv.connectionsMax)
+		a.tellFull(held >= most)
+		if held < most || held < most+int64(a.reserve.refusals) && !a.srv.othersHaveRoom() {
+			return true
+		}
+		if !a.wait(lookFullEvery) {
 			return false
-		case <-a.left:
 		}
 	}
-	return true
 }
 
-func (a *acceptor) wait(d time.Duration) {
+// wait waits for a departure, at most for d. It reports false once the acceptor is closed.
+func (a *acceptor) wait(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-a.closed:
+		return false
 	case <-a.left:
 	case <-t.C:
 	}
+	return true
 }
 
 // take puts a connection on the loop with the fewest.

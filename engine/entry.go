@@ -24,6 +24,7 @@ const (
 	entryRequest                       // a question; the answer carries its number
 	entryAnswer
 	entryVacate // a room that nobody created has been deleted
+	entryFull   // whether a worker takes no more connections
 )
 
 var errEntry = errors.New("the entry is damaged")

@@ -63,6 +63,7 @@ type peers struct {
 	entry     entryWriter              // under mu
 	answering *pool                    // answers others' questions that take a while
 	asks      asks
+	full      fullPeers
 	untold    func(error) // hears of an entry that cannot be said
 }
 
@@ -291,6 +292,8 @@ func (s *Server) Receive(from uint16, entry []byte) error {
 		s.receiveAnswer(from, r)
 	case entryVacate:
 		s.receiveVacate(r)
+	case entryFull:
+		s.receiveFull(from, r)
 	}
 	if r.bad {
 		return errEntry
@@ -398,6 +401,7 @@ func (s *Server) Peers(alive []uint16) {
 	for _, gone := range before {
 		if !slices.Contains(list, gone) {
 			s.forgetAsks(gone)
+			s.peers.full.note(gone, false)
 		}
 	}
 }

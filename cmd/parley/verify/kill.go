@@ -72,6 +72,7 @@ func (k *checker) disturb() {
 	case draw < 6 || role == "bus" || k.report.Done["killed worker"] == 0: // a short run has one kill at least
 		syscall.Kill(pid, syscall.SIGKILL)
 		k.report.Done["killed "+role]++
+		k.harmed("killed "+role, pid)
 	case draw < 8:
 		k.freezeWorker(pid, time.Duration(300+k.rng.IntN(1200))*time.Millisecond)
 	default:
@@ -85,12 +86,19 @@ func (k *checker) freezeWorker(pid int, d time.Duration) {
 		return
 	}
 	k.report.Done["frozen worker"]++
+	k.harmed("frozen worker", pid)
 	k.in(d, func() {
-		k.shaken, k.killed = k.now, k.now
+		k.shaken = k.now // and killed stays: what it had not said when it froze may be lost
 		if slices.Contains(k.server.workers("worker"), pid) { // no other process has its number by now
 			syscall.Kill(pid, syscall.SIGCONT)
+			k.harmed("thawed worker", pid)
 		}
 	})
+}
+
+// harmed takes down what was done to a process.
+func (k *checker) harmed(what string, pid int) {
+	k.report.Harm = append(k.report.Harm, fmt.Sprintf("%8.4f  %s, process %d", k.now.Sub(k.started).Seconds(), what, pid))
 }
 
 // earlierEvents is where the order of events was some time ago, at the latest.

@@ -32,6 +32,7 @@ type Report struct {
 	Found    map[string]int64 `json:"found"`   // findings, by kind
 	Findings []Finding        `json:"findings"`
 	Notes    []string         `json:"notes"` // what a reader should know to judge the run
+	Harm     []string         `json:"harm"`  // when which process was killed or frozen
 }
 
 // These bound the findings that are told in full; the others are counted.
@@ -42,7 +43,7 @@ const (
 
 func newReport(o *Options) *Report {
 	return &Report{URL: o.URL, Seed: o.Seed, Command: o.command(), Done: map[string]int64{}, Checked: map[string]int64{},
-		Found: map[string]int64{}, Findings: []Finding{}, Notes: []string{}}
+		Found: map[string]int64{}, Findings: []Finding{}, Notes: []string{}, Harm: []string{}}
 }
 
 // Clean reports whether nothing was found.
@@ -66,6 +67,9 @@ func (r *Report) WriteText(w io.Writer) {
 	if r.Clean() {
 		fmt.Fprintf(w, "clean: every promise that was checked was kept\n")
 		return
+	}
+	for _, h := range r.Harm {
+		fmt.Fprintf(w, "%s\n", h)
 	}
 	writeCounts(w, "FOUND", r.Found)
 	for i, f := range r.Findings {
@@ -133,17 +137,19 @@ func (c *conn) note(s step) {
 	c.step = (c.step + 1) % stepsKept
 }
 
-// traceOf merges the last steps of some connections in the order in which they happened.
+// traceOf says who some connections are, and merges their last steps in the order in which they happened.
 func (k *checker) traceOf(r *room, conns []*conn) []string {
 	type line struct {
 		of *conn
 		step
 	}
 	var all []line
+	var list []string
 	for i, c := range conns {
 		if c == nil || slices.Contains(conns[:i], c) {
 			continue
 		}
+		list = append(list, fmt.Sprintf("%8.4f  %-14s begins; the server calls it %s", c.begun.Sub(k.started).Seconds(), c, c.id))
 		for _, s := range c.steps {
 			if s.room != nil && r != nil && s.room != r || s.from != nil && !slices.Contains(conns, s.from) {
 				continue
@@ -153,7 +159,6 @@ func (k *checker) traceOf(r *room, conns []*conn) []string {
 	}
 	slices.SortFunc(all, func(a, b line) int { return int(int64(a.evt) - int64(b.evt)) })
 	all = all[max(0, len(all)-stepsShown):]
-	list := make([]string, 0, len(all))
 	for _, s := range all {
 		text := fmt.Sprintf("%8.4f  %-14s %s", s.at.Sub(k.started).Seconds(), s.of, s.what)
 		if s.room != nil {

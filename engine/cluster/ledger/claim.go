@@ -221,8 +221,6 @@ func (r *release) saw(f found) {
 		r.end(err)
 	case ours:
 		r.put(rec, f.revision)
-	case r.sent && r.spend && f.payload == nil && f.revision > 0: // the marker: as in overtaken
-		r.put(rec, f.revision)
 	case r.sent:
 		r.end(nil)
 	case f.payload == nil:

@@ -6,8 +6,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/nats-io/nats.go"
 )
 
 // life knows who is dead. Instances of this start of the server die one by one, each death a record that all
@@ -95,35 +93,23 @@ const sweepSpread = 500 * time.Millisecond
 // sweepEarlier deletes, when their time is over, the sessions that earlier starts left, and at once their seats.
 func (f *life) sweepEarlier() {
 	if f.born.Seats > 0 {
-		f.purge(seatBucket, ">", f.born.Seats)
+		f.purgeUpTo(seatBucket, f.born.Seats)
 	}
 	if f.born.Sessions > 0 {
 		wait := time.UnixMilli(f.self.epoch).Add(f.l.opts.SessionTTL).Sub(f.l.now)
 		f.l.after(max(0, wait)+time.Duration(rand.Int64N(int64(sweepSpread))), func() {
-			f.purge(sessionBucket, ">", f.born.Sessions)
+			f.purgeUpTo(sessionBucket, f.born.Sessions)
 		})
 	}
 }
 
 func (f *life) sweepInstance(w worker) {
-	f.purge(sessionBucket, strconv.Itoa(int(w.instance))+".>", 0)
+	f.l.purge(sessionBucket, fmt.Sprintf(`{"filter":%q}`, subjectOf(sessionBucket, strconv.Itoa(int(w.instance))+".>")))
 }
 
-// purge deletes the records below a key, up to and with a sequence (0: all).
-func (f *life) purge(bucket, below string, last uint64) {
-	body := fmt.Sprintf(`{"filter":%q}`, subjectOf(bucket, below))
-	if last > 0 {
-		body = fmt.Sprintf(`{"filter":%q,"seq":%d}`, subjectOf(bucket, below), last+1)
-	}
-	f.l.wire.request(&nats.Msg{Subject: "$JS.API.STREAM.PURGE." + streamOf(bucket), Data: []byte(body)}, func(answer *nats.Msg, err error) {
-		if err != nil {
-			f.l.after(time.Second, func() { f.purge(bucket, below, last) })
-			return
-		}
-		if strings.Contains(string(answer.Data), `"error"`) {
-			f.l.fault(fmt.Errorf("purge %s: %s", subjectOf(bucket, below), answer.Data))
-		}
-	})
+// purgeUpTo deletes the records of a bucket up to and with a sequence.
+func (f *life) purgeUpTo(bucket string, last uint64) {
+	f.l.purge(bucket, fmt.Sprintf(`{"filter":%q,"seq":%d}`, subjectOf(bucket, ">"), last+1))
 }
 
 // changed takes in a record of a death or of a start.

@@ -206,16 +206,13 @@ func (s *Sessions) written(key Key, o *owned, revision uint64) {
 
 // overtaken finds out why a write failed. The record may carry our own mark (an attempt had landed and its answer
 // was lost), or have been put back by a claimant who could not use it: then it is still ours.
-//
-// Where the answer was lost, the bus may have been killed between storing the write and taking away what was before. What
-// expires is therefore written once more, or what was before would be there again after it.
 func (s *Sessions) overtaken(key Key, o *owned, f found) {
 	d := o.sent
 	if f.payload == nil {
 		switch {
-		case d.state == 0 && f.revision == 0:
+		case d.state == 0:
 			s.written(key, o, f.revision)
-		case d.state == 0, !o.known && o.revision != f.revision: // the marker of an earlier session with this key
+		case !o.known && o.revision != f.revision: // the marker of an earlier session with this key
 			o.revision = f.revision
 			s.try(key, o)
 		default:
@@ -227,11 +224,8 @@ func (s *Sessions) overtaken(key Key, o *owned, f found) {
 	switch {
 	case err != nil:
 		s.lost(key, o, err)
-	case rec.mark == d.mark && d.state == Live:
-		s.written(key, o, f.revision)
 	case rec.mark == d.mark:
-		o.revision, o.known = f.revision, true
-		s.try(key, o)
+		s.written(key, o, f.revision)
 	case rec.state == Live && rec.owner == s.l.opts.Epoch, d.state == 0 && rec.state == Parked:
 		o.revision, o.known = f.revision, true
 		s.try(key, o)

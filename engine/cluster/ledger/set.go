@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/bytedance/sonic"
@@ -56,10 +57,8 @@ func streamOf(bucket string) string { return "KV_" + bucket }
 func (l *Ledger) set(s *set) {
 	m := &nats.Msg{Subject: subjectOf(s.bucket, s.key), Data: s.payload, Header: make(nats.Header, 4)}
 	m.Header["Nats-Expected-Last-Subject-Sequence"] = []string{strconv.FormatUint(s.expect, 10)}
+	m.Header["Nats-Rollup"] = []string{"sub"} // see create
 	ttl := s.ttl
-	if s.expect > 0 {
-		m.Header["Nats-Rollup"] = []string{"sub"} // and away with the versions before it: see versionsMax
-	}
 	if s.payload == nil {
 		m.Header["KV-Operation"] = []string{"PURGE"}
 		if ttl = markerTime; s.bucket == sharedBucket {
@@ -69,22 +68,40 @@ func (l *Ledger) set(s *set) {
 	if ttl > 0 {
 		m.Header["Nats-TTL"] = []string{strconv.FormatInt(int64((ttl+time.Second-1)/time.Second), 10)}
 	}
-	l.attempt(m, s.done)
+	l.attempt(s, m, false)
 }
 
-func (l *Ledger) attempt(m *nats.Msg, done func(uint64, error)) {
+// attempt sends m. again says that an earlier attempt had no answer: where that one had landed, the bus may have been
+// killed before it removed the earlier versions.
+func (l *Ledger) attempt(s *set, m *nats.Msg, again bool) {
 	l.wire.request(m, func(answer *nats.Msg, err error) {
 		if err != nil {
-			l.attempt(m, done)
+			l.attempt(s, m, true)
 			return
 		}
 		revision, err := acknowledged(answer.Data)
 		if err == errLost {
 			l.wire.rest()
-			l.attempt(m, done)
+			l.attempt(s, m, again)
 			return
 		}
-		done(revision, err)
+		if err == errConflict && again {
+			l.purge(s.bucket, fmt.Sprintf(`{"filter":%q,"keep":1}`, subjectOf(s.bucket, s.key)))
+		}
+		s.done(revision, err)
+	})
+}
+
+// purge deletes the records that a request of JetStream's API names.
+func (l *Ledger) purge(bucket, request string) {
+	l.wire.request(&nats.Msg{Subject: "$JS.API.STREAM.PURGE." + streamOf(bucket), Data: []byte(request)}, func(answer *nats.Msg, err error) {
+		if err != nil {
+			l.after(time.Second, func() { l.purge(bucket, request) })
+			return
+		}
+		if strings.Contains(string(answer.Data), `"error"`) {
+			l.fault(fmt.Errorf("purge %s: %s: %s", streamOf(bucket), request, answer.Data))
+		}
 	})
 }
 

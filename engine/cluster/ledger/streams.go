@@ -59,17 +59,16 @@ func prepare(ctx context.Context, nc *nats.Conn, opts Options) (birth, error) {
 	return register(ctx, js, b, opts)
 }
 
-// versionsMax is never reached: each write takes the versions before it away (see set). It is no 1, since what such a
-// limit takes away leaves no trace in the files: a bus that was killed, and reads them anew, would find the version that
-// stood before one which has expired or was deleted, and bring back sessions that were spent.
-const versionsMax = 8
-
-// create makes a bucket that keeps one version a key, and no trace of what is deleted or expired.
+// create makes a bucket that keeps one version a key, and no trace of what is deleted or expired. Earlier versions are
+// not left to a limit of one message a subject: JetStream does not write down what a limit removes. When the latest
+// version has expired too, and the bus is killed, its recovery would find an earlier one in the files and give it out as
+// the latest: a token that was used up would be good once more (nats-server issue 8505). What a rollup removes is written
+// down, so every set is one.
 func create(ctx context.Context, js jetstream.JetStream, bucket string, replicas int) (last uint64, err error) {
 	cfg := jetstream.StreamConfig{
 		Name:              streamOf(bucket),
 		Subjects:          []string{subjectOf(bucket, ">")},
-		MaxMsgsPerSubject: versionsMax,
+		MaxMsgsPerSubject: -1,
 		Discard:           jetstream.DiscardNew,
 		Storage:           jetstream.FileStorage,
 		Replicas:          replicas,

@@ -1,0 +1,79 @@
+package engine
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// Workers accept from one socket, and whoever waits longest gets the next connection. One that has all the connections
+// it may have would refuse its share of them while others have room: so it takes none, and leaves them to those who
+// have. Only when all are full do they refuse. A worker that is full says so, again and again, because one that has just
+// started knows nothing; one that has room again says that, too.
+
+const (
+	sayFullEvery  = time.Second
+	lookFullEvery = 100 * time.Millisecond
+)
+
+// fullPeers are the other workers that have said that they are full.
+//
+// Owner: shared (mutex: mu).
+type fullPeers struct {
+	mu   sync.Mutex
+	list []uint16
+}
+
+func (f *fullPeers) note(instance uint16, full bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch i := slices.Index(f.list, instance); {
+	case full && i < 0:
+		f.list = append(f.list, instance)
+	case !full && i >= 0:
+		f.list = slices.Delete(f.list, i, i+1)
+	}
+}
+
+func (f *fullPeers) has(instance uint16) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Contains(f.list, instance)
+}
+
+// othersHaveRoom reports whether another worker may take what this one leaves in the socket that they share.
+func (s *Server) othersHaveRoom() bool {
+	return s.listener != nil && s.peers != nil && slices.ContainsFunc(*s.peers.alive.Load(), func(x uint16) bool { return !s.peers.full.has(x) })
+}
+
+// sayFull tells the others whether this worker is full.
+func (s *Server) sayFull(full bool) {
+	n := uint64(0)
+	if full {
+		n = 1
+	}
+	s.peers.say(true, func(w *entryWriter) { w.begin(entryFull, 0).number(n) })
+}
+
+func (s *Server) receiveFull(from uint16, r *entryReader) {
+	if full := r.number(); !r.bad {
+		s.peers.full.note(from, full != 0)
+	}
+}
+
+// tellFull tells the others of a change, and that it is full every now and then.
+func (a *acceptor) tellFull(full bool) {
+	if a.srv.peers == nil || !full && a.toldFull == 0 {
+		return
+	}
+	now := a.srv.clock()
+	switch {
+	case !full:
+		a.toldFull = 0
+	case a.toldFull != 0 && now-a.toldFull < int64(sayFullEvery):
+		return
+	default:
+		a.toldFull = now
+	}
+	a.srv.sayFull(full)
+}

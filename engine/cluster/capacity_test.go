@@ -1,0 +1,49 @@
+package cluster_test
+
+import (
+	"testing"
+
+	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/engine"
+)
+
+// A worker that is full leaves newcomers to those that have room; only when all are full is anybody refused, and when
+// somebody goes there is room again.
+func TestFullWorkersLeaveNewcomersToOthers(t *testing.T) {
+	const workers, each = 3, 8
+	s := startProcesses(t, engine.Config{Processes: workers, MaxConnections: each})
+	accepted := func() bool {
+		conn, _, _, err := ws.Dial(t.Context(), "ws://"+s.addr+"/")
+		if err == nil {
+			t.Cleanup(func() { _ = conn.Close() })
+			return true
+		}
+		if status, is := err.(ws.StatusError); !is || status != 503 {
+			t.Fatalf("dialling a full server: %v, want status 503", err)
+		}
+		return false
+	}
+	var clients []*client
+	for range workers * each {
+		clients = append(clients, s.dial("")) // fails where it is refused
+	}
+	if accepted() {
+		t.Error("there is one more than all workers may have")
+	}
+	gone := clients[0].pid
+	for _, c := range clients {
+		if c.pid == gone {
+			_ = c.conn.Close()
+		}
+	}
+	poll(t, "one worker has room again", accepted)
+	// The others may be waiting for a connection already, which each of them then refuses.
+	for taken, refused := 1, 0; taken < each; {
+		if accepted() {
+			taken++
+		} else if refused++; refused > workers-1 {
+			t.Fatalf("%d newcomers were refused, although there is room for %d", refused, each-taken)
+		}
+	}
+}

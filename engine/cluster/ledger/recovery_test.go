@@ -1,0 +1,44 @@
+package ledger
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// What is over stays over when the bus is killed after the last trace of it has expired: its files still hold earlier
+// versions, which no recovery may take for the latest ones.
+func TestNothingComesBackWithTheBus(t *testing.T) {
+	b := startBus(t)
+	owner, taker := b.open(t, 1), b.open(t, 2)
+	live, spent, dropped, expired := keyOf(1, 1), keyOf(1, 2), keyOf(1, 3), keyOf(1, 4)
+	for i := range 3 {
+		for _, k := range []Key{live, spent, dropped, expired} {
+			is(t, owner.Sessions.save(t, k, fmt.Sprint(i)), nil)
+		}
+	}
+	at := Claim{spent, nonceOf(1)}
+	_, err := taker.Sessions.claim(t, at)
+	is(t, err, nil)
+	must(t, func(done func(error)) error { return taker.Sessions.Spend(at, done) })
+	owner.Sessions.Drop(dropped)
+	is(t, owner.Sessions.park(t, expired, "parked", time.Second), nil)
+	eventually(t, "the markers and the parked session are over", func() bool { return b.records(t, sessionBucket) == 1 })
+
+	for restart := range 3 {
+		b.restart()
+		if n := b.records(t, sessionBucket); n != 1 {
+			t.Errorf("restart %d: the bus has %d records, want the live one", restart, n)
+		}
+		for i, k := range []Key{spent, dropped, expired} {
+			if _, err := taker.Sessions.claim(t, Claim{k, nonceOf(10*restart + i)}); err != ErrUnknown {
+				t.Errorf("restart %d: claiming %s gives %v, want ErrUnknown", restart, k.subject(), err)
+			}
+		}
+	}
+	got, err := taker.Sessions.claim(t, Claim{live, nonceOf(100)})
+	is(t, err, nil)
+	if string(got.Value) != "2" {
+		t.Errorf("the live session is %q", got.Value)
+	}
+}
