@@ -20,11 +20,17 @@ const (
 // mend starts the embedded server anew when that is due, until Close.
 func (s *Server) mend() {
 	defer close(s.mended)
+	look := time.NewTicker(mendEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-s.stop:
 			return
 		case <-s.log.broken:
+		case <-look.C: // it may also have given up on files as a whole
+			if s.embedded().JetStreamEnabled() {
+				continue
+			}
 		}
 		s.opts.Log.Error("the bus cannot write its files; sessions, seats and created rooms stay as they are until it can", "dir", s.opts.Dir)
 		if !s.until(s.writable) {
