@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
+	"net/url"
 	"runtime"
 	"strings"
 	"time"
@@ -36,6 +38,11 @@ type Config struct {
 	// DataDir is the directory where sessions are kept over a restart of the whole server; empty: they end with it.
 	// It is for package cluster.
 	DataDir string `key:"data_dir"`
+	// BusURL names a NATS server with JetStream, and an account of it that nobody else uses, which is the bus of several
+	// Processes in place of our own: nats://user:password@host:4222, tls:// for an encrypted connection, several
+	// separated by commas. It keeps sessions as DataDir does. Empty: the bus is a process of ours. It is for package
+	// cluster.
+	BusURL string `key:"bus_url"`
 
 	// MaxConnections is the number of live connections; 0 means the descriptor limit less a reserve.
 	MaxConnections int `key:"max_connections"`
@@ -187,6 +194,10 @@ func (c Config) Validate() error {
 	case c.Processes > 1 && c.MessageBytesMax > sharedBytesMax:
 		return bad("message_bytes_max", "%d is more than workers can hand each other; give at most %d, or processes: 1",
 			c.MessageBytesMax, sharedBytesMax)
+	case c.BusURL != "" && c.DataDir != "":
+		return bad("data_dir", "the NATS server of bus_url keeps the sessions; leave one of the two empty")
+	case c.BusURL != "" && c.Processes == 1:
+		return bad("bus_url", "a single process needs no bus; give processes of 2 or more, or leave it empty")
 	case c.BacklogHardBytes < c.BacklogSoftBytes:
 		return bad("backlog_hard_bytes", "%d is below backlog_soft_bytes (%d)", c.BacklogHardBytes, c.BacklogSoftBytes)
 	}
@@ -202,6 +213,9 @@ func (c Config) Validate() error {
 			return bad(key, "%d is negative", n)
 		}
 	}
+	if err := checkBusURL(c.BusURL); err != nil {
+		return bad("bus_url", "%v", err)
+	}
 	for _, o := range c.Origins {
 		if scheme, host, ok := strings.Cut(o, "://"); !ok || scheme == "" || host == "" || strings.Contains(host, "/") {
 			return bad("origins", "%q is no origin; write scheme://host or scheme://host:port, without a path", o)
@@ -213,6 +227,25 @@ func (c Config) Validate() error {
 		return bad("trusted_proxies", "%v", err)
 	case c.ProxyProtocol && !trust.Anybody():
 		return bad("proxy_protocol", "nobody is trusted, so everybody would be refused; name the proxies in trusted_proxies")
+	}
+	return nil
+}
+
+// checkBusURL looks at each of the URLs that commas separate. What it says shows no password.
+func checkBusURL(list string) error {
+	if list == "" {
+		return nil
+	}
+	for text := range strings.SplitSeq(list, ",") {
+		u, err := url.Parse(strings.TrimSpace(text))
+		switch {
+		case err != nil:
+			return errors.New("it is no URL; write nats://user:password@host:4222")
+		case u.Scheme != "nats" && u.Scheme != "tls":
+			return fmt.Errorf("it begins with %q; write nats://user:password@host:4222, or tls:// for an encrypted connection", u.Scheme)
+		case u.Hostname() == "":
+			return errors.New("it names no host; write nats://user:password@host:4222")
+		}
 	}
 	return nil
 }

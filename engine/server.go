@@ -155,6 +155,9 @@ func (s *Server) Start() error {
 	if s.cfg.DataDir != "" && s.store == nil {
 		return &ConfigError{Key: "data_dir", Hint: "sessions on disk are kept by cluster.Run; or leave it empty"}
 	}
+	if s.cfg.BusURL != "" && s.peers == nil {
+		return &ConfigError{Key: "bus_url", Hint: "several workers are started by cluster.Run; or leave it empty"}
+	}
 	if !s.state.CompareAndSwap(stateNew, stateStarting) {
 		return errors.New("start server: it was started before")
 	}

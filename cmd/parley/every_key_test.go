@@ -23,6 +23,7 @@ var everyKey = map[string]struct {
 	"reconnection_ttl":             {"0.5", 500 * time.Millisecond},
 	"reconnection_max_attempts":    {"6", 6},
 	"data_dir":                     {"/var/lib/parley", "/var/lib/parley"},
+	"bus_url":                      {"nats://parley:word@127.0.0.1:4222", "nats://parley:word@127.0.0.1:4222"},
 	"max_connections":              {"1001", 1001},
 	"max_connections_per_room":     {"102", 102},
 	"max_rooms_per_connection":     {"11", 11},
@@ -51,7 +52,7 @@ var everyKey = map[string]struct {
 }
 
 // needs are the keys that work only together with another one.
-var needs = map[string]string{"proxy_protocol": "trusted_proxies"}
+var needs = map[string]string{"proxy_protocol": "trusted_proxies", "bus_url": "processes"}
 
 // loaded is what a command with all settings has been told.
 func loaded(t *testing.T, args ...string) (*settings, map[string]string) {

@@ -69,6 +69,7 @@ var help = map[string]string{
 	"reconnection_ttl":             "how long a session outlives its connection",
 	"reconnection_max_attempts":    "resumes of a session in a row",
 	"data_dir":                     "directory that keeps sessions over a restart of everything; empty: they end with the server",
+	"bus_url":                      "NATS server with JetStream to use as the bus: nats://user:password@host:4222; empty: our own",
 	"max_connections":              "live connections of each worker; 0 means its descriptor limit less a reserve",
 	"max_connections_per_room":     "members of a room, on all workers together; 0 means no limit",
 	"max_rooms_per_connection":     "rooms of a connection; 0 means no limit",

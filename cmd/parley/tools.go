@@ -7,6 +7,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"github.com/parleyd/parley/engine/cluster/bus"
 )
 
 // version is set by the linker.
@@ -55,7 +57,11 @@ func newCheckConfig() *cobra.Command {
 			s.settle()
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			for _, x := range table {
-				fmt.Fprintf(w, "%s:\t%s\t# %s\n", x.key, x.text(s), sources[x.key])
+				text := x.text(s)
+				if x.key == "bus_url" && text != "" {
+					text = bus.RedactURL(text)
+				}
+				fmt.Fprintf(w, "%s:\t%s\t# %s\n", x.key, text, sources[x.key])
 			}
 			return w.Flush()
 		},

@@ -94,13 +94,22 @@ func inherited(welcome supervise.Welcome) (given inheritance, err error) {
 }
 
 func runParent(ctx context.Context, srv *engine.Server, o Options) error {
-	dir, end, err := busDir(srv.Config().DataDir)
-	if err != nil {
-		return err
-	}
-	defer end()
 	cfg := srv.Config()
-	given := inheritance{Dir: dir, Passing: cfg.DataDir == "", Epoch: time.Now().UnixMilli()}
+	given := inheritance{Epoch: time.Now().UnixMilli()}
+	if cfg.BusURL != "" {
+		tenancy, err := occupy(ctx, cfg, o)
+		if err != nil {
+			return err
+		}
+		defer tenancy.Close()
+	} else {
+		dir, end, err := busDir(cfg.DataDir)
+		if err != nil {
+			return err
+		}
+		defer end()
+		given.Dir, given.Passing = dir, cfg.DataDir == ""
+	}
 	legacy, err := json.Marshal(given)
 	if err != nil {
 		return fmt.Errorf("encode settings: %w", err)
@@ -108,7 +117,7 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 	plan := supervise.Plan{
 		Listen:       []string{net.JoinHostPort(cfg.Host, strconv.Itoa(max(cfg.Port, 0)))},
 		Workers:      cfg.Processes,
-		Bus:          true,
+		Bus:          cfg.BusURL == "",
 		Settings:     legacy,
 		DrainTimeout: cfg.ShutdownTimeout,
 		Log:          o.Log,

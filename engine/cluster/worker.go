@@ -101,13 +101,17 @@ func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
 func (w *worker) dial(ctx context.Context, welcome supervise.Welcome) error {
 	bounded, cancel := context.WithTimeout(ctx, dialWait)
 	defer cancel()
-	link, err := bus.Dial(bounded, bus.LinkOptions{
+	to := bus.LinkOptions{
 		URL:      "nats://" + welcome.Bus.Address,
 		Instance: welcome.Instance,
 		Password: welcome.Bus.Password,
 		Peers:    welcome.Peers.Ready,
 		Log:      w.options.Log,
-	}, bus.Receiver{
+	}
+	if external := w.srv.Config().BusURL; external != "" {
+		to.URL, to.External = external, true
+	}
+	link, err := bus.Dial(bounded, to, bus.Receiver{
 		Batch: func(from uint16, entries iter.Seq[[]byte]) {
 			for entry := range entries {
 				if err := w.srv.Receive(from, entry); err != nil {

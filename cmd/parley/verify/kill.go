@@ -88,7 +88,7 @@ func (k *checker) freezeWorker(pid int, d time.Duration) {
 	k.report.Done["frozen worker"]++
 	k.harmed("frozen worker", pid)
 	k.in(d, func() {
-		k.shaken = k.now // and killed stays: what it had not said when it froze may be lost
+		k.shaken = k.now                                      // and killed stays: what it had not said when it froze may be lost
 		if slices.Contains(k.server.workers("worker"), pid) { // no other process has its number by now
 			syscall.Kill(pid, syscall.SIGCONT)
 			k.harmed("thawed worker", pid)

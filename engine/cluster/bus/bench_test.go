@@ -244,7 +244,7 @@ func BenchmarkLoneMessage(b *testing.B) {
 	arrived := make(chan time.Time, 1)
 	var conns [2]*nats.Conn
 	for i := range conns {
-		nc, err := nats.Connect(url, connOptions(uint16(i+1), Password(secret, uint16(i+1)))...)
+		nc, err := nats.Connect(url, connOptions(LinkOptions{Instance: uint16(i + 1), Password: Password(secret, uint16(i+1))})...)
 		if err != nil {
 			b.Fatal(err)
 		}

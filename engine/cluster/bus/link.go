@@ -18,6 +18,7 @@ import (
 // Owner: immutable after Dial.
 type LinkOptions struct {
 	URL       string        // "nats://127.0.0.1:4222"; unused with Local
+	External  bool          // the URL is of a server that is not ours, and says who we are there; Password is unused
 	Local     *Server       // a server in this process, instead of URL
 	Instance  uint16        // who we are; not 0
 	Password  string        // see Password
@@ -143,7 +144,7 @@ func inboxPrefix(instance uint16) string { return "_INBOX." + userName(instance)
 
 // connOptions are NATS's, whose defaults give up after 60 attempts. The handlers wait for ready.
 func (l *Link) connOptions(opts LinkOptions, ready <-chan struct{}) []nats.Option {
-	return append(connOptions(opts.Instance, opts.Password),
+	return append(connOptions(opts),
 		nats.NoEcho(),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			<-ready
@@ -167,11 +168,10 @@ func (l *Link) connOptions(opts LinkOptions, ready <-chan struct{}) []nats.Optio
 	)
 }
 
-func connOptions(instance uint16, password string) []nats.Option {
-	return []nats.Option{
-		nats.Name(userName(instance)),
-		nats.UserInfo(userName(instance), password),
-		nats.CustomInboxPrefix(inboxPrefix(instance)),
+func connOptions(opts LinkOptions) []nats.Option {
+	list := []nats.Option{
+		nats.Name(userName(opts.Instance)),
+		nats.CustomInboxPrefix(inboxPrefix(opts.Instance)),
 		nats.Timeout(dialTimeout),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait),
@@ -182,8 +182,11 @@ func connOptions(instance uint16, password string) []nats.Option {
 		nats.PingInterval(pingEvery),
 		nats.MaxPingsOutstanding(pingsOutMax),
 		nats.IgnoreAuthErrorAbort(),
-		nats.IgnoreDiscoveredServers(),
 	}
+	if opts.External {
+		return list // other servers of a cluster may be found, and take over
+	}
+	return append(list, nats.UserInfo(userName(opts.Instance), opts.Password), nats.IgnoreDiscoveredServers())
 }
 
 // connect tries until it succeeds, ctx is done, or the password is wrong.

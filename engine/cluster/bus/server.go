@@ -180,7 +180,7 @@ func (s *Server) URL() string { return "nats://" + s.Addr() }
 // Connect makes a connection inside this process, as the given instance: for the ledger of a server that is
 // a single process and needs no link. The caller closes it.
 func (s *Server) Connect(instance uint16) (*nats.Conn, error) {
-	options := connOptions(instance, Password(s.opts.Secret, instance))
+	options := connOptions(LinkOptions{Instance: instance, Password: Password(s.opts.Secret, instance)})
 	nc, err := nats.Connect("", append(options, nats.InProcessServer(s))...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to local bus: %w", err)

@@ -47,7 +47,7 @@ func TestStrangersAreRefused(t *testing.T) {
 // violations connects as w1 and collects what the server holds against it.
 func violations(t *testing.T, s *Server) (nc *nats.Conn, said chan string) {
 	said = make(chan string, 100)
-	nc, err := nats.Connect(s.URL(), append(connOptions(1, Password(secret, 1)),
+	nc, err := nats.Connect(s.URL(), append(connOptions(LinkOptions{Instance: 1, Password: Password(secret, 1)}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { said <- err.Error() }))...)
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,33 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/cluster/bus"
+)
+
+// messageSlack is what goes beside a client's message from worker to worker, at most.
+const messageSlack = 64 << 10
+
+// occupy takes the NATS server that the configuration names for this server alone, before any process is started. It
+// waits for one that cannot be reached, as workers do.
+func occupy(ctx context.Context, cfg engine.Config, o Options) (*bus.Tenancy, error) {
+	o.Log.Info("the bus is a NATS server that runs already", "bus_url", bus.RedactURL(cfg.BusURL))
+	bounded, cancel := context.WithTimeout(ctx, dialWait)
+	defer cancel()
+	tenancy, err := bus.Occupy(bounded, cfg.BusURL, max(cfg.MessageBytesMax+messageSlack, ledgerBytes))
+	switch {
+	case errors.Is(err, bus.ErrOccupied), errors.Is(err, bus.ErrNoJetStream), errors.Is(err, bus.ErrTooSmall), errors.Is(err, nats.ErrAuthorization):
+		return nil, &engine.ConfigError{Key: "bus_url", Hint: err.Error()}
+	case err != nil:
+		return nil, err
+	}
+	return tenancy, nil
+}
+
+// ledgerBytes is what a record of the ledger may have.
+const ledgerBytes = 600 << 10
