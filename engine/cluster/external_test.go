@@ -58,7 +58,9 @@ func (n *natsServer) start() {
 	}
 }
 
-func (n *natsServer) url(user string) string { return fmt.Sprintf("nats://%s:word@127.0.0.1:%d", user, n.port) }
+func (n *natsServer) url(user string) string {
+	return fmt.Sprintf("nats://%s:word@127.0.0.1:%d", user, n.port)
+}
 
 // Workers are one server also over a NATS server that is not theirs, which may go away and come back.
 func TestExternalBus(t *testing.T) {
