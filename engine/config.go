@@ -53,7 +53,8 @@ type Config struct {
 	// AnnounceMembersMax is the size up to which a room announces who joins and leaves; negative means never.
 	AnnounceMembersMax int `key:"announce_members_max"`
 
-	// MessageBytesMax bounds one message from a client, after inflating; more is closed with 1009.
+	// MessageBytesMax bounds one message from a client, after inflating; more is closed with 1009. At most 64 MiB, and
+	// 8,323,072 with several Processes: more does not fit between them.
 	MessageBytesMax int `key:"message_bytes_max"`
 	// MessageFragmentsMax bounds the frames of one message; more is closed with 1008.
 	MessageFragmentsMax int `key:"message_fragments_max"`
@@ -190,6 +191,9 @@ func (c Config) Validate() error {
 		return bad("reconnection_ttl", "%v is negative; give a number of seconds", c.ReconnectionTTL)
 	case c.MessageBytesMax < 125 || c.MessageBytesMax > messageBytesCeiling:
 		return bad("message_bytes_max", "%d is out of range; give 125 to %d", c.MessageBytesMax, messageBytesCeiling)
+	case c.Processes > 1 && c.MessageBytesMax > sharedBytesMax:
+		return bad("message_bytes_max", "%d is more than workers can hand each other; give at most %d, or processes: 1",
+			c.MessageBytesMax, sharedBytesMax)
 	case c.BusURL != "" && c.DataDir != "":
 		return bad("data_dir", "the NATS server of bus_url keeps the sessions; leave one of the two empty")
 	case c.BusURL != "" && c.Processes == 1:
@@ -249,4 +253,6 @@ func checkBusURL(list string) error {
 const (
 	loopsMax            = 255      // the loop's number takes eight bits of a connection id
 	messageBytesCeiling = 64 << 20 // a larger message belongs into an upload
+	// sharedBytesMax bounds a message between workers: the bus takes 8 MiB at once, with what goes beside the message.
+	sharedBytesMax = 8<<20 - 64<<10
 )

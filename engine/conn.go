@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -249,6 +250,18 @@ func (c *Conn) CloseWith(code ws.StatusCode, reason string) {
 		}
 		l.end(c, cause, code, reason)
 	})
+}
+
+// ErrMessageTooLarge says that a message of more than 8,323,072 bytes cannot reach other workers. Nobody got it.
+var ErrMessageTooLarge = errors.New("the message is larger than workers can hand each other")
+
+// encodeShared makes a text frame of v that other workers can be handed.
+func (s *Server) encodeShared(v any) (*outFrame, error) {
+	f, err := encodeFrame(v)
+	if err == nil && s.peers != nil && len(f.plain)-int(f.payload) > sharedBytesMax {
+		return nil, ErrMessageTooLarge
+	}
+	return f, err
 }
 
 // encodeFrame makes a text frame of v.

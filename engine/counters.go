@@ -51,7 +51,7 @@ func (n *counters) refused(status int) {
 //
 // Owner: shared (atomics).
 type serverCounters struct {
-	overloaded, panics, acceptErrors, full, missed atomic.Uint64
+	overloaded, panics, acceptErrors, full, missed, untold, sessionsTooLarge atomic.Uint64
 }
 
 // Stats are the seed's figures, and more. Counts run from the server's start.
@@ -80,7 +80,9 @@ type Stats struct {
 	Errors           uint64            `json:"errors"`
 	Overloaded       uint64            `json:"overloaded"`
 	Panics           uint64            `json:"panics"`
-	Missed           uint64            `json:"missed"` // times that messages of another worker were lost
+	Missed           uint64            `json:"missed"`             // times that messages of another worker were lost
+	Untold           uint64            `json:"untold"`             // times that something was too large to be said to other workers
+	SessionsTooLarge uint64            `json:"sessions_too_large"` // times that a session was, to be stored
 	SlowHandlers     uint64            `json:"slow_handlers"`
 	Overdue          uint64            `json:"overdue"`
 	Resumed          uint64            `json:"resumed"`
@@ -120,7 +122,10 @@ func (s *Server) Stats() Stats {
 		Overloaded:   s.count.overloaded.Load(),
 		Panics:       s.count.panics.Load(),
 		Missed:       s.count.missed.Load(),
+		Untold:       s.count.untold.Load(),
 		Ended:        map[string]uint64{},
+
+		SessionsTooLarge: s.count.sessionsTooLarge.Load(),
 	}
 	if s.state.Load() >= stateRunning {
 		out.MaxConnections = s.connectionsMax

@@ -206,9 +206,9 @@ func (x *Everywhere) Leave(ctx context.Context, id, room string) error {
 
 // SendTo sends v to one connection, and reports whether it exists; [Server.SendTo] does not wait, and knows only whether
 // its worker lives. What one goroutine sends and broadcasts arrives in its order. Scope: one question to its worker.
-// Errors: v cannot be encoded; [ErrOverloaded]; [ErrUnanswered]: it may have been sent or not.
+// Errors: v cannot be encoded; [ErrMessageTooLarge]; [ErrOverloaded]; [ErrUnanswered]: it may have been sent or not.
 func (x *Everywhere) SendTo(ctx context.Context, id string, v any) (exists bool, err error) {
-	f, err := encodeFrame(v)
+	f, err := x.srv.encodeShared(v)
 	if err != nil {
 		return false, err
 	}

@@ -42,6 +42,7 @@ type Membership struct {
 // Attach makes the server one of several. It is called once, before Start, by what knows the others.
 func (s *Server) Attach(m Membership) {
 	s.peers = newPeers(m)
+	s.peers.untold = s.untold
 	s.instance = m.Instance
 	s.index.SetInstance(m.Instance)
 	s.listener = m.Listener
@@ -63,6 +64,7 @@ type peers struct {
 	answering *pool                    // answers others' questions that take a while
 	asks      asks
 	full      fullPeers
+	untold    func(error) // hears of an entry that cannot be said
 }
 
 func newPeers(m Membership) *peers {
@@ -87,8 +89,20 @@ func (p *peers) say(flush bool, build func(w *entryWriter)) {
 		p.entry.buf = nil
 	}
 	p.mu.Unlock()
-	if err == nil && flush {
+	switch {
+	case err != nil:
+		p.untold(err)
+	case flush:
 		p.Bus.Flush()
+	}
+}
+
+// untold says that the others do not hear of something, at most once a second. Messages are bounded before they come
+// here: it is what an application says of very many rooms or connections at once, or an event of its own.
+func (s *Server) untold(err error) {
+	s.count.untold.Add(1)
+	if s.seldom(&s.untoldSaid) {
+		s.log.Error("other workers are not told; say less at once", "err", err)
 	}
 }
 
@@ -176,7 +190,7 @@ type asked struct {
 }
 
 func (s *Server) broadcastAsked(a asked, v any, except []string) error {
-	f, err := encodeFrame(v)
+	f, err := s.encodeShared(v)
 	if err != nil {
 		return err
 	}
@@ -229,7 +243,7 @@ func (s *Server) SendTo(id string, v any) bool {
 		c := s.Connection(id)
 		return c != nil && c.Send(v) == nil
 	}
-	f, err := encodeFrame(v)
+	f, err := s.encodeShared(v)
 	if err != nil || !s.lives(instance) {
 		return false
 	}

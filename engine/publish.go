@@ -194,9 +194,9 @@ func (l *loop) deliverUnless(c *Conn, x *letter) {
 // Broadcast sends v, encoded as JSON once, to all members of a room except those whose ids are given,
 // and returns how many members the room had: exact within a worker, and the best known figure across workers. A room
 // that does not exist has none. Scope: all workers, for one entry on the bus. Any goroutine.
-// Errors: v cannot be encoded; [ErrOverloaded]: nobody got it.
+// Errors: v cannot be encoded; [ErrMessageTooLarge], [ErrOverloaded]: nobody got it.
 func (s *Server) Broadcast(room string, v any, except ...string) (members int, err error) {
-	f, err := encodeFrame(v)
+	f, err := s.encodeShared(v)
 	if err != nil {
 		return 0, err
 	}
@@ -220,7 +220,7 @@ func (s *Server) Broadcast(room string, v any, except ...string) (members int, e
 // BroadcastRooms sends v to the members of several rooms, once to each connection. Scope: all workers, for one entry on
 // the bus. Any goroutine.
 func (s *Server) BroadcastRooms(names []string, v any, except ...string) error {
-	f, err := encodeFrame(v)
+	f, err := s.encodeShared(v)
 	if err != nil {
 		return err
 	}
@@ -253,7 +253,7 @@ func (p *publication) publishAll() error {
 // BroadcastAll sends v to every open connection, whether it is in a room or not. Scope: all workers, for one entry on
 // the bus. Any goroutine.
 func (s *Server) BroadcastAll(v any, except ...string) error {
-	f, err := encodeFrame(v)
+	f, err := s.encodeShared(v)
 	if err != nil {
 		return err
 	}

@@ -55,6 +55,7 @@ type Server struct {
 	sessions     *sessionStore
 	store        SessionStore // nil: sessions live in memory only
 	unstoredSaid atomic.Int64 // when the log was last told that the store takes none
+	untoldSaid   atomic.Int64 // and that the others were not told something
 	pool         *pool
 	reactor      *reactor
 	acceptor     *acceptor

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"sync/atomic"
 	"time"
 
 	"github.com/parleyd/parley/protocol/message"
@@ -73,11 +74,16 @@ func (l *loop) save(c *Conn) {
 			again()
 		case errors.Is(err, ErrSessionUnknown):
 			l.postCall(func(l *loop) { l.outlived(c, t) })
+		case err != nil && !errors.Is(err, ErrSessionsAway): // the store's disk is full
+			l.srv.unstored(err)
+			again()
 		}
 	})
 	if err != nil {
 		l.srv.unstored(err)
-		again()
+		if !errors.Is(err, ErrSessionTooLarge) { // what changes next may make it smaller
+			again()
+		}
 	}
 }
 
@@ -96,6 +102,9 @@ func (l *loop) saveFirst(c *Conn) {
 	again := func() { l.later(c, t, (*loop).saveFirst) }
 	err := l.srv.store.Save(l.srv.sharedKey(t), l.snapshot(c).encode(), func(err error) {
 		if err != nil {
+			if !errors.Is(err, ErrSessionsAway) {
+				l.srv.unstored(err)
+			}
 			again()
 			return
 		}
@@ -124,10 +133,23 @@ func (l *loop) later(c *Conn, t token, f func(*loop, *Conn)) {
 
 // unstored says so, at most once a second: a store that is away is away for many.
 func (s *Server) unstored(err error) {
-	now := s.clock()
-	if last := s.unstoredSaid.Load(); (last == 0 || now-last >= int64(time.Second)) && s.unstoredSaid.CompareAndSwap(last, now) {
+	large := errors.Is(err, ErrSessionTooLarge)
+	if large {
+		s.count.sessionsTooLarge.Add(1)
+	}
+	switch {
+	case !s.seldom(&s.unstoredSaid):
+	case large:
+		s.log.Warn("a session is too large to be stored; what was stored of it last counts: keep less in attributes and user data, or be in fewer rooms", "err", err)
+	default:
 		s.log.Warn("sessions are not stored yet", "err", err)
 	}
+}
+
+// seldom lets something be said once a second; said is when it was said last.
+func (s *Server) seldom(said *atomic.Int64) bool {
+	now, last := s.clock(), said.Load()
+	return (last == 0 || now-last >= int64(time.Second)) && said.CompareAndSwap(last, now)
 }
 
 // tellToken tells the client what its session is resumed with.
@@ -177,9 +199,18 @@ func (s *Server) parkStored(key SessionKey, state *parked) {
 			s.sessions.forget(key.Hash)
 		case err == nil:
 			s.sessions.forget(key.Hash)
+		case !errors.Is(err, ErrSessionsAway) && s.state.Load() != stateStopped:
+			s.unstored(err)
+			again()
 		}
 	})
-	if err != nil && s.state.Load() != stateStopped {
+	switch {
+	case err == nil || s.state.Load() == stateStopped:
+	case errors.Is(err, ErrSessionTooLarge):
+		s.unstored(err)
+		s.sessions.forget(key.Hash) // what is stored counts, until its time is over
+		time.AfterFunc(s.cfg.ReconnectionTTL, func() { s.store.Drop(key, nil) })
+	default:
 		s.unstored(err)
 		again()
 	}

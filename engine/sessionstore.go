@@ -16,8 +16,9 @@ import (
 // What is passed in belongs to the store.
 //
 // Save and Park tell [ErrSessionClaimed] while somebody holds a claim, and [ErrSessionUnknown] when the session is no
-// more the worker's. Save, Park and Claim tell [ErrSessionsAway] when the store cannot be reached in time; the others are seen through, however
-// long that takes.
+// more the worker's. Save, Park and Claim tell [ErrSessionsAway] when the store cannot be reached in time; the others are
+// seen through, however long that takes. Save and Park return [ErrSessionTooLarge] for more than the store takes; Restore
+// then puts the session back as it was.
 type SessionStore interface {
 	// Save stores the session of a live connection; what comes in quick succession is stored once.
 	Save(key SessionKey, value []byte, done func(error)) error
@@ -63,6 +64,8 @@ var (
 	ErrSessionUnknown = errors.New("there is no such session")
 	// ErrSessionClaimed: somebody has claimed it, and may put it back.
 	ErrSessionClaimed = errors.New("the session is claimed")
+	// ErrSessionTooLarge: it is larger than the store takes; nothing was stored.
+	ErrSessionTooLarge = errors.New("the session is too large for the store")
 	// ErrSessionsAway: the store is not reached, or has too much to do. Try again.
 	ErrSessionsAway = errors.New("the store of sessions is away")
 )

@@ -90,6 +90,7 @@ func TestMistakes(t *testing.T) {
 		{"zero", "", "", []string{"--message-bytes-max", "0"}, []string{"--message-bytes-max", "0 means nothing here"}},
 		{"combination", "heartbeat_interval: 50\nheartbeat_timeout: 20\n", "", nil, []string{"parley.yaml:2: heartbeat_timeout", "must exceed heartbeat_interval"}},
 		{"processes", "processes: 1000\n", "", nil, []string{"parley.yaml:1: processes: 1000 is out of range; give 1 to 256"}},
+		{"more than workers can share", "processes: 2\nmessage_bytes_max: 8323073\n", "", nil, []string{"parley.yaml:2: message_bytes_max: 8323073 is more than workers can hand each other; give at most 8323072, or processes: 1"}},
 		{"origin", "origins: [example.com]\n", "", nil, []string{"parley.yaml:1: origins", "scheme://host"}},
 		{"proxies", "trusted_proxies: [nginx]\n", "", nil, []string{`parley.yaml:1: trusted_proxies: "nginx" is neither an address nor a network`}},
 		{"proxies of nobody", "proxy_protocol: true\n", "", nil, []string{"parley.yaml:1: proxy_protocol: nobody is trusted", "trusted_proxies"}},

@@ -68,6 +68,8 @@ func newCollector(srv Source) *collector {
 	counter("overdue", "Answers of the application that came too late.", func(s *engine.Stats) uint64 { return s.Overdue })
 	counter("resumed", "Sessions resumed.", func(s *engine.Stats) uint64 { return s.Resumed })
 	counter("resumes_refused", "Resumes refused.", func(s *engine.Stats) uint64 { return s.ResumesRefused })
+	counter("sessions_too_large", "Times that a session was too large to be stored.", func(s *engine.Stats) uint64 { return s.SessionsTooLarge })
+	counter("untold", "Times that something was too large to be told to other workers.", func(s *engine.Stats) uint64 { return s.Untold })
 	counter("origins_refused", "Handshakes from pages of other origins.", func(s *engine.Stats) uint64 { return s.OriginsRefused })
 	counter("prefaces_refused", "Connections without a good PROXY protocol header from a trusted proxy.", func(s *engine.Stats) uint64 { return s.PrefacesRefused })
 	counter("forwarded_ignored", "Header fields of trusted proxies that were malformed or contradicted each other.", func(s *engine.Stats) uint64 { return s.ForwardedIgnored })

@@ -39,20 +39,26 @@ func (w *worker) openBook(ctx context.Context, given inheritance) error {
 // buried tells the ledger of a worker that the kernel says is gone.
 func (w *worker) buried(d supervise.Death) {
 	book := w.book.Load()
-	told := func(what string) func(error) {
-		return func(err error) {
-			if err != nil && !errors.Is(err, ledger.ErrClosed) {
-				w.options.Log.Warn(what, "worker", d.Instance, "err", err)
-			}
-		}
+	reap := func() {
+		w.insist("free a worker's seats", d.Instance, func(done func(error)) error { return book.Seats.Reap(d.Instance, done) })
 	}
-	note := func(what string, err error) {
-		if err != nil {
-			told(what)(err)
-		}
-	}
-	note("record a worker's end", book.Dead(d.Instance, d.At, told("record a worker's end")))
-	reap := func() { note("free a worker's seats", book.Seats.Reap(d.Instance, told("free a worker's seats"))) }
+	w.insist("record a worker's end", d.Instance, func(done func(error)) error { return book.Dead(d.Instance, d.At, done) })
 	reap()
 	time.AfterFunc(reapAgain, reap)
+}
+
+// insist calls again until the ledger takes the call: it is busy where a bus that was away has left much to do, and
+// whoever is not recorded as dead keeps seats and sessions for ever. What it has taken it sees through by itself.
+func (w *worker) insist(what string, instance uint16, call func(done func(error)) error) {
+	told := func(err error) {
+		if err != nil && !errors.Is(err, ledger.ErrClosed) {
+			w.options.Log.Warn(what, "worker", instance, "err", err)
+		}
+	}
+	switch err := call(told); {
+	case errors.Is(err, ledger.ErrBusy):
+		time.AfterFunc(tryAgain, func() { w.insist(what, instance, call) })
+	default:
+		told(err)
+	}
 }

@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -25,20 +26,76 @@ type client struct {
 // dial connects, reads the greeting, and asks who serves it.
 func (s *serverProcess) dial(query string) *client {
 	s.t.Helper()
-	c := &client{t: s.t}
-	conn, br, _, err := ws.Dialer{}.Dial(context.Background(), "ws://"+s.addr+"/"+query)
+	c, err := s.connect(query)
 	if err != nil {
 		s.t.Fatalf("dial: %v", err)
 	}
-	s.t.Cleanup(func() { conn.Close() })
-	c.conn = conn
+	c.t = s.t
+	s.t.Cleanup(func() { c.conn.Close() })
+	return c
+}
+
+// connect is dial for any goroutine: the client may be used with ask and await, and what is built on them.
+func (s *serverProcess) connect(query string) (*client, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patient)
+	defer cancel()
+	conn, br, _, err := ws.Dial(ctx, "ws://"+s.addr+"/"+query)
+	if err != nil {
+		return nil, err
+	}
+	c := &client{conn: conn}
 	if br != nil {
 		c.conn = &buffered{conn, br}
 	}
-	c.id = c.expect("connected")["connection_id"].(string)
-	c.token = c.expect("reconnect_token")["token"].(string)
-	c.pid = c.tell().Pid
-	return c
+	if err := c.greeted(); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *client) greeted() error {
+	for _, typ := range []string{"connected", "reconnect_token"} {
+		greeting, err := c.await("connected", "reconnect_token")
+		switch {
+		case err != nil:
+			return err
+		case greeting["type"] != typ:
+			return fmt.Errorf("greeted with %v, want %s", greeting, typ)
+		case typ == "connected":
+			c.id = greeting["connection_id"].(string)
+		default:
+			c.token = greeting["token"].(string)
+		}
+	}
+	told, err := c.ask(`{"type":"tell"}`, "told")
+	if err == nil {
+		c.pid = int(told["pid"].(float64))
+	}
+	return err
+}
+
+// dialTo connects until the worker with a pid serves it; 0 is any.
+func (s *serverProcess) dialTo(pid int) *client {
+	s.t.Helper()
+	for deadline := time.Now().Add(patient); time.Now().Before(deadline); {
+		c := s.dial("")
+		if pid == 0 || c.pid == pid {
+			return c
+		}
+		c.conn.Close()
+	}
+	s.t.Fatalf("no connection reaches worker %d", pid)
+	return nil
+}
+
+// each connects to worker 0, worker 1, and so on.
+func (s *serverProcess) each(workers int) (list []*client) {
+	s.t.Helper()
+	for i := range workers {
+		list = append(list, s.dialTo(s.pid(fmt.Sprint("worker ", i))))
+	}
+	return list
 }
 
 // dialAt connects until a worker serves it that is not among others.
@@ -105,14 +162,41 @@ func (c *client) expect(typ string) map[string]any {
 // until passes over what comes before a message of a type.
 func (c *client) until(typ string) map[string]any {
 	c.t.Helper()
+	answer, err := c.await(typ)
+	if err != nil {
+		c.t.Fatalf("read: %v", err)
+	}
+	return answer
+}
+
+type m = map[string]any
+
+// await passes over what is of none of the types. Any goroutine, as ask.
+func (c *client) await(types ...string) (m, error) {
 	for {
-		if m := c.next(); m["type"] == typ {
-			return m
+		answer, err := c.read()
+		if err != nil || slices.Contains(types, answer["type"].(string)) {
+			return answer, err
 		}
 	}
 }
 
-type m = map[string]any
+func (c *client) ask(text string, types ...string) (m, error) {
+	if err := wsutil.WriteClientText(c.conn, []byte(text)); err != nil {
+		return nil, err
+	}
+	return c.await(types...)
+}
+
+// must is ask, for a test's own goroutine.
+func (c *client) must(text string, types ...string) m {
+	c.t.Helper()
+	answer, err := c.ask(text, types...)
+	if err != nil {
+		c.t.Fatalf("%s: %v", text, err)
+	}
+	return answer
+}
 
 func (c *client) join(rooms ...string) {
 	c.t.Helper()

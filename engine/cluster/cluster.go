@@ -21,9 +21,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/parleyd/parley/engine"
@@ -79,10 +77,13 @@ func Parent() bool { return supervise.Role() == "" }
 func ExitCode(err error) int { return supervise.ExitCode(err) }
 
 // inheritance is what the supervisor's children are told besides who they are.
+//
+// Owner: the holder.
 type inheritance struct {
-	Dir   string `json:"dir"`             // of the bus's files
-	Epoch int64  `json:"epoch"`           // when the supervisor started, in milliseconds since 1970: instances begin anew with it
-	Fresh *Fresh `json:"fresh,omitempty"` // what was read again last
+	Dir     string `json:"dir"`               // of the bus's files
+	Passing bool   `json:"passing,omitempty"` // the directory is there for one run of the server, and goes with it
+	Epoch   int64  `json:"epoch"`             // when the supervisor started, in milliseconds since 1970: instances begin anew with it
+	Fresh   *Fresh `json:"fresh,omitempty"`   // what was read again last
 }
 
 func inherited(welcome supervise.Welcome) (given inheritance, err error) {
@@ -107,7 +108,7 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 			return err
 		}
 		defer end()
-		given.Dir = dir
+		given.Dir, given.Passing = dir, cfg.DataDir == ""
 	}
 	legacy, err := json.Marshal(given)
 	if err != nil {
@@ -179,7 +180,7 @@ func runBus(ctx context.Context, o Options) error {
 			control.Reloaded(order, inherit(order.Settings, nil, o))
 		case supervise.Drain:
 			server.Close()
-			if order.Orphaned && strings.HasPrefix(filepath.Base(given.Dir), dirPrefix) {
+			if order.Orphaned && given.Passing {
 				os.RemoveAll(given.Dir) // the supervisor would have
 			}
 			return nil
@@ -187,6 +188,3 @@ func runBus(ctx context.Context, o Options) error {
 	}
 	return nil
 }
-
-// dirPrefix marks a directory that is there for one run of the server.
-const dirPrefix = "parley-bus-"

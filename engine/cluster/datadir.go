@@ -28,7 +28,7 @@ const (
 // busDir is the directory for the bus of a server, and what is to be done with it in the end.
 func busDir(dataDir string) (dir string, end func(), err error) {
 	if dataDir == "" {
-		if dir, err = os.MkdirTemp("", dirPrefix); err != nil {
+		if dir, err = os.MkdirTemp("", "parley-bus-"); err != nil {
 			return "", nil, fmt.Errorf("make a directory for the bus: %w; name one that can be written to in TMPDIR", err)
 		}
 		return dir, func() { os.RemoveAll(dir) }, nil

@@ -1,12 +1,15 @@
 package cluster_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -56,6 +59,12 @@ func (d deed) do(s *engine.Server) (n any, err error) {
 		return nil, s.BroadcastFiltered(d.Key, []byte(d.Value), say, d.Except...)
 	case "sendTo":
 		return s.SendTo(d.To, say), nil
+	case "broadcastLarge":
+		n, err := strconv.Atoi(d.Value)
+		if err != nil {
+			return nil, err
+		}
+		return s.Broadcast(d.Rooms[0], slices.Concat([]byte(`{"type":"note","n":"`), bytes.Repeat([]byte("x"), n-22), []byte(`"}`)))
 	case "count":
 		return s.Everywhere().ConnectionCount(ctx)
 	case "stats":
@@ -112,6 +121,40 @@ func (c *client) members(room string) (count float64, ids []string, partial bool
 	}
 	slices.Sort(ids)
 	return answer["count"].(float64), ids, answer["partial"].(bool)
+}
+
+// The largest message that may be set reaches members on all workers; what is larger is refused before anybody gets it.
+func TestLargestMessage(t *testing.T) {
+	const most = 8<<20 - 64<<10
+	cfg := engine.Config{Processes: 2, HeartbeatInterval: time.Minute, MessageBytesMax: most, BacklogSoftBytes: 32 << 20, BacklogHardBytes: 64 << 20}
+	s := startProcesses(t, cfg)
+	room := strings.Repeat("é\\", 85)
+	list := s.onEach(2)
+	list[0].join(room)
+	list[1].join(room)
+	poll(t, "the other is known", func() bool { n, _, _ := list[0].members(room); return n == 2 })
+	said := m{"type": "broadcast", "room": room, "data": ""}
+	empty, _ := json.Marshal(said)
+	said["data"] = strings.Repeat("x", most-len(empty))
+	list[0].send(said)
+	if got := list[1].until("broadcast"); got["data"] != said["data"] {
+		t.Error("the largest message has not arrived as it was")
+	}
+	for n, want := range map[int]any{most: nil, most + 1: engine.ErrMessageTooLarge.Error()} {
+		done := list[0].do(deed{Verb: "broadcastLarge", Rooms: []string{room}, Value: strconv.Itoa(n)})
+		if done["err"] != want {
+			t.Errorf("%d bytes: %v, want %v", n, done["err"], want)
+		}
+	}
+	list[1].until("note")
+	list[0].do(deed{Verb: "broadcast", Rooms: []string{room}, Say: note(1)})
+	if next := list[1].until("note"); next["n"] != 1.0 {
+		t.Error("what was refused has arrived")
+	}
+	cfg.MessageBytesMax++
+	if _, err := engine.New(cfg); err == nil || !strings.HasPrefix(err.Error(), "message_bytes_max: ") {
+		t.Errorf("a larger one may be set: %v", err)
+	}
 }
 
 // What one worker's application sends reaches whom it is for on all workers, in its order, and nobody else.

@@ -1,4 +1,4 @@
-package cluster
+package cluster_test
 
 import (
 	"fmt"
@@ -10,7 +10,7 @@ import (
 // crowd is who is in a room, by what the clients know.
 type crowd struct {
 	t  *testing.T
-	f  *fleet
+	s  *serverProcess
 	in map[*client]bool
 }
 
@@ -18,19 +18,19 @@ type crowd struct {
 func (x *crowd) enter(n int, worker string) (list []*client) {
 	x.t.Helper()
 	for range n {
-		m := x.f.dial(x.f.pid(worker))
+		m := x.s.dialTo(x.s.pid(worker))
 		if code := m.joins("r"); code != "" {
 			x.t.Fatal(code)
 		}
-		x.in[m.client] = true
-		list = append(list, m.client)
+		x.in[m] = true
+		list = append(list, m)
 	}
 	return list
 }
 
 // lose takes those of a worker that is killed out.
 func (x *crowd) lose(worker string) {
-	pid := x.f.pid(worker)
+	pid := x.s.pid(worker)
 	for c := range x.in {
 		if c.pid == pid {
 			delete(x.in, c)
@@ -58,8 +58,8 @@ func (x *crowd) agree(when string) {
 // A worker stands still for a while, shorter or longer than it may: meanwhile its members and others leave, are taken over,
 // and die with theirs, and the bus is restarted. Soon after it goes on, or is replaced, all workers count right.
 func TestCountsAfterFreezes(t *testing.T) {
-	f := startFleet(t, 3, patientSessions(0))
-	x := &crowd{t, f, map[*client]bool{}}
+	s := startProcesses(t, patientSessions(3, 0))
+	x := &crowd{t, s, map[*client]bool{}}
 	for round, how := range []string{"thawed", "with another killed", "killed itself", "without the bus"} {
 		worker := func(i int) string { return fmt.Sprint("worker ", (round+i)%3) }
 		frozen, other := worker(0), worker(1)
@@ -68,17 +68,17 @@ func TestCountsAfterFreezes(t *testing.T) {
 		x.enter(2, worker(2))
 		x.agree("before it is frozen,")
 
-		pid := f.signal(frozen, syscall.SIGSTOP)
+		pid := s.signal(frozen, syscall.SIGSTOP)
 		begun := time.Now()
 		of[0].conn.Close()
 		delete(x.in, of[0])
-		if err := on[0].leave("r"); err != nil {
+		if err := on[0].tryLeave("r"); err != nil {
 			t.Fatal(err)
 		}
 		delete(x.in, on[0])
-		_ = of[1].send(`{"type":"leave","room":"r"}`)
+		of[1].send(engine.M{"type": "leave", "room": "r"})
 		delete(x.in, of[1])
-		heir, kept, err := f.heir(of[2]) // after a second: the owner does not answer
+		heir, kept, err := s.heir(of[2]) // after a second: the owner does not answer
 		if err != nil || !kept {
 			t.Fatal("the heir of a member of a frozen worker is told", kept, err)
 		}
@@ -88,27 +88,27 @@ func TestCountsAfterFreezes(t *testing.T) {
 		switch how {
 		case "with another killed":
 			x.lose(other)
-			killed := f.signal(other, syscall.SIGKILL)
-			eventually(t, "another worker is gone", func() bool { return f.isGone(other, killed) })
+			killed := s.signal(other, syscall.SIGKILL)
+			poll(t, "another worker is gone", func() bool { return s.isGone(other, killed) })
 		case "killed itself":
 			x.lose(frozen)
-			eventually(t, "a frozen worker is replaced", func() bool { return f.isReady(frozen, pid) })
+			poll(t, "a frozen worker is replaced", func() bool { return s.isReady(frozen, pid) })
 		case "without the bus":
-			killed := f.signal("bus", syscall.SIGKILL)
-			eventually(t, "the bus is back", func() bool { return f.isReady("bus", killed) })
+			killed := s.signal("bus", syscall.SIGKILL)
+			poll(t, "the bus is back", func() bool { return s.isReady("bus", killed) })
 		}
 		if how != "killed itself" {
 			if stood := time.Since(begun); stood > 2800*time.Millisecond {
 				t.Logf("it stood still for %v: it is killed perhaps", stood)
 			}
-			f.signal(frozen, syscall.SIGCONT)
-			if _, err := of[3].ask(`{"type":"worker"}`, "worker"); err != nil {
+			s.signal(frozen, syscall.SIGCONT)
+			if _, err := of[3].ask(`{"type":"tell"}`, "told"); err != nil {
 				t.Fatalf("frozen for %v, it does not go on: %v", time.Since(begun), err)
 			}
 		}
 		x.agree(how + ",")
 		for i := range 3 {
-			eventually(t, "all workers are there", func() bool { return f.isReady(worker(i), 0) })
+			poll(t, "all workers are there", func() bool { return s.isReady(worker(i), 0) })
 		}
 	}
 }

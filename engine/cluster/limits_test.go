@@ -1,6 +1,7 @@
-package cluster
+package cluster_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -11,29 +12,29 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// limited is the room's limit in most of these tests, of every room or of one.
-func limited(n int) func(*engine.Config) {
-	return func(c *engine.Config) { c.MaxConnectionsPerRoom = n }
+// limited has so many workers and, but for 0, so many seats in every room.
+func limited(workers, seats int) engine.Config {
+	return engine.Config{Processes: workers, MaxConnectionsPerRoom: seats, AnnounceMembersMax: -1}
 }
 
 // Starting a server costs more than what is asked of it: these share one.
 func TestLimitOfEveryRoom(t *testing.T) {
-	f := startFleet(t, 4, limited(3))
-	limitHolds(t, f)
-	orderHolds(t, f)
+	s := startProcesses(t, limited(4, 3))
+	limitHolds(t, s)
+	orderHolds(t, s)
 }
 
 func TestLimitsOfSomeRooms(t *testing.T) {
-	f := startFleet(t, 4, nil)
-	createdEverywhere(t, f)
-	limitForWhoIsIn(t, f)
-	resumeIntoLimited(t, f)
-	busAway(t, f)
+	s := startProcesses(t, limited(4, 0))
+	createdEverywhere(t, s)
+	limitForWhoIsIn(t, s)
+	resumeIntoLimited(t, s)
+	busAway(t, s)
 }
 
 // A room's limit holds for the members of all workers together; whoever is refused is told why.
-func limitHolds(t *testing.T, f *fleet) {
-	list := f.each(4)
+func limitHolds(t *testing.T, s *serverProcess) {
+	list := s.each(4)
 	for _, m := range list[:3] {
 		if code := m.joins("r"); code != "" {
 			t.Fatal("refused while there are seats:", code)
@@ -51,47 +52,43 @@ func limitHolds(t *testing.T, f *fleet) {
 		t.Fatal("another room:", code)
 	}
 	list[1].leaves("r")
-	eventually(t, "a seat that was given back can be had", func() bool { return last.joins("r") == "" })
+	poll(t, "a seat that was given back can be had", func() bool { return last.joins("r") == "" })
 	if code := list[1].joins("r"); code != "room_full" {
 		t.Fatalf("told %q", code)
 	}
 	list[2].conn.Close()
-	eventually(t, "the seat of one who is cut off can be had", func() bool { return list[1].joins("r") == "" })
+	poll(t, "the seat of one who is cut off can be had", func() bool { return list[1].joins("r") == "" })
 	list[0].must(`{"type":"enter","room":"r"}`, "entered")
-	another := f.dial(list[3].pid)
+	another := s.dialTo(list[3].pid)
 	if answer := another.must(`{"type":"enter","room":"r"}`, "entered"); answer["err"] != engine.ErrRoomFull.Error() {
 		t.Error("the application is told", answer)
 	}
 	list[0].leaves("r")
-	eventually(t, "the application's join gets the seat", func() bool {
+	poll(t, "the application's join gets the seat", func() bool {
 		return another.must(`{"type":"enter","room":"r"}`, "entered")["err"] == "<nil>"
 	})
 }
 
 // What a client sends while it waits for its seat is handled behind the join.
-func orderHolds(t *testing.T, f *fleet) {
-	m := f.dial(0)
+func orderHolds(t *testing.T, s *serverProcess) {
+	m := s.dialTo(0)
 	for round := range 50 {
 		room := fmt.Sprint("ordered ", round)
 		for _, text := range []string{
 			`{"type":"join","room":"` + room + `"}`, `{"type":"broadcast","room":"` + room + `","data":1}`,
 			`{"type":"leave","room":"` + room + `"}`, `{"type":"broadcast","room":"` + room + `","data":1}`,
 		} {
-			if err := m.send(text); err != nil {
-				t.Fatal(err)
-			}
+			m.send(json.RawMessage(text))
 		}
 		for _, want := range []string{"joined", "broadcast_sent", "left", "error"} {
-			if got, err := m.next(); err != nil || got["type"] != want {
-				t.Fatalf("round %d: %v, want %s: %v", round, got, want, err)
-			}
+			m.expect(want)
 		}
 	}
 }
 
 // A created room is the same on every worker, whichever made it; and gone from all of them when one deletes it.
-func createdEverywhere(t *testing.T, f *fleet) {
-	list := f.each(4)
+func createdEverywhere(t *testing.T, s *serverProcess) {
+	list := s.each(4)
 	for round := range 5 {
 		room := fmt.Sprint("room ", round)
 		created := 0
@@ -115,7 +112,7 @@ func createdEverywhere(t *testing.T, f *fleet) {
 		}
 		for _, m := range list {
 			within(t, time.Second, "every worker knows the room", func() bool {
-				stats, ok := m.stats(room)
+				stats, ok := m.roomStats(room)
 				return ok && stats.MaxMembers == 2 && string(stats.Metadata) == `{"max":2}` &&
 					stats.CreatedAt > time.Now().Add(-time.Minute).Unix()
 			})
@@ -133,14 +130,14 @@ func createdEverywhere(t *testing.T, f *fleet) {
 			}
 		}
 		for _, m := range list {
-			within(t, time.Second, "every worker forgets the room", func() bool { _, ok := m.stats(room); return !ok })
+			within(t, time.Second, "every worker forgets the room", func() bool { _, ok := m.roomStats(room); return !ok })
 		}
 		// Nobody holds seats of it any more: the same name again, with the same limit.
 		if err := list[2].creates(room, 2); err != "<nil>" {
 			t.Fatal(err)
 		}
-		eventually(t, "both seats can be had", func() bool { return list[2].joins(room) == "" })
-		eventually(t, "both seats can be had", func() bool { return list[3].joins(room) == "" })
+		poll(t, "both seats can be had", func() bool { return list[2].joins(room) == "" })
+		poll(t, "both seats can be had", func() bool { return list[3].joins(room) == "" })
 		by.must(`{"type":"delete","room":"`+room+`"}`, "deleted")
 	}
 	// A room that nobody created ends everywhere, too.
@@ -153,8 +150,8 @@ func createdEverywhere(t *testing.T, f *fleet) {
 }
 
 // Who is in when a room gets its limit stays in, and counts.
-func limitForWhoIsIn(t *testing.T, f *fleet) {
-	list := f.each(3)
+func limitForWhoIsIn(t *testing.T, s *serverProcess) {
+	list := s.each(3)
 	for _, m := range list {
 		if code := m.joins("r"); code != "" {
 			t.Fatal(code)
@@ -164,10 +161,10 @@ func limitForWhoIsIn(t *testing.T, f *fleet) {
 		t.Fatal(err)
 	}
 	for _, m := range list {
-		eventually(t, "every worker knows the limit", func() bool { stats, _ := m.stats("r"); return stats.MaxMembers == 3 })
+		poll(t, "every worker knows the limit", func() bool { stats, _ := m.roomStats("r"); return stats.MaxMembers == 3 })
 	}
-	next := f.dial(0)
-	eventually(t, "all seats are taken", func() bool {
+	next := s.dialTo(0)
+	poll(t, "all seats are taken", func() bool {
 		code := next.joins("r")
 		if code == "" {
 			next.leaves("r")
@@ -175,7 +172,7 @@ func limitForWhoIsIn(t *testing.T, f *fleet) {
 		return code == "room_full"
 	})
 	list[1].leaves("r")
-	eventually(t, "the seat of who leaves can be had", func() bool { return next.joins("r") == "" })
+	poll(t, "the seat of who leaves can be had", func() bool { return next.joins("r") == "" })
 	if code := list[1].joins("r"); code != "room_full" {
 		t.Fatalf("told %q", code)
 	}
@@ -183,9 +180,9 @@ func limitForWhoIsIn(t *testing.T, f *fleet) {
 
 // A dead worker's seats are free within five seconds of its end; those of all workers, if all die at once.
 func TestSeatsOfTheDead(t *testing.T) {
-	f := startFleet(t, 3, limited(4))
-	list := f.each(3)
-	holders := []*member{list[0], list[0], f.dial(list[0].pid), f.dial(list[0].pid), f.dial(list[0].pid)}
+	s := startProcesses(t, limited(3, 4))
+	list := s.each(3)
+	holders := []*client{list[0], list[0], s.dialTo(list[0].pid), s.dialTo(list[0].pid), s.dialTo(list[0].pid)}
 	for _, m := range holders {
 		if code := m.joins("r"); code != "" {
 			t.Fatal(code)
@@ -194,40 +191,40 @@ func TestSeatsOfTheDead(t *testing.T) {
 	if code := list[1].joins("r"); code != "room_full" {
 		t.Fatalf("told %q", code)
 	}
-	f.signal("worker 0", syscall.SIGKILL)
+	s.signal("worker 0", syscall.SIGKILL)
 	within(t, 5*time.Second, "the seats of a dead worker are free", func() bool { return list[1].joins("r") == "" })
-	for _, m := range []*member{list[2], f.dial(list[1].pid), f.dial(list[2].pid)} {
+	for _, m := range []*client{list[2], s.dialTo(list[1].pid), s.dialTo(list[2].pid)} {
 		if code := m.joins("r"); code != "" {
 			t.Fatal("one of its seats is not free:", code)
 		}
 	}
-	eventually(t, "the next worker is there", func() bool { return f.isReady("worker 0", list[0].pid) })
+	poll(t, "the next worker is there", func() bool { return s.isReady("worker 0", list[0].pid) })
 	var pids [3]int
 	for i := range pids {
-		pids[i] = f.signal(fmt.Sprint("worker ", i), syscall.SIGKILL)
+		pids[i] = s.signal(fmt.Sprint("worker ", i), syscall.SIGKILL)
 	}
 	for i, pid := range pids {
-		eventually(t, "the next workers are there", func() bool { return f.isReady(fmt.Sprint("worker ", i), pid) })
+		poll(t, "the next workers are there", func() bool { return s.isReady(fmt.Sprint("worker ", i), pid) })
 	}
-	for _, m := range []*member{f.dial(0), f.dial(0), f.dial(0), f.dial(0)} {
+	for _, m := range []*client{s.dialTo(0), s.dialTo(0), s.dialTo(0), s.dialTo(0)} {
 		within(t, 5*time.Second, "the seats of dead workers are free", func() bool { return m.joins("r") == "" })
 	}
 }
 
 // Resuming takes seats like joining; a take-over keeps the seat that it has.
-func resumeIntoLimited(t *testing.T, f *fleet) {
-	list := f.each(2)
+func resumeIntoLimited(t *testing.T, s *serverProcess) {
+	list := s.each(2)
 	m := list[0]
 	for _, room := range []string{"one", "two"} {
 		if err := m.creates(room, 1); err != "<nil>" {
 			t.Fatal(err)
 		}
-		eventually(t, "both know the room", func() bool { _, ok := list[1].stats(room); return ok })
+		poll(t, "both know the room", func() bool { _, ok := list[1].roomStats(room); return ok })
 	}
 	if a, b := m.joins("one"), m.joins("two"); a != "" || b != "" {
 		t.Fatal(a, b)
 	}
-	heir := f.dial(m.pid)
+	heir := s.dialTo(m.pid)
 	resumed := heir.must(`{"type":"reconnect","token":"`+m.token+`"}`, "reconnected", "error")
 	if rooms, _ := resumed["rooms"].([]any); len(rooms) != 2 {
 		t.Fatal("a take-over in full rooms:", resumed)
@@ -240,8 +237,8 @@ func resumeIntoLimited(t *testing.T, f *fleet) {
 		t.Fatal(err)
 	}
 	heir.conn.Close()
-	eventually(t, "its seat is free", func() bool { return list[1].joins("one") == "" })
-	third := f.dial(m.pid)
+	poll(t, "its seat is free", func() bool { return list[1].joins("one") == "" })
+	third := s.dialTo(m.pid)
 	resumed = third.must(fmt.Sprintf(`{"type":"reconnect","token":%q}`, token["token"]), "reconnected", "error")
 	if got := fmt.Sprint(resumed["rooms"], resumed["lost"]); got != "[two] [map[code:room_full room:one]]" {
 		t.Fatal("resumed into", got)
@@ -249,18 +246,18 @@ func resumeIntoLimited(t *testing.T, f *fleet) {
 }
 
 // While the bus is away a join of a limited room is refused within two seconds, and rooms without a limit go on.
-func busAway(t *testing.T, f *fleet) {
-	m, creator, resident := f.dial(0), f.dial(0), f.dial(0)
+func busAway(t *testing.T, s *serverProcess) {
+	m, creator, resident := s.dialTo(0), s.dialTo(0), s.dialTo(0)
 	if err := m.creates("small", 2); err != "<nil>" {
 		t.Fatal(err)
 	}
-	for _, m := range []*member{m, resident} {
-		eventually(t, "its worker knows the room", func() bool { _, ok := m.stats("small"); return ok })
+	for _, m := range []*client{m, resident} {
+		poll(t, "its worker knows the room", func() bool { _, ok := m.roomStats("small"); return ok })
 	}
 	if code := resident.joins("small"); code != "" {
 		t.Fatal(code)
 	}
-	pid := f.signal("bus", syscall.SIGSTOP)
+	pid := s.signal("bus", syscall.SIGSTOP)
 	var all sync.WaitGroup
 	all.Go(func() {
 		if err := creator.creates("another", 2); err != engine.ErrUnavailable.Error() {
@@ -278,11 +275,11 @@ func busAway(t *testing.T, f *fleet) {
 		t.Errorf("a room without a limit, and one's own: %q %q after %v", a, b, time.Since(begun))
 	}
 	all.Wait()
-	eventually(t, "the supervisor replaces a frozen bus", func() bool { return f.isReady("bus", pid) })
-	eventually(t, "joins go on", func() bool { return m.joins("small") == "" })
+	poll(t, "the supervisor replaces a frozen bus", func() bool { return s.isReady("bus", pid) })
+	poll(t, "joins go on", func() bool { return m.joins("small") == "" })
 	resident.leaves("small")
-	last := f.dial(0)
-	eventually(t, "no seat was kept by the join that was refused", func() bool { return last.joins("small") == "" })
+	last := s.dialTo(0)
+	poll(t, "no seat was kept by the join that was refused", func() bool { return last.joins("small") == "" })
 }
 
 // tally counts who certainly holds a seat: joined was answered, leave was not sent, the worker was not killed.
@@ -331,7 +328,7 @@ func (x *tally) bury(pid int) {
 }
 
 // churn joins and leaves until told to stop, and comes back when its worker dies.
-func (x *tally) churn(f *fleet, stop <-chan struct{}) {
+func (x *tally) churn(s *serverProcess, stop <-chan struct{}) {
 	var c *client
 	for round := 0; ; round++ {
 		select {
@@ -344,13 +341,13 @@ func (x *tally) churn(f *fleet, stop <-chan struct{}) {
 		default:
 		}
 		if c == nil {
-			if c, _ = f.connect(); c == nil {
+			if c, _ = s.connect(""); c == nil {
 				continue
 			}
 		}
 		err := x.round(c, round)
 		if err == nil && x.heirs && round%4 == 3 {
-			c, err = x.takenOver(f, c)
+			c, err = x.takenOver(s, c)
 		}
 		if err != nil {
 			x.give(c)
@@ -362,7 +359,7 @@ func (x *tally) churn(f *fleet, stop <-chan struct{}) {
 
 // round is a join, and what follows it: now and then the connection is cut instead of leaving.
 func (x *tally) round(c *client, n int) error {
-	code, err := c.join("r")
+	code, err := c.tryJoin("r")
 	switch {
 	case err != nil:
 		return err
@@ -370,7 +367,7 @@ func (x *tally) round(c *client, n int) error {
 		x.joined.Add(1)
 		x.take(c)
 		for range n % 8 { // for a while
-			if _, err := c.ask(`{"type":"worker"}`, "worker"); err != nil {
+			if _, err := c.ask(`{"type":"tell"}`, "told"); err != nil {
 				return err
 			}
 		}
@@ -378,7 +375,7 @@ func (x *tally) round(c *client, n int) error {
 		if n%16 == 15 {
 			return errCut
 		}
-		return c.leave("r")
+		return c.tryLeave("r")
 	case code == "room_full":
 		x.refused.Add(1)
 	case code == "unavailable":
@@ -389,16 +386,14 @@ func (x *tally) round(c *client, n int) error {
 	return nil
 }
 
-var errCut = fmt.Errorf("cut")
-
 // takenOver joins, and leaves as an heir of its own.
-func (x *tally) takenOver(f *fleet, c *client) (*client, error) {
-	if code, err := c.join("r"); err != nil || code != "" {
+func (x *tally) takenOver(s *serverProcess, c *client) (*client, error) {
+	if code, err := c.tryJoin("r"); err != nil || code != "" {
 		return c, err
 	}
 	x.take(c)
 	x.give(c)
-	heir, kept, err := f.heir(c)
+	heir, kept, err := s.heir(c)
 	if err != nil {
 		return c, err
 	}
@@ -410,6 +405,8 @@ func (x *tally) takenOver(f *fleet, c *client) (*client, error) {
 	}
 	return heir, nil
 }
+
+var errCut = fmt.Errorf("cut")
 
 func TestTallySeesAMemberTooMany(t *testing.T) {
 	x := &tally{limit: 2, holders: map[*client]bool{}, buried: map[int]bool{}}
@@ -433,37 +430,37 @@ func TestTallySeesAMemberTooMany(t *testing.T) {
 // instant are more in than fifty, and in the end all seats can be had.
 func TestLimitUnderKills(t *testing.T) {
 	const limit, clients, workers = 50, 160, 4
-	f := startFleet(t, workers, limited(limit))
+	s := startProcesses(t, limited(workers, limit))
 	x := &tally{limit: limit, holders: map[*client]bool{}, buried: map[int]bool{}}
 	stop := make(chan struct{})
 	var all sync.WaitGroup
 	for range clients {
-		all.Go(func() { x.churn(f, stop) })
+		all.Go(func() { x.churn(s, stop) })
 	}
 	for round := range 6 {
 		before := x.joined.Load()
-		eventually(t, "clients go on", func() bool { return x.joined.Load() > before+500 })
+		poll(t, "clients go on", func() bool { return x.joined.Load() > before+500 })
 		if round%3 == 2 {
-			pid := f.signal("bus", syscall.SIGKILL)
-			eventually(t, "the bus is back", func() bool { return f.isReady("bus", pid) })
+			pid := s.signal("bus", syscall.SIGKILL)
+			poll(t, "the bus is back", func() bool { return s.isReady("bus", pid) })
 			continue
 		}
 		name := fmt.Sprint("worker ", round%workers)
-		x.bury(f.pid(name))
-		pid := f.signal(name, syscall.SIGKILL)
-		eventually(t, "the worker is back", func() bool { return f.isReady(name, pid) })
+		x.bury(s.pid(name))
+		pid := s.signal(name, syscall.SIGKILL)
+		poll(t, "the worker is back", func() bool { return s.isReady(name, pid) })
 	}
 	before := x.joined.Load()
-	eventually(t, "clients go on", func() bool { return x.joined.Load() > before+500 })
+	poll(t, "clients go on", func() bool { return x.joined.Load() > before+500 })
 	close(stop)
 	all.Wait()
 	t.Logf("%d joins, %d refused, %d while the bus was away; %d at once at most", x.joined.Load(), x.refused.Load(), x.away.Load(), x.most)
-	x.judge(t, f, limit*8/10)
+	x.judge(t, s, limit*8/10)
 }
 
 // judge holds the limit against what was seen, and against how many can be in when all is over. As many as least were in
 // at some moment.
-func (x *tally) judge(t *testing.T, f *fleet, least int) {
+func (x *tally) judge(t *testing.T, s *serverProcess, least int) {
 	t.Helper()
 	if x.above > 0 {
 		t.Errorf("%d times more were in than the limit allows", x.above)
@@ -472,10 +469,10 @@ func (x *tally) judge(t *testing.T, f *fleet, least int) {
 		t.Errorf("the room was never full (%d at most): the test shows nothing", x.most)
 	}
 	for i := range x.limit {
-		m := f.dial(0)
+		m := s.dialTo(0)
 		within(t, 5*time.Second, fmt.Sprintf("seat %d of %d can be had", i+1, x.limit), func() bool { return m.joins("r") == "" })
 	}
-	if code := f.dial(0).joins("r"); code != "room_full" {
+	if code := s.dialTo(0).joins("r"); code != "room_full" {
 		t.Errorf("one more is told %q", code)
 	}
 }

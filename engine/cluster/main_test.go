@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -80,6 +81,7 @@ func serveTest(text string) error {
 // shows them, gather takes everybody into a room.
 func handle(srv *engine.Server) {
 	handleDeeds(srv)
+	handleRooms(srv)
 	srv.OnConnect(func(c *engine.Conn, r *engine.Request) error {
 		if user := r.Query("user"); user != "" {
 			c.SetPrincipal(user)
@@ -168,12 +170,16 @@ func beginProcesses(t testing.TB, cfg engine.Config) *serverProcess {
 	}()
 	t.Cleanup(func() {
 		s.end(syscall.SIGTERM)
-		if out := s.output(); strings.Contains(out, "DATA RACE") || t.Failed() {
-			t.Errorf("the server's output:\n%s", out)
+		out := s.output()
+		if fault := faults.FindString(out); fault != "" || t.Failed() {
+			t.Errorf("%q is in the server's output:\n%s", fault, out)
 		}
 	})
 	return s
 }
+
+// faults are what no server says whose test has not damaged anything.
+var faults = regexp.MustCompile(`DATA RACE|panic: |msg=ledger|makes no sense`)
 
 func (s *serverProcess) read(r io.Reader) {
 	for lines := bufio.NewScanner(r); lines.Scan(); {
@@ -232,16 +238,62 @@ func (s *serverProcess) pids() (pids []int) {
 	return pids
 }
 
+// ward is what the supervisor knows of "bus", or "worker 0" and so on.
+func (s *serverProcess) ward(name string) supervise.WardStatus {
+	s.t.Helper()
+	status := s.status()
+	for _, w := range status.Workers {
+		if name == fmt.Sprint("worker ", w.Index) {
+			return w
+		}
+	}
+	return *status.Bus
+}
+
+func (s *serverProcess) pid(name string) int {
+	s.t.Helper()
+	return s.ward(name).PID
+}
+
+// isReady reports whether it serves, as another process than one that was.
+func (s *serverProcess) isReady(name string, but int) bool {
+	s.t.Helper()
+	w := s.ward(name)
+	return w.State == "ready" && w.PID != but
+}
+
+// isGone reports whether the kernel has said that a process has ended.
+func (s *serverProcess) isGone(name string, pid int) bool {
+	s.t.Helper()
+	w := s.ward(name)
+	return w.State != "ready" || w.PID != pid
+}
+
+// signal sends one to a process and returns its pid.
+func (s *serverProcess) signal(name string, sig syscall.Signal) int {
+	s.t.Helper()
+	pid := s.pid(name)
+	if err := syscall.Kill(pid, sig); err != nil {
+		s.t.Fatalf("signal %s (%d): %v", name, pid, err)
+	}
+	return pid
+}
+
 const patient = 20 * time.Second
 
 // poll waits for a condition.
 func poll(t testing.TB, what string, f func() bool) {
 	t.Helper()
+	within(t, patient, what, f)
+}
+
+func within(t testing.TB, limit time.Duration, what string, f func() bool) {
+	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(patient); !f(); <-tick.C {
+	for deadline := time.Now().Add(limit); !f(); <-tick.C {
 		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
+			t.Fatalf("not within %v: %s", limit, what)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/parleyd/parley/engine"
@@ -37,6 +38,8 @@ func engineError(err error) error {
 		return engine.ErrSessionClaimed
 	case errors.Is(err, ledger.ErrAway), errors.Is(err, ledger.ErrBusy), errors.Is(err, ledger.ErrClosed):
 		return engine.ErrSessionsAway
+	case errors.Is(err, ledger.ErrTooLarge):
+		return fmt.Errorf("%w: %w", engine.ErrSessionTooLarge, err)
 	}
 	return err
 }
@@ -103,7 +106,11 @@ func (s sessions) Unclaim(at engine.SessionClaim) {
 
 // Restore is of [engine.SessionStore].
 func (s sessions) Restore(at engine.SessionClaim, value []byte, ttl time.Duration) {
-	s.seeThrough(func(done func(error)) error { return s.book.Sessions.Restore(claimOf(at), value, ttl, done) }, func(error) {})
+	s.seeThrough(func(done func(error)) error { return s.book.Sessions.Restore(claimOf(at), value, ttl, done) }, func(err error) {
+		if errors.Is(err, ledger.ErrTooLarge) {
+			s.Unclaim(at)
+		}
+	})
 }
 
 // Spend is of [engine.SessionStore].

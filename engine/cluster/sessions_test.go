@@ -285,6 +285,40 @@ func TestManyChangesAtOnce(t *testing.T) {
 	}
 }
 
+// Of a session that has grown too large, what was stored last is resumed; that is told.
+func TestSessionThatIsTooLarge(t *testing.T) {
+	const much = 600 << 10
+	s := startProcesses(t, engine.Config{Processes: 2, HeartbeatInterval: time.Minute, MessageBytesMax: 1 << 20, AttributesBytesMax: 1 << 20})
+	for _, alive := range []bool{false, true} {
+		old := s.dial("")
+		old.keep("small")
+		<-time.After(50 * time.Millisecond)
+		old.keep(strings.Repeat("x", much))
+		poll(t, "the log says so", func() bool { return strings.Contains(s.output(), "a session is too large to be stored") })
+		heir := s.dialAt("", old.pid)
+		if alive {
+			heir.expectRefused(old.token, "unavailable") // what its owner hands over cannot be stored: try again
+		} else {
+			open := heir.do(deed{Verb: "count"})["n"].(float64)
+			old.conn.Close()
+			poll(t, "its end is noticed", func() bool { return heir.do(deed{Verb: "count"})["n"] == open-1 })
+		}
+		heir.expectResumed(old, "small")
+	}
+}
+
+// A data_dir is kept, whatever it is called, when the supervisor is killed.
+func TestDataDirOutlivesTheSupervisor(t *testing.T) {
+	cfg := engine.Config{Processes: 2, DataDir: filepath.Join(t.TempDir(), "parley-bus-of-mine"), HeartbeatInterval: time.Minute}
+	before := startProcesses(t, cfg)
+	old := before.dial("")
+	old.keep("kept")
+	<-time.After(50 * time.Millisecond)
+	before.end(syscall.SIGKILL)
+	after := startProcesses(t, cfg)
+	after.dial("").expectResumed(old, "kept")
+}
+
 // Two servers do not share a data_dir: the second says so and ends.
 func TestDataDirIsOnesOwn(t *testing.T) {
 	cfg := engine.Config{Processes: 1, DataDir: t.TempDir()}

@@ -1,4 +1,4 @@
-package cluster
+package cluster_test
 
 import (
 	"fmt"
@@ -13,9 +13,9 @@ import (
 
 // heir takes the session of c over on another worker, and returns the connection that goes on. kept says whether it has
 // room "r" again.
-func (f *fleet) heir(c *client) (heir *client, kept bool, err error) {
+func (s *serverProcess) heir(c *client) (heir *client, kept bool, err error) {
 	for {
-		if heir, err = f.connect(); err != nil {
+		if heir, err = s.connect(""); err != nil {
 			return nil, false, err
 		}
 		if heir.pid != c.pid {
@@ -27,7 +27,7 @@ func (f *fleet) heir(c *client) (heir *client, kept bool, err error) {
 	if err == nil && answer["type"] == "error" {
 		err = fmt.Errorf("refused with %v", answer["code"])
 	}
-	var next reply
+	var next map[string]any
 	if err == nil {
 		next, err = heir.await("reconnect_token")
 	}
@@ -41,31 +41,33 @@ func (f *fleet) heir(c *client) (heir *client, kept bool, err error) {
 }
 
 // patientSessions are resumed as often as one likes.
-func patientSessions(limit int) func(*engine.Config) {
-	return func(c *engine.Config) { c.MaxConnectionsPerRoom, c.ReconnectionMaxAttempts = limit, 1<<20 }
+func patientSessions(workers, seats int) engine.Config {
+	cfg := limited(workers, seats)
+	cfg.ReconnectionMaxAttempts = 1 << 20
+	return cfg
 }
 
 // A room is full all the time, and others queue for its seats on all workers: whoever takes a member's session over on
 // another worker has its seat, and nobody else ever gets one.
 func TestTakeOversKeepTheirSeats(t *testing.T) {
 	const limit, queue, rounds = 5, 9, 40
-	f := startFleet(t, 3, patientSessions(limit))
+	s := startProcesses(t, patientSessions(3, limit))
 	var holders []*client
 	for range limit {
-		m := f.dial(0)
+		m := s.dialTo(0)
 		if code := m.joins("r"); code != "" {
 			t.Fatal(code)
 		}
-		holders = append(holders, m.client)
+		holders = append(holders, m)
 	}
 	var over atomic.Bool
 	var refused atomic.Int64
 	var waiting, all sync.WaitGroup
 	for range queue {
-		m := f.dial(0)
+		m := s.dialTo(0)
 		waiting.Go(func() {
 			for !over.Load() {
-				if code, err := m.join("r"); err != nil || code != "room_full" {
+				if code, err := m.tryJoin("r"); err != nil || code != "room_full" {
 					t.Errorf("somebody who queues is told %q: %v", code, err)
 					return
 				}
@@ -76,7 +78,7 @@ func TestTakeOversKeepTheirSeats(t *testing.T) {
 	for i, c := range holders {
 		all.Go(func() {
 			for round := range rounds {
-				heir, kept, err := f.heir(c)
+				heir, kept, err := s.heir(c)
 				if err != nil || !kept {
 					t.Errorf("member %d, round %d: the heir has its seat: %v, %v", i, round, kept, err)
 					return
@@ -102,32 +104,32 @@ func TestTakeOversKeepTheirSeats(t *testing.T) {
 // allows, and what was on its way from one worker to another is free again within five seconds.
 func TestTakeOversUnderKills(t *testing.T) {
 	const limit, clients, workers = 12, 40, 3
-	f := startFleet(t, workers, patientSessions(limit))
+	s := startProcesses(t, patientSessions(workers, limit))
 	x := &tally{limit: limit, holders: map[*client]bool{}, buried: map[int]bool{}, heirs: true}
 	stop := make(chan struct{})
 	var all sync.WaitGroup
 	for range clients {
-		all.Go(func() { x.churn(f, stop) })
+		all.Go(func() { x.churn(s, stop) })
 	}
 	goOn := func() {
 		before, handed := x.joined.Load(), x.handed.Load()
-		eventually(t, "clients go on", func() bool { return x.joined.Load() > before+100 && x.handed.Load() > handed+20 })
+		poll(t, "clients go on", func() bool { return x.joined.Load() > before+100 && x.handed.Load() > handed+20 })
 	}
 	for round := range 5 {
 		goOn()
 		if round == 2 {
-			pid := f.signal("bus", syscall.SIGKILL)
-			eventually(t, "the bus is back", func() bool { return f.isReady("bus", pid) })
+			pid := s.signal("bus", syscall.SIGKILL)
+			poll(t, "the bus is back", func() bool { return s.isReady("bus", pid) })
 			continue
 		}
 		name := fmt.Sprint("worker ", round%workers)
-		x.bury(f.pid(name))
-		pid := f.signal(name, syscall.SIGKILL)
-		eventually(t, "the worker is back", func() bool { return f.isReady(name, pid) })
+		x.bury(s.pid(name))
+		pid := s.signal(name, syscall.SIGKILL)
+		poll(t, "the worker is back", func() bool { return s.isReady(name, pid) })
 	}
 	goOn()
 	close(stop)
 	all.Wait()
 	t.Logf("%d joins, %d refused, %d taken over, %d at once at most", x.joined.Load(), x.refused.Load(), x.handed.Load(), x.most)
-	x.judge(t, f, limit/2) // who is being taken over is not counted
+	x.judge(t, s, limit/2) // who is being taken over is not counted
 }

@@ -192,7 +192,7 @@ func connOptions(opts LinkOptions) []nats.Option {
 // connect tries until it succeeds, ctx is done, or the password is wrong.
 func connect(ctx context.Context, opts LinkOptions, options []nats.Option) (*nats.Conn, error) {
 	if opts.Local != nil {
-		options = append(options, nats.InProcessServer(opts.Local.ns))
+		options = append(options, nats.InProcessServer(opts.Local))
 	}
 	for {
 		nc, err := nats.Connect(opts.URL, options...)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -34,6 +35,9 @@ const (
 	// memoryBytesMax is for streams kept in memory, of which the ledger has none.
 	memoryBytesMax = 16 << 20
 	writeDeadline  = 5 * time.Second
+	// connsMax bounds what strangers on this machine can take before they are sent away for want of a password: a worker
+	// has one connection.
+	connsMax = 1024
 	// authSeconds: many workers may start at once on few cores.
 	authSeconds         = 10
 	startTimeout        = 30 * time.Second
@@ -42,10 +46,19 @@ const (
 )
 
 // Server is the embedded NATS server. It listens on loopback only, and each user can only be itself. It
-// keeps the streams that the ledger makes in files, and nothing else.
+// keeps the streams that the ledger makes in files, and nothing else. Where these cannot be written (the disk is full)
+// what was stored can still be read; it starts anew, in its place, as soon as they can be: see mend.go.
+//
+// Owner: shared (mutex: mu).
 type Server struct {
-	ns   *server.Server
 	opts ServerOptions
+	log  *serverLog
+
+	mu      sync.Mutex
+	ns      *server.Server
+	closing sync.Once
+	stop    chan struct{} // closed by Close
+	mended  chan struct{} // closed when nobody mends any more
 }
 
 // Start starts the server and returns when it takes connections and JetStream has read its files, or why
@@ -92,7 +105,17 @@ func (o *ServerOptions) complete() error {
 }
 
 func start(opts ServerOptions) (*Server, error) {
-	log := &serverLog{log: opts.Log, fatal: make(chan string, 1)}
+	s := &Server{opts: opts, log: newServerLog(opts.Log), stop: make(chan struct{}), mended: make(chan struct{})}
+	if err := s.launch(); err != nil {
+		return nil, fmt.Errorf("start bus: %w", err)
+	}
+	go s.mend()
+	return s, nil
+}
+
+// launch starts the embedded server, and returns when it serves.
+func (s *Server) launch() error {
+	opts := s.opts
 	ns, err := server.NewServer(&server.Options{
 		ServerName:                 "parley-bus",
 		Host:                       loopback,
@@ -103,6 +126,7 @@ func start(opts ServerOptions) (*Server, error) {
 		AuthTimeout:                authSeconds,
 		MaxPayload:                 payloadBytesMax,
 		MaxPending:                 pendingBytesMax,
+		MaxConn:                    connsMax,
 		WriteDeadline:              writeDeadline,
 		JetStream:                  true,
 		JetStreamMaxMemory:         memoryBytesMax,
@@ -111,27 +135,31 @@ func start(opts ServerOptions) (*Server, error) {
 		DisableJetStreamBanner:     true,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("start bus: %w", err)
+		return err
 	}
-	ns.SetLoggerV2(log, false, false, false)
+	ns.SetLoggerV2(s.log, false, false, false)
 	go ns.Start()
-	s := &Server{ns, opts}
-	if err := s.await(log.fatal); err != nil {
-		s.Close()
-		return nil, fmt.Errorf("start bus: %w", err)
+	if err := s.await(ns); err != nil {
+		end(ns)
+		return err
 	}
-	return s, nil
+	s.mu.Lock()
+	s.ns = ns
+	s.mu.Unlock()
+	return nil
 }
 
 // await polls, since the server says only in its log why it cannot start.
-func (s *Server) await(fatal <-chan string) error {
+func (s *Server) await(ns *server.Server) error {
 	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
 		select {
-		case why := <-fatal:
+		case why := <-s.log.fatal:
 			return startError(why)
+		case <-s.stop:
+			return errClosed
 		default:
 		}
-		if s.ns.ReadyForConnections(20*time.Millisecond) && s.ns.JetStreamEnabled() {
+		if ns.ReadyForConnections(20*time.Millisecond) && ns.JetStreamEnabled() {
 			return nil
 		}
 	}
@@ -153,15 +181,32 @@ func (s *Server) URL() string { return "nats://" + s.Addr() }
 // a single process and needs no link. The caller closes it.
 func (s *Server) Connect(instance uint16) (*nats.Conn, error) {
 	options := connOptions(LinkOptions{Instance: instance, Password: Password(s.opts.Secret, instance)})
-	nc, err := nats.Connect("", append(options, nats.InProcessServer(s.ns))...)
+	nc, err := nats.Connect("", append(options, nats.InProcessServer(s))...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to local bus: %w", err)
 	}
 	return nc, nil
 }
 
+// InProcessConn is for nats.go, which calls it whenever it connects anew.
+func (s *Server) InProcessConn() (net.Conn, error) { return s.embedded().InProcessConn() }
+
+func (s *Server) embedded() *server.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ns
+}
+
+var errClosed = errors.New("the bus has been closed")
+
 // Close ends all connections and waits until the files are closed.
 func (s *Server) Close() {
-	s.ns.Shutdown()
-	s.ns.WaitForShutdown()
+	s.closing.Do(func() { close(s.stop) })
+	<-s.mended
+	end(s.embedded())
+}
+
+func end(ns *server.Server) {
+	ns.Shutdown()
+	ns.WaitForShutdown()
 }

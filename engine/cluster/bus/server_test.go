@@ -267,3 +267,33 @@ func TestStartErrors(t *testing.T) {
 		}
 	}
 }
+
+// Strangers who connect and say nothing are bounded in number, and cost those nothing who are there.
+func TestStrangersAreBounded(t *testing.T) {
+	s := startServer(t)
+	g := newWitness()
+	a := dial(t, options(s.URL(), 1), newWitness())
+	opts := options(s.URL(), 2)
+	opts.Peers = []uint16{1}
+	dial(t, opts, g)
+	refused := ""
+	for range connsMax {
+		c, err := net.Dial("tcp", s.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		greeting := make([]byte, 4096)
+		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		n, _ := c.Read(greeting)
+		if refused = string(greeting[:n]); strings.HasPrefix(refused, "-ERR") {
+			break
+		}
+	}
+	if !strings.Contains(refused, "maximum connections exceeded") {
+		t.Errorf("the last of %d strangers is greeted with %q", connsMax, refused)
+	}
+	appendEntry(t, a, 0, 100)
+	a.Flush()
+	eventually(t, "the entry", func() bool { return g.has(1, 1) })
+}

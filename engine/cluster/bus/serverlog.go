@@ -10,8 +10,13 @@ import (
 // serverLog passes on what the embedded server logs: what it calls a notice is of interest to nobody but a
 // slow worker. Its fatal errors end nothing; they are how it says that it cannot start.
 type serverLog struct {
-	log   *slog.Logger
-	fatal chan string
+	log    *slog.Logger
+	fatal  chan string
+	broken chan struct{} // the files could not be written
+}
+
+func newServerLog(log *slog.Logger) *serverLog {
+	return &serverLog{log: log, fatal: make(chan string, 1), broken: make(chan struct{}, 1)}
 }
 
 // Noticef logs for debugging, slow consumers apart.
@@ -31,7 +36,14 @@ func (l *serverLog) Warnf(format string, v ...any) {
 
 // Errorf logs an error.
 func (l *serverLog) Errorf(format string, v ...any) {
-	l.log.Error("bus", "nats", fmt.Sprintf(format, v...))
+	text := fmt.Sprintf(format, v...)
+	l.log.Error("bus", "nats", text)
+	if strings.Contains(text, "ritical write error") {
+		select {
+		case l.broken <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // Fatalf keeps the first fatal error for Start.

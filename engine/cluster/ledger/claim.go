@@ -74,7 +74,7 @@ func (c *claim) saw(f found) {
 	rec, err := decodeSession(f.payload)
 	if err != nil {
 		c.s.l.fault(err)
-		c.end(err)
+		c.end(ErrUnknown) // of another version: it will not get better
 		return
 	}
 	life := c.s.l.life
@@ -165,8 +165,8 @@ func (s *Sessions) Unclaim(at Claim, done func(error)) error {
 // Restore parks a claimed session with another value, for ttl (at most the ledger's SessionTTL); errors as with
 // Unclaim. Any goroutine.
 func (s *Sessions) Restore(at Claim, value []byte, ttl time.Duration, done func(error)) error {
-	if len(value) > valueBytesMax {
-		return errLarge
+	if err := checkValue(value); err != nil {
+		return err
 	}
 	ttl = min(max(ttl, time.Second), s.l.opts.SessionTTL)
 	return s.release(&release{s: s, at: at, park: true, value: value, ttl: ttl}, done)

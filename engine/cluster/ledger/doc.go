@@ -34,6 +34,8 @@ var (
 	ErrExists = errors.New("room exists")
 	// ErrClosed: the ledger has been closed.
 	ErrClosed = errors.New("ledger is closed")
+	// ErrTooLarge: a session has more than ValueBytesMax bytes. Nothing happened.
+	ErrTooLarge = errors.New("session is too large")
 	// ErrOutdated: a later start of the server owns the record; this worker belongs to one that is over.
 	ErrOutdated = errors.New("a later start of the server owns the record: end this worker")
 )

@@ -75,7 +75,13 @@ func (f *feed) record(key string, r found) {
 }
 
 func (f *feed) end() {
-	f.reading, f.lastRead = false, f.l.now
+	f.reading = false
+	if f.l.now.Sub(f.lastRead) > absentMax && f.seen == nil { // the bus went away in the middle of it
+		f.restart()
+		f.read()
+		return
+	}
+	f.lastRead = f.l.now
 	if f.seen != nil {
 		f.l.Rooms.retain(f.seen, f.next)
 		f.seen = nil

@@ -42,3 +42,15 @@ func TestNothingComesBackWithTheBus(t *testing.T) {
 		t.Errorf("the live session is %q", got.Value)
 	}
 }
+
+// Seats that were given back are free after that, too.
+func TestSeatsGivenBackStayFree(t *testing.T) {
+	b := startBus(t)
+	a, c := b.open(t, 1), b.open(t, 2)
+	grant(t, a, "kept", 1, 1)
+	grant(t, a, "r", 4, 4)
+	a.Seats.Release("r", 4)
+	eventually(t, "the marker has expired", func() bool { return b.records(t, seatBucket) == 1 })
+	b.restart()
+	grant(t, c, "r", 4, 4)
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 )
 
 // heard collects what a worker was told of rooms.
@@ -100,4 +101,19 @@ func TestCreateOnce(t *testing.T) {
 	for _, l := range workers {
 		eventually(t, "every worker knows all rooms", func() bool { return len(l.Rooms.All()) == rooms })
 	}
+}
+
+// A reading of everything is due after an absence that began in the middle of a reading, too.
+func TestAbsenceWhileReading(t *testing.T) {
+	l := startBus(t).open(t, 1)
+	gone := Room{Name: "deleted while nobody listened"}
+	begun := make(chan struct{})
+	l.post(func() {
+		defer close(begun)
+		l.Rooms.known[gone.Name] = knownRoom{gone, 1}
+		l.feed.read()
+		l.feed.lastRead = l.now.Add(-time.Minute)
+	})
+	<-begun
+	eventually(t, "the room is forgotten", func() bool { _, known := l.Rooms.Find(gone.Name); return !known })
 }

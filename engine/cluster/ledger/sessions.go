@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -48,13 +49,17 @@ func newSessions(l *Ledger) *Sessions {
 	return &Sessions{l: l, owned: make(map[Key]*owned), claims: make(map[Claim]*claim)}
 }
 
-var (
-	errForeign = errors.New("session is another instance's: only its owner may write it")
-	errLarge   = errors.New("session is too large: store less in it")
-)
+var errForeign = errors.New("session is another instance's: only its owner may write it")
 
-// valueBytesMax keeps a record below what the bus takes as one message.
-const valueBytesMax = 512 << 10
+// ValueBytesMax is the largest session that is kept: one that is larger would hold up others on its way.
+const ValueBytesMax = 512 << 10
+
+func checkValue(value []byte) error {
+	if len(value) > ValueBytesMax {
+		return fmt.Errorf("store session of %d bytes, %d at most: %w", len(value), ValueBytesMax, ErrTooLarge)
+	}
+	return nil
+}
 
 // Save stores a session whose connection lives. The first save of a key is written at once, later ones within the
 // coalescing time. value belongs to the ledger from here on. done gets ErrClaimed while somebody holds a claim (with this
@@ -75,8 +80,8 @@ func (s *Sessions) write(key Key, d *draft, done func(error)) error {
 	if key.Instance != s.l.opts.Instance {
 		return errForeign
 	}
-	if len(d.value) > valueBytesMax {
-		return errLarge
+	if err := checkValue(d.value); err != nil {
+		return err
 	}
 	return s.l.accept(func() {
 		d.promises = []*promise{s.l.promise(done)}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -365,5 +366,46 @@ func TestForgotten(t *testing.T) {
 	})
 	if n := b.records(t, sessionBucket); n != 30 {
 		t.Errorf("%d of 30 records are left: forgetting deletes nothing", n)
+	}
+}
+
+// What another version has written is no session, and no reason to try again.
+func TestRecordOfAnotherVersion(t *testing.T) {
+	b := startBus(t)
+	faults := make(chan error, 1)
+	l := b.open(t, 2, func(o *Options) { o.Fault = func(err error) { faults <- err } })
+	k := keyOf(1, 1)
+	js, err := jetstream.New(connect(t, b.url()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), subjectOf(sessionBucket, k.subject()), []byte{sessionVersion + 1}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = l.Sessions.claim(t, Claim{k, nonceOf(1)})
+	is(t, err, ErrUnknown)
+	is(t, <-faults, errRecord)
+}
+
+// A session that is too large is refused before anything happens.
+func TestSessionTooLarge(t *testing.T) {
+	b := startBus(t)
+	l := b.open(t, 1)
+	k, large := keyOf(1, 1), string(make([]byte, ValueBytesMax+1))
+	is(t, l.Sessions.save(t, k, large[1:]), nil)
+	if err := l.Sessions.save(t, k, large); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("save: %v", err)
+	}
+	if err := l.Sessions.park(t, k, large, time.Minute); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("park: %v", err)
+	}
+	at := Claim{k, nonceOf(1)}
+	got, err := l.Sessions.claim(t, at)
+	is(t, err, nil)
+	if len(got.Value) != ValueBytesMax {
+		t.Errorf("%d bytes are stored", len(got.Value))
+	}
+	if err := await(t, func(done func(error)) error { return l.Sessions.Restore(at, []byte(large), time.Minute, done) }); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("restore: %v", err)
 	}
 }

@@ -170,6 +170,7 @@ func TestPlans(t *testing.T) {
 		{Plan{Listen: here, Workers: 5000}, "give at most"},
 		{Plan{Workers: 1}, "no address"},
 		{Plan{Listen: here, Workers: 1, Settings: json.RawMessage("{")}, "no JSON"},
+		{Plan{Listen: here, Workers: 1, Settings: json.RawMessage(`"` + strings.Repeat("x", settingsMax) + `"`)}, "too large"},
 		{Plan{Listen: here, Workers: 1, FrozenAfter: time.Millisecond}, "less than two beats"},
 		{Plan{Listen: []string{"127.0.0.1:0", taken.Addr().String()}, Workers: 1}, "another process has this port"},
 		{Plan{Listen: []string{"203.0.113.7:1"}, Workers: 1}, "no such address"},

@@ -126,8 +126,12 @@ type reloadReport struct {
 	Fixed      []string `json:"fixed,omitempty"` // names of settings that changed but cannot while it runs
 }
 
-// lineMax bounds a line, and so a worker's stats.
-const lineMax = 1 << 20
+const (
+	// lineMax bounds a line, and so a worker's stats.
+	lineMax = 1 << 20
+	// settingsMax leaves room for the rest of a welcome: the peers, and the dead of the last minute.
+	settingsMax = lineMax / 2
+)
 
 // line encodes a message of ours, which cannot fail but for what a caller gave as settings or stats.
 func line(v any) ([]byte, error) {

@@ -67,8 +67,8 @@ func (p Plan) withDefaults() (Plan, error) {
 	if len(p.Listen) == 0 {
 		return p, errors.New("plan workers: there is no address to listen on; give at least one")
 	}
-	if len(p.Settings) > 0 && !json.Valid(p.Settings) {
-		return p, errors.New("plan workers: the settings are no JSON")
+	if err := checkSettings(p.Settings); err != nil {
+		return p, fmt.Errorf("plan workers: %w", err)
 	}
 	p.StartTimeout = orDefault(p.StartTimeout, startTimeout)
 	p.FrozenAfter = orDefault(p.FrozenAfter, frozenAfter)
@@ -89,6 +89,17 @@ func (p Plan) withDefaults() (Plan, error) {
 }
 
 const workersMax = 1024
+
+// checkSettings refuses what would not fit a line with what goes beside it: to a ward it would look like our end.
+func checkSettings(raw json.RawMessage) error {
+	switch {
+	case len(raw) > settingsMax:
+		return fmt.Errorf("the settings are too large: %d bytes are more than %d", len(raw), settingsMax)
+	case len(raw) > 0 && !json.Valid(raw):
+		return errors.New("the settings are no JSON")
+	}
+	return nil
+}
 
 func orDefault(d, otherwise time.Duration) time.Duration {
 	if d <= 0 {

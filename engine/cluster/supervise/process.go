@@ -134,6 +134,9 @@ func (s *Supervisor) hear(p *process) {
 		}
 		s.post(func() { s.reported(p, r) })
 	}
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		s.log.Warn("a ward's report is too long", p.attrs("err", err)...)
+	}
 }
 
 // speak writes commands until the process is gone. It may wait for a ward that does not read.

@@ -2,7 +2,6 @@ package supervise
 
 import (
 	"encoding/json"
-	"errors"
 	"slices"
 	"time"
 )
@@ -48,8 +47,8 @@ func (r *reloading) ask(s *Supervisor) {
 
 func (r *reloading) got(s *Supervisor, settings json.RawMessage, err error) {
 	r.asking = false
-	if err == nil && !json.Valid(settings) {
-		err = errors.New("the new settings are no JSON")
+	if err == nil {
+		err = checkSettings(settings)
 	}
 	if err != nil {
 		s.log.Error("the configuration cannot be reloaded; the old one stays in force", "err", err)

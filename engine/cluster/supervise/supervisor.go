@@ -134,10 +134,13 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	for !s.over() {
 		select {
 		case event := <-s.events:
+			s.attend(time.Now()) // what begins now does not begin at the latest tick
 			event()
 		case sig := <-signals:
+			s.attend(time.Now())
 			s.take(sig)
 		case <-done:
+			s.attend(time.Now())
 			done = nil
 			s.leave("told to")
 		case <-tick.C:
