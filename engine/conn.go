@@ -252,13 +252,14 @@ func (c *Conn) CloseWith(code ws.StatusCode, reason string) {
 	})
 }
 
-// ErrMessageTooLarge says that a message of more than 8,323,072 bytes cannot reach other workers. Nobody got it.
+// ErrMessageTooLarge says that a message of more than 8,323,072 bytes, or of what the NATS server of BusURL takes less
+// 64 KiB, cannot reach other workers. Nobody got it.
 var ErrMessageTooLarge = errors.New("the message is larger than workers can hand each other")
 
 // encodeShared makes a text frame of v that other workers can be handed.
 func (s *Server) encodeShared(v any) (*outFrame, error) {
 	f, err := encodeFrame(v)
-	if err == nil && s.peers != nil && len(f.plain)-int(f.payload) > sharedBytesMax {
+	if err == nil && s.peers != nil && len(f.plain)-int(f.payload) > s.peers.BytesMax {
 		return nil, ErrMessageTooLarge
 	}
 	return f, err

@@ -34,6 +34,7 @@ type Bus interface {
 type Membership struct {
 	Instance uint16 // names this worker in connection ids; never 0, never another's
 	Bus      Bus
+	BytesMax int      // of a message that the bus carries, 0 for what the embedded one does
 	Listener Listener // a socket that the workers share; nil: the server opens its own
 	Seats    Seats    // of limited rooms; nil: limits hold for each worker by itself
 	Rooms    Created  // rooms that were created on purpose; nil: each worker has its own
@@ -68,6 +69,7 @@ type peers struct {
 }
 
 func newPeers(m Membership) *peers {
+	or(&m.BytesMax, sharedBytesMax)
 	p := &peers{Membership: m, answering: newPool(answerers)}
 	p.alive.Store(new([]uint16))
 	p.serving.Store(new([]uint16))

@@ -84,6 +84,8 @@ type inheritance struct {
 	Passing bool   `json:"passing,omitempty"` // the directory is there for one run of the server, and goes with it
 	Epoch   int64  `json:"epoch"`             // when the supervisor started, in milliseconds since 1970: instances begin anew with it
 	Fresh   *Fresh `json:"fresh,omitempty"`   // what was read again last
+
+	BytesMax int `json:"bytes_max,omitempty"` // of a message, where the bus is not ours
 }
 
 func inherited(welcome supervise.Welcome) (given inheritance, err error) {
@@ -102,6 +104,7 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 			return err
 		}
 		defer tenancy.Close()
+		given.BytesMax = carried(tenancy)
 	} else {
 		dir, end, err := busDir(cfg.DataDir)
 		if err != nil {

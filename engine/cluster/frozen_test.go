@@ -76,7 +76,7 @@ func TestCountsAfterFreezes(t *testing.T) {
 			t.Fatal(err)
 		}
 		delete(x.in, on[0])
-		of[1].send(engine.M{"type": "leave", "room": "r"})
+		of[1].send(m{"type": "leave", "room": "r"})
 		delete(x.in, of[1])
 		heir, kept, err := s.heir(of[2]) // after a second: the owner does not answer
 		if err != nil || !kept {

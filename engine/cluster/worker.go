@@ -71,7 +71,7 @@ func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
 		return err
 	}
 	srv.Attach(engine.Membership{Instance: welcome.Instance, Bus: &w.road, Listener: listener,
-		Seats: seats{w}, Rooms: created{w}})
+		BytesMax: given.BytesMax, Seats: seats{w}, Rooms: created{w}})
 	if err := w.dial(ctx, welcome); err != nil {
 		return err
 	}

@@ -106,5 +106,8 @@ func (t *Tenancy) settle(ctx context.Context, bytesMax int) error {
 	}
 }
 
+// BytesMax is the largest message that the server takes, of NATS's own. Any goroutine.
+func (t *Tenancy) BytesMax() int { return int(t.nc.MaxPayload()) }
+
 // Close gives the account up.
 func (t *Tenancy) Close() { t.nc.Close() }
