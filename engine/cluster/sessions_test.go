@@ -156,7 +156,12 @@ func TestResumeAfterKill(t *testing.T) {
 	}
 }
 
-func kill(t testing.TB, pid int) { send(t, pid, syscall.SIGKILL) }
+// kill ends a process and returns when it is gone: until then it may still accept a connection.
+func kill(t testing.TB, pid int) {
+	t.Helper()
+	send(t, pid, syscall.SIGKILL)
+	poll(t, "the process is gone", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
+}
 
 func send(t testing.TB, pid int, sig syscall.Signal) {
 	t.Helper()
