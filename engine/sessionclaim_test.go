@@ -37,7 +37,9 @@ func TestSentAwayForGood(t *testing.T) {
 		c := w.welcome(0)
 		key := s.sharedKey(c.token)
 		var answer []byte
-		ask := func() { s.answerHandOver(handoverQuestion{key: key.Hash}.append(nil), func(b []byte) { answer = bytes.Clone(b) }) }
+		ask := func() {
+			s.answerHandOver(handoverQuestion{key: key.Hash}.append(nil), func(b []byte) { answer = bytes.Clone(b) })
+		}
 		c.CloseWith(StatusUnauthorized, "")
 		if !claimedFirst {
 			w.drain()
