@@ -67,7 +67,7 @@ type acceptor struct {
 	srv      *Server
 	reserve  reserve
 	listener Listener
-	flying   chan flight
+	lanes    []*lane
 	held     atomic.Int64  // descriptors that are connections, refused ones too
 	toldFull int64         // when the others were told that there is no room here; 0: they were not
 	left     chan struct{} // somebody departed
@@ -81,12 +81,6 @@ type Listener interface {
 	AcceptTCP() (*net.TCPConn, error)
 	Addr() net.Addr
 	Close() error
-}
-
-// flight is an enrolment under way.
-type flight struct {
-	conn   *Conn
-	result <-chan enrolment
 }
 
 func startAcceptor(s *Server, r reserve) error {
@@ -106,11 +100,14 @@ func startAcceptor(s *Server, r reserve) error {
 		listener = own.(*net.TCPListener)
 	}
 	a := &acceptor{srv: s, reserve: r, listener: listener,
-		flying: make(chan flight, r.inFlight),
-		left:   make(chan struct{}, 1), closed: make(chan struct{}), ended: make(chan struct{})}
+		left: make(chan struct{}, 1), closed: make(chan struct{}), ended: make(chan struct{})}
 	s.acceptor = a
+	for _, l := range s.loops {
+		x := &lane{loop: l, flying: make(chan flight, min(max(r.inFlight/len(s.loops), 1), lanePlaces))}
+		a.lanes = append(a.lanes, x)
+		go x.land(s)
+	}
 	go a.run()
-	go a.land()
 	return nil
 }
 
@@ -130,7 +127,11 @@ func explainListen(err error, address string) error {
 // run accepts until the listener is closed.
 func (a *acceptor) run() {
 	defer close(a.ended)
-	defer close(a.flying)
+	defer func() {
+		for _, x := range a.lanes {
+			close(x.flying)
+		}
+	}()
 	pause := acceptBackoff
 	for a.waitForRoom() {
 		tcp, err := a.listener.AcceptTCP()
@@ -153,13 +154,17 @@ func (a *acceptor) run() {
 	}
 }
 
-// waitForRoom waits while the next connection would have to be refused and another worker has room for it, and while
-// even refusing would cost descriptors that there are not. It reports false once the acceptor is closed.
+// waitForRoom waits while the next connection would have to be refused, or would meet loops that are stuck, and another
+// worker has room for it; and while even refusing would cost descriptors that there are not. It reports false once the
+// acceptor is closed.
 func (a *acceptor) waitForRoom() bool {
 	for {
 		held, most := a.held.Load(), int64(a.srv.connectionsMax)
 		a.tellFull(held >= most)
-		if held < most || held < most+int64(a.reserve.refusals) && !a.srv.othersHaveRoom() {
+		switch {
+		case held < most && !a.stuck():
+			return true
+		case held < most+int64(a.reserve.refusals) && !a.srv.othersHaveRoom():
 			return true
 		}
 		if !a.wait(lookFullEvery) {
@@ -181,39 +186,26 @@ func (a *acceptor) wait(d time.Duration) bool {
 	return true
 }
 
-// take puts a connection on the loop with the fewest.
+// take puts a connection on a loop.
 func (a *acceptor) take(tcp *net.TCPConn) {
-	best := a.srv.loops[0]
-	for _, l := range a.srv.loops[1:] {
-		if l.load.Load() < best.load.Load() {
-			best = l
-		}
+	best := a.lane()
+	if best == nil {
+		tcp.Close()
+		return
 	}
-	c := newConn(best, unmapped(tcp.RemoteAddr().(*net.TCPAddr).AddrPort()))
+	c := newConn(best.loop, unmapped(tcp.RemoteAddr().(*net.TCPAddr).AddrPort()))
 	if a.held.Add(1) > int64(a.srv.connectionsMax) {
 		c.flags |= flagRefusal
 		a.srv.count.full.Add(1)
 	}
-	best.load.Add(1)
+	best.loop.load.Add(1)
 	result, err := a.srv.reactor.enroll(c, tcp)
 	if err != nil {
 		tcp.Close()
 		a.srv.departed(c)
 		return
 	}
-	a.flying <- flight{c, result}
-}
-
-// land waits for enrolments to end. The channel's capacity bounds how many are under way. One that failed is
-// known by its result, or by a connection that has never begun: no other word of it comes.
-func (a *acceptor) land() {
-	for f := range a.flying {
-		if r := <-f.result; r.Err != nil || f.conn.gen == 0 {
-			a.srv.count.acceptErrors.Add(1)
-			a.srv.log.Warn("cannot enrol a connection", "err", r.Err)
-			a.srv.departed(f.conn)
-		}
-	}
+	best.flying <- flight{c, result, a.srv.clock()}
 }
 
 // departed is told when a connection's descriptor is closed. Any goroutine.

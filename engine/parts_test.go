@@ -135,7 +135,7 @@ func TestFailedEnrolmentGivesItsPlaceBack(t *testing.T) {
 		s.acceptor.held.Add(1)
 		s.loops[0].load.Add(1)
 		landed <- result
-		s.acceptor.flying <- flight{c, landed}
+		s.acceptor.lanes[0].flying <- flight{conn: c, result: landed}
 		eventually(t, "the place is free again", func() bool { return s.acceptor.held.Load() == 0 && s.loops[0].load.Load() == 0 })
 	}
 	if n := s.Stats().AcceptErrors; n != 2 {

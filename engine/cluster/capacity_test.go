@@ -1,7 +1,10 @@
 package cluster_test
 
 import (
+	"context"
+	"os"
 	"testing"
+	"time"
 
 	"github.com/gobwas/ws"
 
@@ -45,5 +48,47 @@ func TestFullWorkersLeaveNewcomersToOthers(t *testing.T) {
 		} else if refused++; refused > workers-1 {
 			t.Fatalf("%d newcomers were refused, although there is room for %d", refused, each-taken)
 		}
+	}
+}
+
+// A worker whose loops are all held by handlers leaves newcomers to the others before anybody calls it frozen.
+func TestStuckWorkersLeaveNewcomersToOthers(t *testing.T) {
+	const held, dials = 2 * time.Second, 200
+	s := startProcesses(t, engine.Config{Processes: 2})
+	first := s.dial("")
+	on := []*client{first}
+	for range 7 { // they are spread over both loops
+		on = append(on, s.dialTo(first.pid))
+	}
+	dir, begun := t.TempDir(), time.Now()
+	for _, c := range on {
+		c.send(m{"type": "hold", "dir": dir, "millis": held.Milliseconds()})
+	}
+	poll(t, "both loops are held", func() bool {
+		files, _ := os.ReadDir(dir)
+		return len(files) == 2
+	})
+	served := make(chan bool, dials)
+	for range dials {
+		go func() {
+			ctx, cancel := context.WithDeadline(t.Context(), begun.Add(held-100*time.Millisecond))
+			defer cancel()
+			conn, _, _, err := ws.Dial(ctx, "ws://"+s.addr+"/")
+			if err == nil {
+				defer conn.Close()
+			}
+			served <- err == nil
+		}()
+	}
+	waiting := 0
+	for range dials {
+		if !<-served {
+			waiting++
+		}
+	}
+	// Those wait that it had taken before it noticed.
+	t.Logf("%d of %d wait", waiting, dials)
+	if waiting > dials/4 {
+		t.Errorf("%d of %d newcomers wait for a worker that is held", waiting, dials)
 	}
 }

@@ -77,6 +77,12 @@ func serveTest(text string) error {
 	})
 }
 
+// holdOrder has a handler hold its loop, and say so by a file.
+type holdOrder struct {
+	Dir    string `json:"dir"`
+	Millis int64  `json:"millis"`
+}
+
 // handle gives a server of the tests its handlers: keep sets an attribute and the user data, tell
 // shows them, gather takes everybody into a room.
 func handle(srv *engine.Server) {
@@ -107,6 +113,15 @@ func handle(srv *engine.Server) {
 			}
 		}
 		return engine.M{"type": "gathered"}, nil
+	})
+	engine.On(srv, "hold", func(_ *engine.Conn, o holdOrder, _ *engine.Server) (any, error) {
+		f, err := os.CreateTemp(o.Dir, "held")
+		if err != nil {
+			return nil, err
+		}
+		f.Close()
+		<-time.After(time.Duration(o.Millis) * time.Millisecond) // on the loop
+		return nil, nil
 	})
 	srv.On("tell", func(c *engine.Conn, _ *engine.Message, _ *engine.Server) (any, error) {
 		attribute, _ := engine.Attribute[string](c, "value")

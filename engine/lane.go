@@ -1,0 +1,74 @@
+package engine
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// lane is the way of new connections onto one loop. Each is awaited on its own: a loop that a handler holds takes no more
+// of them than its lane has places, and after a moment none at all, while the others are served as ever.
+//
+// Owner: the acceptor, except what is atomic.
+type lane struct {
+	loop   *loop
+	flying chan flight
+	since  atomic.Int64 // when the enrolment began that is awaited now, on the server's clock; 0: none is
+}
+
+// flight is an enrolment under way.
+type flight struct {
+	conn   *Conn
+	result <-chan enrolment
+	begun  int64
+}
+
+const (
+	// stuckAfter is how long a loop may take to enrol a connection before others are preferred.
+	stuckAfter = 20 * time.Millisecond
+	lanePlaces = 16
+)
+
+// stuck reports whether the loop has not enrolled connections for a while that it should have, or too many of them.
+func (x *lane) stuck(clock func() int64) bool {
+	since := x.since.Load()
+	return since != 0 && clock()-since > int64(stuckAfter) || len(x.flying) == cap(x.flying)
+}
+
+// land waits for enrolments to end. One that failed is known by its result, or by a connection that has never begun: no
+// other word of it comes.
+func (x *lane) land(s *Server) {
+	for f := range x.flying {
+		x.since.Store(f.begun)
+		r := <-f.result
+		x.since.Store(0)
+		if r.Err != nil || f.conn.gen == 0 {
+			s.count.acceptErrors.Add(1)
+			s.log.Warn("cannot enrol a connection", "err", r.Err)
+			s.departed(f.conn)
+		}
+	}
+}
+
+// stuck reports whether all loops are.
+func (a *acceptor) stuck() bool {
+	for _, x := range a.lanes {
+		if !x.stuck(a.srv.clock) {
+			return false
+		}
+	}
+	return true
+}
+
+// lane waits for a loop that takes connections, and returns that with the fewest; nil once the acceptor is closed.
+func (a *acceptor) lane() (best *lane) {
+	for {
+		for _, x := range a.lanes {
+			if (best == nil || x.loop.load.Load() < best.loop.load.Load()) && !x.stuck(a.srv.clock) {
+				best = x
+			}
+		}
+		if best != nil || !a.wait(acceptBackoff) {
+			return best
+		}
+	}
+}
