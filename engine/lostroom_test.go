@@ -42,7 +42,7 @@ func (s *single) Drop(_ SessionKey, done func(error)) {
 func TestLostRoomsAreNotStored(t *testing.T) {
 	w, d := newDesk(t, nil)
 	store := &single{value: (&parked{instance: 9, rooms: []string{"r", "s"}}).encode()}
-	w.server.Server.store = store
+	w.keep(store)
 	heir := w.welcome(0)
 	raw := binary.BigEndian.AppendUint16(nil, 9)
 	w.say(heir, `{"type":"reconnect","token":"`+base64.RawURLEncoding.EncodeToString(append(raw, make([]byte, 16)...))+`"}`)

@@ -59,7 +59,7 @@ type conn struct {
 	claimed   bool // somebody has shown its token: it may end any moment
 	unsure    bool // it may have been ended by the server without our knowing: no certainty until it proves otherwise
 	stalls    int
-	killed    bool      // with its worker, perhaps
+	killed    bool      // it ended while a worker stood still or had just been killed, perhaps its own
 	cut       bool      // by us,
 	cutAt     uint64    // at this place in the order; 0 where the server may have ended it before
 	then      func()    // what to do once it is connected; nil: the usual
@@ -349,7 +349,7 @@ func (c *conn) finish() {
 	if c.phase == ended {
 		return
 	}
-	c.phase, c.gone = ended, c.k.now
+	c.phase, c.gone, c.killed = ended, c.k.now, c.k.disturbed()
 	c.hangUp()
 	delete(c.k.living, c)
 	c.forsake()

@@ -58,7 +58,6 @@ func (c *conn) end(err error) {
 		return
 	case k.disturbed():
 		k.report.Done["cut by a kill"]++
-		c.killed = true
 		c.doubtLatest()
 	case c.mode != lively || c.claimed || c.cut || c.unsure:
 		// A client that does not read cannot be told; one that we closed at the same time need not be.

@@ -93,14 +93,7 @@ func (s *stay) missesLeave(x *stay) bool {
 	if end == 0 {
 		end = x.conn.cutAt
 	}
-	return x.joined < s.asked && end > s.joined && !s.conn.k.hidden(s, x)
-}
-
-// hidden reports whether nobody may have known that x was in the room when s came, x's worker being frozen, or about to
-// be killed: who dies before he has said whom he has cannot be succeeded in saying who has left.
-func (k *checker) hidden(s, x *stay) bool {
-	gone := x.conn.gone
-	return !k.killed.IsZero() && s.asked > k.beforeKill && !gone.IsZero() && !gone.After(k.shaken.Add(lastMoments))
+	return x.joined < s.asked && end > s.joined
 }
 
 // forgetNotices begins anew: everything up to now has been told.
