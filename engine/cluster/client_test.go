@@ -279,7 +279,12 @@ func (c *client) hangUp() {
 // expectResumed resumes and checks what came back.
 func (c *client) expectResumed(old *client, value string, rooms ...string) {
 	c.t.Helper()
-	answer := c.resume(old.token)
+	c.expectHeir(c.resume(old.token), old, value, rooms...)
+}
+
+// expectHeir checks the answer to a resume, and what came back.
+func (c *client) expectHeir(answer m, old *client, value string, rooms ...string) {
+	c.t.Helper()
 	if answer["type"] != "reconnected" || answer["previous_connection_id"] != old.id || answer["connection_id"] != c.id {
 		c.t.Fatalf("got %v, want to be the heir of %s", answer, old.id)
 	}

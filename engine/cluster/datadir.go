@@ -42,9 +42,19 @@ func busDir(dataDir string) (dir string, end func(), err error) {
 	return dir, func() {}, nil
 }
 
-// lock keeps two servers from writing to one directory. The file is to stay open for as long as the bus runs.
+// lock keeps two servers from writing to one directory, and cleaners of temporary files from its contents: some of these
+// are never written again, and would be too old for systemd-tmpfiles after ten days. What it returns is to stay open for
+// as long as the bus runs.
 func lock(ctx context.Context, dir string) (*os.File, error) {
-	file, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	probe, err := os.CreateTemp(dir, "probe")
+	if err == nil {
+		probe.Close()
+		err = os.Remove(probe.Name())
+	}
+	var file *os.File
+	if err == nil {
+		file, err = os.Open(dir)
+	}
 	if err != nil {
 		return nil, &engine.ConfigError{Key: "data_dir", Hint: fmt.Sprintf("it cannot be written to (%v); name a directory that this user may write to", err)}
 	}
