@@ -68,7 +68,8 @@ func TestCountsAfterFreezes(t *testing.T) {
 		x.enter(2, worker(2))
 		x.agree("before it is frozen,")
 
-		pid := s.signal(frozen, syscall.SIGSTOP)
+		pid := s.pid(frozen)
+		freeze(t, pid)
 		begun := time.Now()
 		of[0].conn.Close()
 		delete(x.in, of[0])
