@@ -3,6 +3,7 @@ package verify
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,7 +13,7 @@ import (
 	"time"
 )
 
-// fault is a change that breaks the server, and the kinds of findings of which one must come up.
+// fault is a change that breaks the server, and the kinds of findings of which one must come up at least.
 type fault struct {
 	name, file string
 	was, is    string
@@ -166,10 +167,9 @@ func TestPlantedFaults(t *testing.T) {
 				o.Seed, o.StopAtFinding = seed+1, true
 				o.Patience, o.For = 4*time.Second, 6*time.Second
 				report := run(t, o)
-				for kind := range report.Found {
-					if !slices.Contains(f.kinds, kind) {
-						t.Errorf("it is found as %s, want %v: %s", kind, f.kinds, findings(report))
-					}
+				known := func(kind string) bool { return slices.Contains(f.kinds, kind) }
+				if found := slices.Collect(maps.Keys(report.Found)); len(found) > 0 && !slices.ContainsFunc(found, known) {
+					t.Errorf("it is found as %v, want %v: %s", found, f.kinds, findings(report)) // besides, what follows from it
 				}
 				switch {
 				case !report.Clean() && *matrix == 1:
