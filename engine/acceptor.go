@@ -71,6 +71,8 @@ type acceptor struct {
 	held     atomic.Int64  // descriptors that are connections, refused ones too
 	toldFull int64         // when the others were told that there is no room here; 0: they were not
 	left     chan struct{} // somebody departed
+	waits    atomic.Bool   // for a lane: landed is to be told
+	landed   chan struct{} // somebody was enrolled
 	closed   chan struct{}
 	ended    chan struct{}
 }
@@ -100,12 +102,12 @@ func startAcceptor(s *Server, r reserve) error {
 		listener = own.(*net.TCPListener)
 	}
 	a := &acceptor{srv: s, reserve: r, listener: listener,
-		left: make(chan struct{}, 1), closed: make(chan struct{}), ended: make(chan struct{})}
+		left: make(chan struct{}, 1), landed: make(chan struct{}, 1), closed: make(chan struct{}), ended: make(chan struct{})}
 	s.acceptor = a
 	for _, l := range s.loops {
-		x := &lane{loop: l, flying: make(chan flight, min(max(r.inFlight/len(s.loops), 1), lanePlaces))}
+		x := &lane{loop: l, flying: make(chan flight, max(r.inFlight/len(s.loops), 1))}
 		a.lanes = append(a.lanes, x)
-		go x.land(s)
+		go x.land(a)
 	}
 	go a.run()
 	return nil
@@ -173,7 +175,7 @@ func (a *acceptor) waitForRoom() bool {
 	}
 }
 
-// wait waits for a departure, at most for d. It reports false once the acceptor is closed.
+// wait waits for a departure or for a lane, at most for d. It reports false once the acceptor is closed.
 func (a *acceptor) wait(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -181,6 +183,7 @@ func (a *acceptor) wait(d time.Duration) bool {
 	case <-a.closed:
 		return false
 	case <-a.left:
+	case <-a.landed:
 	case <-t.C:
 	}
 	return true

@@ -22,29 +22,32 @@ type flight struct {
 	begun  int64
 }
 
-const (
-	// stuckAfter is how long a loop may take to enrol a connection before others are preferred.
-	stuckAfter = 20 * time.Millisecond
-	lanePlaces = 16
-)
+// stuckAfter is how long a loop may take to enrol a connection before others are preferred.
+const stuckAfter = 20 * time.Millisecond
 
-// stuck reports whether the loop has not enrolled connections for a while that it should have, or too many of them.
+// stuck reports whether the loop has not enrolled a connection for a while that it should have.
 func (x *lane) stuck(clock func() int64) bool {
 	since := x.since.Load()
-	return since != 0 && clock()-since > int64(stuckAfter) || len(x.flying) == cap(x.flying)
+	return since != 0 && clock()-since > int64(stuckAfter)
 }
 
 // land waits for enrolments to end. One that failed is known by its result, or by a connection that has never begun: no
 // other word of it comes.
-func (x *lane) land(s *Server) {
+func (x *lane) land(a *acceptor) {
 	for f := range x.flying {
 		x.since.Store(f.begun)
 		r := <-f.result
 		x.since.Store(0)
+		if a.waits.Load() {
+			select {
+			case a.landed <- struct{}{}:
+			default:
+			}
+		}
 		if r.Err != nil || f.conn.gen == 0 {
-			s.count.acceptErrors.Add(1)
-			s.log.Warn("cannot enrol a connection", "err", r.Err)
-			s.departed(f.conn)
+			a.srv.count.acceptErrors.Add(1)
+			a.srv.log.Warn("cannot enrol a connection", "err", r.Err)
+			a.srv.departed(f.conn)
 		}
 	}
 }
@@ -60,15 +63,24 @@ func (a *acceptor) stuck() bool {
 }
 
 // lane waits for a loop that takes connections, and returns that with the fewest; nil once the acceptor is closed.
-func (a *acceptor) lane() (best *lane) {
-	for {
-		for _, x := range a.lanes {
-			if (best == nil || x.loop.load.Load() < best.loop.load.Load()) && !x.stuck(a.srv.clock) {
-				best = x
-			}
+func (a *acceptor) lane() *lane {
+	best := a.freest()
+	for best == nil {
+		a.waits.Store(true)
+		if best = a.freest(); best == nil && !a.wait(stuckAfter) { // asked again: one may have landed in between
+			return nil
 		}
-		if best != nil || !a.wait(acceptBackoff) {
-			return best
+		a.waits.Store(false)
+	}
+	return best
+}
+
+// freest is the lane with a place whose loop has the fewest connections; nil where there is none.
+func (a *acceptor) freest() (best *lane) {
+	for _, x := range a.lanes {
+		if len(x.flying) < cap(x.flying) && (best == nil || x.loop.load.Load() < best.loop.load.Load()) && !x.stuck(a.srv.clock) {
+			best = x
 		}
 	}
+	return best
 }
