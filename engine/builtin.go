@@ -91,13 +91,22 @@ func (l *loop) onLeave(c *Conn, e *message.Envelope) {
 	l.answer(c, l.text)
 }
 
-func (l *loop) onBroadcast(c *Conn, e *message.Envelope) {
+// ownRoom is the room that a message names, of which c must be a member; nil where it was told why not.
+func (l *loop) ownRoom(c *Conn, e *message.Envelope) *rooms.Room {
 	if !l.roomOf(c, e) {
-		return
+		return nil
 	}
 	r := l.srv.index.Find(e.Room)
 	if r == nil || !r.Has(c.place()) {
 		l.complain(c, wireError(message.NotInRoom), e.Ref)
+		return nil
+	}
+	return r
+}
+
+func (l *loop) onBroadcast(c *Conn, e *message.Envelope) {
+	r := l.ownRoom(c, e)
+	if r == nil {
 		return
 	}
 	l.announce() // who joined before this message is announced before it

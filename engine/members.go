@@ -31,12 +31,8 @@ func parseCursor(text []byte) (from membersCursor, ok bool) {
 func (c membersCursor) text() []byte { return fmt.Appendf(nil, "%d.%d.%d", c.worker, c.Loop, c.Left) }
 
 func (l *loop) onMembers(c *Conn, e *message.Envelope) {
-	if !l.roomOf(c, e) {
-		return
-	}
-	r := l.srv.index.Find(e.Room)
-	if r == nil || !r.Has(c.place()) {
-		l.complain(c, wireError(message.NotInRoom), e.Ref)
+	r := l.ownRoom(c, e)
+	if r == nil {
 		return
 	}
 	from := membersCursor{Cursor: rooms.FirstPage}

@@ -70,6 +70,7 @@ type peers struct {
 
 func newPeers(m Membership) *peers {
 	or(&m.BytesMax, sharedBytesMax)
+	m.BytesMax = min(m.BytesMax, sharedBytesMax)
 	p := &peers{Membership: m, answering: newPool(answerers)}
 	p.alive.Store(new([]uint16))
 	p.serving.Store(new([]uint16))

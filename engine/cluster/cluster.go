@@ -104,7 +104,7 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 			return err
 		}
 		defer tenancy.Close()
-		given.BytesMax = carried(tenancy)
+		given.BytesMax = tenancy.BytesMax() - messageSlack
 	} else {
 		dir, end, err := busDir(cfg.DataDir)
 		if err != nil {

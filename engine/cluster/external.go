@@ -29,11 +29,5 @@ func occupy(ctx context.Context, cfg engine.Config, o Options) (*bus.Tenancy, er
 	return tenancy, nil
 }
 
-// carried is how large a message of a client's or the application's may be that such a server carries.
-func carried(t *bus.Tenancy) int { return min(t.BytesMax()-messageSlack, messageBytesMax) }
-
-// messageBytesMax is the most that the links take.
-const messageBytesMax = 8<<20 - messageSlack
-
 // ledgerBytes is what a record of the ledger may have.
 const ledgerBytes = 600 << 10

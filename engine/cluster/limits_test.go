@@ -327,6 +327,14 @@ func (x *tally) bury(pid int) {
 	}
 }
 
+// kill ends a worker, or the bus, and waits until it is back.
+func (x *tally) kill(s *serverProcess, name string) {
+	s.t.Helper()
+	x.bury(s.pid(name))
+	pid := s.signal(name, syscall.SIGKILL)
+	poll(s.t, name+" is back", func() bool { return s.isReady(name, pid) })
+}
+
 // churn joins and leaves until told to stop, and comes back when its worker dies.
 func (x *tally) churn(s *serverProcess, stop <-chan struct{}) {
 	var c *client
@@ -441,14 +449,10 @@ func TestLimitUnderKills(t *testing.T) {
 		before := x.joined.Load()
 		poll(t, "clients go on", func() bool { return x.joined.Load() > before+500 })
 		if round%3 == 2 {
-			pid := s.signal("bus", syscall.SIGKILL)
-			poll(t, "the bus is back", func() bool { return s.isReady("bus", pid) })
+			x.kill(s, "bus")
 			continue
 		}
-		name := fmt.Sprint("worker ", round%workers)
-		x.bury(s.pid(name))
-		pid := s.signal(name, syscall.SIGKILL)
-		poll(t, "the worker is back", func() bool { return s.isReady(name, pid) })
+		x.kill(s, fmt.Sprint("worker ", round%workers))
 	}
 	before := x.joined.Load()
 	poll(t, "clients go on", func() bool { return x.joined.Load() > before+500 })

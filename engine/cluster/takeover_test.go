@@ -5,7 +5,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 
 	"github.com/parleyd/parley/engine"
@@ -118,14 +117,10 @@ func TestTakeOversUnderKills(t *testing.T) {
 	for round := range 5 {
 		goOn()
 		if round == 2 {
-			pid := s.signal("bus", syscall.SIGKILL)
-			poll(t, "the bus is back", func() bool { return s.isReady("bus", pid) })
+			x.kill(s, "bus")
 			continue
 		}
-		name := fmt.Sprint("worker ", round%workers)
-		x.bury(s.pid(name))
-		pid := s.signal(name, syscall.SIGKILL)
-		poll(t, "the worker is back", func() bool { return s.isReady(name, pid) })
+		x.kill(s, fmt.Sprint("worker ", round%workers))
 	}
 	goOn()
 	close(stop)
