@@ -20,10 +20,11 @@ import (
 //
 // Owner: the ledger's goroutine.
 type Seats struct {
-	l      *Ledger
-	rooms  map[string]*seatRoom // by key
-	gone   map[uint16]int       // how many times they were reaped
-	writes int                  // sets sent, for tests
+	l       *Ledger
+	rooms   map[string]*seatRoom // by key
+	gone    map[uint16]int       // how many times they were reaped
+	recalls map[string][]Ticket  // by key: gifts whose time is over, while they are taken out of the record
+	writes  int                  // sets sent, for tests
 }
 
 // seatRoom is a room of which this worker holds, or wants, seats. used <= held <= count, but that count may be
@@ -91,7 +92,7 @@ const (
 var errSeatCount = errors.New("limit and number of seats must be positive, and fit 32 bits")
 
 func newSeats(l *Ledger) *Seats {
-	return &Seats{l: l, rooms: make(map[string]*seatRoom), gone: make(map[uint16]int)}
+	return &Seats{l: l, rooms: make(map[string]*seatRoom), gone: make(map[uint16]int), recalls: make(map[string][]Ticket)}
 }
 
 // Acquire takes up to n seats of a room whose limit is limit. done gets how many were granted; fewer than n means

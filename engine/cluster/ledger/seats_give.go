@@ -103,8 +103,7 @@ func (r *seatRoom) gave(landed bool) {
 	}
 	r.used -= len(going)
 	for _, g := range going {
-		s, key := r.s, r.key
-		s.l.after(giftTime, func() { s.recall(key, g.ticket) })
+		r.s.recallLater(r.key, g.ticket)
 		g.promise.keep(nil)
 	}
 }
@@ -124,11 +123,33 @@ func (r *seatRoom) redeemed() (left []gift, n int) {
 	return left, n
 }
 
-// recall takes a gift that nobody has taken out of the record.
-func (s *Seats) recall(key string, ticket Ticket) {
+// recallLater sees to it that a gift which nobody takes is free again.
+func (s *Seats) recallLater(key string, ticket Ticket) {
+	s.l.after(giftTime, func() {
+		due, running := s.recalls[key]
+		s.recalls[key] = append(due, ticket)
+		if !running {
+			s.recall(key)
+		}
+	})
+}
+
+// recall takes the gifts whose time is over out of a record. All of them leave with one write, those too that come while
+// it tries: a write for each would make them compete with one another, the more the slower the bus is.
+func (s *Seats) recall(key string) {
 	s.l.get(seatBucket, key, func(f found) {
+		seen := 0
 		s.rewrite(key, f, func(r *seatRecord) {
-			r.gifts = slices.DeleteFunc(r.gifts, func(g gift) bool { return g.ticket == ticket })
-		}, func() {})
+			due := s.recalls[key]
+			seen = len(due)
+			r.gifts = slices.DeleteFunc(r.gifts, func(g gift) bool { return slices.Contains(due, g.ticket) })
+		}, func() {
+			if left := s.recalls[key][seen:]; seen > 0 && len(left) > 0 {
+				s.recalls[key] = left
+				s.recall(key)
+				return
+			}
+			delete(s.recalls, key)
+		})
 	})
 }

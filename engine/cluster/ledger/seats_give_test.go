@@ -96,6 +96,28 @@ func TestUntakenSeatsAreRecalled(t *testing.T) {
 	}
 }
 
+// Many seats that nobody takes leave with few writes. Each with its own, they competed: on a slow bus no room of theirs
+// got on for minutes.
+func TestUntakenSeatsLeaveTogether(t *testing.T) {
+	const seats, writes = 300, 20
+	b := startBus(t)
+	a := b.open(t, 1)
+	grant(t, a, "r", seats, seats)
+	var given sync.WaitGroup
+	for n := range seats {
+		given.Add(1)
+		if err := a.Seats.Give("r", 2, ticket(n), func(error) { given.Done() }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	given.Wait()
+	before := b.state(t, seatBucket).LastSeq
+	eventually(t, "empty records vanish", func() bool { return b.records(t, seatBucket) == 0 })
+	if n := b.state(t, seatBucket).LastSeq - before; n > writes {
+		t.Errorf("%d writes take %d seats back, want %d at most", n, seats, writes)
+	}
+}
+
 // What the dead gave can be taken until they are reaped for the second time, what was given to the dead by nobody.
 func TestGiftsOfTheDead(t *testing.T) {
 	b := startBus(t)

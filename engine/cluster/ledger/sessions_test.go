@@ -51,6 +51,11 @@ func is(t testing.TB, err, want error) {
 // records is the number of records in a bucket, markers included.
 func (b *bus) records(t testing.TB, bucket string) uint64 {
 	t.Helper()
+	return b.state(t, bucket).Msgs
+}
+
+func (b *bus) state(t testing.TB, bucket string) jetstream.StreamState {
+	t.Helper()
 	js, err := jetstream.New(connect(t, b.url()))
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +66,7 @@ func (b *bus) records(t testing.TB, bucket string) uint64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s.CachedInfo().State.Msgs
+	return s.CachedInfo().State
 }
 
 func TestSessionIsClaimedOnce(t *testing.T) {
