@@ -2,6 +2,9 @@ package ledger
 
 import (
 	"fmt"
+	"io"
+	"net"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -98,4 +101,84 @@ func TestSeatsOverARestart(t *testing.T) {
 		c.Seats.Release("r", granted)
 		return granted == 3
 	})
+}
+
+// behind stands between a worker and the bus. What the bus says arrives after delay.
+func (b *bus) behind(t testing.TB, delay *atomic.Int64) (url string) {
+	t.Helper()
+	door, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = door.Close() })
+	go func() {
+		for {
+			worker, err := door.Accept()
+			if err != nil {
+				return
+			}
+			bus, err := net.Dial("tcp", fmt.Sprint("127.0.0.1:", b.port))
+			if err != nil {
+				_ = worker.Close()
+				continue
+			}
+			go func() {
+				_, _ = io.Copy(bus, worker)
+				_ = bus.Close()
+			}()
+			go late(worker, bus, delay)
+		}
+	}()
+	return "nats://" + door.Addr().String()
+}
+
+// late copies what it reads, each piece after delay and all in order.
+func late(to, from net.Conn, delay *atomic.Int64) {
+	type piece struct {
+		due  time.Time
+		text []byte
+	}
+	pieces := make(chan piece, 1<<16)
+	go func() {
+		defer close(pieces)
+		for {
+			text := make([]byte, 32<<10)
+			n, err := from.Read(text)
+			if err != nil {
+				return
+			}
+			pieces <- piece{time.Now().Add(time.Duration(delay.Load())), text[:n]}
+		}
+	}()
+	for p := range pieces {
+		<-time.After(time.Until(p.due))
+		_, _ = to.Write(p.text) // fails when the worker is gone; then from ends soon
+	}
+	_ = to.Close()
+}
+
+// A bus that takes longer to answer than a lost request takes gets all done nevertheless, and each only once or twice.
+// When late answers did not count, whoever fell behind by so much stayed behind for ever, busy with what was sent again.
+func TestLateAnswersCount(t *testing.T) {
+	const sessions = 2000
+	b := startBus(t)
+	var delay atomic.Int64
+	l := openAt(t, b.behind(t, &delay), 1, func(o *Options) { o.AwayAfter = 15 * time.Second })
+	delay.Store(int64(attemptTime * 3 / 2))
+	stored := make(chan error, sessions)
+	for i := range sessions {
+		if err := l.Sessions.Save(keyOf(1, i), []byte("x"), func(err error) { stored <- err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range sessions {
+		is(t, <-stored, nil)
+	}
+	if n := b.state(t, sessionBucket).LastSeq; n != sessions {
+		t.Errorf("%d sessions were written %d times", sessions, n)
+	}
+	at := Claim{keyOf(1, 7), nonceOf(1)}
+	if _, err := l.Sessions.claim(t, at); err != nil {
+		t.Error(err)
+	}
 }

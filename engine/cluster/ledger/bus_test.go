@@ -148,13 +148,18 @@ const testEpoch = 1_700_000_000_000
 // open makes the ledger of a worker; opts are changed by each of adjust.
 func (b *bus) open(t testing.TB, instance uint16, adjust ...func(*Options)) *Ledger {
 	t.Helper()
+	return openAt(t, b.url(), instance, adjust...)
+}
+
+func openAt(t testing.TB, url string, instance uint16, adjust ...func(*Options)) *Ledger {
+	t.Helper()
 	opts := Options{Instance: instance, Epoch: testEpoch, Fault: func(err error) { t.Errorf("worker %d: %v", instance, err) }}
 	for _, f := range adjust {
 		f(&opts)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	l, err := Open(ctx, connect(t, b.url()), opts)
+	l, err := Open(ctx, connect(t, url), opts)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -103,12 +103,8 @@ func (l *Ledger) scan(bucket string, from uint64, each func(key string, f found)
 	var page *call
 	more := func() { l.scan(bucket, next, each, end) }
 	body := fmt.Appendf(nil, `{"seq":%d,"next_by_subj":%q,"batch":%d}`, from, subjectOf(bucket, ">"), pageRecs)
-	page = &call{many: true, msg: &nats.Msg{Subject: "$JS.API.DIRECT.GET." + streamOf(bucket), Data: body}}
-	page.done = func(m *nats.Msg, err error) {
-		if err != nil { // what did come of the page has been taken in
-			more()
-			return
-		}
+	page = &call{lost: more, msg: &nats.Msg{Subject: "$JS.API.DIRECT.GET." + streamOf(bucket), Data: body}}
+	page.done = func(m *nats.Msg) {
 		switch m.Header.Get("Status") {
 		case "":
 			f := stored(m)

@@ -12,10 +12,14 @@ func TestNothingComesBackWithTheBus(t *testing.T) {
 	b := startBus(t)
 	owner, taker := b.open(t, 1), b.open(t, 2)
 	live, spent, dropped, expired := keyOf(1, 1), keyOf(1, 2), keyOf(1, 3), keyOf(1, 4)
-	for i := range 3 {
+	const versions = pileMax + 4
+	for i := range versions {
 		for _, k := range []Key{live, spent, dropped, expired} {
 			is(t, owner.Sessions.save(t, k, fmt.Sprint(i)), nil)
 		}
+	}
+	if n := b.state(t, sessionBucket).Msgs; n > 4*(pileMax+1) {
+		t.Errorf("the bus keeps %d versions of four sessions", n)
 	}
 	at := Claim{spent, nonceOf(1)}
 	_, err := taker.Sessions.claim(t, at)
@@ -38,8 +42,11 @@ func TestNothingComesBackWithTheBus(t *testing.T) {
 	}
 	got, err := taker.Sessions.claim(t, Claim{live, nonceOf(100)})
 	is(t, err, nil)
-	if string(got.Value) != "2" {
+	if string(got.Value) != fmt.Sprint(versions-1) {
 		t.Errorf("the live session is %q", got.Value)
+	}
+	if n := b.state(t, sessionBucket).Msgs; n != 1 {
+		t.Errorf("the bus keeps %d versions of a session that is claimed", n)
 	}
 }
 

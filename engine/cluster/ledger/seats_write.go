@@ -114,7 +114,7 @@ func (r *seatRoom) ask() {
 			text = strconv.AppendUint(append(text, ' '), uint64(h.instance), 10)
 		}
 	}
-	c := &call{msg: &nats.Msg{Subject: wantedSubject, Data: text}, many: true}
+	c := &call{msg: &nats.Msg{Subject: wantedSubject, Data: text}}
 	var patience *timer
 	over := func() {
 		l.timers.stop(patience)
@@ -123,8 +123,9 @@ func (r *seatRoom) ask() {
 		r.serve()
 	}
 	patience = l.after(askTime, over)
-	c.done = func(_ *nats.Msg, err error) {
-		if left--; left <= 0 || err != nil {
+	c.lost = over
+	c.done = func(*nats.Msg) {
+		if left--; left <= 0 {
 			over()
 		}
 	}

@@ -27,6 +27,7 @@ type Sessions struct {
 type owned struct {
 	revision uint64
 	known    bool   // the record has been written, or seen
+	piled    int    // earlier versions that the bus may still have
 	next     *draft // not sent yet
 	sent     *draft
 	timer    *timer   // until next is sent
@@ -179,10 +180,14 @@ func (s *Sessions) send(key Key, o *owned) {
 	s.try(key, o)
 }
 
+// pileMax is how many earlier versions of a live session the bus keeps: removing one costs it as much as storing one.
+const pileMax = 7
+
 // try sends the version that is on its way, at the revision that is known by now.
 func (s *Sessions) try(key Key, o *owned) {
 	d := o.sent
 	c := &set{bucket: sessionBucket, key: key.subject(), expect: o.revision, ttl: d.ttl}
+	c.pile = d.state == Live && o.piled < pileMax
 	if d.state != 0 {
 		rec := session{state: d.state, owner: s.l.opts.Epoch, mark: d.mark, value: d.value}
 		if d.ttl > 0 {
@@ -206,6 +211,9 @@ func (s *Sessions) try(key Key, o *owned) {
 
 func (s *Sessions) written(key Key, o *owned, revision uint64) {
 	d := o.sent
+	if o.piled++; o.piled > pileMax {
+		o.piled = 0
+	}
 	o.revision, o.known, o.sent = revision, true, nil
 	if o.gone || d.state != Live && o.next == nil {
 		delete(s.owned, key) // parked or deleted: nothing of it need be remembered

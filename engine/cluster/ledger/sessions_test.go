@@ -51,7 +51,7 @@ func is(t testing.TB, err, want error) {
 // records is the number of records in a bucket, markers included.
 func (b *bus) records(t testing.TB, bucket string) uint64 {
 	t.Helper()
-	return b.state(t, bucket).Msgs
+	return b.state(t, bucket).NumSubjects
 }
 
 func (b *bus) state(t testing.TB, bucket string) jetstream.StreamState {

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -32,6 +33,7 @@ type set struct {
 	expect  uint64 // the revision that must be the last one; 0 for none
 	payload []byte // nil deletes
 	ttl     time.Duration
+	pile    bool                             // leave the earlier versions where they are: see create
 	done    func(revision uint64, err error) // errConflict, or what the bus objects to
 }
 
@@ -41,6 +43,8 @@ type conflict struct{}
 func (conflict) Error() string { return "somebody else wrote the record" }
 
 var errConflict error = conflict{}
+
+var errLater = errors.New("the bus is not ready")
 
 // A deleted record leaves a marker, which expires without a trace. That of a shared one must live until all workers
 // have read it: they read at least once a second, and everything anew after they were away.
@@ -57,7 +61,9 @@ func streamOf(bucket string) string { return "KV_" + bucket }
 func (l *Ledger) set(s *set) {
 	m := &nats.Msg{Subject: subjectOf(s.bucket, s.key), Data: s.payload, Header: make(nats.Header, 4)}
 	m.Header["Nats-Expected-Last-Subject-Sequence"] = []string{strconv.FormatUint(s.expect, 10)}
-	m.Header["Nats-Rollup"] = []string{"sub"} // see create
+	if !s.pile {
+		m.Header["Nats-Rollup"] = []string{"sub"}
+	}
 	ttl := s.ttl
 	if s.payload == nil {
 		m.Header["KV-Operation"] = []string{"PURGE"}
@@ -68,24 +74,21 @@ func (l *Ledger) set(s *set) {
 	if ttl > 0 {
 		m.Header["Nats-TTL"] = []string{strconv.FormatInt(int64((ttl+time.Second-1)/time.Second), 10)}
 	}
-	l.attempt(s, m, false)
+	l.attempt(s, m)
 }
 
-// attempt sends m. again says that an earlier attempt had no answer: where that one had landed, the bus may have been
-// killed before it removed the earlier versions.
-func (l *Ledger) attempt(s *set, m *nats.Msg, again bool) {
-	l.wire.request(m, func(answer *nats.Msg, err error) {
-		if err != nil {
-			l.attempt(s, m, true)
-			return
-		}
+// attempt sends m. Where an attempt before the last one had landed, and the bus was killed, it may not have removed the
+// earlier versions.
+func (l *Ledger) attempt(s *set, m *nats.Msg) {
+	var c *call
+	c = l.wire.request(m, func(answer *nats.Msg) {
 		revision, err := acknowledged(answer.Data)
-		if err == errLost {
+		if err == errLater {
 			l.wire.rest()
-			l.attempt(s, m, again)
+			l.wire.repeat(c)
 			return
 		}
-		if err == errConflict && again {
+		if err == errConflict && c.tries > 1 {
 			l.purge(s.bucket, fmt.Sprintf(`{"filter":%q,"keep":1}`, subjectOf(s.bucket, s.key)))
 		}
 		s.done(revision, err)
@@ -94,11 +97,7 @@ func (l *Ledger) attempt(s *set, m *nats.Msg, again bool) {
 
 // purge deletes the records that a request of JetStream's API names.
 func (l *Ledger) purge(bucket, request string) {
-	l.wire.request(&nats.Msg{Subject: "$JS.API.STREAM.PURGE." + streamOf(bucket), Data: []byte(request)}, func(answer *nats.Msg, err error) {
-		if err != nil {
-			l.after(time.Second, func() { l.purge(bucket, request) })
-			return
-		}
+	l.wire.request(&nats.Msg{Subject: "$JS.API.STREAM.PURGE." + streamOf(bucket), Data: []byte(request)}, func(answer *nats.Msg) {
 		if strings.Contains(string(answer.Data), `"error"`) {
 			l.fault(fmt.Errorf("purge %s: %s: %s", streamOf(bucket), request, answer.Data))
 		}
@@ -113,7 +112,7 @@ const (
 	notAvailable              = 503
 )
 
-// acknowledged reads the bus's verdict on a set: a revision, errConflict, errLost where it wants to be asked again.
+// acknowledged reads the bus's verdict on a set: a revision, errConflict, errLater where it wants to be asked again.
 func acknowledged(answer []byte) (uint64, error) {
 	var ack struct {
 		Seq   uint64 `json:"seq"`
@@ -134,7 +133,7 @@ func acknowledged(answer []byte) (uint64, error) {
 	case ack.Error.ErrCode == wrongLastSequence || ack.Error.ErrCode == wrongLastSequenceConstant:
 		return 0, errConflict
 	case ack.Error.Code == tooManyRequests || ack.Error.Code == notAvailable:
-		return 0, errLost
+		return 0, errLater
 	}
 	return 0, fmt.Errorf("write record: %s (%d)", ack.Error.Text, ack.Error.ErrCode)
 }
@@ -153,11 +152,8 @@ func (l *Ledger) get(bucket, key string, done func(found)) {
 }
 
 func (l *Ledger) read(m *nats.Msg, done func(found)) {
-	l.wire.request(m, func(answer *nats.Msg, err error) {
-		if err != nil {
-			l.read(m, done)
-			return
-		}
+	var c *call
+	c = l.wire.request(m, func(answer *nats.Msg) {
 		switch status := answer.Header.Get("Status"); status {
 		case "":
 			done(stored(answer))
@@ -166,7 +162,7 @@ func (l *Ledger) read(m *nats.Msg, done func(found)) {
 		default:
 			l.fault(fmt.Errorf("read record: bus answers %s %s", status, answer.Header.Get("Description")))
 			l.wire.rest()
-			l.read(m, done)
+			l.wire.repeat(c)
 		}
 	})
 }

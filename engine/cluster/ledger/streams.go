@@ -59,11 +59,11 @@ func prepare(ctx context.Context, nc *nats.Conn, opts Options) (birth, error) {
 	return register(ctx, js, b, opts)
 }
 
-// create makes a bucket that keeps one version a key, and no trace of what is deleted or expired. Earlier versions are
-// not left to a limit of one message a subject: JetStream does not write down what a limit removes. When the latest
-// version has expired too, and the bus is killed, its recovery would find an earlier one in the files and give it out as
-// the latest: a token that was used up would be good once more (nats-server issue 8505). What a rollup removes is written
-// down, so every set is one.
+// create makes a bucket that keeps no trace of what is deleted or expired. Earlier versions of a record are not left to a
+// limit of one message a subject: JetStream does not write down what a limit removes. When the latest version has expired
+// too, and the bus is killed, its recovery would find an earlier one in the files and give it out as the latest: a token
+// that was used up would be good once more (nats-server issue 8505). What a rollup removes is written down. So every set is
+// one, but for those whose version does not expire: a few of them may pile up, and the next rollup removes all.
 func create(ctx context.Context, js jetstream.JetStream, bucket string, replicas int) (last uint64, err error) {
 	cfg := jetstream.StreamConfig{
 		Name:              streamOf(bucket),

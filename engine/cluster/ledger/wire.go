@@ -1,8 +1,9 @@
 package ledger
 
 import (
-	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,13 +16,14 @@ const (
 	// flyingMax bounds what one worker has on its way to the bus. A stream takes 100,000 at once (older servers
 	// 10,000) and refuses the rest; a hundred workers stay below.
 	flyingMax = 1000
-	// attemptTime is after how long without an answer a request counts as lost.
+	// attemptTime is after how long without an answer a request counts as lost, when the bus has answered nothing else
+	// meanwhile either.
 	attemptTime = 400 * time.Millisecond
+	// lostTime is after how long it counts as lost although the bus answers others.
+	lostTime = 2 * time.Second
 	// restTime is how long to wait before asking a bus that is not there, or not ready.
 	restTime = 15 * time.Millisecond
 )
-
-var errLost = errors.New("no answer")
 
 // wire carries requests to the bus and answers back. Whatever may wait for the connection's lock, which a write to a
 // frozen bus holds, runs on goroutines of its own, so that deadlines are met regardless.
@@ -36,6 +38,7 @@ type wire struct {
 	calls   map[uint64]*call
 	last    uint64
 	flying  int
+	heard   time.Time // when the bus last answered
 	waiting []*call
 	resting *timer
 
@@ -45,15 +48,20 @@ type wire struct {
 	wake  chan struct{}
 }
 
-// call is one request. An answer goes to done; errLost where there was none.
+// call is one request. It is sent until it is answered, under one name: an answer that comes late, to an earlier attempt,
+// is as good as any.
 //
 // Owner: the ledger's goroutine.
 type call struct {
-	msg   *nats.Msg
-	done  func(*nats.Msg, error)
-	many  bool // several answers: done is called for each until hangUp
-	timer *timer
-	id    uint64
+	msg    *nats.Msg
+	done   func(*nats.Msg)
+	lost   func() // for several answers: done is called for each until hangUp, and this once, instead of sending again
+	id     uint64
+	tries  int
+	flying bool
+	over   bool // answered, or nobody wants to know any more
+	sent   time.Time
+	timer  *timer
 }
 
 func newWire(nc *nats.Conn, l *Ledger) (*wire, error) {
@@ -110,12 +118,10 @@ func (w *wire) follow() {
 }
 
 func (w *wire) reconnected() {
-	flying := w.calls
-	w.calls = make(map[uint64]*call)
-	w.flying = 0
-	for _, c := range flying {
-		w.l.timers.stop(c.timer)
-		c.done(nil, errLost)
+	for _, c := range slices.Collect(maps.Values(w.calls)) {
+		if c.flying {
+			w.fail(c)
+		}
 	}
 	w.pump()
 }
@@ -149,13 +155,10 @@ func (w *wire) write() {
 
 // unsent brings back a request that did not leave. It waits for its turn once more.
 func (w *wire) unsent(reply string) {
-	c := w.callOf(reply)
-	if c == nil {
-		return
+	if c := w.callOf(reply); c != nil && c.flying {
+		w.rest()
+		w.fail(c)
 	}
-	w.land(c)
-	w.rest()
-	c.done(nil, errLost)
 }
 
 func (w *wire) callOf(subject string) *call {
@@ -176,10 +179,16 @@ func (w *wire) send(m *nats.Msg) {
 }
 
 // request sends m and gives the answer to done.
-func (w *wire) request(m *nats.Msg, done func(*nats.Msg, error)) *call {
+func (w *wire) request(m *nats.Msg, done func(*nats.Msg)) *call {
 	c := &call{msg: m, done: done}
 	w.enqueue(c)
 	return c
+}
+
+// repeat sends a request once more whose answer was that the bus is not ready.
+func (w *wire) repeat(c *call) {
+	c.id, c.over = 0, false
+	w.enqueue(c)
 }
 
 func (w *wire) enqueue(c *call) {
@@ -195,7 +204,9 @@ func (w *wire) pump() {
 		c := w.waiting[0]
 		w.waiting[0] = nil
 		w.waiting = w.waiting[1:]
-		w.fly(c)
+		if !c.over {
+			w.fly(c)
+		}
 	}
 	if len(w.waiting) == 0 {
 		w.waiting = nil
@@ -221,50 +232,76 @@ func (w *wire) rest() {
 }
 
 func (w *wire) fly(c *call) {
-	w.last++
-	c.id = w.last
-	w.calls[c.id] = c
+	if c.id == 0 {
+		w.last++
+		c.id = w.last
+		w.calls[c.id] = c
+	}
+	c.tries++
+	c.flying, c.sent = true, w.l.now
 	w.flying++
-	c.timer = w.l.after(attemptTime, func() {
-		w.land(c)
-		c.done(nil, errLost)
-		w.pump()
-	})
-	c.msg.Reply = w.inbox + strconv.FormatUint(c.id, 36)
-	m := *c.msg // the writer reads it while a later attempt may change the reply
+	c.timer = w.l.after(attemptTime, func() { w.doubt(c) })
+	m := *c.msg // the writer reads it later
+	m.Reply = w.inbox + strconv.FormatUint(c.id, 36)
 	w.send(&m)
 }
 
-func (w *wire) land(c *call) {
-	if _, flying := w.calls[c.id]; flying {
-		delete(w.calls, c.id)
-		w.flying--
+// doubt decides about a request that has waited long. While the bus answers others it is only busy: what is sent again
+// then makes it busier, until it does nothing but decide what it has decided before.
+func (w *wire) doubt(c *call) {
+	last := c.sent
+	if w.heard.After(last) {
+		last = w.heard
 	}
-	w.l.timers.stop(c.timer)
+	if quiet := w.l.now.Sub(last); quiet < attemptTime && w.l.now.Sub(c.sent) < lostTime {
+		c.timer = w.l.after(attemptTime-quiet, func() { w.doubt(c) })
+		return
+	}
+	w.fail(c)
+	w.pump()
 }
 
-// hangUp ends a call with many answers, even one that has not left yet.
-func (w *wire) hangUp(c *call) {
-	c.done = func(*nats.Msg, error) {}
+// fail says that an attempt has come to nothing: the request waits for its turn once more.
+func (w *wire) fail(c *call) {
 	w.land(c)
+	if c.lost != nil {
+		w.hangUp(c)
+		c.lost()
+		return
+	}
+	w.enqueue(c)
+}
+
+func (w *wire) land(c *call) {
+	w.l.timers.stop(c.timer)
+	if c.flying {
+		c.flying = false
+		w.flying--
+	}
+}
+
+// hangUp ends a request, even one that has not left yet.
+func (w *wire) hangUp(c *call) {
+	c.over = true
+	w.land(c)
+	delete(w.calls, c.id)
 	w.pump()
 }
 
 func (w *wire) answered(m *nats.Msg) {
+	w.heard = w.l.now
 	c := w.callOf(m.Subject)
-	if c == nil {
-		return // too late: it was sent again
+	switch {
+	case c == nil: // answered before
+	case c.lost != nil:
+		c.done(m)
+	case m.Header.Get("Status") == "503": // nobody listens there: the stream is still being restored
+		if c.flying {
+			w.rest()
+			w.fail(c)
+		}
+	default:
+		w.hangUp(c)
+		c.done(m)
 	}
-	if c.many {
-		c.done(m, nil)
-		return
-	}
-	w.land(c)
-	if m.Header.Get("Status") == "503" { // nobody listens there: the stream is still being restored
-		w.rest()
-		c.done(nil, errLost)
-		return
-	}
-	c.done(m, nil)
-	w.pump()
 }
