@@ -182,3 +182,67 @@ func TestLateAnswersCount(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Whoever was told ErrAway and saves the same again learns what became of it. When each attempt was another write, a bus
+// that was behind by more than a caller waits had ever more to write.
+func TestSavedAgainIsWrittenOnce(t *testing.T) {
+	const sessions = 100
+	b := startBus(t)
+	var delay atomic.Int64
+	l := openAt(t, b.behind(t, &delay), 1, func(o *Options) { o.AwayAfter = 50 * time.Millisecond })
+	delay.Store(int64(200 * time.Millisecond))
+	var away, stored atomic.Int64
+	var save func(i int, value string)
+	save = func(i int, value string) {
+		err := l.Sessions.Save(keyOf(1, i), []byte(value), func(err error) {
+			if err == ErrAway {
+				away.Add(1)
+				save(i, value)
+				return
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			stored.Add(1)
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	for i := range sessions {
+		save(i, "first")
+	}
+	eventually(t, "all are stored", func() bool { return stored.Load() == sessions })
+	if away.Load() < sessions {
+		t.Errorf("only %d were told that the bus is away: the test shows nothing", away.Load())
+	}
+	for i := range sessions {
+		save(i, "second")
+	}
+	eventually(t, "all are stored once more", func() bool { return stored.Load() == 2*sessions })
+	if n := b.state(t, sessionBucket).LastSeq; n != 2*sessions {
+		t.Errorf("%d versions of %d sessions were written, want two of each", n, sessions)
+	}
+}
+
+// What was written late counts for who saves it only then, too.
+func TestSavedAgainAfterItWasWritten(t *testing.T) {
+	b := startBus(t)
+	var delay atomic.Int64
+	l := openAt(t, b.behind(t, &delay), 1, func(o *Options) { o.AwayAfter = 50 * time.Millisecond })
+	delay.Store(int64(100 * time.Millisecond))
+	is(t, l.Sessions.save(t, keyOf(1, 1), "x"), ErrAway)
+	eventually(t, "it is written", func() bool { return b.state(t, sessionBucket).LastSeq == 1 && l.backlog.Load() == 0 })
+	is(t, l.Sessions.save(t, keyOf(1, 1), "x"), nil)
+	is(t, l.Sessions.save(t, keyOf(1, 1), "y"), ErrAway)
+	eventually(t, "another value is written", func() bool { return b.state(t, sessionBucket).LastSeq == 2 && l.backlog.Load() == 0 })
+	delay.Store(0)
+	taker := b.open(t, 2)
+	got, err := taker.Sessions.claim(t, Claim{keyOf(1, 1), nonceOf(1)})
+	is(t, err, nil)
+	if string(got.Value) != "y" {
+		t.Errorf("the session is %q", got.Value)
+	}
+	is(t, l.Sessions.save(t, keyOf(1, 1), "z"), ErrClaimed)
+	is(t, l.Sessions.save(t, keyOf(1, 1), "z"), ErrClaimed)
+}

@@ -1,9 +1,13 @@
 package ledger
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
+
+	"github.com/cespare/xxhash/v2"
 )
 
 // Sessions are what tokens restore, over all workers.
@@ -30,6 +34,7 @@ type owned struct {
 	piled    int    // earlier versions that the bus may still have
 	next     *draft // not sent yet
 	sent     *draft
+	late     uint64   // hash of what was written after its saver was told ErrAway; 0 for none
 	timer    *timer   // until next is sent
 	gone     bool     // somebody has used it: nothing is written any more, or it would come back to life
 	idle     []func() // claims of this worker, which wait until nothing is on its way
@@ -66,7 +71,8 @@ func checkValue(value []byte) error {
 // coalescing time. value belongs to the ledger from here on. done gets ErrClaimed while somebody holds a claim (with this
 // value or the one before): he may put the session back, so save it again later. It gets ErrUnknown where the session is
 // no more, or another's: then further saves are in vain; Forget it. After ErrAway the ledger goes on trying to write the
-// latest value, until the session is dropped. Any goroutine.
+// latest value, until the session is dropped; who saves the same value again learns what became of it, and costs the bus
+// nothing. Any goroutine.
 func (s *Sessions) Save(key Key, value []byte, done func(error)) error {
 	return s.write(key, &draft{state: Live, value: value}, done)
 }
@@ -151,15 +157,41 @@ func (s *Sessions) revise(key Key, d *draft) {
 		keepAll(d.promises, ErrUnknown)
 		return
 	}
+	if o.repeats(d) {
+		return
+	}
 	if o.next != nil {
-		earlier := o.next.promises
-		for len(earlier) > 0 && earlier[0].kept { // the bus is away for long
-			earlier = earlier[1:]
-		}
-		d.promises = append(earlier, d.promises...)
+		d.promises = append(waiting(o.next.promises), d.promises...)
 	}
 	o.next = d
 	s.schedule(key, o)
+}
+
+// repeats reports whether d is what is on its way already, or was written after whoever saved it had been told ErrAway:
+// then that counts. On a bus that is behind by more than a caller waits, to write it again would keep it behind for ever.
+func (o *owned) repeats(d *draft) bool {
+	latest := o.next
+	if latest == nil {
+		latest = o.sent
+	}
+	switch {
+	case d.state != Live:
+	case latest == nil && o.late != 0 && o.late == xxhash.Sum64(d.value):
+		keepAll(d.promises, nil)
+		return true
+	case latest != nil && latest.state == Live && bytes.Equal(latest.value, d.value):
+		latest.promises = append(waiting(latest.promises), d.promises...)
+		return true
+	}
+	return false
+}
+
+// waiting leaves out those at the head who have been told ErrAway: the bus is away for long.
+func waiting(promises []*promise) []*promise {
+	for len(promises) > 0 && promises[0].kept {
+		promises = promises[1:]
+	}
+	return promises
 }
 
 // schedule sends the next version when its time has come: the first one and the last at once.
@@ -175,7 +207,7 @@ func (s *Sessions) schedule(key Key, o *owned) {
 
 func (s *Sessions) send(key Key, o *owned) {
 	s.l.timers.stop(o.timer)
-	o.timer, o.sent, o.next = nil, o.next, nil
+	o.timer, o.sent, o.next, o.late = nil, o.next, nil, 0
 	o.sent.mark = s.l.mark()
 	s.try(key, o)
 }
@@ -214,7 +246,10 @@ func (s *Sessions) written(key Key, o *owned, revision uint64) {
 	if o.piled++; o.piled > pileMax {
 		o.piled = 0
 	}
-	o.revision, o.known, o.sent = revision, true, nil
+	o.revision, o.known, o.sent, o.late = revision, true, nil, 0
+	if slices.ContainsFunc(d.promises, func(p *promise) bool { return p.kept }) {
+		o.late = xxhash.Sum64(d.value)
+	}
 	if o.gone || d.state != Live && o.next == nil {
 		delete(s.owned, key) // parked or deleted: nothing of it need be remembered
 	}
