@@ -246,3 +246,40 @@ func TestSavedAgainAfterItWasWritten(t *testing.T) {
 	is(t, l.Sessions.save(t, keyOf(1, 1), "z"), ErrClaimed)
 	is(t, l.Sessions.save(t, keyOf(1, 1), "z"), ErrClaimed)
 }
+
+// On a bus that is behind, what somebody waits for does not queue behind sessions that have changed, and these go on
+// gathering what changes.
+func TestChangesCanWait(t *testing.T) {
+	const sessions = 20 * flyingMax
+	b := startBus(t)
+	var delay atomic.Int64
+	l := openAt(t, b.behind(t, &delay), 1)
+	parked := keyOf(1, sessions)
+	is(t, l.Sessions.park(t, parked, "parked", time.Minute), nil)
+	var stored atomic.Int64
+	saveAll := func(value string) {
+		for i := range sessions {
+			if err := l.Sessions.Save(keyOf(1, i), []byte(value), func(error) { stored.Add(1) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	written := func() int { return int(b.state(t, sessionBucket).LastSeq) }
+	saveAll("first")
+	eventually(t, "all are stored", func() bool { return stored.Load() == sessions && l.backlog.Load() == 0 })
+	before := written()
+	delay.Store(int64(200 * time.Millisecond))
+	saveAll("second")
+	eventually(t, "the way to the bus is full", func() bool { return written() >= before+flyingMax })
+	saveAll("third")
+	if _, err := l.Sessions.claim(t, Claim{parked, nonceOf(1)}); err != nil {
+		t.Fatal(err)
+	}
+	if n := written() - before; n > sessions/2 {
+		t.Errorf("%d changes of %d were written before a claim", n, sessions)
+	}
+	eventually(t, "all are stored once more", func() bool { return stored.Load() == 3*sessions && l.backlog.Load() == 0 })
+	if n := written() - before; n > sessions+sessions/2 {
+		t.Errorf("%d sessions were written %d times: they do not gather while they wait", sessions, n)
+	}
+}

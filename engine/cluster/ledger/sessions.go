@@ -21,6 +21,7 @@ import (
 type Sessions struct {
 	l      *Ledger
 	owned  map[Key]*owned
+	due    []Key // whose next version may leave when there is room on the way to the bus, the first first
 	claims map[Claim]*claim
 	trials int // sets sent, for tests
 }
@@ -30,14 +31,15 @@ type Sessions struct {
 // Owner: the ledger's goroutine.
 type owned struct {
 	revision uint64
-	known    bool   // the record has been written, or seen
-	piled    int    // earlier versions that the bus may still have
+	late     uint64 // hash of what was written after its saver was told ErrAway; 0 for none
 	next     *draft // not sent yet
 	sent     *draft
-	late     uint64   // hash of what was written after its saver was told ErrAway; 0 for none
-	timer    *timer   // until next is sent
-	gone     bool     // somebody has used it: nothing is written any more, or it would come back to life
+	timer    *timer   // until next is due
 	idle     []func() // claims of this worker, which wait until nothing is on its way
+	known    bool     // the record has been written, or seen
+	due      bool     // next may leave
+	gone     bool     // somebody has used it: nothing is written any more, or it would come back to life
+	piled    uint8    // earlier versions that the bus may still have
 }
 
 // draft is a version of a session to be written.
@@ -122,7 +124,7 @@ func (s *Sessions) Forget(key Key) {
 		if o.next != nil {
 			s.l.timers.stop(o.timer)
 			promises := o.next.promises
-			o.timer, o.next = nil, nil
+			o.timer, o.next, o.due = nil, nil, false
 			keepAll(promises, ErrUnknown)
 		}
 		if o.sent == nil {
@@ -200,14 +202,32 @@ func (s *Sessions) schedule(key Key, o *owned) {
 	case o.sent != nil || o.next == nil:
 	case !o.known || o.next.state != Live || len(o.idle) > 0:
 		s.send(key, o)
-	case o.timer == nil:
-		o.timer = s.l.after(s.l.opts.Coalesce, func() { s.send(key, o) })
+	case o.timer == nil && !o.due:
+		o.timer = s.l.after(s.l.opts.Coalesce, func() {
+			o.timer, o.due = nil, true
+			s.due = append(s.due, key)
+			s.l.wire.pump()
+		})
 	}
+}
+
+// sendDue sends the latest version of the session that has been due for longest; false where there is none.
+func (s *Sessions) sendDue() bool {
+	for len(s.due) > 0 {
+		key := s.due[0]
+		s.due = s.due[1:]
+		if o := s.owned[key]; o != nil && o.due { // it may have left meanwhile
+			s.send(key, o)
+			return true
+		}
+	}
+	s.due = nil
+	return false
 }
 
 func (s *Sessions) send(key Key, o *owned) {
 	s.l.timers.stop(o.timer)
-	o.timer, o.sent, o.next, o.late = nil, o.next, nil, 0
+	o.timer, o.due, o.sent, o.next, o.late = nil, false, o.next, nil, 0
 	o.sent.mark = s.l.mark()
 	s.try(key, o)
 }
@@ -299,7 +319,7 @@ func (s *Sessions) lost(key Key, o *owned, err error) {
 		promises = append(promises, o.next.promises...)
 	}
 	s.l.timers.stop(o.timer)
-	o.timer, o.sent, o.next = nil, nil, nil
+	o.timer, o.due, o.sent, o.next = nil, false, nil, nil
 	o.gone = o.gone || err == ErrUnknown
 	if dropped || err != ErrUnknown && err != ErrClaimed {
 		delete(s.owned, key)

@@ -15,12 +15,14 @@ import (
 const (
 	// flyingMax bounds what one worker has on its way to the bus. A stream takes 100,000 at once (older servers
 	// 10,000) and refuses the rest; a hundred workers stay below.
-	flyingMax = 1000
+	flyingMax = 500
 	// attemptTime is after how long without an answer a request counts as lost, when the bus has answered nothing else
-	// meanwhile either.
+	// meanwhile either. It grows with each attempt.
 	attemptTime = 400 * time.Millisecond
-	// lostTime is after how long it counts as lost although the bus answers others.
+	// lostTime is after how long it counts as lost although the bus answers others. It grows, too.
 	lostTime = 2 * time.Second
+	// turnsUrgent is how many requests that are waited for leave before one that can wait.
+	turnsUrgent = 4
 	// restTime is how long to wait before asking a bus that is not there, or not ready.
 	restTime = 15 * time.Millisecond
 )
@@ -40,6 +42,9 @@ type wire struct {
 	flying  int
 	heard   time.Time // when the bus last answered
 	waiting []*call
+	more    func() bool // requests one thing that can wait; false where there is none
+	turns   int         // since then
+	pumping bool
 	resting *timer
 
 	mu    sync.Mutex // guards out and ended
@@ -66,6 +71,7 @@ type call struct {
 
 func newWire(nc *nats.Conn, l *Ledger) (*wire, error) {
 	w := &wire{nc: nc, l: l, calls: make(map[uint64]*call), inbox: nc.NewInbox() + ".", wake: make(chan struct{}, 1)}
+	w.more = l.Sessions.sendDue
 	if err := w.listen(w.inbox+"*", w.answered); err != nil {
 		return nil, err
 	}
@@ -196,11 +202,22 @@ func (w *wire) enqueue(c *call) {
 	w.pump()
 }
 
+// pump sends what there is room for. What can wait is not even requested before: until then it goes on gathering.
 func (w *wire) pump() {
-	if w.resting == nil && len(w.waiting) > 0 && w.clogged() {
+	if w.pumping {
+		return
+	}
+	w.pumping = true
+	if w.resting == nil && w.clogged() {
 		w.rest()
 	}
-	for w.resting == nil && len(w.waiting) > 0 && w.flying < flyingMax {
+	for w.resting == nil && w.flying < flyingMax {
+		if w.turns++; w.turns > turnsUrgent || len(w.waiting) == 0 {
+			w.turns = 0
+			if !w.more() && len(w.waiting) == 0 {
+				break
+			}
+		}
 		c := w.waiting[0]
 		w.waiting[0] = nil
 		w.waiting = w.waiting[1:]
@@ -212,6 +229,7 @@ func (w *wire) pump() {
 		w.waiting = nil
 	}
 	w.l.backlog.Store(int64(len(w.waiting) + w.flying))
+	w.pumping = false
 }
 
 // clogged reports whether the connection takes nothing: the bus is frozen.
@@ -240,7 +258,7 @@ func (w *wire) fly(c *call) {
 	c.tries++
 	c.flying, c.sent = true, w.l.now
 	w.flying++
-	c.timer = w.l.after(attemptTime, func() { w.doubt(c) })
+	c.timer = w.l.after(time.Duration(c.tries)*attemptTime, func() { w.doubt(c) })
 	m := *c.msg // the writer reads it later
 	m.Reply = w.inbox + strconv.FormatUint(c.id, 36)
 	w.send(&m)
@@ -253,8 +271,10 @@ func (w *wire) doubt(c *call) {
 	if w.heard.After(last) {
 		last = w.heard
 	}
-	if quiet := w.l.now.Sub(last); quiet < attemptTime && w.l.now.Sub(c.sent) < lostTime {
-		c.timer = w.l.after(attemptTime-quiet, func() { w.doubt(c) })
+	patience := time.Duration(c.tries)
+	left := min(last.Add(patience*attemptTime).Sub(w.l.now), c.sent.Add(patience*lostTime).Sub(w.l.now))
+	if left > 0 {
+		c.timer = w.l.after(left, func() { w.doubt(c) })
 		return
 	}
 	w.fail(c)
