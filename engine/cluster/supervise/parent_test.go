@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -123,6 +125,25 @@ func isAlive(pid int) bool {
 	}
 	_, rest, _ := strings.Cut(string(stat), ") ")
 	return !strings.HasPrefix(rest, "Z")
+}
+
+// halt stops or kills a process, and returns when none of its threads runs any more: until then one may accept a
+// connection, which nobody answers.
+func halt(t *testing.T, pid int, sig syscall.Signal) {
+	t.Helper()
+	if err := syscall.Kill(pid, sig); err != nil {
+		t.Fatal(err)
+	}
+	if !poll(5*time.Second, func() bool {
+		threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		return !slices.ContainsFunc(threads, func(path string) bool {
+			stat, err := os.ReadFile(path)
+			_, rest, _ := strings.Cut(string(stat), ") ")
+			return err == nil && !strings.ContainsAny(rest[:1], "TZX")
+		})
+	}) {
+		t.Fatalf("process %d goes on after %v", pid, sig)
+	}
 }
 
 // poll looks until cond holds, and says whether it did in time.

@@ -85,8 +85,8 @@ func TestDialsThroughout(t *testing.T) {
 	st := p.running()
 	d := &dials{address: st.Listen[0]}
 	d.during(6*time.Second, map[time.Duration]func(){
-		time.Second:     func() { syscall.Kill(st.Workers[0].PID, syscall.SIGSTOP) },
-		3 * time.Second: func() { syscall.Kill(st.Workers[1].PID, syscall.SIGKILL) },
+		time.Second:     func() { halt(t, st.Workers[0].PID, syscall.SIGSTOP) },
+		3 * time.Second: func() { halt(t, st.Workers[1].PID, syscall.SIGKILL) },
 	})
 	d.unhurt(t)
 	now := p.running()
