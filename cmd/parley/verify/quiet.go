@@ -317,6 +317,7 @@ func (k *checker) settle() {
 		for s := range r.members {
 			if s.conn.phase == ended {
 				s.over = true
+				s.awaited = s.awaited && s.conn.session != nil && s.conn.session.asking > 0 // or who asked has ended, too
 				s.reckon()
 			}
 		}

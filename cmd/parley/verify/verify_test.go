@@ -144,6 +144,29 @@ func TestSeedDecides(t *testing.T) {
 	}
 }
 
+// Whose session somebody resumes may be a member although his connection is over, until that one has ended, too: else all
+// who stay would be asked for ever why they never read that he left.
+func TestClaimantEnds(t *testing.T) {
+	o := DefaultOptions()
+	k := newChecker(&o, target{})
+	r := k.rooms[0]
+	old := &conn{k: k, actor: k.actors[0], stays: map[*room]*stay{}}
+	old.session = &session{conn: old}
+	old.stayIn(r, joining).become(in)
+	old.session.asking++
+	old.await(true)
+	old.phase = ended
+	k.settle()
+	if len(r.members) != 1 {
+		t.Error("whose session is being resumed cannot be a member any more")
+	}
+	old.session.unanswered()
+	k.settle()
+	if len(r.members) != 0 {
+		t.Error("nobody resumes the session any more, and it stays a member")
+	}
+}
+
 // What a client publishes is recognised in whatever way a server may write it down, and nothing else is.
 func TestPayloads(t *testing.T) {
 	for n := range 4 {
