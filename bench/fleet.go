@@ -37,8 +37,9 @@ type part struct {
 	out *json.Decoder
 }
 
-// settling is how long at most a server that has just been connected to may tidy up before its memory is read.
-const settling = 3 * time.Second
+// settling is how long at most a server that has just been connected to may write down its sessions and tidy up before
+// its memory is read.
+const settling = 8 * time.Second
 
 // beginIn is how long after the order parts begin: all have it by then.
 const beginIn = 200 * time.Millisecond
