@@ -17,10 +17,12 @@ const (
 	// 10,000) and refuses the rest; a hundred workers stay below.
 	flyingMax = 500
 	// attemptTime is after how long without an answer a request counts as lost, when the bus has answered nothing else
-	// meanwhile either. It grows with each attempt.
+	// meanwhile either.
 	attemptTime = 400 * time.Millisecond
-	// lostTime is after how long it counts as lost although the bus answers others. It grows, too.
+	// lostTime is after how long it counts as lost although the bus answers others.
 	lostTime = 2 * time.Second
+	// triesPatient is up to which attempt both times grow: by as much each time.
+	triesPatient = 8
 	// turnsUrgent is how many requests that are waited for leave before one that can wait.
 	turnsUrgent = 4
 	// restTime is how long to wait before asking a bus that is not there, or not ready.
@@ -162,8 +164,7 @@ func (w *wire) write() {
 // unsent brings back a request that did not leave. It waits for its turn once more.
 func (w *wire) unsent(reply string) {
 	if c := w.callOf(reply); c != nil && c.flying {
-		w.rest()
-		w.fail(c)
+		w.bounce(c)
 	}
 }
 
@@ -258,7 +259,7 @@ func (w *wire) fly(c *call) {
 	c.tries++
 	c.flying, c.sent = true, w.l.now
 	w.flying++
-	c.timer = w.l.after(time.Duration(c.tries)*attemptTime, func() { w.doubt(c) })
+	c.timer = w.l.after(attemptTime, func() { w.doubt(c) })
 	m := *c.msg // the writer reads it later
 	m.Reply = w.inbox + strconv.FormatUint(c.id, 36)
 	w.send(&m)
@@ -271,7 +272,7 @@ func (w *wire) doubt(c *call) {
 	if w.heard.After(last) {
 		last = w.heard
 	}
-	patience := time.Duration(c.tries)
+	patience := time.Duration(min(c.tries, triesPatient))
 	left := min(last.Add(patience*attemptTime).Sub(w.l.now), c.sent.Add(patience*lostTime).Sub(w.l.now))
 	if left > 0 {
 		c.timer = w.l.after(left, func() { w.doubt(c) })
@@ -279,6 +280,13 @@ func (w *wire) doubt(c *call) {
 	}
 	w.fail(c)
 	w.pump()
+}
+
+// bounce brings a request back that has not arrived. Nothing can be sent for a moment.
+func (w *wire) bounce(c *call) {
+	w.rest()
+	c.tries--
+	w.fail(c)
 }
 
 // fail says that an attempt has come to nothing: the request waits for its turn once more.
@@ -317,8 +325,7 @@ func (w *wire) answered(m *nats.Msg) {
 		c.done(m)
 	case m.Header.Get("Status") == "503": // nobody listens there: the stream is still being restored
 		if c.flying {
-			w.rest()
-			w.fail(c)
+			w.bounce(c)
 		}
 	default:
 		w.hangUp(c)
