@@ -234,8 +234,10 @@ func TestSavedAgainAfterItWasWritten(t *testing.T) {
 	is(t, l.Sessions.save(t, keyOf(1, 1), "x"), ErrAway)
 	eventually(t, "it is written", func() bool { return b.state(t, sessionBucket).LastSeq == 1 && l.backlog.Load() == 0 })
 	is(t, l.Sessions.save(t, keyOf(1, 1), "x"), nil)
+	is(t, l.Sessions.save(t, keyOf(1, 1), "x"), ErrAway) // a third time: it is looked at once more
+	eventually(t, "nothing is under way", func() bool { return l.backlog.Load() == 0 })
 	is(t, l.Sessions.save(t, keyOf(1, 1), "y"), ErrAway)
-	eventually(t, "another value is written", func() bool { return b.state(t, sessionBucket).LastSeq == 2 && l.backlog.Load() == 0 })
+	eventually(t, "another value is written", func() bool { return b.state(t, sessionBucket).LastSeq == 3 && l.backlog.Load() == 0 })
 	delay.Store(0)
 	taker := b.open(t, 2)
 	got, err := taker.Sessions.claim(t, Claim{keyOf(1, 1), nonceOf(1)})

@@ -179,6 +179,7 @@ func (o *owned) repeats(d *draft) bool {
 	switch {
 	case d.state != Live:
 	case latest == nil && o.late != 0 && o.late == xxhash.Sum64(d.value):
+		o.late = 0 // whoever saves it a third time wants to know what holds by then
 		keepAll(d.promises, nil)
 		return true
 	case latest != nil && latest.state == Live && bytes.Equal(latest.value, d.value):
@@ -267,7 +268,7 @@ func (s *Sessions) written(key Key, o *owned, revision uint64) {
 		o.piled = 0
 	}
 	o.revision, o.known, o.sent, o.late = revision, true, nil, 0
-	if slices.ContainsFunc(d.promises, func(p *promise) bool { return p.kept }) {
+	if d.state == Live && slices.ContainsFunc(d.promises, func(p *promise) bool { return p.kept }) {
 		o.late = xxhash.Sum64(d.value)
 	}
 	if o.gone || d.state != Live && o.next == nil {
