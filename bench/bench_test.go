@@ -131,12 +131,12 @@ func TestGroups(t *testing.T) {
 // A server that loses, doubles or swaps a message voids the run, and so does one that hangs up.
 func TestFaultyServersVoidTheRun(t *testing.T) {
 	faults := map[string]func(conn net.Conn, n int, frame []byte, last []byte) bool{
-		"loses":   func(c net.Conn, n int, f, _ []byte) bool { return n == 50 || write(c, f) },
-		"doubles": func(c net.Conn, n int, f, _ []byte) bool { return write(c, f) && (n != 50 || write(c, f)) },
+		"loses":   func(c net.Conn, n int, f, _ []byte) bool { return n == 5 || write(c, f) },
+		"doubles": func(c net.Conn, n int, f, _ []byte) bool { return write(c, f) && (n != 5 || write(c, f)) },
 		"swaps": func(c net.Conn, n int, f, last []byte) bool {
-			return n == 50 || write(c, f) && (n != 51 || write(c, last))
+			return n == 5 || write(c, f) && (n != 6 || write(c, last))
 		},
-		"hangs up": func(c net.Conn, n int, f, _ []byte) bool { return n < 50 && write(c, f) },
+		"hangs up": func(c net.Conn, n int, f, _ []byte) bool { return n < 5 && write(c, f) },
 	}
 	for name, answer := range faults {
 		t.Run(name, func(t *testing.T) {
