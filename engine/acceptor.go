@@ -69,7 +69,7 @@ type acceptor struct {
 	listener Listener
 	lanes    []*lane
 	held     atomic.Int64  // descriptors that are connections, refused ones too
-	toldFull int64         // when the others were told that there is no room here; 0: they were not
+	toldFull atomic.Int64  // when the others were told that there is no room here; 0: they were not
 	left     chan struct{} // somebody departed
 	waits    atomic.Bool   // for a lane: landed is to be told
 	landed   chan struct{} // somebody was enrolled
@@ -215,7 +215,9 @@ func (a *acceptor) take(tcp *net.TCPConn) {
 func (s *Server) departed(c *Conn) {
 	c.loop.load.Add(-1)
 	if a := s.acceptor; a != nil {
-		a.held.Add(-1)
+		if a.held.Add(-1) < int64(s.connectionsMax) {
+			a.tellRoom() // the acceptor may be waiting for a connection, as others are who would refuse it
+		}
 		select {
 		case a.left <- struct{}{}:
 		default:

@@ -61,19 +61,21 @@ func (s *Server) receiveFull(from uint16, r *entryReader) {
 	}
 }
 
-// tellFull tells the others of a change, and that it is full every now and then.
+// tellFull tells the others whether this worker is full: of a change, and that it is full every now and then.
 func (a *acceptor) tellFull(full bool) {
-	if a.srv.peers == nil || !full && a.toldFull == 0 {
-		return
-	}
-	now := a.srv.clock()
-	switch {
+	switch told := a.toldFull.Load(); {
+	case a.srv.peers == nil:
 	case !full:
-		a.toldFull = 0
-	case a.toldFull != 0 && now-a.toldFull < int64(sayFullEvery):
-		return
-	default:
-		a.toldFull = now
+		a.tellRoom()
+	case told == 0 || a.srv.clock()-told >= int64(sayFullEvery):
+		a.toldFull.Store(a.srv.clock())
+		a.srv.sayFull(true)
 	}
-	a.srv.sayFull(full)
+}
+
+// tellRoom tells the others that there is room again, if they were told otherwise. Any goroutine.
+func (a *acceptor) tellRoom() {
+	if a.toldFull.Load() != 0 && a.toldFull.Swap(0) != 0 {
+		a.srv.sayFull(false)
+	}
 }
