@@ -79,7 +79,8 @@ type acceptor struct {
 
 // Listener is where connections come from: a *net.TCPListener, or a socket that several workers share.
 type Listener interface {
-	// AcceptTCP waits for a connection. After Close it returns [net.ErrClosed].
+	// AcceptTCP waits for a connection. After Close it returns [net.ErrClosed]. A connection without a remote address
+	// (its peer has reset it) is closed by the server and counted in accept_errors.
 	AcceptTCP() (*net.TCPConn, error)
 	Addr() net.Addr
 	Close() error
@@ -189,14 +190,21 @@ func (a *acceptor) wait(d time.Duration) bool {
 	return true
 }
 
-// take puts a connection on a loop.
+// take puts a connection on a loop. A connection that has no remote address was reset by its peer while it waited: it is
+// closed before it reaches gnet, whose enrolment asks for the address when it has copied the descriptor already.
 func (a *acceptor) take(tcp *net.TCPConn) {
+	remote, _ := tcp.RemoteAddr().(*net.TCPAddr)
+	if remote == nil {
+		tcp.Close()
+		a.srv.count.acceptErrors.Add(1)
+		return
+	}
 	best := a.lane()
 	if best == nil {
 		tcp.Close()
 		return
 	}
-	c := newConn(best.loop, unmapped(tcp.RemoteAddr().(*net.TCPAddr).AddrPort()))
+	c := newConn(best.loop, unmapped(remote.AddrPort()))
 	if a.held.Add(1) > int64(a.srv.connectionsMax) {
 		c.flags |= flagRefusal
 		a.srv.count.full.Add(1)

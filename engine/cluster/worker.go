@@ -204,6 +204,8 @@ func newShared(file *os.File, addr string) (*shared, error) {
 	return &shared{acceptor, at}, nil
 }
 
+// AcceptTCP is the engine's [engine.Listener]. A connection whose peer has reset it since the kernel handed it out has no
+// remote address: the conn says so by a nil RemoteAddr, and the engine closes it.
 func (s *shared) AcceptTCP() (*net.TCPConn, error) {
 	fd, _, err := s.acceptor.Accept()
 	if err != nil {
@@ -215,7 +217,12 @@ func (s *shared) AcceptTCP() (*net.TCPConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("take accepted connection: %w", err)
 	}
-	return conn.(*net.TCPConn), nil
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		conn.Close()
+		return nil, fmt.Errorf("take accepted connection: it is a %T, and the listening socket of a worker is one of TCP", conn)
+	}
+	return tcp, nil
 }
 
 func (s *shared) Addr() net.Addr { return s.addr }
