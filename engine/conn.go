@@ -102,6 +102,7 @@ const (
 	phaseAuth                 // upgraded; the first message must authenticate
 	phaseOpen
 	phaseClosing // a close frame is queued, or the peer's is awaited
+	phaseRefused // an HTTP error is queued; frames were never spoken, and what comes is thrown away
 	phaseLinger  // our half is shut; waiting for the peer's
 	phaseGone
 )

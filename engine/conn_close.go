@@ -34,7 +34,7 @@ func (l *loop) end(c *Conn, cause Cause, code ws.StatusCode, reason string) {
 	case phasePreface, phaseHead, phaseVerdict:
 		l.refuse(c, refusalFor(cause))
 		return
-	case phaseClosing, phaseLinger, phaseGone:
+	case phaseClosing, phaseRefused, phaseLinger, phaseGone:
 		return
 	}
 	l.detach(c, cause)
@@ -175,7 +175,7 @@ func (l *loop) depart(c *Conn) {
 		cause = CauseHandshake
 	}
 	l.detach(c, cause)
-	c.phase = phaseClosing
+	c.phase = phaseLinger
 }
 
 // gone is the last that is heard of a connection: its descriptor is closed, by whomever.

@@ -238,7 +238,7 @@ func (l *loop) refuse(c *Conn, r handshake.Refusal) {
 	}
 	l.count.refused(r.Status)
 	l.detach(c, CauseHandshake)
-	c.phase = phaseClosing
+	c.phase = phaseRefused
 	c.flags |= flagNoHandshake
 	l.freeInput(c)
 	l.text = handshake.AppendRefusal(l.text[:0], r)

@@ -25,7 +25,7 @@ func (l *loop) input(c *Conn, chunk []byte) {
 		case phaseAuth, phaseOpen, phaseClosing:
 			chunk = l.frames(c, chunk)
 		default:
-			return // what comes while we linger is thrown away
+			return // what comes while a refusal leaves, or while we linger, is thrown away
 		}
 	}
 }

@@ -164,7 +164,7 @@ func (l *loop) flush(c *Conn, tail []byte) {
 	if r := c.rare; r != nil {
 		r.softSince = 0
 	}
-	if c.phase == phaseClosing {
+	if c.phase == phaseClosing || c.phase == phaseRefused {
 		l.closeFlushed(c)
 	}
 }

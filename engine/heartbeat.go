@@ -70,9 +70,9 @@ func (l *loop) overdue(c *Conn) {
 		l.refuse(c, refusalTooSlow)
 	case phaseAuth:
 		l.endBy(c, CauseUnauthorized)
-	case phaseClosing:
+	case phaseClosing, phaseRefused:
 		if c.blocked {
-			l.drop(c) // it does not even take the close frame
+			l.drop(c) // it does not even take the last that it is told
 			return
 		}
 		l.linger(c)

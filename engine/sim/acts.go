@@ -32,6 +32,44 @@ func (w *World) act(p *person) {
 		}
 	case k.open && !k.closing && len(k.asked) < 20:
 		w.talk(k)
+	case k.head || k.refused:
+		w.hurry(k)
+	}
+}
+
+// hurry lets a client that has no answer yet, or has been refused, do something all the same.
+func (w *World) hurry(k *client) {
+	switch {
+	case k.wire.upEnd:
+	case k.unsent != "":
+		if w.chance(0.5) {
+			k.sendHead(1 + w.rand.IntN(len(k.unsent)))
+		} else if k.hurried {
+			w.pester(k)
+		}
+	case k.refused && w.chance(0.2):
+		k.wire.upEnd, k.person.now = true, nil
+	case k.hurried && k.refused:
+		w.pester(k)
+	case k.hurried && len(k.asked) < 20:
+		w.talk(k)
+	}
+}
+
+// pester sends what nobody waits for: frames, halves of them, another request.
+func (w *World) pester(k *client) {
+	w.tracef("%s pesters", k.name)
+	before := len(k.wire.up)
+	switch w.rand.IntN(3) {
+	case 0:
+		k.wire.up = append(k.wire.up, "GET / HTTP/1.1\r\nHost: sim\r\n\r\n"...)
+	case 1:
+		k.frame(ws.Header{Fin: true, OpCode: ws.OpClose, Masked: true}, ws.NewCloseFrameBody(ws.StatusNormalClosure, ""))
+	default:
+		k.frame(ws.Header{Fin: true, OpCode: ws.OpText, Masked: true}, []byte(`{"type":"ping"}`))
+	}
+	if n := len(k.wire.up) - before; w.chance(0.3) && n > 0 {
+		k.wire.up = k.wire.up[:before+w.rand.IntN(n)]
 	}
 }
 
@@ -132,10 +170,27 @@ func (w *World) serveApplication() {
 		return engine.M{"type": "said"}, err
 	})
 	if w.plan.connectHandler {
-		s.OnConnect(func(*engine.Conn, *engine.Request) error { return nil })
+		s.OnConnect(w.admits)
 	}
 	if w.plan.authHandler {
 		s.OnAuth(func(*engine.Conn, string) error { return nil })
+	}
+}
+
+// admits is the application's connect handler.
+func (w *World) admits(c *engine.Conn, _ *engine.Request) error {
+	if !w.chance(w.plan.refusals) {
+		return nil
+	}
+	w.tracef("%s is not let in", w.clientOf(c).name)
+	switch w.rand.IntN(4) {
+	case 0:
+		return engine.Refuse(4900, "enough")
+	case 1:
+		c.CloseWith(4900, "enough")
+		return nil
+	default:
+		return engine.RefuseStatus(pick(w.rand, 401, 403, 599), strings.Repeat("no ", w.rand.IntN(100)))
 	}
 }
 

@@ -34,7 +34,10 @@ type client struct {
 	truth  *conn // nil: not admitted yet
 
 	in       []byte
-	head     bool // the answer to the handshake is awaited
+	head     bool   // the answer to the handshake is awaited
+	unsent   string // of the request
+	hurried  bool   // it talks without waiting for the answer, and whatever that is
+	refused  bool
 	open     bool
 	closing  bool // a close frame was sent
 	closed   bool // a close frame was read
@@ -85,8 +88,22 @@ func (w *World) dial(p *person) {
 	if w.chance(0.5) {
 		head += "Sec-WebSocket-Extensions: permessage-deflate\r\n"
 	}
-	s.up = append(s.up, head+"\r\n"...)
+	if w.plan.config.ProxyProtocol {
+		head = pick(w.rand, "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", "PROXY UNKNOWN\r\n") + head
+	}
+	k.unsent, k.hurried = head+"\r\n", w.chance(w.plan.hurries)
+	n := len(k.unsent)
+	if w.chance(w.plan.halves) {
+		n = w.rand.IntN(n)
+	}
+	k.sendHead(n)
 	s.conn = w.server.Open(k.loop, s.wire)
+}
+
+// sendHead sends n more bytes of the request.
+func (k *client) sendHead(n int) {
+	k.wire.up = append(k.wire.up, k.unsent[:n]...)
+	k.unsent = k.unsent[n:]
 }
 
 // ask sends a message that is owed an answer.
@@ -155,7 +172,8 @@ func (k *client) hear(p []byte) {
 		head := string(k.in[:end])
 		k.in, k.head = k.in[end+4:], false
 		if !strings.HasPrefix(head, "HTTP/1.1 101 ") {
-			k.in = nil
+			k.in, k.refused = nil, true
+			k.w.tracef("%s is refused: %.12s", k.name, head)
 			return
 		}
 		k.open = true

@@ -19,6 +19,10 @@ type plan struct {
 
 	shortWrites, cuts, freezes, meanwhile, garbage, application float64
 
+	refusals float64 // of the connect handler, in one way or another
+	hurries  float64 // clients that talk before they are let in, and go on when they are not
+	halves   float64 // requests that are sent in part, and finished late or never
+
 	connectHandler, authHandler bool
 }
 
@@ -43,6 +47,9 @@ func drawPlan(r *rand.Rand, steps int) plan {
 	c.OffloadTimeout = pick(r, 200*time.Millisecond, 30*time.Second)
 	c.Compression = pick(r, false, true)
 	c.CompressionContextTakeover = c.Compression && pick(r, false, false, true)
+	if c.ProxyProtocol = pick(r, false, false, true); c.ProxyProtocol {
+		c.TrustedProxies = []string{"unix"} // wires have no address
+	}
 	return plan{
 		config:         c,
 		clients:        2 + r.IntN(10),
@@ -55,6 +62,9 @@ func drawPlan(r *rand.Rand, steps int) plan {
 		meanwhile:      pick(r, 0, 0.05, 0.4),
 		garbage:        pick(r, 0, 0.01, 0.05),
 		application:    pick(r, 0, 0.05, 0.2),
+		refusals:       pick(r, 0, 0.1, 0.5),
+		hurries:        pick(r, 0, 0.1, 0.5),
+		halves:         pick(r, 0, 0.1, 0.3),
 		connectHandler: pick(r, false, true),
 		authHandler:    pick(r, false, false, true),
 	}

@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -36,7 +37,7 @@ type World struct {
 
 // Complaint is something that must not be, found by a checker.
 type Complaint struct {
-	Checker string // delivery, order, gap, answers, notices, sessions, limits, heartbeat, stream, stall, leaks ...
+	Checker string // delivery, order, gap, answers, notices, sessions, limits, heartbeat, stream, stall, leaks, crash ...
 	Text    string
 }
 
@@ -70,11 +71,21 @@ func Run(seed uint64, steps int) *Report {
 	for i := range w.plan.clients {
 		w.people = append(w.people, &person{name: string(rune('a' + i))})
 	}
+	w.live(steps)
+	return w.report()
+}
+
+// live plays the steps and the end. A server that panics is a complaint, so that its seed is known.
+func (w *World) live(steps int) {
+	defer func() {
+		if v := recover(); v != nil {
+			w.complain("crash", "%v\n%s", v, debug.Stack())
+		}
+	}()
 	for i := 0; i < steps && len(w.complaints) == 0; i++ {
 		w.step()
 	}
 	w.rest()
-	return w.report()
 }
 
 func (w *World) report() *Report {
@@ -301,8 +312,7 @@ func (w *World) rest() {
 	w.settle()
 	w.everybodyHasAll()
 	if w.chance(0.3) {
-		w.server.SendAway()
-		w.settle()
+		w.leave()
 	}
 	for _, s := range w.sockets {
 		s.cut, s.up = true, nil
@@ -315,6 +325,26 @@ func (w *World) rest() {
 	for _, what := range w.server.Leftovers() {
 		w.complain("leaks", "%s", what)
 	}
+}
+
+// leave sends everybody away, those who are just coming too, and whoever goes on talking.
+func (w *World) leave() {
+	for _, p := range w.people {
+		if p.now == nil {
+			w.dial(p)
+		}
+	}
+	for range w.rand.IntN(20) {
+		w.move()
+	}
+	w.server.SendAway()
+	for range w.rand.IntN(100) {
+		if k := w.clients[w.rand.IntN(len(w.clients))]; (k.head || k.refused) && k.hurried && !k.wire.cut {
+			w.pester(k)
+		}
+		w.move()
+	}
+	w.settle()
 }
 
 // everybodyHasAll checks what has been read when nothing moves any more.

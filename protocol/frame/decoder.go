@@ -44,7 +44,8 @@ type Part struct {
 	Violation  Violation
 }
 
-// Decoder takes frames apart. The zero Decoder must be Reset. It is small: every connection has one.
+// Decoder takes frames apart. The zero Decoder refuses whatever it is given (NotReady); Reset makes it ready. It is small:
+// every connection has one.
 //
 // Owner: one goroutine.
 type Decoder struct {
@@ -75,14 +76,14 @@ const (
 	flagCompressed                   // it was
 	flagFinal                        // the frame is the message's last
 	flagStarted                      // a part of the message was handed on
-	flagBroken
+	flagReady                        // it was reset, and nothing was broken since
 )
 
 // Reset makes d ready for a new connection.
 func (d *Decoder) Reset(l *Limits, compression bool) {
-	*d = Decoder{limits: l}
+	*d = Decoder{limits: l, flags: flagReady}
 	if compression {
-		d.flags = flagExtended
+		d.flags |= flagExtended
 	}
 }
 
@@ -92,7 +93,7 @@ func (d *Decoder) Next(chunk []byte) (Part, []byte) {
 	if at, end := d.whole(chunk); end > 0 {
 		return Part{Kind: Data, Op: ws.OpCode(chunk[0] & 0x0f), Payload: chunk[at:end], First: true, Last: true}, chunk[end:]
 	}
-	for len(chunk) > 0 && d.flags&flagBroken == 0 {
+	for len(chunk) > 0 && d.flags&flagReady != 0 {
 		if d.left == 0 {
 			var part Part
 			if part, chunk = d.begin(chunk); part.Kind != None || d.left == 0 && len(chunk) == 0 {
@@ -111,13 +112,16 @@ func (d *Decoder) Next(chunk []byte) (Part, []byte) {
 		}
 		return d.data(chunk)
 	}
+	if d.limits == nil && len(chunk) > 0 {
+		return d.broken(NotReady), nil
+	}
 	return Part{}, nil
 }
 
 // whole unmasks a frame that is a message of its own and lies in chunk to its last byte, which nearly all are, and says
 // where its payload is. Where it is anything else, or wrong, end is 0 and nothing has happened.
 func (d *Decoder) whole(chunk []byte) (at, end int) {
-	if len(chunk) < smallHeader || d.have != 0 || d.op|d.ctrl != ws.OpContinuation || d.flags&flagBroken != 0 {
+	if len(chunk) < smallHeader || d.have != 0 || d.op|d.ctrl != ws.OpContinuation || d.flags&flagReady == 0 {
 		return 0, 0
 	}
 	text := chunk[0] == bitFinal|byte(ws.OpText)
@@ -360,7 +364,7 @@ func (d *Decoder) controlPart(payload []byte) Part {
 }
 
 func (d *Decoder) broken(v Violation) Part {
-	d.flags |= flagBroken
+	d.flags &^= flagReady
 	d.pieces = nil
 	return Part{Kind: Broken, Violation: v}
 }

@@ -246,3 +246,14 @@ func BenchmarkUnmask(b *testing.B) {
 		})
 	}
 }
+
+// A decoder that was never reset refuses frames; it does not fail.
+func TestZeroDecoder(t *testing.T) {
+	for _, chunk := range [][]byte{{0x81, 0x81, 0, 0, 0, 0, 'x'}, {0x81}, {0x88, 0x80, 0, 0, 0, 0}, {0xff, 0xff, 0xff}, make([]byte, 300)} {
+		var d Decoder
+		part, rest := d.Next(chunk)
+		if part.Kind != Broken || part.Violation != NotReady || rest != nil {
+			t.Errorf("% x: %+v, %d bytes left", chunk[:min(9, len(chunk))], part, len(rest))
+		}
+	}
+}

@@ -24,6 +24,7 @@ const (
 	TooManyFragments
 	ShortClose
 	InvalidCloseCode
+	NotReady // ours: the decoder was never reset
 	violations
 )
 
@@ -47,6 +48,7 @@ var violationTable = [violations]struct {
 	TooManyFragments:   {ws.StatusPolicyViolation, "the message has too many fragments"},           // [RFC 6455 §7.4.1]
 	ShortClose:         {ws.StatusProtocolError, "a close frame's body has no room for a code"},    // [RFC 6455 §5.5.1]
 	InvalidCloseCode:   {ws.StatusProtocolError, "the close code is not one that may be sent"},     // [RFC 6455 §7.4]
+	NotReady:           {ws.StatusInternalServerError, "frames are not expected here"},
 }
 
 // Code is the close code for v.
