@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"errors"
-
 	"github.com/gobwas/ws"
 
 	"github.com/parleyd/parley/protocol/message"
@@ -166,20 +164,16 @@ func (l *loop) mayBeforeAuth(c *Conn, e *message.Envelope) bool {
 }
 
 // authenticated is what the auth handler said.
-func (l *loop) authenticated(c *Conn, p *pending, err error) {
+func (l *loop) authenticated(c *Conn, p *pending, out outcome) {
 	if !l.settled(c, p) {
 		return
 	}
-	if err != nil {
-		code, text := message.Unauthorized.String(), err.Error()
-		if e, ok := errors.AsType[*Error](err); ok {
-			code, text = e.Code, e.Message
-		}
-		if _, ok := errors.AsType[*panicError](err); ok {
-			l.endBy(c, CausePanic)
-			return
-		}
-		l.complain(c, &Error{Code: code, Message: text}, p.ref)
+	switch {
+	case out.panicked:
+		l.endBy(c, CausePanic)
+		return
+	case out.refusal != nil:
+		l.complain(c, out.refusal, p.ref)
 		l.endBy(c, CauseUnauthorized)
 		return
 	}

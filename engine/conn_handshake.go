@@ -256,6 +256,9 @@ type Refusal struct {
 }
 
 func (r *Refusal) Error() string {
+	if r == nil {
+		return "not refused" // a nil pointer in a chain of errors
+	}
 	return fmt.Sprintf("refused (%d): %s", max(r.Status, int(r.Code)), r.Reason)
 }
 

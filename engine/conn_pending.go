@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"fmt"
-
 	"github.com/gobwas/ws"
 
 	"github.com/parleyd/parley/protocol/handshake"
@@ -143,15 +141,9 @@ func (l *loop) pendingOverdue(c *Conn) {
 func (l *loop) askApplication(c *Conn, handlers []ConnectHandler, r *Request) {
 	p := l.await(c, pendingVerdict, "connect", nil)
 	ok := l.srv.pool.submit(func() {
-		err := l.srv.guard("connect", c, func() error {
-			for _, h := range handlers {
-				if err := h(c, r); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		l.postCall(func(l *loop) { l.verdict(c, p, err) })
+		refusal := refusalPanicked // unless it returns
+		defer func() { l.postCall(func(l *loop) { l.verdict(c, p, refusal) }) }()
+		refusal = l.srv.runConnect(c, handlers, r)
 	})
 	if !ok {
 		c.rare.pending = nil
@@ -160,13 +152,12 @@ func (l *loop) askApplication(c *Conn, handlers []ConnectHandler, r *Request) {
 }
 
 // verdict is what the connect handlers said.
-func (l *loop) verdict(c *Conn, p *pending, err error) {
+func (l *loop) verdict(c *Conn, p *pending, r *Refusal) {
 	if !l.settled(c, p) {
 		return
 	}
 	accepted, closing := c.rare.accepted, c.rare.closing
-	if err != nil && closing == nil {
-		r := asRefusal(err)
+	if r != nil && closing == nil {
 		if r.Code == 0 {
 			l.refuse(c, handshake.Refusal{Status: r.Status, Reason: r.Reason})
 			return
@@ -187,21 +178,6 @@ func (l *loop) verdict(c *Conn, p *pending, err error) {
 	l.input(c, early)
 }
 
-// asRefusal makes a refusal of whatever a connect handler returned.
-func asRefusal(err error) *Refusal {
-	switch r := err.(type) {
-	case *Refusal:
-		if r.Status >= 400 && r.Status <= 599 || r.Code != 0 {
-			return r
-		}
-		return &Refusal{Status: 403, Reason: r.Reason}
-	case *panicError:
-		return &Refusal{Status: 500, Reason: "the server failed to look at this request"}
-	default:
-		return &Refusal{Status: 401, Reason: err.Error()}
-	}
-}
-
 // upgradeToClose switches protocols for no other reason than to close with a code.
 func (l *loop) upgradeToClose(c *Conn, a *acceptance, call *closeCall) {
 	l.pushRaw(c, sealed(handshake.AppendSwitch(nil, handshake.Accept{Key: a.key, Protocol: a.protocol})))
@@ -220,8 +196,9 @@ func (l *loop) authenticate(c *Conn, handler AuthHandler, token string, ref []by
 	c.rare.deadline = 0
 	p := l.await(c, pendingAuth, "auth", ref)
 	ok := l.srv.pool.submit(func() {
-		err := l.srv.guard("auth", c, func() error { return handler(c, token) })
-		l.postCall(func(l *loop) { l.authenticated(c, p, err) })
+		out := outcome{panicked: true} // unless it returns
+		defer func() { l.postCall(func(l *loop) { l.authenticated(c, p, out) }) }()
+		out = l.srv.runAuth(c, handler, token)
 	})
 	if !ok && l.settled(c, p) {
 		l.complain(c, errOverloaded, ref)
@@ -235,27 +212,18 @@ func (l *loop) runOffloaded(c *Conn, r *route, m *Message) {
 	own := m.clone()
 	p := l.await(c, pendingHandler, r.name, own.ref)
 	ok := l.srv.pool.submit(func() {
-		var reply any
-		err := l.srv.guard(r.name, c, func() (err error) {
-			reply, err = r.handler(c, own, l.srv)
-			return err
-		})
-		l.postCall(func(l *loop) {
-			if l.settled(c, p) {
-				l.reply(c, r.name, p.ref, outcome{reply, err})
-				l.resume(c, p)
-			}
-		})
+		out := outcome{panicked: true} // unless it returns
+		defer func() {
+			l.postCall(func(l *loop) {
+				if l.settled(c, p) {
+					l.reply(c, r.name, p.ref, out)
+					l.resume(c, p)
+				}
+			})
+		}()
+		out = l.srv.run(c, r, own)
 	})
 	if !ok && l.settled(c, p) {
 		l.complain(c, errOverloaded, own.ref)
 	}
 }
-
-// panicError is what guard makes of a panic.
-type panicError struct {
-	value any
-	stack []byte
-}
-
-func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }

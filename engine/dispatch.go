@@ -16,8 +16,9 @@ import (
 type M = map[string]any
 
 // Handler handles messages of one type. What it returns is the reply, encoded as JSON, with the client's
-// ref put in; nil means none. An error is answered with an `error` message: an [Error] with its code, any
-// other with the code "internal" and its text. A panic costs the connection (1011).
+// ref put in; nil, or a nil pointer, means none. An error is answered with an `error` message: an [Error] with its
+// code, any other with the code "internal" and its text; a nil pointer in it is no error. A panic, in a method of what
+// it returns too, costs the connection (1011).
 //
 // It runs on the connection's loop and must not block, unless registered with [Offload]. m is borrowed
 // until it returns.
@@ -37,7 +38,12 @@ type Error struct {
 	Message string // for a person: what is wrong and what to do
 }
 
-func (e *Error) Error() string { return e.Code + ": " + e.Message }
+func (e *Error) Error() string {
+	if e == nil {
+		return "no error" // a nil pointer in a chain of errors
+	}
+	return e.Code + ": " + e.Message
+}
 
 func wireError(code message.Code) *Error { return &Error{Code: code.String(), Message: code.Text()} }
 
@@ -97,12 +103,6 @@ type route struct {
 	offload bool
 }
 
-// outcome is what a handler returned.
-type outcome struct {
-	reply any
-	err   error
-}
-
 // dispatch takes a message to its handler. payload is borrowed.
 func (l *loop) dispatch(c *Conn, binary bool, payload []byte) {
 	raw := l.srv.rawHandler.Load()
@@ -156,21 +156,17 @@ func (l *loop) routed(c *Conn, e *message.Envelope, payload []byte) {
 // runHandler runs a handler here and now.
 func (l *loop) runHandler(c *Conn, r *route, m *Message) {
 	begun, posts := l.srv.clock(), l.mail.posts.Load()
-	var reply any
-	err := l.srv.guard(r.name, c, func() (err error) {
-		reply, err = r.handler(c, m, l.srv)
-		return err
-	})
+	out := l.srv.run(c, r, m)
 	if took := l.srv.clock() - begun; took > int64(handlerSlow) {
 		l.count.slowHandlers.Add(1)
 		l.srv.log.Warn("a handler held its loop; register it with engine.Offload()", "handler", r.name, "took", duration(took))
 	}
 	if l.mail.posts.Load() != posts {
 		// What the handler sent is in the mailbox: the reply goes behind it.
-		l.afterLetters(c, func() { l.reply(c, r.name, m.ref, outcome{reply, err}) })
+		l.afterLetters(c, func() { l.reply(c, r.name, m.ref, out) })
 		return
 	}
-	l.reply(c, r.name, m.ref, outcome{reply, err})
+	l.reply(c, r.name, m.ref, out)
 }
 
 // afterLetters has the answers that f gives go through the mailbox.
@@ -182,35 +178,21 @@ func (l *loop) afterLetters(c *Conn, f func()) {
 
 // reply answers with what a handler returned. ref is borrowed.
 func (l *loop) reply(c *Conn, name string, ref []byte, out outcome) {
-	switch err := out.err.(type) {
-	case nil:
-	case *panicError:
+	if out.failed != nil {
+		l.srv.log.Warn("a handler failed", "handler", name, "conn", c.ID(), "err", out.failed)
+		l.srv.emit(Event{Kind: EventError, Conn: c, Err: out.failed})
+	}
+	switch {
+	case out.panicked:
 		l.endBy(c, CausePanic)
 		return
-	case *Error:
-		l.complain(c, err, ref)
+	case out.refusal != nil:
+		l.complain(c, out.refusal, ref)
 		return
-	default:
-		if err == errHandled {
-			return
-		}
-		l.srv.log.Warn("a handler failed", "handler", name, "conn", c.ID(), "err", err)
-		l.srv.emit(Event{Kind: EventError, Conn: c, Err: err})
-		l.complain(c, &Error{Code: message.Internal.String(), Message: err.Error()}, ref)
+	case out.reply == nil:
 		return
 	}
-	if out.reply == nil {
-		return
-	}
-	raw, ok := out.reply.([]byte)
-	if !ok {
-		var err error
-		if raw, err = message.Encode(nil, out.reply); err != nil {
-			l.srv.log.Error("a reply cannot be encoded", "handler", name, "err", err)
-			l.complain(c, wireError(message.Internal), ref)
-			return
-		}
-	}
+	raw := out.reply
 	if ref != nil && len(raw) > 1 && raw[0] == '{' {
 		raw = message.AppendRef(raw, ref)
 	}

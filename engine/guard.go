@@ -1,43 +1,110 @@
 package engine
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 )
 
-// guard runs code of the application. A panic in it becomes an error, is counted and logged: it costs one
-// connection, not the process. This and guardRaw are the only places with a recover.
+// Code of the application runs under guard, wherever the server calls it: a panic in it becomes an error, is counted
+// and logged, and costs one connection, not the process. This file has the only recovers.
+//
+// runtime.Goexit cannot be recovered: the goroutine ends. guard says so and lets it; what the goroutine's owner does
+// then is the owner's: the pool has another one, and a loop cannot go on (see mustReturn).
+
+// guard runs f, which calls code of the application for c, or for nobody.
 func (s *Server) guard(name string, c *Conn, f func() error) (err error) {
+	returned := false
 	defer func() {
-		if v := recover(); v != nil {
-			err = s.caught(name, c, v)
+		if !returned {
+			err = s.caught(name, c, recover())
 		}
 	}()
-	return f()
+	err = f()
+	returned = true
+	return err
 }
 
 // guardRaw is guard for raw handlers, which are too frequent for a closure.
 func (l *loop) guardRaw(c *Conn, handler RawHandler, binary bool, payload []byte) (reply []byte, err error) {
+	returned := false
 	defer func() {
-		if v := recover(); v != nil {
-			err = l.srv.caught("raw", c, v)
+		if !returned {
+			err = l.srv.caught("raw", c, recover())
 		}
 	}()
-	return handler(c, payload, binary), nil
+	reply = handler(c, payload, binary)
+	returned = true
+	return reply, nil
 }
 
+// caught counts and logs a panic, or, where value is nil, that the goroutine ends.
 func (s *Server) caught(name string, c *Conn, value any) error {
 	s.count.panics.Add(1)
-	p := &panicError{value: value, stack: debug.Stack()}
 	id := ""
 	if c != nil {
 		id = c.ID()
 	}
-	s.log.Error("a handler panicked", "handler", name, "conn", id, "panic", value, "stack", string(p.stack))
-	return p
+	stack := debug.Stack()
+	if value == nil {
+		s.exited.Store(&name)
+		s.log.Error("a handler ended its goroutine with runtime.Goexit, as testing.T.FailNow does",
+			"handler", name, "conn", id, "stack", string(stack))
+		return nil
+	}
+	s.log.Error("a handler panicked", "handler", name, "conn", id, "panic", value, "stack", string(stack))
+	return &panicError{value}
 }
+
+// panicError is what guard makes of a panic.
+type panicError struct{ value any }
+
+func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }
 
 // handlerSlow is how long a handler may hold its loop before it is counted and logged.
 const handlerSlow = 50 * time.Millisecond
 
 func duration(ns int64) time.Duration { return time.Duration(ns) }
+
+// guardedLog is the application's log handler. Records are written in the middle of turns: a panic in the handler is
+// counted and costs the record.
+type guardedLog struct {
+	slog.Handler
+	panics *atomic.Uint64
+}
+
+// GuardLog returns a logger like l. A panic in its handler costs the record, and is counted by the server. Any goroutine.
+func (s *Server) GuardLog(l *slog.Logger) *slog.Logger {
+	return slog.New(guardedLog{l.Handler(), &s.count.panics})
+}
+
+func (g guardedLog) guard() {
+	if recover() != nil {
+		g.panics.Add(1)
+	}
+}
+
+func (g guardedLog) Enabled(ctx context.Context, level slog.Level) bool {
+	defer g.guard()
+	return g.Handler.Enabled(ctx, level)
+}
+
+func (g guardedLog) Handle(ctx context.Context, r slog.Record) error {
+	defer g.guard()
+	return g.Handler.Handle(ctx, r)
+}
+
+func (g guardedLog) WithAttrs(list []slog.Attr) (with slog.Handler) {
+	with = g
+	defer g.guard()
+	return guardedLog{g.Handler.WithAttrs(list), g.panics}
+}
+
+func (g guardedLog) WithGroup(name string) (with slog.Handler) {
+	with = g
+	defer g.guard()
+	return guardedLog{g.Handler.WithGroup(name), g.panics}
+}

@@ -44,8 +44,8 @@ func With(m ...Middleware) Option {
 }
 
 // On registers the handler of a message type: the seed's on(type, handler). A later one replaces an
-// earlier one. Any goroutine, at any time. It panics for the types that the server handles itself; those
-// can be wrapped with [Server.Use].
+// earlier one. Any goroutine, at any time. It panics for a nil handler, and for the types that the server handles
+// itself; those can be wrapped with [Server.Use].
 func (s *Server) On(typ string, h Handler, opts ...Option) {
 	if _, ok := builtinRoutes()[typ]; ok {
 		panic(fmt.Sprintf("engine: the server handles %q itself; wrap it with Server.Use", typ))
@@ -54,7 +54,9 @@ func (s *Server) On(typ string, h Handler, opts ...Option) {
 	for _, opt := range opts {
 		opt(r)
 	}
-	r.route.handler = chain(h, r.middleware)
+	if r.route.handler = chain(h, r.middleware); h == nil || r.route.handler == nil {
+		panic(fmt.Sprintf("engine: On: the handler of %q, or what its middleware makes of it, is nil", typ))
+	}
 	s.addRoute(r.route)
 }
 
@@ -71,7 +73,7 @@ func On[T any](s *Server, typ string, h func(c *Conn, m T, s *Server) (any, erro
 			return nil, err
 		}
 		if checked, ok := any(&v).(interface{ Validate() error }); ok {
-			if err := checked.Validate(); err != nil {
+			if err := checked.Validate(); !isNil(err) {
 				return nil, invalid(err)
 			}
 		}
@@ -81,7 +83,7 @@ func On[T any](s *Server, typ string, h func(c *Conn, m T, s *Server) (any, erro
 
 // invalid is the refusal of a message that a check did not pass. An *Error stays what it is.
 func invalid(err error) error {
-	if e, ok := errors.AsType[*Error](err); ok {
+	if e := coded(err); e != nil {
 		return e
 	}
 	return &Error{Code: message.InvalidMessage.String(), Message: err.Error()}
@@ -99,7 +101,9 @@ func (s *Server) Use(m Middleware, types ...string) {
 		if r.handler == nil {
 			r.handler = builtinHandler(r.builtin)
 		}
-		r.handler = m(r.handler)
+		if r.handler = m(r.handler); r.handler == nil {
+			panic(fmt.Sprintf("engine: Use: the middleware makes nil of the handler of %q", typ))
+		}
 		s.addRoute(&r)
 	}
 }
@@ -150,7 +154,7 @@ func (s *Server) OnRaw(h RawHandler) { s.rawHandler.Store(&h) }
 func Validate(check func(c *Conn, m *Message) error) Middleware {
 	return func(next Handler) Handler {
 		return func(c *Conn, m *Message, s *Server) (any, error) {
-			if err := check(c, m); err != nil {
+			if err := check(c, m); !isNil(err) {
 				return nil, invalid(err)
 			}
 			return next(c, m, s)

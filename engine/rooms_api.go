@@ -92,7 +92,7 @@ func (x *Rooms) Join(c *Conn, name string) error {
 // the bus. done must not block: it runs on c's loop, or before JoinThen returns.
 func (x *Rooms) JoinThen(c *Conn, name string, done func(error)) {
 	told, err := x.join(c, &arrival{room: name, done: done})
-	if !told {
+	if !told && done != nil {
 		done(err)
 	}
 }
@@ -130,7 +130,7 @@ func (x *Rooms) join(c *Conn, a *arrival) (told bool, err error) {
 		c.seats.Add(-1)
 		return false, nil
 	}
-	c.loop.postCall(func(l *loop) { a.tell(l.enterHeld(c, held.Room)) })
+	c.loop.postCall(func(l *loop) { l.tellArrival(c, a, l.enterHeld(c, held.Room)) })
 	return true, nil
 }
 

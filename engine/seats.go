@@ -219,16 +219,20 @@ type arrival struct {
 	left bool        // sent out again before it was in
 }
 
-func (a *arrival) tell(err error) {
-	if a.done != nil {
-		a.done(err)
+// tellArrival tells the application what came of a join. A panic costs the connection.
+func (l *loop) tellArrival(c *Conn, a *arrival, err error) {
+	if a.done == nil {
+		return
+	}
+	if l.srv.guard("JoinThen", c, func() error { a.done(err); return nil }) != nil {
+		l.endBy(c, CausePanic)
 	}
 }
 
 // arrive has c wait for a seat that [Rooms.Join] asks for. Its messages do not wait with it.
 func (l *loop) arrive(c *Conn, a *arrival) {
 	if c.phase != phaseOpen && c.phase != phaseAuth {
-		a.tell(ErrNotOpen)
+		l.tellArrival(c, a, ErrNotOpen)
 		return
 	}
 	entry, err := l.srv.index.Enter([]byte(a.room), c.place(), l.srv.seconds(l.now))
@@ -238,13 +242,13 @@ func (l *loop) arrive(c *Conn, a *arrival) {
 		l.acquire(a.room, entry.Limit, SeatTicket{}, func(l *loop, err *Error) { l.arrived(c, a, err) })
 	case err != nil:
 		c.seats.Add(-1)
-		a.tell(ErrRoomFull)
+		l.tellArrival(c, a, ErrRoomFull)
 	case entry.Already:
 		c.seats.Add(-1)
-		a.tell(nil)
+		l.tellArrival(c, a, nil)
 	default:
 		l.entered(c, entry)
-		a.tell(nil)
+		l.tellArrival(c, a, nil)
 	}
 }
 
@@ -258,18 +262,18 @@ func (l *loop) arrived(c *Conn, a *arrival, err *Error) {
 	open := c.phase == phaseOpen || c.phase == phaseAuth
 	if err == nil && open && !a.left {
 		l.takeSeat(c, a.room)
-		a.tell(nil)
+		l.tellArrival(c, a, nil)
 		return
 	}
 	c.seats.Add(-1)
 	l.giveBackSeats(seatVerdicts{a.room: err})
 	switch {
 	case err != nil:
-		a.tell(err)
+		l.tellArrival(c, a, err)
 	case open:
-		a.tell(ErrNotInRoom)
+		l.tellArrival(c, a, ErrNotInRoom)
 	default:
-		a.tell(ErrNotOpen)
+		l.tellArrival(c, a, ErrNotOpen)
 	}
 }
 

@@ -65,6 +65,7 @@ type Server struct {
 	receiving atomic.Bool // from other workers
 	state     atomic.Int32
 	count     serverCounters
+	exited    atomic.Pointer[string] // the handler that ended its goroutine last
 }
 
 const (
@@ -80,7 +81,7 @@ type Setting func(*Server)
 // WithEmitter hands in an emitter, perhaps one that other servers share: the seed's setEventEmitter.
 func WithEmitter(e *Emitter) Setting { return func(s *Server) { s.emitter = e } }
 
-// WithLogger has the server log to l instead of slog's default.
+// WithLogger has the server log to l instead of slog's default. A panic in its handler costs the record.
 func WithLogger(l *slog.Logger) Setting { return func(s *Server) { s.log = l } }
 
 // New makes a server that does not listen yet. The error is a *[ConfigError].
@@ -129,6 +130,7 @@ func (s *Server) assemble() {
 	s.entropy(seed[:])
 	s.instance = max(1, uint16(seed[0])<<8|uint16(seed[1]))
 	s.resyncWall()
+	s.log = s.GuardLog(s.log)
 	s.index = rooms.NewIndex(s.cfg.Loops, rooms.Options{MaxMembers: s.cfg.MaxConnectionsPerRoom})
 	s.sessions = newSessionStore(s.cfg.ReconnectionTTL, s.cfg.ReconnectionMaxAttempts)
 	s.pool = newPool(s.cfg.OffloadWorkers)

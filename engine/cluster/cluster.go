@@ -58,6 +58,7 @@ func Run(ctx context.Context, srv *engine.Server, o Options) error {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
+	o.Log = srv.GuardLog(o.Log)
 	switch supervise.Role() {
 	case supervise.RoleBus:
 		return runBus(ctx, o)

@@ -1,0 +1,130 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+
+	"github.com/parleyd/parley/protocol/message"
+)
+
+// What a handler returns is judged where it ran, under the same guard: the methods of its error and of its reply are
+// code of the application, too. A loop gets the outcome ready for the wire.
+
+// outcome is what came of a handler.
+//
+// Owner: who ran it; once posted, the loop.
+type outcome struct {
+	reply    []byte // encoded; nil for none
+	refusal  *Error // told to the client instead
+	failed   error  // what the log and the listeners are told of
+	panicked bool
+}
+
+// run runs the handler of a message and judges what it returns. m is borrowed.
+func (s *Server) run(c *Conn, r *route, m *Message) (out outcome) {
+	err := s.guard(r.name, c, func() error {
+		reply, err := r.handler(c, m, s)
+		out = judge(reply, err)
+		return nil
+	})
+	if err != nil {
+		return outcome{panicked: true}
+	}
+	return out
+}
+
+func judge(reply any, err error) outcome {
+	switch {
+	case isNil(err) && isNil(reply):
+		return outcome{}
+	case isNil(err):
+		return encodeReply(reply)
+	case errors.Is(err, errHandled):
+		return outcome{}
+	}
+	if e := coded(err); e != nil {
+		return outcome{refusal: e}
+	}
+	return outcome{refusal: &Error{Code: message.Internal.String(), Message: err.Error()}, failed: err}
+}
+
+func encodeReply(reply any) outcome {
+	if raw, ok := reply.([]byte); ok {
+		return outcome{reply: raw}
+	}
+	raw, err := message.Encode(nil, reply)
+	if err != nil {
+		return outcome{refusal: wireError(message.Internal), failed: fmt.Errorf("encode reply: %w", err)}
+	}
+	return outcome{reply: raw}
+}
+
+// coded is the refusal in an error, however often it was wrapped; nil where there is none.
+func coded(err error) *Error {
+	e, _ := errors.AsType[*Error](err)
+	return e
+}
+
+// isNil reports whether an error or a reply is none. A nil pointer in an interface is none: a function whose result
+// is of its own type gives one.
+func isNil(v any) bool {
+	if v == nil {
+		return true
+	}
+	switch x := reflect.ValueOf(v); x.Kind() {
+	case reflect.Pointer, reflect.Map, reflect.Slice, reflect.Func, reflect.Chan:
+		return x.IsNil()
+	}
+	return false
+}
+
+// runConnect runs the connect handlers; nil admits.
+func (s *Server) runConnect(c *Conn, handlers []ConnectHandler, r *Request) (refusal *Refusal) {
+	err := s.guard("connect", c, func() error {
+		for _, h := range handlers {
+			if err := h(c, r); !isNil(err) {
+				refusal = asRefusal(err)
+				return nil
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return refusalPanicked
+	}
+	return refusal
+}
+
+var refusalPanicked = &Refusal{Status: refusalFailed.Status, Reason: refusalFailed.Reason}
+
+// asRefusal makes a refusal of what a connect handler returned.
+func asRefusal(err error) *Refusal {
+	r, _ := errors.AsType[*Refusal](err)
+	switch {
+	case r == nil:
+		return &Refusal{Status: 401, Reason: err.Error()}
+	case r.Status >= 400 && r.Status <= 599 || r.Code != 0:
+		return r
+	}
+	return &Refusal{Status: 403, Reason: r.Reason}
+}
+
+// runAuth runs the auth handler; the zero outcome admits.
+func (s *Server) runAuth(c *Conn, h AuthHandler, token string) (out outcome) {
+	err := s.guard("auth", c, func() error {
+		err := h(c, token)
+		if isNil(err) {
+			return nil
+		}
+		out.refusal = coded(err)
+		if out.refusal == nil {
+			out.refusal = &Error{Code: message.Unauthorized.String(), Message: err.Error()}
+		}
+		return nil
+	})
+	if err != nil {
+		return outcome{panicked: true}
+	}
+	return out
+}
