@@ -130,7 +130,7 @@ func TestTableIsWhole(t *testing.T) {
 	seen := map[string]bool{}
 	for _, f := range reflect.VisibleFields(reflect.TypeFor[settings]()) {
 		key := f.Tag.Get("key")
-		if f.Anonymous || key == "-" {
+		if f.Anonymous || key == "-" || !f.IsExported() {
 			continue
 		}
 		if _, known := findSetting(key); key == "" || !known || seen[key] {

@@ -38,9 +38,13 @@ func load(cmd *cobra.Command) (*settings, map[string]string, error) {
 	if path == "" {
 		path = os.Getenv(envPrefix + "CONFIG")
 	}
+	var notes []string
 	for _, read := range []func() (map[string]value, []error){
 		func() (map[string]value, []error) { return fromFile(path) },
-		fromEnvironment,
+		func() (values map[string]value, wrong []error) {
+			values, notes, wrong = fromEnvironment(os.Environ())
+			return values, wrong
+		},
 		func() (map[string]value, []error) { return fromFlags(cmd), nil },
 	} {
 		values, wrong := read()
@@ -48,6 +52,7 @@ func load(cmd *cobra.Command) (*settings, map[string]string, error) {
 		maps.Copy(merged, values)
 	}
 	out := defaultSettings()
+	out.notes = notes
 	sources := map[string]string{}
 	for _, s := range table {
 		v, ok := merged[s.key]
@@ -165,29 +170,6 @@ func scalar(n *yaml.Node) (string, error) {
 	return "", errors.New("settings are flat; there is nothing to nest")
 }
 
-// ignoredVariables share the prefix and are no settings.
-var ignoredVariables = map[string]bool{"CONFIG": true, "SETTLED": true}
-
-func fromEnvironment() (map[string]value, []error) {
-	values := map[string]value{}
-	var mistakes []error
-	for _, pair := range os.Environ() {
-		name, text, _ := strings.Cut(pair, "=")
-		rest, ours := strings.CutPrefix(name, envPrefix)
-		if !ours || ignoredVariables[rest] {
-			continue
-		}
-		s, known := findSetting(strings.ToLower(rest))
-		if !known {
-			near := didYouMean(strings.ToLower(rest), keys())
-			mistakes = append(mistakes, fmt.Errorf("environment: %s names no setting%s", name, near))
-			continue
-		}
-		values[s.key] = value{text, name}
-	}
-	return values, mistakes
-}
-
 func fromFlags(cmd *cobra.Command) map[string]value {
 	values := map[string]value{}
 	cmd.Flags().Visit(func(f *pflag.Flag) {
@@ -200,34 +182,42 @@ func fromFlags(cmd *cobra.Command) map[string]value {
 
 // didYouMean names what is nearest to a mistaken word, if anything is near.
 func didYouMean(word string, known []string) string {
-	best, distance := "", max(len(word)/2, 2)+1
+	if best, distance := nearest(word, known); distance <= max(len(word)/2, 2) {
+		return fmt.Sprintf("; did you mean %q?", best)
+	}
+	return ""
+}
+
+// nearest is the known word that the fewest letters tell from another, and how many they are.
+func nearest(word string, known []string) (best string, distance int) {
+	distance = len(word) + 1
 	for _, k := range known {
 		if d := editDistance(word, k); d < distance {
 			best, distance = k, d
 		}
 	}
-	if best == "" {
-		return ""
-	}
-	return fmt.Sprintf("; did you mean %q?", best)
+	return best, distance
 }
 
-// editDistance counts the letters to insert, delete or replace.
+// editDistance counts the letters to insert, delete, replace, or swap with their neighbour.
 func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
 	}
 	for i := range len(a) {
-		diagonal := row[0]
 		row[0] = i + 1
 		for j := range len(b) {
 			cost := 1
 			if a[i] == b[j] {
 				cost = 0
 			}
-			diagonal, row[j+1] = row[j+1], min(diagonal+cost, row[j]+1, row[j+1]+1)
+			row[j+1] = min(last[j]+cost, row[j]+1, last[j+1]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
 		}
+		before, last, row = last, row, before
 	}
-	return row[len(b)]
+	return last[len(b)]
 }

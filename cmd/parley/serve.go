@@ -42,6 +42,9 @@ func newServe() *cobra.Command {
 func serve(cmd *cobra.Command, s *settings) error {
 	s.settle()
 	log, level := newLog(s)
+	for _, note := range s.notes {
+		log.Warn(note)
+	}
 	limitMemory(log, s.Processes)
 	srv, err := engine.New(s.Config, engine.WithLogger(log))
 	if err != nil {

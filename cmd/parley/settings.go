@@ -22,6 +22,8 @@ type settings struct {
 	AdminPort int    `key:"admin_port"`
 	LogLevel  string `key:"log_level"`
 	LogFormat string `key:"log_format"`
+
+	notes []string // what the operator should know of where the settings come from, a sentence each; no setting
 }
 
 func defaultSettings() settings {
@@ -109,7 +111,7 @@ func settingsOf(t reflect.Type, prefix []int) []setting {
 			list = append(list, settingsOf(f.Type, index)...)
 			continue
 		}
-		if key := f.Tag.Get("key"); key != "-" {
+		if key := f.Tag.Get("key"); key != "-" && f.IsExported() {
 			list = append(list, setting{key: key, help: help[key], index: index, typ: f.Type})
 		}
 	}

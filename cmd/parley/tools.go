@@ -55,6 +55,9 @@ func newCheckConfig() *cobra.Command {
 				return err
 			}
 			s.settle()
+			for _, note := range s.notes {
+				fmt.Fprintln(cmd.ErrOrStderr(), "parley: warning:", note)
+			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			for _, x := range table {
 				text := x.text(s)
