@@ -26,6 +26,7 @@ func newEcho() *cobra.Command {
 		Short: "Send every message back unchanged, for conformance suites and load generators",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			outliveOutput()
 			if cfg.Port == 0 {
 				cfg.Port = echoPortKernelPick
 			}

@@ -41,6 +41,10 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
+// outliveOutput has a write to a standard output whose reader is gone fail with EPIPE, as any other write does. Without it
+// Go's runtime ends the process with SIGPIPE, which is right for a tool in front of `head` and wrong for a server.
+func outliveOutput() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
+
 // run is main without the process around it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := newRoot()

@@ -26,6 +26,7 @@ func newServe() *cobra.Command {
 			"of the file given by --config (heartbeat_interval: 30); flags win over variables, variables over the file.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			outliveOutput()
 			s, _, err := load(cmd)
 			if err != nil {
 				return err

@@ -46,6 +46,7 @@ func newVerify() *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			outliveOutput()
 			o.URL = args[0]
 			o.Progress = cmd.ErrOrStderr()
 			o.Terminal = terminal(o.Progress)

@@ -21,7 +21,9 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/parleyd/parley/engine"
@@ -59,6 +61,7 @@ func Run(ctx context.Context, srv *engine.Server, o Options) error {
 		o.Log = slog.Default()
 	}
 	o.Log = srv.GuardLog(o.Log)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a log that has no reader any more is no reason to end
 	switch supervise.Role() {
 	case supervise.RoleBus:
 		return runBus(ctx, o)
