@@ -77,13 +77,15 @@ type rare struct {
 	resumedAt int64
 	leftover  *parked // state for a claimant that came while the connection ended
 	arrivals  []*arrival
+	rest      []byte // input that waits for a later turn
+	listed    bool   // in the loop's list of those behindhand
 }
 
 // idle reports whether nothing of it is in use.
 func (r *rare) idle() bool {
 	return r.pending == nil && r.softSince == 0 && r.closing == nil && r.deadline == 0 && r.shrinker == nil &&
 		r.window == nil && r.welcome == nil && r.accepted == nil && r.attempts == 0 && r.leftover == nil &&
-		r.arrivals == nil
+		r.arrivals == nil && r.rest == nil && !r.listed
 }
 
 // closeCall is a close that waits for the upgrade.

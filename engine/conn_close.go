@@ -48,6 +48,9 @@ func (l *loop) end(c *Conn, cause Cause, code ws.StatusCode, reason string) {
 	l.text = frame.AppendClose(l.text[:0], code, reason)
 	l.emitClose(c, l.text)
 	c.extra().deadline = l.now + patience(c, closeWait)
+	if c.rare.rest != nil {
+		l.putOff(c) // the peer's close frame may be in it
+	}
 	l.arm(c)
 }
 
@@ -110,6 +113,7 @@ func (l *loop) linger(c *Conn) {
 	}
 	c.phase = phaseLinger
 	l.freeInput(c)
+	c.extra().rest = nil
 	l.wires.shutdown(c.fd)
 	c.extra().deadline = l.now + patience(c, lingerWait)
 	l.arm(c)
@@ -174,6 +178,9 @@ func (l *loop) depart(c *Conn) {
 	if c.phase < phaseAuth {
 		cause = CauseHandshake
 	}
+	if l.hearOut(c); c.phase >= phaseClosing {
+		return
+	}
 	l.detach(c, cause)
 	c.phase = phaseLinger
 }
@@ -189,6 +196,9 @@ func (l *loop) gone(c *Conn) {
 	}
 	c.phase = phaseGone
 	l.freeInput(c)
+	if c.rare != nil {
+		c.rare.rest = nil
+	}
 	c.taken = 0
 	l.dropQueue(c)
 	c.handle = nil

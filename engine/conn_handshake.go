@@ -160,9 +160,10 @@ func (l *loop) upgrade(c *Conn, a *acceptance) {
 		accept.Extensions = l.text
 	}
 	l.cork = handshake.AppendSwitch(l.cork, accept)
+	l.corkRaw = len(l.cork)
 	if l.corked != c {
 		l.pushRaw(c, sealed(append([]byte(nil), l.cork...)))
-		l.cork = l.cork[:0]
+		l.cork, l.corkRaw = l.cork[:0], 0
 		l.soil(c)
 	}
 	c.decoder.Reset(&l.srv.frameLimits, a.compressed)
@@ -243,6 +244,9 @@ func (l *loop) refuse(c *Conn, r handshake.Refusal) {
 	l.freeInput(c)
 	l.text = handshake.AppendRefusal(l.text[:0], r)
 	l.emitClose(c, l.text)
+	if l.corked == c {
+		l.corkRaw = len(l.cork)
+	}
 	c.extra().deadline = l.now + int64(closeWait)
 	l.arm(c)
 }

@@ -21,6 +21,7 @@ const (
 	pendingLetters                    // what is posted for the connection
 	pendingMembers                    // other workers, for a room's members
 	pendingSeat                       // seats that all workers share
+	pendingTurn                       // no answer: a later turn, since this one has enough
 )
 
 // pending is an awaited answer.
@@ -102,10 +103,17 @@ func (l *loop) resume(c *Conn, p *pending) {
 			}
 			return
 		}
+		if i > 0 && l.sated(c) {
+			c.extra().pending = &pending{kind: pendingTurn, held: p.held[i:], bytes: p.bytes}
+			l.putOff(c)
+			break
+		}
 		if item.closing {
 			l.endByPeer(c, item.code)
 			return
 		}
+		p.bytes -= len(item.payload) + heldItemBytes
+		p.held[i] = heldItem{}
 		l.dispatch(c, item.binary, item.payload)
 	}
 	l.arm(c)

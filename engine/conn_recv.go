@@ -13,6 +13,10 @@ import (
 
 // input takes a chunk through whatever phase the connection is in.
 func (l *loop) input(c *Conn, chunk []byte) {
+	if c.rare.behindhand() {
+		l.keepInput(c, chunk)
+		return
+	}
 	for len(chunk) > 0 {
 		switch c.phase {
 		case phasePreface:
@@ -22,7 +26,12 @@ func (l *loop) input(c *Conn, chunk []byte) {
 		case phaseVerdict:
 			l.holdEarly(c, chunk)
 			return
-		case phaseAuth, phaseOpen, phaseClosing:
+		case phaseAuth, phaseOpen:
+			chunk = l.frames(c, chunk)
+		case phaseClosing:
+			if c.has(flagNoHandshake) {
+				return // nothing is awaited of the peer
+			}
 			chunk = l.frames(c, chunk)
 		default:
 			return // what comes while a refusal leaves, or while we linger, is thrown away
@@ -30,7 +39,7 @@ func (l *loop) input(c *Conn, chunk []byte) {
 	}
 }
 
-// frames decodes until the chunk is exhausted or the connection is past frames.
+// frames decodes until the chunk is exhausted, the turn has enough, or the connection is past frames.
 func (l *loop) frames(c *Conn, chunk []byte) []byte {
 	var part frame.Part
 	for c.phase == phaseOpen || c.phase == phaseAuth || c.phase == phaseClosing {
@@ -48,6 +57,10 @@ func (l *loop) frames(c *Conn, chunk []byte) []byte {
 			l.closeReceived(c, part.Payload)
 		case frame.Broken:
 			l.violate(c, part.Violation)
+			return nil
+		}
+		if len(chunk) > 0 && l.sated(c) {
+			l.keepInput(c, chunk)
 			return nil
 		}
 	}

@@ -125,11 +125,11 @@ func (l *loop) shrink(c *Conn, dst, payload []byte) []byte {
 func (l *loop) uncork(c *Conn) {
 	l.corked = nil
 	if len(l.cork) == 0 || c.phase == phaseGone {
-		l.cork = l.cork[:0]
+		l.cork, l.corkRaw = l.cork[:0], 0
 		return
 	}
 	l.flush(c, l.cork)
-	l.cork = l.cork[:0]
+	l.cork, l.corkRaw = l.cork[:0], 0
 	if cap(l.cork) > corkBytesKept {
 		l.cork = nil
 	}
@@ -158,27 +158,35 @@ func (l *loop) flush(c *Conn, tail []byte) {
 	}
 	if c.blocked {
 		l.judge(c)
+		l.roomMade(c)
 		l.wires.watch(c)
 		return
 	}
 	if r := c.rare; r != nil {
 		r.softSince = 0
+		l.roomMade(c)
 	}
 	if c.phase == phaseClosing || c.phase == phaseRefused {
 		l.closeFlushed(c)
 	}
 }
 
-// keepTail queues what the kernel did not take of tail. Where it took some, the byte before the rest is kept
-// too, as taken: whoever drops the queue must see that a frame has begun to leave.
+// keepTail queues what the kernel did not take of tail, which is the cork. Where it took a part of a frame, the byte
+// before the rest is kept too, as taken: whoever drops the queue must see that a frame has begun to leave. What is
+// behind that frame can be dropped.
 func (l *loop) keepTail(c *Conn, tail []byte, written int) {
-	if written == 0 {
-		l.pushRaw(c, sealed(append([]byte(nil), tail...)))
-		return
+	end := 0
+	if written > 0 {
+		end = frameEnd(tail, l.corkRaw, written)
 	}
-	l.pushRaw(c, sealed(append([]byte(nil), tail[written-1:]...)))
-	c.taken = 1
-	c.backlog--
+	if end > written {
+		l.pushRaw(c, sealed(append([]byte(nil), tail[written-1:end]...)))
+		c.taken = 1
+		c.backlog--
+	}
+	if end < len(tail) {
+		l.pushRaw(c, sealed(append([]byte(nil), tail[end:]...)))
+	}
 }
 
 // pushRaw appends bytes that are already as the wire wants them.

@@ -157,7 +157,11 @@ func (l *loop) routed(c *Conn, e *message.Envelope, payload []byte) {
 func (l *loop) runHandler(c *Conn, r *route, m *Message) {
 	begun, posts := l.srv.clock(), l.mail.posts.Load()
 	out := l.srv.run(c, r, m)
-	if took := l.srv.clock() - begun; took > int64(handlerSlow) {
+	took := l.srv.clock() - begun
+	if took > int64(drainBudget)/lookEvery {
+		l.sinceLook = lookEvery // look at the clock before the next message
+	}
+	if took > int64(handlerSlow) {
 		l.count.slowHandlers.Add(1)
 		l.srv.log.Warn("a handler held its loop; register it with engine.Offload()", "handler", r.name, "took", duration(took))
 	}

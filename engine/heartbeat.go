@@ -47,7 +47,7 @@ func (l *loop) timeout(c *Conn) {
 			r.deadline = 0
 			l.overdue(c)
 		}
-		if r.pending != nil && r.pending.deadline <= l.now {
+		if r.pending != nil && r.pending.deadline != 0 && r.pending.deadline <= l.now {
 			l.pendingOverdue(c)
 		}
 		if r.softSince != 0 && r.softSince+int64(l.srv.cfg.BacklogGrace) <= l.now {

@@ -53,7 +53,15 @@ type loop struct {
 	corked      *Conn // whose answers go to the cork
 	notices     []notice
 
+	late      []*Conn // whose input goes on in a later turn
+	until     int64   // when the time of this turn is over
+	sinceLook int     // messages taken since the last look at the clock
+	paged     bool    // a page of members was made
+	goingOn   bool    // the input that is taken was kept
+	deaf      bool    // nobody reads the answers
+
 	cork, gather, shrunk, text, inflated []byte
+	corkRaw                              int // bytes of the cork in front of its first frame
 	vector                               [][]byte
 	lists                                []*frameList
 	stamps                               []uint32 // spread: the last one that reached a slot
@@ -92,10 +100,15 @@ func (l *loop) serve(c *Conn, chunk []byte) {
 		return
 	}
 	l.served, l.corked = c, c
+	l.until, l.paged = l.now+int64(drainBudget), false
 	l.tally.bytesIn += uint64(len(chunk))
 	c.lastActive.Store(l.now)
 	l.input(c, chunk)
 	scribble(chunk)
+	if r := c.rare; r != nil && len(r.rest) > longInput && l.hasRoom(c) {
+		l.until = l.now + int64(longBudget)
+		l.takeKept(c)
+	}
 	l.uncork(c)
 	l.finish()
 	l.served = nil
@@ -107,10 +120,12 @@ func (l *loop) drain() {
 	l.mail.rung.Store(false) // this is what it was rung for
 	l.now = l.srv.clock()
 	until := l.now + int64(drainBudget)
+	l.until = until
 	if l.now >= l.nextTick {
 		l.nextTick = l.now + int64(l.srv.tick)
 		l.onTick()
 	}
+	l.goOnBehind(l.now + int64(drainBudget/2))
 	l.announce()
 	for more := true; more; {
 		more = l.openLetters()
@@ -237,6 +252,9 @@ func (l *loop) finish() {
 	if l.said {
 		l.said = false
 		l.srv.peers.Bus.Flush()
+	}
+	if cap(l.text) > corkBytesKept {
+		l.text = nil
 	}
 	l.count.publish(&l.tally)
 }

@@ -32,7 +32,7 @@ func (c membersCursor) text() []byte { return fmt.Appendf(nil, "%d.%d.%d", c.wor
 
 func (l *loop) onMembers(c *Conn, e *message.Envelope) {
 	r := l.ownRoom(c, e)
-	if r == nil {
+	if r == nil || l.deaf {
 		return
 	}
 	from := membersCursor{Cursor: rooms.FirstPage}
@@ -63,6 +63,7 @@ func (l *loop) onMembers(c *Conn, e *message.Envelope) {
 }
 
 func (l *loop) tellMembers(c *Conn, b *membersBook, ref []byte) {
+	l.paged = true
 	m := b.page
 	m.Room, m.Ref = b.room, ref
 	l.text = message.AppendMembers(l.text[:0], m)

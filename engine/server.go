@@ -32,6 +32,7 @@ type Server struct {
 	tick        time.Duration
 
 	pendingBytesMax int
+	answersBytesMax int // that one connection may be given before its input waits
 	connectionsMax  int
 
 	clock    func() int64 // nanoseconds since the start
@@ -98,6 +99,7 @@ func New(cfg Config, settings ...Setting) (*Server, error) {
 		emitter:     NewEmitter(),
 
 		pendingBytesMax: max(pendingBytesLeast, 2*cfg.MessageBytesMax),
+		answersBytesMax: min(cfg.BacklogSoftBytes, cfg.BacklogHardBytes/2),
 		walltime:        time.Now,
 		entropy:         func(b []byte) { rand.Read(b) },
 	}
