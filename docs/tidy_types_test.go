@@ -123,6 +123,7 @@ var threads = map[string]string{
 	"engine/events_everywhere.go": "sync",
 	"engine/everywhere.go":        "chan select",
 	"engine/gather.go":            "sync",
+	"engine/guard.go":             "go select",
 	"engine/lane.go":              "chan select",
 	"engine/mailbox.go":           "sync",
 	"engine/peers.go":             "chan select sync",

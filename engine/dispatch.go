@@ -18,7 +18,8 @@ type M = map[string]any
 // Handler handles messages of one type. What it returns is the reply, encoded as JSON, with the client's
 // ref put in; nil, or a nil pointer, means none. An error is answered with an `error` message: an [Error] with its
 // code, any other with the code "internal" and its text; a nil pointer in it is no error. A panic, in a method of what
-// it returns too, costs the connection (1011).
+// it returns too, costs the connection (1011). runtime.Goexit, which testing.T.FailNow calls, costs the connection where
+// the handler was offloaded, and the process where it runs on a loop.
 //
 // It runs on the connection's loop and must not block, unless registered with [Offload]. m is borrowed
 // until it returns.

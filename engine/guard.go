@@ -59,6 +59,27 @@ func (s *Server) caught(name string, c *Conn, value any) error {
 	return &panicError{value}
 }
 
+// mustReturn is deferred by what runs on a goroutine that the server cannot do without: a loop, or the one that
+// receives from other workers. Where a handler has ended that goroutine, the process ends in a panic that nothing
+// recovers: gnet's loop is gone with half a turn behind it, and its connections would wait for ever.
+func (s *Server) mustReturn(returned *bool) {
+	if *returned {
+		return
+	}
+	if v := recover(); v != nil {
+		panic(v)
+	}
+	name := s.exited.Load()
+	if name == nil {
+		return
+	}
+	text := fmt.Sprintf("engine: the handler %q ended a goroutine of the server with runtime.Goexit, as testing.T.FailNow "+
+		"does: have it return an error, or register it with engine.Offload()", *name)
+	s.log.Error(text)
+	go panic(text)
+	select {} // what stands below on this goroutine must not run
+}
+
 // panicError is what guard makes of a panic.
 type panicError struct{ value any }
 

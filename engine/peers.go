@@ -276,7 +276,15 @@ func (s *Server) own(list []remotePlace) (places []place) {
 
 // Receive takes an entry of another worker. It is called by one goroutine, in the order in which that worker said it.
 // entry is borrowed. The error says that it makes no sense.
-func (s *Server) Receive(from uint16, entry []byte) error {
+func (s *Server) Receive(from uint16, entry []byte) (err error) {
+	returned := false
+	defer s.mustReturn(&returned)
+	err = s.receive(from, entry)
+	returned = true
+	return err
+}
+
+func (s *Server) receive(from uint16, entry []byte) error {
 	if !s.receiving.Load() {
 		return nil // nobody is here yet
 	}

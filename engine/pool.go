@@ -16,7 +16,6 @@ type pool struct {
 	running int
 	idle    int
 	closed  bool
-	done    sync.WaitGroup
 }
 
 const (
@@ -43,21 +42,27 @@ func (p *pool) submit(f func()) bool {
 		p.work.Signal()
 	case p.running < p.max:
 		p.running++
-		p.done.Add(1)
 		go p.run()
 	}
 	return true
 }
 
-// run works until there is nothing to do and enough others wait for more.
+// run works until there is nothing to do and enough others wait for more. Where work ends the goroutine
+// (runtime.Goexit), another takes its place.
 func (p *pool) run() {
-	defer p.done.Done()
+	working := true
+	defer func() {
+		if working {
+			go p.run()
+		}
+	}()
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	for {
 		for p.head == len(p.queue) {
 			if p.closed || p.idle >= poolIdleKept {
 				p.running--
+				working = false
+				p.mu.Unlock()
 				return
 			}
 			p.idle++

@@ -172,7 +172,15 @@ func (r *reactor) OnOpen(g gnet.Conn) ([]byte, gnet.Action) {
 }
 
 // OnTraffic takes a connection's input, or answers the doorbell.
-func (r *reactor) OnTraffic(g gnet.Conn) gnet.Action {
+func (r *reactor) OnTraffic(g gnet.Conn) (do gnet.Action) {
+	returned := false
+	defer r.srv.mustReturn(&returned)
+	do = r.onTraffic(g)
+	returned = true
+	return do
+}
+
+func (r *reactor) onTraffic(g gnet.Conn) gnet.Action {
 	chunk, err := g.Next(-1)
 	if err != nil {
 		return gnet.Close
@@ -191,9 +199,12 @@ func (r *reactor) OnTraffic(g gnet.Conn) gnet.Action {
 
 // OnClose is the end of a connection's descriptor, whoever wanted it.
 func (r *reactor) OnClose(g gnet.Conn, _ error) gnet.Action {
+	returned := false
+	defer r.srv.mustReturn(&returned)
 	if c, ok := g.Context().(*Conn); ok {
 		c.loop.gone(c)
 	}
+	returned = true
 	return gnet.None
 }
 

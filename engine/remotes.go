@@ -211,6 +211,13 @@ func (e *MissedError) Error() string {
 // asked for again, unless that worker has died. It is called as [Server.Receive] is. Cost: a walk through all rooms, and a
 // count of each from every worker.
 func (s *Server) Missed(from uint16) {
+	returned := false
+	defer s.mustReturn(&returned)
+	s.missed(from)
+	returned = true
+}
+
+func (s *Server) missed(from uint16) {
 	s.count.missed.Add(1)
 	s.log.Error("messages of another worker are lost", "worker", from)
 	s.emit(Event{Kind: EventError, Err: &MissedError{from}})
