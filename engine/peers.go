@@ -308,6 +308,8 @@ func (s *Server) receive(from uint16, entry []byte) error {
 		s.receiveDirect(r)
 	case entryCount:
 		s.receiveCount(from, r)
+	case entryCensus:
+		s.loops[0].postCall(func(l *loop) { l.tellCounts(from, 0) })
 	case entryWish:
 		s.receiveWish(from, r)
 	case entryEvent:

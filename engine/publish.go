@@ -209,9 +209,9 @@ func (s *Server) Broadcast(room string, v any, except ...string) (members int, e
 		if members, err = p.publish(); err != nil {
 			return members, err
 		}
-		members += r.Away()
 	}
 	if s.peers != nil {
+		members += s.index.Away(room)
 		s.forward(true, f, room, out)
 	}
 	return members, nil

@@ -218,6 +218,7 @@ func FuzzReceive(f *testing.F) {
 		new(entryWriter).begin(entryRoster, 0).text("r").number(1).places(who[1:]),
 		new(entryWriter).begin(entryQuiet, 0).text("r"),
 		new(entryWriter).begin(entryWish, 0).number(31).number(1),
+		new(entryWriter).begin(entryCensus, 7),
 		new(entryWriter).begin(entryEvent, 0).text(`{"kind":"websocket.connect","conn":{}}`),
 		new(entryWriter).begin(entryAnswer, 7).number(1).text("x"),
 		new(entryWriter).begin(entryVacate, 0).text("s"),

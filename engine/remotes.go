@@ -8,8 +8,11 @@ import (
 
 // What workers know of each other's members.
 //
-// Counts: a change marks its room, and the next tick of loop 0 tells the counts of marked rooms to all. A room that is
-// new to a worker asks the others once. So all counts are right a few ticks after the last change.
+// Counts: a change marks its room, and the next tick of loop 0 tells the counts of marked rooms to all, who keep them
+// whether they have a room of that name or not (rooms/elsewhere.go): whoever is the first to join it there is told of those
+// who are in. A worker that has just started, or that has missed what was said, asks for the counts of all rooms. A room
+// that is new to a worker asks the others once, too: for who is in. So all counts are right a few ticks after the last
+// change.
 //
 // Ids: where a worker announces who comes and goes, the others keep who its members are, for the one case in which it
 // can no longer say who has left: that it died. A worker that stops announcing in a room says so, and one that begins
@@ -22,6 +25,7 @@ const (
 	entryQuiet                        // a room no longer announces
 	entryWish                         // which events a worker wants of the others
 	entryEvent
+	entryCensus // a worker asks for the counts of all rooms
 )
 
 // counted notes that a room's count has changed: the others learn it within a tick.
@@ -98,15 +102,37 @@ func (s *Server) receiveCount(from uint16, r *entryReader) {
 		s.sayCount(from, string(name), asksNothing)
 		s.peers.Bus.Flush()
 	}
-	room := s.index.Find(name)
+	room := s.index.SetAway(name, from, int32(min(n, 1<<30)))
 	if room == nil {
 		return
 	}
-	room.SetAway(from, int32(min(n, 1<<30)))
 	s.reviewAnnouncements(room)
 	if asks != asksNothing && room.Len() > 0 {
 		s.counted(room)
 		s.tellRoster(room, from)
+	}
+}
+
+// askCounts asks a worker, or all, for the counts of all rooms that it has members in.
+func (s *Server) askCounts(target uint16) {
+	if s.peers != nil {
+		s.peers.say(true, func(w *entryWriter) { w.begin(entryCensus, target) })
+	}
+}
+
+// tellCounts tells a worker the counts of all rooms, from a place in the index on, a part at a time: others want their
+// turn, too.
+func (l *loop) tellCounts(target uint16, at int) {
+	n := 0
+	next := l.srv.index.RangeFrom(at, func(r *rooms.Room) {
+		if r.Len() > 0 {
+			l.srv.sayCount(target, r.Name(), asksNothing)
+			n++
+		}
+	}, func() bool { return n < countsMax })
+	l.said = l.said || n > 0
+	if next > 0 {
+		l.postCall(func(l *loop) { l.tellCounts(target, next) })
 	}
 }
 
@@ -224,12 +250,11 @@ func (s *Server) missed(from uint16) {
 	if !s.lives(from) {
 		return // it answers no more, and what is known of it goes with Gone
 	}
-	s.index.Range(func(r *rooms.Room) bool {
+	s.index.Doubt(from, func(r *rooms.Room) {
 		r.RemoteUnknown(from)
 		s.sayCount(from, r.Name(), asksAnyway)
-		return true
 	})
-	s.peers.Bus.Flush()
+	s.askCounts(from)
 	s.sayWish(true)
 }
 
@@ -237,16 +262,14 @@ func (s *Server) missed(from uint16) {
 // announce it those are told who are left. It is called as [Server.Receive] is, behind that worker's last entry.
 func (s *Server) Gone(from uint16) {
 	s.forgetWish(from)
-	s.index.Range(func(r *rooms.Room) bool {
-		left := r.Bury(from)
+	s.index.Bury(from, func(r *rooms.Room, left []place) {
 		s.reviewAnnouncements(r)
 		if r.Quiet() || s.tuned.Load().announceMax <= 0 {
-			return true
+			return
 		}
 		for _, p := range left {
 			s.tellLeft(r, from, p)
 		}
-		return true
 	})
 }
 

@@ -84,3 +84,120 @@ func TestCountsAfterLoss(t *testing.T) {
 	here.Missed(there.instance)
 	eventually(t, "nobody is counted who is gone", func() bool { return away() == 0 })
 }
+
+// toldBy has the server hear a count of another worker.
+func (w *script) toldBy(worker uint16, room string, n int) {
+	w.t.Helper()
+	e := new(entryWriter).begin(entryCount, 0).text(room).number(uint64(n)).number(asksNothing)
+	if err := w.server.Server.Receive(worker, e.buf); err != nil {
+		w.t.Fatal(err)
+	}
+	w.drain()
+}
+
+// Who is the first to join a room here is told of those who are in it elsewhere, however long ago that was said, and what
+// it sends at once is counted right, too.
+func TestFirstMemberIsToldOfOthers(t *testing.T) {
+	w, _ := newPeer(t, func(c *Config) { c.AnnounceMembersMax = 4 })
+	s := w.server.Server
+	c := w.welcome(0)
+	first := func(what, joined string) {
+		t.Helper()
+		w.say(c, `{"type":"join","room":"r"}`)
+		w.drain()
+		if texts := w.read(c); texts[0] != joined {
+			t.Errorf("%s: %s, want %s", what, texts, joined)
+		}
+	}
+	goes := func() {
+		t.Helper()
+		w.say(c, `{"type":"leave","room":"r"}`)
+		w.drain()
+		w.read(c)
+	}
+	s.Peers([]uint16{3, 4, 7})
+	w.toldBy(3, "r", 1)
+	w.toldBy(4, "r", 2)
+	for range 3 {
+		w.tick()
+	}
+	first("nobody was in it here", `{"type":"joined","room":"r","members":4}`)
+	w.say(c, `{"type":"broadcast","room":"r","data":1}`)
+	w.drain()
+	w.say(c, `{"type":"members","room":"r"}`)
+	w.drain()
+	if texts := w.read(c); len(texts) == 0 || texts[0] != `{"type":"broadcast_sent","room":"r","recipients":3}` {
+		t.Error(texts)
+	}
+	goes()
+
+	w.toldBy(3, "r", 3)
+	first("it vanished here, and somebody came there", `{"type":"joined","room":"r","members":6}`)
+	goes()
+	if n, err := s.Broadcast("r", M{"type": "x"}); n != 5 || err != nil {
+		t.Error("a broadcast from where nobody is in reaches", n, err)
+	}
+	s.RoomCreated(CreatedRoom{Name: "r"})
+	if n := s.index.FindString("r").Away(); n != 5 {
+		t.Error("a room that is created knows of", n)
+	}
+	s.RoomDeleted("r")
+	w.drain()
+	s.Gone(3)
+	first("a worker died", `{"type":"joined","room":"r","members":3}`)
+	goes()
+	w.toldBy(4, "r", 0)
+	first("all have left", `{"type":"joined","room":"r","members":1}`)
+	goes()
+
+	w.toldBy(4, "r", 4)
+	w.say(c, `{"type":"join","room":"r"}`)
+	w.drain()
+	w.expect(c, "joined announcements")
+}
+
+// What a worker has missed, it asks for again: of the rooms that it has one by one, of all others in one question. That is
+// answered room by room, and what is old is not believed any more.
+func TestCountsAreAskedFor(t *testing.T) {
+	w, b := newPeer(t, nil)
+	s := w.server.Server
+	c := w.welcome(1)
+	w.say(c, `{"type":"join","room":"here"}`)
+	w.drain()
+	w.read(c)
+	s.Peers([]uint16{3, 7})
+	w.toldBy(3, "there", 5)
+	s.Missed(3)
+	if n := s.index.Away("there"); n != 0 || len(b.of(entryCensus)) != 1 {
+		t.Error("after a loss, of a room elsewhere is known", n)
+	}
+	w.tick()
+	b.entries = nil
+	if err := s.Receive(3, new(entryWriter).begin(entryCensus, 7).buf); err != nil {
+		t.Fatal(err)
+	}
+	w.drain()
+	told := b.of(entryCount)
+	if len(told) != 1 {
+		t.Fatal(len(told), "counts are told of one room")
+	}
+	r := &entryReader{rest: told[0][entryHead:]}
+	if name, n := string(r.bytes()), r.number(); name != "here" || n != 1 || told[0][2] != 3 {
+		t.Errorf("told is %q, %d", name, n)
+	}
+}
+
+// A worker that starts late learns of the rooms of all others, without anybody's doing anything in them.
+func TestCountsForANewWorker(t *testing.T) {
+	ws := startWorkers(t, 2, nil, nil)
+	dial(t, ws.list[0].Server).join("r")
+	dial(t, ws.list[1].Server).join("r")
+	eventually(t, "all is told", func() bool {
+		return ws.list[0].index.Away("r") == 1 && ws.list[1].index.Away("r") == 1
+	})
+	late := ws.start(nil, nil)
+	eventually(t, "the late one knows both", func() bool { return late.index.Away("r") == 2 })
+	if n := dial(t, late.Server).join("r"); n != 3 {
+		t.Errorf("the first to join there is told of %v members, want 3", n)
+	}
+}

@@ -185,6 +185,7 @@ func (s *Server) Start() error {
 	s.state.Store(stateRunning)
 	s.emit(Event{Kind: EventStarted})
 	s.sayWish(true)
+	s.askCounts(0)
 	return nil
 }
 

@@ -29,6 +29,12 @@ func (r *Room) AwayOf(instance uint16) int {
 func (r *Room) SetAway(instance uint16, n int32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.setShare(instance, n)
+	r.recount()
+}
+
+// setShare is SetAway. Under mu.
+func (r *Room) setShare(instance uint16, n int32) {
 	o := r.remotes[instance]
 	if o == nil {
 		if n == 0 {
@@ -41,7 +47,6 @@ func (r *Room) SetAway(instance uint16, n int32) {
 	if n == 0 {
 		r.drop(instance)
 	}
-	r.recount()
 }
 
 // remote returns another worker's share, making it on first use. Under mu.
@@ -67,16 +72,22 @@ func (r *Room) drop(instance uint16) {
 
 // Bury forgets what a worker that is gone had here, and returns those of its members that it had told of. Any goroutine.
 func (r *Room) Bury(instance uint16) []Place {
+	left, _ := r.bury(instance)
+	return left
+}
+
+// bury is Bury; was says whether anything was known of that worker.
+func (r *Room) bury(instance uint16) (left []Place, was bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o := r.remotes[instance]
 	if o == nil {
-		return nil
+		return nil, false
 	}
 	r.away.Add(-o.count)
 	r.drop(instance)
 	r.recount()
-	return o.members
+	return o.members, true
 }
 
 // RemoteJoined notes a member of another worker, which is not noted yet. Any goroutine.

@@ -2,6 +2,7 @@ package rooms
 
 import (
 	"cmp"
+	"hash/maphash"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,14 +22,22 @@ type Index struct {
 	ids    atomic.Uint64
 	size   atomic.Int64
 	census census
+
+	seed         maphash.Seed
+	elsewhere    atomic.Int64 // counts in the tables of all shards
+	elsewhereMax int64
 }
 
 const shardCount = 256
 
+// shard holds the rooms whose names fall to it, and what is known of those that are not here.
+//
+// Owner: shared (mutex: mu).
 type shard struct {
-	mu    sync.RWMutex
-	rooms map[string]*Room
-	_     [32]byte // a cache line each
+	mu        sync.RWMutex
+	rooms     map[string]*Room
+	elsewhere map[uint16]shares // of rooms that are not here, by worker; nil for none
+	_         [24]byte          // a cache line each
 }
 
 // Options say what holds for every room.
@@ -45,7 +54,7 @@ type CreateOptions struct {
 
 // NewIndex makes an index for rooms with members on a number of loops.
 func NewIndex(loops int, o Options) *Index {
-	x := &Index{loops: loops, limit: int32(o.MaxMembers)}
+	x := &Index{loops: loops, limit: int32(o.MaxMembers), seed: maphash.MakeSeed(), elsewhereMax: elsewhereMax}
 	for i := range x.shards {
 		x.shards[i].rooms = make(map[string]*Room)
 	}
@@ -82,14 +91,16 @@ func (x *Index) findOrCreate(name []byte, stale *Room, now int64) *Room {
 	h := x.shard(name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if r := h.rooms[string(name)]; r != nil && r != stale {
-		return r
-	} else if r == nil {
+	old := h.rooms[string(name)]
+	if old != nil && old != stale {
+		return old
+	} else if old == nil {
 		x.size.Add(1)
 	}
 	r := &Room{name: string(name), id: x.ids.Add(1), index: x, createdAt: now, limit: x.limit, rosters: make([]atomic.Pointer[roster], x.loops)}
-	h.rooms[r.name] = r
 	x.census.add(r.share, 1)
+	x.takeIn(h, r, old)
+	h.rooms[r.name] = r
 	return r
 }
 
@@ -149,6 +160,7 @@ func (x *Index) drop(r *Room) {
 	if h.rooms[r.name] == r {
 		delete(h.rooms, r.name)
 		x.size.Add(-1)
+		x.putBack(h, r)
 	}
 	h.mu.Unlock()
 }

@@ -339,3 +339,42 @@ func wrongCount(askers []*client, in map[string]map[string]bool) string {
 	}
 	return ""
 }
+
+// Whoever is the first to join a room on its worker is told of all who are in, also where nothing has happened for long, and
+// where its worker has just taken the place of one that died.
+func TestFirstOnAWorkerIsToldOfAll(t *testing.T) {
+	const rooms = 1000
+	s := startProcesses(t, engine.Config{Processes: 2, HeartbeatInterval: time.Minute})
+	list := s.onEach(2)
+	for i := range rooms {
+		list[0].join(fmt.Sprint("room", i))
+	}
+	next := 0
+	first := func(c *client) int {
+		t.Helper()
+		if next == rooms {
+			t.Fatal("whoever is the first to join is never told of the other")
+		}
+		c.send(m{"type": "join", "room": fmt.Sprint("room", next)})
+		next++
+		return int(c.until("joined")["members"].(float64))
+	}
+	tell := func(c *client) {
+		t.Helper()
+		poll(t, "the other is known to the first to join", func() bool { return first(c) == 2 })
+		room := fmt.Sprint("room", next)
+		if n := first(c); n != 2 {
+			t.Errorf("calm, and %d members are told of the two in %s", n, room)
+		}
+		c.send(m{"type": "broadcast", "room": room, "data": 1})
+		if n := c.until("broadcast_sent")["recipients"]; n != 1.0 {
+			t.Errorf("%v recipients are told of in %s, there is one", n, room)
+		}
+	}
+	tell(list[1])
+	if err := syscall.Kill(list[1].pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "it is gone", func() bool { return !slices.Contains(s.pids(), list[1].pid) })
+	tell(s.dialAt("", list[0].pid))
+}
