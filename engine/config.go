@@ -73,7 +73,9 @@ type Config struct {
 	// to 55 KiB a connection, and broadcasts are compressed once for each recipient instead of once for all.
 	CompressionContextTakeover bool `key:"compression_context_takeover"`
 
-	// Origins lists the origins (scheme://host[:port]) whose pages may connect; empty admits every origin.
+	// Origins lists the origins whose pages may connect: scheme://host[:port]; scheme://*.host for all hosts below one;
+	// null and file://, which pages without an address send; "*" for every origin, as an empty list does. Only "*" lifts
+	// a list that is in force: see Server.Reload.
 	Origins []string `key:"origins"`
 	// Subprotocols lists the subprotocols that the server speaks, the preferred first.
 	Subprotocols []string `key:"subprotocols"`
@@ -138,6 +140,7 @@ func (e *ConfigError) Error() string { return e.Key + ": " + e.Hint }
 func (c Config) withDefaults() (Config, error) {
 	d := DefaultConfig()
 	or(&c.Host, d.Host)
+	c.Host = bareHost(c.Host)
 	or(&c.Port, d.Port)
 	or(&c.Processes, d.Processes)
 	or(&c.Loops, max(1, d.Loops/c.Processes))
@@ -216,10 +219,8 @@ func (c Config) Validate() error {
 	if err := checkBusURL(c.BusURL); err != nil {
 		return bad("bus_url", "%v", err)
 	}
-	for _, o := range c.Origins {
-		if scheme, host, ok := strings.Cut(o, "://"); !ok || scheme == "" || host == "" || strings.Contains(host, "/") {
-			return bad("origins", "%q is no origin; write scheme://host or scheme://host:port, without a path", o)
-		}
+	if err := c.checkTexts(); err != nil {
+		return err
 	}
 	trust, err := proxy.NewTrust(c.TrustedProxies)
 	switch {

@@ -66,7 +66,7 @@ func load(cmd *cobra.Command) (*settings, map[string]string, error) {
 		}
 	}
 	relax(&out, sources)
-	if err := out.Config.Validate(); err != nil && len(mistakes) == 0 {
+	if err := out.judge(); err != nil && len(mistakes) == 0 {
 		mistakes = append(mistakes, placed(err, sources))
 	}
 	if len(mistakes) > 0 {

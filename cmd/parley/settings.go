@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"strconv"
 	"strings"
@@ -45,6 +47,33 @@ func (s *settings) settle() {
 	}
 }
 
+// judge reports the first setting that cannot work, as a *[engine.ConfigError]: what serve refuses, check-config and a
+// reload refuse, too.
+func (s *settings) judge() error {
+	if err := s.Config.Validate(); err != nil {
+		return err
+	}
+	admin := s.Config // what is right for the one listener is right for the other
+	admin.Host, admin.Port = s.AdminHost, s.AdminPort
+	err := admin.Validate()
+	var wrong *engine.ConfigError
+	switch {
+	case errors.As(err, &wrong):
+		return &engine.ConfigError{Key: "admin_" + wrong.Key, Hint: wrong.Hint}
+	case s.AdminPort > 0 && s.AdminPort == s.Port && meet(s.Host, s.AdminHost):
+		return &engine.ConfigError{Key: "admin_port", Hint: fmt.Sprintf("%d is the server's own port; choose another, or 0 for no admin listener", s.AdminPort)}
+	}
+	return nil
+}
+
+// meet reports whether listeners on two hosts are in each other's way where their port is the same.
+func meet(a, b string) bool {
+	a, b = strings.ReplaceAll(strings.ToLower(a), "localhost", "127.0.0.1"), strings.ReplaceAll(strings.ToLower(b), "localhost", "127.0.0.1")
+	x, _ := netip.ParseAddr(a)
+	y, _ := netip.ParseAddr(b)
+	return a == b || x.IsValid() && (x == y || x.IsUnspecified()) || y.IsUnspecified()
+}
+
 // setting is one key: what it is called, what it holds, and where it goes.
 //
 // Owner: immutable.
@@ -84,7 +113,7 @@ var help = map[string]string{
 	"attributes_bytes_max":         "attributes of one connection, encoded",
 	"compression":                  "permessage-deflate for clients that offer it",
 	"compression_context_takeover": "keep both windows between messages: smaller, but up to 55 KiB a connection",
-	"origins":                      "origins whose pages may connect; empty admits all",
+	"origins":                      "origins whose pages may connect: https://example.com, https://*.example.com, null, file://; * admits all",
 	"subprotocols":                 "subprotocols that the server speaks, the preferred first",
 	"trusted_proxies":              "proxies to believe a client's address: addresses, networks, loopback, private, unix",
 	"proxy_protocol":               "every connection begins with a PROXY protocol header, from a trusted proxy",

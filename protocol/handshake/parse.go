@@ -243,6 +243,9 @@ var tokenTable = func() (t [256]bool) {
 	return t
 }()
 
+// IsToken reports whether a text is a token, such as the name of a subprotocol [RFC 9110 §5.6.2].
+func IsToken(text string) bool { return isToken([]byte(text)) }
+
 func isToken(b []byte) bool {
 	for _, c := range b {
 		if !tokenTable[c] {

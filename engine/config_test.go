@@ -1,0 +1,58 @@
+package engine
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+// New, Validate and Reload judge texts alike: what cannot be meant is refused, with its key.
+func TestConfigTexts(t *testing.T) {
+	running, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		key, says string
+		cfg       Config
+	}{
+		{"origins", "port", Config{Origins: []string{"https://a:abc"}}},
+		{"origins", "user", Config{Origins: []string{"https://a.example", "https://u@a"}}},
+		{"origins", "no origin", Config{Origins: []string{"https://a?x"}}},
+		{"origins", "no origin", Config{Origins: []string{"https://a b"}}},
+		{"origins", "no origin", Config{Origins: []string{""}}},
+		{"subprotocols", "no name", Config{Subprotocols: []string{"a,b"}}},
+		{"data_dir", "quotes", Config{DataDir: `"/data"`}},
+		{"data_dir", "quotes", Config{DataDir: `'/data`}},
+		{"data_dir", "control character", Config{DataDir: "/data\r"}},
+		{"data_dir", "control character", Config{DataDir: "/da\x00ta"}},
+		{"data_dir", "space", Config{DataDir: "/data "}},
+		{"data_dir", "~", Config{DataDir: "~/data"}},
+		{"data_dir", "$", Config{DataDir: "${STATE}/parley"}},
+		{"host", "key of its own", Config{Host: "127.0.0.1:9090"}},
+		{"host", "key of its own", Config{Host: "[::1]:9090"}},
+		{"host", "key of its own", Config{Host: "localhost:9090"}},
+		{"host", "0.0.0.0", Config{Host: "*"}},
+		{"host", "without scheme", Config{Host: "ws://localhost"}},
+		{"host", "write an address", Config{Host: "a b"}},
+		{"host", "write an address", Config{Host: "[::1"}},
+		{"host", "quotes", Config{Host: `"::1"`}},
+		{"trusted_proxies", "space", Config{TrustedProxies: []string{"10.0.0.1 "}}},
+	} {
+		var wrong *ConfigError
+		_, byNew := New(c.cfg)
+		_, byReload := running.Reload(c.cfg)
+		full, _ := c.cfg.withDefaults()
+		for name, err := range map[string]error{"New": byNew, "Reload": byReload, "Validate": full.Validate()} {
+			if !errors.As(err, &wrong) || wrong.Key != c.key || !strings.Contains(wrong.Hint, c.says) {
+				t.Errorf("%s of %+v says %v, not %q of %s", name, c.cfg, err, c.says, c.key)
+			}
+		}
+	}
+	for _, host := range []string{"::1", "[::1]", "[fe80::1%eth0]", "localhost", "my_host.example", "bücher.example", "0.0.0.0"} {
+		s, err := New(Config{Host: host, DataDir: "var/lib my/parley"})
+		if err != nil || strings.ContainsAny(s.Config().Host, "[]") {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+}

@@ -1,0 +1,109 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"strings"
+	"unicode"
+
+	"github.com/parleyd/parley/protocol/handshake"
+)
+
+// The texts of a configuration pass through shells, env files, templates and editors before they get here. What these
+// leave behind (quotes, a carriage return, a ~ that no shell has replaced) would be a directory of that name, or a list
+// that matches nobody.
+
+// checkTexts reports the first text that cannot be meant, as a *[ConfigError].
+func (c Config) checkTexts() error {
+	v := reflect.ValueOf(c)
+	for i := range v.NumField() {
+		key := v.Type().Field(i).Tag.Get("key")
+		var list []string
+		switch value := v.Field(i).Interface().(type) {
+		case string:
+			list = []string{value}
+		case []string:
+			list = value
+		}
+		for _, text := range list {
+			if hint := checkText(text); hint != "" && key != "bus_url" { // of which nothing is shown
+				return &ConfigError{Key: key, Hint: fmt.Sprintf("%q %s", text, hint)}
+			}
+		}
+	}
+	if hint := checkHost(c.Host); hint != "" {
+		return &ConfigError{Key: "host", Hint: fmt.Sprintf("%q is no address to listen on: %s", c.Host, hint)}
+	}
+	if hint := checkPath(c.DataDir); hint != "" {
+		return &ConfigError{Key: "data_dir", Hint: fmt.Sprintf("%q %s", c.DataDir, hint)}
+	}
+	if _, err := handshake.NewOrigins(c.Origins); err != nil {
+		return &ConfigError{Key: "origins", Hint: err.Error()}
+	}
+	for _, name := range c.Subprotocols {
+		if !handshake.IsToken(name) {
+			return &ConfigError{Key: "subprotocols", Hint: fmt.Sprintf("%q is no name of a subprotocol; letters, digits and ! # $ %% & ' * + - . ^ _ ` | ~ make one", name)}
+		}
+	}
+	return nil
+}
+
+// checkText says what is wrong with any text.
+func checkText(text string) string {
+	switch {
+	case text == "":
+		return ""
+	case strings.ContainsFunc(text, unicode.IsControl):
+		return "holds a control character, such as the end of a line; leave it out"
+	case strings.TrimSpace(text) != text:
+		return "begins or ends with a space; leave it out"
+	case strings.ContainsAny(text[:1]+text[len(text)-1:], `"'`):
+		return "has quotes that belong to the value here; leave them out"
+	}
+	return ""
+}
+
+// checkPath says what is wrong with a path.
+func checkPath(path string) string {
+	switch {
+	case strings.HasPrefix(path, "~"):
+		return "begins with ~, which only a shell replaces; write the whole path"
+	case strings.Contains(path, "$"):
+		return "holds $, and nobody has put a variable in its place; write the whole path"
+	}
+	return ""
+}
+
+// checkHost says what is wrong with an address to listen on, which may be a name.
+func checkHost(host string) string {
+	bare := bareHost(host)
+	if _, err := netip.ParseAddr(bare); err == nil || host == "" {
+		return ""
+	}
+	name, port, hasPort := strings.Cut(bare, ":")
+	switch {
+	case host == "*":
+		return "write 0.0.0.0 or :: for all interfaces"
+	case strings.Contains(host, "/"):
+		return "write the address alone, without scheme and path"
+	case hasPort && port != "" && strings.Trim(port, "0123456789") == "" && !strings.Contains(name, "["),
+		strings.HasPrefix(host, "[") && strings.Contains(host, "]:"):
+		return "the port has a key of its own"
+	case strings.ContainsFunc(bare, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-._", r)
+	}):
+		return "write an address (127.0.0.1, ::1), a name, or 0.0.0.0 for all interfaces"
+	}
+	return ""
+}
+
+// bareHost takes the brackets off an IPv6 address, which belong into URLs.
+func bareHost(host string) string {
+	if inner, ok := strings.CutPrefix(host, "["); ok {
+		if inner, ok = strings.CutSuffix(inner, "]"); ok && strings.Contains(inner, ":") {
+			return inner
+		}
+	}
+	return host
+}
