@@ -79,7 +79,7 @@ func (c *Conn) SetAttribute(key string, v any) error {
 func (c *Conn) Attribute(key string) json.RawMessage {
 	a := c.attrs.Load()
 	if i := a.find(key); i >= 0 {
-		return a.list[i].value
+		return slices.Clip(a.list[i].value)
 	}
 	return nil
 }
@@ -89,7 +89,7 @@ func (c *Conn) Attributes() map[string]json.RawMessage {
 	all := map[string]json.RawMessage{}
 	if a := c.attrs.Load(); a != nil {
 		for _, x := range a.list {
-			all[x.key] = x.value
+			all[x.key] = slices.Clip(x.value)
 		}
 	}
 	return all

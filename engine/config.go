@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/url"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -160,7 +161,13 @@ func (c Config) withDefaults() (Config, error) {
 	or(&c.OffloadWorkers, d.OffloadWorkers)
 	or(&c.OffloadTimeout, d.OffloadTimeout)
 	or(&c.ShutdownTimeout, d.ShutdownTimeout)
-	return c, c.Validate()
+	return c.clone(), c.Validate()
+}
+
+// clone shares no list with c.
+func (c Config) clone() Config {
+	c.Origins, c.Subprotocols, c.TrustedProxies = slices.Clone(c.Origins), slices.Clone(c.Subprotocols), slices.Clone(c.TrustedProxies)
+	return c
 }
 
 // processesMax is far beyond what one machine has cores for.

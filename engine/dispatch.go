@@ -16,7 +16,8 @@ import (
 type M = map[string]any
 
 // Handler handles messages of one type. What it returns is the reply, encoded as JSON, with the client's
-// ref put in; nil, or a nil pointer, means none. An error is answered with an `error` message: an [Error] with its
+// ref put in; a []byte is the reply itself, and the handler's own again when the handler has returned. nil, or a nil
+// pointer, means none. An error is answered with an `error` message: an [Error] with its
 // code, any other with the code "internal" and its text; a nil pointer in it is no error. A panic, in a method of what
 // it returns too, costs the connection (1011). runtime.Goexit, which testing.T.FailNow calls, costs the connection where
 // the handler was offloaded, and the process where it runs on a loop.
@@ -199,7 +200,8 @@ func (l *loop) reply(c *Conn, name string, ref []byte, out outcome) {
 	}
 	raw := out.reply
 	if ref != nil && len(raw) > 1 && raw[0] == '{' {
-		raw = message.AppendRef(raw, ref)
+		l.text = message.AppendRef(append(l.text[:0], raw...), ref) // the bytes may be the application's
+		raw = l.text
 	}
 	l.answer(c, raw)
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"reflect"
@@ -26,6 +27,9 @@ func (s *Server) run(c *Conn, r *route, m *Message) (out outcome) {
 	err := s.guard(r.name, c, func() error {
 		reply, err := r.handler(c, m, s)
 		out = judge(reply, err)
+		if _, lent := reply.([]byte); lent && r.offload {
+			out.reply = bytes.Clone(out.reply) // the loop reads it later, and the handler may write to its bytes again
+		}
 		return nil
 	})
 	if err != nil {

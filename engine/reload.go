@@ -32,8 +32,8 @@ func newTuned(cfg Config) (*tuned, error) {
 		timeout: int64(cfg.HeartbeatTimeout), origins: origins}, nil
 }
 
-// Config is the configuration that is in force, with its defaults filled in. Any goroutine.
-func (s *Server) Config() Config { return s.tuned.Load().cfg }
+// Config is the configuration that is in force, with its defaults filled in; it is the caller's to change. Any goroutine.
+func (s *Server) Config() Config { return s.tuned.Load().cfg.clone() }
 
 // Reload brings into force what cfg changes of announce_members_max, heartbeat_interval, heartbeat_timeout and origins,
 // all of it at once, and returns the keys of the other settings that differ: those need a new process.

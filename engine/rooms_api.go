@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"slices"
 
 	"github.com/gobwas/ws"
 
@@ -197,7 +198,7 @@ func (x *Rooms) Stats(name string) (stats RoomStats, ok bool) {
 
 func statsOf(r *rooms.Room) RoomStats {
 	return RoomStats{Name: r.Name(), Connections: r.Len(), CreatedAt: r.CreatedAt(),
-		MaxMembers: r.Limit(), Metadata: r.Metadata()}
+		MaxMembers: r.Limit(), Metadata: slices.Clip(r.Metadata())}
 }
 
 // List returns all rooms: the seed's getRooms. It walks through all of them; for a million rooms, use Range.

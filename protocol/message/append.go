@@ -206,7 +206,7 @@ func AppendError(dst []byte, code, text string, ref []byte) []byte {
 	return end(AppendString(append(dst, `,"message":`...), text), ref)
 }
 
-// AppendRef puts a ref into an encoded object, in place. An object that has one of its own keeps it.
+// AppendRef puts a ref into an encoded object, in place: the object must be the caller's to change. An object that has one of its own keeps it.
 func AppendRef(object, ref []byte) []byte {
 	var e Envelope
 	if Route(object, &e); e.seen&keyRef != 0 {
