@@ -105,6 +105,8 @@ var rules = []rule{
 	{"sync", checkThreads, "package x\nimport \"sync\"\nvar mu sync.Mutex\n", "protocol/frame/x.go"},
 	{"sleep", checkSleep, "package x\nimport \"time\"\nfunc f() { time.Sleep(1) }\n", "engine/x_test.go"},
 	{"clock", checkClock, "package x\nimport \"time\"\nvar _ = time.Now()\n", "rooms/x.go"},
+	{"last resorts", checkLastResorts, "package x\nfunc f() { go g() }\nfunc g() {}\n", "engine/x.go"},
+	{"last resorts that are none", checkLastResorts, "package x\nfunc f() { go g() }\nfunc g() {}\nfunc h() {}\n", "engine/planted.go"},
 	{"goroutines", checkThreads, "package x\nfunc f() { go f() }\n", "engine/x.go"},
 	{"leftovers", checkLeftovers, "package x\n// TO" + "DO: later\n", "rooms/x.go"},
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"go/ast"
 	"go/token"
+	"go/types"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -129,6 +131,7 @@ var threads = map[string]string{
 	"engine/peers.go":             "chan select sync",
 	"engine/pool.go":              "go sync",
 	"engine/reactor.go":           "go chan select",
+	"engine/rescue.go":            "go chan select",
 	"engine/rooms_created.go":     "chan",
 	"engine/server.go":            "chan select sync",
 	"engine/session.go":           "sync",
@@ -193,4 +196,62 @@ func TestThreadsAreUsed(t *testing.T) {
 			}
 		}
 	}
+}
+
+// lastResorts names, for each goroutine of the engine, the function of its file that recovers where one connection is
+// worked for; or says why what a stranger sends never comes there.
+var lastResorts = map[string]string{
+	"engine/acceptor.go a.run":         "take",
+	"engine/acceptor.go x.land":        "engine/lane.go await",
+	"engine/pool.go p.run":             "engine/guard.go guard",
+	"engine/reactor.go r.ticker":       "no stranger: it wakes loops",
+	"engine/rescue.go s.proveUnlocked": "no stranger: it takes locks, and ends the process on purpose",
+	"engine/rescue.go func":            "no stranger: it takes locks",
+	"engine/writable_linux.go w.run":   "no stranger: descriptors become writable",
+	"engine/writable_other.go w.run":   "no stranger: descriptors become writable",
+	"engine/planted.go g":              "h",
+}
+
+// checkLastResorts wants every goroutine of the engine to have a recover for what a stranger sends.
+func checkLastResorts(s *source) (wrong []string) {
+	if s.test() || s.dir() != "engine" {
+		return nil
+	}
+	ast.Inspect(s.file, func(n ast.Node) bool {
+		g, ok := n.(*ast.GoStmt)
+		if !ok {
+			return true
+		}
+		name := "func"
+		if _, literal := g.Call.Fun.(*ast.FuncLit); !literal {
+			name = types.ExprString(g.Call.Fun)
+		}
+		resort, listed := lastResorts[s.path+" "+name]
+		switch {
+		case !listed:
+			wrong = append(wrong, "go "+name+": a panic there ends the process; recover where it works for one connection (engine/rescue.go), and name the function in lastResorts")
+		case !strings.HasPrefix(resort, "no stranger: ") && !recovers(s, resort):
+			wrong = append(wrong, "go "+name+": "+resort+" does not recover any more; see engine/rescue.go, or change lastResorts")
+		}
+		return true
+	})
+	return wrong
+}
+
+// recovers reports whether a function, of this file where no other is named, calls recover or defers rescue.
+func recovers(s *source, function string) bool {
+	text, name := s.text, function
+	if path, other, elsewhere := strings.Cut(function, " "); elsewhere {
+		b, err := os.ReadFile("../" + path)
+		if err != nil {
+			return false
+		}
+		text, name = string(b), other
+	}
+	_, body, found := strings.Cut(text, " "+name+"(")
+	if at := strings.Index(text, ") "+name+"("); at >= 0 {
+		body, found = text[at:], true
+	}
+	body, _, _ = strings.Cut(body, "\n}\n")
+	return found && (strings.Contains(body, "recover()") || strings.Contains(body, ".rescue("))
 }

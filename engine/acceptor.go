@@ -137,7 +137,7 @@ func (a *acceptor) run() {
 	}()
 	pause := acceptBackoff
 	for a.waitForRoom() {
-		tcp, err := a.listener.AcceptTCP()
+		tcp, err := a.accept()
 		if err == nil {
 			pause = acceptBackoff
 			a.take(tcp)
@@ -155,6 +155,20 @@ func (a *acceptor) run() {
 			pause = min(2*pause, acceptPause)
 		}
 	}
+}
+
+// accept waits for a connection. A panic in the listener, which may be the application's, is an error like any other.
+func (a *acceptor) accept() (tcp *net.TCPConn, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			a.srv.survive("accepting connections", nil, v)
+			err = fmt.Errorf("the listener panicked: %v", v)
+		}
+	}()
+	if tcp, err = a.listener.AcceptTCP(); tcp == nil && err == nil {
+		err = errors.New("the listener returned neither a connection nor an error")
+	}
+	return tcp, err
 }
 
 // waitForRoom waits while the next connection would have to be refused, or would meet loops that are stuck, and another
@@ -193,6 +207,16 @@ func (a *acceptor) wait(d time.Duration) bool {
 // take puts a connection on a loop. A connection that has no remote address was reset by its peer while it waited: it is
 // closed before it reaches gnet, whose enrolment asks for the address when it has copied the descriptor already.
 func (a *acceptor) take(tcp *net.TCPConn) {
+	var counted *Conn // until its lane has it
+	defer func() {
+		if v := recover(); v != nil {
+			a.srv.survive("taking a connection", nil, v)
+			tcp.Close()
+			if counted != nil {
+				a.srv.departed(counted)
+			}
+		}
+	}()
 	remote, _ := tcp.RemoteAddr().(*net.TCPAddr)
 	if remote == nil {
 		tcp.Close()
@@ -210,7 +234,9 @@ func (a *acceptor) take(tcp *net.TCPConn) {
 		a.srv.count.full.Add(1)
 	}
 	best.loop.load.Add(1)
+	counted = c
 	result, err := a.srv.reactor.enroll(c, tcp)
+	counted = nil
 	if err != nil {
 		tcp.Close()
 		a.srv.departed(c)

@@ -93,6 +93,7 @@ func (l *loop) settled(c *Conn, p *pending) bool {
 
 // resume works through what waited for p, until there is something new to wait for.
 func (l *loop) resume(c *Conn, p *pending) {
+	defer l.rescue(c)
 	for i, item := range p.held {
 		if c.phase != phaseOpen && c.phase != phaseAuth {
 			return
@@ -161,6 +162,7 @@ func (l *loop) askApplication(c *Conn, handlers []ConnectHandler, r *Request) {
 
 // verdict is what the connect handlers said.
 func (l *loop) verdict(c *Conn, p *pending, r *Refusal) {
+	defer l.rescue(c)
 	if !l.settled(c, p) {
 		return
 	}

@@ -42,6 +42,7 @@ func earlier(a, b int64) int64 {
 
 // timeout sees which of its deadlines c has reached.
 func (l *loop) timeout(c *Conn) {
+	defer l.rescue(c)
 	if r := c.rare; r != nil {
 		if r.deadline != 0 && r.deadline <= l.now {
 			r.deadline = 0

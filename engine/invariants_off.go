@@ -2,4 +2,6 @@
 
 package engine
 
+const rescuing = true
+
 func scribble([]byte) {}

@@ -35,20 +35,30 @@ func (x *lane) stuck(clock func() int64) bool {
 // other word of it comes.
 func (x *lane) land(a *acceptor) {
 	for f := range x.flying {
-		x.since.Store(f.begun)
-		r := <-f.result
-		x.since.Store(0)
-		if a.waits.Load() {
-			select {
-			case a.landed <- struct{}{}:
-			default:
-			}
+		x.await(a, f)
+	}
+}
+
+// await waits for one.
+func (x *lane) await(a *acceptor, f flight) {
+	defer func() {
+		if v := recover(); v != nil {
+			a.srv.survive("enrolling a connection", f.conn, v)
 		}
-		if r.Err != nil || f.conn.gen == 0 {
-			a.srv.count.acceptErrors.Add(1)
-			a.srv.log.Warn("cannot enrol a connection", "err", r.Err)
-			a.srv.departed(f.conn)
+	}()
+	x.since.Store(f.begun)
+	r := <-f.result
+	x.since.Store(0)
+	if a.waits.Load() {
+		select {
+		case a.landed <- struct{}{}:
+		default:
 		}
+	}
+	if r.Err != nil || f.conn.gen == 0 {
+		a.srv.departed(f.conn)
+		a.srv.count.acceptErrors.Add(1)
+		a.srv.log.Warn("cannot enrol a connection", "err", r.Err)
 	}
 }
 

@@ -103,15 +103,26 @@ func (l *loop) serve(c *Conn, chunk []byte) {
 	l.until, l.paged = l.now+int64(drainBudget), false
 	l.tally.bytesIn += uint64(len(chunk))
 	c.lastActive.Store(l.now)
-	l.input(c, chunk)
+	l.converse(c, chunk)
 	scribble(chunk)
+	l.finish()
+	l.served = nil
+}
+
+// converse takes the input and writes the answers.
+func (l *loop) converse(c *Conn, chunk []byte) {
+	defer func() {
+		if v := recover(); v != nil {
+			l.giveUp(c, v, l.corked != c)
+			l.uncork(c)
+		}
+	}()
+	l.input(c, chunk)
 	if r := c.rare; r != nil && len(r.rest) > longInput && l.hasRoom(c) {
 		l.until = l.now + int64(longBudget)
 		l.takeKept(c)
 	}
 	l.uncork(c)
-	l.finish()
-	l.served = nil
 }
 
 // drain is the turn of letters and of the clock. It is asked for by the doorbell. What it does not

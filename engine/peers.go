@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -275,7 +276,7 @@ func (s *Server) own(list []remotePlace) (places []place) {
 }
 
 // Receive takes an entry of another worker. It is called by one goroutine, in the order in which that worker said it.
-// entry is borrowed. The error says that it makes no sense.
+// entry is borrowed. The error says that it makes no sense, or that a panic has cost it: then it counts as missed.
 func (s *Server) Receive(from uint16, entry []byte) (err error) {
 	returned := false
 	defer s.mustReturn(&returned)
@@ -284,7 +285,14 @@ func (s *Server) Receive(from uint16, entry []byte) (err error) {
 	return err
 }
 
-func (s *Server) receive(from uint16, entry []byte) error {
+func (s *Server) receive(from uint16, entry []byte) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.survive("receiving from another worker", nil, v)
+			s.missed(from)
+			err = fmt.Errorf("panic: %v", v)
+		}
+	}()
 	if !s.receiving.Load() {
 		return nil // nobody is here yet
 	}

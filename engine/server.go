@@ -67,6 +67,8 @@ type Server struct {
 	state     atomic.Int32
 	count     serverCounters
 	exited    atomic.Pointer[string] // the handler that ended its goroutine last
+	rescues   bool                   // whether panics of ours are caught
+	unproven  atomic.Int64           // of them, those after which the locks have not been looked at yet
 }
 
 const (
@@ -101,6 +103,7 @@ func New(cfg Config, settings ...Setting) (*Server, error) {
 		pendingBytesMax: max(pendingBytesLeast, 2*cfg.MessageBytesMax),
 		answersBytesMax: min(cfg.BacklogSoftBytes, cfg.BacklogHardBytes/2),
 		walltime:        time.Now,
+		rescues:         rescuing,
 		entropy:         func(b []byte) { rand.Read(b) },
 	}
 	t, err := newTuned(cfg)

@@ -63,7 +63,7 @@ func newCollector(srv Source) *collector {
 	counter("accept_errors", "Failures to accept.", func(s *engine.Stats) uint64 { return s.AcceptErrors })
 	counter("errors", "Messages answered with an error.", func(s *engine.Stats) uint64 { return s.Errors })
 	counter("overloaded", "Publishes and sends refused by a full mailbox.", func(s *engine.Stats) uint64 { return s.Overloaded })
-	counter("panics", "Panics in the application's handlers.", func(s *engine.Stats) uint64 { return s.Panics })
+	counter("panics", "Panics in the application's handlers, and in the server's own code: each costs at most one connection.", func(s *engine.Stats) uint64 { return s.Panics })
 	counter("slow_handlers", "Handlers that held their loop.", func(s *engine.Stats) uint64 { return s.SlowHandlers })
 	counter("overdue", "Answers of the application that came too late.", func(s *engine.Stats) uint64 { return s.Overdue })
 	counter("resumed", "Sessions resumed.", func(s *engine.Stats) uint64 { return s.Resumed })
