@@ -27,7 +27,7 @@ type Conn struct {
 	loop    *loop
 	taken   int // bytes of first that the kernel has
 	backlog int // bytes that the kernel has not
-	fd      int
+	fd      int // -1: the transport is gone
 	phase   phase
 	bits    uint8 // window of outgoing compressed frames, 0 for none
 	dirty   bool  // in the loop's dirty list
@@ -75,7 +75,8 @@ type rare struct {
 	accepted  *acceptance       // what the handshake agreed on, until the verdict
 	attempts  int               // resumes in a row that led here
 	resumedAt int64
-	leftover  *parked // state for a claimant that came while the connection ended
+	leftover  *parked       // state for a claimant that came while the connection ended
+	heirs     []func(*loop) // claimants that wait until what is held has been carried out
 	arrivals  []*arrival
 	rest      []byte // input that waits for a later turn
 	listed    bool   // in the loop's list of those behindhand
@@ -85,7 +86,7 @@ type rare struct {
 func (r *rare) idle() bool {
 	return r.pending == nil && r.softSince == 0 && r.closing == nil && r.deadline == 0 && r.shrinker == nil &&
 		r.window == nil && r.welcome == nil && r.accepted == nil && r.attempts == 0 && r.leftover == nil &&
-		r.arrivals == nil && r.rest == nil && !r.listed
+		r.heirs == nil && r.arrivals == nil && r.rest == nil && !r.listed
 }
 
 // closeCall is a close that waits for the upgrade.
@@ -119,6 +120,7 @@ const (
 	flagRefusal  // over max_connections: it gets 503
 	flagUnsaved  // its session has changed since it was saved: it is in the loop's list
 	flagTold     // the client knows the session's token
+	flagMute     // a write has failed, or the transport is gone: what it is given is thrown away
 )
 
 func (c *Conn) has(f connFlags) bool { return c.flags&f != 0 }

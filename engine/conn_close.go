@@ -38,6 +38,9 @@ func (l *loop) end(c *Conn, cause Cause, code ws.StatusCode, reason string) {
 		return
 	}
 	l.detach(c, cause)
+	if l.dropMute(c) {
+		return
+	}
 	c.phase = phaseClosing
 	if cause == CauseSlow {
 		l.dropQueue(c)
@@ -86,6 +89,9 @@ func (l *loop) detach(c *Conn, cause Cause) {
 		token = l.park(c, cause)
 	}
 	l.leaveAll(c)
+	for _, f := range c.takeHeirs() {
+		l.postCall(f) // when it has ended
+	}
 	if opened {
 		l.srv.emit(Event{Kind: EventDisconnect, Conn: c, Cause: cause, Token: token})
 	}
@@ -153,15 +159,41 @@ func (l *loop) violate(c *Conn, v frame.Violation) {
 		l.settle(c)
 		return
 	}
+	if c.rare != nil && c.rare.pending != nil {
+		l.hold(c, heldItem{closing: true, violation: v})
+		return
+	}
 	l.end(c, CauseProtocol, v.Code(), v.String())
 }
 
-// lose ends a connection whose transport failed under a write.
+// lose is told that a write failed. What the peer sent before it went may lie unread still: the reactor reads it, finds
+// the end, and says so.
 func (l *loop) lose(c *Conn) {
-	if c.phase < phaseClosing {
-		l.depart(c)
+	if c.phase >= phaseClosing {
+		l.drop(c)
+		return
 	}
+	l.mute(c)
+	c.extra().deadline = l.now + int64(closeWait)
+	l.arm(c)
+}
+
+// mute throws away what is queued for c, now and from now on.
+func (l *loop) mute(c *Conn) {
+	c.flags |= flagMute
+	c.blocked = false
+	c.taken = 0
+	l.dropQueue(c)
+}
+
+// dropMute ends c without a word if it cannot be told anything.
+func (l *loop) dropMute(c *Conn) bool {
+	if !c.has(flagMute) {
+		return false
+	}
+	c.phase = phaseLinger
 	l.drop(c)
+	return true
 }
 
 // drop has the descriptor closed at the end of the turn; gone follows.
@@ -178,22 +210,34 @@ func (l *loop) depart(c *Conn) {
 	if c.phase < phaseAuth {
 		cause = CauseHandshake
 	}
-	if l.hearOut(c); c.phase >= phaseClosing {
-		return
-	}
 	l.detach(c, cause)
 	c.phase = phaseLinger
 }
 
-// gone is the last that is heard of a connection: its descriptor is closed, by whomever.
+// gone is the last that is heard of a connection: its descriptor is closed, by whomever. Where messages of it wait for an
+// answer that is pending, it stays a member of its rooms until they have been carried out.
 func (l *loop) gone(c *Conn) {
-	if c.phase == phaseGone {
+	if c.phase == phaseGone || c.fd < 0 {
 		return
 	}
 	l.now = l.srv.clock()
+	c.handle, c.fd = nil, -1
+	c.flags &^= flagDropping
+	if c.phase < phaseClosing && l.outlives(c) {
+		l.mute(c)
+		c.nextBeat = 0
+		c.extra().deadline = l.now + int64(l.srv.cfg.OffloadTimeout)
+		l.arm(c)
+		return
+	}
 	if c.phase < phaseClosing {
 		l.depart(c)
 	}
+	l.release(c)
+}
+
+// release gives back the slot of a connection that has ended and whose descriptor is closed.
+func (l *loop) release(c *Conn) {
 	c.phase = phaseGone
 	l.freeInput(c)
 	if c.rare != nil {
@@ -201,7 +245,6 @@ func (l *loop) gone(c *Conn) {
 	}
 	c.taken = 0
 	l.dropQueue(c)
-	c.handle = nil
 	l.wheel.clear(c.slot)
 	l.slab.release(c.slot)
 	l.srv.departed(c)

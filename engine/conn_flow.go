@@ -32,7 +32,7 @@ const (
 // sated reports whether the turn takes no more of c's input.
 func (l *loop) sated(c *Conn) bool {
 	switch {
-	case c.phase >= phaseClosing || l.deaf:
+	case c.phase >= phaseClosing:
 		return false // nothing is answered any more
 	case l.paged || !l.hasRoom(c):
 		return true
@@ -122,6 +122,7 @@ func (l *loop) goOn(c *Conn) {
 	}()
 	l.takeKept(c)
 	l.uncork(c)
+	l.conclude(c)
 }
 
 // takeKept takes what was kept of c's input, until the turn is sated again.
@@ -147,18 +148,6 @@ func (l *loop) roomMade(c *Conn) {
 	if c.rare.behindhand() && l.hasRoom(c) {
 		l.putOff(c)
 	}
-}
-
-// hearOut takes what was kept of the input of c, whose transport is no more: what its peer has said counts, although
-// nobody reads the answers.
-func (l *loop) hearOut(c *Conn) {
-	if !c.rare.behindhand() {
-		return
-	}
-	l.deaf, l.corked = true, c
-	l.takeKept(c)
-	l.deaf, l.corked = false, nil
-	l.cork, l.corkRaw = l.cork[:0], 0
 }
 
 // frameEnd is where the frame of ours ends that holds byte at of the cork. What is in front of raw is no frame.

@@ -239,6 +239,9 @@ func (l *loop) refuse(c *Conn, r handshake.Refusal) {
 	}
 	l.count.refused(r.Status)
 	l.detach(c, CauseHandshake)
+	if l.dropMute(c) {
+		return
+	}
 	c.phase = phaseRefused
 	c.flags |= flagNoHandshake
 	l.freeInput(c)

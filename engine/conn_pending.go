@@ -3,6 +3,7 @@ package engine
 import (
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/protocol/frame"
 	"github.com/parleyd/parley/protocol/handshake"
 )
 
@@ -10,6 +11,9 @@ import (
 // messages wait in order, built-in ones and its close frame too. What waits is bounded in bytes; the
 // answer has a deadline. A late answer finds that its pending is no longer the connection's and is
 // forgotten.
+//
+// What waits is carried out, too, when the peer has ended its stream meanwhile, or reset it: until then the connection
+// stays in its rooms, without a transport, for offload_timeout at the most.
 
 type pendingKind uint8
 
@@ -36,14 +40,15 @@ type pending struct {
 	bytes    int
 }
 
-// heldItem is a message that waits, or the peer's close frame.
+// heldItem is a message that waits, or the peer's close frame, or what is wrong with the next frame.
 //
 // Owner: loop.
 type heldItem struct {
-	payload []byte
-	code    ws.StatusCode
-	binary  bool
-	closing bool
+	payload   []byte
+	code      ws.StatusCode
+	violation frame.Violation
+	binary    bool
+	closing   bool
 }
 
 // heldItemBytes is what an item costs besides its payload.
@@ -109,7 +114,11 @@ func (l *loop) resume(c *Conn, p *pending) {
 			l.putOff(c)
 			break
 		}
-		if item.closing {
+		switch {
+		case item.violation != frame.Fine:
+			l.violate(c, item.violation)
+			return
+		case item.closing:
 			l.endByPeer(c, item.code)
 			return
 		}
@@ -117,6 +126,59 @@ func (l *loop) resume(c *Conn, p *pending) {
 		p.held[i] = heldItem{}
 		l.dispatch(c, item.binary, item.payload)
 	}
+	l.arm(c)
+	l.conclude(c)
+}
+
+// outlives reports whether messages of c wait that came before its stream ended: they are carried out, as they would
+// have been had the answer been quicker.
+func (l *loop) outlives(c *Conn) bool {
+	switch r := c.rare; {
+	case r.behindhand():
+		return true
+	case r == nil || r.pending == nil:
+		return false
+	case c.phase == phaseVerdict:
+		return len(c.buf) > 0
+	default:
+		return len(r.pending.held) > 0 && !r.pending.held[0].closing
+	}
+}
+
+// conclude lets those go on who waited until nothing is pending for c any more.
+func (l *loop) conclude(c *Conn) {
+	if c.phase >= phaseClosing || c.rare != nil && c.rare.pending != nil || c.rare.behindhand() {
+		return
+	}
+	for _, f := range c.takeHeirs() {
+		f(l)
+	}
+	if c.fd < 0 {
+		l.endBy(c, CausePeerGone)
+	}
+}
+
+// takeHeirs returns those who wait to claim the session of c: they must be called.
+func (c *Conn) takeHeirs() []func(*loop) {
+	if c.rare == nil {
+		return nil
+	}
+	heirs := c.rare.heirs
+	c.rare.heirs = nil
+	return heirs
+}
+
+// afterHeld runs f, for somebody who has claimed the session of c: at once, or when the messages that wait have been
+// carried out, which may take half of what a claimant on another worker waits for. Two that wait for each other's
+// session do not wait.
+func (l *loop) afterHeld(c *Conn, f func(*loop)) {
+	r := c.rare
+	if c.phase != phaseOpen || !l.outlives(c) || r.pending != nil && r.pending.kind == pendingClaim {
+		f(l)
+		return
+	}
+	r.heirs = append(r.heirs, f)
+	r.deadline = earlier(r.deadline, l.now+int64(handOverWait/2))
 	l.arm(c)
 }
 
@@ -186,6 +248,7 @@ func (l *loop) verdict(c *Conn, p *pending, r *Refusal) {
 	c.buf = nil
 	l.upgrade(c, accepted)
 	l.input(c, early)
+	l.conclude(c)
 }
 
 // upgradeToClose switches protocols for no other reason than to close with a code.

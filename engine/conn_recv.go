@@ -101,7 +101,7 @@ func (l *loop) inflate(c *Conn, op ws.OpCode, compressed []byte) {
 	case outcome == deflate.TooBig:
 		l.violate(c, frame.TooBig)
 	case outcome != deflate.OK:
-		l.end(c, CauseProtocol, ws.StatusInvalidFramePayloadData, "compressed data is damaged")
+		l.violate(c, frame.Damaged)
 	case op == ws.OpText && !frame.ValidUTF8(payload):
 		l.violate(c, frame.InvalidUTF8)
 	default:

@@ -140,6 +140,11 @@ const corkBytesKept = 1 << 20
 // flush writes what is queued for c and then tail, in as few system calls as it takes. What the kernel
 // refuses stays queued until it takes bytes again. tail is borrowed.
 func (l *loop) flush(c *Conn, tail []byte) {
+	if c.has(flagMute) {
+		l.mute(c)
+		l.roomMade(c)
+		return
+	}
 	whole := tail
 	for !c.blocked && (c.first != nil || len(tail) > 0) {
 		n, want, err := l.write(c, tail)

@@ -66,8 +66,10 @@ func (s *Server) answerHandOver(payload []byte, answer func([]byte)) {
 		return
 	}
 	given.conn.loop.postCall(func(l *loop) {
-		h := l.handOverClaimed(given.conn, q.key, nowhere)
-		s.giveSeats(h.given, q, func() { tell(h) })
+		l.afterHeld(given.conn, func(l *loop) {
+			h := l.handOverClaimed(given.conn, q.key, nowhere)
+			s.giveSeats(h.given, q, func() { tell(h) })
+		})
 	})
 }
 

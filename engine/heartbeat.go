@@ -66,11 +66,20 @@ func (l *loop) timeout(c *Conn) {
 
 // overdue ends what a phase has time for.
 func (l *loop) overdue(c *Conn) {
+	if c.has(flagMute) && c.phase < phaseClosing {
+		l.dropPending(c)
+		l.endBy(c, CausePeerGone)
+		return
+	}
 	switch c.phase {
 	case phaseHead, phasePreface:
 		l.refuse(c, refusalTooSlow)
 	case phaseAuth:
 		l.endBy(c, CauseUnauthorized)
+	case phaseOpen: // somebody waits for its session
+		l.dropPending(c)
+		c.rare.rest = nil
+		l.conclude(c)
 	case phaseClosing, phaseRefused:
 		if c.blocked {
 			l.drop(c) // it does not even take the last that it is told

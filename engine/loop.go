@@ -58,7 +58,6 @@ type loop struct {
 	sinceLook int     // messages taken since the last look at the clock
 	paged     bool    // a page of members was made
 	goingOn   bool    // the input that is taken was kept
-	deaf      bool    // nobody reads the answers
 
 	cork, gather, shrunk, text, inflated []byte
 	corkRaw                              int // bytes of the cork in front of its first frame
@@ -253,7 +252,11 @@ func (l *loop) finish() {
 	for len(l.drops) > 0 {
 		c := l.drops[len(l.drops)-1]
 		l.drops = l.drops[:len(l.drops)-1]
-		if c.phase != phaseGone {
+		switch {
+		case c.phase == phaseGone:
+		case c.fd < 0:
+			l.release(c)
+		default:
 			l.wires.drop(c)
 		}
 	}

@@ -32,7 +32,7 @@ func (c membersCursor) text() []byte { return fmt.Appendf(nil, "%d.%d.%d", c.wor
 
 func (l *loop) onMembers(c *Conn, e *message.Envelope) {
 	r := l.ownRoom(c, e)
-	if r == nil || l.deaf {
+	if r == nil || c.has(flagMute) {
 		return
 	}
 	from := membersCursor{Cursor: rooms.FirstPage}

@@ -183,9 +183,11 @@ func (l *loop) claimLive(c *Conn, old *Conn, key sessionKey, e *message.Envelope
 	withLast := e.Last != nil
 	heir := c.place()
 	old.loop.postCall(func(from *loop) {
-		h := from.handOver(old, heir)
-		h.key = key
-		l.postCall(func(l *loop) { l.inherit(c, p, h, withLast) })
+		from.afterHeld(old, func(from *loop) {
+			h := from.handOver(old, heir)
+			h.key = key
+			l.postCall(func(l *loop) { l.inherit(c, p, h, withLast) })
+		})
 	})
 }
 

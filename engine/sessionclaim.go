@@ -143,8 +143,10 @@ func (l *loop) askOwner(x *succession) {
 	}
 	heir := x.conn.place()
 	given.conn.loop.postCall(func(from *loop) {
-		h := from.handOverClaimed(given.conn, key.Hash, heir)
-		l.postCall(func(l *loop) { l.handedOver(x, h, nil) })
+		from.afterHeld(given.conn, func(from *loop) {
+			h := from.handOverClaimed(given.conn, key.Hash, heir)
+			l.postCall(func(l *loop) { l.handedOver(x, h, nil) })
+		})
 	})
 }
 

@@ -20,6 +20,8 @@ func (w *World) act(p *person) {
 		w.dial(p)
 	case w.chance(w.plan.cuts):
 		w.cut(k)
+	case w.chance(w.plan.hangups):
+		w.hangUp(k)
 	case w.chance(w.plan.freezes):
 		k.frozen = !k.frozen
 		if w.chance(0.3) { // gone without a word: the server still believes in it
@@ -78,9 +80,30 @@ func (w *World) cut(k *client) {
 	w.tracef("%s is cut", k.name)
 	k.wire.cut, k.wire.down = true, nil
 	if w.chance(0.5) {
-		k.wire.up = nil
+		k.wire.up, k.wire.torn = nil, true
 	}
 	k.person.now = nil
+}
+
+// hangUp has a client say something and go in the same breath: with a close frame or without, by ending its half or by a
+// reset that comes when all has arrived.
+func (w *World) hangUp(k *client) {
+	w.tracef("%s hangs up", k.name)
+	for range w.rand.IntN(5) {
+		if (k.open || k.head && k.unsent == "") && !k.closing {
+			w.talk(k)
+		}
+	}
+	if w.chance(0.5) {
+		k.closing = true
+		k.frame(ws.Header{Fin: true, OpCode: ws.OpClose, Masked: true}, ws.NewCloseFrameBody(ws.StatusNormalClosure, ""))
+	}
+	k.person.now = nil
+	if w.chance(0.3) {
+		k.wire.cut, k.wire.down = true, nil
+	} else {
+		k.wire.upEnd = true
+	}
 }
 
 // talk sends something.
@@ -133,6 +156,7 @@ func (w *World) reconnect(k *client) {
 // misbehave breaks a rule.
 func (w *World) misbehave(k *client) {
 	w.tracef("%s misbehaves", k.name)
+	k.spoilt = true
 	switch w.rand.IntN(5) {
 	case 0:
 		k.wire.up = append(k.wire.up, 0xff, 0xff, 0xff)

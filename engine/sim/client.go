@@ -33,20 +33,23 @@ type client struct {
 	wire   *socket
 	truth  *conn // nil: not admitted yet
 
-	in       []byte
-	head     bool   // the answer to the handshake is awaited
-	unsent   string // of the request
-	hurried  bool   // it talks without waiting for the answer, and whatever that is
-	refused  bool
-	open     bool
-	closing  bool // a close frame was sent
-	closed   bool // a close frame was read
-	frozen   bool
-	deflated bool
-	window   []byte // what the server's context takeover refers to
-	asked    []*request
-	refs     int
-	heardAt  time.Duration // when the server last took bytes
+	in        []byte
+	head      bool   // the answer to the handshake is awaited
+	unsent    string // of the request
+	hurried   bool   // it talks without waiting for the answer, and whatever that is
+	refused   bool
+	authAsked bool
+	spoilt    bool // it has broken a rule: nothing is promised for what follows
+	goneAt    time.Duration
+	open      bool
+	closing   bool // a close frame was sent
+	closed    bool // a close frame was read
+	frozen    bool
+	deflated  bool
+	window    []byte // what the server's context takeover refers to
+	asked     []*request
+	refs      int
+	heardAt   time.Duration // when the server last took bytes
 }
 
 // request is a message that is owed exactly one answer.
@@ -56,6 +59,8 @@ type request struct {
 	ref       int
 	typ, room string
 	token     string
+	must      bool        // reach a handler, however the stream ends
+	taken     bool        // it did
 	members   int         // what the answer must say, at least
 	most      int         // and at most
 	entered   *membership // begun by a join, or ended by a leave
@@ -111,6 +116,8 @@ func (k *client) ask(typ, room, more string) *request {
 	k.refs++
 	q := &request{ref: k.refs, typ: typ, room: room}
 	k.asked = append(k.asked, q)
+	k.authAsked = k.authAsked || typ == "auth"
+	q.must = typ != "auth" && !k.spoilt && (!k.w.plan.authHandler || k.authAsked)
 	text := fmt.Sprintf(`{"type":%q,"ref":%d`, typ, q.ref)
 	if room != "" {
 		text += fmt.Sprintf(`,"room":%q`, room)

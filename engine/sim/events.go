@@ -65,10 +65,17 @@ func (t *truth) connected(ev engine.Event) {
 func (t *truth) message(ev engine.Event) {
 	c := t.conns[ev.Conn]
 	var b body
-	if c == nil || json.Unmarshal(ev.Message.Payload(), &b) != nil {
+	if json.Unmarshal(ev.Message.Payload(), &b) != nil {
 		return
 	}
-	c.current = c.client.request(b.Ref)
+	q := t.w.clientOf(ev.Conn).request(b.Ref)
+	if q != nil {
+		q.taken = true
+	}
+	if c == nil {
+		return
+	}
+	c.current = q
 	switch q := c.current; {
 	case q == nil:
 	case b.Type == "broadcast":
@@ -182,7 +189,7 @@ func (t *truth) turnEnded(loop int) {
 
 func (t *truth) disconnected(ev engine.Event) {
 	c := t.conns[ev.Conn]
-	c.ended = true
+	c.ended, c.endedAt = true, t.w.now
 	for _, ms := range c.shown {
 		if ms.end < 0 {
 			if ms.room != c.direct && ms.room != t.everyone {

@@ -43,6 +43,8 @@ var faults = []fault{
 		"case letterDirect:\n\t\tl.mail.cancel(1, len(x.frame.plain))", "case letterDirect:", "leaks"},
 	{"an idle connection's timer outlives it", "engine/conn_close.go",
 		"l.wheel.clear(c.slot)\n", "", "leaks"},
+	{"what waits for an answer is thrown away when the stream ends", "engine/conn_close.go",
+		"c.phase < phaseClosing && l.outlives(c)", "false", "lost"},
 	{"a slow reader is never ended", "engine/conn_send.go",
 		"c.backlog > cfg.BacklogHardBytes:", "c.backlog > 1<<30:", "limits"},
 }

@@ -21,6 +21,7 @@ type plan struct {
 
 	refusals float64 // of the connect handler, in one way or another
 	hurries  float64 // clients that talk before they are let in, and go on when they are not
+	hangups  float64 // clients that go without waiting for their answers
 	halves   float64 // requests that are sent in part, and finished late or never
 
 	connectHandler, authHandler bool
@@ -65,6 +66,7 @@ func drawPlan(r *rand.Rand, steps int) plan {
 		refusals:       pick(r, 0, 0.1, 0.5),
 		hurries:        pick(r, 0, 0.1, 0.5),
 		halves:         pick(r, 0, 0.1, 0.3),
+		hangups:        pick(r, 0, 0.02, 0.1),
 		connectHandler: pick(r, false, true),
 		authHandler:    pick(r, false, false, true),
 	}

@@ -20,6 +20,7 @@ type socket struct {
 	downEnd  bool // the server's half is ended, behind down
 	dropped  bool // the server closed it
 	departed bool // and has been told that it is closed
+	torn     bool // some of what was sent never arrives
 }
 
 // Write is the kernel's side of a write: it takes what there is room for, or less.
@@ -63,6 +64,7 @@ func (w *World) Watch(wire int) { w.sockets[wire].watched = true }
 func (w *World) depart(s *socket) {
 	if !s.departed {
 		s.departed = true
+		s.client.goneAt = w.now
 		s.up, s.watched = nil, false
 		w.tracef("wire %d is closed", s.wire)
 		w.server.Gone(s.conn)

@@ -54,6 +54,7 @@ type conn struct {
 	shown      []*membership // in the order in which they began, ended ones too
 	direct     *room
 	ended      bool
+	endedAt    time.Duration
 	final      []string // the rooms that it was in when it ended
 	attribute  string
 	current    *request

@@ -306,6 +306,7 @@ func (w *World) rest() {
 	w.settle()
 	w.everybodyHasAll()
 	w.endure()
+	w.allWasTaken()
 	for _, k := range w.clients {
 		k.frozen = false
 	}
@@ -315,13 +316,14 @@ func (w *World) rest() {
 		w.leave()
 	}
 	for _, s := range w.sockets {
-		s.cut, s.up = true, nil
+		s.cut, s.torn, s.up = true, s.torn || len(s.up) > 0, nil
 	}
 	w.settle()
 	for until := w.now + w.plan.config.ReconnectionTTL + 2*w.plan.config.HeartbeatTimeout + 5*time.Second; w.now < until; {
 		w.pass(w.server.TickEvery())
 		w.settle()
 	}
+	w.allWasTaken()
 	for _, what := range w.server.Leftovers() {
 		w.complain("leaks", "%s", what)
 	}
@@ -345,6 +347,29 @@ func (w *World) leave() {
 		w.move()
 	}
 	w.settle()
+}
+
+// allWasTaken checks that what clients sent before they hung up was carried out.
+func (w *World) allWasTaken() {
+	for _, k := range w.clients {
+		c := k.truth
+		if c == nil || k.wire.torn || !c.ended {
+			continue
+		}
+		switch cause := c.conn.Cause(); cause {
+		case engine.CausePeerClosed, engine.CausePeerGone, engine.CauseProtocol, engine.CauseUnsupported:
+		default:
+			continue
+		}
+		if c.endedAt-k.goneAt >= w.plan.config.OffloadTimeout {
+			continue
+		}
+		for _, q := range k.asked {
+			if q.must && !q.taken {
+				w.complain("lost", "%s sent %v before its stream ended (%v), and nothing came of it", c.id, q, c.conn.Cause())
+			}
+		}
+	}
 }
 
 // everybodyHasAll checks what has been read when nothing moves any more.

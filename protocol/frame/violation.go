@@ -20,6 +20,7 @@ const (
 	HugeLength
 	CompressedControl
 	InvalidUTF8
+	Damaged
 	TooBig
 	TooManyFragments
 	ShortClose
@@ -44,10 +45,11 @@ var violationTable = [violations]struct {
 	HugeLength:         {ws.StatusProtocolError, "the length has its highest bit set"},             // [RFC 6455 §5.2]
 	CompressedControl:  {ws.StatusProtocolError, "only a message's first frame may have RSV1 set"}, // [RFC 7692 §6.1]
 	InvalidUTF8:        {ws.StatusInvalidFramePayloadData, "text is not valid UTF-8"},              // [RFC 6455 §8.1]
-	TooBig:             {ws.StatusMessageTooBig, "the message is too big"},                         // [RFC 6455 §7.4.1]
-	TooManyFragments:   {ws.StatusPolicyViolation, "the message has too many fragments"},           // [RFC 6455 §7.4.1]
-	ShortClose:         {ws.StatusProtocolError, "a close frame's body has no room for a code"},    // [RFC 6455 §5.5.1]
-	InvalidCloseCode:   {ws.StatusProtocolError, "the close code is not one that may be sent"},     // [RFC 6455 §7.4]
+	Damaged:            {ws.StatusInvalidFramePayloadData, "compressed data is damaged"},
+	TooBig:             {ws.StatusMessageTooBig, "the message is too big"},                      // [RFC 6455 §7.4.1]
+	TooManyFragments:   {ws.StatusPolicyViolation, "the message has too many fragments"},        // [RFC 6455 §7.4.1]
+	ShortClose:         {ws.StatusProtocolError, "a close frame's body has no room for a code"}, // [RFC 6455 §5.5.1]
+	InvalidCloseCode:   {ws.StatusProtocolError, "the close code is not one that may be sent"},  // [RFC 6455 §7.4]
 	NotReady:           {ws.StatusInternalServerError, "frames are not expected here"},
 }
 
