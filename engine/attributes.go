@@ -24,6 +24,20 @@ type attributes struct {
 type attribute struct {
 	key   string
 	value []byte
+	early bool // set before the connection was admitted, by its connect or auth handler
+}
+
+// userData is what SetUserData kept.
+type userData struct {
+	raw   []byte
+	early bool // as of an attribute
+}
+
+func (a *attributes) all() []attribute {
+	if a == nil {
+		return nil
+	}
+	return a.list
 }
 
 func (a *attributes) find(key string) int {
@@ -33,20 +47,20 @@ func (a *attributes) find(key string) int {
 	return slices.IndexFunc(a.list, func(x attribute) bool { return x.key == key })
 }
 
-// with returns a copy in which key has value; a nil value removes it.
-func (a *attributes) with(key string, value []byte) *attributes {
+// with returns a copy that has x; a nil value removes it. What was set early stays so.
+func (a *attributes) with(x attribute) *attributes {
 	next := &attributes{}
 	if a != nil {
 		next.list = slices.Clone(a.list)
 	}
-	i := a.find(key)
+	i := a.find(x.key)
 	switch {
-	case i >= 0 && value == nil:
+	case i >= 0 && x.value == nil:
 		next.list = slices.Delete(next.list, i, i+1)
 	case i >= 0:
-		next.list[i].value = value
-	case value != nil:
-		next.list = append(next.list, attribute{key, value})
+		next.list[i].value = x.value
+	case x.value != nil:
+		next.list = append(next.list, x)
 	}
 	for _, x := range next.list {
 		next.bytes += len(x.key) + len(x.value)
@@ -54,7 +68,8 @@ func (a *attributes) with(key string, value []byte) *attributes {
 	return next
 }
 
-// SetAttribute keeps v, encoded as JSON, under key; it survives a resume. nil removes it. Any goroutine.
+// SetAttribute keeps v, encoded as JSON, under key; it survives a resume. nil removes it. A resume overwrites what a
+// connection has set, except in its connect and auth handlers: those say who is there now. Any goroutine.
 // Errors: v cannot be encoded; [ErrAttributesFull].
 func (c *Conn) SetAttribute(key string, v any) error {
 	var value []byte
@@ -66,7 +81,7 @@ func (c *Conn) SetAttribute(key string, v any) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	next := c.attrs.Load().with(key, value)
+	next := c.attrs.Load().with(attribute{key, value, !c.admitted.Load()})
 	if next.bytes > c.loop.srv.cfg.AttributesBytesMax {
 		return ErrAttributesFull
 	}
@@ -87,10 +102,8 @@ func (c *Conn) Attribute(key string) json.RawMessage {
 // Attributes returns all keys and their JSON. Any goroutine.
 func (c *Conn) Attributes() map[string]json.RawMessage {
 	all := map[string]json.RawMessage{}
-	if a := c.attrs.Load(); a != nil {
-		for _, x := range a.list {
-			all[x.key] = slices.Clip(x.value)
-		}
+	for _, x := range c.attrs.Load().all() {
+		all[x.key] = slices.Clip(x.value)
 	}
 	return all
 }
@@ -116,37 +129,55 @@ func (c *Conn) SetUserData(v any) error {
 	if len(raw) > c.loop.srv.cfg.AttributesBytesMax {
 		return ErrAttributesFull
 	}
-	c.userData.Store(&raw)
+	c.userData.Store(&userData{raw, !c.admitted.Load()})
 	c.postChanged()
 	return nil
 }
 
 // UserData returns what SetUserData kept, as a T. Any goroutine.
 func UserData[T any](c *Conn) (value T, ok bool) {
-	raw := c.userData.Load()
-	if raw == nil {
+	kept := c.userData.Load()
+	if kept == nil {
 		return value, false
 	}
-	return value, message.Decode(*raw, &value) == nil
+	return value, message.Decode(kept.raw, &value) == nil
 }
 
-// inheritAttributes restores a session's attributes; they win over what was set since.
-func (c *Conn) inheritAttributes(state *parked) {
+// inheritAttributes restores a session's attributes and user data. They win over what was set since the connection was
+// admitted, and not over what its connect and auth handlers set: that says who is there now. What does not fit beside it
+// is left out, and reported.
+func (c *Conn) inheritAttributes(state *parked) (dropped int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if state.attrs != nil {
-		next := c.attrs.Load()
-		for _, x := range state.attrs.list {
-			next = next.with(x.key, x.value)
+	if state.userData != nil && (c.userData.Load() == nil || !c.userData.Load().early) {
+		c.userData.Store(&userData{raw: state.userData.raw})
+	}
+	own, next := c.attrs.Load(), new(attributes)
+	add := func(x attribute) {
+		switch n := next.bytes + len(x.key) + len(x.value); {
+		case next.find(x.key) >= 0:
+		case n > c.loop.srv.cfg.AttributesBytesMax:
+			dropped++
+		default:
+			next.list, next.bytes = append(next.list, x), n
 		}
-		if next.bytes > c.loop.srv.cfg.AttributesBytesMax {
-			next = state.attrs
+	}
+	for _, x := range own.all() {
+		if x.early {
+			add(x)
 		}
+	}
+	for _, x := range state.attrs.all() {
+		x.early = false
+		add(x)
+	}
+	for _, x := range own.all() {
+		add(x)
+	}
+	if len(next.list) > 0 {
 		c.attrs.Store(next)
 	}
-	if state.userData != nil {
-		c.userData.Store(state.userData)
-	}
+	return dropped
 }
 
 // hasAttribute reports whether the encoded value under key is value.

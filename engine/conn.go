@@ -51,7 +51,7 @@ type Conn struct {
 	admitted    atomic.Bool // upgraded, and authenticated where that is asked for
 
 	attrs     atomic.Pointer[attributes]
-	userData  atomic.Pointer[[]byte]
+	userData  atomic.Pointer[userData]
 	principal atomic.Pointer[string]
 	token     token // of the connection's session
 
@@ -208,9 +208,13 @@ func (c *Conn) isOpen() bool { return c.admitted.Load() && c.Cause() == CauseNon
 // Cause says why the connection ended; CauseNone while it lives.
 func (c *Conn) Cause() Cause { return Cause(c.cause.Load()) }
 
-// SetPrincipal says who is at the other end. Called by a connect or auth handler; a session can only be
-// resumed by a connection of the same principal.
-func (c *Conn) SetPrincipal(principal string) { c.principal.Store(&principal) }
+// SetPrincipal says who is at the other end, an account's name for instance. A connect or auth handler that tells users
+// apart must call it: a session is resumed by a connection of the same principal only, and one without a principal by a
+// connection without. Where it is not called, whoever shows a token gets its session.
+func (c *Conn) SetPrincipal(principal string) {
+	c.principal.Store(&principal)
+	c.postChanged()
+}
 
 // Principal is what SetPrincipal said, or "".
 func (c *Conn) Principal() string {

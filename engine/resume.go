@@ -283,7 +283,9 @@ func (l *loop) restoreSeated(c *Conn, h handover, e *message.Envelope) {
 	c.flags |= flagResumed
 	c.extra().attempts = state.attempts + 1
 	c.rare.resumedAt = l.now
-	c.inheritAttributes(state)
+	if n := c.inheritAttributes(state); n > 0 {
+		l.srv.log.Warn("attributes of a session do not fit beside those that its heir set: attributes_bytes_max", "conn", c.ID(), "dropped", n)
+	}
 	l.enterHandedOver(c, h.held)
 	answer := message.Reconnected{
 		ID:       []byte(c.ID()),

@@ -44,7 +44,7 @@ type parked struct {
 	principal string
 	rooms     []string
 	attrs     *attributes
-	userData  *[]byte
+	userData  *userData
 	attempts  int
 	resumedAt int64 // of a live connection, where attempts count: in milliseconds since 1970
 	expires   int64 // on the server's clock

@@ -168,6 +168,11 @@ func (l *loop) handedOver(x *succession, h handover, err error) {
 	case h.state != nil:
 		h.state.attempts = l.attemptsSince(h.state)
 		x.h, x.taken = h, true
+		if h.state.principal != x.conn.Principal() { // it has changed since the session was stored
+			l.putBack(x)
+			l.refuseClaim(x, wireError(message.InvalidToken))
+			return
+		}
 	}
 	if !x.waits() {
 		l.putBack(x)

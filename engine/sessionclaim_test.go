@@ -27,6 +27,10 @@ func (*shelf) Drop(SessionKey, func(error)) {}
 
 func (*shelf) Forget(SessionKey) {}
 
+func (*shelf) Unclaim(SessionClaim) {}
+
+func (*shelf) Restore(SessionClaim, []byte, time.Duration) {}
+
 // Who was sent away with 4001 has no session any more, whatever the store still says: another worker that has claimed it
 // is told so by the owner, before and after the connection has heard of it.
 func TestSentAwayForGood(t *testing.T) {

@@ -16,16 +16,13 @@ func (p *parked) encode() []byte {
 	for _, name := range p.rooms {
 		w.text(name)
 	}
-	var list []attribute
-	if p.attrs != nil {
-		list = p.attrs.list
-	}
+	list := p.attrs.all()
 	w.number(uint64(len(list)))
 	for _, x := range list {
 		w.text(x.key).bytes(x.value)
 	}
 	if p.userData != nil {
-		w.number(1).bytes(*p.userData)
+		w.number(1).bytes(p.userData.raw)
 	} else {
 		w.number(0)
 	}
@@ -49,13 +46,12 @@ func decodeParked(value []byte) (*parked, error) {
 		if p.attrs == nil {
 			p.attrs = &attributes{}
 		}
-		x := attribute{string(r.bytes()), r.bytes()}
+		x := attribute{key: string(r.bytes()), value: r.bytes()}
 		p.attrs.list = append(p.attrs.list, x)
 		p.attrs.bytes += len(x.key) + len(x.value)
 	}
 	if r.number() == 1 {
-		raw := r.bytes()
-		p.userData = &raw
+		p.userData = &userData{raw: r.bytes()}
 	}
 	if r.bad || len(r.rest) > 0 {
 		return nil, errSessionValue

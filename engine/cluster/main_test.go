@@ -92,6 +92,9 @@ func handle(srv *engine.Server) {
 		if user := r.Query("user"); user != "" {
 			c.SetPrincipal(user)
 		}
+		if name := r.Query("name"); name != "" {
+			return c.SetAttribute("value", name)
+		}
 		return nil
 	})
 	srv.On("keep", func(c *engine.Conn, m *engine.Message, _ *engine.Server) (any, error) {

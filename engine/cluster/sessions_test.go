@@ -72,6 +72,16 @@ func TestResumeAnywhere(t *testing.T) {
 		s.dialAt("", ann.pid).expectRefused(ann.token, "invalid_token")
 		ann.tell()
 		s.dialAt("?user=ann", ann.pid).expectResumed(ann, "hers")
+		nobody := s.dial("")
+		nobody.keep("nobody's")
+		s.dialAt("?user=eve", nobody.pid).expectRefused(nobody.token, "invalid_token")
+		bob := s.dialAt("?name=bob", nobody.pid) // what a connect handler sets is of who is there now
+		if answer := bob.resume(nobody.token); answer["type"] != "reconnected" {
+			t.Fatal(answer)
+		}
+		if got := bob.tell(); got.Attribute != "bob" || got.User != "nobody's" {
+			t.Error(got)
+		}
 	})
 	run("no token", func(t *testing.T) {
 		c := s.dial("")
