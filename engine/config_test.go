@@ -56,3 +56,22 @@ func TestConfigTexts(t *testing.T) {
 		}
 	}
 }
+
+// A reload does not lift a list of origins without being told to.
+func TestReloadKeepsOrigins(t *testing.T) {
+	s, err := New(Config{Origins: []string{"https://a.example"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wrong *ConfigError
+	for _, list := range [][]string{nil, {}} {
+		if _, err := s.Reload(Config{Origins: list}); !errors.As(err, &wrong) || wrong.Key != "origins" || s.tuned.Load().origins.Allow("https://b.example") {
+			t.Fatal(err)
+		}
+	}
+	for _, list := range [][]string{{"https://b.example"}, {"*"}, nil} {
+		if _, err := s.Reload(Config{Origins: list}); err != nil || !s.tuned.Load().origins.Allow("https://b.example") {
+			t.Errorf("%q: %v", list, err)
+		}
+	}
+}

@@ -37,7 +37,8 @@ func (s *Server) Config() Config { return s.tuned.Load().cfg.clone() }
 
 // Reload brings into force what cfg changes of announce_members_max, heartbeat_interval, heartbeat_timeout and origins,
 // all of it at once, and returns the keys of the other settings that differ: those need a new process.
-// New origins are for those who come from then on; new heartbeats are for everybody, from the next one on. Any
+// Origins that are empty where a list was in force are refused, since what lost the list was more likely a mistake than
+// the wish to admit every page: that wish is "*". New origins are for those who come from then on; new heartbeats are for everybody, from the next one on. Any
 // goroutine; each loop looks at its connections once, which takes some 10 ms for 100,000. The error, a *[ConfigError],
 // leaves everything as it was.
 func (s *Server) Reload(cfg Config) (fixed []string, err error) {
@@ -55,6 +56,9 @@ func (s *Server) Reload(cfg Config) (fixed []string, err error) {
 		} else if !reflect.DeepEqual(into.Field(i).Interface(), from.Field(i).Interface()) && key != "-" {
 			fixed = append(fixed, key)
 		}
+	}
+	if was := s.Config(); len(now.Origins) == 0 && len(was.Origins) > 0 && !slices.Contains(was.Origins, "*") {
+		return nil, &ConfigError{Key: "origins", Hint: "a list was in force and now there is none; write \"*\" to admit every origin"}
 	}
 	if err := now.Validate(); err != nil {
 		return nil, fmt.Errorf("beside what cannot change: %w", err)

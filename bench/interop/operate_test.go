@@ -135,6 +135,8 @@ func TestReload(t *testing.T) {
 			l.says("needs a restart", "setting=max_rooms_per_connection")
 			l.says("needs a restart", "setting=log_format")
 			l.says("msg=reloaded")
+			l.says("setting changed", "setting=origins", "from=[https://a.example]", "to=[https://b.example]")
+			l.says("setting changed", "setting=log_level", "from=INFO", "to=DEBUG")
 			everywhere := func(ok, refused string) {
 				t.Helper()
 				for range 8 { // workers take turns
@@ -146,10 +148,17 @@ func TestReload(t *testing.T) {
 			everywhere("https://b.example", "https://a.example")
 			idle.until("ping") // it had nothing to expect for an hour
 
-			settings("heartbeat_interval: none\norigins: []\n")
-			l.signal(syscall.SIGHUP)
-			l.says("the old one stays in force", "parley.yaml:1")
-			everywhere("https://b.example", "https://a.example")
+			for text, why := range map[string]string{ // what lost its origins is a mistake, too
+				"": "holds no setting", "# only a comment\n": "holds no setting", "port: 1\n": "now there is none",
+				"origins: ['']\n": "parley.yaml:1: origins: it is empty", "\norigins: ''\n": "parley.yaml:2: origins: it is empty",
+				"heartbeat_interval: none\norigins: []\n": "parley.yaml:1: heartbeat_interval",
+			} {
+				settings(text)
+				l.signal(syscall.SIGHUP)
+				l.says("the old one stays in force", why)
+				everywhere("https://b.example", "https://a.example")
+			}
+			settings("heartbeat_interval: none\n")
 			if processes > 1 {
 				for _, pid := range l.workers("worker") { // with the file still wrong
 					syscall.Kill(pid, syscall.SIGKILL)

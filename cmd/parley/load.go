@@ -39,8 +39,14 @@ func load(cmd *cobra.Command) (*settings, map[string]string, error) {
 		path = os.Getenv(envPrefix + "CONFIG")
 	}
 	var notes []string
+	empty := ""
 	for _, read := range []func() (map[string]value, []error){
-		func() (map[string]value, []error) { return fromFile(path) },
+		func() (values map[string]value, wrong []error) {
+			if values, wrong = fromFile(path); len(values) == 0 {
+				empty = path
+			}
+			return values, wrong
+		},
 		func() (values map[string]value, wrong []error) {
 			values, notes, wrong = fromEnvironment(os.Environ())
 			return values, wrong
@@ -52,7 +58,10 @@ func load(cmd *cobra.Command) (*settings, map[string]string, error) {
 		maps.Copy(merged, values)
 	}
 	out := defaultSettings()
-	out.notes = notes
+	out.notes, out.empty = notes, empty
+	if empty != "" {
+		out.notes = append(out.notes, empty+" holds no setting")
+	}
 	sources := map[string]string{}
 	for _, s := range table {
 		v, ok := merged[s.key]
@@ -124,6 +133,9 @@ func fromFile(path string) (map[string]value, []error) {
 		return nil, nil
 	}
 	root := doc.Content[0]
+	if root.Tag == "!!null" {
+		return nil, nil
+	}
 	if root.Kind != yaml.MappingNode {
 		return nil, []error{fmt.Errorf("%s:%d: the file must hold settings, one `key: value` a line", path, root.Line)}
 	}

@@ -77,7 +77,7 @@ func serve(cmd *cobra.Command, s *settings) error {
 		Parent:  func(o *cluster.Overview) error { return show(o) },
 		Serving: func(ctx context.Context) { followLoad(ctx, srv) },
 		Reload:  func() (cluster.Fresh, error) { return reread(cmd) },
-		Adopt:   func(raw json.RawMessage) []string { return s.adopt(raw, level) },
+		Adopt:   func(raw json.RawMessage) []string { return s.adopt(raw, level, log) },
 		Ready: func(addr net.Addr) {
 			line := "parley: ready on ws://" + addr.String()
 			if page.Addr() != nil {
@@ -111,18 +111,25 @@ func reread(cmd *cobra.Command) (cluster.Fresh, error) {
 	if err != nil {
 		return cluster.Fresh{}, err
 	}
+	if s.empty != "" { // an editor or a full disk has emptied it: defaults in place of all that was configured are not meant
+		return cluster.Fresh{}, fmt.Errorf("%s holds no setting; write those that are meant", s.empty)
+	}
 	s.settle()
 	raw, err := json.Marshal(s.own())
 	return cluster.Fresh{Config: s.Config, Own: raw}, err
 }
 
 // adopt changes the log level, and names what it cannot change.
-func (s *settings) adopt(raw json.RawMessage, level *slog.LevelVar) (fixed []string) {
+func (s *settings) adopt(raw json.RawMessage, level *slog.LevelVar, log *slog.Logger) (fixed []string) {
 	var fresh own
 	if json.Unmarshal(raw, &fresh) != nil {
 		return nil // a process of the same binary wrote it
 	}
+	was := level.Level()
 	level.UnmarshalText([]byte(fresh.LogLevel))
+	if is := level.Level(); is != was && cluster.Parent() {
+		log.Info("setting changed", "setting", "log_level", "from", was, "to", is)
+	}
 	now := s.own()
 	for key, differs := range map[string]bool{"admin_host": fresh.AdminHost != now.AdminHost,
 		"admin_port": fresh.AdminPort != now.AdminPort, "log_format": fresh.LogFormat != now.LogFormat} {

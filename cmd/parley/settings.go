@@ -25,6 +25,7 @@ type settings struct {
 	LogLevel  string `key:"log_level"`
 	LogFormat string `key:"log_format"`
 
+	empty string   // the file that holds no setting, "" where there is none
 	notes []string // what the operator should know of where the settings come from, a sentence each; no setting
 }
 
@@ -214,7 +215,11 @@ func (s setting) set(in *settings, text string) error {
 		}
 		field.SetInt(int64(d))
 	case reflect.TypeFor[[]string]():
-		field.Set(reflect.ValueOf(parseList(text)))
+		list := parseList(text)
+		if s.key == "origins" && len(list) == 0 {
+			return errors.New(`it is empty; write "*" to admit every origin, or leave the key out`)
+		}
+		field.Set(reflect.ValueOf(list))
 	case reflect.TypeFor[bool]():
 		b, err := strconv.ParseBool(text)
 		if err != nil {

@@ -94,6 +94,9 @@ func TestMistakes(t *testing.T) {
 		{"combination", "heartbeat_interval: 50\nheartbeat_timeout: 20\n", "", nil, []string{"parley.yaml:2: heartbeat_timeout", "must exceed heartbeat_interval"}},
 		{"processes", "processes: 1000\n", "", nil, []string{"parley.yaml:1: processes: 1000 is out of range; give 1 to 256"}},
 		{"more than workers can share", "processes: 2\nmessage_bytes_max: 8323073\n", "", nil, []string{"parley.yaml:2: message_bytes_max: 8323073 is more than workers can hand each other; give at most 8323072, or processes: 1"}},
+		{"no origin", "port: 1\norigins: ['', ' ']\n", "", nil, []string{"parley.yaml:2: origins: it is empty", `write "*"`}},
+		{"no origin by a flag", "origins: [https://a.example]\n", "", []string{"--origins="}, []string{"--origins: origins: it is empty"}},
+		{"origins that are missing", "origins:\n", "", nil, []string{"parley.yaml:1: origins: the value is missing"}},
 		{"origin", "origins: [example.com]\n", "", nil, []string{"parley.yaml:1: origins", "scheme://host"}},
 		{"origin with a port that is none", "origins: ['https://a:abc']\n", "", nil, []string{"parley.yaml:1: origins", "port"}},
 		{"origin with a user", "", "", []string{"--origins", "https://u@a"}, []string{"--origins: origins", "user"}},
@@ -144,6 +147,32 @@ func TestPrecedence(t *testing.T) {
 	for _, want := range []string{"2222# --port", "120# PARLEY_RECONNECTION_TTL", "host:0.0.0.0#", "max_rooms_per_connection:0# --max", "compression:true#", "[https://a.example,https://b.example]"} {
 		if flat := strings.ReplaceAll(strings.ReplaceAll(out, " ", ""), "#", "# "); !strings.Contains(flat, want) {
 			t.Errorf("%s\ndoes not say %q", flat, want)
+		}
+	}
+}
+
+// A variable without text is no list, and does not lift the one of the file.
+func TestEmptyOrigins(t *testing.T) {
+	t.Setenv("PARLEY_ORIGINS", "")
+	if code, _, stderr := parley(t, "check-config", write(t, "origins: [https://a.example]\n")); code != exitUsage || !strings.Contains(stderr, "PARLEY_ORIGINS: origins: it is empty") {
+		t.Error(code, stderr)
+	}
+}
+
+// A file that holds no setting is told of at the start, and is a mistake afterwards.
+func TestEmptyFile(t *testing.T) {
+	for _, text := range []string{"", "# nothing\n", "---\n", "{}\n"} {
+		path := write(t, text)
+		code, _, stderr := parley(t, "check-config", path)
+		if code != exitOK || !strings.Contains(stderr, "parley.yaml holds no setting") {
+			t.Errorf("%q: %d %s", text, code, stderr)
+		}
+		cmd := newServe()
+		if err := cmd.Flags().Set("config", path); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := reread(cmd); err == nil || !strings.Contains(err.Error(), "holds no setting") {
+			t.Errorf("%q: %v", text, err)
 		}
 	}
 }

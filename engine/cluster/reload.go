@@ -3,6 +3,7 @@ package cluster
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 
 	"github.com/parleyd/parley/engine"
 )
@@ -20,9 +21,11 @@ func reread(srv *engine.Server, o Options, given inheritance) (json.RawMessage, 
 	if err != nil {
 		return nil, err
 	}
+	before := srv.Config()
 	if _, err := adopt(fresh, srv, o); err != nil { // the workers say what cannot change
 		return nil, err
 	}
+	sayChanges(o, before, srv.Config())
 	given.Fresh = &fresh
 	raw, err := json.Marshal(given)
 	if err != nil {
@@ -59,6 +62,7 @@ func adopt(fresh Fresh, srv *engine.Server, o Options) (fixed []string, err erro
 // reloadAlone is a reload where there is one process.
 func reloadAlone(srv *engine.Server, o Options) {
 	var fixed []string
+	before := srv.Config()
 	fresh, err := o.Reload()
 	if err == nil {
 		fixed, err = adopt(fresh, srv, o)
@@ -70,5 +74,17 @@ func reloadAlone(srv *engine.Server, o Options) {
 	for _, name := range fixed {
 		o.Log.Warn("a setting has changed that needs a restart; the old value stays in force", "setting", name)
 	}
+	sayChanges(o, before, srv.Config())
 	o.Log.Info("reloaded")
+}
+
+// sayChanges logs what a reload has brought into force: a list of origins that became shorter by accident is found here.
+// What holds secrets cannot change while the server runs, and is not among it.
+func sayChanges(o Options, before, after engine.Config) {
+	from, to := reflect.ValueOf(before), reflect.ValueOf(after)
+	for i := range from.NumField() {
+		if key := from.Type().Field(i).Tag.Get("key"); !reflect.DeepEqual(from.Field(i).Interface(), to.Field(i).Interface()) {
+			o.Log.Info("setting changed", "setting", key, "from", fmt.Sprint(from.Field(i)), "to", fmt.Sprint(to.Field(i)))
+		}
+	}
 }
