@@ -1,12 +1,9 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
-	"net/url"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/parleyd/parley/protocol/proxy"
@@ -44,6 +41,9 @@ type Config struct {
 	// separated by commas. It keeps sessions as DataDir does. Empty: the bus is a process of ours. It is for package
 	// cluster.
 	BusURL string `key:"bus_url"`
+	// BusCredentials is the file that says who we are to BusURL, in place of a user in the URL: user:password, a token, or
+	// what NATS calls credentials. It is read at each connect, so that it may be replaced.
+	BusCredentials string `key:"bus_credentials"`
 
 	// MaxConnections is the number of live connections; 0 means the descriptor limit less a reserve.
 	MaxConnections int `key:"max_connections"`
@@ -208,6 +208,8 @@ func (c Config) Validate() error {
 		return bad("data_dir", "the NATS server of bus_url keeps the sessions; leave one of the two empty")
 	case c.BusURL != "" && c.Processes == 1:
 		return bad("bus_url", "a single process needs no bus; give processes of 2 or more, or leave it empty")
+	case c.BusCredentials != "" && c.BusURL == "":
+		return bad("bus_credentials", "they are for the NATS server of bus_url, and that is empty")
 	case c.BacklogHardBytes < c.BacklogSoftBytes:
 		return bad("backlog_hard_bytes", "%d is below backlog_soft_bytes (%d)", c.BacklogHardBytes, c.BacklogSoftBytes)
 	}
@@ -223,8 +225,8 @@ func (c Config) Validate() error {
 			return bad(key, "%d is negative", n)
 		}
 	}
-	if err := checkBusURL(c.BusURL); err != nil {
-		return bad("bus_url", "%v", err)
+	if hint := checkBusURL(c.BusURL, c.BusCredentials != ""); hint != "" {
+		return bad("bus_url", "%s", hint)
 	}
 	if err := c.checkTexts(); err != nil {
 		return err
@@ -235,25 +237,6 @@ func (c Config) Validate() error {
 		return bad("trusted_proxies", "%v", err)
 	case c.ProxyProtocol && !trust.Anybody():
 		return bad("proxy_protocol", "nobody is trusted, so everybody would be refused; name the proxies in trusted_proxies")
-	}
-	return nil
-}
-
-// checkBusURL looks at each of the URLs that commas separate. What it says shows no password.
-func checkBusURL(list string) error {
-	if list == "" {
-		return nil
-	}
-	for text := range strings.SplitSeq(list, ",") {
-		u, err := url.Parse(strings.TrimSpace(text))
-		switch {
-		case err != nil:
-			return errors.New("it is no URL; write nats://user:password@host:4222")
-		case u.Scheme != "nats" && u.Scheme != "tls":
-			return fmt.Errorf("it begins with %q; write nats://user:password@host:4222, or tls:// for an encrypted connection", u.Scheme)
-		case u.Hostname() == "":
-			return errors.New("it names no host; write nats://user:password@host:4222")
-		}
 	}
 	return nil
 }

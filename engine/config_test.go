@@ -75,3 +75,37 @@ func TestReloadKeepsOrigins(t *testing.T) {
 		}
 	}
 }
+
+// A URL of the bus that cannot work is refused without a letter of its password, and with what to do about it.
+func TestBusURLs(t *testing.T) {
+	refused := func(url, says string) {
+		t.Helper()
+		var wrong *ConfigError
+		_, err := New(Config{Processes: 2, BusURL: url})
+		if !errors.As(err, &wrong) || wrong.Key != "bus_url" || !strings.Contains(wrong.Hint, says) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%q: %v", url, err)
+		}
+	}
+	for _, before := range []string{"/", "?", "#", "12/", "34?", "5#", ",", "6,"} {
+		refused("nats://u:"+before+"secret@h:4222", "%2F")
+	}
+	refused("nats://u:se%cret@h", "%25")
+	refused("nats://u:x,secret:y@h", "%2C")
+	refused("nats://u:secret@h/x", "percent-encoded")
+	refused("nats://u:secret@h,", "percent-encoded")
+	refused("http://u:secret@h", "does not begin with nats://")
+	refused("secret@h:4222", "nats://host:4222")
+	refused("nats://u:secret@:4222", "no host")
+	refused(`"nats://u:secret@h"`, "quotes")
+	refused("nats://u:secret@h\r", "control character")
+	for _, url := range []string{"nats://u:s%2Fecret@h:4222", "tls://h", "nats://u:p@h1:1, nats://u:p@h2:2/", "nats://token@h", "nats://[::1]:4222", "nats://u:a:b!$&'()*+;=@h"} {
+		if _, err := New(Config{Processes: 2, BusURL: url}); err != nil {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+	for _, c := range []Config{{Processes: 2, BusURL: "nats://u:p@h", BusCredentials: "/x"}, {BusCredentials: "/x"}, {Processes: 2, BusURL: "nats://h", BusCredentials: "~/x"}} {
+		if _, err := New(c); err == nil {
+			t.Errorf("%+v passed", c)
+		}
+	}
+}

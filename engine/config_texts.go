@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"net/netip"
+	"net/url"
 	"reflect"
 	"strings"
 	"unicode"
@@ -35,8 +36,10 @@ func (c Config) checkTexts() error {
 	if hint := checkHost(c.Host); hint != "" {
 		return &ConfigError{Key: "host", Hint: fmt.Sprintf("%q is no address to listen on: %s", c.Host, hint)}
 	}
-	if hint := checkPath(c.DataDir); hint != "" {
-		return &ConfigError{Key: "data_dir", Hint: fmt.Sprintf("%q %s", c.DataDir, hint)}
+	for key, path := range map[string]string{"data_dir": c.DataDir, "bus_credentials": c.BusCredentials} {
+		if hint := checkPath(path); hint != "" {
+			return &ConfigError{Key: key, Hint: fmt.Sprintf("%q %s", path, hint)}
+		}
 	}
 	if _, err := handshake.NewOrigins(c.Origins); err != nil {
 		return &ConfigError{Key: "origins", Hint: err.Error()}
@@ -94,6 +97,40 @@ func checkHost(host string) string {
 		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("-._", r)
 	}):
 		return "write an address (127.0.0.1, ::1), a name, or 0.0.0.0 for all interfaces"
+	}
+	return ""
+}
+
+// checkBusURL looks at each of the URLs that commas separate. What it says shows nothing of them: where a password has
+// characters that belong to the URL, any part may be the password's.
+func checkBusURL(list string, named bool) string {
+	const (
+		form    = "write nats://host:4222, or tls://host:4222 for an encrypted connection"
+		encoded = "it is no URL; a user or password with one of / ? # % , needs it percent-encoded (%2F %3F %23 %25 %2C), or its place is the file of bus_credentials"
+	)
+	if list == "" {
+		return ""
+	}
+	if hint := checkText(list); hint != "" {
+		return "it " + hint
+	}
+	for i, text := range strings.Split(list, ",") {
+		text = strings.TrimSpace(text)
+		u, err := url.Parse(text)
+		switch {
+		case i == 0 && !strings.HasPrefix(text, "nats://") && !strings.HasPrefix(text, "tls://"):
+			return "it does not begin with nats:// or tls://; " + form
+		case err != nil:
+			return encoded
+		case u.Scheme != "nats" && u.Scheme != "tls":
+			return encoded
+		case u.Opaque != "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.Contains(text, "#"):
+			return encoded
+		case u.Hostname() == "":
+			return "it names no host; " + form
+		case named && u.User != nil:
+			return "it names a user, and so does the file of bus_credentials; leave one of the two out"
+		}
 	}
 	return ""
 }

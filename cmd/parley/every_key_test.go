@@ -2,6 +2,7 @@ package main
 
 import (
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +24,8 @@ var everyKey = map[string]struct {
 	"reconnection_ttl":             {"0.5", 500 * time.Millisecond},
 	"reconnection_max_attempts":    {"6", 6},
 	"data_dir":                     {"/var/lib/parley", "/var/lib/parley"},
-	"bus_url":                      {"nats://parley:word@127.0.0.1:4222", "nats://parley:word@127.0.0.1:4222"},
+	"bus_url":                      {"nats://127.0.0.1:4222", "nats://127.0.0.1:4222"},
+	"bus_credentials":              {"/run/secrets/bus", "/run/secrets/bus"},
 	"max_connections":              {"1001", 1001},
 	"max_connections_per_room":     {"102", 102},
 	"max_rooms_per_connection":     {"11", 11},
@@ -52,7 +54,7 @@ var everyKey = map[string]struct {
 }
 
 // needs are the keys that work only together with another one.
-var needs = map[string]string{"proxy_protocol": "trusted_proxies", "bus_url": "processes"}
+var needs = map[string][]string{"proxy_protocol": {"trusted_proxies"}, "bus_url": {"processes"}, "bus_credentials": {"bus_url", "processes"}}
 
 // loaded is what a command with all settings has been told.
 func loaded(t *testing.T, args ...string) (*settings, map[string]string) {
@@ -102,7 +104,8 @@ func TestEveryKey(t *testing.T) {
 		}
 		for _, way := range ways {
 			t.Run(s.key+"/"+way.name, func(t *testing.T) {
-				if other, ok := findSetting(needs[s.key]); ok {
+				for _, key := range needs[s.key] {
+					other, _ := findSetting(key)
 					t.Setenv(other.variable(), everyKey[other.key].text)
 				}
 				got, sources := way.load(t, s, row.text)
@@ -113,7 +116,7 @@ func TestEveryKey(t *testing.T) {
 					t.Errorf("it is said to come from %q", sources[s.key])
 				}
 				for _, other := range table {
-					if other.key != s.key && other.key != needs[s.key] && (sources[other.key] != "default" || other.text(got) != other.text(&defaults)) {
+					if other.key != s.key && !slices.Contains(needs[s.key], other.key) && (sources[other.key] != "default" || other.text(got) != other.text(&defaults)) {
 						t.Errorf("%s became %s (%s)", other.key, other.text(got), sources[other.key])
 					}
 				}

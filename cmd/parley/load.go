@@ -14,6 +14,7 @@ import (
 
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/cluster"
+	"github.com/parleyd/parley/engine/cluster/bus"
 )
 
 // value is a setting as somebody wrote it, and where.
@@ -85,12 +86,15 @@ func load(cmd *cobra.Command) (*settings, map[string]string, error) {
 }
 
 // settledVariable hands the supervisor's settings on to its children: a file that is being edited while one of them is
-// started anew must not give it other settings than the rest, nor end it.
+// started anew must not give it other settings than the rest, nor end it. Others of this user can read an environment, and
+// dumps of it travel: the password of bus_url goes another way (package cluster's welcome).
 const settledVariable = envPrefix + "SETTLED"
 
 // handOn makes s what this process's children find.
 func handOn(s *settings) error {
-	raw, err := json.Marshal(s)
+	told := *s
+	told.BusURL = bus.RedactURL(s.BusURL)
+	raw, err := json.Marshal(told)
 	if err != nil {
 		return fmt.Errorf("encode settings: %w", err)
 	}

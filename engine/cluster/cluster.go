@@ -89,7 +89,8 @@ type inheritance struct {
 	Epoch   int64  `json:"epoch"`             // when the supervisor started, in milliseconds since 1970: instances begin anew with it
 	Fresh   *Fresh `json:"fresh,omitempty"`   // what was read again last
 
-	BytesMax int `json:"bytes_max,omitempty"` // of a message, where the bus is not ours
+	BytesMax int    `json:"bytes_max,omitempty"` // of a message, where the bus is not ours
+	BusURL   string `json:"bus_url,omitempty"`   // of it, with its password: it comes this way only
 }
 
 func inherited(welcome supervise.Welcome) (given inheritance, err error) {
@@ -108,7 +109,7 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 			return err
 		}
 		defer tenancy.Close()
-		given.BytesMax = tenancy.BytesMax() - messageSlack
+		given.BytesMax, given.BusURL = tenancy.BytesMax()-messageSlack, cfg.BusURL
 	} else {
 		dir, end, err := busDir(cfg.DataDir)
 		if err != nil {

@@ -19,10 +19,12 @@ func occupy(ctx context.Context, cfg engine.Config, o Options) (*bus.Tenancy, er
 	o.Log.Info("the bus is a NATS server that runs already", "bus_url", bus.RedactURL(cfg.BusURL))
 	bounded, cancel := context.WithTimeout(ctx, dialWait)
 	defer cancel()
-	tenancy, err := bus.Occupy(bounded, cfg.BusURL, max(cfg.MessageBytesMax+messageSlack, ledgerBytes))
+	tenancy, err := bus.Occupy(bounded, bus.Address{URL: cfg.BusURL, Credentials: cfg.BusCredentials}, max(cfg.MessageBytesMax+messageSlack, ledgerBytes))
 	switch {
 	case errors.Is(err, bus.ErrOccupied), errors.Is(err, bus.ErrNoJetStream), errors.Is(err, bus.ErrTooSmall), errors.Is(err, nats.ErrAuthorization):
 		return nil, &engine.ConfigError{Key: "bus_url", Hint: err.Error()}
+	case errors.Is(err, bus.ErrCredentials):
+		return nil, &engine.ConfigError{Key: "bus_credentials", Hint: err.Error()}
 	case err != nil:
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"github.com/parleyd/parley/engine"
 )
@@ -22,11 +23,15 @@ func reread(srv *engine.Server, o Options, given inheritance) (json.RawMessage, 
 		return nil, err
 	}
 	before := srv.Config()
-	if _, err := adopt(fresh, srv, o); err != nil { // the workers say what cannot change
+	fixed, err := adopt(fresh, srv, o) // the workers say what cannot change, but for what they do not know
+	if err != nil {
 		return nil, err
 	}
+	if slices.Contains(fixed, "bus_url") {
+		o.Log.Warn("a setting has changed that needs a restart; the old value stays in force", "setting", "bus_url")
+	}
 	sayChanges(o, before, srv.Config())
-	given.Fresh = &fresh
+	given.Fresh = &fresh // its BusURL with the password, by the pipe
 	raw, err := json.Marshal(given)
 	if err != nil {
 		return nil, fmt.Errorf("encode settings: %w", err)
@@ -39,6 +44,9 @@ func inherit(settings json.RawMessage, srv *engine.Server, o Options) (fixed []s
 	var given inheritance
 	err := json.Unmarshal(settings, &given)
 	if err == nil && given.Fresh != nil {
+		if srv != nil {
+			given.Fresh.Config.BusURL = srv.Config().BusURL // without its password, perhaps; the supervisor has compared
+		}
 		fixed, err = adopt(*given.Fresh, srv, o)
 	}
 	if err != nil {

@@ -72,7 +72,7 @@ func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
 	}
 	srv.Attach(engine.Membership{Instance: welcome.Instance, Bus: &w.road, Listener: listener,
 		BytesMax: given.BytesMax, Seats: seats{w}, Rooms: created{w}})
-	if err := w.dial(ctx, welcome); err != nil {
+	if err := w.dial(ctx, welcome, given); err != nil {
 		return err
 	}
 	if err := w.openBook(ctx, given); err != nil {
@@ -99,7 +99,7 @@ func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
 }
 
 // dial connects to the bus. It waits for one that is away instead of ending: five ends in a row would end the server.
-func (w *worker) dial(ctx context.Context, welcome supervise.Welcome) error {
+func (w *worker) dial(ctx context.Context, welcome supervise.Welcome, given inheritance) error {
 	bounded, cancel := context.WithTimeout(ctx, dialWait)
 	defer cancel()
 	to := bus.LinkOptions{
@@ -109,8 +109,8 @@ func (w *worker) dial(ctx context.Context, welcome supervise.Welcome) error {
 		Peers:    welcome.Peers.Ready,
 		Log:      w.options.Log,
 	}
-	if external := w.srv.Config().BusURL; external != "" {
-		to.URL, to.External = external, true
+	if given.BusURL != "" {
+		to.URL, to.External, to.File = given.BusURL, true, w.srv.Config().BusCredentials
 	}
 	link, err := bus.Dial(bounded, to, bus.Receiver{
 		Batch: func(from uint16, entries iter.Seq[[]byte]) {

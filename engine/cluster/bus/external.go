@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/url"
+	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -31,17 +32,88 @@ const (
 	occupiedWait    = 500 * time.Millisecond
 )
 
-// RedactURL is a URL for logs: without passwords.
+// RedactURL is a list of URLs for logs and environments: without users and passwords, nor anything that could be a part of
+// one. It does not parse: a password that was not encoded makes any part of a URL look like another.
 func RedactURL(list string) string {
+	last := strings.LastIndexByte(list, '@')
 	var out []string
-	for text := range strings.SplitSeq(list, ",") {
-		u, err := url.Parse(strings.TrimSpace(text))
-		if err != nil {
-			return "(no URL)"
+	for start := 0; start < len(list); {
+		end := len(list)
+		if next := nextURL.FindStringIndex(list[start:]); next != nil {
+			end = start + next[0]
 		}
-		out = append(out, u.Redacted())
+		scheme, rest, found := strings.Cut(strings.TrimSpace(list[start:end]), "://")
+		at := strings.LastIndexByte(rest, '@')
+		host := plainHost.FindString(rest[at+1:])
+		switch {
+		case !found || scheme != "nats" && scheme != "tls":
+			out = append(out, "(no URL)")
+		case at < 0 && start < last: // the password may hold what looks like the next URL
+			out = append(out, scheme+"://"+redacted)
+		case at < 0 && host == "":
+			out = append(out, "(no URL)")
+		case at < 0:
+			out = append(out, scheme+"://"+host)
+		default:
+			out = append(out, scheme+"://"+redacted+"@"+host)
+		}
+		start = end + 1
 	}
 	return strings.Join(out, ",")
+}
+
+const redacted = "xxxxx"
+
+var (
+	nextURL   = regexp.MustCompile(`,\s*(nats|tls)://`)
+	plainHost = regexp.MustCompile(`^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?/?$`)
+)
+
+// credentials are the options that say who we are, by a file: user:password, a token, or credentials of NATS. The file is
+// read at each connect. Error: it cannot be read now, or holds nothing.
+func credentials(path string) ([]nats.Option, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := readCredentials(path)
+	if err != nil {
+		return nil, err
+	}
+	if strings.Contains(text, "BEGIN NATS USER JWT") {
+		return []nats.Option{nats.UserCredentials(path)}, nil
+	}
+	if !strings.Contains(text, ":") {
+		return []nats.Option{nats.TokenHandler(func() string {
+			token, _ := readCredentials(path) // the server refuses an empty one, and the next attempt reads again
+			return token
+		})}, nil
+	}
+	return []nats.Option{nats.UserInfoHandler(func() (user, password string) {
+		text, _ := readCredentials(path)
+		user, password, _ = strings.Cut(text, ":")
+		return user, password
+	})}, nil
+}
+
+// ErrCredentials says that the file with the credentials is of no use.
+var ErrCredentials = errors.New("write user:password, a token, or NATS credentials into the file, and let this user read it")
+
+func readCredentials(path string) (string, error) {
+	raw, err := os.ReadFile(path)
+	text := strings.TrimSpace(string(raw))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("read credentials: %w: %w", err, ErrCredentials)
+	case text == "":
+		return "", fmt.Errorf("read credentials: %s is empty: %w", path, ErrCredentials)
+	}
+	return text, nil
+}
+
+// Address is a NATS server that is not ours, and who we are there.
+type Address struct {
+	URL         string // several are separated by commas
+	Credentials string // a file; "" where the URL says who we are
 }
 
 // Tenancy is the use of an account of a NATS server that is not ours, until Close.
@@ -49,10 +121,15 @@ type Tenancy struct{ nc *nats.Conn }
 
 // Occupy takes the account that a URL names, trying until ctx is done; whoever tries after us is told that it is taken,
 // for as long as we live and are connected. The account must be able to carry messages of bytesMax. Errors: ErrOccupied,
-// ErrNoJetStream, ErrTooSmall, nats.ErrAuthorization, ctx's. It waits half a second for the answer that it does not want.
-func Occupy(ctx context.Context, url string, bytesMax int) (*Tenancy, error) {
-	nc, err := connect(ctx, LinkOptions{URL: url}, []nats.Option{
-		nats.Name("parley"), nats.Timeout(dialTimeout), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait)})
+// ErrNoJetStream, ErrTooSmall, ErrCredentials, nats.ErrAuthorization, ctx's. It waits half a second for the answer that it does not want.
+func Occupy(ctx context.Context, at Address, bytesMax int) (*Tenancy, error) {
+	url := at.URL
+	known, err := credentials(at.Credentials)
+	if err != nil {
+		return nil, err
+	}
+	nc, err := connect(ctx, LinkOptions{URL: url}, append(known,
+		nats.Name("parley"), nats.Timeout(dialTimeout), nats.MaxReconnects(-1), nats.ReconnectWait(reconnectWait)))
 	if err != nil {
 		return nil, fmt.Errorf("reach %s: %w", RedactURL(url), err)
 	}

@@ -19,6 +19,7 @@ import (
 type LinkOptions struct {
 	URL       string        // "nats://127.0.0.1:4222"; unused with Local
 	External  bool          // the URL is of a server that is not ours, and says who we are there; Password is unused
+	File      string        // with External: who we are there, in place of what the URL says; see Address
 	Local     *Server       // a server in this process, instead of URL
 	Instance  uint16        // who we are; not 0
 	Password  string        // see Password
@@ -98,7 +99,11 @@ func Dial(ctx context.Context, opts LinkOptions, to Receiver) (*Link, error) {
 	l := &Link{log: opts.Log, out: newOutbox(opts.RingBytes), inbox: newInbox(to, opts.Peers)}
 	l.inbox.ask, l.inbox.arm = l.ask, l.arm
 	ready := make(chan struct{})
-	nc, err := connect(ctx, opts, l.connOptions(opts, ready))
+	known, err := credentials(opts.File)
+	if err != nil {
+		return nil, fmt.Errorf("dial bus: %w", err)
+	}
+	nc, err := connect(ctx, opts, append(l.connOptions(opts, ready), known...))
 	if err != nil {
 		return nil, fmt.Errorf("dial bus: %w", err)
 	}
