@@ -108,6 +108,7 @@ var rules = []rule{
 	{"last resorts", checkLastResorts, "package x\nfunc f() { go g() }\nfunc g() {}\n", "engine/x.go"},
 	{"last resorts that are none", checkLastResorts, "package x\nfunc f() { go g() }\nfunc g() {}\nfunc h() {}\n", "engine/planted.go"},
 	{"goroutines", checkThreads, "package x\nfunc f() { go f() }\n", "engine/x.go"},
+	{"output", checkOutput, "package engine\nimport \"os\"\nvar _ = os.Stderr\n", "engine/x.go"},
 	{"leftovers", checkLeftovers, "package x\n// TO" + "DO: later\n", "rooms/x.go"},
 }
 
@@ -138,6 +139,8 @@ func mayImport(dir, other string) bool {
 		return strings.HasPrefix(other, "protocol/")
 	case strings.HasPrefix(dir, "cmd/"), dir == other:
 		return true
+	case other == "engine/logs": // knows nothing of ours
+		return strings.HasPrefix(dir, "engine")
 	case dir == "engine/cluster": // wires its parts, which are strangers to each other and to the engine
 		return other == "engine" || strings.HasPrefix(other, "engine/cluster/")
 	case strings.HasPrefix(dir, "engine/cluster/"):
@@ -271,6 +274,16 @@ func checkClock(s *source) []string {
 	core := s.dir() == "engine" || s.dir() == "rooms" || strings.HasPrefix(s.dir(), "protocol/")
 	if core && !s.test() && !slices.Contains(clocks, s.path) && calls(s, "time", "Now") {
 		return []string{"time.Now: time is an argument, or loop.now"}
+	}
+	return nil
+}
+
+// outputs are the files that may name the process's own output. A write to it blocks where its reader does not read.
+var outputs = []string{"cmd/parley/main.go", "cmd/parley/serve.go", "engine/cluster/supervise/plan.go"}
+
+func checkOutput(s *source) []string {
+	if !s.test() && !strings.HasPrefix(s.dir(), "bench") && !slices.Contains(outputs, s.path) && (calls(s, "os", "Stdout") || calls(s, "os", "Stderr")) {
+		return []string{"names os.Stdout or os.Stderr: log, or give lines to a logs.Writer, which never waits for a reader"}
 	}
 	return nil
 }

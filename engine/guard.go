@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 	"sync/atomic"
 	"time"
+
+	"github.com/parleyd/parley/engine/logs"
 )
 
 // Code of the application runs under guard, wherever the server calls it: a panic in it becomes an error, is counted
@@ -99,6 +101,9 @@ type guardedLog struct {
 
 // GuardLog returns a logger like l. A panic in its handler costs the record, and is counted by the server. Any goroutine.
 func (s *Server) GuardLog(l *slog.Logger) *slog.Logger {
+	if logs.IsQueued(l) {
+		return l // it recovers by itself
+	}
 	return slog.New(guardedLog{l.Handler(), &s.count.panics})
 }
 

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/parleyd/parley/engine/logs"
 	"github.com/parleyd/parley/protocol/frame"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/protocol/proxy"
@@ -84,7 +85,10 @@ type Setting func(*Server)
 // WithEmitter hands in an emitter, perhaps one that other servers share: the seed's setEventEmitter.
 func WithEmitter(e *Emitter) Setting { return func(s *Server) { s.emitter = e } }
 
-// WithLogger has the server log to l instead of slog's default. A panic in its handler costs the record.
+// WithLogger has the server log to l instead of slog's default. From Start on, records wait in a bounded queue for l's
+// handler, which runs on a goroutine of its own and may block: an event loop never waits for it. Records that do not fit
+// are dropped, and the log says how many. Shutdown waits up to a second for the handler. A
+// panic in it costs the record.
 func WithLogger(l *slog.Logger) Setting { return func(s *Server) { s.log = l } }
 
 // New makes a server that does not listen yet. The error is a *[ConfigError].
@@ -168,6 +172,7 @@ func (s *Server) Start() error {
 	if !s.state.CompareAndSwap(stateNew, stateStarting) {
 		return errors.New("start server: it was started before")
 	}
+	s.log = logs.Queued(s.log) // loops log, and must not wait for the reader of the log
 	s.connectionsMax = s.cfg.MaxConnections
 	reserve, err := planDescriptors(s)
 	if err != nil {
@@ -214,6 +219,9 @@ func (s *Server) Addr() net.Addr {
 // Emitter is what the server tells its events.
 func (s *Server) Emitter() *Emitter { return s.emitter }
 
+// logWait bounds the wait for the log's reader.
+const logWait = time.Second
+
 // Shutdown stops accepting, tells everybody (1001), and waits until all have left or ctx is done; then it
 // cuts off who is left. A second call waits for nothing.
 func (s *Server) Shutdown(ctx context.Context) error {
@@ -230,6 +238,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		s.peers.answering.close()
 	}
 	s.emit(Event{Kind: EventStopped})
+	flushed, cancel := context.WithTimeout(ctx, logWait)
+	defer cancel()
+	logs.Flush(flushed, s.log) // what is left then is lost: the log is not read
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/logs"
 )
 
 // echo's bounds are generous: conformance suites send messages of megabytes, in tens of thousands of frames,
@@ -41,7 +42,9 @@ func newEcho() *cobra.Command {
 				return err
 			}
 			followLoad(cmd.Context(), srv)
-			fmt.Fprintln(cmd.OutOrStdout(), "parley: echo on ws://"+srv.Addr().String())
+			stdout := logs.NewWriter(cmd.OutOrStdout(), nil)
+			defer flush(stdout.Flush)
+			fmt.Fprintln(stdout, "parley: echo on ws://"+srv.Addr().String())
 			return leave(cmd.Context(), srv)
 		},
 	}

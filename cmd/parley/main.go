@@ -13,10 +13,12 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/logs"
 )
 
 // Exit codes.
@@ -59,9 +61,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if errors.As(err, &exit) && exit.err == nil {
 		return exit.code
 	}
-	for line := range strings.SplitSeq(strings.TrimRight(err.Error(), "\n"), "\n") {
-		fmt.Fprintln(stderr, "parley:", line)
-	}
+	complain(stderr, err)
 	var usage usageError
 	var config *engine.ConfigError
 	if errors.As(err, &usage) || errors.As(err, &config) {
@@ -71,6 +71,25 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exit.code
 	}
 	return exitFailed
+}
+
+// complain writes an error, and leaves a reader behind that does not read.
+func complain(stderr io.Writer, err error) {
+	w := logs.NewWriter(stderr, nil)
+	for line := range strings.SplitSeq(strings.TrimRight(err.Error(), "\n"), "\n") {
+		fmt.Fprintln(w, "parley:", line)
+	}
+	flush(w.Flush)
+}
+
+// outputWait is for the readers of log and standard output when a process ends.
+const outputWait = time.Second
+
+// flush calls a flush with a bound. What is left then is lost.
+func flush(f func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(context.Background(), outputWait)
+	defer cancel()
+	f(ctx)
 }
 
 func newRoot() *cobra.Command {

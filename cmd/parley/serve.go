@@ -16,6 +16,7 @@ import (
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/admin"
 	"github.com/parleyd/parley/engine/cluster"
+	"github.com/parleyd/parley/engine/logs"
 )
 
 func newServe() *cobra.Command {
@@ -43,6 +44,9 @@ func newServe() *cobra.Command {
 func serve(cmd *cobra.Command, s *settings) error {
 	s.settle()
 	log, level := newLog(s)
+	defer flush(func(ctx context.Context) error { return logs.Flush(ctx, log) })
+	stdout := logs.NewWriter(cmd.OutOrStdout(), nil) // the supervisor's goroutine does not wait for its reader
+	defer flush(stdout.Flush)
 	for _, note := range s.notes {
 		log.Warn(note)
 	}
@@ -83,7 +87,7 @@ func serve(cmd *cobra.Command, s *settings) error {
 			if page.Addr() != nil {
 				line += "; chat page, health, stats and metrics on http://" + page.Addr().String() + "/"
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), line)
+			fmt.Fprintln(stdout, line)
 		},
 	})
 	switch {
@@ -163,10 +167,11 @@ func newLog(s *settings) (*slog.Logger, *slog.LevelVar) {
 	level := new(slog.LevelVar)
 	level.UnmarshalText([]byte(s.LogLevel)) // one of four words by now
 	options := &slog.HandlerOptions{Level: level}
+	var handler slog.Handler = slog.NewTextHandler(os.Stderr, options)
 	if s.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(os.Stderr, options)), level
+		handler = slog.NewJSONHandler(os.Stderr, options)
 	}
-	return slog.New(slog.NewTextHandler(os.Stderr, options)), level
+	return logs.Queued(slog.New(handler)), level
 }
 
 const memoryShare = 0.9 // of the limit

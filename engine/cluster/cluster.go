@@ -29,17 +29,20 @@ import (
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/cluster/bus"
 	"github.com/parleyd/parley/engine/cluster/supervise"
+	"github.com/parleyd/parley/engine/logs"
 )
 
 // Options are what Run can be told. The zero value works.
 //
 // Owner: immutable once given.
 type Options struct {
-	Log *slog.Logger // nil means slog's default
+	// Log is written to by a goroutine of its own, so that its handler may block: what it does not take in time is dropped,
+	// and counted in the log. Nil means slog's default.
+	Log *slog.Logger
 	// Parent is called in the supervisor, before anything is started; it may keep what it is given, and serve it to
 	// operators.
 	Parent func(*Overview) error
-	// Ready is called once everybody serves, with the address: in the supervisor, or in the only process.
+	// Ready is called once everybody serves, with the address: in the supervisor, or in the only process. It must not block.
 	Ready func(addr net.Addr)
 	// Reload is called on SIGHUP, in the supervisor or in the only process, and reads the configuration again: see
 	// [Fresh]. An error leaves everything as it was. Nil: SIGHUP changes nothing.
@@ -60,7 +63,12 @@ func Run(ctx context.Context, srv *engine.Server, o Options) error {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
-	o.Log = srv.GuardLog(o.Log)
+	o.Log = logs.Queued(srv.GuardLog(o.Log))
+	defer func() {
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), logWait)
+		defer cancel()
+		logs.Flush(bounded, o.Log)
+	}()
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a log that has no reader any more is no reason to end
 	switch supervise.Role() {
 	case supervise.RoleBus:
@@ -73,6 +81,9 @@ func Run(ctx context.Context, srv *engine.Server, o Options) error {
 	}
 	return runParent(ctx, srv, o)
 }
+
+// logWait bounds the wait for the log's reader at the end.
+const logWait = time.Second
 
 // Parent reports whether this process is the one that was started by hand, and not a child of it.
 func Parent() bool { return supervise.Role() == "" }

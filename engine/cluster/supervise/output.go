@@ -6,14 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"sync"
+
+	"github.com/parleyd/parley/engine/logs"
 )
 
-// outlet passes lines of several wards on to one writer, each whole and marked with whose it is.
-type outlet struct {
-	mu sync.Mutex
-	to io.Writer
+// outlet passes lines of several wards on to one writer, each whole and marked with whose it is. It reads on where the
+// writer blocks: a ward whose pipe is full could not even write why it ends.
+type outlet struct{ lines *logs.Writer }
+
+func newOutlet(to io.Writer, log *slog.Logger) outlet {
+	return outlet{logs.NewWriter(to, func(n uint64) {
+		log.Warn("lines of the processes were dropped: the output was not read in time", "lines", n)
+	})}
 }
 
 // mark tells whose a line is: in front of text, or among the members of a JSON object.
@@ -30,7 +37,7 @@ func markOf(w *ward, instance uint16) mark {
 }
 
 // attach makes a pipe whose lines go to the outlet, and to kept where that is not nil. The file is for the ward.
-func (o *outlet) attach(m mark, kept *tail, readers *sync.WaitGroup) (*os.File, error) {
+func (o outlet) attach(m mark, kept *tail, readers *sync.WaitGroup) (*os.File, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make output pipe: %w", err)
@@ -44,7 +51,7 @@ func (o *outlet) attach(m mark, kept *tail, readers *sync.WaitGroup) (*os.File, 
 
 const outputLineMax = 64 << 10 // bytes; what is longer is passed on in pieces
 
-func (o *outlet) pass(r io.Reader, m mark, kept *tail) {
+func (o outlet) pass(r io.Reader, m mark, kept *tail) {
 	in := bufio.NewReaderSize(r, outputLineMax)
 	var out []byte
 	for {
@@ -55,9 +62,7 @@ func (o *outlet) pass(r io.Reader, m mark, kept *tail) {
 				kept.add(text)
 			}
 			out = m.append(out[:0], text)
-			o.mu.Lock()
-			o.to.Write(out)
-			o.mu.Unlock()
+			o.lines.Write(out)
 		}
 		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
 			return

@@ -9,6 +9,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/parleyd/parley/engine/logs"
 )
 
 // Plan is what a supervisor runs. Zero durations mean the defaults that are named.
@@ -45,9 +47,10 @@ type Plan struct {
 	// DrainTimeout is how long workers may take to send everybody away: 10 s. All is over 3 s later at most.
 	DrainTimeout time.Duration
 
-	// Log is the supervisor's log; nil means slog's default.
+	// Log is the supervisor's log; nil means slog's default. Its handler may block: records wait for it in a bounded queue.
 	Log *slog.Logger
-	// Stdout and Stderr take the wards' output, line by line; nil means the supervisor's own.
+	// Stdout and Stderr take the wards' output, line by line; nil means the supervisor's own. They may block: up to 1 MiB
+	// waits for each, what is more is dropped, and the number of lines is logged.
 	Stdout, Stderr io.Writer
 }
 
@@ -79,6 +82,7 @@ func (p Plan) withDefaults() (Plan, error) {
 	if p.Log == nil {
 		p.Log = slog.Default()
 	}
+	p.Log = logs.Queued(p.Log) // the goroutine of Run must not wait for the reader of the log
 	if p.Stdout == nil {
 		p.Stdout = os.Stdout
 	}

@@ -3,6 +3,7 @@ package supervise
 import (
 	"bufio"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"syscall"
@@ -359,10 +360,13 @@ func TestOrphans(t *testing.T) {
 // A panic of ours, a worker's own output: every line says whose it is, JSON stays JSON.
 func TestMarks(t *testing.T) {
 	var out strings.Builder
-	o := &outlet{to: &out}
+	o := newOutlet(&out, slog.New(slog.DiscardHandler))
 	kept := new(tail)
 	in := "plain\n{\"level\":\"INFO\",\"msg\":\"x\"}\n{}\n\nwithout end"
 	o.pass(bufio.NewReader(strings.NewReader(in)), markOf(&ward{role: RoleWorker, index: 2}, 17), kept)
+	if err := o.lines.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	want := "[worker 2 #17] plain\n{\"worker\":2,\"instance\":17,\"level\":\"INFO\",\"msg\":\"x\"}\n[worker 2 #17] {}\n[worker 2 #17] \n[worker 2 #17] without end\n"
 	if out.String() != want {
 		t.Errorf("got:\n%s\nwant:\n%s", out.String(), want)

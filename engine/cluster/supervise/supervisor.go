@@ -13,6 +13,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/parleyd/parley/engine/logs"
 )
 
 // Supervisor runs a plan. What its methods read is safe on any goroutine; everything else happens on the one
@@ -23,8 +25,8 @@ type Supervisor struct {
 	plan       Plan
 	log        *slog.Logger
 	executable string
-	stdout     *outlet
-	stderr     *outlet
+	stdout     outlet
+	stderr     outlet
 	listeners  []*os.File
 	addrs      []string
 	started    time.Time
@@ -71,7 +73,7 @@ func New(plan Plan) (*Supervisor, error) {
 		return nil, err
 	}
 	s := &Supervisor{plan: plan, log: plan.Log, started: time.Now(), settings: plan.Settings, next: plan.FirstInstance,
-		stdout: &outlet{to: plan.Stdout}, stderr: &outlet{to: plan.Stderr},
+		stdout: newOutlet(plan.Stdout, plan.Log), stderr: newOutlet(plan.Stderr, plan.Log),
 		events: make(chan func(), eventsMax), ended: make(chan struct{})}
 	if plan.Stdout == plan.Stderr {
 		s.stderr = s.stdout
@@ -118,6 +120,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	// The kernel ends the wards when the thread ends that started them.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	defer s.flush()
 	defer close(s.ended)
 	defer s.closeListeners()
 	signals := make(chan os.Signal, 8)
@@ -149,6 +152,17 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 	return s.err
 }
+
+// flush waits for the readers of the log and of the wards' output, for a bounded time.
+func (s *Supervisor) flush() {
+	bounded, cancel := context.WithTimeout(context.Background(), flushWait)
+	defer cancel()
+	s.stdout.lines.Flush(bounded)
+	s.stderr.lines.Flush(bounded)
+	logs.Flush(bounded, s.log)
+}
+
+const flushWait = time.Second
 
 // post has event run on the supervisor's goroutine. Any other goroutine.
 func (s *Supervisor) post(event func()) {
