@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/cluster/supervise"
 	"github.com/parleyd/parley/engine/logs"
 )
 
@@ -38,7 +39,8 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	go func() {
 		<-ctx.Done()
-		stop() // a second signal ends the process at once
+		<-time.After(supervise.SecondSignalAfter)
+		stop() // from now on a second signal ends the process at once
 	}()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }

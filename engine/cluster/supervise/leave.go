@@ -14,11 +14,12 @@ import (
 //
 // Owner: the supervisor's goroutine.
 type leaving struct {
-	since     time.Duration // on the attentive clock
-	busSince  time.Duration // when the last worker had ended
-	signalled bool          // a signal has been taken: the next one is the second
-	now       bool          // kill, do not ask
-	lost      bool          // the kernel does not end who was killed
+	since       time.Duration // on the attentive clock
+	busSince    time.Duration // when the last worker had ended
+	signalled   bool          // a signal has been taken
+	signalledAt time.Duration // on the attentive clock
+	now         bool          // kill, do not ask
+	lost        bool          // the kernel does not end who was killed
 }
 
 const (

@@ -370,9 +370,13 @@ func TestOneSignalSeenTwice(t *testing.T) {
 	s := &Supervisor{log: slog.New(slog.DiscardHandler)}
 	s.leave("its context is done")
 	s.take(syscall.SIGTERM)
+	s.take(syscall.SIGTERM) // of timeout(1), to the process and to its group
+	s.age += SecondSignalAfter - 1
+	s.take(syscall.SIGINT)
 	if s.leaving.now || s.err != nil {
 		t.Error("one signal was taken for two")
 	}
+	s.age++
 	s.take(syscall.SIGTERM)
 	if !s.leaving.now || !errors.Is(s.err, ErrStopped) {
 		t.Errorf("the second signal was not heard: %v", s.err)

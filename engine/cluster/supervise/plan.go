@@ -154,7 +154,7 @@ func title(role string, index int) string {
 
 // Errors of Run besides *Failure.
 var (
-	// ErrStopped is returned after a second SIGTERM or SIGINT: nobody was sent away in order.
+	// ErrStopped is returned after a second SIGTERM or SIGINT, SecondSignalAfter the first or later: nobody was sent away in order.
 	ErrStopped = errors.New("stopped at once by a second signal")
 	// ErrInstances is returned when every instance has been used once.
 	ErrInstances = errors.New("65535 workers have been started, and no instance is left; start the server again")

@@ -257,11 +257,17 @@ func (s *Supervisor) take(sig os.Signal) {
 	// The first signal may also have ended the context that Run was given: only signals count as a second one.
 	if s.leaving == nil || !s.leaving.signalled {
 		s.leave(sig.String())
-		s.leaving.signalled = true
+		s.leaving.signalled, s.leaving.signalledAt = true, s.age
 		return
 	}
-	s.stopNow()
+	if s.age-s.leaving.signalledAt >= SecondSignalAfter {
+		s.stopNow()
+	}
 }
+
+// SecondSignalAfter is how long after the first SIGTERM or SIGINT a further one means "at once". One that comes sooner says
+// the same again: timeout(1) and service managers signal a process and its group, a terminal signals whoever is in it.
+const SecondSignalAfter = time.Second
 
 // instance takes one that was not used before.
 func (s *Supervisor) instance() (uint16, error) {
