@@ -210,9 +210,7 @@ func (l *loop) enter(c *Conn, name []byte) (rooms.Entry, *Error) {
 // entered does what follows an entry: the connection's own list, the notice, the event.
 func (l *loop) entered(c *Conn, e rooms.Entry) {
 	r := e.Room
-	c.mu.Lock()
-	c.rooms = append(c.rooms, r)
-	c.mu.Unlock()
+	c.addRoom(r)
 	l.notify(notice{room: r, place: c.place(), seq: e.JoinSeq, joined: true})
 	l.srv.counted(r)
 	l.changed(c)
@@ -225,16 +223,7 @@ func (l *loop) exit(c *Conn, r *rooms.Room) bool {
 	if !left {
 		return false
 	}
-	c.mu.Lock()
-	for i, other := range c.rooms {
-		if other == r {
-			c.rooms[i] = c.rooms[len(c.rooms)-1]
-			c.rooms[len(c.rooms)-1] = nil
-			c.rooms = c.rooms[:len(c.rooms)-1]
-			break
-		}
-	}
-	c.mu.Unlock()
+	c.removeRoom(r)
 	c.seats.Add(-1)
 	l.left(c, r, seq)
 	return true
@@ -245,18 +234,4 @@ func (l *loop) left(c *Conn, r *rooms.Room, seq uint64) {
 	l.srv.counted(r)
 	l.changed(c)
 	l.srv.emit(Event{Kind: EventRoomLeave, Conn: c, Room: r.Name()})
-}
-
-// leaveAll takes an ending connection out of all its rooms.
-func (l *loop) leaveAll(c *Conn) {
-	c.mu.Lock()
-	list := c.rooms
-	c.rooms = nil
-	c.mu.Unlock()
-	for _, r := range list {
-		if left, seq := l.srv.index.Leave(r, c.place()); left {
-			c.seats.Add(-1)
-			l.left(c, r, seq)
-		}
-	}
 }

@@ -49,7 +49,7 @@ type Config struct {
 	MaxConnections int `key:"max_connections"`
 	// MaxConnectionsPerRoom bounds every room that was not created with a bound of its own; 0 means none.
 	MaxConnectionsPerRoom int `key:"max_connections_per_room"`
-	// MaxRoomsPerConnection bounds the rooms that one connection may be in; 0 means none.
+	// MaxRoomsPerConnection bounds the rooms that one connection may be in; negative means no limit.
 	MaxRoomsPerConnection int `key:"max_rooms_per_connection"`
 	// AnnounceMembersMax is the size up to which a room announces who joins and leaves; negative means never.
 	AnnounceMembersMax int `key:"announce_members_max"`
@@ -114,6 +114,7 @@ func DefaultConfig() Config {
 		HeartbeatTimeout:        60 * time.Second,
 		ReconnectionTTL:         300 * time.Second,
 		ReconnectionMaxAttempts: 5,
+		MaxRoomsPerConnection:   1000,
 		AnnounceMembersMax:      500,
 		MessageBytesMax:         64 << 10,
 		MessageFragmentsMax:     1024,
@@ -149,6 +150,7 @@ func (c Config) withDefaults() (Config, error) {
 	or(&c.HeartbeatTimeout, max(d.HeartbeatTimeout, 2*c.HeartbeatInterval))
 	or(&c.ReconnectionTTL, d.ReconnectionTTL)
 	or(&c.ReconnectionMaxAttempts, d.ReconnectionMaxAttempts)
+	or(&c.MaxRoomsPerConnection, d.MaxRoomsPerConnection)
 	or(&c.AnnounceMembersMax, d.AnnounceMembersMax)
 	or(&c.MessageBytesMax, d.MessageBytesMax)
 	or(&c.MessageFragmentsMax, d.MessageFragmentsMax)
@@ -216,7 +218,6 @@ func (c Config) Validate() error {
 	for key, n := range map[string]int{
 		"max_connections":           c.MaxConnections,
 		"max_connections_per_room":  c.MaxConnectionsPerRoom,
-		"max_rooms_per_connection":  c.MaxRoomsPerConnection,
 		"reconnection_max_attempts": c.ReconnectionMaxAttempts, "message_fragments_max": c.MessageFragmentsMax,
 		"backlog_soft_bytes": c.BacklogSoftBytes, "attributes_bytes_max": c.AttributesBytesMax,
 		"offload_workers": c.OffloadWorkers,

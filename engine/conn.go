@@ -80,13 +80,16 @@ type rare struct {
 	arrivals  []*arrival
 	rest      []byte // input that waits for a later turn
 	listed    bool   // in the loop's list of those behindhand
+	departure *departure
+	revival   *revival
+	roomAt    map[*rooms.Room]int // where each of its rooms is in the list, where they are many
 }
 
 // idle reports whether nothing of it is in use.
 func (r *rare) idle() bool {
 	return r.pending == nil && r.softSince == 0 && r.closing == nil && r.deadline == 0 && r.shrinker == nil &&
 		r.window == nil && r.welcome == nil && r.accepted == nil && r.attempts == 0 && r.leftover == nil &&
-		r.heirs == nil && r.arrivals == nil && r.rest == nil && !r.listed
+		r.heirs == nil && r.arrivals == nil && r.rest == nil && !r.listed && r.departure == nil && r.revival == nil && r.roomAt == nil
 }
 
 // closeCall is a close that waits for the upgrade.

@@ -84,16 +84,9 @@ func (l *loop) detach(c *Conn, cause Cause) {
 		l.srv.live.Add(-1)
 	}
 	l.dropPending(c)
-	token := ""
-	if opened {
-		token = l.park(c, cause)
-	}
-	l.leaveAll(c)
+	l.leaveAll(c, cause, opened)
 	for _, f := range c.takeHeirs() {
 		l.postCall(f) // when it has ended
-	}
-	if opened {
-		l.srv.emit(Event{Kind: EventDisconnect, Conn: c, Cause: cause, Token: token})
 	}
 }
 
@@ -184,6 +177,7 @@ func (l *loop) mute(c *Conn) {
 	c.blocked = false
 	c.taken = 0
 	l.dropQueue(c)
+	l.roomMade(c) // no flush will say so
 }
 
 // dropMute ends c without a word if it cannot be told anything.
@@ -246,9 +240,16 @@ func (l *loop) release(c *Conn) {
 	c.taken = 0
 	l.dropQueue(c)
 	l.wheel.clear(c.slot)
-	l.slab.release(c.slot)
-	l.srv.departed(c)
+	if c.rare == nil || c.rare.departure == nil {
+		l.forget(c)
+	}
 	if len(l.notices) > 0 || l.said {
 		l.wake() // this may be no turn, and nothing else may come
 	}
+}
+
+// forget gives up the slot of a connection that no room has any more.
+func (l *loop) forget(c *Conn) {
+	l.slab.release(c.slot)
+	l.srv.departed(c)
 }

@@ -25,6 +25,7 @@ const (
 	pendingLetters                    // what is posted for the connection
 	pendingMembers                    // other workers, for a room's members
 	pendingSeat                       // seats that all workers share
+	pendingRooms                      // the rooms of a session that is resumed
 	pendingTurn                       // no answer: a later turn, since this one has enough
 )
 

@@ -35,6 +35,10 @@ func (l *loop) queue(c *Conn, f *outFrame) {
 		return
 	}
 	l.tally.sent += uint64(1 + f.further)
+	if r := c.rare; r != nil && r.revival != nil {
+		r.revival.keep(l, f)
+		return
+	}
 	l.push(c, f)
 	if c.blocked {
 		l.judge(c)

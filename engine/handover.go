@@ -67,30 +67,11 @@ func (s *Server) answerHandOver(payload []byte, answer func([]byte)) {
 	}
 	given.conn.loop.postCall(func(l *loop) {
 		l.afterHeld(given.conn, func(l *loop) {
-			h := l.handOverClaimed(given.conn, q.key, nowhere)
-			s.giveSeats(h.given, q, func() { tell(h) })
+			l.handOverClaimed(given.conn, q.key, nowhere, func(_ *loop, h handover) {
+				s.giveSeats(h.given, q, func() { tell(h) })
+			})
 		})
 	})
-}
-
-// withdraw takes c, which an heir on another worker follows, out of all its rooms, and returns those whose shared seat it
-// had: they are kept.
-func (l *loop) withdraw(c *Conn) (given []string) {
-	c.mu.Lock()
-	list := c.rooms
-	c.rooms = nil
-	c.mu.Unlock()
-	for _, r := range list {
-		left, seq, kept := l.srv.index.Withdraw(r, c.place())
-		if kept {
-			given = append(given, r.Name())
-		}
-		if left {
-			c.seats.Add(-1)
-			l.left(c, r, seq)
-		}
-	}
-	return given
 }
 
 // giveSeats gives the heir's worker seats in several rooms; then runs, on any goroutine, when it may take them.
@@ -112,15 +93,16 @@ func (s *Server) giveSeats(names []string, q handoverQuestion, then func()) {
 
 // handOverClaimed is handOver for a session that somebody has claimed in the store. Only when its connection has ended
 // is the store told to forget it: a save that came later would bring a spent session back to life.
-func (l *loop) handOverClaimed(old *Conn, key sessionKey, heir place) handover {
-	h := l.handOver(old, heir)
-	if h.state == nil && !h.spent {
-		h.ended = l.srv.sessions.ended(key) // between the claim and now
-	}
-	if !h.spent {
-		l.srv.store.Forget(SessionKey{l.srv.instance, key})
-	}
-	return h
+func (l *loop) handOverClaimed(old *Conn, key sessionKey, heir place, then func(*loop, handover)) {
+	l.handOver(old, heir, func(l *loop, h handover) {
+		if h.state == nil && !h.spent {
+			h.ended = l.srv.sessions.ended(key) // between the claim and now
+		}
+		if !h.spent {
+			l.srv.store.Forget(SessionKey{l.srv.instance, key})
+		}
+		then(l, h)
+	})
 }
 
 // decodeHandover reads the answer, which is borrowed. The state is nil where there is none.

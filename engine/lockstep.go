@@ -158,6 +158,7 @@ func (x *Lockstep) Leftovers() (list []string) {
 		expect("dirty connections", len(l.dirty))
 		expect("doomed connections", len(l.doomed))
 		expect("notices", len(l.notices))
+		expect("jobs", len(l.jobs))
 		expect("connections whose input waits", len(l.late))
 		expect("timers", l.wheel.armed())
 	}

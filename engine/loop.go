@@ -53,6 +53,7 @@ type loop struct {
 	corked      *Conn // whose answers go to the cork
 	notices     []notice
 
+	jobs      []job
 	late      []*Conn // whose input goes on in a later turn
 	until     int64   // when the time of this turn is over
 	sinceLook int     // messages taken since the last look at the clock
@@ -136,6 +137,7 @@ func (l *loop) drain() {
 		l.onTick()
 	}
 	l.goOnBehind(l.now + int64(drainBudget/2))
+	l.workOn(l.now + int64(drainBudget/2))
 	l.announce()
 	for more := true; more; {
 		more = l.openLetters()

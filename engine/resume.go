@@ -79,6 +79,23 @@ func (l *loop) follow(c *Conn, next token) {
 
 // snapshot is the state of c for whoever resumes its session.
 func (l *loop) snapshot(c *Conn) *parked {
+	state := l.snapshotAlone(c)
+	state.rooms = roomNames(c.rooms)
+	return state
+}
+
+// roomNames are the names of those rooms that are not deleted: their members are about to be told.
+func roomNames(list []*rooms.Room) (names []string) {
+	for _, r := range list {
+		if !r.Dead() {
+			names = append(names, r.Name())
+		}
+	}
+	return names
+}
+
+// snapshotAlone is snapshot without the rooms.
+func (l *loop) snapshotAlone(c *Conn) *parked {
 	state := &parked{
 		previous:  c.place(),
 		instance:  l.srv.instance,
@@ -87,33 +104,30 @@ func (l *loop) snapshot(c *Conn) *parked {
 		userData:  c.userData.Load(),
 		expires:   l.now + int64(l.srv.cfg.ReconnectionTTL),
 	}
-	for _, r := range c.rooms {
-		if r.Dead() {
-			continue // deleted; c is about to be told
-		}
-		state.rooms = append(state.rooms, r.Name())
-	}
 	if r := c.rare; r != nil && r.attempts > 0 && l.now-r.resumedAt < l.srv.tuned.Load().timeout {
 		state.attempts, state.resumedAt = r.attempts, l.srv.wall(r.resumedAt).UnixMilli()
 	}
 	return state
 }
 
-// park keeps the session of an ending connection, and returns the token that restores it, "" for none.
-func (l *loop) park(c *Conn, cause Cause) string {
+// park keeps the session of an ending connection, and returns the token that restores it, "" for none. state is what is
+// kept; nil: what c has now.
+func (l *loop) park(c *Conn, cause Cause, state *parked) string {
 	t := c.token
 	if t == noToken {
 		return ""
 	}
 	c.token = noToken
 	if l.srv.store != nil {
-		return l.parkKept(c, t, cause)
+		return l.parkKept(c, t, cause, state)
 	}
 	if cause == CauseUnauthorized {
 		l.srv.sessions.revoke(l.srv.keyOf(t))
 		return ""
 	}
-	state := l.snapshot(c)
+	if state == nil {
+		state = l.snapshot(c)
+	}
 	if !l.srv.sessions.park(l.srv.keyOf(t), state) {
 		c.extra().leftover = state
 	}
@@ -184,48 +198,60 @@ func (l *loop) claimLive(c *Conn, old *Conn, key sessionKey, e *message.Envelope
 	heir := c.place()
 	old.loop.postCall(func(from *loop) {
 		from.afterHeld(old, func(from *loop) {
-			h := from.handOver(old, heir)
-			h.key = key
-			l.postCall(func(l *loop) { l.inherit(c, p, h, withLast) })
+			from.handOver(old, heir, func(_ *loop, h handover) {
+				h.key = key
+				l.postCall(func(l *loop) { l.inherit(c, p, h, withLast) })
+			})
 		})
 	})
 }
 
-// handOver ends old in favour of its heir. Its member_left goes out before the heir's member_joined.
-func (l *loop) handOver(old *Conn, heir place) handover {
+// handOver ends old in favour of its heir, and then says what that inherits. The member_left of old goes out before the
+// heir's member_joined.
+func (l *loop) handOver(old *Conn, heir place, then func(*loop, handover)) {
 	if old.phase != phaseOpen {
-		if old.rare == nil {
-			return handover{}
-		}
-		state := old.rare.leftover
-		old.rare.leftover = nil
-		if state != nil && state.attempts >= l.srv.sessions.max {
-			return handover{spent: true}
-		}
-		return handover{state: state}
+		l.handOverEnded(old, heir, then)
+		return
 	}
-	h := handover{state: l.snapshot(old)}
-	if h.state.attempts >= l.srv.sessions.max {
+	state := l.snapshotAlone(old)
+	if state.attempts >= l.srv.sessions.max {
 		l.srv.sessions.begin(l.srv.keyOf(old.token), old)
-		return handover{spent: true}
+		then(l, handover{spent: true})
+		return
 	}
 	l.endSession(old, nil) // of another token than was claimed, where old has resumed meanwhile
-	if heir == nowhere {
-		h.given = l.withdraw(old)
+	if len(old.rooms) > roomsAtOnce {
+		l.beginDeparture(&departure{conn: old, cause: CauseTakenOver, opened: true, state: state, heir: heir, inherit: then})
+		l.endBy(old, CauseTakenOver)
+		return
 	}
-	for _, r := range old.rooms {
-		if left, seq := l.srv.index.Handover(r, old.place(), heir); left {
-			h.held = append(h.held, r)
-			old.seats.Add(-1)
-			l.left(old, r, seq)
-		}
+	h := handover{state: state}
+	state.rooms = roomNames(old.rooms)
+	for _, r := range l.takeRooms(old) {
+		l.bequeath(old, r, heir, &h)
 	}
-	old.mu.Lock()
-	old.rooms = nil
-	old.mu.Unlock()
 	l.announce()
 	l.endBy(old, CauseTakenOver)
-	return h
+	then(l, h)
+}
+
+// handOverEnded is handOver for a connection that has ended by itself.
+func (l *loop) handOverEnded(old *Conn, heir place, then func(*loop, handover)) {
+	r := old.rare
+	switch {
+	case r == nil:
+		then(l, handover{})
+	case r.departure != nil:
+		r.departure.endow(l, heir, then)
+	default:
+		state := r.leftover
+		r.leftover = nil
+		spent := state != nil && state.attempts >= l.srv.sessions.max
+		if spent {
+			state = nil
+		}
+		then(l, handover{state: state, spent: spent})
+	}
 }
 
 // endSession ends the session of c, unless somebody has claimed it. It reports whether the store has to hear of it: then
@@ -286,41 +312,9 @@ func (l *loop) restoreSeated(c *Conn, h handover, e *message.Envelope) {
 	if n := c.inheritAttributes(state); n > 0 {
 		l.srv.log.Warn("attributes of a session do not fit beside those that its heir set: attributes_bytes_max", "conn", c.ID(), "dropped", n)
 	}
-	l.enterHandedOver(c, h.held)
-	answer := message.Reconnected{
+	l.revive(&revival{conn: c, h: h, answer: message.Reconnected{
 		ID:       []byte(c.ID()),
 		Previous: appendID(nil, state.instance, state.previous),
 		Ref:      e.Ref,
-	}
-	for _, name := range state.rooms {
-		if err := l.enterAgain(c, name, h.seats); err != nil {
-			answer.Lost = append(answer.Lost, message.LostRoom{Room: name, Code: err.Code})
-			continue
-		}
-		answer.Rooms = append(answer.Rooms, name)
-	}
-	if e.Last != nil {
-		answer.Gaps = answer.Rooms
-	}
-	l.count.resumed.Add(1)
-	l.text = message.AppendReconnected(l.text[:0], answer)
-	l.answerNow(c, l.text)
-	l.follow(c, h.next)
-	l.srv.emit(Event{Kind: EventReconnect, Conn: c, Session: &Session{
-		PreviousConnectionID: string(answer.Previous), Rooms: answer.Rooms, Attempts: c.rare.attempts}})
-}
-
-// enterHandedOver takes the seats that wait, as far as the limit of rooms goes.
-func (l *loop) enterHandedOver(c *Conn, held []*rooms.Room) {
-	limit := int32(l.srv.cfg.MaxRoomsPerConnection)
-	for _, r := range held {
-		if limit > 0 && c.seats.Load() >= limit && !r.Has(c.place()) {
-			l.srv.freeHeld(r, c.place())
-			continue
-		}
-		if entry, err := r.EnterHeld(c.place()); err == nil && !entry.Already {
-			c.seats.Add(1)
-			l.entered(c, entry)
-		}
-	}
+	}, withLast: e.Last != nil})
 }

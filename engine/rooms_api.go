@@ -246,17 +246,21 @@ func (s *Server) empty(r *rooms.Room) {
 		return message.AppendLeft(dst, []byte(name), nil)
 	})
 	for _, l := range s.loops {
-		l.postCall(func(l *loop) { l.vacate(r, f) })
+		l.postCall(func(l *loop) {
+			if !l.vacate(r, f) {
+				l.work(func(l *loop, _ int64) bool { return l.vacate(r, f) })
+			}
+		})
 	}
 }
 
-// vacate takes this loop's members out of a deleted room. Who has entered a new room of that name by now is
-// told nothing: it would take it for the new one.
-func (l *loop) vacate(r *rooms.Room, told *outFrame) {
+// vacate takes this loop's members out of a deleted room, some at a time, and reports whether all are. Who has entered a
+// new room of that name by now is told nothing: it would take it for the new one.
+func (l *loop) vacate(r *rooms.Room, told *outFrame) (all bool) {
 	for range vacateMax {
 		roster := r.Roster(l.index)
 		if len(roster) == 0 {
-			return
+			return true
 		}
 		c := l.slab.at(roster[len(roster)-1].Slot)
 		l.exit(c, r)
@@ -264,8 +268,8 @@ func (l *loop) vacate(r *rooms.Room, told *outFrame) {
 			l.queue(c, told)
 		}
 	}
-	l.postCall(func(l *loop) { l.vacate(r, told) })
+	return len(r.Roster(l.index)) == 0
 }
 
 // vacateMax is the members that leave a deleted room in one go: others want their turn, too.
-const vacateMax = 1000
+const vacateMax = 128

@@ -247,12 +247,23 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // sendAway ends every connection because the server leaves.
 func (s *Server) sendAway() {
 	for _, l := range s.loops {
-		l.postCall(func(l *loop) {
-			l.slab.each(func(c *Conn) bool {
+		l.postCall(func(l *loop) { l.work(l.sendAway()) })
+	}
+}
+
+// sendAway ends the loop's connections, one slot after the other.
+func (l *loop) sendAway() job {
+	next, more := uint32(0), true
+	return func(l *loop, until int64) bool {
+		for more && l.srv.clock() <= until || next == 0 && more {
+			left := partSize
+			next, more = l.slab.from(next, func(c *Conn) bool {
 				l.endBy(c, CauseShutdown)
-				return true
+				left--
+				return left > 0
 			})
-		})
+		}
+		return !more
 	}
 }
 

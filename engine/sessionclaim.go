@@ -144,8 +144,9 @@ func (l *loop) askOwner(x *succession) {
 	heir := x.conn.place()
 	given.conn.loop.postCall(func(from *loop) {
 		from.afterHeld(given.conn, func(from *loop) {
-			h := from.handOverClaimed(given.conn, key.Hash, heir)
-			l.postCall(func(l *loop) { l.handedOver(x, h, nil) })
+			from.handOverClaimed(given.conn, key.Hash, heir, func(_ *loop, h handover) {
+				l.postCall(func(l *loop) { l.handedOver(x, h, nil) })
+			})
 		})
 	})
 }

@@ -161,7 +161,7 @@ func (l *loop) tellToken(c *Conn) {
 
 // parkKept parks the session of an ending connection in the store; t is its token, which c has no more. Until the store
 // has the state it stays here, too: somebody may have claimed the session meanwhile, and ask for it.
-func (l *loop) parkKept(c *Conn, t token, cause Cause) string {
+func (l *loop) parkKept(c *Conn, t token, cause Cause, state *parked) string {
 	key := l.srv.sharedKey(t)
 	if cause == CauseUnauthorized || !c.has(flagTold) {
 		l.srv.sessions.revoke(key.Hash)
@@ -169,7 +169,9 @@ func (l *loop) parkKept(c *Conn, t token, cause Cause) string {
 		l.srv.store.Drop(key, nil)
 		return ""
 	}
-	state := l.snapshot(c)
+	if state == nil {
+		state = l.snapshot(c)
+	}
 	state.resumedAt = 0
 	if l.srv.sessions.park(key.Hash, state) {
 		l.srv.parkStored(key, state)

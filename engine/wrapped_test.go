@@ -10,7 +10,9 @@ import (
 
 // An error keeps its code however often it was wrapped, wherever an error of the application is judged.
 func TestWrappedErrorsKeepTheirCode(t *testing.T) {
-	wrap := func(err error) error { return fmt.Errorf("outer: %w", errors.Join(errors.New("other"), fmt.Errorf("inner: %w", err))) }
+	wrap := func(err error) error {
+		return fmt.Errorf("outer: %w", errors.Join(errors.New("other"), fmt.Errorf("inner: %w", err)))
+	}
 	tracing := func(next Handler) Handler {
 		return func(c *Conn, m *Message, s *Server) (any, error) {
 			reply, err := next(c, m, s)

@@ -173,6 +173,11 @@ func (s setting) text(in *settings) string {
 		return strconv.FormatFloat(v.Seconds(), 'g', -1, 64)
 	case []string:
 		return "[" + strings.Join(v, ", ") + "]"
+	case int:
+		if zero, ok := zeroMeans[s.key]; ok && zero < 0 && v == zero {
+			return "0"
+		}
+		return strconv.Itoa(v)
 	default:
 		return fmt.Sprint(v)
 	}
@@ -198,7 +203,7 @@ func (s setting) kind() string {
 // silently become the default, and is refused.
 var zeroMeans = map[string]int{
 	"port": -1, "announce_members_max": -1, "processes": cores, "loops": 0, "max_connections": 0,
-	"max_connections_per_room": 0, "max_rooms_per_connection": 0, "admin_port": 0,
+	"max_connections_per_room": 0, "max_rooms_per_connection": -1, "admin_port": 0,
 }
 
 // set parses text into the setting's field.

@@ -1,0 +1,133 @@
+package engine
+
+import (
+	"github.com/parleyd/parley/protocol/message"
+	"github.com/parleyd/parley/rooms"
+)
+
+// The way back into the rooms of a session. As with the way out, many take several turns (departure.go). What the rooms
+// give the connection until the answer is there waits for that.
+
+// revival is a connection on its way into the rooms of the session that it resumes.
+//
+// Owner: loop.
+type revival struct {
+	conn     *Conn
+	h        handover
+	answer   message.Reconnected
+	withLast bool
+	entered  int // of h.held
+	wait     *pending
+	stash    []*outFrame
+	bytes    int // of those
+}
+
+// revive enters the rooms and then answers.
+func (l *loop) revive(v *revival) {
+	n := len(v.h.held) + len(v.h.state.rooms)
+	if n <= roomsAtOnce {
+		for i := range n {
+			v.step(l, i)
+		}
+		v.tell(l)
+		return
+	}
+	v.wait = l.await(v.conn, pendingRooms, "reconnect", v.answer.Ref)
+	v.wait.deadline = 0 // the loop comes to its end
+	v.answer.Ref = v.wait.ref
+	v.conn.rare.revival = v
+	l.work(inParts(n, v.step, v.end))
+}
+
+// step enters one room.
+func (v *revival) step(l *loop, i int) {
+	c := v.conn
+	if c.phase != phaseOpen {
+		return
+	}
+	if i < len(v.h.held) {
+		v.entered++
+		l.enterHandedOver(c, v.h.held[i])
+		return
+	}
+	name := v.h.state.rooms[i-len(v.h.held)]
+	if err := l.enterAgain(c, name, v.h.seats); err != nil {
+		v.answer.Lost = append(v.answer.Lost, message.LostRoom{Room: name, Code: err.Code})
+		return
+	}
+	v.answer.Rooms = append(v.answer.Rooms, name)
+}
+
+// tell answers, and begins the session that follows.
+func (v *revival) tell(l *loop) {
+	c := v.conn
+	if v.withLast {
+		v.answer.Gaps = v.answer.Rooms
+	}
+	l.count.resumed.Add(1)
+	l.text = message.AppendReconnected(l.text[:0], v.answer)
+	l.answerNow(c, l.text)
+	l.follow(c, v.h.next)
+	l.srv.emit(Event{Kind: EventReconnect, Conn: c, Session: &Session{
+		PreviousConnectionID: string(v.answer.Previous), Rooms: v.answer.Rooms, Attempts: c.rare.attempts}})
+}
+
+// end is the end of a revival that took several turns.
+func (v *revival) end(l *loop) {
+	c := v.conn
+	if !l.settled(c, v.wait) {
+		v.abandon(l)
+		return
+	}
+	v.tell(l)
+	c.rare.revival = nil
+	for _, f := range v.stash {
+		l.queue(c, f)
+	}
+	l.resume(c, v.wait)
+}
+
+// abandon gives the session back, since the connection has ended: its token stays good where the store has not spent it.
+func (v *revival) abandon(l *loop) {
+	c := v.conn
+	c.rare.revival = nil
+	if c.rare.departure != nil { // out of the rooms that it has entered
+		l.work(func(l *loop, _ int64) bool {
+			if c.rare.departure != nil {
+				return false
+			}
+			v.abandon(l)
+			return true
+		})
+		return
+	}
+	l.announce()
+	v.h.held = v.h.held[v.entered:]
+	if l.srv.store == nil {
+		l.undo(&v.h, c.place())
+		return
+	}
+	l.srv.store.Drop(l.srv.sharedKey(v.h.next), nil)
+	l.giveBack(&v.h, c.place())
+}
+
+// keep keeps a frame for behind the answer.
+func (v *revival) keep(l *loop, f *outFrame) {
+	v.stash = append(v.stash, f)
+	if v.bytes += len(f.plain); v.bytes > l.srv.cfg.BacklogHardBytes {
+		l.doom(v.conn)
+	}
+}
+
+// enterHandedOver takes a seat that waits, as far as the limit of rooms goes.
+func (l *loop) enterHandedOver(c *Conn, r *rooms.Room) {
+	limit := int32(l.srv.cfg.MaxRoomsPerConnection)
+	if limit > 0 && c.seats.Load() >= limit && !r.Has(c.place()) {
+		l.srv.freeHeld(r, c.place())
+		return
+	}
+	if entry, err := r.EnterHeld(c.place()); err == nil && !entry.Already {
+		c.seats.Add(1)
+		l.entered(c, entry)
+	}
+}
