@@ -46,6 +46,9 @@ func (l *loop) sated(c *Conn) bool {
 
 // hasRoom reports whether c can be given further answers.
 func (l *loop) hasRoom(c *Conn) bool {
+	if c.has(flagMute) {
+		return true // they are thrown away
+	}
 	n := c.backlog
 	if l.corked == c {
 		n += len(l.cork)
