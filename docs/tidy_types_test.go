@@ -203,7 +203,8 @@ func TestThreadsAreUsed(t *testing.T) {
 var lastResorts = map[string]string{
 	"engine/acceptor.go a.run":         "take",
 	"engine/acceptor.go x.land":        "engine/lane.go await",
-	"engine/pool.go p.run":             "engine/guard.go guard",
+	"engine/guard.go panic":            "no stranger: it ends the process on purpose",
+	"engine/pool.go p.run":             "do",
 	"engine/reactor.go r.ticker":       "no stranger: it wakes loops",
 	"engine/rescue.go s.proveUnlocked": "no stranger: it takes locks, and ends the process on purpose",
 	"engine/rescue.go func":            "no stranger: it takes locks",

@@ -204,9 +204,9 @@ func TestSlowAuthenticationBlocksNobody(t *testing.T) {
 		}()
 	}
 	eventually(t, "the pool is full", func() bool {
-		s.pool.mu.Lock()
-		defer s.pool.mu.Unlock()
-		return s.pool.running == 16 && len(s.pool.queue)-s.pool.head > 100
+		s.pools.connect.mu.Lock()
+		defer s.pools.connect.mu.Unlock()
+		return s.pools.connect.running == 16 && len(s.pools.connect.queue)-s.pools.connect.head > 100
 	})
 	for range 20 {
 		fast.send(`{"type":"ping"}`)

@@ -91,7 +91,8 @@ type Config struct {
 	HandshakeTimeout time.Duration `key:"handshake_timeout"`
 	// AuthTimeout bounds the wait for the first message of a connection that must authenticate by message.
 	AuthTimeout time.Duration `key:"auth_timeout"`
-	// OffloadWorkers bounds the goroutines that run connect handlers and offloaded handlers.
+	// OffloadWorkers bounds the goroutines that run connect handlers, those that run auth handlers, and those that run
+	// offloaded handlers: each kind has as many of its own.
 	OffloadWorkers int `key:"offload_workers"`
 	// OffloadTimeout bounds one run of a connect handler or an offloaded handler, the wait for a worker included.
 	OffloadTimeout time.Duration `key:"offload_timeout"`

@@ -209,10 +209,14 @@ func (l *loop) pendingOverdue(c *Conn) {
 	}
 }
 
-// askApplication runs the connect handlers on the pool.
+// askApplication runs the connect handlers on their pool. Where the connection has gone before its turn comes, they are not
+// asked: those who wait behind it are.
 func (l *loop) askApplication(c *Conn, handlers []ConnectHandler, r *Request) {
 	p := l.await(c, pendingVerdict, "connect", nil)
-	ok := l.srv.pool.submit(func() {
+	ok := l.srv.pools.connect.submit(func() {
+		if c.Cause() != CauseNone {
+			return
+		}
 		refusal := refusalPanicked // unless it returns
 		defer func() { l.postCall(func(l *loop) { l.verdict(c, p, refusal) }) }()
 		refusal = l.srv.runConnect(c, handlers, r)
@@ -265,11 +269,14 @@ func (l *loop) upgradeToClose(c *Conn, a *acceptance, call *closeCall) {
 	l.input(c, early)
 }
 
-// authenticate runs the auth handler on the pool.
+// authenticate runs the auth handler on its pool, as askApplication does.
 func (l *loop) authenticate(c *Conn, handler AuthHandler, token string, ref []byte) {
 	c.rare.deadline = 0
 	p := l.await(c, pendingAuth, "auth", ref)
-	ok := l.srv.pool.submit(func() {
+	ok := l.srv.pools.auth.submit(func() {
+		if c.Cause() != CauseNone {
+			return
+		}
 		out := outcome{panicked: true} // unless it returns
 		defer func() { l.postCall(func(l *loop) { l.authenticated(c, p, out) }) }()
 		out = l.srv.runAuth(c, handler, token)
@@ -281,11 +288,12 @@ func (l *loop) authenticate(c *Conn, handler AuthHandler, token string, ref []by
 	}
 }
 
-// runOffloaded runs a handler on the pool. The message is cloned: its bytes are gone after this turn.
+// runOffloaded runs a handler on the messages' pool. The message is cloned: its bytes are gone after this turn. It is handled
+// although its connection may have gone meanwhile: it was sent.
 func (l *loop) runOffloaded(c *Conn, r *route, m *Message) {
 	own := m.clone()
 	p := l.await(c, pendingHandler, r.name, own.ref)
-	ok := l.srv.pool.submit(func() {
+	ok := l.srv.pools.messages.submit(func() {
 		out := outcome{panicked: true} // unless it returns
 		defer func() {
 			l.postCall(func(l *loop) {

@@ -48,7 +48,7 @@ func NewLockstep(cfg Config, w World, settings ...Setting) (*Lockstep, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.pool = newPool(0)
+	s.pools = newPools(0, nil)
 	s.state.Store(stateRunning)
 	for _, l := range s.loops {
 		l.wires = &lockstepWires{world: w, loop: l}
@@ -107,16 +107,17 @@ func (x *Lockstep) SendAway() {
 // Offloaded runs one handler, connect handler or auth handler that waits for the pool, on the caller's
 // goroutine, and reports whether there was one.
 func (x *Lockstep) Offloaded() bool {
-	p := x.Server.pool
-	p.mu.Lock()
-	if p.head == len(p.queue) {
+	for _, p := range x.Server.pools.all() {
+		p.mu.Lock()
+		if p.head < len(p.queue) {
+			f := p.pop()
+			p.mu.Unlock()
+			f()
+			return true
+		}
 		p.mu.Unlock()
-		return false
 	}
-	f := p.pop()
-	p.mu.Unlock()
-	f()
-	return true
+	return false
 }
 
 // Ended reports whether a connection's transport is known to have ended.
@@ -148,7 +149,9 @@ func (x *Lockstep) Leftovers() (list []string) {
 		expect("parked sessions", len(h.parked))
 		expect("sessions that wait for their end", len(h.queue))
 	}
-	expect("work for the pool", len(s.pool.queue)-s.pool.head)
+	for _, p := range s.pools.all() {
+		expect("work for a pool", len(p.queue)-p.head)
+	}
 	for _, l := range s.loops {
 		expect("load", int(l.load.Load()))
 		expect("slots", l.slab.live)

@@ -44,6 +44,7 @@ type Membership struct {
 // Attach makes the server one of several. It is called once, before Start, by what knows the others.
 func (s *Server) Attach(m Membership) {
 	s.peers = newPeers(m)
+	s.peers.answering.survive = func(v any) { s.survive("answering another worker", nil, v) }
 	s.peers.untold = s.untold
 	s.instance = m.Instance
 	s.index.SetInstance(m.Instance)

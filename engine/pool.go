@@ -2,12 +2,28 @@ package engine
 
 import "sync"
 
-// pool runs what may block: connect handlers, auth handlers, offloaded handlers. Its goroutines come on
-// demand, up to a bound; a bounded queue stands before them. Work keeps no order: what needs order waits
-// on its connection.
+// pools are those of what may block, one for each kind of handler: connect handlers that wait for a slow directory leave
+// those alone who are connected.
 //
-// Owner: shared (mutex: mu).
+// Owner: immutable after New.
+type pools struct{ connect, auth, messages *pool }
+
+func newPools(workers int, survive func(any)) pools {
+	p := pools{newPool(workers), newPool(workers), newPool(workers)}
+	for _, one := range p.all() {
+		one.survive = survive
+	}
+	return p
+}
+
+func (p *pools) all() [3]*pool { return [3]*pool{p.connect, p.auth, p.messages} }
+
+// pool runs what may block. Its goroutines come on demand, up to a bound; a bounded queue stands before them. Work keeps
+// no order: what needs order waits on its connection.
+//
+// Owner: shared (mutex: mu), except survive: immutable once it works.
 type pool struct {
+	survive func(v any) // is told of a panic outside the application's code; nil: it ends the process
 	mu      sync.Mutex
 	work    *sync.Cond
 	queue   []func()
@@ -71,9 +87,20 @@ func (p *pool) run() {
 		}
 		f := p.pop()
 		p.mu.Unlock()
-		f()
+		p.do(f)
 		p.mu.Lock()
 	}
+}
+
+func (p *pool) do(f func()) {
+	if p.survive != nil {
+		defer func() {
+			if v := recover(); v != nil {
+				p.survive(v)
+			}
+		}()
+	}
+	f()
 }
 
 // pop takes the oldest work off the queue, which is not empty. Under mu.

@@ -91,7 +91,7 @@ func TestInputAfterARefusal(t *testing.T) {
 			}
 			switch way.name {
 			case "a full pool":
-				s.pool.close()
+				s.pools.connect.close()
 			case "a full server":
 				c.flags |= flagRefusal
 			case "shutdown before the request":

@@ -111,6 +111,8 @@ func (s *Server) walkLocks() {
 		s.peers.mu.Lock()
 		s.peers.mu.Unlock()
 	}
-	s.pool.mu.Lock()
-	s.pool.mu.Unlock()
+	for _, p := range s.pools.all() {
+		p.mu.Lock()
+		p.mu.Unlock()
+	}
 }

@@ -58,7 +58,7 @@ type Server struct {
 	store        SessionStore // nil: sessions live in memory only
 	unstoredSaid atomic.Int64 // when the log was last told that the store takes none
 	untoldSaid   atomic.Int64 // and that the others were not told something
-	pool         *pool
+	pools        pools
 	reactor      *reactor
 	acceptor     *acceptor
 
@@ -142,7 +142,7 @@ func (s *Server) assemble() {
 	s.log = s.GuardLog(s.log)
 	s.index = rooms.NewIndex(s.cfg.Loops, rooms.Options{MaxMembers: s.cfg.MaxConnectionsPerRoom})
 	s.sessions = newSessionStore(s.cfg.ReconnectionTTL, s.cfg.ReconnectionMaxAttempts)
-	s.pool = newPool(s.cfg.OffloadWorkers)
+	s.pools = newPools(s.cfg.OffloadWorkers, func(v any) { s.survive("work that may block", nil, v) })
 	for i := range s.cfg.Loops {
 		seed[31] ^= byte(i) + 1
 		l := newLoop(s, uint8(i), seed)
@@ -233,7 +233,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.sendAway()
 	err := s.acceptor.waitEmpty(ctx)
 	s.reactor.stop()
-	s.pool.close()
+	for _, p := range s.pools.all() {
+		p.close()
+	}
 	if s.peers != nil {
 		s.peers.answering.close()
 	}

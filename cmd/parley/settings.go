@@ -121,7 +121,7 @@ var help = map[string]string{
 	"proxy_protocol":               "every connection begins with a PROXY protocol header, from a trusted proxy",
 	"handshake_timeout":            "time for the opening handshake",
 	"auth_timeout":                 "time for the first message where clients authenticate by message",
-	"offload_workers":              "goroutines for handlers that may block",
+	"offload_workers":              "goroutines for each kind of handler that may block: connect, auth, offloaded",
 	"offload_timeout":              "time for one of their answers",
 	"shutdown_timeout":             "time for the leave-taking",
 	"admin_host":                   "address of the admin listener",
