@@ -194,7 +194,8 @@ func (c *Conn) Rooms() []string {
 	return names
 }
 
-// LastActivity is when the peer was last heard. What the server sends does not count.
+// LastActivity is when the peer was last heard. What the server sends does not count, nor does time in which the server
+// did not look (it was stopped, or a handler held the loop): that moves it on.
 func (c *Conn) LastActivity() time.Time { return c.loop.srv.wall(c.lastActive.Load()) }
 
 // Touch counts as activity of the peer: the seed's updateActivity.

@@ -146,7 +146,6 @@ const corkBytesKept = 1 << 20
 func (l *loop) flush(c *Conn, tail []byte) {
 	if c.has(flagMute) {
 		l.mute(c)
-		l.roomMade(c)
 		return
 	}
 	whole := tail

@@ -15,10 +15,10 @@ type tally struct {
 type counters struct {
 	received, sent, bytesIn, bytesOut, writes, blocked, pings atomic.Uint64
 
-	accepted, errors, slowHandlers, overdue, resumed, resumesRefused, originRefused atomic.Uint64
-	prefacesRefused, forwardedIgnored                                               atomic.Uint64
-	refusedClient, refusedServer                                                    atomic.Uint64
-	ended                                                                           [causes]atomic.Uint64
+	accepted, errors, slowHandlers, stalls, overdue, resumed, resumesRefused, originRefused atomic.Uint64
+	prefacesRefused, forwardedIgnored                                                       atomic.Uint64
+	refusedClient, refusedServer                                                            atomic.Uint64
+	ended                                                                                   [causes]atomic.Uint64
 }
 
 // publish adds a turn's tally and clears it.
@@ -84,6 +84,7 @@ type Stats struct {
 	Untold           uint64            `json:"untold"`             // times that something was too large to be said to other workers
 	SessionsTooLarge uint64            `json:"sessions_too_large"` // times that a session was, to be stored
 	SlowHandlers     uint64            `json:"slow_handlers"`
+	Stalls           uint64            `json:"stalls"` // times that a loop did not look for a while; that time counts against no peer
 	Overdue          uint64            `json:"overdue"`
 	Resumed          uint64            `json:"resumed"`
 	ResumesRefused   uint64            `json:"resumes_refused"`
@@ -143,6 +144,7 @@ func (s *Server) Stats() Stats {
 		out.Refused += n.refusedClient.Load() + n.refusedServer.Load()
 		out.Errors += n.errors.Load()
 		out.SlowHandlers += n.slowHandlers.Load()
+		out.Stalls += n.stalls.Load()
 		out.Overdue += n.overdue.Load()
 		out.Resumed += n.resumed.Load()
 		out.ResumesRefused += n.resumesRefused.Load()

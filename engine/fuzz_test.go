@@ -50,9 +50,7 @@ func chunkwise(t *testing.T, input []byte, cuts uint64, upgraded bool) []byte {
 	}
 	w.drain()
 	w.server.Gone(c)
-	w.now += w.server.Server.cfg.ReconnectionTTL + w.server.TickEvery()
-	w.server.Tick()
-	w.drain()
+	w.pass(w.server.Server.cfg.ReconnectionTTL + w.server.TickEvery())
 	if left := w.server.Leftovers(); len(left) > 0 {
 		t.Fatal("left behind:", left)
 	}

@@ -116,9 +116,7 @@ func TestLastWordsAreBounded(t *testing.T) {
 	if c.Cause() != CauseNone || s.ConnectionCount() != 1 {
 		t.Fatal("it is gone already:", c.Cause())
 	}
-	w.now += 1100 * time.Millisecond
-	w.server.Tick()
-	w.drain()
+	w.pass(1300 * time.Millisecond)
 	if c.Cause() != CausePeerGone || !w.server.Ended(c) || s.ConnectionCount() != 0 || w.out[fd].Len() != 0 {
 		t.Error(c.Cause(), w.server.Ended(c), s.ConnectionCount(), w.out[fd])
 	}

@@ -100,6 +100,15 @@ func (w *script) drain() {
 	}
 }
 
+// pass lets time pass, tick by tick.
+func (w *script) pass(d time.Duration) {
+	for step := w.server.TickEvery(); d > 0; d -= step {
+		w.now += min(d, step)
+		w.server.Tick()
+		w.drain()
+	}
+}
+
 // say serves a text message of a client.
 func (w *script) say(c *Conn, text string) { w.server.Serve(c, masked(ws.OpText, text)) }
 
@@ -225,11 +234,7 @@ func TestPingsAreBounded(t *testing.T) {
 	})
 	c := w.open(0)
 	w.room[c.fd] = 0
-	for range 20 {
-		w.now += time.Second
-		w.server.Tick()
-		w.drain()
-	}
+	w.pass(20 * time.Second)
 	if c.Cause() != CauseSlow || w.server.Backlog(c) > 64+32 {
 		t.Error("a peer that takes nothing has a backlog of", w.server.Backlog(c), "and the cause", c.Cause())
 	}
@@ -360,9 +365,7 @@ func TestHeartbeatStartsWithTheUpgrade(t *testing.T) {
 		return nil
 	})
 	c := w.open(0)
-	w.now += 1500 * time.Millisecond
-	w.server.Tick()
-	w.drain()
+	w.pass(1500 * time.Millisecond)
 	w.expect(c, "connected reconnect_token ping")
 }
 

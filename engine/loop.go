@@ -133,6 +133,7 @@ func (l *loop) drain() {
 	until := l.now + int64(drainBudget)
 	l.until = until
 	if l.now >= l.nextTick {
+		l.catchUp(l.nextTick)
 		l.nextTick = l.now + int64(l.srv.tick)
 		l.onTick()
 	}

@@ -194,7 +194,7 @@ func TestClaimedSessionsLeaveTheQueue(t *testing.T) {
 		if !s.park(key, &parked{expires: 1 << 60}) {
 			t.Fatal("not parked")
 		}
-		if _, code := s.take(key, "", 0); code != 0 {
+		if _, code := s.take(key, ""); code != 0 {
 			t.Fatal(code)
 		}
 	}

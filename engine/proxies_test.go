@@ -149,9 +149,7 @@ func TestSlowPreface(t *testing.T) {
 		if out != "" || len(c.buf) != len(input) || cap(c.buf) > 2*proxy.HeaderBytesMax {
 			t.Fatalf("%q, %d of %d bytes held", out, len(c.buf), cap(c.buf))
 		}
-		w.now += w.server.Server.cfg.HandshakeTimeout + w.server.TickEvery()
-		w.server.Tick()
-		w.drain()
+		w.pass(w.server.Server.cfg.HandshakeTimeout + w.server.TickEvery())
 		if out := w.out[0].String(); !strings.HasPrefix(out, "HTTP/1.1 408") {
 			t.Errorf("%q", out)
 		}

@@ -30,8 +30,7 @@ type unwanted struct {
 
 func later(d time.Duration) func(*script, *Conn) {
 	return func(w *script, _ *Conn) {
-		w.now += d
-		w.server.Tick()
+		w.pass(d)
 	}
 }
 
@@ -46,20 +45,20 @@ func offload(w *script, _ *Conn) { w.server.Offloaded() }
 var prefaced = func(c *Config) { c.TrustedProxies, c.ProxyProtocol = []string{"10.0.0.0/8"}, true }
 
 var waysToBeUnwanted = []unwanted{
-	{"half a request", nil, nil, false, halfRequest, later(time.Minute), "408"},
-	{"no request", nil, nil, false, "", later(time.Minute), "408"},
-	{"no request of many", func(c *Config) { c.MaxConnections = 1 }, nil, false, "", later(time.Minute), "408"},
-	{"no preface", prefaced, nil, true, "", later(time.Minute), "408"},
-	{"half a preface", prefaced, nil, true, "PROXY TCP4 192", later(time.Minute), "408"},
+	{"half a request", nil, nil, false, halfRequest, later(5200 * time.Millisecond), "408"},
+	{"no request", nil, nil, false, "", later(5200 * time.Millisecond), "408"},
+	{"no request of many", func(c *Config) { c.MaxConnections = 1 }, nil, false, "", later(5200 * time.Millisecond), "408"},
+	{"no preface", prefaced, nil, true, "", later(5200 * time.Millisecond), "408"},
+	{"half a preface", prefaced, nil, true, "PROXY TCP4 192", later(5200 * time.Millisecond), "408"},
 	{"a wrong preface", prefaced, nil, true, "PROXY TCP9 1\r\n" + wholeRequest, nil, "400"},
 	{"a preface of somebody else", prefaced, nil, false, "PROXY UNKNOWN\r\n" + wholeRequest, nil, "403"},
-	{"half a request behind a preface", prefaced, nil, true, "PROXY UNKNOWN\r\n" + halfRequest, later(time.Minute), "408"},
+	{"half a request behind a preface", prefaced, nil, true, "PROXY UNKNOWN\r\n" + halfRequest, later(5200 * time.Millisecond), "408"},
 	{"no request at all", nil, nil, false, "\x16\x03\x01\x00\x00hello there", nil, "400"},
 	{"a head that is too long", nil, nil, false, wholeRequest[:len(wholeRequest)-2] + "X: " + strings.Repeat("x", 200<<10), nil, "431"},
 	{"refused by a handler", nil, refuseWith(401), false, wholeRequest, offload, "401"},
 	{"forbidden by a handler", nil, refuseWith(403), false, wholeRequest, offload, "403"},
 	{"a handler that panics", nil, func(*Conn, *Request) error { panic("oh") }, false, wholeRequest, offload, "500"},
-	{"a verdict that does not come", nil, admit, false, wholeRequest, later(time.Hour), "503"},
+	{"a verdict that does not come", nil, admit, false, wholeRequest, later(30200 * time.Millisecond), "503"},
 	{"a full pool", nil, admit, false, wholeRequest, nil, "503"},
 	{"too much before the verdict", nil, admit, false, wholeRequest, func(w *script, c *Conn) {
 		w.server.Serve(c, make([]byte, 1<<20))

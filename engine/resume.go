@@ -102,7 +102,7 @@ func (l *loop) snapshotAlone(c *Conn) *parked {
 		principal: c.Principal(),
 		attrs:     c.attrs.Load(),
 		userData:  c.userData.Load(),
-		expires:   l.now + int64(l.srv.cfg.ReconnectionTTL),
+		expires:   l.srv.sessions.until(l.now),
 	}
 	if r := c.rare; r != nil && r.attempts > 0 && l.now-r.resumedAt < l.srv.tuned.Load().timeout {
 		state.attempts, state.resumedAt = r.attempts, l.srv.wall(r.resumedAt).UnixMilli()
@@ -178,7 +178,7 @@ func (l *loop) claim(c *Conn, shared SessionKey, e *message.Envelope) {
 		return
 	}
 	key := sessionKey(shared.Hash)
-	claimed, code := l.srv.sessions.take(key, c.Principal(), l.now)
+	claimed, code := l.srv.sessions.take(key, c.Principal())
 	switch {
 	case code != message.OK:
 		l.count.resumesRefused.Add(1)

@@ -154,11 +154,7 @@ func TestSeatOfTheGone(t *testing.T) {
 
 	c = w.welcome(1)
 	w.say(c, `{"type":"join","room":"r"}`)
-	for range 20 {
-		w.now += 2 * time.Second
-		w.server.Tick()
-		w.drain()
-	}
+	w.pass(40 * time.Second)
 	if texts := w.read(c); !strings.Contains(strings.Join(texts, ""), `"code":"unavailable"`) {
 		t.Error("an answer is overdue, and the client is told", texts)
 	}

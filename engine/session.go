@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/parleyd/parley/protocol/message"
@@ -47,7 +48,7 @@ type parked struct {
 	userData  *userData
 	attempts  int
 	resumedAt int64 // of a live connection, where attempts count: in milliseconds since 1970
-	expires   int64 // on the server's clock
+	expires   int64 // on the store's clock
 }
 
 const (
@@ -62,7 +63,8 @@ const (
 type sessionStore struct {
 	shards [sessionShards]sessionShard
 	ttl    int64
-	max    int // resumes in a row
+	lag    atomic.Int64 // time that counts for no session: see stall.go
+	max    int          // resumes in a row
 }
 
 // sessionShard is one part of the store.
@@ -122,7 +124,7 @@ func (s *sessionStore) remember(key sessionKey, now int64) {
 		h.ended = make(map[sessionKey]struct{})
 	}
 	h.ended[key] = struct{}{}
-	h.past = append(h.past, expiry{key, now + s.ttl})
+	h.past = append(h.past, expiry{key, s.until(now)})
 }
 
 // ended reports whether a session was revoked, as far as that is remembered.
@@ -171,8 +173,12 @@ func (h *sessionShard) keep(key sessionKey, state *parked) {
 // sessionQueueSlack is how many claimed sessions a shard's queue may hold before it is worth tidying.
 const sessionQueueSlack = 64
 
+// until is when a session that is parked now ends, on the store's own clock, which stands still while nobody could come.
+func (s *sessionStore) until(now int64) int64 { return now - s.lag.Load() + s.ttl }
+
 // expire forgets what nobody came back for.
 func (s *sessionStore) expire(now int64) {
+	now -= s.lag.Load()
 	for i := range s.shards {
 		h := &s.shards[i]
 		h.mu.Lock()
@@ -241,8 +247,9 @@ type claim struct {
 	revoked bool // it was ended, and nothing is left of it
 }
 
-// take claims the session of a token for a principal, exactly once.
-func (s *sessionStore) take(key sessionKey, principal string, now int64) (claim, message.Code) {
+// take claims the session of a token for a principal, exactly once. Only expire says whose time is over: after a stall
+// a claim may come first.
+func (s *sessionStore) take(key sessionKey, principal string) (claim, message.Code) {
 	h := s.shard(key)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -255,7 +262,7 @@ func (s *sessionStore) take(key sessionKey, principal string, now int64) (claim,
 	}
 	p := h.parked[key]
 	switch {
-	case p == nil || p.expires <= now || p.principal != principal:
+	case p == nil || p.principal != principal:
 		return claim{}, message.InvalidToken
 	case p.attempts >= s.max:
 		delete(h.parked, key)

@@ -64,6 +64,7 @@ func newCollector(srv Source) *collector {
 	counter("errors", "Messages answered with an error.", func(s *engine.Stats) uint64 { return s.Errors })
 	counter("overloaded", "Publishes and sends refused by a full mailbox.", func(s *engine.Stats) uint64 { return s.Overloaded })
 	counter("panics", "Panics in the application's handlers, and in the server's own code: each costs at most one connection.", func(s *engine.Stats) uint64 { return s.Panics })
+	counter("stalls", "Times that a loop did not look at its connections for a while (a stopped or starved process, a handler); that time counts against no client.", func(s *engine.Stats) uint64 { return s.Stalls })
 	counter("slow_handlers", "Handlers that held their loop.", func(s *engine.Stats) uint64 { return s.SlowHandlers })
 	counter("overdue", "Answers of the application that came too late.", func(s *engine.Stats) uint64 { return s.Overdue })
 	counter("resumed", "Sessions resumed.", func(s *engine.Stats) uint64 { return s.Resumed })

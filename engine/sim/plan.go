@@ -21,6 +21,7 @@ type plan struct {
 
 	refusals float64 // of the connect handler, in one way or another
 	hurries  float64 // clients that talk before they are let in, and go on when they are not
+	stalls   float64 // of the whole server, as when it is stopped
 	hangups  float64 // clients that go without waiting for their answers
 	halves   float64 // requests that are sent in part, and finished late or never
 
@@ -66,6 +67,7 @@ func drawPlan(r *rand.Rand, steps int) plan {
 		refusals:       pick(r, 0, 0.1, 0.5),
 		hurries:        pick(r, 0, 0.1, 0.5),
 		halves:         pick(r, 0, 0.1, 0.3),
+		stalls:         pick(r, 0, 0.01, 0.05),
 		hangups:        pick(r, 0, 0.02, 0.1),
 		connectHandler: pick(r, false, true),
 		authHandler:    pick(r, false, false, true),

@@ -144,6 +144,8 @@ func (w *World) step() {
 		w.pass(time.Duration(w.rand.Int64N(int64(40 * time.Millisecond))))
 	case n < 91:
 		w.server.Offloaded()
+	case w.chance(w.plan.stalls):
+		w.stall()
 	case w.chance(w.plan.application):
 		w.applicationActs()
 	}
@@ -286,6 +288,20 @@ func (w *World) pass(d time.Duration) {
 			w.complain("heartbeat", "%s lives on after a silence of %v", c.id, silence)
 		}
 	}
+}
+
+// stall stops the server for longer than clients may be silent. What they send meanwhile waits for it.
+func (w *World) stall() {
+	d := 4*w.server.TickEvery() + time.Duration(w.rand.Int64N(int64(2*w.plan.config.HeartbeatTimeout)))
+	w.tracef("the server stalls for %v", d)
+	w.now += d
+	for _, k := range w.clients {
+		k.heardAt += d - w.server.TickEvery()
+		if k.truth != nil {
+			k.truth.heardAt += d - w.server.TickEvery()
+		}
+	}
+	w.server.Tick()
 }
 
 // endure lets time pass until silence must have been noticed. Whoever is not frozen answers.

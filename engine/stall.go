@@ -1,0 +1,48 @@
+package engine
+
+// Time during which a loop did not look does not count against its connections: the process was stopped, or starved, or
+// a handler held the loop. What the peers sent meanwhile lies unread in their sockets, and the tick that ends them may
+// come first. So a tick that comes late moves everything that is measured against a peer: its silence, the deadlines of
+// its handshake, authentication, answers and close, the grace of its backlog; and the time of sessions.
+//
+// The alternative, a second look before each end, costs every silent peer a tick and a flag, and would be needed in each
+// of these places.
+
+// stallTicks is how many ticks one may be late: above that, what it is late by does not count.
+const stallTicks = 4
+
+// catchUp is told that the tick was due at due.
+func (l *loop) catchUp(due int64) {
+	late := l.now - due
+	if due == 0 || late <= stallTicks*int64(l.srv.tick) {
+		return
+	}
+	l.count.stalls.Add(1)
+	l.slab.each(func(c *Conn) bool {
+		c.excuse(late, l.now)
+		return true
+	})
+	if l.index == 0 {
+		l.srv.sessions.lag.Add(late)
+	}
+}
+
+// excuse moves what is measured against the peer of c by the time of a stall that ends now.
+func (c *Conn) excuse(stall, now int64) {
+	for heard := c.lastActive.Load(); !c.lastActive.CompareAndSwap(heard, max(heard, min(heard+stall, now))); {
+		heard = c.lastActive.Load()
+	}
+	r := c.rare
+	if r == nil {
+		return
+	}
+	if r.deadline != 0 {
+		r.deadline += stall
+	}
+	if r.softSince != 0 {
+		r.softSince = min(r.softSince+stall, now)
+	}
+	if p := r.pending; p != nil && p.deadline != 0 {
+		p.deadline += stall
+	}
+}
