@@ -89,6 +89,10 @@ type Config struct {
 	ProxyProtocol bool `key:"proxy_protocol"`
 	// HandshakeTimeout bounds the arrival of the opening handshake.
 	HandshakeTimeout time.Duration `key:"handshake_timeout"`
+	// HandshakeBytesMax bounds the opening handshake's head: request line and header fields, cookies too. More gets 431.
+	HandshakeBytesMax int `key:"handshake_bytes_max"`
+	// HandshakeFieldsMax bounds its header fields. More gets 431.
+	HandshakeFieldsMax int `key:"handshake_fields_max"`
 	// AuthTimeout bounds the wait for the first message of a connection that must authenticate by message.
 	AuthTimeout time.Duration `key:"auth_timeout"`
 	// OffloadWorkers bounds the goroutines that run connect handlers, those that run auth handlers, and those that run
@@ -124,6 +128,8 @@ func DefaultConfig() Config {
 		BacklogGrace:            10 * time.Second,
 		AttributesBytesMax:      16 << 10,
 		HandshakeTimeout:        5 * time.Second,
+		HandshakeBytesMax:       16 << 10,
+		HandshakeFieldsMax:      100,
 		AuthTimeout:             5 * time.Second,
 		OffloadWorkers:          1024,
 		OffloadTimeout:          30 * time.Second,
@@ -160,6 +166,8 @@ func (c Config) withDefaults() (Config, error) {
 	or(&c.BacklogGrace, d.BacklogGrace)
 	or(&c.AttributesBytesMax, d.AttributesBytesMax)
 	or(&c.HandshakeTimeout, d.HandshakeTimeout)
+	or(&c.HandshakeBytesMax, d.HandshakeBytesMax)
+	or(&c.HandshakeFieldsMax, d.HandshakeFieldsMax)
 	or(&c.AuthTimeout, d.AuthTimeout)
 	or(&c.OffloadWorkers, d.OffloadWorkers)
 	or(&c.OffloadTimeout, d.OffloadTimeout)
@@ -230,6 +238,12 @@ func (c Config) Validate() error {
 	if hint := checkBusURL(c.BusURL, c.BusCredentials != ""); hint != "" {
 		return bad("bus_url", "%s", hint)
 	}
+	switch {
+	case c.HandshakeBytesMax < headBytesLeast || c.HandshakeBytesMax > headBytesMost:
+		return bad("handshake_bytes_max", "%d is out of range; give %d to %d", c.HandshakeBytesMax, headBytesLeast, headBytesMost)
+	case c.HandshakeFieldsMax < headFieldsLeast || c.HandshakeFieldsMax > headFieldsMost:
+		return bad("handshake_fields_max", "%d is out of range; give %d to %d", c.HandshakeFieldsMax, headFieldsLeast, headFieldsMost)
+	}
 	if err := c.checkTexts(); err != nil {
 		return err
 	}
@@ -242,6 +256,12 @@ func (c Config) Validate() error {
 	}
 	return nil
 }
+
+// A browser's handshake has some 15 fields and 500 bytes without cookies.
+const (
+	headBytesLeast, headBytesMost   = 1 << 10, 1 << 20
+	headFieldsLeast, headFieldsMost = 16, 10_000
+)
 
 const (
 	loopsMax            = 255      // the loop's number takes eight bits of a connection id

@@ -24,8 +24,6 @@ type acceptance struct {
 	compressed bool
 }
 
-var headLimits = handshake.Limits{Bytes: 8 << 10, Headers: 64}
-
 var (
 	refusalTooSlow = handshake.Refusal{Status: 408, Reason: "the opening handshake took too long"}
 	refusalOrigin  = handshake.Refusal{Status: 403, Reason: "pages of this origin may not connect; the server's origins list names those that may"}
@@ -76,7 +74,7 @@ func (l *loop) head(c *Conn, chunk []byte) []byte {
 	}
 	n := handshake.End(head, c.extra().scanned)
 	switch {
-	case n == 0 && len(head) > headLimits.Bytes:
+	case n == 0 && len(head) > l.srv.headLimits.Bytes:
 		n = len(head) // Parse says that it is too long
 	case n == 0 && handshake.Hopeless(head):
 		n = len(head)
@@ -88,7 +86,7 @@ func (l *loop) head(c *Conn, chunk []byte) []byte {
 		return nil
 	}
 	rest = head[n:]
-	if refusal := handshake.Parse(head[:n], &headLimits, &l.request); refusal.Status != 0 {
+	if refusal := handshake.Parse(head[:n], &l.srv.headLimits, &l.request); refusal.Status != 0 {
 		l.refuse(c, refusal)
 		return nil
 	}

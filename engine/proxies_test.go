@@ -176,7 +176,7 @@ func FuzzPreface(f *testing.F) {
 		if outA != outB || a.RemoteAddr() != b.RemoteAddr() {
 			t.Fatalf("whole: %v %q; in pieces: %v %q", a.RemoteAddr(), outA, b.RemoteAddr(), outB)
 		}
-		if cap(b.buf) > 4*(proxy.HeaderBytesMax+headLimits.Bytes) {
+		if cap(b.buf) > 4*(proxy.HeaderBytesMax+DefaultConfig().HandshakeBytesMax) {
 			t.Fatalf("%d bytes are held", cap(b.buf))
 		}
 	})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/parleyd/parley/engine/logs"
 	"github.com/parleyd/parley/protocol/frame"
+	"github.com/parleyd/parley/protocol/handshake"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/protocol/proxy"
 	"github.com/parleyd/parley/rooms"
@@ -28,6 +29,7 @@ type Server struct {
 	log         *slog.Logger
 	instance    uint16
 	frameLimits frame.Limits
+	headLimits  handshake.Limits
 	tuned       atomic.Pointer[tuned]
 	trust       *proxy.Trust // nil where nobody is trusted
 	tick        time.Duration
@@ -101,6 +103,7 @@ func New(cfg Config, settings ...Setting) (*Server, error) {
 		cfg:         cfg,
 		log:         slog.Default(),
 		frameLimits: frame.Limits{MessageBytes: int64(cfg.MessageBytesMax), Fragments: cfg.MessageFragmentsMax},
+		headLimits:  handshake.Limits{Bytes: cfg.HandshakeBytesMax, Headers: cfg.HandshakeFieldsMax},
 		tick:        tickOf(cfg),
 		emitter:     NewEmitter(),
 

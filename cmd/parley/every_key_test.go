@@ -43,6 +43,8 @@ var everyKey = map[string]struct {
 	"trusted_proxies":              {"10.0.0.0/8, loopback", []string{"10.0.0.0/8", "loopback"}},
 	"proxy_protocol":               {"true", true},
 	"handshake_timeout":            {"1.5", 1500 * time.Millisecond},
+	"handshake_bytes_max":          {"32768", 32768},
+	"handshake_fields_max":         {"200", 200},
 	"auth_timeout":                 {"250ms", 250 * time.Millisecond},
 	"offload_workers":              {"33", 33},
 	"offload_timeout":              {"12", 12 * time.Second},

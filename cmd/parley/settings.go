@@ -120,6 +120,8 @@ var help = map[string]string{
 	"trusted_proxies":              "proxies to believe a client's address: addresses, networks, loopback, private, unix",
 	"proxy_protocol":               "every connection begins with a PROXY protocol header, from a trusted proxy",
 	"handshake_timeout":            "time for the opening handshake",
+	"handshake_bytes_max":          "largest head of an opening handshake, cookies included; more gets 431",
+	"handshake_fields_max":         "header fields of an opening handshake; more gets 431",
 	"auth_timeout":                 "time for the first message where clients authenticate by message",
 	"offload_workers":              "goroutines for each kind of handler that may block: connect, auth, offloaded",
 	"offload_timeout":              "time for one of their answers",

@@ -9,10 +9,14 @@ import (
 )
 
 // Refusal is why a request is not upgraded. The zero Refusal means that it is.
+//
+// Owner: the caller.
 type Refusal struct {
 	Status     int    // of HTTP
 	Reason     string // what is wrong and what to do, for the body
 	RetryAfter int    // seconds; 0 for none
+	Bodiless   bool   // the request was a HEAD: its answer has no body [RFC 9110 §9.3.2]
+	Proxied    bool   // by a proxy, for which Upgrade is left out: an HTTP/2 connection behind it must not carry it
 }
 
 // acceptGUID is what the key is hashed with [RFC 6455 §4.2.2].
@@ -54,13 +58,18 @@ func AppendRefusal(dst []byte, r Refusal) []byte {
 	body := strings.ToValidUTF8(r.Reason, "?")
 	dst = append(strconv.AppendInt(append(dst, "HTTP/1.1 "...), int64(r.Status), 10), ' ')
 	dst = append(dst, http.StatusText(r.Status)...)
-	dst = append(dst, "\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\nContent-Length: "...)
+	dst = append(dst, "\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\nContent-Length: "...)
 	dst = strconv.AppendInt(dst, int64(len(body)+1), 10)
+	if r.Status == http.StatusUpgradeRequired && !r.Proxied {
+		dst = append(dst, "\r\nConnection: close, Upgrade\r\nUpgrade: websocket"...) // [RFC 9110 §15.5.22]
+	} else {
+		dst = append(dst, "\r\nConnection: close"...)
+	}
 	switch r.Status {
 	case http.StatusMethodNotAllowed:
 		dst = append(dst, "\r\nAllow: GET"...)
 	case http.StatusUpgradeRequired:
-		dst = append(dst, "\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13"...)
+		dst = append(dst, "\r\nSec-WebSocket-Version: 13"...)
 	case http.StatusUnauthorized:
 		dst = append(dst, "\r\nWWW-Authenticate: Bearer"...)
 	}
@@ -68,6 +77,9 @@ func AppendRefusal(dst []byte, r Refusal) []byte {
 		dst = strconv.AppendInt(append(dst, "\r\nRetry-After: "...), int64(r.RetryAfter), 10)
 	}
 	dst = append(dst, "\r\n\r\n"...)
+	if r.Bodiless {
+		return dst
+	}
 	return append(append(dst, body...), '\n')
 }
 

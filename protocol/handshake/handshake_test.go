@@ -60,6 +60,8 @@ var clauses = []struct {
 	{"[RFC 9112 §3.2] a target that is no path", request("GET x HTTP/1.1", goodLines), 400},
 	{"[RFC 6455 §3] a fragment", request("GET /x#y HTTP/1.1", goodLines), 400},
 	{"garbage", "\x00\xff\r\n\r\n", 400},
+	{"[RFC 9112 §2.2] an empty line before the request", "\r\n" + browser, 0},
+	{"[RFC 9112 §2.2] nothing but empty lines", "\r\n\r\n", 400},
 	{"64 fields", request("GET / HTTP/1.1", goodLines+strings.Repeat("X: y\r\n", 59)), 0},
 	{"65 fields", request("GET / HTTP/1.1", goodLines+strings.Repeat("X: y\r\n", 60)), 431},
 	{"more than 8 KiB", request("GET / HTTP/1.1", goodLines+"X: "+strings.Repeat("y", 8<<10)+"\r\n"), 431},
@@ -172,7 +174,7 @@ func TestEnd(t *testing.T) {
 			t.Fatalf("hopeless after %d bytes", split)
 		}
 	}
-	for _, bad := range []string{"\x16", "GET / HTTP/1.1\n", "\x00", "POST / ", "\r\n", "hello world"} {
+	for _, bad := range []string{"\x16", "GET / HTTP/1.1\n", "\x00", "POST / ", "\r\nPOST / ", "\n", "hello world"} {
 		if !Hopeless([]byte(bad)) {
 			t.Errorf("%q has hope", bad)
 		}
@@ -253,3 +255,34 @@ type readWriter struct {
 }
 
 func (r *readWriter) Read(p []byte) (int, error) { return r.Reader.Read(p) }
+
+// The answer to HEAD is that to GET without its body [RFC 9110 §9.3.2].
+func TestHead(t *testing.T) {
+	for _, line := range []string{"HEAD / HTTP/1.1", "\r\nHEAD / HTTP/1.1", "HEAD / HTTP/1.0"} {
+		refusal := Parse([]byte(request(line, "Host: x\r\n")), &testLimits, new(Request))
+		answer := AppendRefusal(nil, refusal)
+		if refusal.Status == 0 || !bytes.HasSuffix(answer, []byte("\r\n\r\n")) || bytes.Count(answer, []byte("\r\n\r\n")) != 1 {
+			t.Errorf("%q is answered with %q", line, answer)
+		}
+	}
+}
+
+// Upgrade is named with its connection option to whom speaks HTTP/1.1 with us [RFC 9110 §7.8] [RFC 9110 §15.5.22], and left out for
+// whom a proxy speaks: nginx hands it on to HTTP/2 clients, which must end the stream then [RFC 9113 §8.2.2].
+func TestUpgradeRequired(t *testing.T) {
+	for field, want := range map[string]string{"": "websocket", "X-Forwarded-For: 192.0.2.1": "", "x-real-ip: 192.0.2.1": "",
+		"Via: 2.0 proxy": "", "Forwarded: for=192.0.2.1": "", "X-Forwarded-Proto: https": ""} {
+		lines := "Host: x\r\n"
+		if field != "" {
+			lines += field + "\r\n"
+		}
+		answer := AppendRefusal(nil, Parse([]byte(request("GET / HTTP/1.1", lines)), &testLimits, new(Request)))
+		response, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(answer)), nil)
+		if err != nil || response.StatusCode != 426 || response.Header.Get("Upgrade") != want {
+			t.Errorf("%s: %v, %v", field, response, err)
+		}
+		if named := bytes.Contains(answer, []byte("Connection: close, Upgrade\r\n")); named != (want != "") {
+			t.Errorf("%s: %q", field, answer)
+		}
+	}
+}

@@ -8,7 +8,7 @@ import (
 // Limits bound a request's head.
 type Limits struct {
 	Bytes   int
-	Headers int // at most 64
+	Headers int
 }
 
 var headEnd = []byte("\r\n\r\n")
@@ -27,12 +27,23 @@ func End(b []byte, from int) int {
 // Hopeless reports whether b cannot become a head that Parse accepts, so that there is no point in waiting
 // for the rest: it is no HTTP GET, or its lines end in a lone LF.
 func Hopeless(b []byte) bool {
+	if b = pastEmptyLine(b); len(b) == 0 || string(b) == "\r" {
+		return false
+	}
 	const get = "GET "
 	if n := min(len(b), len(get)); string(b[:n]) != get[:n] {
 		return b[0] == tlsHandshake || len(b) > methodMax || bytes.IndexByte(b, ' ') > 0 || !isToken(b)
 	}
 	i := bytes.IndexByte(b, '\n')
 	return i == 0 || i > 0 && b[i-1] != '\r'
+}
+
+// pastEmptyLine takes one empty line off the front of a request [RFC 9112 §2.2].
+func pastEmptyLine(b []byte) []byte {
+	if len(b) > 1 && b[0] == '\r' && b[1] == '\n' {
+		return b[2:]
+	}
+	return b
 }
 
 const (
@@ -49,16 +60,25 @@ func malformed(format string, args ...any) Refusal {
 // Parse reads a head into r, whose slices then borrow from it. The Refusal is zero where the request is
 // one for an upgrade to WebSocket version 13 [RFC 6455 §4.2.1].
 func Parse(head []byte, l *Limits, r *Request) Refusal {
-	r.count, r.head = 0, head
+	refusal := r.parse(head, l)
+	if refusal.Status != 0 {
+		refusal.Bodiless = bytes.HasPrefix(pastEmptyLine(head), []byte("HEAD "))
+		refusal.Proxied = r.proxied()
+	}
+	return refusal
+}
+
+func (r *Request) parse(head []byte, l *Limits) Refusal {
+	r.fields, r.head = r.fields[:0], head
 	r.Target, r.Path, r.RawQuery, r.Host, r.Key = nil, nil, nil, nil, nil
 	if len(head) > 0 && head[0] == tlsHandshake {
 		return malformed("this port speaks plain HTTP; TLS ends at the proxy")
 	}
-	if len(head) > 0 && head[0] == '\r' || bytes.HasPrefix(head, proxyStart) {
+	if head = pastEmptyLine(head); len(head) > 0 && head[0] == '\r' || bytes.HasPrefix(head, proxyStart) {
 		return malformed("this is no HTTP; if it is a header of the PROXY protocol, turn proxy_protocol on and name the proxy in trusted_proxies")
 	}
 	if len(head) > l.Bytes {
-		return Refusal{Status: 431, Reason: fmt.Sprintf("the request's head is longer than %d bytes", l.Bytes)}
+		return Refusal{Status: 431, Reason: fmt.Sprintf("the request's head is longer than %d bytes (handshake_bytes_max); large cookies make it so", l.Bytes)}
 	}
 	line, rest, ok := cutLine(head)
 	if !ok {
@@ -74,8 +94,8 @@ func Parse(head []byte, l *Limits, r *Request) Refusal {
 		if len(line) == 0 {
 			break
 		}
-		if r.count == min(l.Headers, fieldsMax) {
-			return Refusal{Status: 431, Reason: fmt.Sprintf("the request has more than %d header fields", l.Headers)}
+		if len(r.fields) == l.Headers {
+			return Refusal{Status: 431, Reason: fmt.Sprintf("the request has more than %d header fields (handshake_fields_max)", l.Headers)}
 		}
 		if refusal := r.parseField(line); refusal.Status != 0 {
 			return refusal
@@ -146,8 +166,7 @@ func (r *Request) parseField(line []byte) Refusal {
 			return malformed("the header field %s holds a control character", name)
 		}
 	}
-	r.fields[r.count] = Field{name, value}
-	r.count++
+	r.fields = append(r.fields, Field{name, value})
 	return Refusal{}
 }
 
@@ -159,7 +178,7 @@ func (r *Request) check() Refusal {
 	var seen [len(once)]bool
 	var upgrade, connection bool
 	var version []byte
-	for _, f := range r.fields[:r.count] {
+	for _, f := range r.fields {
 		for i, name := range once {
 			if equalFold(f.Name, name) {
 				if seen[i] {

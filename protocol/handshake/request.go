@@ -12,9 +12,6 @@ type Field struct{ Name, Value []byte }
 // Is reports whether the field has a name, without regard to case.
 func (f Field) Is(name string) bool { return equalFold(f.Name, name) }
 
-// fieldsMax is the most header fields that a Request can hold; Limits may say less.
-const fieldsMax = 64
-
 // Request is an opening handshake. Its slices are borrowed from the head that was parsed; Clone gives one
 // that owns its bytes.
 //
@@ -26,19 +23,18 @@ type Request struct {
 	Host     []byte
 	Key      []byte // Sec-WebSocket-Key
 
-	fields [fieldsMax]Field
-	count  int
+	fields []Field
 	head   []byte
 }
 
 // Fields returns the header fields in their order.
-func (r *Request) Fields() []Field { return r.fields[:r.count] }
+func (r *Request) Fields() []Field { return r.fields }
 
 // Header returns the first value of a header field, without surrounding spaces; "" where there is none.
 func (r *Request) Header(name string) string { return string(r.first(name)) }
 
 func (r *Request) first(name string) []byte {
-	for i := range r.fields[:r.count] {
+	for i := range r.fields {
 		if equalFold(r.fields[i].Name, name) {
 			return r.fields[i].Value
 		}
@@ -128,9 +124,21 @@ func (r *Request) Extensions() []byte {
 
 // Clone returns a Request that owns its bytes.
 func (r *Request) Clone() *Request {
-	own := &Request{}
-	Parse(bytes.Clone(r.head), &Limits{Bytes: len(r.head), Headers: fieldsMax}, own)
+	own := &Request{fields: make([]Field, 0, len(r.fields))}
+	Parse(bytes.Clone(r.head), &Limits{Bytes: len(r.head), Headers: len(r.fields)}, own)
 	return own
+}
+
+// proxied reports whether a proxy says that it has passed the request on.
+func (r *Request) proxied() bool {
+	for _, f := range r.fields {
+		for _, name := range [...]string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Real-IP", "Forwarded", "Via"} {
+			if equalFold(f.Name, name) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // equalFold compares ASCII without regard to case.
