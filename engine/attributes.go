@@ -72,6 +72,9 @@ func (a *attributes) with(x attribute) *attributes {
 // connection has set, except in its connect and auth handlers: those say who is there now. Any goroutine.
 // Errors: v cannot be encoded; [ErrAttributesFull].
 func (c *Conn) SetAttribute(key string, v any) error {
+	if c == nil {
+		return ErrConnectionUnknown
+	}
 	var value []byte
 	if v != nil {
 		var err error
@@ -92,6 +95,9 @@ func (c *Conn) SetAttribute(key string, v any) error {
 
 // Attribute returns the JSON kept under key, nil for none. Not to be changed. Any goroutine.
 func (c *Conn) Attribute(key string) json.RawMessage {
+	if c == nil {
+		return nil
+	}
 	a := c.attrs.Load()
 	if i := a.find(key); i >= 0 {
 		return slices.Clip(a.list[i].value)
@@ -101,6 +107,9 @@ func (c *Conn) Attribute(key string) json.RawMessage {
 
 // Attributes returns all keys and their JSON. Any goroutine.
 func (c *Conn) Attributes() map[string]json.RawMessage {
+	if c == nil {
+		return map[string]json.RawMessage{}
+	}
 	all := map[string]json.RawMessage{}
 	for _, x := range c.attrs.Load().all() {
 		all[x.key] = slices.Clip(x.value)
@@ -122,6 +131,9 @@ func Attribute[T any](c *Conn, key string) (value T, ok bool) {
 // SetUserData keeps v, encoded as JSON: the one thing of an application's own that needs no key. It
 // survives a resume and counts towards attributes_bytes_max alone. Any goroutine.
 func (c *Conn) SetUserData(v any) error {
+	if c == nil {
+		return ErrConnectionUnknown
+	}
 	raw, err := message.Encode(nil, v)
 	if err != nil {
 		return err
@@ -136,6 +148,9 @@ func (c *Conn) SetUserData(v any) error {
 
 // UserData returns what SetUserData kept, as a T. Any goroutine.
 func UserData[T any](c *Conn) (value T, ok bool) {
+	if c == nil {
+		return value, false
+	}
 	kept := c.userData.Load()
 	if kept == nil {
 		return value, false

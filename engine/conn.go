@@ -16,7 +16,9 @@ import (
 )
 
 // Conn is one live WebSocket connection. A Conn stays valid, and tells what it was, after its end; its
-// id is never given to another. The methods are for any goroutine unless they say otherwise.
+// id is never given to another. The methods are for any goroutine unless they say otherwise. A nil *Conn, which
+// [Server.Connection] gives for an id that is nobody's, is one that has ended: its methods return zero values, and
+// [ErrConnectionUnknown] where they can fail.
 //
 // Owner: loop, except what is atomic or under mu.
 type Conn struct {
@@ -144,6 +146,9 @@ func (c *Conn) place() place { return place{Loop: c.loop.index, Slot: c.slot, Ge
 
 // ID names the connection, for as long as it lives, to clients and to the server's calls.
 func (c *Conn) ID() string {
+	if c == nil {
+		return ""
+	}
 	var buf [idSize]byte
 	return string(c.appendID(buf[:0]))
 }
@@ -153,7 +158,12 @@ func (c *Conn) appendID(dst []byte) []byte {
 }
 
 // Server is the server that the connection belongs to.
-func (c *Conn) Server() *Server { return c.loop.srv }
+func (c *Conn) Server() *Server {
+	if c == nil {
+		return nil
+	}
+	return c.loop.srv
+}
 
 // Facts says who and since when.
 //
@@ -169,6 +179,9 @@ type Facts struct {
 
 // Facts returns the connection's id, remote address, start and rooms: the seed's getInfo.
 func (c *Conn) Facts() Facts {
+	if c == nil {
+		return Facts{Rooms: []string{}}
+	}
 	return Facts{
 		ID:            c.ID(),
 		RemoteAddress: addressText(c.remote.Addr()),
@@ -181,10 +194,18 @@ func (c *Conn) Facts() Facts {
 
 // RemoteAddr is the address of who connected: the peer's, as the kernel tells it, or, where that is one of the
 // trusted proxies, the client's, as the proxy tells it: the port is 0 where it does not. Zero on a Unix socket.
-func (c *Conn) RemoteAddr() netip.AddrPort { return c.remote }
+func (c *Conn) RemoteAddr() netip.AddrPort {
+	if c == nil {
+		return netip.AddrPort{}
+	}
+	return c.remote
+}
 
 // Rooms lists the rooms that the connection is in.
 func (c *Conn) Rooms() []string {
+	if c == nil {
+		return []string{}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	names := make([]string, len(c.rooms))
@@ -196,32 +217,56 @@ func (c *Conn) Rooms() []string {
 
 // LastActivity is when the peer was last heard. What the server sends does not count, nor does time in which the server
 // did not look (it was stopped, or a handler held the loop): that moves it on.
-func (c *Conn) LastActivity() time.Time { return c.loop.srv.wall(c.lastActive.Load()) }
+func (c *Conn) LastActivity() time.Time {
+	if c == nil {
+		return time.Time{}
+	}
+	return c.loop.srv.wall(c.lastActive.Load())
+}
 
 // Touch counts as activity of the peer: the seed's updateActivity.
-func (c *Conn) Touch() { c.lastActive.Store(c.loop.srv.clock()) }
+func (c *Conn) Touch() {
+	if c == nil {
+		return
+	}
+	c.lastActive.Store(c.loop.srv.clock())
+}
 
 // Alive reports whether the connection is open and was heard within the heartbeat timeout.
 func (c *Conn) Alive() bool {
+	if c == nil {
+		return false
+	}
 	return c.Cause() == CauseNone && c.loop.srv.clock()-c.lastActive.Load() < c.loop.srv.tuned.Load().timeout
 }
 
 // isOpen reports whether the connection was admitted and has not ended. Any goroutine.
-func (c *Conn) isOpen() bool { return c.admitted.Load() && c.Cause() == CauseNone }
+func (c *Conn) isOpen() bool { return c != nil && c.admitted.Load() && c.Cause() == CauseNone }
 
 // Cause says why the connection ended; CauseNone while it lives.
-func (c *Conn) Cause() Cause { return Cause(c.cause.Load()) }
+func (c *Conn) Cause() Cause {
+	if c == nil {
+		return CausePeerGone
+	}
+	return Cause(c.cause.Load())
+}
 
 // SetPrincipal says who is at the other end, an account's name for instance. A connect or auth handler that tells users
 // apart must call it: a session is resumed by a connection of the same principal only, and one without a principal by a
 // connection without. Where it is not called, whoever shows a token gets its session.
 func (c *Conn) SetPrincipal(principal string) {
+	if c == nil {
+		return
+	}
 	c.principal.Store(&principal)
 	c.postChanged()
 }
 
 // Principal is what SetPrincipal said, or "".
 func (c *Conn) Principal() string {
+	if c == nil {
+		return ""
+	}
 	if p := c.principal.Load(); p != nil {
 		return *p
 	}
@@ -232,6 +277,9 @@ func (c *Conn) Principal() string {
 // It does not wait, and gives no word on delivery; a connection that has ended is no error.
 // Errors: v cannot be encoded; [ErrOverloaded].
 func (c *Conn) Send(v any) error {
+	if c == nil {
+		return ErrConnectionUnknown
+	}
 	f, err := encodeFrame(v)
 	if err != nil {
 		return err
@@ -241,6 +289,9 @@ func (c *Conn) Send(v any) error {
 
 // SendBinary queues a binary message, which is copied. As [Conn.Send].
 func (c *Conn) SendBinary(payload []byte) error {
+	if c == nil {
+		return ErrConnectionUnknown
+	}
 	return c.loop.postDirect(c, newOutFrame(ws.OpBinary, payload))
 }
 
@@ -252,6 +303,9 @@ func (c *Conn) Close() { c.CloseWith(ws.StatusNormalClosure, "") }
 // 3000 to 4999) and a reason of at most 123 bytes. With 4001 the session ends too. In a connect handler
 // the upgrade takes place first, so that the code arrives.
 func (c *Conn) CloseWith(code ws.StatusCode, reason string) {
+	if c == nil {
+		return
+	}
 	cause := CauseApplication
 	if code == StatusUnauthorized {
 		cause = CauseUnauthorized

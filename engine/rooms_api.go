@@ -157,6 +157,9 @@ func (l *loop) enterHeld(c *Conn, r *rooms.Room) error {
 
 // Leave takes c out of a room, soon. Being out already is no error.
 func (x *Rooms) Leave(c *Conn, name string) {
+	if c == nil {
+		return
+	}
 	c.loop.postCall(func(l *loop) {
 		l.turnBack(c, name)
 		if r := x.srv.index.FindString(name); r != nil {
@@ -184,7 +187,7 @@ func (x *Rooms) Members(name string) []*Conn {
 // Has reports whether c is in a room, or on its way into it.
 func (x *Rooms) Has(name string, c *Conn) bool {
 	r := x.srv.index.FindString(name)
-	return r != nil && r.Contains(c.place())
+	return r != nil && c != nil && r.Contains(c.place())
 }
 
 // Stats says how a room is; ok is false where there is none.

@@ -272,7 +272,8 @@ func (l *loop) sendAway() job {
 	}
 }
 
-// Connection finds a connection by its id, nil where there is none: the seed's getConnection.
+// Connection finds a connection by its id, nil where there is none (its methods can be called all the same): the seed's
+// getConnection.
 func (s *Server) Connection(id string) *Conn {
 	instance, p, ok := parseID(id)
 	if !ok || instance != s.instance || int(p.Loop) >= len(s.loops) {
