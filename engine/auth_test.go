@@ -270,3 +270,40 @@ func TestSlowHandshake(t *testing.T) {
 	c.expect("reconnect_token")
 	c.expect("pong")
 }
+
+// Of a connection that has not authenticated, nothing reaches a handler but what may.
+func TestNothingPassesBeforeAuthentication(t *testing.T) {
+	for _, withRaw := range []bool{false, true} {
+		w := newScript(t, nil)
+		s, reached := w.server.Server, ""
+		s.OnAuth(func(*Conn, string) error { return nil })
+		s.On("work", func(*Conn, *Message, *Server) (any, error) { reached += " work"; return nil, nil })
+		s.On("slow", func(*Conn, *Message, *Server) (any, error) { reached += " slow"; return nil, nil }, Offload())
+		if withRaw {
+			s.OnRaw(func(*Conn, []byte, bool) []byte { reached += " raw"; return []byte("x") })
+		}
+		c := w.open(0)
+		w.read(c)
+		for text, code := range map[string]string{
+			"hello": "invalid_json", "[1]": "invalid_json", "": "invalid_json", `{"type":5}`: "invalid_message", `{"a":1}`: "invalid_message",
+			`{"type":"work"}`: "auth_required", `{"type":"slow"}`: "auth_required", `{"type":"join","room":"r"}`: "auth_required",
+			`{"type":"reconnect","token":"x"}`: "auth_required", `{"type":"no such"}`: "auth_required", "pong": "", `{"type":"pong"}`: "",
+		} {
+			if withRaw && code == "invalid_json" {
+				code = "auth_required"
+			}
+			w.say(c, text)
+			w.server.Offloaded()
+			w.drain()
+			texts := w.read(c)
+			if reached != "" || code == "" && len(texts) > 0 || code != "" && (len(texts) != 1 || !strings.Contains(texts[0], `"code":"`+code+`"`)) {
+				t.Errorf("%s: it reaches%s, and the client reads %v, want %q", text, reached, texts, code)
+			}
+		}
+		w.server.Serve(c, masked(ws.OpBinary, "binary"))
+		texts := strings.Join(w.read(c), " ")
+		if want := map[bool]string{true: "auth_required", false: "close 1003"}[withRaw]; reached != "" || !strings.Contains(texts, want) {
+			t.Errorf("binary reaches%s, and the client reads %q, want %s", reached, texts, want)
+		}
+	}
+}

@@ -152,17 +152,6 @@ func (l *loop) onAuth(c *Conn, e *message.Envelope) {
 	}
 }
 
-// mayBeforeAuth says whether a message is taken from a connection that has not authenticated, and
-// answers where it is not [wire protocol, authentication].
-func (l *loop) mayBeforeAuth(c *Conn, e *message.Envelope) bool {
-	switch string(e.Type) {
-	case "auth", "ping", "pong":
-		return true
-	}
-	l.complain(c, wireError(message.AuthRequired), e.Ref)
-	return false
-}
-
 // authenticated is what the auth handler said.
 func (l *loop) authenticated(c *Conn, p *pending, out outcome) {
 	if !l.settled(c, p) {

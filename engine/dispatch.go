@@ -107,34 +107,44 @@ type route struct {
 
 // dispatch takes a message to its handler. payload is borrowed.
 func (l *loop) dispatch(c *Conn, binary bool, payload []byte) {
-	raw := l.srv.rawHandler.Load()
-	if binary || l.srv.cfg.Bare {
-		switch {
-		case raw != nil:
-			l.raw(c, *raw, binary, payload)
-		case binary:
+	raw, e := l.srv.rawHandler.Load(), &l.envelope
+	opaque, code := binary || l.srv.cfg.Bare, message.OK
+	var ref []byte
+	if !opaque {
+		code = message.Route(payload, e)
+		opaque = code == message.InvalidJSON && raw != nil && !message.IsBarePong(payload)
+		ref = e.Ref
+	}
+	switch {
+	case opaque && raw == nil:
+		if binary {
 			l.endBy(c, CauseUnsupported)
 		}
-		return
-	}
-	e := &l.envelope
-	switch code := message.Route(payload, e); {
+	case c.phase == phaseAuth && (opaque || code == message.OK && !beforeAuth(e.Type)):
+		l.complain(c, wireError(message.AuthRequired), ref)
+	case opaque:
+		l.raw(c, *raw, binary, payload)
 	case code == message.OK:
 		l.routed(c, e, payload)
 	case message.IsBarePong(payload):
-	case code == message.InvalidJSON && raw != nil && c.phase == phaseOpen:
-		l.raw(c, *raw, false, payload)
 	default:
-		l.complain(c, wireError(code), e.Ref)
+		l.complain(c, wireError(code), ref)
 	}
+}
+
+// beforeAuth says which messages are taken from a connection that has not authenticated [wire protocol, authentication].
+// Nothing else of it reaches a handler: neither what has a type, nor what is opaque.
+func beforeAuth(typ []byte) bool {
+	switch string(typ) {
+	case "auth", "ping", "pong":
+		return true
+	}
+	return false
 }
 
 // routed takes a well-formed message to its handler.
 func (l *loop) routed(c *Conn, e *message.Envelope, payload []byte) {
 	r := (*l.srv.routes.Load())[string(e.Type)]
-	if c.phase == phaseAuth && !l.mayBeforeAuth(c, e) {
-		return
-	}
 	if l.srv.emitter.hears(EventMessage) {
 		m := Message{typ: string(e.Type), room: e.Room, ref: e.Ref, payload: payload}
 		l.srv.emit(Event{Kind: EventMessage, Conn: c, Message: &m})
