@@ -133,7 +133,7 @@ var threads = map[string]string{
 	"engine/reactor.go":           "go chan select",
 	"engine/rescue.go":            "go chan select",
 	"engine/rooms_created.go":     "chan",
-	"engine/server.go":            "chan select sync",
+	"engine/server.go":            "go chan select sync",
 	"engine/session.go":           "sync",
 	"engine/writable_linux.go":    "go chan",
 	"engine/writable_other.go":    "go chan sync",

@@ -194,8 +194,12 @@ func (x *Everywhere) Close(ctx context.Context, id string, code ws.StatusCode, r
 
 // Join takes a connection into a room, and returns when it is in, as [Rooms.JoinThen] does. Scope: one question to its
 // worker, which for a limited room asks the bus for a seat. Errors: those of [Rooms.JoinThen] and of
-// [Everywhere.Connection]. After [ErrUnanswered], within 2.5 s, it may be in or not.
+// [Everywhere.Connection]; [ErrOnLoop]: the connection is this worker's, whose loop may be the one that the call is made
+// on. After [ErrUnanswered], within 2.5 s, it may be in or not.
 func (x *Everywhere) Join(ctx context.Context, id, room string) error {
+	if instance, _, ok := parseID(id); ok && instance == x.srv.instance && onLoop() {
+		return ErrOnLoop
+	}
 	return x.one(ctx, errand{verb: verbJoin, id: id, with: func(w *entryWriter) { w.text(room) }})
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -206,6 +208,26 @@ func (r *reactor) OnClose(g gnet.Conn, _ error) gnet.Action {
 	}
 	returned = true
 	return gnet.None
+}
+
+// ErrOnLoop says that a call would wait for an event loop, and was made on one: by a handler or a listener. Register the
+// handler with [Offload], or make the call on a goroutine of its own.
+var ErrOnLoop = errors.New("the call would wait for the event loop that it is made on: register the handler with engine.Offload()")
+
+// onLoop reports whether the caller runs on an event loop. It looks through its own stack, some microseconds for calls
+// that are rare: no loop knows the goroutine that it runs on.
+func onLoop() bool {
+	pcs := make([]uintptr, 256)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	for {
+		f, more := frames.Next()
+		if strings.HasSuffix(f.Function, "engine.(*reactor).OnTraffic") || strings.HasSuffix(f.Function, "engine.(*reactor).OnClose") {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
 }
 
 func (h *host) write(fd int, p []byte) (int, error) { return writeNow(fd, p) }

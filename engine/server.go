@@ -225,12 +225,45 @@ func (s *Server) Emitter() *Emitter { return s.emitter }
 // logWait bounds the wait for the log's reader.
 const logWait = time.Second
 
-// Shutdown stops accepting, tells everybody (1001), and waits until all have left or ctx is done; then it
-// cuts off who is left. A second call waits for nothing.
+// stopWait is how long Shutdown waits for the loops to stop once its context is done: some milliseconds, unless a
+// handler holds one.
+const stopWait = 500 * time.Millisecond
+
+// Shutdown stops accepting, tells everybody (1001), and waits until all have left or ctx is done; then it cuts off who
+// is left. Where a handler holds a loop, it returns all the same, and the rest goes on in the background. On a loop it
+// does not wait at all, since the loop waits for it: it returns [ErrOnLoop], and takes its leave in the background. A
+// second call waits for nothing. Any goroutine.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if !s.state.CompareAndSwap(stateRunning, stateStopped) {
 		return nil
 	}
+	left := make(chan error, 1)
+	if onLoop() {
+		background, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.ShutdownTimeout)
+		go func() {
+			defer cancel()
+			s.leave(background, left)
+		}()
+		return fmt.Errorf("shut down: %w; it goes on in the background", ErrOnLoop)
+	}
+	go s.leave(ctx, left)
+	select {
+	case err := <-left:
+		return err
+	case <-ctx.Done():
+	}
+	late := time.NewTimer(stopWait)
+	defer late.Stop()
+	select {
+	case err := <-left:
+		return err
+	case <-late.C:
+		return fmt.Errorf("leave-taking: a handler holds its loop, which stops when it returns: %w", ctx.Err())
+	}
+}
+
+// leave is the leave-taking.
+func (s *Server) leave(ctx context.Context, left chan<- error) {
 	s.leaving.Store(true)
 	s.acceptor.close()
 	s.sendAway()
@@ -246,7 +279,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	flushed, cancel := context.WithTimeout(ctx, logWait)
 	defer cancel()
 	logs.Flush(flushed, s.log) // what is left then is lost: the log is not read
-	return err
+	left <- err
 }
 
 // sendAway ends every connection because the server leaves.
@@ -339,8 +372,12 @@ func memoryUsage() uint64 {
 }
 
 // Healthy asks every loop for a turn and waits until all have taken one. The error says which has not
-// before ctx was done, or that the server is not running. Any goroutine.
+// before ctx was done, that the server is not running, or that the caller is on a loop itself ([ErrOnLoop]). Any
+// goroutine.
 func (s *Server) Healthy(ctx context.Context) error {
+	if onLoop() {
+		return ErrOnLoop
+	}
 	if s.state.Load() != stateRunning {
 		return errors.New("the server is not running")
 	}
