@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/parleyd/parley/protocol/proxy"
@@ -84,6 +85,9 @@ type Config struct {
 	// private (RFC 1918 and fc00::/7), unix. Empty trusts nobody; X-Forwarded-For and its like then count for nothing.
 	// Never list a network that clients connect from.
 	TrustedProxies []string `key:"trusted_proxies"`
+	// ProxyHeader names the one header field in which the trusted proxies name the client: x-forwarded-for, x-real-ip or
+	// forwarded. The others are then not looked at. Empty: all that are there must agree, or the handshake is refused.
+	ProxyHeader string `key:"proxy_header"`
 	// ProxyProtocol wants every connection to begin with a header of the PROXY protocol, version 1 or 2, and to come
 	// from a trusted proxy. All others are refused.
 	ProxyProtocol bool `key:"proxy_protocol"`
@@ -253,6 +257,10 @@ func (c Config) Validate() error {
 		return bad("trusted_proxies", "%v", err)
 	case c.ProxyProtocol && !trust.Anybody():
 		return bad("proxy_protocol", "nobody is trusted, so everybody would be refused; name the proxies in trusted_proxies")
+	case c.ProxyHeader != "" && !slices.Contains(proxyHeaders, strings.ToLower(c.ProxyHeader)):
+		return bad("proxy_header", "%q is none of %s", c.ProxyHeader, strings.Join(proxyHeaders, ", "))
+	case c.ProxyHeader != "" && !trust.Anybody():
+		return bad("proxy_header", "nobody is trusted, so it would not be looked at; name the proxies in trusted_proxies")
 	}
 	return nil
 }
@@ -262,6 +270,9 @@ const (
 	headBytesLeast, headBytesMost   = 1 << 10, 1 << 20
 	headFieldsLeast, headFieldsMost = 16, 10_000
 )
+
+// proxyHeaders are the fields that ProxyHeader may name.
+var proxyHeaders = []string{"x-forwarded-for", "x-real-ip", "forwarded"}
 
 const (
 	loopsMax            = 255      // the loop's number takes eight bits of a connection id

@@ -109,8 +109,9 @@ func (l *loop) consider(c *Conn, rest []byte) {
 		l.refuse(c, refusalOrigin)
 		return
 	}
-	if srv.trust != nil {
-		l.traceClient(c)
+	if srv.trust != nil && !l.traceClient(c) {
+		l.refuse(c, refusalForwarded)
+		return
 	}
 	a := acceptance{key: r.Key, protocol: handshake.SelectProtocol(r.Protocols(), srv.cfg.Subprotocols)}
 	if srv.cfg.Compression {

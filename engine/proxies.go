@@ -47,15 +47,20 @@ func (l *loop) preface(c *Conn, chunk []byte) []byte {
 	return chunk[n-known:]
 }
 
-// traceClient takes the word of a trusted peer for who is behind it.
-func (l *loop) traceClient(c *Conn) {
+var refusalForwarded = handshake.Refusal{Status: 400, Reason: "the header fields of the proxy name two clients, or none that can be read; " +
+	"if the proxy passes on fields that clients write, name the one that it sets itself in proxy_header"}
+
+// traceClient takes the word of a trusted peer for who is behind it. It reports false where the peer speaks for a client
+// whom it does not name so that it can be believed: to take the peer's own address instead would let clients choose it.
+func (l *loop) traceClient(c *Conn) bool {
 	if !l.srv.trust.Includes(c.remote.Addr()) {
-		return
+		return true
 	}
-	told := &l.told
+	told, only := &l.told, l.srv.cfg.ProxyHeader
 	told.ForwardedFor, told.RealIP, told.Forwarded = told.ForwardedFor[:0], told.RealIP[:0], told.Forwarded[:0]
 	for _, f := range l.request.Fields() {
 		switch {
+		case only != "" && !f.Is(only):
 		case f.Is("X-Forwarded-For"):
 			told.ForwardedFor = append(told.ForwardedFor, f.Value)
 		case f.Is("X-Real-IP"):
@@ -71,6 +76,7 @@ func (l *loop) traceClient(c *Conn) {
 	if client.IsValid() {
 		c.remote = client
 	}
+	return client.IsValid() || ignored == 0
 }
 
 // unmapped takes the dress of IPv6 off an address of IPv4, which a listener for both puts on.

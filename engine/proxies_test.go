@@ -66,7 +66,13 @@ func TestRemoteAddr(t *testing.T) {
 		{"X-Real-IP", false, peer, "", "X-Real-IP: 192.0.2.1\r\n", "192.0.2.1:0"},
 		{"Forwarded", false, peer, "", "Forwarded: for=\"[2001:db8::1]:80\"\r\n", "[2001:db8::1]:80"},
 		{"several fields in lower case", false, peer, "", "x-forwarded-for: 6.6.6.6\r\nx-forwarded-for: 192.0.2.1\r\n", "192.0.2.1:0"},
-		{"malformed", false, peer, "", "X-Forwarded-For: ?\r\n", "10.0.0.1:5000"},
+		{"malformed", false, peer, "", "X-Forwarded-For: ?\r\n", "400"},
+		{"malformed behind a proxy", false, peer, "", "X-Forwarded-For: ?, 10.0.0.7\r\n", "400"},
+		{"malformed beside one that is not", false, peer, "", "X-Forwarded-For: ?\r\nX-Real-IP: 192.0.2.1\r\n", "192.0.2.1:0"},
+		{"two clients", false, peer, "", "X-Forwarded-For: 6.6.6.6\r\nX-Real-IP: 192.0.2.1\r\n", "400"},
+		{"two clients, the other way round", false, peer, "", "X-Real-IP: 192.0.2.1\r\nForwarded: for=6.6.6.6\r\n", "400"},
+		{"a client that names a proxy", false, peer, "", "X-Forwarded-For: 10.0.0.1\r\nX-Real-IP: 192.0.2.1\r\n", "192.0.2.1:0"},
+		{"two clients of somebody who is not trusted", false, otherAddress, "", "X-Forwarded-For: 6.6.6.6\r\nX-Real-IP: 192.0.2.1\r\n", "203.0.113.9:5000"},
 		{"v1", true, peer, textPreface, "", "192.0.2.1:8080"},
 		{"v2", true, peer, binaryPreface, "", "192.0.2.1:8080"},
 		{"LOCAL", true, peer, localPreface, "", "10.0.0.1:5000"},
@@ -99,6 +105,25 @@ func TestRemoteAddr(t *testing.T) {
 	}
 }
 
+// The field that the operator names is the only one that is looked at.
+func TestProxyHeader(t *testing.T) {
+	all := "X-Forwarded-For: 192.0.2.1\r\nX-Real-IP: 192.0.2.2\r\nForwarded: for=192.0.2.3\r\n"
+	for name, want := range map[string]string{"x-forwarded-for": "192.0.2.1:0", "X-Real-IP": "192.0.2.2:0", "forwarded": "192.0.2.3:0"} {
+		w := newScript(t, func(c *Config) { c.TrustedProxies, c.ProxyHeader = []string{"10.0.0.0/8"}, name })
+		if c, out := w.arrive(proxyAddress, upgradeWith(all), 0); c.RemoteAddr().String() != want || !strings.HasPrefix(out, "HTTP/1.1 101") {
+			t.Errorf("%s: %v %q", name, c.RemoteAddr(), out)
+		}
+		if c, _ := w.arrive(proxyAddress, upgradeWith(""), 0); c.RemoteAddr() != proxyAddress {
+			t.Errorf("%s: a proxy that speaks for nobody is %v", name, c.RemoteAddr())
+		}
+	}
+	for _, c := range []Config{{ProxyHeader: "x-real-ip"}, {TrustedProxies: []string{"loopback"}, ProxyHeader: "x-forward-for"}} {
+		if _, err := New(c); err == nil || !strings.Contains(err.Error(), "proxy_header") {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
 // What is refused or not believed is counted.
 func TestProxiesAreCounted(t *testing.T) {
 	w := behindProxy(t, true)
@@ -106,7 +131,7 @@ func TestProxiesAreCounted(t *testing.T) {
 	w.arrive(proxyAddress, "GET", 0)
 	w.arrive(proxyAddress, localPreface+upgradeWith("X-Forwarded-For: ?\r\n"), 0)
 	w.arrive(proxyAddress, localPreface+upgradeWith("X-Forwarded-For: 192.0.2.1\r\nX-Real-IP: 6.6.6.6\r\n"), 0)
-	if s := w.server.Server.Stats(); s.PrefacesRefused != 2 || s.ForwardedIgnored != 3 || s.Accepted != 2 || s.Refused != 2 {
+	if s := w.server.Server.Stats(); s.PrefacesRefused != 2 || s.ForwardedIgnored != 3 || s.Accepted != 0 || s.Refused != 4 {
 		t.Errorf("%+v", s)
 	}
 }

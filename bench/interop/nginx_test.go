@@ -114,8 +114,7 @@ func selfSigned(t *testing.T, dir string) {
 // dial connects from an address of this machine, over TLS, with header fields of the client's making.
 func (n *nginx) dial(from string, fields http.Header) *person {
 	n.t.Helper()
-	d := gorilla.Dialer{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, NetDialContext: dialFrom(from)}
-	conn, _, err := d.Dial("wss://"+n.address+"/", fields)
+	conn, _, err := n.dialer(from).Dial("wss://"+n.address+"/", fields)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -124,6 +123,11 @@ func (n *nginx) dial(from string, fields http.Header) *person {
 	p.id = p.until("connected")["connection_id"].(string)
 	p.token = p.until("reconnect_token")["token"].(string)
 	return p
+}
+
+// dialer dials over TLS from an address of this machine.
+func (n *nginx) dialer(from string) *gorilla.Dialer {
+	return &gorilla.Dialer{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, NetDialContext: dialFrom(from)}
 }
 
 func dialFrom(from string) func(context.Context, string, string) (net.Conn, error) {
@@ -168,8 +172,8 @@ func TestNginx(t *testing.T) {
 	}
 }
 
-// The configuration of the seed, as it stands there: X-Real-IP is what it sets, and what the client claims besides makes
-// the server believe neither.
+// The configuration of the seed, as it stands there: X-Real-IP is what it sets, and what the client claims besides is
+// refused where it contradicts that, and not looked at where the field is named.
 func TestNginxOfTheSeed(t *testing.T) {
 	s := serve(t, "--trusted-proxies", "127.0.0.1")
 	n := startNginx(t, "nginx.conf", s,
@@ -177,11 +181,25 @@ func TestNginxOfTheSeed(t *testing.T) {
 	if got := n.dial("127.0.0.2", nil).address(); got != "127.0.0.2" {
 		t.Errorf("the client is taken for %s", got)
 	}
-	if got := n.dial("127.0.0.2", forged).address(); got != "127.0.0.1" {
-		t.Errorf("a client that forges X-Forwarded-For is taken for %s", got)
+	for field, value := range map[string]string{"X-Forwarded-For": "6.6.6.6", "Forwarded": "for=6.6.6.6"} {
+		_, response, err := n.dialer("127.0.0.2").Dial("wss://"+n.address+"/", http.Header{field: {value}})
+		if err == nil || response == nil || response.StatusCode != http.StatusBadRequest {
+			t.Errorf("a client that forges %s: %v", field, err)
+		}
+	}
+	for _, value := range []string{"127.0.0.1", "?", "6.6.6.6, 127.0.0.1, ?"} { // names nobody
+		if got := n.dial("127.0.0.2", http.Header{"X-Forwarded-For": {value}}).address(); got != "127.0.0.2" {
+			t.Errorf("a client that writes X-Forwarded-For: %s is taken for %s", value, got)
+		}
 	}
 	if ignored := s.stats("forwarded_ignored"); ignored == 0 {
 		t.Error("the contradiction is not counted")
+	}
+	s = serve(t, "--trusted-proxies", "127.0.0.1", "--proxy-header", "x-real-ip")
+	n = startNginx(t, "nginx.conf", s,
+		"proxy_set_header X-Forwarded-For $remote_addr;", "", "proxy_set_header Forwarded \"\";", "", "$connection_upgrade;", "\"upgrade\";")
+	if got := n.dial("127.0.0.2", forged).address(); got != "127.0.0.2" {
+		t.Errorf("with proxy_header the client is taken for %s", got)
 	}
 }
 

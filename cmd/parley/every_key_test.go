@@ -41,6 +41,7 @@ var everyKey = map[string]struct {
 	"origins":                      {"https://a.example, http://b.example:81", []string{"https://a.example", "http://b.example:81"}},
 	"subprotocols":                 {"chat.v2, chat", []string{"chat.v2", "chat"}},
 	"trusted_proxies":              {"10.0.0.0/8, loopback", []string{"10.0.0.0/8", "loopback"}},
+	"proxy_header":                 {"x-real-ip", "x-real-ip"},
 	"proxy_protocol":               {"true", true},
 	"handshake_timeout":            {"1.5", 1500 * time.Millisecond},
 	"handshake_bytes_max":          {"32768", 32768},
@@ -56,7 +57,7 @@ var everyKey = map[string]struct {
 }
 
 // needs are the keys that work only together with another one.
-var needs = map[string][]string{"proxy_protocol": {"trusted_proxies"}, "bus_url": {"processes"}, "bus_credentials": {"bus_url", "processes"}}
+var needs = map[string][]string{"proxy_protocol": {"trusted_proxies"}, "proxy_header": {"trusted_proxies"}, "bus_url": {"processes"}, "bus_credentials": {"bus_url", "processes"}}
 
 // loaded is what a command with all settings has been told.
 func loaded(t *testing.T, args ...string) (*settings, map[string]string) {

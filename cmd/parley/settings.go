@@ -118,6 +118,7 @@ var help = map[string]string{
 	"origins":                      "origins whose pages may connect: https://example.com, https://*.example.com, null, file://; * admits all",
 	"subprotocols":                 "subprotocols that the server speaks, the preferred first",
 	"trusted_proxies":              "proxies to believe a client's address: addresses, networks, loopback, private, unix",
+	"proxy_header":                 "the one field that these set: x-forwarded-for, x-real-ip or forwarded; empty: all that are there must agree",
 	"proxy_protocol":               "every connection begins with a PROXY protocol header, from a trusted proxy",
 	"handshake_timeout":            "time for the opening handshake",
 	"handshake_bytes_max":          "largest head of an opening handshake, cookies included; more gets 431",

@@ -17,11 +17,12 @@ type Fields struct {
 // one that it saw: read from the right, past those that are trusted, the first that is not is the client; where all are
 // trusted, it is the left-most. What stands further left was sent by the client, and may be anything.
 //
-// Which of the fields the peer sets, and which it passes on as the client sent them, nobody can see. So all that are
-// there must agree; where two name different clients, neither is believed, and the result is zero, as it is where no
-// field names anybody. The port is 0 where it is not told.
+// Which of the fields the peer sets, and which it passes on as the client sent them, cannot be seen from here. So all that
+// are there must agree; where two name different clients, neither is believed, and the result is zero, as it is where no
+// field names a client. The port is 0 where it is not told.
 //
-// ignored is how many fields were not believed: malformed, or in contradiction.
+// ignored is how many fields were not believed: malformed, or in contradiction. A zero client with ignored above 0 is one
+// whom the peer spoke for, in words that cannot be believed: it must not be taken for the peer.
 func (t *Trust) Client(f *Fields) (client netip.AddrPort, ignored int) {
 	outcomes := [...]outcome{
 		t.walk(f.ForwardedFor, parseNode),
@@ -49,8 +50,8 @@ type outcome struct {
 	malformed bool
 }
 
-// walk goes through the elements of a field from the right. An element that is no address ends it: whoever appended it
-// was trusted, and did not know.
+// walk goes through the elements of a field from the right. An element that is no address ends it, and then the field
+// names nobody: the trusted proxies to the right of it are not the client.
 func (t *Trust) walk(values [][]byte, parse func([]byte) (netip.AddrPort, bool)) (o outcome) {
 	for i := len(values) - 1; i >= 0; i-- {
 		for rest, more := values[i], true; more; {
@@ -62,8 +63,7 @@ func (t *Trust) walk(values [][]byte, parse func([]byte) (netip.AddrPort, bool))
 			}
 			node, ok := parse(element)
 			if !ok {
-				o.malformed = true
-				return o
+				return outcome{malformed: true}
 			}
 			o.found = node
 			if !t.Includes(node.Addr()) {

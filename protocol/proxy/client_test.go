@@ -79,7 +79,7 @@ var clients = []struct {
 	{"garbage", "unknown", "", "", "", 1},
 	{"garbage ends the walk", "6.6.6.6, unknown", "", "", "", 1},
 	{"garbage left of the client is not looked at", "x, 192.0.2.1", "", "", "192.0.2.1:0", 0},
-	{"garbage behind a trusted one", "6.6.6.6, unknown, 10.0.0.7", "", "", "10.0.0.7:0", 1},
+	{"garbage behind a trusted one", "6.6.6.6, unknown, 10.0.0.7", "", "", "", 1},
 	{"garbage, and another field", "unknown", "192.0.2.1", "", "192.0.2.1:0", 1},
 	{"a zone", "fe80::1%eth0", "", "", "", 1},
 	{"brackets around IPv4", "[192.0.2.1]", "", "", "", 1},
