@@ -67,6 +67,9 @@ func TestDockerfile(t *testing.T) {
 	if user := instructions(file, "USER"); len(user) != 1 || strings.HasPrefix(user[0], "0") || strings.HasPrefix(user[0], "root") {
 		t.Errorf("USER %q", user)
 	}
+	if !strings.Contains(file, "-X main.version=${VERSION}") || len(instructions(file, "ARG")) != 1 {
+		t.Error("the image does not know its version: hand ARG VERSION to the linker, as the Makefile does")
+	}
 	verbs := regexp.MustCompile(`\["/parley", "(\w+)"\]`).FindStringSubmatch(file)
 	if main := files(t, "tools.go")["cmd/parley/tools.go"] + files(t, "healthcheck.go")["cmd/parley/healthcheck.go"]; verbs == nil || !strings.Contains(main, `"`+verbs[1]) {
 		t.Errorf("%q is no verb", verbs)
@@ -122,4 +125,18 @@ func TestCompose(t *testing.T) {
 		}
 	}
 	checkVariables(t, text)
+}
+
+// Under the unit the server can write to one directory, and the documentation names it as data_dir.
+func TestUnit(t *testing.T) {
+	unit := deployFile(t, "parley.service")
+	m := regexp.MustCompile(`(?m)^StateDirectory=(\S+)$`).FindStringSubmatch(unit)
+	if m == nil || !strings.Contains(unit, "\nProtectSystem=strict\n") {
+		t.Fatal("nothing can be written: give the unit a StateDirectory")
+	}
+	for name, text := range map[string]string{"parley.service": unit, "README.md": deployFile(t, "README.md")} {
+		if !strings.Contains(text, "data_dir: /var/lib/"+m[1]) {
+			t.Errorf("%s does not name data_dir: /var/lib/%s", name, m[1])
+		}
+	}
 }
