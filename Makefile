@@ -6,7 +6,6 @@ FUZZTIME ?= 20s
 SEEDS ?= 30000
 ROUNDS ?= 3
 MATRIX ?= 5
-export GOTOOLCHAIN ?= local
 
 .DEFAULT_GOAL := help
 .PHONY: help build run test race fuzz soak lint bench bench-full bench-micro cover ci

@@ -129,3 +129,16 @@ func TestReadmePrograms(t *testing.T) {
 		}
 	}
 }
+
+// A newcomer's older Go may fetch the one that go.mod wants; continuous integration uses what is installed.
+func TestToolchain(t *testing.T) {
+	for path, want := range map[string]bool{"../Makefile": false, "../.ci/test": false, "../.ci/run": true} {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), "GOTOOLCHAIN") != want {
+			t.Errorf("%s: only .ci/run says which toolchain may be used (GOTOOLCHAIN=local)", path)
+		}
+	}
+}
