@@ -156,7 +156,8 @@ func same(in *settings, s setting, want any) bool {
 // yamlOf writes lists as YAML does; quotes keep what would be read as something else.
 func yamlOf(s setting, text string) string {
 	if s.typ == reflect.TypeFor[[]string]() {
-		return `["` + strings.Join(parseList(text), `", "`) + `"]`
+		list, _ := parseList(text)
+		return `["` + strings.Join(list, `", "`) + `"]`
 	}
 	if s.typ == reflect.TypeFor[string]() {
 		return `"` + text + `"`

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -149,6 +150,9 @@ func fromFile(path string) (map[string]value, []error) {
 		key, node := root.Content[i], root.Content[i+1]
 		where := fmt.Sprintf("%s:%d", path, key.Line)
 		text, err := scalar(node)
+		if node.Tag == "!!null" && (slices.Contains(mayBeEmpty, key.Value)) {
+			err = nil
+		}
 		switch _, known := findSetting(key.Value); {
 		case !known:
 			mistakes = append(mistakes, fmt.Errorf("%s: there is no setting %q%s", where, key.Value, didYouMean(key.Value, keys())))
@@ -174,6 +178,9 @@ func scalar(n *yaml.Node) (string, error) {
 	case yaml.SequenceNode:
 		var parts []string
 		for _, x := range n.Content {
+			if strings.Trim(x.Value, "\"'") != x.Value {
+				return "", fmt.Errorf("there are quotes within %s that would be part of a value; leave them out", x.Value)
+			}
 			if x.Kind != yaml.ScalarNode {
 				return "", errors.New("a list holds plain values only")
 			}

@@ -5,14 +5,18 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/cluster/bus"
 )
 
 // settings is everything that serve can be told: the engine's configuration and the command's own.
@@ -175,6 +179,9 @@ func (s setting) text(in *settings) string {
 	case time.Duration:
 		return strconv.FormatFloat(v.Seconds(), 'g', -1, 64)
 	case []string:
+		if s.key == "origins" && len(v) == 0 {
+			return "[*]" // an empty one is not taken
+		}
 		return "[" + strings.Join(v, ", ") + "]"
 	case int:
 		if zero, ok := zeroMeans[s.key]; ok && zero < 0 && v == zero {
@@ -184,6 +191,37 @@ func (s setting) text(in *settings) string {
 	default:
 		return fmt.Sprint(v)
 	}
+}
+
+// yaml is the value of s so that a file may hold it. Of bus_url no secret is shown.
+func (s setting) yaml(in *settings) string {
+	switch v := reflect.ValueOf(in).Elem().FieldByIndex(s.index).Interface().(type) {
+	case string:
+		if s.key == "bus_url" {
+			v = bus.RedactURL(v)
+		}
+		return quoted(v)
+	case []string:
+		if s.key == "origins" && len(v) == 0 {
+			v = []string{"*"}
+		}
+		list := make([]string, len(v))
+		for i, text := range v {
+			list[i] = quoted(text)
+		}
+		return "[" + strings.Join(list, ", ") + "]"
+	}
+	return s.text(in)
+}
+
+// plainText matches what YAML takes for a text, or for what the same text means, without quotes.
+var plainText = regexp.MustCompile(`^[A-Za-z0-9/.][A-Za-z0-9/._@:-]*[A-Za-z0-9/._@-]$`)
+
+func quoted(text string) string {
+	if !plainText.MatchString(text) || strings.EqualFold(text, "null") {
+		return strconv.Quote(text)
+	}
+	return text
 }
 
 // kind says to a person what a value looks like.
@@ -209,8 +247,13 @@ var zeroMeans = map[string]int{
 	"max_connections_per_room": 0, "max_rooms_per_connection": -1, "admin_port": 0,
 }
 
-// set parses text into the setting's field.
+// set parses text into the setting's field. What env files and editors leave around a value (a carriage return, a space)
+// is taken off; quotes, which could be meant, are told of.
 func (s setting) set(in *settings, text string) error {
+	text = strings.TrimSpace(text)
+	if strings.Trim(text, "\"'“”‘’") != text {
+		return errors.New("there are quotes around the value that would be part of it; leave them out")
+	}
 	field := reflect.ValueOf(in).Elem().FieldByIndex(s.index)
 	wrong := func() error { return fmt.Errorf("%q is not %s", text, s.kind()) }
 	switch s.typ {
@@ -224,7 +267,10 @@ func (s setting) set(in *settings, text string) error {
 		}
 		field.SetInt(int64(d))
 	case reflect.TypeFor[[]string]():
-		list := parseList(text)
+		list, err := parseList(text)
+		if err != nil {
+			return wrong()
+		}
 		if s.key == "origins" && len(list) == 0 {
 			return errors.New(`it is empty; write "*" to admit every origin, or leave the key out`)
 		}
@@ -257,6 +303,10 @@ func (s setting) set(in *settings, text string) error {
 	return nil
 }
 
+// mayBeEmpty are the texts for which "" is a value: that what the key names is not there. Lists may be empty, too, but for
+// origins.
+var mayBeEmpty = []string{"data_dir", "bus_url", "bus_credentials", "proxy_header"}
+
 // choices are the texts that a key takes, where not any will do.
 var choices = map[string][]string{"log_level": {"debug", "info", "warn", "error"}, "log_format": {"text", "json"}}
 
@@ -270,8 +320,11 @@ func (s setting) setText(field reflect.Value, text string) error {
 		}
 		return fmt.Errorf("%q is none of %s%s", text, strings.Join(list, ", "), didYouMean(text, list))
 	}
-	if text == "" {
-		return fmt.Errorf("the value is empty")
+	switch {
+	case text == "" && !slices.Contains(mayBeEmpty, s.key):
+		return errors.New("the value is empty")
+	case s.key == "host" || s.key == "admin_host":
+		text = strings.TrimSuffix(strings.TrimPrefix(text, "["), "]") // as in a URL; what is no address is refused later
 	}
 	field.SetString(text)
 	return nil
@@ -289,14 +342,20 @@ func parseDuration(text string) (time.Duration, bool) {
 	return d, err == nil
 }
 
-func parseList(text string) []string {
-	var list []string
+// parseList reads values between commas, or a list as YAML and JSON write it.
+func parseList(text string) (list []string, err error) {
+	if strings.HasPrefix(text, "[") && strings.HasSuffix(text, "]") {
+		if err := yaml.Unmarshal([]byte(text), &list); err != nil {
+			return nil, err
+		}
+		return slices.DeleteFunc(list, func(part string) bool { return strings.TrimSpace(part) == "" }), nil
+	}
 	for part := range strings.SplitSeq(text, ",") {
 		if part = strings.TrimSpace(part); part != "" {
 			list = append(list, part)
 		}
 	}
-	return list
+	return list, nil
 }
 
 // addFlags gives a command a flag for each setting. Values stay text here: all sources are read alike.

@@ -7,8 +7,6 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
-
-	"github.com/parleyd/parley/engine/cluster/bus"
 )
 
 // version is set by the linker.
@@ -38,6 +36,8 @@ func newCheckConfig() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check-config [FILE]",
 		Short: "Check the settings and say where each comes from",
+		Long: "Check the settings and say where each comes from, in lines that a file may hold: what is printed can be given to\n" +
+			"--config again, but for a user or password of bus_url, which is not shown.",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usageError{fmt.Errorf("check-config takes one file, not %d", len(args))}
@@ -60,11 +60,7 @@ func newCheckConfig() *cobra.Command {
 			}
 			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
 			for _, x := range table {
-				text := x.text(s)
-				if x.key == "bus_url" && text != "" {
-					text = bus.RedactURL(text)
-				}
-				fmt.Fprintf(w, "%s:\t%s\t# %s\n", x.key, text, sources[x.key])
+				fmt.Fprintf(w, "%s:\t%s\t# %s\n", x.key, x.yaml(s), sources[x.key])
 			}
 			return w.Flush()
 		},
