@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -129,22 +130,30 @@ func (a *Admin) handler() http.Handler {
 }
 
 // guarded lets no other site read the answers through a visitor's browser: a name that is made to resolve to
-// this address does not become this server's.
+// this address does not become this server's. A request without a name (HTTP/1.0, as monitors on the same machine send it)
+// comes from no browser.
 func guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		host := r.Host
-		if h, _, err := net.SplitHostPort(host); err == nil {
-			host = h
-		}
-		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]") // an IPv6 address on port 80
-		if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && isLoopback(local) && host != "localhost" && net.ParseIP(host) == nil {
-			http.Error(w, "this address is not served under the name "+strconv.Quote(host), http.StatusMisdirectedRequest)
+		if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && isLoopback(local) && !isOwnName(r.Host) {
+			http.Error(w, "this address is not served under the name "+strconv.Quote(r.Host), http.StatusMisdirectedRequest)
 			return
 		}
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cache-Control", "no-store")
 		next.ServeHTTP(w, r)
 	})
+}
+
+// isOwnName reports whether a Host is one under which a loopback address is known for sure: an address, localhost in any
+// spelling, or none.
+func isOwnName(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]") // an IPv6 address on port 80
+	host = strings.TrimSuffix(host, ".")
+	_, err := netip.ParseAddr(host)
+	return host == "" || strings.EqualFold(host, "localhost") || err == nil
 }
 
 func isLoopback(a net.Addr) bool {

@@ -408,6 +408,8 @@ func TestHostNames(t *testing.T) {
 	w := start(t, nil)
 	for host, status := range map[string]int{
 		"localhost": 200, "localhost:9091": 200, "127.0.0.1:1": 200, "[::1]:9091": 200, "[::1]": 200,
+		"LOCALHOST:9091": 200, "localhost.:9091": 200, "Localhost.": 200, "127.0.0.1.": 200,
+		"localhost..": 421, ".localhost": 421, "xlocalhost": 421,
 		"evil.example": 421, "evil.example:9091": 421, "localhost.evil.example": 421, "127.0.0.1.evil.example": 421, "[::1].evil.example": 421,
 	} {
 		r, err := http.NewRequest(http.MethodGet, "http://"+w.page.Addr().String()+"/stats", nil)
@@ -417,6 +419,23 @@ func TestHostNames(t *testing.T) {
 		r.Host = host
 		if resp, body := w.send(r); resp.StatusCode != status || status == 421 && strings.Contains(body, "connections") {
 			t.Errorf("Host %s: %s %q, want %d", host, resp.Status, body, status)
+		}
+	}
+}
+
+// Monitors on the same machine send HTTP/1.0 without a name, or an empty one.
+func TestNoHost(t *testing.T) {
+	w := start(t, nil)
+	for _, request := range []string{"GET /healthz HTTP/1.0\r\n\r\n", "GET /healthz HTTP/1.0\r\nHost:\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: \r\nConnection: close\r\n\r\n"} {
+		conn, err := net.Dial("tcp", w.page.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(patient))
+		io.WriteString(conn, request)
+		if answer, _ := io.ReadAll(conn); !strings.Contains(string(answer), " 200 OK\r\n") || !strings.HasSuffix(string(answer), "ok\n") {
+			t.Errorf("%q is answered with %q", request, answer)
 		}
 	}
 }
