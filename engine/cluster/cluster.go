@@ -127,6 +127,11 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 			return err
 		}
 		defer end()
+		held, err := lock(ctx, dir, patience(cfg), o.Log) // here, so that it is said once, and before anything is started
+		if err != nil {
+			return err
+		}
+		held.Close() // it is for the bus
 		given.Dir, given.Passing = dir, cfg.DataDir == ""
 	}
 	legacy, err := json.Marshal(given)
@@ -181,7 +186,7 @@ func runBus(ctx context.Context, o Options) error {
 			return fmt.Errorf("read address of the bus: %w", err)
 		}
 	}
-	held, err := lock(ctx, given.Dir)
+	held, err := lock(ctx, given.Dir, lockWait, o.Log)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -18,9 +19,12 @@ import (
 // Where the bus keeps its files: under data_dir, so that sessions outlive the server, or in a directory that goes with it.
 
 const (
-	// lockWait is for a server that starts while its predecessor's bus is still ending.
-	lockWait  = 3 * time.Second
-	lockRetry = 20 * time.Millisecond
+	// lockWait is for a bus that starts while one before it is still ending: the server has waited for its predecessor.
+	lockWait = 3 * time.Second
+	// leaveSlack is what a leave-taking may exceed shutdown_timeout by: saves of sessions, the end of the workers and of the
+	// bus.
+	leaveSlack = 6 * time.Second
+	lockRetry  = 20 * time.Millisecond
 	// finishWait is for writing the sessions of those who have just been sent away.
 	finishWait = 2 * time.Second
 )
@@ -37,40 +41,50 @@ func busDir(dataDir string) (dir string, end func(), err error) {
 		return "", nil, fmt.Errorf("find data_dir: %w", err)
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", nil, &engine.ConfigError{Key: "data_dir", Hint: fmt.Sprintf("it cannot be made (%v); name a directory that this user may write to", err)}
+		return "", nil, &engine.ConfigError{Key: "data_dir", Hint: fmt.Sprintf("%s cannot be made (%v); name a directory that this user may write to", dir, err)}
 	}
 	return dir, func() {}, nil
 }
 
+// patience is how long a server waits for data_dir: as long as its predecessor, with the same settings, may take to leave.
+func patience(cfg engine.Config) time.Duration { return cfg.ShutdownTimeout + leaveSlack }
+
 // lock keeps two servers from writing to one directory, and cleaners of temporary files from its contents: some of these
 // are never written again, and would be too old for systemd-tmpfiles after ten days. What it returns is to stay open for
-// as long as the bus runs.
-func lock(ctx context.Context, dir string) (*os.File, error) {
-	probe, err := os.CreateTemp(dir, "probe")
-	if err == nil {
-		probe.Close()
-		err = os.Remove(probe.Name())
-	}
-	var file *os.File
-	if err == nil {
-		file, err = os.Open(dir)
-	}
+// as long as the bus runs. A directory of another server is waited for, and then no mistake in the settings: starting
+// again later may help. One that cannot be written to is a *[engine.ConfigError].
+func lock(ctx context.Context, dir string, wait time.Duration, log *slog.Logger) (*os.File, error) {
+	file, err := os.Open(dir)
 	if err != nil {
-		return nil, &engine.ConfigError{Key: "data_dir", Hint: fmt.Sprintf("it cannot be written to (%v); name a directory that this user may write to", err)}
+		return nil, unusable(err)
 	}
 	retry := time.NewTicker(lockRetry)
 	defer retry.Stop()
-	for deadline := time.Now().Add(lockWait); ; {
+	said := false
+	for deadline := time.Now().Add(wait); ; {
 		err := lockFile(file)
 		if err == nil {
-			return file, nil
+			break
 		}
 		if time.Now().After(deadline) || ctx.Err() != nil {
 			file.Close()
-			return nil, &engine.ConfigError{Key: "data_dir", Hint: fmt.Sprintf("%s is in use by another server (%v); stop that one, or name another directory", dir, err)}
+			return nil, fmt.Errorf("data_dir: %s is in use by another server (%w); stop that one, or name another directory", dir, err)
+		}
+		if !said {
+			said = true
+			log.Info("data_dir is in use by another server; waiting for it to leave", "dir", dir, "at most", wait)
 		}
 		<-retry.C
 	}
+	if err := bus.Unwritable(dir); err != nil {
+		file.Close()
+		return nil, unusable(err)
+	}
+	return file, nil
+}
+
+func unusable(err error) error {
+	return &engine.ConfigError{Key: "data_dir", Hint: fmt.Sprintf("it cannot be written to (%v); name a directory that this user may write to, or give it to this user with all that it holds", err)}
 }
 
 // local is the ledger of a server that is one process: on a bus that nobody else can reach.
@@ -98,7 +112,7 @@ func (x *local) open(ctx context.Context, srv *engine.Server, o Options) error {
 	if err != nil {
 		return err
 	}
-	if x.lock, err = lock(ctx, dir); err != nil {
+	if x.lock, err = lock(ctx, dir, patience(srv.Config()), o.Log); err != nil {
 		return err
 	}
 	secret := make([]byte, 32)

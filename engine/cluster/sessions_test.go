@@ -342,22 +342,26 @@ func TestDataDirOutlivesTheSupervisor(t *testing.T) {
 	after.dial("").expectResumed(old, "kept")
 }
 
-// Two servers do not share a data_dir: the second says so and ends.
+// Two servers do not share a data_dir: the second waits as long as the first may take to leave, says so, and ends with a
+// code for which service managers start it again.
 func TestDataDirIsOnesOwn(t *testing.T) {
-	cfg := engine.Config{Processes: 1, DataDir: t.TempDir()}
+	cfg := engine.Config{Processes: 1, DataDir: t.TempDir(), ShutdownTimeout: 100 * time.Millisecond}
 	startProcesses(t, cfg)
-	for _, processes := range []int{1, 2} {
-		cfg.Processes = processes
-		second := beginProcesses(t, cfg)
+	var others []*serverProcess
+	for _, workers := range []int{1, 2} {
+		cfg.Processes = workers
+		others = append(others, beginProcesses(t, cfg))
+	}
+	for _, second := range others {
 		<-second.ended
-		if code := second.cmd.ProcessState.ExitCode(); code != 2 || !strings.Contains(second.output(), "in use by another server") {
-			t.Errorf("%d processes: exit code %d:\n%s", processes, code, second.output())
+		if code := second.cmd.ProcessState.ExitCode(); code != 1 || !strings.Contains(second.output(), "waiting for it to leave") || !strings.Contains(second.output(), cfg.DataDir+" is in use by another server") {
+			t.Errorf("exit code %d:\n%s", code, second.output())
 		}
 	}
 	cfg.DataDir = "/proc/nowhere"
 	wrong := beginProcesses(t, cfg)
 	<-wrong.ended
-	if code := wrong.cmd.ProcessState.ExitCode(); code != 2 || !strings.Contains(wrong.output(), "data_dir: it cannot be made") {
+	if code := wrong.cmd.ProcessState.ExitCode(); code != 2 || !strings.Contains(wrong.output(), "data_dir: /proc/nowhere cannot be made") {
 		t.Errorf("exit code %d:\n%s", code, wrong.output())
 	}
 }

@@ -1,9 +1,13 @@
 package bus
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // After a write that failed, JetStream refuses all others for as long as its process lives, be there room on the disk
@@ -15,13 +19,39 @@ const (
 	mendEvery = time.Second
 	// probeBytes is what has to fit, lest it break again at once.
 	probeBytes = 256 << 10
+	// calm is how long a server that was started anew has to last; one that does not is given ever more time, up to mendMax.
+	calm    = time.Minute
+	mendMax = time.Minute
 )
+
+// Unwritable is why a directory, or something in it, cannot be written to by this process; nil where all can. A file of
+// another user, or one that may only be read, is as bad as a directory of that kind: each is written to sooner or later.
+func Unwritable(dir string) error {
+	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) && path != dir {
+				return nil // it has just gone
+			}
+			return err
+		}
+		need := uint32(unix.R_OK | unix.W_OK)
+		if entry.IsDir() {
+			need |= unix.X_OK
+		}
+		if err := unix.Faccessat(unix.AT_FDCWD, path, need, unix.AT_EACCESS); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return &fs.PathError{Op: "write", Path: path, Err: err}
+		}
+		return nil
+	})
+}
 
 // mend starts the embedded server anew when that is due, until Close.
 func (s *Server) mend() {
 	defer close(s.mended)
 	look := time.NewTicker(mendEvery)
 	defer look.Stop()
+	var started time.Time // when it was started anew last
+	pause := mendEvery
 	for {
 		select {
 		case <-s.stop:
@@ -32,7 +62,17 @@ func (s *Server) mend() {
 				continue
 			}
 		}
-		s.opts.Log.Error("the bus cannot write its files; sessions, seats and created rooms stay as they are until it can", "dir", s.opts.Dir)
+		why := "the disk is full, perhaps"
+		if err := Unwritable(s.opts.Dir); err != nil {
+			why = err.Error()
+		}
+		s.opts.Log.Error("the bus cannot write its files; sessions, seats and created rooms stay as they are until it can",
+			"dir", s.opts.Dir, "why", why)
+		if time.Since(started) > calm {
+			pause = mendEvery
+		} else if pause = min(2*pause, mendMax); !s.wait(pause) { // starting anew has not mended it
+			return
+		}
 		if !s.until(s.writable) {
 			return
 		}
@@ -41,10 +81,23 @@ func (s *Server) mend() {
 		if !s.until(s.relaunch) {
 			return
 		}
+		started = time.Now()
 		select {
 		case <-s.log.broken: // of the server that has ended
 		default:
 		}
+	}
+}
+
+// wait lets a time pass; false after Close.
+func (s *Server) wait(d time.Duration) bool {
+	over := time.NewTimer(d)
+	defer over.Stop()
+	select {
+	case <-over.C:
+		return true
+	case <-s.stop:
+		return false
 	}
 }
 
@@ -70,8 +123,11 @@ func (s *Server) relaunch() bool {
 	return err == nil
 }
 
-// writable tries to write a file of some size beside the streams.
+// writable tries to write a file of some size beside the streams, and looks whether these could be written.
 func (s *Server) writable() bool {
+	if Unwritable(s.opts.Dir) != nil {
+		return false
+	}
 	name := filepath.Join(s.opts.Dir, "probe")
 	defer os.Remove(name)
 	return os.WriteFile(name, make([]byte, probeBytes), 0o600) == nil

@@ -1,0 +1,70 @@
+package cluster
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/parleyd/parley/engine"
+)
+
+// logged is a log that a test reads while it is written.
+type logged struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// A successor waits for a predecessor that is leaving, says so, and goes on as soon as it has left.
+func TestSuccessorWaits(t *testing.T) {
+	dir := t.TempDir()
+	predecessor, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lockFile(predecessor); err != nil {
+		t.Fatal(err)
+	}
+	out := new(logged)
+	log := slog.New(slog.NewTextHandler(out, nil))
+	var wrong *engine.ConfigError
+	if _, err := lock(t.Context(), dir, 0, log); err == nil || errors.As(err, &wrong) || !strings.Contains(err.Error(), dir+" is in use") {
+		t.Errorf("who does not wait is told %v: no mistake in the settings", err)
+	}
+	ended := make(chan error)
+	go func() {
+		held, err := lock(t.Context(), dir, time.Hour, log)
+		held.Close()
+		ended <- err
+	}()
+	for !strings.Contains(out.String(), "waiting for it to leave") {
+		select {
+		case err := <-ended:
+			t.Fatal(err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	predecessor.Close()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if wait := patience(engine.Config{ShutdownTimeout: 20 * time.Second}); wait <= 25*time.Second {
+		t.Errorf("%v is less than a leave-taking may last", wait)
+	}
+}
