@@ -96,6 +96,7 @@ type Stats struct {
 	Workers          []WorkerStats     `json:"workers,omitempty"` // where there are several; the rest is their sum
 	Bus              *BusStats         `json:"bus,omitempty"`     // one worker's link to the others
 	BusProcess       *WorkerStats      `json:"bus_process,omitempty"`
+	Process          *ProcessStats     `json:"process,omitempty"` // one worker's, where there are several
 }
 
 // LoopStats is one loop's share.

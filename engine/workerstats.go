@@ -16,6 +16,14 @@ type WorkerStats struct {
 	Connections int       `json:"connections"`
 	Rooms       int       `json:"rooms"`
 	Bus         *BusStats `json:"bus,omitempty"`
+
+	Process *ProcessStats `json:"process,omitempty"` // nil until the process has said it
+}
+
+// ProcessStats is what a process says of itself that other processes cannot see.
+type ProcessStats struct {
+	Goroutines int    `json:"goroutines"`
+	HeapBytes  uint64 `json:"heap_bytes"` // of objects, those that the collector has yet to free included
 }
 
 // BusStats is what a worker's link to the others has carried since the worker's start.

@@ -59,7 +59,7 @@ func TestStatusOfWorkers(t *testing.T) {
 		code, out := l.status()
 		return code == 0 && strings.Contains(out, "signal 9 (killed)")
 	})
-	if restarts, accepted := l.metric("parley_worker_restarts_total", `worker="0"`), l.metric("parley_accepted_total", ""); restarts < 1 || accepted != 8 {
+	if restarts, accepted := l.metric("parley_worker_restarts_total", `worker="0"`), l.metric("parley_connections_accepted_total", ""); restarts < 1 || accepted != 8 {
 		t.Errorf("%v restarts, %v accepted", restarts, accepted)
 	}
 	l.signal(syscall.SIGTERM)

@@ -23,7 +23,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/parleyd/parley/engine"
@@ -118,8 +117,8 @@ func (a *Admin) handler() http.Handler {
 		panic(err) // the embedded tree has no page
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(newCollector(a.srv), collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(newCollector(a.srv))
+	registerProcesses(registry, a.srv)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", a.health)

@@ -333,7 +333,8 @@ func TestMetrics(t *testing.T) {
 			continue
 		}
 		ours++
-		if strings.HasSuffix(name, "_total") != (f.GetType() == dto.MetricType_COUNTER) || f.GetHelp() == "" {
+		if strings.HasSuffix(name, "_total") != (f.GetType() == dto.MetricType_COUNTER) || !strings.HasSuffix(f.GetHelp(), ".") ||
+			len(strings.Fields(f.GetHelp())) < 3 {
 			t.Errorf("%s is a %v, %q", name, f.GetType(), f.GetHelp())
 		}
 	}
@@ -344,8 +345,8 @@ func TestMetrics(t *testing.T) {
 	want := map[string]float64{
 		"parley_messages_received_total": talkReceived, "parley_loop_messages_received_total": talkReceived,
 		"parley_messages_sent_total": talkSent, "parley_loop_messages_sent_total": talkSent,
-		"parley_accepted_total": 2, "parley_connections": 2, "parley_loop_connections": 2, "parley_rooms": 1,
-		"parley_connections_ended_total": 0, "parley_errors_total": 0,
+		"parley_connections_accepted_total": 2, "parley_connections": 2, "parley_loop_connections": 2, "parley_rooms": 1,
+		"parley_connections_ended_total": 0, "parley_error_replies_total": 0,
 	}
 	moved := func(want map[string]float64) (wrong string) {
 		now := w.metrics()
@@ -368,7 +369,7 @@ func TestMetrics(t *testing.T) {
 	p.expect("error")
 	p.conn.Close()
 	eventually(t, "the end and the error are counted", func() bool {
-		wrong = moved(map[string]float64{"parley_connections_ended_total": 1, "parley_errors_total": 1, "parley_connections": 2})
+		wrong = moved(map[string]float64{"parley_connections_ended_total": 1, "parley_error_replies_total": 1, "parley_connections": 2})
 		return wrong == ""
 	})
 }

@@ -30,23 +30,34 @@ func workerFigures(prefix string) (list []workerFigure) {
 			return of(w.Bus), true
 		}
 	}
-	add("worker_up", "Whether the process is ready.", prometheus.GaugeValue, always(func(w *engine.WorkerStats) float64 { return flag(w.State == "ready") }))
-	add("worker_restarts_total", "Times that the process was started again.", prometheus.CounterValue, always(func(w *engine.WorkerStats) float64 { return float64(w.Restarts) }))
-	add("worker_start_time_seconds", "When the process was started, since the epoch.", prometheus.GaugeValue, always(func(w *engine.WorkerStats) float64 { return float64(w.StartedAt) }))
+	add("worker_up", "1 where the process does its work, 0 while it is started or ended.", prometheus.GaugeValue, always(func(w *engine.WorkerStats) float64 { return flag(w.State == "ready") }))
+	add("worker_restarts_total", "Times that the process was started again after its end.", prometheus.CounterValue, always(func(w *engine.WorkerStats) float64 { return float64(w.Restarts) }))
+	add("worker_start_time_seconds", "When the process was started, in seconds since 1970.", prometheus.GaugeValue, always(func(w *engine.WorkerStats) float64 { return float64(w.StartedAt) }))
 	add("worker_connections", "Open connections of the worker.", prometheus.GaugeValue, serving(func(w *engine.WorkerStats) float64 { return float64(w.Connections) }))
-	add("bus_up", "Whether the worker's link to the others is up.", prometheus.GaugeValue, linked(func(b *engine.BusStats) float64 { return flag(b.Up) }))
+	process := func(of func(*engine.ProcessStats) float64) func(*engine.WorkerStats) (float64, bool) {
+		return func(w *engine.WorkerStats) (float64, bool) {
+			if w.Process == nil {
+				return 0, false
+			}
+			return of(w.Process), true
+		}
+	}
+	add("worker_goroutines", "Goroutines of the process.", prometheus.GaugeValue, process(func(p *engine.ProcessStats) float64 { return float64(p.Goroutines) }))
+	add("worker_heap_bytes", "Bytes of objects on the process's Go heap, those that the collector has yet to free included.", prometheus.GaugeValue,
+		process(func(p *engine.ProcessStats) float64 { return float64(p.HeapBytes) }))
+	add("bus_up", "1 where the worker is connected to the bus, over which it reaches the other workers.", prometheus.GaugeValue, linked(func(b *engine.BusStats) float64 { return flag(b.Up) }))
 	counter := func(name, help string, of func(*engine.BusStats) uint64) {
 		add("bus_"+name+"_total", help, prometheus.CounterValue, linked(func(b *engine.BusStats) float64 { return float64(of(b)) }))
 	}
-	counter("entries_sent", "What the worker has said to the others.", func(b *engine.BusStats) uint64 { return b.EntriesOut })
-	counter("entries_received", "What the others have said to the worker.", func(b *engine.BusStats) uint64 { return b.EntriesIn })
-	counter("sent_bytes", "The same in bytes.", func(b *engine.BusStats) uint64 { return b.BytesOut })
-	counter("received_bytes", "The same in bytes.", func(b *engine.BusStats) uint64 { return b.BytesIn })
-	counter("gaps", "Times that something of another worker was found missing.", func(b *engine.BusStats) uint64 { return b.Gaps })
-	counter("repaired", "Batches that came when they were asked for.", func(b *engine.BusStats) uint64 { return b.Repaired })
-	counter("lost", "Batches of other workers that nobody had any more.", func(b *engine.BusStats) uint64 { return b.Lost })
-	counter("overrun", "Own batches that were given up before the bus came back.", func(b *engine.BusStats) uint64 { return b.Overrun })
-	counter("reconnects", "Times that the link came back.", func(b *engine.BusStats) uint64 { return b.Reconnects })
+	counter("entries_sent", "Messages, joins, counts and questions that the worker has sent to the other workers.", func(b *engine.BusStats) uint64 { return b.EntriesOut })
+	counter("entries_received", "Messages, joins, counts and questions that the worker has got from the other workers.", func(b *engine.BusStats) uint64 { return b.EntriesIn })
+	counter("sent_bytes", "Bytes that the worker has sent to the other workers.", func(b *engine.BusStats) uint64 { return b.BytesOut })
+	counter("received_bytes", "Bytes that the worker has got from the other workers.", func(b *engine.BusStats) uint64 { return b.BytesIn })
+	counter("gaps", "Times that the worker found something of another worker missing, and asked for it again.", func(b *engine.BusStats) uint64 { return b.Gaps })
+	counter("repaired", "Missing batches that came when they were asked for.", func(b *engine.BusStats) uint64 { return b.Repaired })
+	counter("lost", "Missing batches that no worker had any more: messages are lost.", func(b *engine.BusStats) uint64 { return b.Lost })
+	counter("overrun", "The worker's own batches that were dropped because the bus was away for too long.", func(b *engine.BusStats) uint64 { return b.Overrun })
+	counter("reconnects", "Times that the worker's connection to the bus came back.", func(b *engine.BusStats) uint64 { return b.Reconnects })
 	add("bus_unsent_bytes", "Bytes that wait for a bus that is away.", prometheus.GaugeValue, linked(func(b *engine.BusStats) float64 { return float64(b.Unsent) }))
 	return list
 }

@@ -197,7 +197,7 @@ func runBus(ctx context.Context, o Options) error {
 	}
 	defer server.Close()
 	control.Ready(server.Addr())
-	go control.Pulse(ctx, func(context.Context) error { return nil })
+	go control.Pulse(ctx, func(context.Context) error { return control.Stats(busReport{ownProcess()}) })
 	for order := range control.Orders() {
 		switch order := order.(type) {
 		case supervise.Reload:

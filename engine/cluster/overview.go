@@ -57,13 +57,17 @@ func (o *Overview) Stats() engine.Stats {
 				one.Loops[i].Worker = w.Index
 			}
 			total.Add(one)
-			row.Connections, row.Rooms, row.Bus = one.Connections, one.Rooms, one.Bus
+			row.Connections, row.Rooms, row.Bus, row.Process = one.Connections, one.Rooms, one.Bus, one.Process
 		}
 		total.Workers = append(total.Workers, row)
 	}
 	total.Rooms = total.RoomsCounted
 	if status.Bus != nil {
 		row := rowOf(*status.Bus)
+		var own busReport
+		if len(status.Bus.Stats) > 0 && json.Unmarshal(status.Bus.Stats, &own) == nil {
+			row.Process = &own.Process
+		}
 		total.BusProcess = &row
 	}
 	total.Uptime = int64(time.Since(status.Started).Seconds())

@@ -168,6 +168,8 @@ func (w *worker) stats() engine.Stats {
 	s.Bus = &engine.BusStats{Up: b.Up, EntriesOut: b.EntriesOut, EntriesIn: b.EntriesIn, BytesOut: b.BytesOut, BytesIn: b.BytesIn,
 		Unsent: b.BytesUnsent, Gaps: b.Gaps, Repaired: b.BatchesRepaired, Lost: b.BatchesLost, Overrun: b.BatchesOverrun,
 		Reconnects: b.Reconnects}
+	own := ownProcess()
+	s.Process = &own
 	return s
 }
 
