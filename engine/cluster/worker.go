@@ -175,14 +175,14 @@ func (w *worker) stats() engine.Stats {
 
 // leave sends everybody away.
 func (w *worker) leave(ctx context.Context, d supervise.Drain) error {
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.Within)
+	bounded, cancel := w.control.Draining(context.WithoutCancel(ctx), d)
 	defer cancel()
 	err := w.srv.Shutdown(bounded)
 	written, end := context.WithTimeout(context.WithoutCancel(ctx), finishWait)
 	defer end()
 	sessions{w.book.Load()}.finish(written)
 	w.road.link.Load().Close()
-	if errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return nil // who did not go in time was cut off
 	}
 	return err

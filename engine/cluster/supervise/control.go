@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -45,9 +46,11 @@ func Role() string { return role }
 //
 // Owner: shared (mutex: mu).
 type Control struct {
-	welcome Welcome
-	conn    net.Conn
-	orders  chan Order
+	welcome  Welcome
+	conn     net.Conn
+	orders   chan Order
+	ready    atomic.Bool   // it has said so
+	orphaned chan struct{} // closed when the supervisor is gone
 
 	mu       sync.Mutex
 	inbox    []Order
@@ -72,7 +75,7 @@ func Join() (*Control, error) {
 	if err != nil {
 		return nil, fmt.Errorf("join supervisor: %s was set, but descriptor 3 is no control channel; leave that variable to the supervisor: %w", roleVariable, err)
 	}
-	c := &Control{conn: conn, orders: make(chan Order), fresh: make(chan struct{}, 1), due: make(chan struct{}, 1)}
+	c := &Control{conn: conn, orders: make(chan Order), orphaned: make(chan struct{}), fresh: make(chan struct{}, 1), due: make(chan struct{}, 1)}
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(nil, lineMax)
 	if err := c.hearWelcome(lines); err != nil {
@@ -121,7 +124,10 @@ func (c *Control) Welcome() Welcome { return c.welcome }
 func (c *Control) Orders() <-chan Order { return c.orders }
 
 // Ready says that the ward does its work. address is where the bus listens; workers give "".
-func (c *Control) Ready(address string) { c.say(report{Ready: &readyReport{address}}) }
+func (c *Control) Ready(address string) {
+	c.ready.Store(true)
+	c.say(report{Ready: &readyReport{address}})
+}
 
 // Beat says that the ward is alive: more often than Welcome.FrozenAfter, or it will be killed.
 func (c *Control) Beat() {
@@ -225,13 +231,43 @@ func (c *Control) listen(lines *bufio.Scanner) {
 			c.drain(*said.Drain)
 		}
 	}
-	within := c.welcome.DrainTimeout
+	close(c.orphaned)
+	if c.welcome.Role == RoleWorker && !c.ready.Load() {
+		os.Exit(exitFailed) // it has nobody to send away, and its sockets keep a successor from the port
+	}
+	within := min(c.welcome.DrainTimeout, orphanDrain)
 	time.AfterFunc(within+orphanGrace, func() { os.Exit(exitFailed) })
 	c.drain(Drain{Within: within, Orphaned: true})
 }
 
-// orphanGrace is what an orphan may exceed its time to drain by.
-const orphanGrace = time.Second
+const (
+	// orphanDrain bounds the leave-taking of an orphan: a successor may serve on the same port meanwhile, and knows none of
+	// the orphan's clients.
+	orphanDrain = 2 * time.Second
+	// orphanGrace is what an orphan may exceed its time to drain by.
+	orphanGrace = time.Second
+)
+
+// Draining is the time for d: it ends after d.Within, or two seconds after the supervisor's end. The kernel's word of that
+// end, SIGTERM, may be heard first and look like an order to take all the time there is.
+func (c *Control) Draining(ctx context.Context, d Drain) (context.Context, context.CancelFunc) {
+	bounded, cancel := context.WithTimeout(ctx, d.Within)
+	go func() {
+		select {
+		case <-c.orphaned:
+		case <-bounded.Done():
+			return
+		}
+		wait := time.NewTimer(orphanDrain)
+		defer wait.Stop()
+		select {
+		case <-wait.C:
+			cancel()
+		case <-bounded.Done():
+		}
+	}()
+	return bounded, cancel
+}
 
 func (c *Control) drain(d Drain) {
 	c.mu.Lock()

@@ -89,7 +89,7 @@ type Reload struct {
 // it by the supervisor's word, by SIGTERM, or because the supervisor is gone.
 type Drain struct {
 	Within   time.Duration `json:"within"`
-	Orphaned bool          `json:"orphaned,omitempty"` // the supervisor is gone; the process ends itself shortly after Within
+	Orphaned bool          `json:"orphaned,omitempty"` // the supervisor is gone; the process ends itself a second after Within, which is 2 s at most
 }
 
 func (Peers) order()  {}

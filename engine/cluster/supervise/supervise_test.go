@@ -366,6 +366,22 @@ func TestOrphans(t *testing.T) {
 	p.noneLeft(5 * time.Second)
 }
 
+// However long a leave-taking may be, that of orphans is short: a successor may be on their port.
+func TestOrphansAreBrief(t *testing.T) {
+	p := begin(t, script{Workers: 2, Acts: []act{{RoleWorker, 2, "stubborn"}}, DrainTimeout: time.Hour})
+	p.running()
+	p.signal(syscall.SIGKILL)
+	p.noneLeft(30 * time.Second)
+}
+
+// A worker that was not ready has nobody to take leave of.
+func TestOrphansThatStart(t *testing.T) {
+	p := begin(t, script{Workers: 1, Acts: []act{{RoleWorker, 0, "late"}}, DrainTimeout: time.Hour, StartTimeout: time.Hour})
+	p.until("it starts", 10*time.Second, func(st Status) bool { return st.Workers[0].PID != 0 })
+	p.signal(syscall.SIGKILL)
+	p.noneLeft(30 * time.Second)
+}
+
 // A panic of ours, a worker's own output: every line says whose it is, JSON stays JSON.
 func TestMarks(t *testing.T) {
 	var out strings.Builder
