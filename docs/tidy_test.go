@@ -279,7 +279,7 @@ func checkClock(s *source) []string {
 }
 
 // outputs are the files that may name the process's own output. A write to it blocks where its reader does not read.
-var outputs = []string{"cmd/parley/main.go", "cmd/parley/serve.go", "engine/cluster/supervise/plan.go"}
+var outputs = []string{"cmd/parley/log.go", "cmd/parley/main.go", "engine/cluster/supervise/plan.go"}
 
 func checkOutput(s *source) []string {
 	if !s.test() && !strings.HasPrefix(s.dir(), "bench") && !slices.Contains(outputs, s.path) && (calls(s, "os", "Stdout") || calls(s, "os", "Stderr")) {

@@ -64,12 +64,18 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exit.code
 	}
 	complain(stderr, err)
+	return codeOf(err)
+}
+
+// codeOf is the code of a command that ends with err.
+func codeOf(err error) int {
 	var usage usageError
 	var config *engine.ConfigError
 	if errors.As(err, &usage) || errors.As(err, &config) {
 		return exitUsage
 	}
-	if exit.code != exitOK {
+	var exit exitError
+	if errors.As(err, &exit) && exit.code != exitOK {
 		return exit.code
 	}
 	return exitFailed

@@ -32,7 +32,10 @@ func newServe() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return serve(cmd, s)
+			if err := serve(cmd, s); err != nil {
+				return s.logged(err)
+			}
+			return nil
 		},
 	}
 	addFlags(cmd)
@@ -49,6 +52,9 @@ func serve(cmd *cobra.Command, s *settings) error {
 	defer flush(stdout.Flush)
 	for _, note := range s.notes {
 		log.Warn(note)
+	}
+	if cluster.Parent() {
+		s.announce(log)
 	}
 	limitMemory(log, s.Processes)
 	srv, err := engine.New(s.Config, engine.WithLogger(log))
@@ -83,11 +89,7 @@ func serve(cmd *cobra.Command, s *settings) error {
 		Reload:  func() (cluster.Fresh, error) { return reread(cmd) },
 		Adopt:   func(raw json.RawMessage) []string { return s.adopt(raw, level, log) },
 		Ready: func(addr net.Addr) {
-			line := "parley: ready on ws://" + addr.String()
-			if page.Addr() != nil {
-				line += "; chat page, health, stats and metrics on http://" + page.Addr().String() + "/"
-			}
-			fmt.Fprintln(stdout, line)
+			s.sayReady(stdout, addr, page.Addr())
 		},
 	})
 	switch {
@@ -161,17 +163,6 @@ func noArguments(cmd *cobra.Command, args []string) error {
 		return usageError{fmt.Errorf("%s takes flags only, not %q", cmd.CommandPath(), args[0])}
 	}
 	return nil
-}
-
-func newLog(s *settings) (*slog.Logger, *slog.LevelVar) {
-	level := new(slog.LevelVar)
-	level.UnmarshalText([]byte(s.LogLevel)) // one of four words by now
-	options := &slog.HandlerOptions{Level: level}
-	var handler slog.Handler = slog.NewTextHandler(os.Stderr, options)
-	if s.LogFormat == "json" {
-		handler = slog.NewJSONHandler(os.Stderr, options)
-	}
-	return logs.Queued(slog.New(handler)), level
 }
 
 const memoryShare = 0.9 // of the limit

@@ -12,21 +12,27 @@ import (
 // version is set by the linker.
 var version = "devel"
 
+// commit is what the version does not say, where the build knows it.
+func commit() string {
+	build, _ := debug.ReadBuildInfo()
+	if build == nil {
+		return ""
+	}
+	for _, s := range build.Settings {
+		if s.Key == "vcs.revision" {
+			return " commit " + s.Value[:min(len(s.Value), 12)]
+		}
+	}
+	return ""
+}
+
 func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Say which version this is",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			commit := ""
-			if build, ok := debug.ReadBuildInfo(); ok {
-				for _, s := range build.Settings {
-					if s.Key == "vcs.revision" {
-						commit = " commit " + s.Value[:min(len(s.Value), 12)]
-					}
-				}
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "parley %s%s %s %s/%s\n", version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			fmt.Fprintf(cmd.OutOrStdout(), "parley %s%s %s %s/%s\n", version, commit(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return nil
 		},
 	}

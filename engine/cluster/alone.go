@@ -41,9 +41,13 @@ func runAlone(ctx context.Context, srv *engine.Server, o Options) error {
 	notify.Ready()
 	attend(ctx, srv, o, attention{&notify, hangups})
 	notify.Stopping()
-	bounded, cancel := context.WithTimeout(context.Background(), srv.Config().ShutdownTimeout)
+	within, begun := srv.Config().ShutdownTimeout, time.Now()
+	o.Log.Info("stopping", "why", context.Cause(ctx), "within", within)
+	bounded, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
-	return srv.Shutdown(bounded)
+	err := srv.Shutdown(bounded)
+	o.Log.Info("stopped", "after", time.Since(begun).Round(time.Millisecond))
+	return err
 }
 
 // attention is what the only process looks at besides its connections.

@@ -14,7 +14,8 @@ import (
 //
 // Owner: the supervisor's goroutine.
 type leaving struct {
-	since       time.Duration // on the attentive clock
+	asked       time.Duration // when it began, on the attentive clock
+	since       time.Duration // when its present step began
 	busSince    time.Duration // when the last worker had ended
 	signalled   bool          // a signal has been taken
 	signalledAt time.Duration // on the attentive clock
@@ -33,7 +34,7 @@ func (s *Supervisor) leave(why string) {
 	if s.leaving != nil {
 		return
 	}
-	s.leaving = &leaving{since: s.age, busSince: -1}
+	s.leaving = &leaving{asked: s.age, since: s.age, busSince: -1}
 	s.log.Info("stopping", "why", why, "within", s.plan.DrainTimeout+killAfter+quickDrain+killAfter)
 	s.notify.Stopping()
 	// New dials are refused from the moment on at which the last worker has closed its own copy.

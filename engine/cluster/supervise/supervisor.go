@@ -150,6 +150,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		}
 		s.turn(time.Now())
 	}
+	s.log.Info("stopped", "after", (s.age - s.leaving.asked).Round(time.Millisecond))
 	return s.err
 }
 

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"runtime"
+
+	"github.com/parleyd/parley/engine/cluster/bus"
+	"github.com/parleyd/parley/engine/logs"
+)
+
+const formatJSON = "json"
+
+func newLog(s *settings) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	level.UnmarshalText([]byte(s.LogLevel)) // one of four words by now
+	return logs.Queued(slog.New(logHandler(s, os.Stderr, level))), level
+}
+
+func logHandler(s *settings, to io.Writer, level slog.Leveler) slog.Handler {
+	if s.LogFormat == formatJSON {
+		return slog.NewJSONHandler(to, &slog.HandlerOptions{Level: level, ReplaceAttr: withUnits})
+	}
+	return slog.NewTextHandler(to, &slog.HandlerOptions{Level: level})
+}
+
+// withUnits writes durations as text does: slog's JSON has them as a number of nanoseconds, and does not say so.
+func withUnits(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() == slog.KindDuration {
+		a.Value = slog.StringValue(a.Value.Duration().String())
+	}
+	return a
+}
+
+// announce logs what starts: version, process, and the settings that are not the defaults, without secrets.
+func (s *settings) announce(log *slog.Logger) {
+	usual := defaultSettings()
+	usual.Processes = s.Processes
+	usual.settle()
+	usual.Processes = defaultSettings().Processes
+	var changed []any
+	for _, x := range table {
+		text := x.text(s)
+		if text == x.text(&usual) {
+			continue
+		}
+		if x.key == "bus_url" {
+			text = bus.RedactURL(text)
+		}
+		changed = append(changed, slog.String(x.key, text))
+	}
+	log.Info("starting", "version", version+commit(), "go", runtime.Version(), "pid", os.Getpid(), slog.Group("settings", changed...))
+}
+
+// sayReady tells whoever started the server where it is: a line of text, or an object where the log is JSON.
+func (s *settings) sayReady(to io.Writer, server, page net.Addr) {
+	ws, http := "ws://"+server.String(), ""
+	if page != nil {
+		http = "http://" + page.String() + "/"
+	}
+	switch {
+	case s.LogFormat == formatJSON:
+		slog.New(logHandler(s, to, slog.LevelInfo)).Info("ready", "url", ws, "admin_url", http)
+	case http == "":
+		fmt.Fprintln(to, "parley: ready on", ws)
+	default:
+		fmt.Fprintln(to, "parley: ready on", ws+"; chat page, health, stats and metrics on", http)
+	}
+}
+
+// logged says why serve has failed in the log's own format, where that is not text.
+func (s *settings) logged(err error) error {
+	if s.LogFormat != formatJSON {
+		return err
+	}
+	log, _ := newLog(s)
+	log.Error("the server has ended", "err", err)
+	flush(func(ctx context.Context) error { return logs.Flush(ctx, log) })
+	return exitError{code: codeOf(err)}
+}
