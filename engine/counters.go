@@ -81,6 +81,7 @@ type Stats struct {
 	Overloaded       uint64            `json:"overloaded"`
 	Panics           uint64            `json:"panics"`
 	Missed           uint64            `json:"missed"`             // times that messages of another worker were lost
+	SessionsEvicted  uint64            `json:"sessions_evicted"`   // pushed out by later ones: they held too much together
 	Untold           uint64            `json:"untold"`             // times that something was too large to be said to other workers
 	SessionsTooLarge uint64            `json:"sessions_too_large"` // times that a session was, to be stored
 	SlowHandlers     uint64            `json:"slow_handlers"`
@@ -128,6 +129,7 @@ func (s *Server) Stats() Stats {
 		Ended:        map[string]uint64{},
 
 		SessionsTooLarge: s.count.sessionsTooLarge.Load(),
+		SessionsEvicted:  s.sessions.evicted.Load(),
 	}
 	if s.state.Load() >= stateRunning {
 		out.MaxConnections = s.connectionsMax

@@ -147,7 +147,7 @@ func (x *Lockstep) Leftovers() (list []string) {
 		h := &s.sessions.shards[i]
 		expect("live sessions", len(h.live))
 		expect("parked sessions", len(h.parked))
-		expect("sessions that wait for their end", len(h.queue))
+		expect("sessions that wait for their end", h.queued())
 	}
 	for _, p := range s.pools.all() {
 		expect("work for a pool", len(p.queue)-p.head)

@@ -200,7 +200,7 @@ func TestClaimedSessionsLeaveTheQueue(t *testing.T) {
 	}
 	total := 0
 	for i := range s.shards {
-		total += len(s.shards[i].queue)
+		total += s.shards[i].queued()
 	}
 	if total > sessionShards*(sessionQueueSlack+2) {
 		t.Errorf("%d entries are left of sessions that were claimed", total)

@@ -53,18 +53,22 @@ type parked struct {
 
 const (
 	sessionShards = 64
-	// sessionsParkedMax bounds what clients that never come back may hold. The oldest go first.
+	// sessionsParkedMax and sessionsBytesMax bound what clients that never come back may hold. The oldest go first.
 	sessionsParkedMax = 1 << 20
+	sessionsBytesMax  = 512 << 20
+	// sessionShardBytes is how much one shard keeps for certain, whatever the others hold.
+	sessionShardBytes = sessionsBytesMax / sessionShards
 )
 
 // sessionStore holds the sessions of one process.
 //
 // Owner: shared (mutex: each shard's).
 type sessionStore struct {
-	shards [sessionShards]sessionShard
-	ttl    int64
-	lag    atomic.Int64 // time that counts for no session: see stall.go
-	max    int          // resumes in a row
+	shards  [sessionShards]sessionShard
+	ttl     int64
+	lag     atomic.Int64 // time that counts for no session: see stall.go
+	max     int          // resumes in a row
+	evicted atomic.Uint64
 }
 
 // sessionShard is one part of the store.
@@ -76,7 +80,10 @@ type sessionShard struct {
 	parked map[sessionKey]*parked
 	ended  map[sessionKey]struct{} // revoked a while ago; nil for none
 	past   []expiry                // of those, the oldest first
-	queue  []expiry                // of parked sessions, the oldest first; those claimed since are still in it
+	bytes  int                     // of parked sessions
+	// queues are of parked sessions, the oldest first; those claimed since are still in them. The first is of those that
+	// restore nothing: they go before all others, so that who connects again and again pushes out itself.
+	queues [2][]expiry
 }
 
 type expiry struct {
@@ -146,7 +153,7 @@ func (s *sessionStore) park(key sessionKey, state *parked) bool {
 		return false
 	}
 	delete(h.live, key)
-	h.keep(key, state)
+	s.evicted.Add(h.keep(key, state))
 	return true
 }
 
@@ -154,21 +161,71 @@ func (s *sessionStore) park(key sessionKey, state *parked) bool {
 func (s *sessionStore) parkAgain(key sessionKey, state *parked) {
 	h := s.shard(key)
 	h.mu.Lock()
-	h.keep(key, state)
+	s.evicted.Add(h.keep(key, state))
 	h.mu.Unlock()
 }
 
-func (h *sessionShard) keep(key sessionKey, state *parked) {
+// keep parks a session, and says how many others it pushed out. Under mu.
+func (h *sessionShard) keep(key sessionKey, state *parked) (evicted uint64) {
+	h.drop(key)
 	h.parked[key] = state
-	h.queue = append(h.queue, expiry{key, state.expires})
-	for len(h.parked) > sessionsParkedMax/sessionShards {
-		delete(h.parked, h.queue[0].key)
-		h.queue = h.queue[1:]
+	h.bytes += state.size()
+	own := 0
+	if len(state.rooms) > 0 || state.attrs != nil || state.userData != nil {
+		own = 1
 	}
-	if len(h.queue) > 2*len(h.parked)+sessionQueueSlack {
-		h.queue = slices.DeleteFunc(h.queue, func(x expiry) bool { return h.parked[x.key] == nil })
+	h.queues[own] = append(h.queues[own], expiry{key, state.expires})
+	for len(h.parked) > sessionsParkedMax/sessionShards || h.bytes > sessionShardBytes && len(h.parked) > 1 {
+		from := &h.queues[0]
+		if len(*from) == 0 {
+			from = &h.queues[1]
+		}
+		if h.drop((*from)[0].key) {
+			evicted++
+		}
+		*from = (*from)[1:]
 	}
+	if h.queued() > 2*len(h.parked)+sessionQueueSlack {
+		for i := range h.queues {
+			h.queues[i] = slices.DeleteFunc(h.queues[i], func(x expiry) bool { return h.parked[x.key] == nil })
+		}
+	}
+	return evicted
 }
+
+// queued is the length of both queues. Under mu.
+func (h *sessionShard) queued() int { return len(h.queues[0]) + len(h.queues[1]) }
+
+// drop takes a session out of the parked ones, and reports whether it was there. Under mu.
+func (h *sessionShard) drop(key sessionKey) bool {
+	p := h.parked[key]
+	if p == nil {
+		return false
+	}
+	h.bytes -= p.size()
+	delete(h.parked, key)
+	return true
+}
+
+// size is about what a parked session costs, in bytes.
+func (p *parked) size() int {
+	n := parkedBytes + len(p.principal) + len(p.rooms)*roomNameBytes
+	for _, name := range p.rooms {
+		n += len(name)
+	}
+	if p.attrs != nil {
+		n += p.attrs.bytes + len(p.attrs.list)*roomNameBytes
+	}
+	if p.userData != nil {
+		n += len(p.userData.raw)
+	}
+	return n
+}
+
+const (
+	parkedBytes   = 384 // of a session without rooms and attributes, its places in the map and the queue included
+	roomNameBytes = 32  // of a name besides its text
+)
 
 // sessionQueueSlack is how many claimed sessions a shard's queue may hold before it is worth tidying.
 const sessionQueueSlack = 64
@@ -182,23 +239,29 @@ func (s *sessionStore) expire(now int64) {
 	for i := range s.shards {
 		h := &s.shards[i]
 		h.mu.Lock()
-		n := 0
-		for n < len(h.queue) && h.queue[n].at <= now {
-			if p := h.parked[h.queue[n].key]; p != nil && p.expires <= now {
-				delete(h.parked, h.queue[n].key)
-			}
-			n++
+		for j := range h.queues {
+			h.queues[j] = h.expire(h.queues[j], now)
 		}
 		for len(h.past) > 0 && h.past[0].at <= now {
 			delete(h.ended, h.past[0].key)
 			h.past = h.past[1:]
 		}
-		h.queue = h.queue[n:]
-		if len(h.queue) == 0 {
-			h.queue = nil
-		}
 		h.mu.Unlock()
 	}
+}
+
+// expire drops the sessions of a queue whose time is over, and returns the rest of it. Under mu.
+func (h *sessionShard) expire(queue []expiry, now int64) []expiry {
+	for len(queue) > 0 && queue[0].at <= now {
+		if p := h.parked[queue[0].key]; p != nil && p.expires <= now {
+			h.drop(queue[0].key)
+		}
+		queue = queue[1:]
+	}
+	if len(queue) == 0 {
+		return nil
+	}
+	return queue
 }
 
 // parkedLen is the number of sessions without a connection. Any goroutine.
@@ -216,7 +279,7 @@ func (s *sessionStore) parkedLen() (n int) {
 func (s *sessionStore) forget(key sessionKey) {
 	h := s.shard(key)
 	h.mu.Lock()
-	delete(h.parked, key)
+	h.drop(key)
 	h.mu.Unlock()
 }
 
@@ -235,7 +298,7 @@ func (s *sessionStore) release(key sessionKey) claim {
 	defer h.mu.Unlock()
 	_, revoked := h.ended[key]
 	given := claim{state: h.parked[key], conn: h.live[key], revoked: revoked}
-	delete(h.parked, key)
+	h.drop(key)
 	delete(h.live, key)
 	return given
 }
@@ -265,9 +328,9 @@ func (s *sessionStore) take(key sessionKey, principal string) (claim, message.Co
 	case p == nil || p.principal != principal:
 		return claim{}, message.InvalidToken
 	case p.attempts >= s.max:
-		delete(h.parked, key)
+		h.drop(key)
 		return claim{}, message.AttemptsExhausted
 	}
-	delete(h.parked, key)
+	h.drop(key)
 	return claim{state: p}, message.OK
 }

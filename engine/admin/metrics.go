@@ -70,6 +70,7 @@ func newCollector(srv Source) *collector {
 	counter("sessions_resumed", "Sessions that a client has resumed with its token.", func(s *engine.Stats) uint64 { return s.Resumed })
 	counter("session_resumes_refused", "Requests to resume a session that were refused.", func(s *engine.Stats) uint64 { return s.ResumesRefused })
 	counter("sessions_too_large", "Attempts to store a session of more than 512 KiB: what was stored of it last stays.", func(s *engine.Stats) uint64 { return s.SessionsTooLarge })
+	counter("sessions_evicted", "Sessions that can no longer be resumed because later ones needed their memory; the oldest go first.", func(s *engine.Stats) uint64 { return s.SessionsEvicted })
 	counter("bus_too_large", "Messages that were too large to be passed on to the other workers, whose clients did not get them.", func(s *engine.Stats) uint64 { return s.Untold })
 	counter("origins_refused", "Handshakes refused because origins does not list the page's.", func(s *engine.Stats) uint64 { return s.OriginsRefused })
 	counter("proxy_headers_refused", "Connections closed for want of a valid PROXY protocol header from a trusted proxy.", func(s *engine.Stats) uint64 { return s.PrefacesRefused })
