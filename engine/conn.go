@@ -73,6 +73,7 @@ type rare struct {
 	shrinker  *deflate.Shrinker // context takeover, ours
 	window    *deflate.Window   // context takeover, the peer's
 	scanned   int               // bytes of the head already searched for its end
+	lastLook  bool              // the handshake's time is over; it is read once more
 	welcome   []*outFrame       // sent by the connect handler
 	accepted  *acceptance       // what the handshake agreed on, until the verdict
 	attempts  int               // resumes in a row that led here

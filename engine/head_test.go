@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -36,6 +37,44 @@ func TestHandshakeLimits(t *testing.T) {
 			}
 			if want, ok := strings.CutPrefix(strings.TrimSpace(row.lines), "Cookie: "); ok && row.status == http.StatusSwitchingProtocols && seen != want {
 				t.Errorf("the handler sees %d bytes of %d", len(seen), len(want))
+			}
+		})
+	}
+}
+
+// A request that lies unread when the time for it is over is answered: a server that was slow to read refuses nobody for it.
+// A request that has not come whole then is refused with the next tick.
+func TestUnreadRequestIsNotTooLate(t *testing.T) {
+	for name, c := range map[string]struct {
+		before, unread, status string
+		change                 func(*Config)
+	}{
+		"a whole request":        {"", wholeHead, "101", nil},
+		"the rest of a request":  {wholeHead[:30], wholeHead[30:], "101", nil},
+		"a part of a request":    {"", wholeHead[:30], "408", nil},
+		"nothing":                {"", "", "408", nil},
+		"a preface and the rest": {"", "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n" + wholeHead, "101", func(c *Config) { c.TrustedProxies, c.ProxyProtocol = []string{"127.0.0.1"}, true }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newScript(t, c.change)
+			wire := len(w.out)
+			w.out[wire] = new(bytes.Buffer)
+			conn := w.server.Open(0, wire)
+			conn.remote = netip.MustParseAddrPort("127.0.0.1:1")
+			if c.before != "" {
+				w.server.Serve(conn, []byte(c.before))
+			}
+			w.now += 2 * w.server.Server.cfg.HandshakeTimeout
+			w.server.Tick()
+			w.drain()
+			if c.unread != "" {
+				w.server.Serve(conn, []byte(c.unread))
+			}
+			w.now += w.server.TickEvery()
+			w.server.Tick()
+			w.drain()
+			if got := w.out[wire].String(); !strings.HasPrefix(got, "HTTP/1.1 "+c.status+" ") {
+				t.Errorf("answered with %q, want %s", got, c.status)
 			}
 		})
 	}

@@ -73,6 +73,12 @@ func (l *loop) overdue(c *Conn) {
 	}
 	switch c.phase {
 	case phaseHead, phasePreface:
+		// Its request may lie unread: what was there before this tick is read before the next one, for the kernel tells
+		// of descriptors in the order in which they became ready.
+		if r := c.rare; !r.lastLook {
+			r.lastLook, r.deadline = true, l.now+1
+			return
+		}
 		l.refuse(c, refusalTooSlow)
 	case phaseAuth:
 		l.endBy(c, CauseUnauthorized)
