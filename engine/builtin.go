@@ -103,20 +103,22 @@ func (l *loop) ownRoom(c *Conn, e *message.Envelope) *rooms.Room {
 }
 
 func (l *loop) onBroadcast(c *Conn, e *message.Envelope) {
+	if e.Data == nil {
+		if l.roomOf(c, e) {
+			l.complain(c, wireError(message.DataRequired), e.Ref)
+		}
+		return
+	}
 	r := l.ownRoom(c, e)
 	if r == nil {
 		return
 	}
 	l.announce() // who joined before this message is announced before it
-	data := e.Data
-	if data == nil {
-		data = nullJSON
-	}
 	var id [idSize]byte
 	from := c.appendID(id[:0])
-	f := buildOutFrame(ws.OpText, len(data)+len(e.Room)+broadcastBytes, func(dst []byte) []byte {
+	f := buildOutFrame(ws.OpText, len(e.Data)+len(e.Room)+broadcastBytes, func(dst []byte) []byte {
 		return message.AppendBroadcast(dst, message.Broadcast{
-			Room: e.Room, From: from, Data: data, Timestamp: l.srv.seconds(l.now)})
+			Room: e.Room, From: from, Data: e.Data, Timestamp: l.srv.seconds(l.now)})
 	})
 	p := &l.outgoing
 	*p = publication{srv: l.srv, frame: f, room: r, except: c.place()}

@@ -143,7 +143,7 @@ func TestSeedFaultRepeatedJoinAnnouncedTwice(t *testing.T) {
 	ann.expect("broadcast") // and not a second member_joined
 }
 
-// 0, false, "", null and nothing at all are data.
+// 0, false, "" and null are data. Nothing at all is a typing error, which the sender is told.
 func TestSeedFaultFalsyDataRefused(t *testing.T) {
 	s := startServer(t, nil, nil)
 	ann, bob := dial(t, s), dial(t, s)
@@ -152,12 +152,16 @@ func TestSeedFaultFalsyDataRefused(t *testing.T) {
 		c.expect("joined")
 	}
 	ann.expect("member_joined")
-	for text, want := range map[string]any{`,"data":0`: 0.0, `,"data":false`: false, `,"data":""`: "", `,"data":null`: nil, ``: nil} {
+	for text, want := range map[string]any{`,"data":0`: 0.0, `,"data":false`: false, `,"data":""`: "", `,"data":null`: nil} {
 		bob.send(`{"type":"broadcast","room":"r"` + text + `}`)
 		if m := ann.expect("broadcast"); m["data"] != want {
 			t.Errorf("%s: got %v", text, m)
 		}
 		bob.expect("broadcast_sent")
+	}
+	bob.send(`{"type":"broadcast","room":"r","ref":1}`)
+	if m := bob.expect("error"); m["code"] != "data_required" || m["ref"] != 1.0 {
+		t.Error(m)
 	}
 }
 

@@ -10,6 +10,7 @@ const (
 	InvalidMessage
 	UnknownType
 	RoomRequired
+	DataRequired
 	InvalidRoom
 	RoomFull
 	TooManyRooms
@@ -30,9 +31,10 @@ const (
 var codeTable = [codes]struct{ name, text string }{
 	OK:                {"ok", ""},
 	InvalidJSON:       {"invalid_json", "the message is no JSON object"},
-	InvalidMessage:    {"invalid_message", "the message is broken JSON, is nested deeper than 64, names a key of the envelope twice, has no string as its type, or a ref that is neither an integer nor a string of at most 64 bytes"},
+	InvalidMessage:    {"invalid_message", "the message is broken JSON, is nested deeper than 64, holds half a surrogate pair, names a key of the envelope twice, has no string as its type, or a ref that is neither an integer nor a string of at most 64 bytes"},
 	UnknownType:       {"unknown_type", "there is no handler for messages of this type"},
 	RoomRequired:      {"room_required", "the message needs a room"},
+	DataRequired:      {"data_required", "the message needs data; null is data, too"},
 	InvalidRoom:       {"invalid_room", "a room's name is a string of 1 to 255 bytes without control characters"},
 	RoomFull:          {"room_full", "the room has no seat left"},
 	TooManyRooms:      {"too_many_rooms", "the connection is in as many rooms as it may be; leave one first"},

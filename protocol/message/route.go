@@ -69,8 +69,16 @@ func keyOf(name []byte) uint16 {
 
 // Route finds the envelope of a message, which must be valid UTF-8. InvalidJSON: it is no object;
 // InvalidMessage: it is one, but broken, too deep, with a key of the envelope twice, or without a type. Ref
-// is set as soon as it was seen, so that a refusal can carry it. payload is borrowed.
+// is set, so that a refusal can carry it, where there is one, as far as that can be told. payload is borrowed.
 func Route(payload []byte, e *Envelope) Code {
+	code := e.route(payload)
+	if code == InvalidMessage && e.seen&keyRef == 0 {
+		e.findRef(payload)
+	}
+	return code
+}
+
+func (e *Envelope) route(payload []byte) Code {
 	*e = Envelope{scratch: e.scratch[:0]}
 	i := skipSpace(payload, 0)
 	if i == len(payload) || payload[i] != '{' {
@@ -90,7 +98,7 @@ func Route(payload []byte, e *Envelope) Code {
 		}
 		name := payload[i+1 : end-1]
 		if escaped {
-			name, _ = e.unescape(name)
+			name = e.unescape(name)
 		}
 		i = skipSpace(payload, end)
 		if i >= len(payload) || payload[i] != ':' {
@@ -155,7 +163,7 @@ func (e *Envelope) take(key uint16, value []byte) bool {
 	return true
 }
 
-// text returns the string that a value is, nil where it is something else or has half a surrogate pair.
+// text returns the string that a value is, nil where it is something else.
 func (e *Envelope) text(value []byte) []byte {
 	if value[0] != '"' {
 		return nil
@@ -163,11 +171,7 @@ func (e *Envelope) text(value []byte) []byte {
 	inner := value[1 : len(value)-1]
 	for _, c := range inner {
 		if c == '\\' {
-			out, ok := e.unescape(inner)
-			if !ok {
-				return nil
-			}
-			return out
+			return e.unescape(inner)
 		}
 	}
 	return inner
@@ -189,11 +193,10 @@ func (e *Envelope) refValid(value []byte) bool {
 	return true
 }
 
-// unescape decodes the inside of a string that scanString has passed. ok is false for half a surrogate pair.
-func (e *Envelope) unescape(s []byte) (text []byte, ok bool) {
+// unescape decodes the inside of a string that scanString has passed.
+func (e *Envelope) unescape(s []byte) []byte {
 	at := len(e.scratch)
 	out := e.scratch
-	ok = true
 	for i := 0; i < len(s); i++ {
 		if s[i] != '\\' {
 			out = append(out, s[i])
@@ -214,18 +217,9 @@ func (e *Envelope) unescape(s []byte) (text []byte, ok bool) {
 		case 'u':
 			r := hex4(s[i+1:])
 			i += 4
-			if r >= 0xd800 && r < 0xe000 {
-				low := rune(0)
-				if r < 0xdc00 && i+6 < len(s) && s[i+1] == '\\' && s[i+2] == 'u' {
-					low = hex4(s[i+3:])
-				}
-				if low < 0xdc00 || low >= 0xe000 {
-					ok = false
-					r = utf8.RuneError
-				} else {
-					r = (r-0xd800)<<10 | (low - 0xdc00) + 0x10000
-					i += 6
-				}
+			if r >= 0xd800 && r < 0xe000 { // the second half follows
+				r = (r-0xd800)<<10 | (hex4(s[i+3:]) - 0xdc00) + 0x10000
+				i += 6
 			}
 			out = utf8.AppendRune(out, r)
 		default: // a quote, a backslash, a slash
@@ -233,7 +227,7 @@ func (e *Envelope) unescape(s []byte) (text []byte, ok bool) {
 		}
 	}
 	e.scratch = out
-	return out[at:len(out):len(out)], ok
+	return out[at:len(out):len(out)]
 }
 
 func hex4(b []byte) rune {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -33,8 +34,8 @@ func TestRoute(t *testing.T) {
 		{`{"type":"x","data":{"type":"y","room":[1,{"data":"}"}]}}`, OK, `x|||{"type":"y","room":[1,{"data":"}"}]}|`},
 		{`{"\u0074ype":"\u006aoin","room":"\u0061\"\\\/\b"}`, OK, "join|a\"\\/\b|||"},
 		{`{"type":"x","room":"\ud83d\ude00"}`, OK, "x|😀|||"},
-		{`{"type":"x","room":"\ud83d"}`, OK, "x||||"},
-		{`{"type":"x","data":"\ud83d"}`, OK, `x|||"\ud83d"|`},
+		{`{"type":"x","room":"\ud83d"}`, InvalidMessage, "x||||"},
+		{`{"type":"x","data":"\ud83d"}`, InvalidMessage, "x||||"},
 		{deep(63), OK, "x|||" + strings.Repeat("[", 63) + strings.Repeat("]", 63) + "|"},
 		{deep(64), InvalidMessage, "x||||"},
 		{``, InvalidJSON, "||||"},
@@ -139,7 +140,7 @@ func naive(p []byte) (Code, map[string][]byte) {
 	if trimmed := bytes.TrimLeft(p, " \t\r\n"); len(trimmed) == 0 || trimmed[0] != '{' {
 		return InvalidJSON, nil
 	}
-	if !json.Valid(p) || depthOf(p) > depthMax {
+	if !json.Valid(p) || depthOf(p) > depthMax || lonely(p) {
 		return InvalidMessage, nil
 	}
 	d := json.NewDecoder(bytes.NewReader(p))
@@ -159,7 +160,7 @@ func naive(p []byte) (Code, map[string][]byte) {
 			return InvalidMessage, nil
 		}
 		values[name] = raw
-		if name == "type" && (raw[0] != '"' || lonely(raw)) || name == "ref" && !goodRef(raw) {
+		if name == "type" && raw[0] != '"' || name == "ref" && !goodRef(raw) {
 			return InvalidMessage, nil
 		}
 	}
@@ -187,18 +188,23 @@ func depthOf(p []byte) (most int) {
 	}
 }
 
-// lonely reports whether a string holds half a surrogate pair, which encoding/json replaces.
-func lonely(raw []byte) bool {
-	var s string
-	json.Unmarshal(raw, &s)
-	return strings.Count(s, "\ufffd") > strings.Count(string(raw), "\ufffd")+strings.Count(strings.ToLower(string(raw)), `\ufffd`)
+// lonely reports whether a text holds half a surrogate pair.
+func lonely(text []byte) bool {
+	for _, m := range escapes.FindAll(text, -1) {
+		if len(m) == 6 && (m[2] == 'd' || m[2] == 'D') && m[3] >= '8' {
+			return true
+		}
+	}
+	return false
 }
+
+var escapes = regexp.MustCompile(`(?s)\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)`)
 
 func goodRef(raw []byte) bool {
 	if raw[0] == '"' {
 		var s string
 		json.Unmarshal(raw, &s)
-		return len(s) <= refMax && !lonely(raw)
+		return len(s) <= refMax
 	}
 	return len(raw) <= 20 && raw[0] != '{' && raw[0] != '[' && raw[0] != 't' && raw[0] != 'f' && raw[0] != 'n' && !bytes.ContainsAny(raw, ".eE")
 }
@@ -240,5 +246,77 @@ func BenchmarkRoute(b *testing.B) {
 			var v envelope
 			json.Unmarshal(p, &v)
 		})
+	}
+}
+
+// Half a surrogate pair is refused wherever it stands: there are readers that refuse the whole message for it.
+func TestHalfSurrogatePairs(t *testing.T) {
+	for _, half := range []string{`\ud83d`, `\uD83D`, `\ude00`, `\uDFFF`, `\udbff`, `\ud83dx`, `\ud83d\u0041`, `\ud83d\ud83d`, `\ud83d\n`,
+		`\ude00\ud83d`, `\ud83d\ude0z`, `\ud83d\udbff`, `\ud83d\ue000`, `\ud83d\\ude00`, `\ud83d\ude00\ud83d`, `\ud83d\ude00\ude00`, `\ud83d/ude00`} {
+		for _, in := range []string{`{"type":"x","data":"%s"}`, `{"type":"x","data":[{"a":"b%sc"}]}`, `{"type":"x","data":{"%s":1}}`, `{"type":"x","%s":1}`,
+			`{"type":"%s"}`, `{"type":"x","room":"%s"}`, `{"type":"x","token":"%s"}`, `{"type":"x","other":["%s"]}`, `{"type":"x","ref":"%s"}`} {
+			var e Envelope
+			if text := fmt.Sprintf(in, half); Route([]byte(text), &e) != InvalidMessage {
+				t.Errorf("%s passes", text)
+			}
+		}
+	}
+	for _, whole := range []string{`\ud83d\ude00`, `\uD83D\uDE00`, `\ud800\udc00`, `\udbff\udfff`, `\ud7ff`, `\ue000`, `\uD7fF\uE000`, `\\ud83d`, `\udbff\uDFFFx`, `\uda00\udd00`} {
+		var e Envelope
+		text := fmt.Sprintf(`{"type":"x","room":"%s","data":"%[1]s"}`, whole)
+		var want string
+		if json.Unmarshal([]byte(`"`+whole+`"`), &want); Route([]byte(text), &e) != OK || string(e.Room) != want {
+			t.Errorf("%s: room %q, want %q", text, e.Room, want)
+		}
+	}
+}
+
+// A refusal carries the ref wherever it stands, if it is sound itself.
+func TestRefBehindFaults(t *testing.T) {
+	for in, want := range map[string]string{
+		`{"type":5,"ref":"a"}`:                       `"a"`,
+		`{"ref":"a","type":5}`:                       `"a"`,
+		`{"type":null , "ref" : 7 }`:                 `7`,
+		`{"ref":7}`:                                  `7`,
+		`{"data":1,"ref":7}`:                         `7`,
+		`{"type":"x","type":"y","ref":7}`:            `7`,
+		`{"type":"x","data":1,"data":2,"ref":-7}`:    `-7`,
+		`{"type":"x","data":"\ud83d","ref":"a"}`:     `"a"`,
+		`{"type":"x","\ud83d":1,"ref":"a"}`:          `"a"`,
+		`{"type":"x","data":01,"ref":"a"}`:           `"a"`,
+		`{"type":"x","data":nul,"ref":"a"}`:          `"a"`,
+		`{"type":"x","data":,"ref":"a"}`:             `"a"`,
+		`{"type":"x","data":"\x","ref":"a"}`:         `"a"`,
+		"{\"type\":\"a\tb\",\"ref\":\"a\"}":          `"a"`,
+		`{"type":"x",,"ref":"a"}`:                    `"a"`,
+		`{"type":5,"\u0072ef":"a"}`:                  `"a"`,
+		`{"type":5,"data":{"ref":"b"},"ref":"a"}`:    `"a"`,
+		`{"type":5,"data":["ref","b"],"ref":"a"}`:    `"a"`,
+		`{"type":5,"data":"\"ref\":1","ref":"a"}`:    `"a"`,
+		`{"type":5,"data":"ref","to":"ref","ref":1}`: `1`,
+		`{"type":"x","ref":"a","ref":"b"}`:           `"a"`,
+		`{"type":"x","ref":"a"`:                      `"a"`,
+		`{"type":"x","data":` + strings.Repeat("[", 70) + strings.Repeat("]", 70) + `,"ref":"a"}`: `"a"`,
+		// what is no ref, or not this message's
+		`{"type":5,"ref":1.5}`:                               "",
+		`{"type":5,"ref":01}`:                                "",
+		`{"type":5,"ref":null}`:                              "",
+		`{"type":5,"ref":{}}`:                                "",
+		`{"type":5,"ref":"\ud83d"}`:                          "",
+		`{"type":5,"ref":"a`:                                 "",
+		`{"type":5,"ref":7`:                                  "",
+		`{"type":5,"ref"`:                                    "",
+		`{"type":5,"ref":`:                                   "",
+		`{"type":5,"data":{"ref":7}}`:                        "",
+		`{"type":5,"data":[{"ref":7}]`:                       "",
+		`{"type":5}{"ref":7}`:                                "",
+		`{"type":5,"data":"a,"ref":7}`:                       "",
+		`{"type":5,"ref":"` + strings.Repeat("a", 65) + `"}`: "",
+		`{"type":"x","ref":1.5,"ref":7}`:                     "",
+	} {
+		var e Envelope
+		if code := Route([]byte(in), &e); code != InvalidMessage || string(e.Ref) != want {
+			t.Errorf("%.80s: %v, ref %s, want %s", in, code, e.Ref, want)
+		}
 	}
 }

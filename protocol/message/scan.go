@@ -74,9 +74,22 @@ func skipEscape(b []byte, i int) int {
 				return -1
 			}
 		}
+		if b[i+1]|0x20 == 'd' && b[i+2] >= '8' {
+			return skipSurrogates(b, i)
+		}
 		return i + 5
 	}
 	return -1
+}
+
+// skipSurrogates is skipEscape for one half of a surrogate pair, which must be the first, and the second behind it: many
+// readers refuse whatever holds a half alone.
+func skipSurrogates(b []byte, i int) int {
+	if hexTable[b[i+2]]-1 >= 0xc || i+11 > len(b) || b[i+5] != '\\' || b[i+6] != 'u' ||
+		b[i+7]|0x20 != 'd' || hexTable[b[i+8]]-1 < 0xc || hexTable[b[i+8]] == 0 || hexTable[b[i+9]] == 0 || hexTable[b[i+10]] == 0 {
+		return -1
+	}
+	return i + 11
 }
 
 // hexTable has the value of a hexadecimal digit plus one, 0 for what is none.
