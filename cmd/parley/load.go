@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -83,7 +84,19 @@ func load(cmd *cobra.Command) (*settings, map[string]string, error) {
 	if len(mistakes) > 0 {
 		return nil, nil, usageError{errors.Join(mistakes...)}
 	}
+	if note := out.openness(); note != "" {
+		out.notes = append(out.notes, note)
+	}
 	return &out, sources, nil
+}
+
+// openness is what an operator should know of settings with which anybody can reach the server, "" where these do not.
+func (s *settings) openness() string {
+	if a, err := netip.ParseAddr(s.Host); strings.EqualFold(s.Host, "localhost") || err == nil && a.IsLoopback() || len(s.Origins) > 0 {
+		return ""
+	}
+	return fmt.Sprintf("host is %s and origins is not set: anybody who reaches the port may connect, from any page, and join any room; "+
+		"name the pages in origins (\"*\" for all), and let a program with package engine, or the proxy, decide who may come", s.Host)
 }
 
 // settledVariable hands the supervisor's settings on to its children: a file that is being edited while one of them is
