@@ -64,12 +64,20 @@ type letter struct {
 }
 
 // reserve takes a place for a letter with a frame of n bytes. Any goroutine.
-func (m *mailbox) reserve(n int) bool {
-	if m.waiting.Add(1) > mailboxLettersMax {
+func (m *mailbox) reserve(n int) bool { return m.reserveWithin(n, mailboxLettersMax, mailboxBytesMax) }
+
+// reserveForeign takes a place for what another worker said. It cannot be told to try again, so it may come when a
+// publisher of ours would be refused already. Any goroutine.
+func (m *mailbox) reserveForeign(n int) bool {
+	return m.reserveWithin(n, 2*mailboxLettersMax, 3*mailboxBytesMax/2)
+}
+
+func (m *mailbox) reserveWithin(n int, letters, bytes int64) bool {
+	if m.waiting.Add(1) > letters {
 		m.waiting.Add(-1)
 		return false
 	}
-	if m.bytes.Add(int64(n)) > mailboxBytesMax {
+	if m.bytes.Add(int64(n)) > bytes {
 		m.cancel(1, n)
 		return false
 	}

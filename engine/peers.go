@@ -59,15 +59,16 @@ func (s *Server) Attach(m Membership) {
 // Owner: shared (mutex: mu).
 type peers struct {
 	Membership
-	mu        sync.Mutex
-	alive     atomic.Pointer[[]uint16]
-	serving   atomic.Pointer[[]uint16] // those of them that can be asked, in order
-	changed   []*rooms.Room            // whose count must be told
-	entry     entryWriter              // under mu
-	answering *pool                    // answers others' questions that take a while
-	asks      asks
-	full      fullPeers
-	untold    func(error) // hears of an entry that cannot be said
+	mu         sync.Mutex
+	alive      atomic.Pointer[[]uint16]
+	serving    atomic.Pointer[[]uint16] // those of them that can be asked, in order
+	changed    []*rooms.Room            // whose count must be told
+	entry      entryWriter              // under mu
+	answering  *pool                    // answers others' questions that take a while
+	asks       asks
+	full       fullPeers
+	missedSaid map[uint16]int64 // under mu: when it was said last that a worker's messages find no place here
+	untold     func(error)      // hears of an entry that cannot be said
 }
 
 func newPeers(m Membership) *peers {
@@ -310,11 +311,11 @@ func (s *Server) receive(from uint16, entry []byte) (err error) {
 			s.receiveInRoom(heard{kind, from, room}, r)
 		}
 	case entrySpread:
-		s.receiveSpread(r)
+		s.receiveSpread(from, r)
 	case entryMatching, entryFiltered:
-		s.receiveChosen(kind, r)
+		s.receiveChosen(heard{kind: kind, from: from}, r)
 	case entryDirect:
-		s.receiveDirect(r)
+		s.receiveDirect(from, r)
 	case entryCount:
 		s.receiveCount(from, r)
 	case entryCensus:
@@ -340,7 +341,7 @@ func (s *Server) receive(from uint16, entry []byte) (err error) {
 	return nil
 }
 
-// heard is an entry that begins with the name of a room, which is here too.
+// heard is an entry, and the room that its beginning names where that is here too.
 type heard struct {
 	kind entryKind
 	from uint16
@@ -351,7 +352,7 @@ func (s *Server) receiveInRoom(x heard, r *entryReader) {
 	switch x.kind {
 	case entryPublish:
 		if except, f := r.message(s.instance); f != nil {
-			s.publishHere(x.room, f, except)
+			s.publishHere(x, f, except)
 		}
 	case entryNotice:
 		s.receiveNotice(x, r)
@@ -365,8 +366,8 @@ func (s *Server) receiveInRoom(x heard, r *entryReader) {
 }
 
 // publishHere publishes to the members on this worker.
-func (s *Server) publishHere(room *rooms.Room, f *outFrame, except []place) {
-	p := &publication{srv: s, frame: f, room: room, except: nowhere}
+func (s *Server) publishHere(x heard, f *outFrame, except []place) {
+	p := &publication{srv: s, frame: f, room: x.room, except: nowhere, from: x.from}
 	switch len(except) {
 	case 0:
 	case 1:
@@ -374,10 +375,10 @@ func (s *Server) publishHere(room *rooms.Room, f *outFrame, except []place) {
 	default:
 		p.spread = &spread{except: except}
 	}
-	s.insist(func() error { _, err := p.publish(); return err })
+	p.publish()
 }
 
-func (s *Server) receiveSpread(r *entryReader) {
+func (s *Server) receiveSpread(from uint16, r *entryReader) {
 	n := r.number()
 	var list []*rooms.Room
 	for range min(n, uint64(len(r.rest))) {
@@ -389,18 +390,17 @@ func (s *Server) receiveSpread(r *entryReader) {
 	if f == nil || n > 0 && len(list) == 0 {
 		return
 	}
-	s.insist(func() error {
-		p := &publication{srv: s, frame: f, spread: &spread{except: except}}
-		if n == 0 {
-			return p.postEverywhere()
-		}
-		p.spread.rooms, p.spread.seqs = list, make([]uint64, len(list))
-		return p.publishAll()
-	})
+	p := &publication{srv: s, frame: f, spread: &spread{except: except}, from: from}
+	if n == 0 {
+		p.postEverywhere()
+		return
+	}
+	p.spread.rooms, p.spread.seqs = list, make([]uint64, len(list))
+	p.publishAll()
 }
 
-func (s *Server) receiveChosen(kind entryKind, r *entryReader) {
-	a := asked{kind, string(r.bytes()), slices.Clone(r.bytes())}
+func (s *Server) receiveChosen(x heard, r *entryReader) {
+	a := asked{x.kind, string(r.bytes()), slices.Clone(r.bytes())}
 	except, f := r.message(s.instance)
 	if f == nil {
 		return
@@ -410,42 +410,55 @@ func (s *Server) receiveChosen(kind entryKind, r *entryReader) {
 		s.log.Warn("another worker asks for a filter that is not registered here", "filter", a.key)
 		return
 	}
-	s.insist(func() error { _, err := s.broadcastChosen(chosen, f, except); return err })
+	lists, _ := s.chosen(chosen, except)
+	p := &publication{srv: s, frame: f, from: x.from}
+	for i, conns := range lists {
+		if len(conns) > 0 {
+			p.spread = &spread{conns: conns}
+			p.Reserve(uint8(i))
+			p.Post(uint8(i), 0)
+		}
+	}
+	p.wake()
 }
 
-func (s *Server) receiveDirect(r *entryReader) {
+func (s *Server) receiveDirect(from uint16, r *entryReader) {
 	to, f := r.message(s.instance)
 	if f == nil || len(to) != 1 {
 		return
 	}
-	if c := s.connAt(to[0]); c != nil {
-		s.insist(func() error { return c.loop.postDirect(c, f) })
+	c := s.connAt(to[0])
+	switch {
+	case c == nil:
+	case c.loop.mail.reserveForeign(len(f.plain)):
+		c.posted.Add(1)
+		c.loop.post(letter{kind: letterDirect, conn: c, frame: f})
+	default:
+		s.missedHere(from)
 	}
 }
 
-const (
-	insistFor  = 5 * time.Second
-	insistWait = time.Millisecond
-)
-
-// insist repeats what a full mailbox refuses: the bus holds what comes after it back meanwhile, within its bounds, and
-// asks for again what they do not hold.
-func (s *Server) insist(f func() error) {
-	for until := s.clock() + int64(insistFor); f() != nil; {
-		if s.state.Load() == stateStopped {
-			return // everybody is being sent away
-		}
-		if s.clock() > until {
-			s.log.Error("a loop takes no letters: a message of another worker is lost")
-			return
-		}
-		t := time.NewTimer(insistWait)
-		select {
-		case <-t.C:
-		case <-s.reactor.stopped:
-			t.Stop()
-		}
+// missedHere says that a loop of ours, which a handler holds or which is behind, has no place for what another worker
+// said: the connections on that loop do not get it. Every message is counted; a line of the log and an event tell of one
+// worker's once a second.
+func (s *Server) missedHere(from uint16) {
+	s.count.missed.Add(1)
+	p, now := s.peers, s.clock()
+	p.mu.Lock()
+	if p.missedSaid == nil {
+		p.missedSaid = map[uint16]int64{}
 	}
+	last, was := p.missedSaid[from]
+	said := was && now-last < int64(time.Second)
+	if !said {
+		p.missedSaid[from] = now
+	}
+	p.mu.Unlock()
+	if said || s.state.Load() == stateStopped { // everybody is being sent away
+		return
+	}
+	s.log.Error("a loop takes no letters: messages of another worker are lost for its connections", "worker", from)
+	s.emit(Event{Kind: EventError, Err: &MissedError{from}})
 }
 
 // Peers tells which other workers live. Any goroutine.

@@ -22,8 +22,16 @@ type publication struct {
 	room   *rooms.Room
 	except place
 	spread *spread
-	ring   [(loopsMax + 1) / 64]uint64 // loops to wake, once the room's lock is released
+	from   uint16   // the other worker that said it; 0: it is ours
+	ring   loopBits // to wake, once the room's lock is released
+	missed loopBits // without a place for what another worker said
 }
+
+// loopBits is a set of loops.
+type loopBits [(loopsMax + 1) / 64]uint64
+
+func (b *loopBits) add(loop uint8)      { b[loop/64] |= 1 << (loop % 64) }
+func (b *loopBits) has(loop uint8) bool { return b[loop/64]&(1<<(loop%64)) != 0 }
 
 // spread names the receivers of a letter that is not for exactly one room or one connection.
 //
@@ -35,22 +43,37 @@ type spread struct {
 	except []place
 }
 
-// Reserve takes a place in a loop's mailbox.
+// Reserve takes a place in a loop's mailbox. A loop without one for what another worker said misses it, and is alone in
+// that.
 func (p *publication) Reserve(loop uint8) bool {
-	return p.srv.loops[loop].mail.reserve(len(p.frame.plain))
+	mail := &p.srv.loops[loop].mail
+	if p.from == 0 {
+		return mail.reserve(len(p.frame.plain))
+	}
+	if !mail.reserveForeign(len(p.frame.plain)) {
+		p.missed.add(loop)
+	}
+	return true
 }
 
 // Cancel gives it back.
-func (p *publication) Cancel(loop uint8) { p.srv.loops[loop].mail.cancel(1, len(p.frame.plain)) }
+func (p *publication) Cancel(loop uint8) {
+	if !p.missed.has(loop) {
+		p.srv.loops[loop].mail.cancel(1, len(p.frame.plain))
+	}
+}
 
 // Post posts the letter that the place was for. The loop is woken later: this runs under the room's lock.
 func (p *publication) Post(loop uint8, seq uint64) {
+	if p.missed.has(loop) {
+		return
+	}
 	x := letter{kind: letterPublish, frame: p.frame, room: p.room, seq: seq, except: p.except, spread: p.spread}
 	if p.room == nil {
 		x.kind = letterSpread
 	}
 	if p.srv.loops[loop].mail.post(x) {
-		p.ring[loop/64] |= 1 << (loop % 64)
+		p.ring.add(loop)
 	}
 }
 
@@ -72,9 +95,12 @@ func (s *Server) orOverloaded(err error) error {
 
 func (p *publication) wake() {
 	for _, l := range p.srv.loops {
-		if p.ring[l.index/64]&(1<<(l.index%64)) != 0 {
+		if p.ring.has(l.index) {
 			l.wires.ring()
 		}
+	}
+	if p.missed != (loopBits{}) {
+		p.srv.missedHere(p.from)
 	}
 }
 
@@ -295,16 +321,7 @@ func (s *Server) BroadcastWhere(chosen func(*Conn) bool, v any, except ...string
 
 // broadcastChosen gives the frame to all that are chosen, or to nobody: who is refused may try again.
 func (s *Server) broadcastChosen(chosen func(*Conn) bool, f *outFrame, out []place) (total int, err error) {
-	lists := make([][]*Conn, len(s.loops))
-	for i, l := range s.loops {
-		l.slab.each(func(c *Conn) bool {
-			if c.isOpen() && !slices.Contains(out, c.place()) && chosen(c) {
-				lists[i] = append(lists[i], c)
-			}
-			return true
-		})
-		total += len(lists[i])
-	}
+	lists, total := s.chosen(chosen, out)
 	for i, conns := range lists {
 		if len(conns) > 0 && !s.loops[i].mail.reserve(len(f.plain)) {
 			for j := range i {
@@ -321,6 +338,21 @@ func (s *Server) broadcastChosen(chosen func(*Conn) bool, f *outFrame, out []pla
 		}
 	}
 	return total, nil
+}
+
+// chosen lists those that are chosen, by loop.
+func (s *Server) chosen(chosen func(*Conn) bool, out []place) (lists [][]*Conn, total int) {
+	lists = make([][]*Conn, len(s.loops))
+	for i, l := range s.loops {
+		l.slab.each(func(c *Conn) bool {
+			if c.isOpen() && !slices.Contains(out, c.place()) && chosen(c) {
+				lists[i] = append(lists[i], c)
+			}
+			return true
+		})
+		total += len(lists[i])
+	}
+	return lists, total
 }
 
 // nowhere is the place of no connection: generations start at 1.

@@ -177,7 +177,7 @@ func (s *Server) receiveNotice(x heard, r *entryReader) {
 	default:
 		x.room.RemoteLeft(x.from, who[0])
 	}
-	s.publishHere(x.room, f, nil)
+	s.publishHere(x, f, nil)
 }
 
 // tellRoster tells a worker, or all, who a room's members are here, where that is announced.
@@ -275,5 +275,5 @@ func (s *Server) Gone(from uint16) {
 
 // tellLeft tells our members of a room that a member on another worker is gone.
 func (s *Server) tellLeft(r *rooms.Room, instance uint16, p place) {
-	s.publishHere(r, noticeFrame(r, appendID(nil, instance, p), false), nil)
+	s.publishHere(heard{from: instance, room: r}, noticeFrame(r, appendID(nil, instance, p), false), nil)
 }

@@ -1,0 +1,67 @@
+package engine
+
+import (
+	"errors"
+	"testing"
+)
+
+// A loop that takes no letters misses what another worker says, once its bounds are reached, and is alone in that: the
+// goroutine that receives never waits, other loops get everything in order, and the loss is counted and told.
+func TestFullLoopMissesAlone(t *testing.T) {
+	w, _ := newPeer(t, nil)
+	s := w.server.Server
+	var told []uint16
+	s.Emitter().On(EventError, func(ev Event) {
+		if lost, ok := errors.AsType[*MissedError](ev.Err); ok {
+			told = append(told, lost.Worker)
+		}
+	})
+	held, free := w.welcome(0), w.welcome(1)
+	for _, c := range []*Conn{held, free} {
+		w.say(c, `{"type":"join","room":"r"}`)
+	}
+	w.drain()
+	w.read(held)
+	w.read(free)
+	f := func() *outFrame { x, _ := encodeFrame(M{"type": "m"}); return x }
+	says := []func(e *entryWriter){
+		func(e *entryWriter) { e.begin(entryPublish, 0).text("r").places(nil).frame(f()) },
+		func(e *entryWriter) { e.begin(entrySpread, 0).number(1).text("r").places(nil).frame(f()) },
+		func(e *entryWriter) { e.begin(entrySpread, 0).number(0).places(nil).frame(f()) },
+		func(e *entryWriter) {
+			e.begin(entryDirect, s.instance).places([]remotePlace{{s.instance, held.place()}}).frame(f())
+		},
+		func(e *entryWriter) {
+			e.begin(entryDirect, s.instance).places([]remotePlace{{s.instance, free.place()}}).frame(f())
+		},
+	}
+	receive := func() {
+		for _, say := range says {
+			var e entryWriter
+			say(&e)
+			if err := s.Receive(9, e.buf); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	mail := &s.loops[0].mail
+	mail.waiting.Add(mailboxLettersMax) // a publisher of ours would be refused
+	receive()
+	if len(told) != 0 || s.count.missed.Load() != 0 {
+		t.Fatalf("%d messages are missed while the loop has places", s.count.missed.Load())
+	}
+	mail.waiting.Add(mailboxLettersMax)
+	receive()
+	if n := s.count.missed.Load(); n != 4 || len(told) != 1 || told[0] != 9 {
+		t.Errorf("%d messages are missed, and told of workers %v", n, told)
+	}
+	mail.waiting.Add(-2 * mailboxLettersMax)
+	w.drain()
+	w.expect(held, "m m m m")
+	w.expect(free, "m m m m m m m m")
+	for _, l := range s.loops {
+		if n := l.mail.waiting.Load(); n != 0 {
+			t.Errorf("loop %d keeps %d places", l.index, n)
+		}
+	}
+}
