@@ -100,6 +100,8 @@ func (l *loop) inflate(c *Conn, op ws.OpCode, compressed []byte) {
 	switch {
 	case outcome == deflate.TooBig:
 		l.violate(c, frame.TooBig)
+	case outcome == deflate.TooMany:
+		l.end(c, CauseProtocol, ws.StatusPolicyViolation, "a compressed message of too many parts")
 	case outcome != deflate.OK:
 		l.violate(c, frame.Damaged)
 	case op == ws.OpText && !frame.ValidUTF8(payload):

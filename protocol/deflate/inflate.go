@@ -15,6 +15,14 @@ const (
 	OK      Outcome = iota
 	Corrupt         // this is no deflate data
 	TooBig          // it is more than the limit; inflating stopped there
+	TooMany         // it is in more parts, each marked as the last, than a message of its length may be
+)
+
+// A part that ends with a block marked as the last costs the copy of a window, however short it is. So a message may be
+// partsLeast of them, and one more for each partBytes of it.
+const (
+	partsLeast = 4
+	partBytes  = 1024
 )
 
 // Window is what a client's next message may refer back to, where it takes its context over.
@@ -76,8 +84,10 @@ func (s *source) Read(p []byte) (int, error) {
 
 // inflater is a reader and its source.
 type inflater struct {
-	source source
-	reader io.ReadCloser
+	source  source
+	reader  io.ReadCloser
+	history []byte // what the next part may refer back to
+	copied  int    // bytes of windows, for tests
 }
 
 var inflaters = sync.Pool{New: func() any {
@@ -94,6 +104,10 @@ const step = 4096
 func Inflate(dst, compressed []byte, limit int, w *Window) ([]byte, Outcome) {
 	i := inflaters.Get().(*inflater)
 	defer inflaters.Put(i)
+	return i.inflate(dst, compressed, limit, w)
+}
+
+func (i *inflater) inflate(dst, compressed []byte, limit int, w *Window) ([]byte, Outcome) {
 	begun := len(dst)
 	i.source = source{compressed, messageEndBytes}
 	defer func() { i.source = source{} }()
@@ -101,8 +115,13 @@ func Inflate(dst, compressed []byte, limit int, w *Window) ([]byte, Outcome) {
 	if w != nil {
 		dict = w.kept
 	}
-	for {
+	for parts := partsLeast + len(compressed)/partBytes; ; parts-- {
+		if parts == 0 {
+			return dst, TooMany
+		}
 		i.reader.(flate.Resetter).Reset(&i.source, dict)
+		i.copied += len(dict)
+		before := len(dst)
 		var outcome Outcome
 		if dst, outcome = i.read(dst, begun+limit); outcome != OK {
 			return dst, outcome
@@ -111,9 +130,12 @@ func Inflate(dst, compressed []byte, limit int, w *Window) ([]byte, Outcome) {
 			break
 		}
 		// The sender marked a block as its last and went on behind it [RFC 7692 §7.2.3.4].
-		dict = history(w, dst[begun:])
+		if len(dst) > before {
+			i.remember(w, dst[begun:])
+			dict = i.history
+		}
 	}
-	if w != nil {
+	if w != nil && len(dst) > begun {
 		w.keep(dst[begun:])
 	}
 	return dst, OK
@@ -140,12 +162,14 @@ func (i *inflater) read(dst []byte, most int) ([]byte, Outcome) {
 	}
 }
 
-// history is what the next block may refer back to.
-func history(w *Window, out []byte) []byte {
+// remember notes what the next part may refer back to: the end of what came before it.
+func (i *inflater) remember(w *Window, out []byte) {
 	const most = 1 << bitsMax
-	if w == nil || len(out) >= most {
-		return append([]byte(nil), out[max(0, len(out)-most):]...)
+	out = out[max(0, len(out)-most):]
+	i.history = i.history[:0]
+	if w != nil {
+		i.history = append(i.history, w.kept[max(0, len(w.kept)+len(out)-most):]...)
 	}
-	all := append(append([]byte(nil), w.kept...), out...)
-	return all[max(0, len(all)-most):]
+	i.history = append(i.history, out...)
+	i.copied += len(i.history)
 }
