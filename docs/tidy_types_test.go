@@ -128,7 +128,7 @@ var threads = map[string]string{
 	"engine/guard.go":             "go select",
 	"engine/lane.go":              "chan select",
 	"engine/mailbox.go":           "sync",
-	"engine/peers.go":             "chan select sync",
+	"engine/peers.go":             "sync",
 	"engine/pool.go":              "go sync",
 	"engine/reactor.go":           "go chan select",
 	"engine/rescue.go":            "go chan select",

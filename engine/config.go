@@ -60,9 +60,12 @@ type Config struct {
 	MessageBytesMax int `key:"message_bytes_max"`
 	// MessageFragmentsMax bounds the frames of one message; more is closed with 1008.
 	MessageFragmentsMax int `key:"message_fragments_max"`
-	// BacklogSoftBytes is the backlog above which a connection may stay for BacklogGrace.
+	// BacklogSoftBytes is the backlog above which a connection may stay for BacklogGrace. The message that is being
+	// written does not count. By default four messages of MessageBytesMax, and at least 256 KiB.
 	BacklogSoftBytes int `key:"backlog_soft_bytes"`
-	// BacklogHardBytes is the backlog above which a connection ends at once, with 4003.
+	// BacklogHardBytes is the backlog above which a connection ends at once, with 4003; the message that is being written
+	// does not count. It bounds the input that waits for a turn, too. By default 32 messages of MessageBytesMax up to 16
+	// MiB in all, but at least 8 of them, and at least 2 MiB. Never less than one message.
 	BacklogHardBytes int `key:"backlog_hard_bytes"`
 	// BacklogGrace is how long a backlog may stay above the soft bound before the connection ends with 4003.
 	BacklogGrace time.Duration `key:"backlog_grace"`
@@ -128,7 +131,7 @@ func DefaultConfig() Config {
 		MessageBytesMax:         64 << 10,
 		MessageFragmentsMax:     1024,
 		BacklogSoftBytes:        256 << 10,
-		BacklogHardBytes:        1 << 20,
+		BacklogHardBytes:        2 << 20,
 		BacklogGrace:            10 * time.Second,
 		AttributesBytesMax:      16 << 10,
 		HandshakeTimeout:        5 * time.Second,
@@ -165,8 +168,14 @@ func (c Config) withDefaults() (Config, error) {
 	or(&c.AnnounceMembersMax, d.AnnounceMembersMax)
 	or(&c.MessageBytesMax, d.MessageBytesMax)
 	or(&c.MessageFragmentsMax, d.MessageFragmentsMax)
-	or(&c.BacklogSoftBytes, d.BacklogSoftBytes)
-	or(&c.BacklogHardBytes, max(d.BacklogHardBytes, c.BacklogSoftBytes))
+	soft, hard := BacklogDefaults(c.MessageBytesMax)
+	unsay(&c.BacklogSoftBytes, d.BacklogSoftBytes) // they follow MessageBytesMax in a DefaultConfig, too
+	unsay(&c.BacklogHardBytes, d.BacklogHardBytes)
+	if c.BacklogHardBytes > 0 {
+		soft = min(soft, c.BacklogHardBytes)
+	}
+	or(&c.BacklogSoftBytes, soft)
+	or(&c.BacklogHardBytes, max(hard, c.BacklogSoftBytes))
 	or(&c.BacklogGrace, d.BacklogGrace)
 	or(&c.AttributesBytesMax, d.AttributesBytesMax)
 	or(&c.HandshakeTimeout, d.HandshakeTimeout)
@@ -192,6 +201,13 @@ func or[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {
 		*field = value
+	}
+}
+
+// unsay takes a default for nothing said.
+func unsay(field *int, standard int) {
+	if *field == standard {
+		*field = 0
 	}
 }
 
@@ -227,6 +243,9 @@ func (c Config) Validate() error {
 		return bad("bus_credentials", "they are for the NATS server of bus_url, and that is empty")
 	case c.BacklogHardBytes < c.BacklogSoftBytes:
 		return bad("backlog_hard_bytes", "%d is below backlog_soft_bytes (%d)", c.BacklogHardBytes, c.BacklogSoftBytes)
+	case c.BacklogHardBytes < c.MessageBytesMax:
+		return bad("backlog_hard_bytes", "%d is below message_bytes_max (%d), so that two messages in a row would end a "+
+			"healthy receiver; give at least that, or leave it out", c.BacklogHardBytes, c.MessageBytesMax)
 	}
 	for key, n := range map[string]int{
 		"max_connections":           c.MaxConnections,
@@ -273,6 +292,13 @@ const (
 
 // proxyHeaders are the fields that ProxyHeader may name.
 var proxyHeaders = []string{"x-forwarded-for", "x-real-ip", "forwarded"}
+
+// BacklogDefaults are BacklogSoftBytes and BacklogHardBytes where nothing else is said: a burst of messages that a healthy
+// client is a little late to read ends it neither at once nor after the grace.
+func BacklogDefaults(messageBytesMax int) (soft, hard int) {
+	soft = max(256<<10, 4*messageBytesMax)
+	return soft, max(2<<20, min(32*messageBytesMax, 16<<20), 8*messageBytesMax)
+}
 
 const (
 	loopsMax            = 255      // the loop's number takes eight bits of a connection id

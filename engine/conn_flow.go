@@ -49,7 +49,7 @@ func (l *loop) hasRoom(c *Conn) bool {
 	if c.has(flagMute) {
 		return true // they are thrown away
 	}
-	n := c.backlog
+	n := c.waits()
 	if l.corked == c {
 		n += len(l.cork)
 	}

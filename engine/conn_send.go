@@ -332,12 +332,12 @@ const (
 // judge ends a connection whose backlog is over its bound. It only marks: the caller may be walking
 // through a roster.
 func (l *loop) judge(c *Conn) {
-	cfg := &l.srv.cfg
+	cfg, waits := &l.srv.cfg, c.waits()
 	switch {
 	case c.phase != phaseOpen && c.phase != phaseAuth:
-	case c.backlog > cfg.BacklogHardBytes:
+	case waits > cfg.BacklogHardBytes:
 		l.doom(c)
-	case c.backlog <= cfg.BacklogSoftBytes:
+	case waits <= cfg.BacklogSoftBytes:
 		if c.rare != nil {
 			c.rare.softSince = 0
 		}
@@ -345,6 +345,15 @@ func (l *loop) judge(c *Conn) {
 		c.rare.softSince = l.now
 		l.arm(c)
 	}
+}
+
+// waits is the backlog behind the frame that is being written. That frame counts for nothing: however long it is, a
+// reader is slow only when others have to wait for it.
+func (c *Conn) waits() int {
+	if c.first == nil {
+		return 0
+	}
+	return c.backlog - len(c.first.variant(c.bits)) + c.taken
 }
 
 func (l *loop) doom(c *Conn) {

@@ -126,6 +126,9 @@ func (x *Lockstep) Ended(c *Conn) bool { return c.phase == phaseGone }
 // Backlog is the number of bytes that wait for a connection's wire.
 func (x *Lockstep) Backlog(c *Conn) int { return c.backlog }
 
+// Waiting is the part of the backlog that is behind the frame that is being written: what the bounds are for.
+func (x *Lockstep) Waiting(c *Conn) int { return c.waits() }
+
 // Leftovers lists what a server without connections still holds and should not. Sessions that wait to be
 // resumed count: to be called after reconnection_ttl.
 func (x *Lockstep) Leftovers() (list []string) {

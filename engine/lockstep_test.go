@@ -210,7 +210,7 @@ func TestNothingOvertakesJoined(t *testing.T) {
 
 // A frame that the kernel has a part of is finished, also when the connection ends because it is slow.
 func TestHalfWrittenAnswerIsFinished(t *testing.T) {
-	w := newScript(t, func(c *Config) { c.BacklogSoftBytes, c.BacklogHardBytes = 1<<10, 2<<10 })
+	w := newScript(t, func(c *Config) { c.MessageBytesMax, c.BacklogSoftBytes, c.BacklogHardBytes = 1<<10, 1<<10, 2<<10 })
 	c := w.open(0)
 	w.read(c)
 	w.room[c.fd] = 10 // of the answer
@@ -229,13 +229,13 @@ func TestHalfWrittenAnswerIsFinished(t *testing.T) {
 // What the server asks a silent peer counts toward its backlog like anything else.
 func TestPingsAreBounded(t *testing.T) {
 	w := newScript(t, func(c *Config) {
-		c.BacklogSoftBytes, c.BacklogHardBytes = 64, 64
+		c.MessageBytesMax, c.BacklogSoftBytes, c.BacklogHardBytes = 125, 125, 125
 		c.HeartbeatInterval, c.HeartbeatTimeout = time.Second, time.Hour
 	})
 	c := w.open(0)
 	w.room[c.fd] = 0
 	w.pass(20 * time.Second)
-	if c.Cause() != CauseSlow || w.server.Backlog(c) > 64+32 {
+	if c.Cause() != CauseSlow || w.server.Backlog(c) > 125+32 {
 		t.Error("a peer that takes nothing has a backlog of", w.server.Backlog(c), "and the cause", c.Cause())
 	}
 }

@@ -108,7 +108,7 @@ func New(cfg Config, settings ...Setting) (*Server, error) {
 		emitter:     NewEmitter(),
 
 		pendingBytesMax: max(pendingBytesLeast, 2*cfg.MessageBytesMax),
-		answersBytesMax: min(cfg.BacklogSoftBytes, cfg.BacklogHardBytes/2),
+		answersBytesMax: min(cfg.BacklogSoftBytes, cfg.BacklogHardBytes/2, answersBytesMost),
 		walltime:        time.Now,
 		rescues:         rescuing,
 		entropy:         func(b []byte) { rand.Read(b) },
@@ -134,7 +134,10 @@ func New(cfg Config, settings ...Setting) (*Server, error) {
 	return s, nil
 }
 
-const pendingBytesLeast = 256 << 10
+const (
+	pendingBytesLeast = 256 << 10
+	answersBytesMost  = 256 << 10
+)
 
 // assemble makes the parts that settings may have changed the ground of.
 func (s *Server) assemble() {

@@ -9,7 +9,7 @@ import (
 // A client that does not read is ended with 4003 as soon as its backlog is over the bound: neither we nor the
 // kernel hide megabytes for it. Its session can be resumed.
 func TestSlowConsumer(t *testing.T) {
-	s := startServer(t, func(c *Config) { c.BacklogSoftBytes, c.BacklogHardBytes = 32<<10, 64<<10 }, nil)
+	s := startServer(t, func(c *Config) { c.MessageBytesMax, c.BacklogSoftBytes, c.BacklogHardBytes = 32<<10, 32<<10, 64<<10 }, nil)
 	c := dial(t, s)
 	c.send(`{"type":"join","room":"r"}`)
 	c.expect("joined")

@@ -120,8 +120,15 @@ func relax(s *settings, sources map[string]string) {
 	if sources["heartbeat_timeout"] == "default" {
 		s.HeartbeatTimeout = max(s.HeartbeatTimeout, 2*s.HeartbeatInterval)
 	}
+	soft, hard := engine.BacklogDefaults(s.MessageBytesMax)
+	if sources["backlog_soft_bytes"] == "default" {
+		s.BacklogSoftBytes = soft
+		if sources["backlog_hard_bytes"] != "default" {
+			s.BacklogSoftBytes = min(soft, s.BacklogHardBytes)
+		}
+	}
 	if sources["backlog_hard_bytes"] == "default" {
-		s.BacklogHardBytes = max(s.BacklogHardBytes, s.BacklogSoftBytes)
+		s.BacklogHardBytes = max(hard, s.BacklogSoftBytes)
 	}
 }
 

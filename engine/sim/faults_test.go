@@ -32,13 +32,13 @@ var faults = []fault{
 	{"messages overtake one whose answer is awaited", "engine/conn_recv.go",
 		"if c.rare != nil && c.rare.pending != nil {", "if c.rare != nil && c.rare.pending != nil && len(payload)%2 == 0 {", "answers"},
 	{"a token works twice", "engine/session.go",
-		"\tdelete(h.parked, key)\n\treturn claim{state: p}", "\treturn claim{state: p}", "sessions"},
+		"\th.drop(key)\n\treturn claim{state: p}", "\treturn claim{state: p}", "sessions"},
 	{"a room takes one more than its limit", "rooms/room.go",
 		"r.taken.Load() >= r.limit", "r.taken.Load() > r.limit", "limits"},
 	{"what we send keeps a dead peer alive", "engine/conn_send.go",
 		"l.tally.bytesOut += uint64(n)\n", "l.tally.bytesOut += uint64(n)\n\tc.lastActive.Store(l.now)\n", "heartbeat"},
-	{"a member that drops is not announced", "engine/builtin.go",
-		"c.seats.Add(-1)\n\t\t\tl.left(c, r, seq)", "c.seats.Add(-1)\n\t\t\tl.srv.emit(Event{Kind: EventRoomLeave, Conn: c, Room: r.Name()})\n\t\t\t_ = seq", "notices"},
+	{"a member that drops is not announced", "engine/departure.go",
+		"if left, seq := l.srv.index.Leave(r, c.place()); left {\n\t\tc.seats.Add(-1)\n\t\tl.left(c, r, seq)", "if left, seq := l.srv.index.Leave(r, c.place()); left {\n\t\tc.seats.Add(-1)\n\t\tl.srv.emit(Event{Kind: EventRoomLeave, Conn: c, Room: r.Name()})\n\t\t\t_ = seq", "notices"},
 	{"a reserved place is not given back", "engine/loop.go",
 		"case letterDirect:\n\t\tl.mail.cancel(1, len(x.frame.plain))", "case letterDirect:", "leaks"},
 	{"an idle connection's timer outlives it", "engine/conn_close.go",
@@ -46,7 +46,7 @@ var faults = []fault{
 	{"what waits for an answer is thrown away when the stream ends", "engine/conn_close.go",
 		"c.phase < phaseClosing && l.outlives(c)", "false", "lost"},
 	{"a slow reader is never ended", "engine/conn_send.go",
-		"c.backlog > cfg.BacklogHardBytes:", "c.backlog > 1<<30:", "limits"},
+		"waits > cfg.BacklogHardBytes:", "waits > 1<<30:", "limits"},
 }
 
 // Every planted fault is noticed, and by the checker that it is for: a simulation that finds nothing proves

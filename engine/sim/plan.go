@@ -40,6 +40,7 @@ func drawPlan(r *rand.Rand, steps int) plan {
 	c.MaxConnectionsPerRoom = pick(r, 0, 0, 1, 3)
 	c.MaxRoomsPerConnection = pick(r, 0, 0, 1, 2)
 	c.AnnounceMembersMax = pick(r, -1, 500, 500)
+	c.MessageBytesMax = 4 << 10
 	c.BacklogSoftBytes = pick(r, 2<<10, 64<<10)
 	c.BacklogHardBytes = pick(r, 4<<10, 128<<10)
 	c.BacklogHardBytes = max(c.BacklogHardBytes, c.BacklogSoftBytes)

@@ -261,7 +261,7 @@ func (w *World) drain(loop int) {
 			continue
 		}
 		limit := w.plan.config.BacklogHardBytes
-		if n := w.server.Backlog(s.conn); n > limit && s.conn.Cause() == engine.CauseNone {
+		if n := w.server.Waiting(s.conn); n > limit && s.conn.Cause() == engine.CauseNone {
 			w.complain("limits", "%s has a backlog of %d bytes, %d are allowed", s.client.name, n, limit)
 		}
 	}

@@ -83,6 +83,8 @@ func (s *source) Read(p []byte) (int, error) {
 }
 
 // inflater is a reader and its source.
+//
+// Owner: who took it out of the pool.
 type inflater struct {
 	source  source
 	reader  io.ReadCloser
