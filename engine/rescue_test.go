@@ -38,11 +38,7 @@ func TestOwnPanicCostsOneConnection(t *testing.T) {
 		"in a deadline": func(w *script, c *Conn) {
 			w.say(c, `{"type":"slow"}`)
 			w.say(c, `{"type":"boom"}`)
-			for range 3 {
-				w.now += w.server.Server.cfg.OffloadTimeout / 2
-				w.server.Tick()
-				w.drain()
-			}
+			w.pass(w.server.Server.cfg.OffloadTimeout + time.Second)
 			w.server.Offloaded()
 		},
 	} {
@@ -72,9 +68,7 @@ func TestOwnPanicCostsOneConnection(t *testing.T) {
 			for _, c := range []*Conn{ann, bob} {
 				w.server.Gone(c)
 			}
-			w.now += s.cfg.ReconnectionTTL + time.Minute
-			w.server.Tick()
-			w.drain()
+			w.pass(s.cfg.ReconnectionTTL + time.Minute)
 			if left := w.server.Leftovers(); len(left) > 0 {
 				t.Error(left)
 			}
