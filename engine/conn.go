@@ -301,12 +301,15 @@ func (c *Conn) SendBinary(payload []byte) error {
 func (c *Conn) Close() { c.CloseWith(ws.StatusNormalClosure, "") }
 
 // CloseWith ends the connection with a code that the peer is told (1000, 1001, 1008, 1011 to 1013, or
-// 3000 to 4999) and a reason of at most 123 bytes. With 4001 the session ends too. In a connect handler
-// the upgrade takes place first, so that the code arrives.
+// 3000 to 4999) and a reason of at most 123 bytes of UTF-8. With 4001 the session ends too. In a connect handler
+// the upgrade takes place first, so that the code arrives. A code that must not be sent becomes 1011, a reason that is too
+// long is cut, what is no UTF-8 in it is replaced, and the log says so [RFC 6455 §7.4].
 func (c *Conn) CloseWith(code ws.StatusCode, reason string) {
 	if c == nil {
 		return
 	}
+
+	code, reason = c.farewell(code, reason)
 	cause := CauseApplication
 	if code == StatusUnauthorized {
 		cause = CauseUnauthorized

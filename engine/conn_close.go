@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gobwas/ws"
 
@@ -55,6 +57,24 @@ func (l *loop) end(c *Conn, cause Cause, code ws.StatusCode, reason string) {
 		l.putOff(c) // the peer's close frame may be in it
 	}
 	l.arm(c)
+}
+
+// farewell makes of an application's code and reason what may be sent. Any goroutine.
+func (c *Conn) farewell(code ws.StatusCode, reason string) (ws.StatusCode, string) {
+	log := c.loop.srv.log
+	if !frame.MayBeSent(code) {
+		log.Error("a close code must not be sent, 1011 goes in its place; give 1000, 1001, 1008, 1011 to 1013, or 3000 to 4999",
+			"code", int(code), "conn", c.ID())
+		code = ws.StatusInternalServerError
+	}
+	if !utf8.ValidString(reason) {
+		log.Error("a close reason is no UTF-8, its wrong bytes are replaced", "reason", reason, "conn", c.ID())
+		reason = strings.ToValidUTF8(reason, "\uFFFD")
+	}
+	if len(reason) > frame.ReasonBytesMax {
+		log.Warn("a close reason is cut", "bytes", len(reason), "bytes_max", frame.ReasonBytesMax, "conn", c.ID())
+	}
+	return code, reason
 }
 
 // endBy ends c with the code and text of its cause.

@@ -272,5 +272,5 @@ func (r *Refusal) Error() string {
 func RefuseStatus(status int, reason string) error { return &Refusal{Status: status, Reason: reason} }
 
 // Refuse lets the upgrade take place and closes at once, so that the close code arrives: browsers do not
-// show an HTTP status to the page.
+// show an HTTP status to the page. Codes and reasons as of [Conn.CloseWith].
 func Refuse(code ws.StatusCode, reason string) error { return &Refusal{Code: code, Reason: reason} }

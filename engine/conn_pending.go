@@ -243,7 +243,8 @@ func (l *loop) verdict(c *Conn, p *pending, r *Refusal) {
 		if r.Code == StatusUnauthorized {
 			cause = CauseUnauthorized
 		}
-		closing = &closeCall{cause, r.Code, r.Reason}
+		code, reason := c.farewell(r.Code, r.Reason)
+		closing = &closeCall{cause, code, reason}
 	}
 	if closing != nil {
 		l.upgradeToClose(c, accepted, closing)

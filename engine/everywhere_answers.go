@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/json"
 	"errors"
+	"math"
 
 	"github.com/gobwas/ws"
 
@@ -217,7 +218,7 @@ func (s *Server) answerForConn(v verb, question []byte, answer func([]byte)) {
 		}
 		answer(raw)
 	case verbClose:
-		c.CloseWith(ws.StatusCode(r.number()), string(r.bytes()))
+		c.CloseWith(ws.StatusCode(min(r.number(), math.MaxUint16)), string(r.bytes()))
 		told(nil)
 	case verbJoin:
 		s.Rooms().JoinThen(c, string(r.bytes()), told)

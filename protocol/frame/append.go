@@ -58,9 +58,8 @@ func AppendClose(dst []byte, code ws.StatusCode, reason string) []byte {
 	if code == 0 || code == ws.StatusNoStatusRcvd {
 		return AppendHeader(dst, ws.OpClose, 0)
 	}
-	const most = ws.MaxControlFramePayloadSize - 2
-	if len(reason) > most {
-		n := most
+	if len(reason) > ReasonBytesMax {
+		n := ReasonBytesMax
 		for n > 0 && !utf8.RuneStart(reason[n]) {
 			n--
 		}
@@ -81,6 +80,9 @@ func AppendMasked(dst []byte, op ws.OpCode, key [4]byte, payload []byte) []byte 
 	return dst
 }
 
+// ReasonBytesMax is what a close frame holds beside its code [RFC 6455 §5.5].
+const ReasonBytesMax = ws.MaxControlFramePayloadSize - 2
+
 // ParseClose reads a close frame's body. An empty one gives 1005, which is never sent [RFC 6455 §7.1.5].
 // reason is borrowed.
 func ParseClose(payload []byte) (code ws.StatusCode, reason []byte, v Violation) {
@@ -93,7 +95,7 @@ func ParseClose(payload []byte) (code ws.StatusCode, reason []byte, v Violation)
 	code = ws.StatusCode(binary.BigEndian.Uint16(payload))
 	reason = payload[2:]
 	switch {
-	case !mayBeSent(code):
+	case !MayBeSent(code):
 		return 0, nil, InvalidCloseCode
 	case !ValidUTF8(reason):
 		return 0, nil, InvalidUTF8
@@ -101,9 +103,9 @@ func ParseClose(payload []byte) (code ws.StatusCode, reason []byte, v Violation)
 	return code, reason, Fine
 }
 
-// mayBeSent says whether a close code may occur on the wire [RFC 6455 §7.4]. The registry has added 1012
+// MayBeSent says whether a close code may occur on the wire [RFC 6455 §7.4]. The registry has added 1012
 // to 1014 since, which gobwas's check does not know.
-func mayBeSent(code ws.StatusCode) bool {
+func MayBeSent(code ws.StatusCode) bool {
 	switch {
 	case code >= 1000 && code <= 1003, code >= 1007 && code <= 1014, code >= 3000 && code <= 4999:
 		return true

@@ -67,7 +67,7 @@ func TestAppendClose(t *testing.T) {
 // Every violation has a code that may be sent, and a text that fits.
 func TestViolations(t *testing.T) {
 	for v := Fine + 1; v < violations; v++ {
-		if !mayBeSent(v.Code()) || v.String() == "" || len(v.String()) > 123 {
+		if !MayBeSent(v.Code()) || v.String() == "" || len(v.String()) > 123 {
 			t.Errorf("violation %d: %d %q", v, v.Code(), v.String())
 		}
 	}
