@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 	"maps"
+	"unicode/utf8"
 
 	"github.com/gobwas/ws"
 
@@ -79,10 +80,11 @@ func (m *Message) Room() string { return string(m.room) }
 // Payload is the whole message, a JSON object. Borrowed.
 func (m *Message) Payload() []byte { return m.payload }
 
-// Decode fills v from the message's JSON. What it fills is the caller's to keep.
+// Decode fills v from the message's JSON. What it fills is the caller's to keep. The error is an *[Error] that tells the
+// client which field must be what.
 func (m *Message) Decode(v any) error {
 	if err := message.Decode(m.payload, v); err != nil {
-		return &Error{Code: message.InvalidMessage.String(), Message: fmt.Sprintf("the fields of %q do not fit: %v", m.typ, err)}
+		return mismatch(m, v)
 	}
 	return nil
 }
@@ -240,7 +242,13 @@ func (l *loop) raw(c *Conn, handler RawHandler, binary bool, payload []byte) {
 }
 
 // clip shortens what a client sent to what fits into a sentence.
-func clip(b []byte) []byte { return b[:min(len(b), 64)] }
+func clip(b []byte) []byte {
+	n := min(len(b), 64)
+	for n > 0 && n < len(b) && !utf8.RuneStart(b[n]) {
+		n--
+	}
+	return b[:n]
+}
 
 // addRoute registers r under its name.
 func (s *Server) addRoute(r *route) {
