@@ -74,12 +74,14 @@ func (l *loop) soil(c *Conn) {
 }
 
 // answer gives c a text message of its own, behind everything that it was given before.
-func (l *loop) answer(c *Conn, payload []byte) {
+func (l *loop) answer(c *Conn, payload []byte) { l.answerAs(c, ws.OpText, payload) }
+
+func (l *loop) answerAs(c *Conn, op ws.OpCode, payload []byte) {
 	if c.phase != phaseOpen && c.phase != phaseAuth {
 		return
 	}
 	if c.posted.Load() > 0 {
-		f := newOutFrame(ws.OpText, payload)
+		f := newOutFrame(op, payload)
 		if !l.mail.force(len(f.plain)) {
 			l.endBy(c, CauseOverloaded)
 			return
@@ -88,7 +90,8 @@ func (l *loop) answer(c *Conn, payload []byte) {
 		l.post(letter{kind: letterDirect, conn: c, frame: f})
 		return
 	}
-	l.answerNow(c, payload)
+	l.tally.sent++
+	l.emit(c, op, payload)
 }
 
 // answerNow gives c a text message without regard to what is posted for it.

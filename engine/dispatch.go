@@ -158,6 +158,7 @@ func (l *loop) routed(c *Conn, e *message.Envelope, payload []byte) {
 	case r.handler == nil:
 		r.builtin(l, c, e)
 	default:
+		l.announce() // who joined before this message is announced before what its handler broadcasts
 		m := Message{typ: r.name, room: e.Room, ref: e.Ref, payload: payload}
 		if r.offload {
 			l.runOffloaded(c, r, &m)
@@ -231,13 +232,17 @@ func (l *loop) raw(c *Conn, handler RawHandler, binary bool, payload []byte) {
 	if binary {
 		op = ws.OpBinary
 	}
+	l.announce()
+	posts := l.mail.posts.Load()
 	reply, err := l.guardRaw(c, handler, binary, payload)
 	switch {
 	case err != nil:
 		l.endBy(c, CausePanic)
-	case reply != nil:
-		l.tally.sent++
-		l.emit(c, op, reply)
+	case reply == nil:
+	case l.mail.posts.Load() != posts:
+		l.afterLetters(c, func() { l.answerAs(c, op, reply) })
+	default:
+		l.answerAs(c, op, reply)
 	}
 }
 
