@@ -276,7 +276,7 @@ func (c *Conn) Principal() string {
 
 // Send queues a text message: v encoded as JSON, or v itself where it is a []byte, which is copied.
 // It does not wait, and gives no word on delivery; a connection that has ended is no error.
-// Errors: v cannot be encoded; [ErrOverloaded].
+// Errors: v cannot be encoded; [ErrInvalidUTF8]; [ErrOverloaded].
 func (c *Conn) Send(v any) error {
 	if c == nil {
 		return ErrConnectionUnknown
@@ -327,6 +327,10 @@ func (c *Conn) CloseWith(code ws.StatusCode, reason string) {
 // 64 KiB, cannot reach other workers. Nobody got it.
 var ErrMessageTooLarge = errors.New("the message is larger than workers can hand each other")
 
+// ErrInvalidUTF8 says that a text message is no valid UTF-8, which clients close the connection for [RFC 6455 §8.1].
+// [Conn.SendBinary] takes any bytes.
+var ErrInvalidUTF8 = errors.New("a text message must be valid UTF-8; binary ones go by SendBinary")
+
 // encodeShared makes a text frame of v that other workers can be handed.
 func (s *Server) encodeShared(v any) (*outFrame, error) {
 	f, err := encodeFrame(v)
@@ -339,6 +343,9 @@ func (s *Server) encodeShared(v any) (*outFrame, error) {
 // encodeFrame makes a text frame of v.
 func encodeFrame(v any) (*outFrame, error) {
 	if raw, ok := v.([]byte); ok {
+		if !frame.ValidUTF8(raw) {
+			return nil, ErrInvalidUTF8
+		}
 		return newOutFrame(ws.OpText, raw), nil
 	}
 	raw, err := message.Encode(make([]byte, ws.MaxHeaderSize, 256), v)

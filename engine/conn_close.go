@@ -100,7 +100,7 @@ func (l *loop) detach(c *Conn, cause Cause) {
 	c.cause.Store(uint32(cause))
 	l.count.ended[cause].Add(1)
 	opened := c.phase == phaseOpen
-	if opened || c.phase == phaseAuth {
+	if c.admitted.Load() {
 		l.srv.live.Add(-1)
 	}
 	l.dropPending(c)

@@ -172,11 +172,11 @@ func (l *loop) upgrade(c *Conn, a *acceptance) {
 	c.connectedAt = uint32(l.srv.seconds(l.now))
 	c.lastActive.Store(l.now) // while it waited for the verdict there was nothing for it to say
 	c.nextBeat = l.now + l.srv.tuned.Load().interval
-	l.srv.live.Add(1)
 	l.count.accepted.Add(1)
 	c.phase = phaseOpen
 	if l.srv.cfg.Bare {
 		c.admitted.Store(true)
+		l.srv.live.Add(1)
 	} else {
 		l.greet(c)
 	}
@@ -217,6 +217,7 @@ func (l *loop) greet(c *Conn) {
 // admit begins the session of an authenticated connection.
 func (l *loop) admit(c *Conn) {
 	c.admitted.Store(true)
+	l.srv.live.Add(1)
 	l.issueToken(c)
 	l.srv.emit(Event{Kind: EventConnect, Conn: c})
 }

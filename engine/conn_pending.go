@@ -264,7 +264,6 @@ func (l *loop) upgradeToClose(c *Conn, a *acceptance, call *closeCall) {
 	c.rare.accepted, c.rare.closing = nil, nil
 	early := c.buf
 	c.buf = nil
-	l.srv.live.Add(1)
 	c.phase = phaseAuth
 	l.end(c, call.cause, call.code, call.reason)
 	l.input(c, early)

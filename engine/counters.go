@@ -58,7 +58,7 @@ type serverCounters struct {
 //
 // Owner: the caller.
 type Stats struct {
-	Connections      int    `json:"connections"` // open now
+	Connections      int    `json:"connections"` // open now, those that have not authenticated yet not among them
 	Rooms            int    `json:"rooms"`
 	RoomsCounted     int    `json:"rooms_counted"`     // of these, those that this worker counts: in their sum, each room is once
 	MessagesSent     uint64 `json:"messages_sent"`     // to each recipient

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/protocol/frame"
 	"github.com/parleyd/parley/protocol/message"
 )
 
@@ -32,7 +33,7 @@ type Middleware func(Handler) Handler
 
 // RawHandler takes what is no JSON object: binary messages, and text that is something else. What it
 // returns is the reply, of the same kind as the message; nil means none. payload is borrowed until it
-// returns; it runs on the loop and must not block.
+// returns; it runs on the loop and must not block. A reply to text must be valid UTF-8.
 type RawHandler func(c *Conn, payload []byte, binary bool) (reply []byte)
 
 // Error is a refusal that the client is told by a code; the connection lives on.
@@ -239,6 +240,8 @@ func (l *loop) raw(c *Conn, handler RawHandler, binary bool, payload []byte) {
 	case err != nil:
 		l.endBy(c, CausePanic)
 	case reply == nil:
+	case !binary && !frame.ValidUTF8(reply):
+		l.reply(c, "raw", nil, outcome{refusal: wireError(message.Internal), failed: fmt.Errorf("send reply: %w", ErrInvalidUTF8)})
 	case l.mail.posts.Load() != posts:
 		l.afterLetters(c, func() { l.answerAs(c, op, reply) })
 	default:

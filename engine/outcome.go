@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 
+	"github.com/parleyd/parley/protocol/frame"
 	"github.com/parleyd/parley/protocol/message"
 )
 
@@ -54,10 +55,14 @@ func judge(reply any, err error) outcome {
 }
 
 func encodeReply(reply any) outcome {
-	if raw, ok := reply.([]byte); ok {
-		return outcome{reply: raw}
+	raw, ok := reply.([]byte)
+	var err error
+	switch {
+	case !ok:
+		raw, err = message.Encode(nil, reply)
+	case !frame.ValidUTF8(raw):
+		err = ErrInvalidUTF8
 	}
-	raw, err := message.Encode(nil, reply)
 	if err != nil {
 		return outcome{refusal: wireError(message.Internal), failed: fmt.Errorf("encode reply: %w", err)}
 	}

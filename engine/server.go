@@ -64,7 +64,7 @@ type Server struct {
 	reactor      *reactor
 	acceptor     *acceptor
 
-	live      atomic.Int64 // upgraded and not ended
+	live      atomic.Int64 // admitted and not ended
 	leaving   atomic.Bool
 	receiving atomic.Bool // from other workers
 	state     atomic.Int32
@@ -333,7 +333,8 @@ func (s *Server) Connections() iter.Seq[*Conn] {
 	}
 }
 
-// ConnectionCount is the number of open connections.
+// ConnectionCount is the number of open connections, those that [Server.Connections] goes through: clients that have not
+// authenticated yet are none.
 func (s *Server) ConnectionCount() int { return int(s.live.Load()) }
 
 // FindConnections returns the open connections that chosen accepts.
