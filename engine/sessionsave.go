@@ -87,6 +87,43 @@ func (l *loop) save(c *Conn) {
 	}
 }
 
+// SaveSessions gives the store every session of a live connection once more: it has lost them. done is called when all have
+// been given, on any goroutine. Any goroutine.
+func (s *Server) SaveSessions(done func()) {
+	if len(s.loops) == 0 {
+		done()
+		return
+	}
+	var left atomic.Int64
+	left.Store(int64(len(s.loops)))
+	for _, l := range s.loops {
+		l.postCall(func(l *loop) {
+			l.saveAll(0, func() {
+				if left.Add(-1) == 0 {
+					done()
+				}
+			})
+		})
+	}
+}
+
+// saveAll saves the sessions of a loop's connections from a slot on, a part at a time.
+func (l *loop) saveAll(from uint32, done func()) {
+	n := 0
+	next, more := l.slab.from(from, func(c *Conn) bool {
+		if c.token != noToken {
+			l.save(c)
+			n++
+		}
+		return n < savesMax
+	})
+	if more {
+		l.postCall(func(l *loop) { l.saveAll(next, done) })
+		return
+	}
+	done()
+}
+
 // outlived ends a connection whose session was resumed without it: its worker had not answered the heir in time.
 func (l *loop) outlived(c *Conn, t token) {
 	if c.token != t {

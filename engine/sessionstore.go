@@ -70,6 +70,17 @@ var (
 	ErrSessionsAway = errors.New("the store of sessions is away")
 )
 
+// Degraded says in a sentence what the server cannot do at the moment although it serves: keep sessions. It is empty where
+// all is well. Any goroutine.
+func (s *Server) Degraded() string {
+	if kept, ok := s.store.(interface{ Why() string }); ok {
+		if why := kept.Why(); why != "" {
+			return "sessions cannot be kept: " + why
+		}
+	}
+	return ""
+}
+
 // KeepSessions has the server keep its sessions in a store, too. It is called once, before Start.
 func (s *Server) KeepSessions(store SessionStore) { s.store = store }
 

@@ -41,6 +41,7 @@ type BusStats struct {
 	Lost       uint64 `json:"lost"`         // batches that nobody had any more
 	Overrun    uint64 `json:"overrun"`      // own batches that were given up before the bus came back
 	Reconnects uint64 `json:"reconnects"`
+	Unkept     string `json:"unkept,omitempty"` // why sessions, seats and created rooms cannot be used, where the link is up
 }
 
 // gauges are the figures that are no counts: they end with their process.

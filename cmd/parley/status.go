@@ -153,6 +153,8 @@ func link(b *engine.BusStats) string {
 		return "-"
 	case !b.Up:
 		return "away"
+	case b.Unkept != "":
+		return "up, keeps nothing"
 	case b.Lost > 0:
 		return fmt.Sprintf("up, %d lost", b.Lost)
 	}

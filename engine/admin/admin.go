@@ -42,6 +42,8 @@ type Options struct {
 type Source interface {
 	Stats() engine.Stats
 	Healthy(ctx context.Context) error
+	// Degraded says what does not work although all serve; empty where nothing is amiss.
+	Degraded() string
 	Addr() net.Addr
 }
 
@@ -160,12 +162,17 @@ func isLoopback(a net.Addr) bool {
 	return ok && tcp.IP.IsLoopback()
 }
 
-// health answers 200 where every loop takes turns, 503 where one is stuck or the server is leaving.
+// health answers 200 where every loop takes turns, 503 where one is stuck or the server is leaving. A server that serves, and
+// cannot keep sessions or give out seats, is healthy and says so: to take it out of service would help nobody.
 func (a *Admin) health(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
 	if err := a.srv.Healthy(ctx); err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	if why := a.srv.Degraded(); why != "" {
+		fmt.Fprintln(w, "degraded:", why)
 		return
 	}
 	fmt.Fprintln(w, "ok")

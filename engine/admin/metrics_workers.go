@@ -46,6 +46,8 @@ func workerFigures(prefix string) (list []workerFigure) {
 	add("worker_heap_bytes", "Bytes of objects on the process's Go heap, those that the collector has yet to free included.", prometheus.GaugeValue,
 		process(func(p *engine.ProcessStats) float64 { return float64(p.HeapBytes) }))
 	add("bus_up", "1 where the worker is connected to the bus, over which it reaches the other workers.", prometheus.GaugeValue, linked(func(b *engine.BusStats) float64 { return flag(b.Up) }))
+	add("ledger_up", "Whether the worker can keep sessions and give out seats: its link is up, and what the bus keeps is there.", prometheus.GaugeValue,
+		linked(func(b *engine.BusStats) float64 { return flag(b.Up && b.Unkept == "") }))
 	counter := func(name, help string, of func(*engine.BusStats) uint64) {
 		add("bus_"+name+"_total", help, prometheus.CounterValue, linked(func(b *engine.BusStats) float64 { return float64(of(b)) }))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/parleyd/parley/engine/cluster/ledger"
@@ -22,11 +23,11 @@ const (
 )
 
 // openBook opens the ledger. It waits for a bus that is away, as dial does.
-func (w *worker) openBook(ctx context.Context, given inheritance) error {
+func (w *worker) openBook(ctx context.Context, given inheritance, peers []uint16) error {
 	bounded, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
 	opts := bookOptions(w.srv, given.Epoch, w.options)
-	opts.AwayAfter, opts.RoomChanged = awayAfter, w.roomChanged
+	opts.AwayAfter, opts.RoomChanged, opts.Peers = awayAfter, w.roomChanged, peers
 	book, err := ledger.Open(bounded, w.road.link.Load().Conn(), opts)
 	if err != nil {
 		return fmt.Errorf("open ledger: %w", err)
@@ -34,6 +35,29 @@ func (w *worker) openBook(ctx context.Context, given inheritance) error {
 	w.book.Store(book)
 	w.srv.KeepSessions(sessions{book})
 	return nil
+}
+
+// keeping is whether sessions and seats can be kept, as the log was told last.
+//
+// Owner: whoever asks.
+type keeping struct {
+	why   string
+	since time.Time
+}
+
+func (k *keeping) say(why string, log *slog.Logger) {
+	switch {
+	case why == k.why:
+		return
+	case why == "":
+		log.Info("sessions, seats and created rooms can be used again", "after", time.Since(k.since).Round(time.Millisecond))
+	case k.why == "":
+		k.since = time.Now()
+		fallthrough
+	default:
+		log.Warn("sessions, seats and created rooms cannot be used: resumes and joins of limited rooms are told to try again", "why", why)
+	}
+	k.why = why
 }
 
 // buried tells the ledger of a worker that the kernel says is gone.

@@ -186,6 +186,9 @@ func runBus(ctx context.Context, o Options) error {
 			return fmt.Errorf("read address of the bus: %w", err)
 		}
 	}
+	if err := remake(given); err != nil {
+		return err
+	}
 	held, err := lock(ctx, given.Dir, lockWait, o.Log)
 	if err != nil {
 		return err

@@ -49,6 +49,18 @@ func busDir(dataDir string) (dir string, end func(), err error) {
 // patience is how long a server waits for data_dir: as long as its predecessor, with the same settings, may take to leave.
 func patience(cfg engine.Config) time.Duration { return cfg.ShutdownTimeout + leaveSlack }
 
+// remake makes the directory again where it was deleted while the server ran: what was in it the workers know. In a directory
+// that everybody may write to, somebody else may have come first.
+func remake(given inheritance) error {
+	if err := os.MkdirAll(given.Dir, 0o700); err != nil {
+		return fmt.Errorf("make the directory of the bus again: %w", err)
+	}
+	if given.Passing && !ours(given.Dir) {
+		return fmt.Errorf("the directory of the bus, %s, belongs to somebody else: end the server, and name a directory in TMPDIR that only its user may write to", given.Dir)
+	}
+	return nil
+}
+
 // lock keeps two servers from writing to one directory, and cleaners of temporary files from its contents: some of these
 // are never written again, and would be too old for systemd-tmpfiles after ten days. What it returns is to stay open for
 // as long as the bus runs. A directory of another server is waited for, and then no mistake in the settings: starting
@@ -157,6 +169,8 @@ func bookOptions(srv *engine.Server, epoch int64, o Options) ledger.Options {
 		SessionTTL: srv.Config().ReconnectionTTL,
 		Coalesce:   coalesce,
 		Fault:      func(err error) { o.Log.Error("ledger", "err", err) },
+		Say:        func(err error) { o.Log.Warn("the bus has lost what it kept", "what", err) },
+		Lost:       srv.SaveSessions,
 	}
 }
 

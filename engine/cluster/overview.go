@@ -83,6 +83,23 @@ func rowOf(w supervise.WardStatus) engine.WorkerStats {
 	return row
 }
 
+// Degraded says which worker cannot reach the others, or cannot keep sessions and give out seats, and why; empty where all can.
+func (o *Overview) Degraded() string {
+	for _, w := range o.parent.Status().Workers {
+		var one engine.Stats
+		if len(w.Stats) == 0 || json.Unmarshal(w.Stats, &one) != nil || one.Bus == nil {
+			continue
+		}
+		switch {
+		case !one.Bus.Up:
+			return fmt.Sprintf("worker %d does not reach the bus: sessions, limited rooms and what others say must wait", w.Index)
+		case one.Bus.Unkept != "":
+			return fmt.Sprintf("worker %d cannot keep sessions and give out seats: %s", w.Index, one.Bus.Unkept)
+		}
+	}
+	return ""
+}
+
 // Healthy reports which worker does not serve; nil where all do.
 func (o *Overview) Healthy(context.Context) error {
 	for _, w := range o.parent.Status().Workers {

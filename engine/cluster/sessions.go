@@ -44,6 +44,9 @@ func engineError(err error) error {
 	return err
 }
 
+// Why says why sessions cannot be kept at the moment; empty where they can.
+func (s sessions) Why() string { return s.book.Why() }
+
 // Save is of [engine.SessionStore].
 func (s sessions) Save(key engine.SessionKey, value []byte, done func(error)) error {
 	return engineError(s.book.Sessions.Save(keyOf(key), value, func(err error) { done(engineError(err)) }))

@@ -25,6 +25,7 @@ type worker struct {
 	road    road
 	options Options
 	book    atomic.Pointer[ledger.Ledger] // opened before the server starts
+	keeps   keeping
 }
 
 // road is the link, once there is one: it delivers before Dial returns.
@@ -75,7 +76,7 @@ func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
 	if err := w.dial(ctx, welcome, given); err != nil {
 		return err
 	}
-	if err := w.openBook(ctx, given); err != nil {
+	if err := w.openBook(ctx, given, welcome.Peers.Ready); err != nil {
 		return err
 	}
 	for _, d := range welcome.Peers.Dead {
@@ -140,6 +141,7 @@ func (w *worker) obey(ctx context.Context) error {
 	for {
 		select {
 		case <-stats.C:
+			w.keeps.say(w.book.Load().Why(), w.options.Log)
 			if err := w.control.Stats(w.stats()); err != nil {
 				w.options.Log.Error("report figures", "err", err)
 			}
@@ -148,6 +150,7 @@ func (w *worker) obey(ctx context.Context) error {
 			case supervise.Peers:
 				w.srv.Peers(order.Peers)
 				w.srv.Serving(order.Ready)
+				w.book.Load().Peers(order.Ready)
 				for _, d := range order.Dead {
 					w.road.link.Load().Forget(d.Instance)
 					w.buried(d)
@@ -167,7 +170,7 @@ func (w *worker) stats() engine.Stats {
 	b := w.road.link.Load().Stats()
 	s.Bus = &engine.BusStats{Up: b.Up, EntriesOut: b.EntriesOut, EntriesIn: b.EntriesIn, BytesOut: b.BytesOut, BytesIn: b.BytesIn,
 		Unsent: b.BytesUnsent, Gaps: b.Gaps, Repaired: b.BatchesRepaired, Lost: b.BatchesLost, Overrun: b.BatchesOverrun,
-		Reconnects: b.Reconnects}
+		Reconnects: b.Reconnects, Unkept: w.book.Load().Why()}
 	own := ownProcess()
 	s.Process = &own
 	return s

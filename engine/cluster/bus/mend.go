@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"golang.org/x/sys/unix"
 )
 
@@ -14,6 +15,9 @@ import (
 // again or not; without an answer, so that workers go on trying. Ending the process at once would be worse: a server that
 // finds its disk full when it starts does not start, nor is what was stored to be read meanwhile. So it is started anew
 // when its directory can be written to again.
+//
+// Files that were deleted under it (a cleaner, a volume that was emptied) it would go on writing to, and nothing of that would
+// be there after its next start. Then, too, it starts anew at once: the ledgers write what they know once more.
 
 const (
 	mendEvery = time.Second
@@ -58,16 +62,11 @@ func (s *Server) mend() {
 			return
 		case <-s.log.broken:
 		case <-look.C: // it may also have given up on files as a whole
-			if s.embedded().JetStreamEnabled() {
+			if s.embedded().JetStreamEnabled() && s.deleted() == "" {
 				continue
 			}
 		}
-		why := "the disk is full, perhaps"
-		if err := Unwritable(s.opts.Dir); err != nil {
-			why = err.Error()
-		}
-		s.opts.Log.Error("the bus cannot write its files; sessions, seats and created rooms stay as they are until it can",
-			"dir", s.opts.Dir, "why", why)
+		s.lament()
 		if time.Since(started) > calm {
 			pause = mendEvery
 		} else if pause = min(2*pause, mendMax); !s.wait(pause) { // starting anew has not mended it
@@ -123,9 +122,40 @@ func (s *Server) relaunch() bool {
 	return err == nil
 }
 
+// lament says why the server is started anew.
+func (s *Server) lament() {
+	if gone := s.deleted(); gone != "" {
+		s.opts.Log.Error("files of the bus have been deleted; it starts anew, and the workers write what they know once more", "gone", gone)
+		return
+	}
+	why := "the disk is full, perhaps"
+	if err := Unwritable(s.opts.Dir); err != nil {
+		why = err.Error()
+	}
+	s.opts.Log.Error("the bus cannot write its files; sessions, seats and created rooms stay as they are until it can",
+		"dir", s.opts.Dir, "why", why)
+}
+
+// deleted is the directory of a stream that the server still has, and the disk has not; empty where there is none.
+func (s *Server) deleted() string {
+	all, err := s.embedded().Jsz(&server.JSzOptions{Accounts: true, Streams: true})
+	if err != nil {
+		return ""
+	}
+	for _, account := range all.AccountDetails {
+		for _, stream := range account.Streams {
+			dir := filepath.Join(s.opts.Dir, "jetstream", account.Name, "streams", stream.Name)
+			if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+				return dir
+			}
+		}
+	}
+	return ""
+}
+
 // writable tries to write a file of some size beside the streams, and looks whether these could be written.
 func (s *Server) writable() bool {
-	if Unwritable(s.opts.Dir) != nil {
+	if os.MkdirAll(s.opts.Dir, 0o700) != nil || Unwritable(s.opts.Dir) != nil {
 		return false
 	}
 	name := filepath.Join(s.opts.Dir, "probe")

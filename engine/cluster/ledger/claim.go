@@ -68,7 +68,7 @@ func (c *claim) look() {
 
 func (c *claim) saw(f found) {
 	if f.payload == nil {
-		c.end(ErrUnknown)
+		c.missing()
 		return
 	}
 	rec, err := decodeSession(f.payload)
@@ -120,6 +120,7 @@ func (c *claim) take(rec session, expect uint64) {
 }
 
 func (c *claim) won(rec session) {
+	c.s.won[c.at] = c.s.l.bucket(sessionBucket).turn
 	if c.promise.kept && len(c.queue) == 0 {
 		c.undoing = true
 		p := &promise{l: c.s.l, kept: true} // nobody waits for it
@@ -223,10 +224,8 @@ func (r *release) saw(f found) {
 		r.put(rec, f.revision)
 	case r.sent:
 		r.end(nil)
-	case f.payload == nil:
-		r.end(ErrUnknown)
 	default:
-		r.end(ErrClaimed)
+		r.unclaimed(rec, f)
 	}
 }
 
@@ -255,6 +254,7 @@ func (r *release) put(rec session, expect uint64) {
 }
 
 func (r *release) end(err error) {
+	delete(r.s.won, r.at)
 	r.promise.keep(err)
 	if r.after != nil {
 		r.after()

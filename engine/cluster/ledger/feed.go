@@ -20,7 +20,8 @@ type feed struct {
 	reading  bool
 	again    bool            // something changed while reading
 	seen     map[string]bool // rooms seen while everything is read; nil otherwise
-	synced   func()          // told once, after the first reading
+	synced   bool            // everything has been read once
+	polling  bool
 	lastRead time.Time
 }
 
@@ -30,14 +31,25 @@ const (
 	absentMax = sharedMarkerTime / 2
 )
 
-func newFeed(l *Ledger, synced func()) *feed {
-	f := &feed{l: l, synced: synced}
+func newFeed(l *Ledger) *feed {
+	f := &feed{l: l}
 	f.restart()
 	return f
 }
 
 // hint says that something was stored.
 func (f *feed) hint(*nats.Msg) { f.read() }
+
+// begin reads everything, and goes on from there.
+func (f *feed) begin() {
+	f.restart()
+	if !f.polling {
+		f.polling = true
+		f.poll()
+		return
+	}
+	f.read()
+}
 
 func (f *feed) poll() {
 	f.read()
@@ -50,6 +62,9 @@ func (f *feed) restart() {
 }
 
 func (f *feed) read() {
+	if !f.polling {
+		return
+	}
 	if f.reading {
 		f.again = true
 		return
@@ -86,11 +101,8 @@ func (f *feed) end() {
 		f.l.Rooms.retain(f.seen, f.next)
 		f.seen = nil
 	}
-	if f.synced != nil {
-		f.synced()
-		f.synced = nil
-		f.l.life.sweepEarlier()
-	}
+	f.synced = true
+	f.l.opened()
 	if f.again {
 		f.read()
 	}
@@ -122,6 +134,7 @@ func (l *Ledger) scan(bucket string, from uint64, each func(key string, f found)
 			end()
 		default:
 			l.wire.hangUp(page)
+			l.suspect()
 			l.wire.rest()
 			more()
 		}

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -35,6 +36,14 @@ type Options struct {
 	// Fault hears of what should not happen (a record that cannot be read, a refusal by the bus), on the ledger's
 	// goroutine. May be nil.
 	Fault func(error)
+	// Say hears of what an operator should know: what was on the bus is gone, and is written anew. On the ledger's
+	// goroutine; may be nil.
+	Say func(error)
+	// Lost is called where the sessions are gone from the bus. It has every live session of this worker saved once more,
+	// and calls done when all have been given to Save. On the ledger's goroutine; it must not block. May be nil.
+	Lost func(done func())
+	// Peers are the workers that serve already: see Ledger.Peers.
+	Peers []uint16
 }
 
 func (o *Options) complete() error {
@@ -71,6 +80,11 @@ type Ledger struct {
 	Rooms *Rooms
 
 	opts   Options
+	kept   [3]*bucket // of sessions, seats, and what all follow
+	peers  []uint16
+	why    atomic.Pointer[string]
+	ready  func() // called once, when the ledger is open; nil then
+	doubts time.Time
 	wire   *wire
 	life   *life
 	feed   *feed
@@ -94,13 +108,15 @@ func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Ledger, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
 	}
-	born, err := prepare(ctx, nc, opts)
-	if err != nil {
-		return nil, err
-	}
-	l := &Ledger{opts: opts, now: time.Now(), writer: rand.Uint64(), wake: make(chan struct{}, 1), done: make(chan struct{})}
-	l.life = newLife(l, born)
+	l := &Ledger{opts: opts, now: time.Now(), writer: rand.Uint64(), wake: make(chan struct{}, 1), done: make(chan struct{}), peers: opts.Peers}
+	l.kept = [...]*bucket{newBucket(l, sessionBucket), newBucket(l, seatBucket), newBucket(l, sharedBucket)}
+	l.life = newLife(l)
 	l.Sessions, l.Seats, l.Rooms = newSessions(l), newSeats(l), newRooms(l)
+	ready := make(chan struct{})
+	l.ready = func() { close(ready) }
+	l.feed = newFeed(l)
+	l.assess()
+	var err error
 	if l.wire, err = newWire(nc, l); err != nil {
 		return nil, err
 	}
@@ -108,20 +124,26 @@ func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Ledger, error) {
 		l.wire.stop()
 		return nil, err
 	}
-	ready := make(chan struct{})
-	l.feed = newFeed(l, func() { close(ready) })
 	if err := l.wire.listen(changesPrefix+">", l.feed.hint); err != nil {
 		l.wire.stop()
 		return nil, err
 	}
-	l.post(l.feed.poll)
+	l.post(l.watch)
 	go l.run()
 	select {
 	case <-ready:
 		return l, nil
 	case <-ctx.Done():
 		l.Close()
-		return nil, ctx.Err()
+		return nil, fmt.Errorf("%w: %s", ctx.Err(), l.Why())
+	}
+}
+
+// opened ends Open, once all that we have to say is on the bus and all that is there is known.
+func (l *Ledger) opened() {
+	if l.ready != nil && l.feed.synced && l.bucket(sessionBucket).marked && l.bucket(seatBucket).marked {
+		l.ready()
+		l.ready = nil
 	}
 }
 

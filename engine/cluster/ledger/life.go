@@ -3,6 +3,7 @@ package ledger
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,13 +18,12 @@ import (
 type life struct {
 	l      *Ledger
 	self   worker
-	born   birth
 	deaths map[worker]int64 // when, in milliseconds since 1970
 	starts []int64          // epochs that are on record
 }
 
-func newLife(l *Ledger, born birth) *life {
-	return &life{l: l, self: worker{l.opts.Epoch, l.opts.Instance}, born: born, deaths: make(map[worker]int64)}
+func newLife(l *Ledger) *life {
+	return &life{l: l, self: worker{l.opts.Epoch, l.opts.Instance}, deaths: make(map[worker]int64)}
 }
 
 // died says when a worker died, if it did.
@@ -56,18 +56,7 @@ func (l *Ledger) Dead(instance uint16, at time.Time, done func(error)) error {
 		}
 		w := worker{l.opts.Epoch, instance}
 		l.life.bury(w, at.UnixMilli())
-		l.set(&set{
-			bucket:  sharedBucket,
-			key:     fmt.Sprintf("dead.%d.%d", w.epoch, w.instance),
-			payload: strconv.AppendInt(nil, at.UnixMilli(), 10),
-			ttl:     4 * l.opts.SessionTTL,
-			done: func(_ uint64, err error) {
-				if err == errConflict {
-					err = nil // on record already
-				}
-				p.keep(err)
-			},
-		})
+		l.life.putDeath(w, at.UnixMilli(), p.keep)
 	})
 }
 
@@ -90,17 +79,51 @@ func (f *life) bury(w worker, at int64) {
 
 const sweepSpread = 500 * time.Millisecond
 
-// sweepEarlier deletes, when their time is over, the sessions that earlier starts left, and at once their seats.
-func (f *life) sweepEarlier() {
-	if f.born.Seats > 0 {
-		f.purgeUpTo(seatBucket, f.born.Seats)
-	}
-	if f.born.Sessions > 0 {
-		wait := time.UnixMilli(f.self.epoch).Add(f.l.opts.SessionTTL).Sub(f.l.now)
+// sweepEarlier deletes what earlier starts have left in a stream: seats at once, sessions when their time is over.
+func (f *life) sweepEarlier(b *bucket) {
+	switch {
+	case b.before == 0:
+	case b.name == seatBucket:
+		f.purgeUpTo(b.name, b.before)
+	default:
+		turn, wait := b.turn, time.UnixMilli(f.self.epoch).Add(f.l.opts.SessionTTL).Sub(f.l.now)
 		f.l.after(max(0, wait)+time.Duration(rand.Int64N(int64(sweepSpread))), func() {
-			f.purgeUpTo(sessionBucket, f.born.Sessions)
+			if b.turn == turn {
+				f.purgeUpTo(b.name, b.before)
+			}
 		})
 	}
+}
+
+// rewrite records the start of the server, and the deaths that are known, once more.
+func (f *life) rewrite() {
+	f.put(fmt.Sprintf("epoch.%d", f.self.epoch), []byte("{}"), func(err error) {
+		if err != nil {
+			f.l.fault(fmt.Errorf("record start: %w", err))
+		}
+	})
+	for w, at := range f.deaths {
+		if w.epoch == f.self.epoch && f.l.unix()-at < deathKept*f.l.opts.SessionTTL.Milliseconds() {
+			f.putDeath(w, at, func(error) {})
+		}
+	}
+}
+
+// deathKept is for how many times SessionTTL starts and deaths stay on record.
+const deathKept = 4
+
+func (f *life) putDeath(w worker, at int64, done func(error)) {
+	f.put(fmt.Sprintf("dead.%d.%d", w.epoch, w.instance), strconv.AppendInt(nil, at, 10), done)
+}
+
+// put records what other workers may have on record already.
+func (f *life) put(key string, payload []byte, done func(error)) {
+	f.l.set(&set{bucket: sharedBucket, key: key, payload: payload, ttl: deathKept * f.l.opts.SessionTTL, done: func(_ uint64, err error) {
+		if err == errConflict {
+			err = nil
+		}
+		done(err)
+	}})
 }
 
 func (f *life) sweepInstance(w worker) {
@@ -118,6 +141,9 @@ func (f *life) changed(key string, payload []byte) {
 		return // expired long after it mattered
 	}
 	kind, rest, _ := strings.Cut(key, ".")
+	if kind == originKey {
+		return
+	}
 	epoch, instance, _ := strings.Cut(rest, ".")
 	e, err := strconv.ParseInt(epoch, 10, 64)
 	if err != nil {
@@ -125,7 +151,9 @@ func (f *life) changed(key string, payload []byte) {
 		return
 	}
 	if kind == "epoch" {
-		f.starts = append(f.starts, e)
+		if !slices.Contains(f.starts, e) {
+			f.starts = append(f.starts, e)
+		}
 		return
 	}
 	i, err := strconv.ParseUint(instance, 10, 16)

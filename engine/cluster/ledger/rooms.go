@@ -33,6 +33,7 @@ type Rooms struct {
 type knownRoom struct {
 	room     Room
 	revision uint64
+	lost     bool // gone from the bus, and being written anew
 }
 
 func newRooms(l *Ledger) *Rooms { return &Rooms{l: l, known: make(map[string]knownRoom)} }
@@ -83,12 +84,30 @@ func (r *Rooms) Create(room Room, done func(error)) error {
 	return r.l.accept(func() {
 		p := r.l.promise(done)
 		room.CreatedAt = r.l.unix()
-		m := r.l.mark()
-		r.create(encodeName(room.Name), encodeRoom(room, m), m, p)
+		r.whenWhole(p, func() {
+			m := r.l.mark()
+			r.create(encodeName(room.Name), encodeRoom(room, m), m, p)
+		})
 	})
 }
 
-// create tries at revision 0 first: a room is seldom created where one was deleted a moment ago.
+// whenWhole runs f once all that is known is on the bus: what is being written anew is there for the callers, too.
+func (r *Rooms) whenWhole(p *promise, f func()) {
+	switch {
+	case r.l.bucket(sharedBucket).whole:
+		f()
+	case !p.kept:
+		r.l.after(marksAgain, func() { r.whenWhole(p, f) })
+	}
+}
+
+func nameOf(token string) string {
+	name, _ := decodeName(token) // of a token that encodeName made
+	return name
+}
+
+// create tries at revision 0 first: a room is seldom created where one was deleted a moment ago. One that is known, and not
+// there, was deleted or lost.
 func (r *Rooms) create(token string, payload []byte, m mark, p *promise) {
 	var at func(expect uint64)
 	at = func(expect uint64) {
@@ -116,7 +135,73 @@ func (r *Rooms) create(token string, payload []byte, m mark, p *promise) {
 		}
 		r.l.set(s)
 	}
-	at(0)
+	if _, known := r.known[nameOf(token)]; !known {
+		at(0)
+		return
+	}
+	r.l.get(sharedBucket, "room."+token, func(f found) {
+		switch {
+		case f.payload != nil:
+			r.changed(token, f)
+			p.keep(ErrExists)
+		case f.revision != 0: // deleted a moment ago
+			at(f.revision)
+		default:
+			r.l.bucket(sharedBucket).confirm(func(same bool) {
+				if same {
+					at(0)
+					return
+				}
+				r.whenWhole(p, func() { r.create(token, payload, m, p) })
+			})
+		}
+	})
+}
+
+// rewriteShared writes anew what all workers know. Each of them does: for each record the first counts.
+func (l *Ledger) rewriteShared() {
+	b, r := l.bucket(sharedBucket), l.Rooms
+	turn, left := b.turn, 1
+	written := func() {
+		if left--; left == 0 && b.turn == turn {
+			b.complete()
+		}
+	}
+	l.life.rewrite()
+	r.mu.Lock()
+	for name, k := range r.known {
+		k.lost = true
+		r.known[name] = k
+	}
+	r.mu.Unlock()
+	for name, k := range r.known {
+		left++
+		m := l.mark()
+		r.put(encodeName(name), encodeRoom(k.room, m), written)
+	}
+	written()
+	l.feed.begin()
+}
+
+// put writes a room anew, unless another worker has.
+func (r *Rooms) put(token string, payload []byte, done func()) {
+	s := &set{bucket: sharedBucket, key: "room." + token, payload: payload}
+	s.done = func(revision uint64, err error) {
+		switch err {
+		case nil:
+			r.changed(token, found{revision, payload})
+		case errConflict:
+			r.l.get(sharedBucket, s.key, func(f found) {
+				r.changed(token, f)
+				done()
+			})
+			return
+		default:
+			r.l.fault(err)
+		}
+		done()
+	}
+	r.l.set(s)
 }
 
 func holds(payload []byte, m mark) bool {
@@ -135,11 +220,16 @@ func (r *Rooms) remove(token string, p *promise, sent bool) {
 	key := "room." + token
 	r.l.get(sharedBucket, key, func(f found) {
 		if f.payload == nil {
-			if sent { // by us, or by somebody at the same time
+			switch _, known := r.known[nameOf(token)]; {
+			case sent: // by us, or by somebody at the same time
 				p.keep(nil)
-				return
+			case known && !p.kept: // deleted a moment ago, or lost and soon written anew
+				r.l.bucket(sharedBucket).check()
+				r.l.feed.read()
+				r.l.after(marksAgain, func() { r.remove(token, p, false) })
+			default:
+				p.keep(ErrUnknown)
 			}
-			p.keep(ErrUnknown)
 			return
 		}
 		r.l.set(&set{bucket: sharedBucket, key: key, expect: f.revision, done: func(revision uint64, err error) {
@@ -182,7 +272,7 @@ func (r *Rooms) changed(token string, f found) {
 		return
 	}
 	was, had := r.known[name] // only this goroutine writes it
-	if had && was.revision >= f.revision {
+	if had && was.revision >= f.revision && !was.lost {
 		return
 	}
 	if f.payload == nil {
@@ -195,7 +285,7 @@ func (r *Rooms) changed(token string, f found) {
 		return
 	}
 	r.mu.Lock()
-	r.known[name] = knownRoom{room, f.revision}
+	r.known[name] = knownRoom{room: room, revision: f.revision}
 	r.mu.Unlock()
 	r.tell(room, false)
 }
@@ -215,7 +305,7 @@ func (r *Rooms) forget(name string) {
 // the bus was away.
 func (r *Rooms) retain(seen map[string]bool, next uint64) {
 	for name, k := range r.known {
-		if k.revision < next && !seen[encodeName(name)] {
+		if k.revision < next && !seen[encodeName(name)] && !k.lost {
 			r.forget(name)
 		}
 	}

@@ -110,7 +110,7 @@ func TestAbsenceWhileReading(t *testing.T) {
 	begun := make(chan struct{})
 	l.post(func() {
 		defer close(begun)
-		l.Rooms.known[gone.Name] = knownRoom{gone, 1}
+		l.Rooms.known[gone.Name] = knownRoom{room: gone, revision: 1}
 		l.feed.read()
 		l.feed.lastRead = l.now.Add(-time.Minute)
 	})

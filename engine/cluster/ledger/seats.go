@@ -49,6 +49,7 @@ type seatRoom struct {
 	stage    stage
 	fresh    bool // nobody has come with a ticket since the last read began
 	busy     bool // a read, a write or a question is on its way
+	stray    bool // a write for a stream that was lost may have landed in the next one: what it took is not ours
 	voided   bool // the limit has changed: what is idle must not be given out
 	full     time.Time
 	scarce   time.Time // until then somebody else is short of seats
@@ -247,6 +248,14 @@ func (r *seatRoom) fail(err error) {
 
 // want takes seats, or finds out that there are none.
 func (r *seatRoom) want(need int) {
+	if !r.s.l.bucket(seatBucket).whole {
+		return // others have not yet said what they have
+	}
+	if r.stray && r.count > r.used {
+		r.write(r.used)
+		return
+	}
+	r.stray = false
 	others, holders := r.view.others(r.s.l.opts.Instance)
 	left, given := r.redeemed()
 	others -= given

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,18 +20,28 @@ func (r *seatRoom) write(count int) { r.writeWith(count, r.view.gifts) }
 // writeWith changes what is given and taken with it. Until it is decided, held is what both the old and the new count
 // allow; what is going is used until then, and not held any more after it.
 func (r *seatRoom) writeWith(count int, gifts []gift) {
-	l := r.s.l
+	l, b := r.s.l, r.s.l.bucket(seatBucket)
+	turn := b.turn
 	r.busy, r.target = true, count
 	r.held = min(r.held, count+len(r.going))
 	next := seatRecord{epoch: l.opts.Epoch, limit: uint32(r.limit), holdings: r.view.with(l.opts.Instance, count), gifts: gifts}
 	c := &set{bucket: seatBucket, key: r.key, expect: r.revision, payload: next.payload()}
 	c.done = func(revision uint64, err error) {
-		switch err {
-		case nil:
+		landed := func(same bool) {
+			if !same {
+				r.look(looked)
+				return
+			}
 			r.busy, r.revision, r.view, r.stage = false, revision, next, max(r.stage, looked)
 			r.counted(count)
 			r.serve()
-		case errConflict:
+		}
+		switch {
+		case err == nil && turn == b.turn && count > r.count:
+			b.confirm(landed)
+		case err == nil:
+			landed(turn == b.turn)
+		case err == errConflict:
 			r.look(max(r.stage, looked))
 		default:
 			r.busy = false
@@ -61,7 +72,13 @@ func (r *seatRoom) counted(count int) {
 // look reads the record. Our own holding in it says whether a write whose answer was lost has landed.
 func (r *seatRoom) look(next stage) {
 	r.busy, r.fresh = true, true
+	b := r.s.l.bucket(seatBucket)
+	turn := b.turn
 	r.s.l.get(seatBucket, r.key, func(f found) {
+		if b.turn != turn {
+			r.look(looked)
+			return
+		}
 		r.busy = false
 		view, err := r.s.decode(f)
 		if err != nil {
@@ -164,6 +181,7 @@ func (r *seatRoom) answer() {
 func (s *Seats) Reap(instance uint16, done func(error)) error {
 	return s.l.accept(func() {
 		s.gone[instance]++
+		s.l.purge(seatBucket, fmt.Sprintf(`{"filter":%q}`, subjectOf(seatBucket, seatMark(instance))))
 		p := s.l.promise(done)
 		left := 1
 		cleaned := func() {
@@ -172,6 +190,9 @@ func (s *Seats) Reap(instance uint16, done func(error)) error {
 			}
 		}
 		s.l.scan(seatBucket, 1, func(key string, f found) {
+			if key == originKey || strings.HasPrefix(key, "mark.") {
+				return
+			}
 			left++
 			s.clean(key, f, cleaned)
 		}, cleaned)

@@ -23,7 +23,11 @@ type Sessions struct {
 	owned  map[Key]*owned
 	due    []Key // whose next version may leave when there is room on the way to the bus, the first first
 	claims map[Claim]*claim
-	trials int // sets sent, for tests
+	won    map[Claim]int // claims of this worker that have not ended, and in which stream they were won
+	trials int           // sets sent, for tests
+
+	lost    int  // sessions that are to be written anew
+	handing bool // not all of them have been saved again
 }
 
 // owned is a session that this worker made and has not parked, dropped or forgotten.
@@ -39,6 +43,7 @@ type owned struct {
 	known    bool     // the record has been written, or seen
 	due      bool     // next may leave
 	gone     bool     // somebody has used it: nothing is written any more, or it would come back to life
+	lost     bool     // gone from the bus, and to be written anew
 	piled    uint8    // earlier versions that the bus may still have
 }
 
@@ -54,7 +59,7 @@ type draft struct {
 }
 
 func newSessions(l *Ledger) *Sessions {
-	return &Sessions{l: l, owned: make(map[Key]*owned), claims: make(map[Claim]*claim)}
+	return &Sessions{l: l, owned: make(map[Key]*owned), claims: make(map[Claim]*claim), won: make(map[Claim]int)}
 }
 
 var errForeign = errors.New("session is another instance's: only its owner may write it")
@@ -127,6 +132,7 @@ func (s *Sessions) Forget(key Key) {
 			o.timer, o.next, o.due = nil, nil, false
 			keepAll(promises, ErrUnknown)
 		}
+		s.found(o)
 		if o.sent == nil {
 			delete(s.owned, key)
 			s.settle(key, o)
@@ -201,6 +207,12 @@ func waiting(promises []*promise) []*promise {
 func (s *Sessions) schedule(key Key, o *owned) {
 	switch {
 	case o.sent != nil || o.next == nil:
+	case o.lost && o.next.state == Live && len(o.idle) == 0: // there are many, and what others wait for goes first
+		if !o.due {
+			o.due = true
+			s.due = append(s.due, key)
+			s.l.wire.pump()
+		}
 	case !o.known || o.next.state != Live || len(o.idle) > 0:
 		s.send(key, o)
 	case o.timer == nil && !o.due:
@@ -238,7 +250,7 @@ const pileMax = 7
 
 // try sends the version that is on its way, at the revision that is known by now.
 func (s *Sessions) try(key Key, o *owned) {
-	d := o.sent
+	d, turn := o.sent, s.l.bucket(sessionBucket).turn
 	c := &set{bucket: sessionBucket, key: key.subject(), expect: o.revision, ttl: d.ttl}
 	c.pile = d.state == Live && o.piled < pileMax
 	if d.state != 0 {
@@ -249,13 +261,16 @@ func (s *Sessions) try(key Key, o *owned) {
 		c.payload = rec.encode()
 	}
 	c.done = func(revision uint64, err error) {
+		if err == nil && turn != s.l.bucket(sessionBucket).turn {
+			err = errConflict // it may have landed in the stream that was lost
+		}
 		switch err {
 		case nil:
 			s.written(key, o, revision)
 		case errConflict:
-			s.l.get(sessionBucket, key.subject(), func(f found) { s.overtaken(key, o, f) })
+			s.l.get(sessionBucket, key.subject(), func(f found) { s.overtaken(key, o, turn, f) })
 		default:
-			s.lost(key, o, err)
+			s.lose(key, o, err)
 		}
 	}
 	s.trials++
@@ -268,6 +283,7 @@ func (s *Sessions) written(key Key, o *owned, revision uint64) {
 		o.piled = 0
 	}
 	o.revision, o.known, o.sent, o.late = revision, true, nil, 0
+	s.found(o)
 	if d.state == Live && slices.ContainsFunc(d.promises, func(p *promise) bool { return p.kept }) {
 		o.late = xxhash.Sum64(d.value)
 	}
@@ -280,24 +296,35 @@ func (s *Sessions) written(key Key, o *owned, revision uint64) {
 
 // overtaken finds out why a write failed. The record may carry our own mark (an attempt had landed and its answer
 // was lost), or have been put back by a claimant who could not use it: then it is still ours.
-func (s *Sessions) overtaken(key Key, o *owned, f found) {
-	d := o.sent
+func (s *Sessions) overtaken(key Key, o *owned, turn int, f found) {
+	d, b := o.sent, s.l.bucket(sessionBucket)
 	if f.payload == nil {
 		switch {
+		case b.turn != turn: // it was sent to a stream that has been lost since
+			o.revision = f.revision
+			s.try(key, o)
+		case d.state != 0 && o.known && f.revision == 0: // a claimant has used it and dropped it, or all is lost
+			b.confirm(func(same bool) {
+				if same {
+					s.lose(key, o, ErrUnknown)
+					return
+				}
+				s.try(key, o)
+			})
 		case d.state == 0:
 			s.written(key, o, f.revision)
 		case !o.known && o.revision != f.revision: // the marker of an earlier session with this key
 			o.revision = f.revision
 			s.try(key, o)
 		default:
-			s.lost(key, o, ErrUnknown) // a claimant has used it and dropped it
+			s.lose(key, o, ErrUnknown) // a claimant has used it and dropped it
 		}
 		return
 	}
 	rec, err := decodeSession(f.payload)
 	switch {
 	case err != nil:
-		s.lost(key, o, err)
+		s.lose(key, o, err)
 	case rec.mark == d.mark:
 		s.written(key, o, f.revision)
 	case rec.state == Live && rec.owner == s.l.opts.Epoch, d.state == 0 && rec.state == Parked:
@@ -305,14 +332,14 @@ func (s *Sessions) overtaken(key Key, o *owned, f found) {
 		s.try(key, o)
 	case rec.state == claimed:
 		o.known = true // the revision stays what it was, so that the next write finds out, and never overwrites the claim
-		s.lost(key, o, ErrClaimed)
+		s.lose(key, o, ErrClaimed)
 	default:
-		s.lost(key, o, ErrUnknown)
+		s.lose(key, o, ErrUnknown)
 	}
 }
 
-// lost tells that a version could not be written. Where the session is gone this is remembered until it is forgotten.
-func (s *Sessions) lost(key Key, o *owned, err error) {
+// lose tells that a version could not be written. Where the session is gone this is remembered until it is forgotten.
+func (s *Sessions) lose(key Key, o *owned, err error) {
 	dropped := o.sent.state == 0 || o.gone
 	promises := o.sent.promises
 	if o.next != nil {
@@ -322,6 +349,7 @@ func (s *Sessions) lost(key Key, o *owned, err error) {
 	s.l.timers.stop(o.timer)
 	o.timer, o.due, o.sent, o.next = nil, false, nil, nil
 	o.gone = o.gone || err == ErrUnknown
+	s.found(o)
 	if dropped || err != ErrUnknown && err != ErrClaimed {
 		delete(s.owned, key)
 	}

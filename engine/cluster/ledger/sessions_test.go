@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,19 +55,46 @@ func (b *bus) records(t testing.TB, bucket string) uint64 {
 	return b.state(t, bucket).NumSubjects
 }
 
+// state is that of a bucket's stream, as if origins and marks were none of its records: sequences begin after worker 1's mark.
 func (b *bus) state(t testing.TB, bucket string) jetstream.StreamState {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	s, err := b.stream(t, bucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := s.Info(ctx, jetstream.WithSubjectFilter(">"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	state := info.State
+	for subject := range state.Subjects {
+		if strings.HasSuffix(subject, "."+originKey) || strings.Contains(subject, ".mark") {
+			state.NumSubjects--
+			state.Msgs--
+		}
+	}
+	if m, err := s.GetLastMsgForSubject(ctx, subjectOf(bucket, sessionMark(1))); err == nil {
+		state.LastSeq -= m.Sequence
+	}
+	return state
+}
+
+func (b *bus) stream(t testing.TB, bucket string) (jetstream.Stream, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return b.jetstream(t).Stream(ctx, streamOf(bucket))
+}
+
+func (b *bus) jetstream(t testing.TB) jetstream.JetStream {
 	t.Helper()
 	js, err := jetstream.New(connect(t, b.url()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	s, err := js.Stream(ctx, streamOf(bucket))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s.CachedInfo().State
+	return js
 }
 
 func TestSessionIsClaimedOnce(t *testing.T) {

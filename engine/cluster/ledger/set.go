@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -14,6 +15,8 @@ import (
 
 // mark says which write made a version of a record: sixteen bytes that no other write has.
 type mark [16]byte
+
+func (m mark) String() string { return hex.EncodeToString(m[:]) }
 
 // mark makes a new one.
 func (l *Ledger) mark() (m mark) {
@@ -53,12 +56,13 @@ const (
 	sharedMarkerTime = 10 * time.Second
 )
 
-func subjectOf(bucket, key string) string { return "$KV." + bucket + "." + key }
-
-func streamOf(bucket string) string { return "KV_" + bucket }
-
 // set decides s. It goes on until the bus has answered: callers that must not wait that long hold a promise.
 func (l *Ledger) set(s *set) {
+	l.attempt(s, s.message())
+}
+
+// message is the request that the bus decides.
+func (s *set) message() *nats.Msg {
 	m := &nats.Msg{Subject: subjectOf(s.bucket, s.key), Data: s.payload, Header: make(nats.Header, 4)}
 	m.Header["Nats-Expected-Last-Subject-Sequence"] = []string{strconv.FormatUint(s.expect, 10)}
 	if !s.pile {
@@ -74,7 +78,7 @@ func (l *Ledger) set(s *set) {
 	if ttl > 0 {
 		m.Header["Nats-TTL"] = []string{strconv.FormatInt(int64((ttl+time.Second-1)/time.Second), 10)}
 	}
-	l.attempt(s, m)
+	return m
 }
 
 // attempt sends m. Where an attempt before the last one had landed, and the bus was killed, it may not have removed the
@@ -110,6 +114,8 @@ const (
 	wrongLastSequenceConstant = 10164
 	tooManyRequests           = 429
 	notAvailable              = 503
+	notFound                  = 404
+	nameTaken                 = 10058
 )
 
 // acknowledged reads the bus's verdict on a set: a revision, errConflict, errLater where it wants to be asked again.

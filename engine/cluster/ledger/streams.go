@@ -1,12 +1,9 @@
 package ledger
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -23,11 +20,9 @@ const (
 // changesPrefix is where the bus republishes what was stored in sharedBucket.
 const changesPrefix = "ledger.changed."
 
-// birth is the record of a start of the server: what was in the streams before belongs to the dead.
-type birth struct {
-	Sessions uint64 `json:"sessions"` // last sequence before it
-	Seats    uint64 `json:"seats"`
-}
+func subjectOf(bucket, key string) string { return "$KV." + bucket + "." + key }
+
+func streamOf(bucket string) string { return "KV_" + bucket }
 
 // encodeName makes any name a token of a subject.
 func encodeName(name string) string { return base64.RawURLEncoding.EncodeToString([]byte(name)) }
@@ -37,106 +32,122 @@ func decodeName(token string) (string, error) {
 	return string(name), err
 }
 
-// prepare creates the streams and the record of this start, or finds both.
-func prepare(ctx context.Context, nc *nats.Conn, opts Options) (birth, error) {
-	js, err := jetstream.New(nc)
-	if err != nil {
-		return birth{}, fmt.Errorf("open jetstream: %w", err)
-	}
-	var b birth
-	for _, bucket := range []string{sessionBucket, seatBucket, sharedBucket} {
-		last, err := create(ctx, js, bucket, opts.Replicas)
-		if err != nil {
-			return birth{}, err
-		}
-		switch bucket {
-		case sessionBucket:
-			b.Sessions = last
-		case seatBucket:
-			b.Seats = last
-		}
-	}
-	return register(ctx, js, b, opts)
-}
-
-// create makes a bucket that keeps no trace of what is deleted or expired. Earlier versions of a record are not left to a
-// limit of one message a subject: JetStream does not write down what a limit removes. When the latest version has expired
-// too, and the bus is killed, its recovery would find an earlier one in the files and give it out as the latest: a token
-// that was used up would be good once more (nats-server issue 8505). What a rollup removes is written down. So every set is
-// one, but for those whose version does not expire: a few of them may pile up, and the next rollup removes all.
-func create(ctx context.Context, js jetstream.JetStream, bucket string, replicas int) (last uint64, err error) {
+// config is that of a bucket's stream, which keeps no trace of what is deleted or expired. Earlier versions of a record are
+// not left to a limit of one message a subject: JetStream does not write down what a limit removes. When the latest version
+// has expired too, and the bus is killed, its recovery would find an earlier one in the files and give it out as the latest:
+// a token that was used up would be good once more (nats-server issue 8505). What a rollup removes is written down. So every
+// set is one, but for those whose version does not expire: a few of them may pile up, and the next rollup removes all.
+//
+// firstSeq is where a new stream begins to count. Each begins above all that were before it, so that no revision of a stream
+// that was lost is one of the stream that follows: what was sent to the lost one is refused by its successor.
+func (b *bucket) config(firstSeq uint64) jetstream.StreamConfig {
 	cfg := jetstream.StreamConfig{
-		Name:              streamOf(bucket),
-		Subjects:          []string{subjectOf(bucket, ">")},
+		Name:              streamOf(b.name),
+		Subjects:          []string{subjectOf(b.name, ">")},
 		MaxMsgsPerSubject: -1,
+		MaxMsgs:           -1,
+		MaxBytes:          -1,
+		MaxMsgSize:        -1,
+		MaxConsumers:      -1,
 		Discard:           jetstream.DiscardNew,
 		Storage:           jetstream.FileStorage,
-		Replicas:          replicas,
+		Replicas:          b.l.opts.Replicas,
 		AllowDirect:       true,
 		AllowMsgTTL:       true,
 		AllowRollup:       true,
-		NoAck:             false,
+		FirstSeq:          firstSeq,
 	}
-	if bucket == sharedBucket {
-		cfg.RePublish = &jetstream.RePublish{Source: subjectOf(bucket, ">"), Destination: changesPrefix + ">", HeadersOnly: true}
+	if b.name == sharedBucket {
+		cfg.RePublish = &jetstream.RePublish{Source: subjectOf(b.name, ">"), Destination: changesPrefix + ">", HeadersOnly: true}
 	}
-	for {
-		s, err := js.CreateOrUpdateStream(ctx, cfg)
-		if err == nil {
-			return s.CachedInfo().State.LastSeq, nil
-		}
-		if again := pause(ctx); again != nil {
-			return 0, fmt.Errorf("create stream %s: %w", cfg.Name, err)
-		}
-	}
+	return cfg
 }
 
-// pause waits a moment before another attempt at what the bus may not be ready for; an error means that time is over.
-func pause(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(50 * time.Millisecond):
-		return nil
-	}
+// foreign reports whether a stream has what an update cannot take away. It was made by somebody else: the account is ours
+// alone, and what its streams hold is a copy of what the workers know.
+func foreign(cfg jetstream.StreamConfig) bool {
+	return cfg.Storage != jetstream.FileStorage || cfg.Retention != jetstream.LimitsPolicy || cfg.DenyDelete || cfg.DenyPurge ||
+		cfg.Sealed || cfg.Mirror != nil || len(cfg.Sources) > 0
 }
 
-func epochKey(epoch int64) string { return "epoch." + strconv.FormatInt(epoch, 10) }
-
-// register records this start of the server. The first worker's record counts: whoever opens later wrote nothing
-// before it, so what the streams held then was left by earlier starts.
-func register(ctx context.Context, js jetstream.JetStream, b birth, opts Options) (birth, error) {
-	text, err := json.Marshal(b)
-	if err != nil {
-		return birth{}, fmt.Errorf("encode start: %w", err)
-	}
-	subject := subjectOf(sharedBucket, epochKey(opts.Epoch))
-	for {
-		_, err := js.Publish(ctx, subject, text, jetstream.WithExpectLastSequencePerSubject(0), jetstream.WithMsgTTL(4*opts.SessionTTL))
-		var refused *jetstream.APIError
-		if err == nil {
-			return b, nil
-		}
-		if errors.As(err, &refused) && (refused.ErrorCode == wrongLastSequence || refused.ErrorCode == wrongLastSequenceConstant) {
-			return registered(ctx, js, subject)
-		}
-		if again := pause(ctx); again != nil {
-			return birth{}, fmt.Errorf("record start: %w", err)
-		}
-	}
+// verdict is an answer of JetStream's API.
+type verdict struct {
+	jetstream.StreamInfo
+	Error *struct {
+		Code    int    `json:"code"`
+		ErrCode int    `json:"err_code"`
+		Text    string `json:"description"`
+	} `json:"error"`
 }
 
-func registered(ctx context.Context, js jetstream.JetStream, subject string) (b birth, err error) {
-	s, err := js.Stream(ctx, streamOf(sharedBucket))
-	if err != nil {
-		return b, fmt.Errorf("open stream: %w", err)
+// api asks JetStream's API about the bucket's stream. Where JetStream is not there, or its answer makes no sense, the check
+// begins anew a little later.
+func (b *bucket) api(verb string, body any, done func(*verdict)) {
+	var text []byte
+	if body != nil {
+		text, _ = json.Marshal(body) // a struct of JetStream's client: it can be encoded
 	}
-	m, err := s.GetLastMsgForSubject(ctx, subject)
-	if err != nil {
-		return b, fmt.Errorf("read start: %w", err)
-	}
-	if err := json.Unmarshal(m.Data, &b); err != nil {
-		return b, fmt.Errorf("decode start: %w", err)
-	}
-	return b, nil
+	b.ask(&nats.Msg{Subject: "$JS.API.STREAM." + verb + "." + streamOf(b.name), Data: text}, func(m *nats.Msg) {
+		var v verdict
+		switch err := json.Unmarshal(m.Data, &v); {
+		case m.Header.Get("Status") != "":
+			b.later("the bus has no JetStream at the moment")
+		case err != nil:
+			b.later(fmt.Sprintf("decode answer of JetStream: %v", err))
+		default:
+			done(&v)
+		}
+	})
+}
+
+// ask sends a request ahead of all others. Its answer counts, also the one that nobody listens.
+func (b *bucket) ask(m *nats.Msg, done func(*nats.Msg)) {
+	b.l.wire.enqueue(&call{msg: m, done: done, bare: true})
+}
+
+// make sees to it that the stream is there and is as it must be, and then to its origin. Several workers may do so at once.
+func (b *bucket) make() {
+	b.api("INFO", nil, func(v *verdict) {
+		switch {
+		case v.Error == nil:
+			b.amend(v)
+		case v.Error.Code == notFound:
+			b.create()
+		default:
+			b.refused("look for", v)
+		}
+	})
+}
+
+func (b *bucket) create() {
+	b.api("CREATE", b.config(uint64(time.Now().UnixMicro())), func(v *verdict) {
+		switch {
+		case v.Error == nil:
+			b.settle(v.State.LastSeq)
+		case v.Error.ErrCode == nameTaken: // another worker came first
+			b.make()
+		default:
+			b.refused("create", v)
+		}
+	})
+}
+
+// amend gives a stream that is there the settings that it must have.
+func (b *bucket) amend(v *verdict) {
+	last, was := v.State.LastSeq, v.Config
+	b.api("UPDATE", b.config(was.FirstSeq), func(v *verdict) {
+		switch {
+		case v.Error == nil:
+			b.settle(last)
+		case foreign(was):
+			b.l.say(fmt.Errorf("stream %s has settings that cannot be changed (%s): it is made anew", streamOf(b.name), v.Error.Text))
+			b.api("DELETE", nil, func(*verdict) { b.create() })
+		default:
+			b.refused("update", v)
+		}
+	})
+}
+
+func (b *bucket) refused(verb string, v *verdict) {
+	b.later(fmt.Sprintf("%s stream %s: %s (%d)", verb, streamOf(b.name), v.Error.Text, v.Error.ErrCode))
 }

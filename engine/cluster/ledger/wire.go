@@ -63,6 +63,7 @@ type call struct {
 	msg    *nats.Msg
 	done   func(*nats.Msg)
 	lost   func() // for several answers: done is called for each until hangUp, and this once, instead of sending again
+	bare   bool   // before all others, and the answer that nobody listens is one, too
 	id     uint64
 	tries  int
 	flying bool
@@ -131,6 +132,7 @@ func (w *wire) reconnected() {
 			w.fail(c)
 		}
 	}
+	w.l.checkAll()
 	w.pump()
 }
 
@@ -199,7 +201,11 @@ func (w *wire) repeat(c *call) {
 }
 
 func (w *wire) enqueue(c *call) {
-	w.waiting = append(w.waiting, c)
+	if c.bare {
+		w.waiting = slices.Insert(w.waiting, 0, c)
+	} else {
+		w.waiting = append(w.waiting, c)
+	}
 	w.pump()
 }
 
@@ -323,7 +329,8 @@ func (w *wire) answered(m *nats.Msg) {
 	case c == nil: // answered before
 	case c.lost != nil:
 		c.done(m)
-	case m.Header.Get("Status") == "503": // nobody listens there: the stream is still being restored
+	case m.Header.Get("Status") == "503" && !c.bare: // nobody listens there: the stream is still being restored, or is gone
+		w.l.suspect()
 		if c.flying {
 			w.bounce(c)
 		}
