@@ -62,6 +62,11 @@ func (l *loop) onJoin(c *Conn, e *message.Envelope) {
 // join takes c in and tells it so. Nothing is posted for c: what the room gives it from now on must come
 // behind the answer.
 func (l *loop) join(c *Conn, room, ref []byte, since bool) {
+	l.storeFirst(c, move{room: room, ref: ref, since: since}, (*loop).joinNow)
+}
+
+func (l *loop) joinNow(c *Conn, m move) {
+	room, ref, since := m.room, m.ref, m.since
 	entry, err := l.enter(c, room)
 	switch err {
 	case nil:
@@ -80,12 +85,16 @@ func (l *loop) onLeave(c *Conn, e *message.Envelope) {
 	if !l.roomOf(c, e) {
 		return
 	}
-	r := l.srv.index.Find(e.Room)
+	l.storeFirst(c, move{leave: true, room: e.Room, ref: e.Ref}, (*loop).leaveNow)
+}
+
+func (l *loop) leaveNow(c *Conn, m move) {
+	r := l.srv.index.Find(m.room)
 	if r == nil || !l.exit(c, r) {
-		l.complain(c, wireError(message.NotInRoom), e.Ref)
+		l.complain(c, wireError(message.NotInRoom), m.ref)
 		return
 	}
-	l.text = message.AppendLeft(l.text[:0], e.Room, e.Ref)
+	l.text = message.AppendLeft(l.text[:0], m.room, m.ref)
 	l.answer(c, l.text)
 }
 

@@ -26,6 +26,7 @@ const (
 	pendingMembers                    // other workers, for a room's members
 	pendingSeat                       // seats that all workers share
 	pendingRooms                      // the rooms of a session that is resumed
+	pendingSave                       // the store, for a join or leave that is stored before it happens
 	pendingTurn                       // no answer: a later turn, since this one has enough
 )
 
@@ -36,6 +37,7 @@ type pending struct {
 	kind     pendingKind
 	name     string // of the handler, for the log
 	ref      []byte
+	move     move // of a pendingSave
 	deadline int64
 	held     []heldItem
 	bytes    int

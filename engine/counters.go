@@ -93,11 +93,19 @@ type Stats struct {
 	PrefacesRefused  uint64            `json:"prefaces_refused"`
 	ForwardedIgnored uint64            `json:"forwarded_ignored"`
 	Ended            map[string]uint64 `json:"ended"` // by cause
-	Loops            []LoopStats       `json:"loops"`
-	Workers          []WorkerStats     `json:"workers,omitempty"` // where there are several; the rest is their sum
-	Bus              *BusStats         `json:"bus,omitempty"`     // one worker's link to the others
-	BusProcess       *WorkerStats      `json:"bus_process,omitempty"`
-	Process          *ProcessStats     `json:"process,omitempty"` // one worker's, where there are several
+
+	// SessionSaves counts, by SaveSecondsBounds, how long changes of sessions took until they were stored, where there is a
+	// SessionStore; SessionSaveMicros is the sum of these times. SessionUnsavedMillis is the age of the oldest change that is
+	// not stored yet; of several workers, the highest.
+	SessionSaves         [len(SaveSecondsBounds) + 1]uint64 `json:"session_saves"`
+	SessionSaveMicros    uint64                             `json:"session_save_micros"`
+	SessionUnsavedMillis int64                              `json:"session_unsaved_millis"`
+
+	Loops      []LoopStats   `json:"loops"`
+	Workers    []WorkerStats `json:"workers,omitempty"` // where there are several; the rest is their sum
+	Bus        *BusStats     `json:"bus,omitempty"`     // one worker's link to the others
+	BusProcess *WorkerStats  `json:"bus_process,omitempty"`
+	Process    *ProcessStats `json:"process,omitempty"` // one worker's, where there are several
 }
 
 // LoopStats is one loop's share.
@@ -134,7 +142,14 @@ func (s *Server) Stats() Stats {
 	if s.state.Load() >= stateRunning {
 		out.MaxConnections = s.connectionsMax
 	}
+	for i := range out.SessionSaves {
+		out.SessionSaves[i] = s.saves.counts[i].Load()
+	}
+	out.SessionSaveMicros = s.saves.micros.Load()
 	for _, l := range s.loops {
+		if oldest := l.saves.oldest(); oldest != 0 {
+			out.SessionUnsavedMillis = max(out.SessionUnsavedMillis, (s.clock()-oldest)/1e6)
+		}
 		n := &l.count
 		out.MessagesSent += n.sent.Load()
 		out.MessagesReceived += n.received.Load()

@@ -68,6 +68,7 @@ type loop struct {
 	stamp                                uint32
 
 	unsaved   []*Conn     // whose sessions have changed
+	saves     savings     // on their way
 	saveAlarm *time.Timer // when to save them; nil where there is no store
 
 	said     bool // something that the other workers must hear this turn

@@ -58,6 +58,7 @@ type Server struct {
 	listener     Listener // nil: it opens its own
 	sessions     *sessionStore
 	store        SessionStore // nil: sessions live in memory only
+	saves        saveTimes
 	unstoredSaid atomic.Int64 // when the log was last told that the store takes none
 	untoldSaid   atomic.Int64 // and that the others were not told something
 	pools        pools

@@ -33,6 +33,7 @@ func (l *loop) changed(c *Conn) {
 	}
 	c.flags |= flagUnsaved
 	l.unsaved = append(l.unsaved, c)
+	l.saves.changed(l.now)
 	if len(l.unsaved) > 1 {
 		return
 	}
@@ -46,10 +47,17 @@ func (l *loop) changed(c *Conn) {
 // saveChanged gives the store what has changed, a part at a time: others want their turn, too.
 func (l *loop) saveChanged() {
 	n := min(len(l.unsaved), savesMax)
+	if n == 0 {
+		return
+	}
+	batch := l.saves.begin(n, n < len(l.unsaved))
 	for _, c := range l.unsaved[:n] {
+		changed := c.has(flagUnsaved)
 		c.flags &^= flagUnsaved
-		if c.token != noToken {
-			l.save(c)
+		if changed && c.token != noToken {
+			l.save(c, batch)
+		} else {
+			batch.left.Add(-1)
 		}
 	}
 	rest := copy(l.unsaved, l.unsaved[n:])
@@ -65,10 +73,11 @@ func (l *loop) saveChanged() {
 
 // save gives the store the session of c as it is now. Where somebody holds a claim, he may put the session back: so it
 // is saved again later. What is away keeps what it was given.
-func (l *loop) save(c *Conn) {
+func (l *loop) save(c *Conn, batch *saveBatch) {
 	t := c.token
 	again := func() { l.later(c, t, (*loop).changed) }
-	err := l.srv.store.Save(l.srv.sharedKey(t), l.snapshot(c).encode(), func(err error) {
+	err := l.srv.store.Save(l.srv.sharedKey(t), l.toStore(c).encode(), func(err error) {
+		l.srv.saved(batch, err)
 		switch {
 		case errors.Is(err, ErrSessionClaimed):
 			again()
@@ -80,8 +89,9 @@ func (l *loop) save(c *Conn) {
 		}
 	})
 	if err != nil {
+		l.srv.saved(batch, err)
 		l.srv.unstored(err)
-		if !errors.Is(err, ErrSessionTooLarge) { // what changes next may make it smaller
+		if !isTooLarge(err) { // what changes next may make it smaller
 			again()
 		}
 	}
@@ -112,7 +122,7 @@ func (l *loop) saveAll(from uint32, done func()) {
 	n := 0
 	next, more := l.slab.from(from, func(c *Conn) bool {
 		if c.token != noToken {
-			l.save(c)
+			l.save(c, nil)
 			n++
 		}
 		return n < savesMax
@@ -137,7 +147,13 @@ func (l *loop) outlived(c *Conn, t token) {
 func (l *loop) saveFirst(c *Conn) {
 	t := c.token
 	again := func() { l.later(c, t, (*loop).saveFirst) }
-	err := l.srv.store.Save(l.srv.sharedKey(t), l.snapshot(c).encode(), func(err error) {
+	given := l.now
+	err := l.srv.store.Save(l.srv.sharedKey(t), l.toStore(c).encode(), func(err error) {
+		if now := l.srv.clock(); err != nil {
+			l.srv.saves.late(now)
+		} else {
+			l.srv.saves.stored(now-given, now)
+		}
 		if err != nil {
 			if !errors.Is(err, ErrSessionsAway) {
 				l.srv.unstored(err)
@@ -170,7 +186,7 @@ func (l *loop) later(c *Conn, t token, f func(*loop, *Conn)) {
 
 // unstored says so, at most once a second: a store that is away is away for many.
 func (s *Server) unstored(err error) {
-	large := errors.Is(err, ErrSessionTooLarge)
+	large := isTooLarge(err)
 	if large {
 		s.count.sessionsTooLarge.Add(1)
 	}
@@ -182,6 +198,8 @@ func (s *Server) unstored(err error) {
 		s.log.Warn("sessions are not stored yet", "err", err)
 	}
 }
+
+func isTooLarge(err error) bool { return errors.Is(err, ErrSessionTooLarge) }
 
 // seldom lets something be said once a second; said is when it was said last.
 func (s *Server) seldom(said *atomic.Int64) bool {

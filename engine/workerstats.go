@@ -45,7 +45,7 @@ type BusStats struct {
 }
 
 // gauges are the figures that are no counts: they end with their process.
-var gauges = map[string]bool{"Connections": true, "Rooms": true, "RoomsCounted": true, "Sessions": true, "MaxConnections": true, "MemoryUsage": true}
+var gauges = map[string]bool{"Connections": true, "Rooms": true, "RoomsCounted": true, "Sessions": true, "MaxConnections": true, "MemoryUsage": true, "SessionUnsavedMillis": true}
 
 // Add adds another worker's figures. The uptime is that of the oldest.
 func (s *Stats) Add(o Stats) {
@@ -63,6 +63,12 @@ func (s *Stats) add(o Stats, counts func(field string) bool) {
 		name := into.Type().Field(i).Name
 		switch f := into.Field(i); {
 		case name == "Uptime" || !counts(name):
+		case name == "SessionUnsavedMillis": // they do not add up
+			f.SetInt(max(f.Int(), from.Field(i).Int()))
+		case f.Kind() == reflect.Array:
+			for j := range f.Len() {
+				f.Index(j).SetUint(f.Index(j).Uint() + from.Field(i).Index(j).Uint())
+			}
 		case f.CanInt():
 			f.SetInt(f.Int() + from.Field(i).Int())
 		case f.CanUint():

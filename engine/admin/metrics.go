@@ -16,6 +16,7 @@ type collector struct {
 	srv     Source
 	figures []figure
 	ended   *prometheus.Desc
+	saves   *prometheus.Desc
 	loops   []loopFigure
 	workers []workerFigure
 }
@@ -38,6 +39,8 @@ func newCollector(srv Source) *collector {
 	const prefix = "parley_"
 	c := &collector{srv: srv, ended: prometheus.NewDesc(prefix+"connections_ended_total",
 		"Connections that have ended, by the cause of their end.", []string{"cause"}, nil)}
+	c.saves = prometheus.NewDesc(prefix+"session_save_seconds",
+		"Seconds until a change of a session was stored, where sessions outlive their worker.", nil, nil)
 	gauge := func(name, help string, of func(*engine.Stats) float64) {
 		c.figures = append(c.figures, figure{prometheus.NewDesc(prefix+name, help, nil, nil), prometheus.GaugeValue, of})
 	}
@@ -49,6 +52,7 @@ func newCollector(srv Source) *collector {
 	gauge("connections_max", "Connections that the server has room for; further ones are answered with 503.", func(s *engine.Stats) float64 { return float64(s.MaxConnections) })
 	gauge("rooms", "Rooms that exist.", func(s *engine.Stats) float64 { return float64(s.Rooms) })
 	gauge("sessions", "Sessions whose connection has ended and that can still be resumed.", func(s *engine.Stats) float64 { return float64(s.Sessions) })
+	gauge("session_unsaved_seconds", "Seconds since the oldest change of a session that is not stored yet.", func(s *engine.Stats) float64 { return float64(s.SessionUnsavedMillis) / 1000 })
 	gauge("uptime_seconds", "Seconds since the server's start.", func(s *engine.Stats) float64 { return float64(s.Uptime) })
 	counter("messages_received", "Messages received from clients.", func(s *engine.Stats) uint64 { return s.MessagesReceived })
 	counter("messages_sent", "Messages sent to clients; a broadcast counts once for each recipient.", func(s *engine.Stats) uint64 { return s.MessagesSent })
@@ -98,6 +102,7 @@ func (c *collector) Describe(out chan<- *prometheus.Desc) {
 		out <- f.desc
 	}
 	out <- c.ended
+	out <- c.saves
 }
 
 // Collect reads the counters.
@@ -118,7 +123,20 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		n++
 	}
 	collectWorkers(&s, c.workers, out)
+	out <- saveSeconds(&s, c.saves)
 	for cause, n := range s.Ended {
 		out <- prometheus.MustNewConstMetric(c.ended, prometheus.CounterValue, float64(n), cause)
 	}
+}
+
+// saveSeconds is the histogram of what sessions took to be stored.
+func saveSeconds(s *engine.Stats, desc *prometheus.Desc) prometheus.Metric {
+	buckets, count := make(map[float64]uint64, len(engine.SaveSecondsBounds)), uint64(0)
+	for i, n := range s.SessionSaves {
+		count += n
+		if i < len(engine.SaveSecondsBounds) {
+			buckets[engine.SaveSecondsBounds[i]] = count
+		}
+	}
+	return prometheus.MustNewConstHistogram(desc, count, float64(s.SessionSaveMicros)/1e6, buckets)
 }

@@ -1,0 +1,107 @@
+package engine
+
+import (
+	"slices"
+	"testing"
+	"time"
+)
+
+// waiter is a store of sessions that says nothing of what it was given until it is told to.
+type waiter struct {
+	shelf
+	given []*parked
+	done  []func(error)
+}
+
+func (x *waiter) Save(_ SessionKey, value []byte, done func(error)) error {
+	state, err := decodeParked(value)
+	if err != nil {
+		return err
+	}
+	x.given, x.done = append(x.given, state), append(x.done, done)
+	return nil
+}
+
+// answer tells all who wait.
+func (x *waiter) answer(err error) {
+	done := x.done
+	x.done = nil
+	for _, f := range done {
+		f(err)
+	}
+}
+
+func (x *waiter) rooms() []string { return x.given[len(x.given)-1].rooms }
+
+// A client that reads joined has that room back after kill -9, if it was told 50 ms ago: while the store is late it is told
+// only what is stored. What cannot be stored in time has not happened.
+func TestLateStoreIsWaitedFor(t *testing.T) {
+	w, _ := newPeer(t, nil)
+	l, store := w.server.Server.loops[0], &waiter{}
+	w.keep(store)
+	w.now = time.Second
+	c := w.open(0)
+	w.expect(c, "connected")
+	store.answer(nil)
+	w.drain()
+	w.expect(c, "reconnect_token")
+
+	// In time: a join is answered at once, and stored a little later.
+	w.say(c, `{"type":"join","room":"quick"}`)
+	w.expect(c, "joined")
+	l.saveChanged()
+	w.now += 60 * time.Millisecond // and the store says nothing
+	w.say(c, `{"type":"join","room":"late","ref":"1"}`)
+	w.expect(c, "")
+	if !slices.Equal(store.rooms(), []string{"quick", "late"}) {
+		t.Fatal("what is stored before the answer:", store.rooms())
+	}
+	if got := w.server.Server.Stats().SessionUnsavedMillis; got != 60 {
+		t.Error("the oldest change that is not stored is", got, "ms old, want 60")
+	}
+	store.answer(nil)
+	w.drain()
+	w.expect(c, "joined")
+	given := len(store.given)
+	l.saveChanged()
+	if len(store.given) != given {
+		t.Error("what was stored before the answer is stored once more after it")
+	}
+
+	// It stays late for a while. A leave waits, too, and nothing happens where it cannot be stored.
+	l.saveChanged()
+	store.answer(nil)
+	w.say(c, `{"type":"leave","room":"late"}`)
+	w.expect(c, "")
+	if !slices.Equal(store.rooms(), []string{"quick"}) {
+		t.Fatal("what is stored before the answer:", store.rooms())
+	}
+	store.answer(ErrSessionsAway)
+	w.drain()
+	w.expect(c, "error")
+	if !slices.Equal(c.Rooms(), []string{"quick", "late"}) {
+		t.Error("after a leave that was refused it is in", c.Rooms())
+	}
+	w.say(c, `{"type":"join","room":"never"}`)
+	store.answer(ErrSessionsAway)
+	w.drain()
+	w.expect(c, "error")
+	l.saveChanged()
+	if !slices.Equal(store.rooms(), []string{"quick", "late"}) {
+		t.Error("what is stored after a join that was refused:", store.rooms())
+	}
+	store.answer(nil)
+
+	// What has been quick for a while is quick.
+	w.now += time.Duration(lateFor) + time.Millisecond
+	w.say(c, `{"type":"join","room":"quick again"}`)
+	w.expect(c, "joined")
+	s := w.server.Server.Stats()
+	total := uint64(0)
+	for _, n := range s.SessionSaves {
+		total += n
+	}
+	if total != 4 || s.SessionSaves[4] != 1 || s.SessionSaveMicros < 60_000 {
+		t.Error("counted:", s.SessionSaves, s.SessionSaveMicros)
+	}
+}
