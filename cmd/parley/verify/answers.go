@@ -17,6 +17,7 @@ type request struct {
 	n       int // of a message
 	evt     uint64
 	at      time.Time
+	granted time.Duration // by the machine until then
 	marks   marks
 	already bool          // a join of a room that it is in
 	gap     bool          // it asked for what it missed: nothing is kept, and the answer must say so
@@ -37,7 +38,7 @@ func (c *conn) expect(q *request) *request {
 	k := c.k
 	c.refs++
 	k.evt++
-	q.evt, q.at = k.evt, k.now
+	q.evt, q.at, q.granted = k.evt, k.now, k.granted
 	if k.speaks.refs && q.kind != "junk" {
 		if c.refs%3 == 0 {
 			q.ref = []byte(strconv.Itoa(c.refs))
@@ -67,13 +68,13 @@ func (c *conn) ping() {
 	}
 }
 
-// oldest finds the request that an answer without a ref must be for.
+// oldest finds the request that an answer without a ref must be for: an error is for nonsense, where any was said.
 func (c *conn) oldest(typ string) (key string, q *request) {
 	for other, r := range c.asked {
-		if typ == "error" && r.kind == "junk" {
-			return other, r
-		}
-		if (answerOf[r.kind] == typ || typ == "error") && (q == nil || r.evt < q.evt) {
+		fits := answerOf[r.kind] == typ || typ == "error"
+		better := q == nil || r.kind == q.kind && r.evt < q.evt || r.kind == "junk" && q.kind != "junk" ||
+			q.kind != "junk" && r.evt < q.evt
+		if fits && better {
 			key, q = other, r
 		}
 	}

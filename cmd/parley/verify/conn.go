@@ -323,7 +323,7 @@ func (c *conn) close() {
 	}
 	c.mode = muted // it may be gone any moment
 	c.reckon()
-	c.k.in(c.k.opt.Patience, func() {
+	c.k.within(c.k.opt.Patience, func() {
 		if c.phase == ended {
 			return
 		}

@@ -30,6 +30,7 @@ func (c *conn) closed() {
 	case c.code == codeSlow && c.stalls == 0 && c.mode != frozen && k.late(lagMemory) == 0:
 		why = "though it has always read at once"
 	case c.code == codeSlow, c.code == codeTryLater:
+	case c.code == codeTakenOver && c.session != nil && c.session.spoiled: // a claim that was told "unavailable" may have won
 	case c.code == codeTakenOver && !c.claimed:
 		why = "though nobody has shown its token"
 	case c.code == codeTakenOver:
@@ -117,7 +118,7 @@ func (c *conn) mute() {
 	if k.opt.HeartbeatTimeout == 0 {
 		limit = time.Second
 	}
-	k.in(limit-k.now.Sub(c.quietFrom), func() {
+	k.within(limit-k.now.Sub(c.quietFrom), func() {
 		if c.phase == ended {
 			return
 		}
@@ -142,7 +143,7 @@ func (c *conn) freeze() {
 	if k.opt.HeartbeatTimeout == 0 {
 		limit = time.Second
 	}
-	k.in(limit-k.now.Sub(c.quietFrom), func() { c.thaw() })
+	k.within(limit-k.now.Sub(c.quietFrom), func() { c.thaw() })
 }
 
 // thaw reads what a frozen client was sent, to see how it ended.

@@ -44,7 +44,13 @@ var faults = []fault{
 	{"no pings", "engine/heartbeat.go", "l.pushRaw(c, heartbeatFrame)",
 		"if !planted(\"no pings\", 1) {\n\t\t\t\tl.pushRaw(c, heartbeatFrame)\n\t\t\t}", []string{"heartbeat"}},
 	{"wrong count", "engine/members.go", "known = room.Entered() + room.Away()", "known = room.Entered() + room.Away() + one(\"wrong count\", 3)", []string{"count"}},
-	{"wrong recipients", "engine/builtin.go", "max(members-1, 0)", "max(members-1, 0) + one(\"wrong recipients\", 100)", []string{"count"}},
+	{"wrong recipients", "engine/builtin.go", "max(members-1, 0)", "max(members-1, 0) + one(\"wrong recipients\", 100) + one(\"wrong recipients of many\", 50)", []string{"count"}},
+	{name: "wrong recipients of many", kinds: []string{"count"}},
+	{"count thrown away", "engine/remotes.go", "\troom := s.index.SetAway(name,", "\tif s.index.Find(name) == nil && planted(\"count thrown away\", 1) {\n\t\treturn\n\t}\n\troom := s.index.SetAway(name,",
+		[]string{"count"}},
+	{"unsaved join", "engine/builtin.go", "\tl.srv.counted(r)\n\tl.changed(c)\n\tl.srv.emit(Event{Kind: EventRoomJoin",
+		"\tl.srv.counted(r)\n\tif !planted(\"unsaved join\", 4) {\n\t\tl.changed(c)\n\t}\n\tl.srv.emit(Event{Kind: EventRoomJoin",
+		[]string{"session"}},
 	{"missing ref", "engine/builtin.go", "l.text = message.AppendLeft(l.text[:0], e.Room, e.Ref)",
 		"if planted(\"missing ref\", 5) {\n\t\te.Ref = nil\n\t}\n\tl.text = message.AppendLeft(l.text[:0], e.Room, e.Ref)", []string{"ref"}},
 	{"own token", "engine/resume.go", "case key == l.srv.sharedKey(c.token):", "case key == l.srv.sharedKey(c.token) && !planted(\"own token\", 1):", []string{"session", "ended"}},
@@ -58,6 +64,17 @@ var faults = []fault{
 		"\tif planted(\"altered\", 50) {\n\t\tdata = squeezed(data)\n\t}\n\tvar id [idSize]byte\n\tfrom := c.appendID(id[:0])", []string{"altered"}},
 	{"seat kept", "engine/builtin.go", "left, seq := l.srv.index.Leave(r, c.place())\n\tif !left {",
 		"left, seq := l.srv.index.Leave(r, c.place())\n\tif left && planted(\"seat kept\", 10) {\n\t\tl.srv.index.Hold([]byte(r.Name()), place{Slot: 1 << 30, Gen: seq}, 1)\n\t}\n\tif !left {", []string{"answer", "count"}},
+}
+
+// servings are how the server is set up for faults that one process at its defaults does not show.
+var servings = map[string]serving{
+	"seat too many":            {limited: true},
+	"seat kept":                {limited: true},
+	"liveness":                 {beating: true},
+	"no pings":                 {beating: true},
+	"wrong recipients of many": {workers: 3},
+	"count thrown away":        {workers: 3, roomy: true},
+	"unsaved join":             {workers: 3, killed: true},
 }
 
 const plantedEngine = `package engine
@@ -162,8 +179,7 @@ func TestPlantedFaults(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			for seed := range uint64(3 * *matrix) {
-				o := options(t, binary, "PLANTED_FAULT='"+f.name+"'", serving{limited: f.name == "seat too many" || f.name == "seat kept",
-					beating: f.name == "liveness" || f.name == "no pings"})
+				o := options(t, binary, "PLANTED_FAULT='"+f.name+"'", servings[f.name])
 				o.Seed, o.StopAtFinding = seed+1, true
 				o.Patience, o.For = 4*time.Second, 6*time.Second
 				report := run(t, o)
@@ -192,7 +208,11 @@ func TestCleanRuns(t *testing.T) {
 	for i := range 10 * *matrix {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
-			o := options(t, binary, "", serving{limited: i%3 == 1, beating: i%3 == 2})
+			with := serving{limited: i%3 == 1, beating: i%3 == 2}
+			if i%10 > 6 {
+				with.workers = 3
+			}
+			o := options(t, binary, "", with)
 			if i == 9 {
 				o.Dialect = "plain"
 			}

@@ -19,15 +19,17 @@ const (
 
 // disturbed reports whether a kill or a freeze excuses what would else be wrong.
 func (k *checker) disturbed() bool {
-	return !k.shaken.IsZero() && k.now.Sub(k.shaken) < shakenFor
+	return k.granted < k.restUntil
 }
 
 // unsettled reports whether a quiet point must wait for the server to come to rest.
 func (k *checker) unsettled() bool { return k.disturbed() }
 
-// mayBeForgotten reports whether a stay changed so shortly before a kill that the session need not know.
+// mayBeForgotten reports whether a stay changed so shortly before a kill that the session need not know: one of a
+// connection that ended in its wake, or whose worker may not be able to tell. The window is not stretched: a server that
+// is late with its session must not tell the client that it joined.
 func (k *checker) mayBeForgotten(s *stay) bool {
-	return !k.killed.IsZero() && s.moved.After(k.killed.Add(-sessionWindow))
+	return (s.conn.killed || k.disturbed()) && s.moved.After(k.killed.Add(-sessionWindow))
 }
 
 // planKills kills and freezes from time to time, as told.
@@ -66,7 +68,8 @@ func (k *checker) disturb() {
 		return
 	}
 	pid := pids[k.rng.IntN(len(pids))]
-	k.shaken, k.killed = k.now, k.now
+	k.shake()
+	k.killed = k.now
 	k.beforeKill = k.earlierEvents(lastMoments)
 	switch draw := k.rng.IntN(10); {
 	case draw < 6 || role == "bus" || k.report.Done["killed worker"] == 0: // a short run has one kill at least
@@ -80,6 +83,11 @@ func (k *checker) disturb() {
 	}
 }
 
+// shake takes note that the server has something to recover from.
+func (k *checker) shake() {
+	k.shaken, k.restUntil = k.now, k.granted+shakenFor
+}
+
 // freezeWorker stops a worker for a while. The server may have killed it by the end of it.
 func (k *checker) freezeWorker(pid int, d time.Duration) {
 	if syscall.Kill(pid, syscall.SIGSTOP) != nil {
@@ -88,7 +96,7 @@ func (k *checker) freezeWorker(pid int, d time.Duration) {
 	k.report.Done["frozen worker"]++
 	k.harmed("frozen worker", pid)
 	k.in(d, func() {
-		k.shaken = k.now                                      // and killed stays: what it had not said when it froze may be lost
+		k.shake()                                             // and killed stays: what it had not said when it froze may be lost
 		if slices.Contains(k.server.workers("worker"), pid) { // no other process has its number by now
 			syscall.Kill(pid, syscall.SIGCONT)
 			k.harmed("thawed worker", pid)

@@ -77,7 +77,8 @@ func (r *room) missedNotice() (s *stay, other *conn, what string) {
 
 // missesLeave reports whether s should have been told by now that x is over. Whom the server has ended by itself may
 // have gone before s came. A worker that was frozen or about to be killed when s came may have told nobody whom it had,
-// and nobody knows afterwards who went with it.
+// and nobody knows afterwards who went with it. Who froze on its way out may have been told of before the latest quiet
+// point, and be read to be out after it.
 func (s *stay) missesLeave(x *stay) bool {
 	if x.conn == s.conn || x.conn.stays[x.room] != x {
 		return false
@@ -93,7 +94,7 @@ func (s *stay) missesLeave(x *stay) bool {
 	if end == 0 {
 		end = x.conn.cutAt
 	}
-	return x.joined < s.asked && end > s.joined
+	return x.joined < s.asked && end > s.joined && end > s.since
 }
 
 // forgetNotices begins anew: everything up to now has been told.

@@ -30,8 +30,9 @@ const (
 // Owner: the checker.
 type quietPoint struct {
 	stage stage
-	next  time.Time // when the next one begins, or the present one is looked at again
-	limit time.Time // the end of patience with the present stage
+	next  time.Time     // when the next one begins, or the present one is looked at again
+	limit time.Duration // granted: the end of patience with the present stage
+	still time.Duration // granted when all that was asked had been answered
 	open  map[*room]*roll
 }
 
@@ -44,8 +45,8 @@ type roll struct {
 	right bool
 	count int // what the first page said
 	ids   []string
-	since time.Time // the members were right
-	wrong string    // what was wrong with the latest answer
+	named bool   // the members were right
+	wrong string // what was wrong with the latest answer
 }
 
 // countsWithin is how long after the last change workers may go on counting each other's members wrong.
@@ -54,7 +55,7 @@ const countsWithin = time.Second
 // enter goes on to a stage.
 func (k *checker) enter(s stage) {
 	k.pause.stage = s
-	k.pause.limit = k.now.Add(k.opt.Patience)
+	k.pause.limit = k.granted + k.opt.Patience
 }
 
 // stepQuiet goes on with the quiet point, and begins it when it is due.
@@ -64,7 +65,7 @@ func (k *checker) stepQuiet() {
 		return
 	}
 	q.next = k.now.Add(lookEvery)
-	late := !k.now.Before(q.limit)
+	late := k.granted >= q.limit
 	switch q.stage {
 	case acting:
 		if k.unsettled() {
@@ -76,11 +77,12 @@ func (k *checker) stepQuiet() {
 		}
 		k.enter(draining)
 	case draining:
-		if k.idle() && !k.now.Before(q.limit.Add(drainMin-k.opt.Patience)) || late {
+		if k.idle() && k.granted >= q.limit+drainMin-k.opt.Patience || late {
 			k.silent(0)
 			for c := range k.living {
 				c.ping()
 			}
+			k.pause.still = k.granted
 			k.enter(settling)
 		}
 	case settling:
@@ -132,7 +134,7 @@ func (k *checker) silent(margin time.Duration) {
 			continue
 		}
 		for key, q := range c.asked {
-			if k.now.Sub(q.at) > k.opt.Patience+margin {
+			if k.granted-q.granted > k.opt.Patience+margin {
 				delete(c.asked, key)
 				k.found("silent", q.room, []*conn{c}, fmt.Sprintf("%v asked %s %v ago and is not answered", c, q.kind, k.now.Sub(q.at).Round(time.Millisecond)))
 			}
@@ -181,9 +183,13 @@ func (k *checker) rollsRight(late bool) bool {
 			k.found("count", r, []*conn{roll.conn}, fmt.Sprintf("%v asks who is in %s and is told wrong until the end: %s", roll.conn, r.name, roll.wrong))
 		default:
 			all = false
-			if !roll.asked {
+			switch {
+			case roll.asked:
+			case !roll.named:
 				roll.count, roll.ids = -1, nil
 				roll.ask(r, "")
+			case k.opt.ExactCounts || k.granted-k.pause.still > countsWithin:
+				roll.recipients(r)
 			}
 		}
 	}
@@ -224,9 +230,8 @@ func (x *roll) answer(r *room, m *body) {
 		x.ask(r, m.Next)
 		return
 	}
-	if x.wrong = x.judge(r); x.wrong == "" {
-		x.recipients(r)
-	}
+	x.wrong = x.judge(r)
+	x.named = x.wrong == ""
 }
 
 // judge holds the members that the server named against those that are certain and those that are possible.
@@ -252,38 +257,41 @@ func (x *roll) judge(r *room) string {
 	return ""
 }
 
-// recipients publishes in a room whose members are known, to see how many the server counts. Half-open members may
-// have been ended in between, and who has just gone may be counted on other workers for a moment.
+// recipients has several members publish in a room whose members are known, to see how many the server counts: each time
+// and on each worker exactly these. Half-open members may have been ended in between.
 func (x *roll) recipients(r *room) {
-	c, k := x.conn, x.conn.k
-	if x.since.IsZero() {
-		x.since = k.now
-	}
-	silent := 0
+	k := x.conn.k
+	silent, publishers := 0, []*conn{}
 	for s := range r.members {
-		if s.possible && !s.certain {
+		switch {
+		case s.possible && !s.certain:
 			silent++
+		case s.certain && len(publishers) < publishersMax:
+			publishers = append(publishers, s.conn)
 		}
 	}
-	x.asked = true
-	c.publish(r).count = func(m *body) {
-		x.asked = false
-		if m == nil || m.Recipients == nil {
-			x.wrong = "no answer"
-			return
-		}
-		k.report.Checked["recipients"]++
-		n, most := *m.Recipients, len(x.ids)-1
-		if x.right = n <= most && n >= most-silent; x.right {
-			return
-		}
-		x.wrong = fmt.Sprintf("%v publishes in %s to %d recipients, there are %d", c, r.name, n, most)
-		if k.opt.ExactCounts || k.now.Sub(x.since) > countsWithin && !k.disturbed() {
-			k.found("count", r, []*conn{c}, x.wrong)
-			x.right = true
+	open, unanswered := len(publishers), false
+	x.asked = open > 0
+	for _, c := range publishers {
+		c.publish(r).count = func(m *body) {
+			if open--; open == 0 {
+				x.asked, x.right = false, !unanswered
+			}
+			if m == nil || m.Recipients == nil {
+				x.wrong, unanswered, x.right = "no answer", true, false
+				return
+			}
+			k.report.Checked["recipients"]++
+			n, most := *m.Recipients, len(x.ids)-1
+			if n > most || n < most-silent {
+				k.found("count", r, []*conn{c}, fmt.Sprintf("%v publishes in %s to %d recipients, there are %d", c, r.name, n, most))
+			}
 		}
 	}
 }
+
+// publishersMax bounds those who publish in one room at a quiet point.
+const publishersMax = 4
 
 // noticesWhole reports whether every member knows who came and went.
 func (k *checker) noticesWhole(late bool) bool {

@@ -33,10 +33,11 @@ type stay struct {
 	heard map[*conn]bool // the latest notice about each other: it joined
 	since uint64         // what happened before is settled
 
-	certain  bool // it is a member
-	possible bool // it may be
-	over     bool // its connection has ended, and the server knows; the state is what a session restores
-	awaited  bool // though it is over, somebody resumes that session: he may have its seat before we read so
+	certain  bool          // it is a member,
+	surely   time.Duration // granted when it became so
+	possible bool          // it may be
+	over     bool          // its connection has ended, and the server knows; the state is what a session restores
+	awaited  bool          // though it is over, somebody resumes that session: he may have its seat before we read so
 }
 
 // A room is a room of the server's that this run uses.
@@ -48,9 +49,9 @@ type room struct {
 	members    map[*stay]bool // the possible ones
 	certain    int
 	possible   int
-	departures int         // of certain members, so far
-	removals   int         // of possible ones,
-	removed    []time.Time // when, of the latest that were members
+	departures int       // of certain members, so far
+	removals   int       // of possible ones,
+	removed    []removal // of the latest that were members, or may have been
 	parted     []*stay
 	quiet      bool // it has grown past announcing
 }
@@ -100,6 +101,7 @@ func (s *stay) reckon() {
 	if certain != s.certain {
 		s.certain = certain
 		if certain {
+			s.surely = s.conn.k.granted
 			r.certain++
 			s.conn.k.limitReached(r)
 		} else {
@@ -119,16 +121,22 @@ func (s *stay) reckon() {
 	}
 }
 
+// removal is a possible member that is one no longer. The time is granted.
+type removal struct {
+	at     time.Duration
+	joined bool // it had read so; else its connection ended before
+}
+
 // remove takes a possible member out.
 func (r *room) remove(s *stay) {
-	now := s.conn.k.now
+	k := s.conn.k
 	r.removals++
 	delete(r.members, s)
-	for len(r.removed) > 0 && now.Sub(r.removed[0]) > time.Second {
+	for len(r.removed) > 0 && k.granted-r.removed[0].at > k.opt.Patience+2*countsWithin {
 		r.removed = r.removed[1:]
 	}
-	if s.joined != 0 {
-		r.removed = append(r.removed, now)
+	if s.joined != 0 || s.conn.phase == ended {
+		r.removed = append(r.removed, removal{k.granted, s.joined != 0})
 	}
 }
 
@@ -142,8 +150,8 @@ func (k *checker) mostIn(q *request) int {
 	if k.opt.ExactCounts {
 		return most
 	}
-	for _, at := range q.room.removed {
-		if at.Before(q.at) && q.at.Sub(at) < verdictTime {
+	for _, x := range q.room.removed {
+		if x.joined && x.at < q.granted && q.granted-x.at < verdictTime {
 			most++
 		}
 	}
@@ -190,10 +198,11 @@ func (r *room) marks() marks { return marks{r.certain, r.departures, r.removals}
 
 // counted takes down what an answer says of a room's size. A broadcast's count leaves out who asks.
 func (k *checker) counted(c *conn, q *request, got int) {
+	n := &count{conn: c, room: q.room, what: q.kind, got: got, from: q.marks, due: k.now.UnixNano() + countWait}
 	if !k.opt.ExactCounts {
+		k.countedByMany(c, q, n)
 		return
 	}
-	n := &count{conn: c, room: q.room, what: q.kind, got: got, from: q.marks, due: k.now.UnixNano() + countWait}
 	without := 0
 	switch {
 	case q.kind == "broadcast":
@@ -204,6 +213,41 @@ func (k *checker) counted(c *conn, q *request, got int) {
 	// At no moment between the question and the answer were there more than those that may be there now and
 	// those that may have gone since.
 	n.most = q.room.possible + q.room.removals - q.marks.removals - without
+	k.counts = append(k.counts, n)
+}
+
+// countedByMany is counted where several workers serve. Each knows exactly whom it has itself, and of the others how many they
+// had at some moment within the last second. So whoever was a member all that time is counted, and nobody is who was none
+// at any moment of it. A member that is being taken over may be counted where it was and where it will be.
+func (k *checker) countedByMany(c *conn, q *request, n *count) {
+	since := q.granted - countsWithin
+	if k.restUntil > since {
+		k.report.Done["counts not judged"]++ // a worker that was killed or frozen had its members counted, or not
+		return
+	}
+	r := q.room
+	n.from = marks{departures: r.departures}
+	for s := range r.members {
+		switch {
+		case s.conn == c:
+			continue
+		case s.certain && s.surely < since:
+			n.from.certain++
+		}
+		n.most++
+		if s.awaited {
+			n.most++
+		}
+	}
+	for _, x := range r.removed {
+		if x.at >= since {
+			n.most++
+		}
+	}
+	if q.kind != "broadcast" {
+		n.low++
+		n.most++
+	}
 	k.counts = append(k.counts, n)
 }
 

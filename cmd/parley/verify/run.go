@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"syscall"
 	"time"
+
+	"github.com/parleyd/parley/engine/canary"
 )
 
 // ErrUsage wraps what is wrong with the options.
@@ -30,7 +32,9 @@ type checker struct {
 	hello  []byte // the opening handshake
 
 	now, started time.Time
-	evt          uint64 // numbers everything that is sent and read
+	granted      time.Duration // by the machine, so far: what servers are given deadlines in
+	slowest      float64       // the worst that the canary said
+	evt          uint64        // numbers everything that is sent and read
 
 	actors   []*actor
 	rooms    []*room
@@ -59,8 +63,9 @@ type checker struct {
 	lag  time.Duration
 	lags []lateness // of the checker itself, the latest last
 
-	server     *server   // that was spawned; nil: none
-	shaken     time.Time // the latest kill or freeze, or the end of it
+	server     *server       // that was spawned; nil: none
+	shaken     time.Time     // the latest kill or freeze, or the end of it
+	restUntil  time.Duration // granted: until then that excuses what would else be wrong
 	killed     time.Time
 	beforeKill uint64   // the order of events, a second before the latest kill
 	seconds    []uint64 // the order of events, second by second
@@ -146,7 +151,7 @@ func (k *checker) roomsEach() int {
 
 // begin brings everybody in, over a second or two.
 func (k *checker) begin() {
-	k.now = time.Now()
+	k.now, k.granted = time.Now(), canary.Now()
 	k.started, k.settled = k.now, k.now
 	for i, a := range k.actors {
 		a.comeBack(time.Duration(i) * time.Second / arrivalsPerSecond)
@@ -171,7 +176,8 @@ func (k *checker) loop(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		k.now = time.Now()
+		k.now, k.granted = time.Now(), canary.Now()
+		k.slowest = max(k.slowest, canary.Factor())
 		k.lag = k.now.Sub(last)
 		last = k.now
 		if k.lag > lagNoted {
@@ -261,7 +267,15 @@ func (k *checker) finishAll() {
 		c.hangUp()
 	}
 	k.report.Seconds = time.Since(k.started).Seconds()
+	if k.slowest > slowNoted {
+		k.report.Notes = append(k.report.Notes, fmt.Sprintf("the machine was busy: everything took up to %.1f times as long as on one that idles, "+
+			"and so did what the server was given time for (patience %v up to %v)", k.slowest, k.opt.Patience,
+			time.Duration(float64(k.opt.Patience)*k.slowest).Round(time.Second)))
+	}
 }
+
+// slowNoted is how slow a machine must be to be noted.
+const slowNoted = 1.5
 
 // progress shows a line when it is time.
 func (k *checker) progress(shown time.Time) time.Time {
@@ -307,6 +321,20 @@ func (t *timers) Pop() any {
 // in has f run after a while.
 func (k *checker) in(after time.Duration, f func()) {
 	heap.Push(&k.timers, timer{k.now.Add(after), f})
+}
+
+// within has f run once the machine has granted a time: what a server had that long for must be there by then.
+func (k *checker) within(grant time.Duration, f func()) {
+	until := k.granted + grant
+	var look func()
+	look = func() {
+		if left := until - k.granted; left > 0 {
+			k.in(left, look)
+			return
+		}
+		f()
+	}
+	k.in(grant, look)
 }
 
 // every has f run again and again, while clients act.

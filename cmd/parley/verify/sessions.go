@@ -115,7 +115,7 @@ func (c *conn) reconnected(q *request, m *body) {
 		delete(k.tokens, k.used[0].token)
 		k.used = k.used[1:]
 	}
-	k.in(k.opt.Patience/2, func() {
+	k.within(k.opt.Patience/2, func() {
 		if s.conn.phase != ended && s.conn.mode == lively && !k.disturbed() {
 			complain("which goes on nevertheless: it must be closed with 4004")
 		}

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/parleyd/parley/engine/canary"
 )
 
 // server is a server that this run has started, and may kill parts of.
@@ -70,7 +72,7 @@ func spawn(ctx context.Context, o *Options, at target) (*server, error) {
 		s.err = s.cmd.Wait()
 		close(s.ended)
 	}()
-	ctx, cancel := context.WithTimeout(ctx, startWait)
+	ctx, cancel := context.WithTimeout(ctx, canary.Stretch(startWait))
 	defer cancel()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -92,7 +94,7 @@ func (s *server) stop() {
 	s.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-s.ended:
-	case <-time.After(stopWait):
+	case <-time.After(canary.Stretch(stopWait)):
 		syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) // the group is ours: we made it
 		<-s.ended
 	}

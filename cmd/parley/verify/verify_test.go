@@ -22,7 +22,12 @@ import (
 var matrix = flag.Int("matrix", 1, "try this many times as many seeds")
 
 // serving is how a server under test is set up.
-type serving struct{ limited, beating bool }
+type serving struct {
+	limited, beating bool
+	workers          int  // 0: one process
+	killed           bool // one after the other
+	roomy            bool // many rooms for few clients
+}
 
 const roomLimit = 6
 
@@ -42,6 +47,13 @@ func options(t testing.TB, binary, environment string, s serving) Options {
 	if s.beating {
 		o.HeartbeatInterval, o.HeartbeatTimeout = 400*time.Millisecond, time.Second
 		flags += " --heartbeat-interval 0.4 --heartbeat-timeout 1"
+	}
+	if s.workers > 0 {
+		o.ExactCounts, o.Kill = false, s.killed
+		flags += fmt.Sprintf(" --processes %d", s.workers)
+	}
+	if s.roomy {
+		o.Clients, o.Rooms = 40, 60
 	}
 	o.Spawn = fmt.Sprintf("env %s %s serve --port %d --admin-port 0 --log-level warn%s", environment, binary, port, flags)
 	return o
@@ -185,6 +197,75 @@ func TestPayloads(t *testing.T) {
 	for _, bad := range []string{`{"verify":"ffffff:1:2"}`, `{"verify":"a1b2c3:1"}`, `{"verify":"a1b2c3:1:x"}`, `7`, `{}`, `{"verify":"a1b2c3:-1:2"}`} {
 		if _, _, ok := payloadNames([]byte(bad), "a1b2c3"); ok {
 			t.Errorf("%s passes for a message of this run", bad)
+		}
+	}
+}
+
+// Of several answers without a ref, the first is for the nonsense that was said first, whatever else is under way.
+func TestOldestNonsense(t *testing.T) {
+	o := DefaultOptions()
+	k := newChecker(&o, target{})
+	for range 20 { // the requests are a map
+		c := &conn{k: k, actor: k.actors[0], asked: map[string]*request{}, stays: map[*room]*stay{}}
+		c.expect(&request{kind: "ping"})
+		first := c.expect(&request{kind: "junk", want: []string{"invalid_json"}})
+		c.expect(&request{kind: "join", room: k.rooms[0]})
+		second := c.expect(&request{kind: "junk", want: []string{"unknown_type"}})
+		for _, want := range []*request{first, second} {
+			key, q := c.oldest("error")
+			if q != want {
+				t.Fatalf("an error is taken for the answer to %+v, want %+v", q, want)
+			}
+			delete(c.asked, key)
+		}
+		if _, q := c.oldest("error"); q == nil || q.kind != "ping" {
+			t.Fatal("no nonsense is left, and the oldest question is not", q)
+		}
+	}
+}
+
+// Who asks to leave and freezes is read to be out after a quiet point at which all had been told: nobody misses it then.
+func TestLeavesAndFreezes(t *testing.T) {
+	o := DefaultOptions()
+	k := newChecker(&o, target{})
+	r := k.rooms[0]
+	member := func(i int) *stay {
+		c := &conn{k: k, actor: k.actors[i], stays: map[*room]*stay{}, phase: open}
+		s := c.stayIn(r, joining)
+		s.become(in)
+		return s
+	}
+	goes := member(0)
+	goes.heard[member(1).conn] = true
+	stays := member(2)
+	goes.become(leaving)
+	stays.heard[goes.conn] = false
+	for s := range r.members { // of joins, all have heard
+		for other := range r.members {
+			if s != other && other != goes {
+				s.heard[other.conn] = true
+			}
+		}
+	}
+	goes.conn.mode = frozen
+	k.settle()
+	goes.become(out)
+	if s, other, what := r.missedNotice(); s != nil {
+		t.Errorf("%v misses %s of %v", s.conn, what, other)
+	}
+}
+
+// Who was told "unavailable" may have taken a session over all the same: its connection may be closed for that. A connection
+// whose token has not been shown may not.
+func TestClosedAfterAnUnknownClaim(t *testing.T) {
+	for _, spoiled := range []bool{false, true} {
+		o := DefaultOptions()
+		k := newChecker(&o, target{})
+		c := &conn{k: k, actor: k.actors[0], phase: open, code: codeTakenOver}
+		c.session = &session{conn: c, spoiled: spoiled}
+		c.closed()
+		if (k.report.Found["ended"] == 0) != spoiled {
+			t.Errorf("with a claim whose end is unknown: %v; found is %v", spoiled, k.report.Found)
 		}
 	}
 }
