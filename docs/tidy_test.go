@@ -104,6 +104,8 @@ var rules = []rule{
 	{"select", checkThreads, "package x\nfunc f() { select {} }\n", "engine/mailbox.go"},
 	{"sync", checkThreads, "package x\nimport \"sync\"\nvar mu sync.Mutex\n", "protocol/frame/x.go"},
 	{"sleep", checkSleep, "package x\nimport \"time\"\nfunc f() { time.Sleep(1) }\n", "engine/x_test.go"},
+	{"hasty deadlines", checkHaste, "package x\nfunc f(c net.Conn) { c.SetReadDeadline(time.Now().Add(" + "3 * time.Second)) }\n", "engine/x_test.go"},
+	{"hasty timers", checkHaste, "package x\nfunc f() { select { case <-time.After(" + "5 * time.Second): } }\n", "cmd/parley/x_test.go"},
 	{"clock", checkClock, "package x\nimport \"time\"\nvar _ = time.Now()\n", "rooms/x.go"},
 	{"last resorts", checkLastResorts, "package x\nfunc f() { go g() }\nfunc g() {}\n", "engine/x.go"},
 	{"last resorts that are none", checkLastResorts, "package x\nfunc f() { go g() }\nfunc g() {}\nfunc h() {}\n", "engine/planted.go"},
@@ -265,6 +267,17 @@ func calls(s *source, pkg, name string) bool {
 func checkSleep(s *source) []string {
 	if calls(s, "time", "Sleep") {
 		return []string{"time.Sleep: poll for the condition, or wait on a timer that can be stopped"}
+	}
+	return nil
+}
+
+var hasty = regexp.MustCompile(`(case <-time\.After\(|Deadline\(time\.Now\(\)\.Add\(|WithTimeout\([^\n,]*, |:= time\.Now\(\)\.Add\()[1-9] ?\* ?time\.Second`)
+
+// checkHaste finds deadlines in tests that a busy machine does not keep. Shorter ones are meant to pass, longer ones are
+// long enough.
+func checkHaste(s *source) []string {
+	if found := hasty.FindString(s.text); found != "" && s.test() && !strings.HasPrefix(s.path, "bench") {
+		return []string{fmt.Sprintf("%s: a busy machine breaks it; poll with canary.Wait, or give canary.Stretch of it", found)}
 	}
 	return nil
 }

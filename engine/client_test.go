@@ -10,9 +10,11 @@ import (
 
 	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
+
+	"github.com/parleyd/parley/engine/canary"
 )
 
-// patient is how long a test waits for what must come.
+// patient is how long a test waits for what must come, on a machine that idles.
 const patient = 10 * time.Second
 
 // startServer serves on a port of the kernel's choice until the test ends.
@@ -35,7 +37,7 @@ func startServer(t testing.TB, change func(*Config), prepare func(*Server)) *Ser
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patient)
+		ctx, cancel := context.WithTimeout(context.Background(), canary.Stretch(patient))
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
 			t.Error(err)
@@ -97,7 +99,7 @@ func (c *client) send(text string) {
 // next returns the next text message, answering pings on the way.
 func (c *client) next() map[string]any {
 	c.t.Helper()
-	c.conn.SetReadDeadline(time.Now().Add(patient))
+	c.conn.SetReadDeadline(time.Now().Add(canary.Stretch(patient)))
 	raw, _, err := wsutil.ReadServerData(c.conn)
 	if err != nil {
 		c.t.Fatalf("read: %v", err)
@@ -122,7 +124,7 @@ func (c *client) expect(typ string) map[string]any {
 // expectClose reads up to the close frame and returns its code. gobwas's own reader knows fewer codes.
 func (c *client) expectClose() ws.StatusCode {
 	c.t.Helper()
-	c.conn.SetReadDeadline(time.Now().Add(patient))
+	c.conn.SetReadDeadline(time.Now().Add(canary.Stretch(patient)))
 	for {
 		f, err := ws.ReadFrame(c.conn)
 		if err != nil {
@@ -138,13 +140,7 @@ func (c *client) expectClose() ws.StatusCode {
 // eventually polls for a condition.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(patient)
-	tick := time.NewTicker(2 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-		<-tick.C
+	if !canary.Wait(patient, ok) {
+		t.Fatalf("never: %s", what)
 	}
 }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/admin"
+	"github.com/parleyd/parley/engine/canary"
 )
 
 // patient is how long a test waits for what must come.
@@ -153,14 +154,8 @@ func (p *peer) expect(typ string) {
 // eventually polls for a condition.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(patient)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-		<-tick.C
+	if !canary.Wait(patient, ok) {
+		t.Fatalf("never: %s", what)
 	}
 }
 

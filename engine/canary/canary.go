@@ -117,4 +117,4 @@ func Wait(limit time.Duration, f func() bool) bool {
 	return true
 }
 
-const waitTick = 2 * time.Millisecond
+const waitTick = 3 * time.Millisecond

@@ -12,6 +12,8 @@ import (
 
 	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
+
+	"github.com/parleyd/parley/engine/canary"
 )
 
 // client is a client of the tests, over gobwas/ws's own client.
@@ -37,7 +39,7 @@ func (s *serverProcess) dial(query string) *client {
 
 // connect is dial for any goroutine: the client may be used with ask and await, and what is built on them.
 func (s *serverProcess) connect(query string) (*client, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patient)
+	ctx, cancel := context.WithTimeout(context.Background(), canary.Stretch(patient))
 	defer cancel()
 	conn, br, _, err := ws.Dial(ctx, "ws://"+s.addr+"/"+query)
 	if err != nil {
@@ -78,7 +80,7 @@ func (c *client) greeted() error {
 // dialTo connects until the worker with a pid serves it; 0 is any.
 func (s *serverProcess) dialTo(pid int) *client {
 	s.t.Helper()
-	for deadline := time.Now().Add(patient); time.Now().Before(deadline); {
+	for begun := canary.Now(); canary.Now()-begun < patient; {
 		c := s.dial("")
 		if pid == 0 || c.pid == pid {
 			return c
@@ -101,7 +103,7 @@ func (s *serverProcess) each(workers int) (list []*client) {
 // dialAt connects until a worker serves it that is not among others.
 func (s *serverProcess) dialAt(query string, others ...int) *client {
 	s.t.Helper()
-	for deadline := time.Now().Add(patient); time.Now().Before(deadline); {
+	for begun := canary.Now(); canary.Now()-begun < patient; {
 		c := s.dial(query)
 		if !slices.Contains(others, c.pid) {
 			return c
@@ -141,7 +143,7 @@ func (c *client) next() map[string]any {
 }
 
 func (c *client) read() (m map[string]any, err error) {
-	c.conn.SetReadDeadline(time.Now().Add(patient))
+	c.conn.SetReadDeadline(time.Now().Add(canary.Stretch(patient)))
 	raw, _, err := wsutil.ReadServerData(c.conn)
 	if err != nil {
 		return nil, err

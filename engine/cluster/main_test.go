@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/canary"
 	"github.com/parleyd/parley/engine/cluster"
 	"github.com/parleyd/parley/engine/cluster/supervise"
 )
@@ -226,7 +227,7 @@ func (s *serverProcess) end(sig syscall.Signal) {
 	s.cmd.Process.Signal(sig)
 	select {
 	case <-s.ended:
-	case <-time.After(20 * time.Second):
+	case <-time.After(canary.Stretch(20 * time.Second)):
 		s.cmd.Process.Kill()
 		s.t.Errorf("the server does not end after %v", sig)
 	}
@@ -307,11 +308,7 @@ func poll(t testing.TB, what string, f func() bool) {
 
 func within(t testing.TB, limit time.Duration, what string, f func() bool) {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(limit); !f(); <-tick.C {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", limit, what)
-		}
+	if !canary.Wait(limit, f) {
+		t.Fatalf("not within %v: %s", limit, what)
 	}
 }

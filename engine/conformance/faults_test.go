@@ -144,8 +144,8 @@ func failures(addr string, seats chan struct{}, chosen func(row) bool) map[strin
 	return failed
 }
 
-// faultDeadline is long enough that a case which passes does so on a busy machine.
-const faultDeadline = 3 * time.Second
+// faultDeadline is long enough for a case that passes; on a busy machine it stretches.
+const faultDeadline = 2 * time.Second
 
 // TestHarmlessTerms plays the compression cases against servers that negotiate in other, legal ways.
 func TestHarmlessTerms(t *testing.T) {

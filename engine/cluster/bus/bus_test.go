@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/parleyd/parley/engine/canary"
 )
 
 // TestMain is also the main of the processes that tests start: this binary again, with a role.
@@ -31,15 +33,8 @@ var secret = []byte("only tests know this secret")
 // eventually polls for a condition.
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	poll := time.NewTicker(time.Millisecond)
-	defer poll.Stop()
-	late := time.After(20 * time.Second)
-	for !cond() {
-		select {
-		case <-poll.C:
-		case <-late:
-			t.Fatalf("waited in vain: %s", what)
-		}
+	if !canary.Wait(20*time.Second, cond) {
+		t.Fatalf("waited in vain: %s", what)
 	}
 }
 

@@ -15,6 +15,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/parleyd/parley/engine/canary"
 )
 
 // roleVar makes the test binary play another process: a bus, or a worker.
@@ -193,13 +195,7 @@ func must(t testing.TB, call func(done func(error)) error) {
 // eventually polls until a condition holds.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	poll := time.NewTicker(5 * time.Millisecond)
-	defer poll.Stop()
-	deadline := time.Now().Add(20 * time.Second)
-	for !holds() {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-		<-poll.C
+	if !canary.Wait(20*time.Second, holds) {
+		t.Fatalf("never: %s", what)
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/parleyd/parley/engine/canary"
 )
 
 // parent is a supervisor in a process of its own.
@@ -147,18 +149,7 @@ func halt(t *testing.T, pid int, sig syscall.Signal) {
 }
 
 // poll looks until cond holds, and says whether it did in time.
-func poll(within time.Duration, cond func() bool) bool {
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(within); ; <-tick.C {
-		if cond() {
-			return true
-		}
-		if time.Now().After(deadline) {
-			return false
-		}
-	}
-}
+func poll(within time.Duration, cond func() bool) bool { return canary.Wait(within, cond) }
 
 func (p *parent) status() Status {
 	var st Status
@@ -211,7 +202,7 @@ func (p *parent) exit(within time.Duration) int {
 	p.t.Helper()
 	select {
 	case <-p.ended:
-	case <-time.After(within):
+	case <-time.After(canary.Stretch(within)):
 		p.t.Fatalf("the supervisor has not ended in %v", within)
 	}
 	return p.cmd.ProcessState.ExitCode()
@@ -268,7 +259,7 @@ func dial(address string, within time.Duration) (*caller, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn.SetDeadline(time.Now().Add(within))
+	conn.SetDeadline(time.Now().Add(canary.Stretch(within)))
 	c := &caller{conn: conn, lines: bufio.NewReader(conn)}
 	if _, err := fmt.Fscanln(c.lines, &c.index, &c.instance, &c.pid); err != nil {
 		conn.Close()
