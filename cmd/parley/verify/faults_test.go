@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/parleyd/parley/engine/canary"
 )
 
 // fault is a change that breaks the server, and the kinds of findings of which one must come up at least.
@@ -34,10 +36,10 @@ var faults = []fault{
 		[]string{"order", "lost", "early", "notice"}},
 	{"own", "engine/publish.go", "return m.Slot == x.except.Slot && m.Gen == x.except.Gen",
 		"return m.Slot == x.except.Slot && m.Gen == x.except.Gen && !planted(\"own\", 500)", []string{"own", "notice"}},
-	{"token twice", "engine/session.go", "\tdelete(h.parked, key)\n\treturn claim{state: p}",
-		"\tif !planted(\"token twice\", 1) {\n\t\tdelete(h.parked, key)\n\t}\n\treturn claim{state: p}", []string{"session"}},
-	{"forgotten room", "engine/resume.go", "for _, name := range state.rooms {",
-		"for _, name := range state.rooms {\n\t\tif planted(\"forgotten room\", 10) {\n\t\t\tcontinue\n\t\t}", []string{"session", "leak", "notice"}},
+	{"token twice", "engine/session.go", "\th.drop(key)\n\treturn claim{state: p}",
+		"\tif !planted(\"token twice\", 1) {\n\t\th.drop(key)\n\t}\n\treturn claim{state: p}", []string{"session"}},
+	{"forgotten room", "engine/revival.go", "\tname := v.h.state.rooms[i-len(v.h.held)]\n",
+		"\tname := v.h.state.rooms[i-len(v.h.held)]\n\tif planted(\"forgotten room\", 10) {\n\t\treturn\n\t}\n", []string{"session", "leak", "notice"}},
 	{"seat too many", "rooms/room.go", "r.taken.Load() >= r.limit", "r.taken.Load() >= r.limit+plantedSeat", []string{"limit"}},
 	{"liveness", "engine/conn_send.go", "l.tally.bytesOut += uint64(n)\n",
 		"l.tally.bytesOut += uint64(n)\n\tif planted(\"liveness\", 1) {\n\t\tc.lastActive.Store(l.now)\n\t}\n", []string{"heartbeat"}},
@@ -55,13 +57,13 @@ var faults = []fault{
 		"if planted(\"missing ref\", 5) {\n\t\te.Ref = nil\n\t}\n\tl.text = message.AppendLeft(l.text[:0], e.Room, e.Ref)", []string{"ref"}},
 	{"own token", "engine/resume.go", "case key == l.srv.sharedKey(c.token):", "case key == l.srv.sharedKey(c.token) && !planted(\"own token\", 1):", []string{"session", "ended"}},
 	{"after left", "engine/builtin.go", "if r == nil || !l.exit(c, r) {", "if r == nil || !(r.Has(c.place()) && planted(\"after left\", 5)) && !l.exit(c, r) {", []string{"late", "notice", "count", "session"}},
-	{"silent drop", "engine/builtin.go", "c.seats.Add(-1)\n\t\t\tl.left(c, r, seq)",
-		"c.seats.Add(-1)\n\t\t\tif !planted(\"silent drop\", 10) {\n\t\t\t\tl.left(c, r, seq)\n\t\t\t}", []string{"notice"}},
+	{"silent drop", "engine/departure.go", "if left, seq := l.srv.index.Leave(r, c.place()); left {\n\t\tc.seats.Add(-1)\n\t\tl.left(c, r, seq)",
+		"if left, seq := l.srv.index.Leave(r, c.place()); left {\n\t\tc.seats.Add(-1)\n\t\tif !planted(\"silent drop\", 10) {\n\t\t\tl.left(c, r, seq)\n\t\t}", []string{"notice"}},
 	{"gap unsaid", "engine/builtin.go", "Gap: since, Ref: ref})\n\tl.answerNow", "Gap: since && !planted(\"gap unsaid\", 3), Ref: ref})\n\tl.answerNow", []string{"gap"}},
-	{"two owners", "engine/resume.go", "l.endBy(old, CauseTakenOver)",
-		"if !planted(\"two owners\", 1) {\n\t\tl.endBy(old, CauseTakenOver)\n\t}", []string{"session", "answer"}},
+	{"two owners", "engine/resume.go", "l.announce()\n\tl.endBy(old, CauseTakenOver)",
+		"l.announce()\n\tif !planted(\"two owners\", 1) {\n\t\tl.endBy(old, CauseTakenOver)\n\t}", []string{"session", "answer"}},
 	{"altered", "engine/builtin.go", "\tvar id [idSize]byte\n\tfrom := c.appendID(id[:0])",
-		"\tif planted(\"altered\", 50) {\n\t\tdata = squeezed(data)\n\t}\n\tvar id [idSize]byte\n\tfrom := c.appendID(id[:0])", []string{"altered"}},
+		"\tif planted(\"altered\", 50) {\n\t\te.Data = squeezed(e.Data)\n\t}\n\tvar id [idSize]byte\n\tfrom := c.appendID(id[:0])", []string{"altered"}},
 	{"seat kept", "engine/builtin.go", "left, seq := l.srv.index.Leave(r, c.place())\n\tif !left {",
 		"left, seq := l.srv.index.Leave(r, c.place())\n\tif left && planted(\"seat kept\", 10) {\n\t\tl.srv.index.Hold([]byte(r.Name()), place{Slot: 1 << 30, Gen: seq}, 1)\n\t}\n\tif !left {", []string{"answer", "count"}},
 }
@@ -181,7 +183,7 @@ func TestPlantedFaults(t *testing.T) {
 			for seed := range uint64(3 * *matrix) {
 				o := options(t, binary, "PLANTED_FAULT='"+f.name+"'", servings[f.name])
 				o.Seed, o.StopAtFinding = seed+1, true
-				o.Patience, o.For = 4*time.Second, 6*time.Second
+				o.Patience, o.For = 4*time.Second, canary.Stretch(6*time.Second)
 				report := run(t, o)
 				known := func(kind string) bool { return slices.Contains(f.kinds, kind) }
 				if found := slices.Collect(maps.Keys(report.Found)); len(found) > 0 && !slices.ContainsFunc(found, known) {

@@ -34,6 +34,7 @@ type checker struct {
 	now, started time.Time
 	granted      time.Duration // by the machine, so far: what servers are given deadlines in
 	slowest      float64       // the worst that the canary said
+	due          int           // looks that the end of the run waits for
 	evt          uint64        // numbers everything that is sent and read
 
 	actors   []*actor
@@ -200,7 +201,7 @@ func (k *checker) loop(ctx context.Context) error {
 			return nil
 		case k.opt.StopAtFinding && !k.report.Clean():
 			return nil
-		case k.now.Sub(k.started) >= k.opt.For && k.pause.stage == acting && k.points > 0 && !k.settled.Before(k.started.Add(k.opt.For)):
+		case k.now.Sub(k.started) >= k.opt.For && k.due == 0 && k.pause.stage == acting && k.points > 0 && !k.settled.Before(k.started.Add(k.opt.For)):
 			return nil
 		}
 	}

@@ -115,12 +115,24 @@ func (c *conn) reconnected(q *request, m *body) {
 		delete(k.tokens, k.used[0].token)
 		k.used = k.used[1:]
 	}
-	k.within(k.opt.Patience/2, func() {
-		if s.conn.phase != ended && s.conn.mode == lively && !k.disturbed() {
-			complain("which goes on nevertheless: it must be closed with 4004")
-		}
+	k.due++
+	k.mustEnd(s.conn, k.granted+k.opt.Patience/2, func() {
+		complain("which goes on nevertheless: it must be closed with 4004")
 	})
 	c.actor.adopt(c)
+}
+
+// mustEnd complains of a connection that reads, and goes on at a time, granted. The end of a run waits for that.
+func (k *checker) mustEnd(c *conn, until time.Duration, complain func()) {
+	goesOn := c.phase != ended && c.mode == lively
+	if goesOn && k.granted < until {
+		k.in(lookEvery, func() { k.mustEnd(c, until, complain) })
+		return
+	}
+	k.due--
+	if goesOn && !k.disturbed() {
+		complain()
+	}
 }
 
 // usedKept is how many used tokens are kept, to be shown again.

@@ -53,7 +53,7 @@ func options(t testing.TB, binary, environment string, s serving) Options {
 		flags += fmt.Sprintf(" --processes %d", s.workers)
 	}
 	if s.roomy {
-		o.Clients, o.Rooms = 40, 60
+		o.Clients, o.Rooms, o.Rate = 40, 60, 300
 	}
 	o.Spawn = fmt.Sprintf("env %s %s serve --port %d --admin-port 0 --log-level warn%s", environment, binary, port, flags)
 	return o
