@@ -209,6 +209,8 @@ var lastResorts = map[string]string{
 	"engine/reactor.go r.ticker":       "no stranger: it wakes loops",
 	"engine/rescue.go s.proveUnlocked": "no stranger: it takes locks, and ends the process on purpose",
 	"engine/rescue.go func":            "no stranger: it takes locks",
+	"engine/server.go func":            "no stranger: it waits for the loops at the end",
+	"engine/server.go s.leave":         "no stranger: it waits for the loops at the end",
 	"engine/writable_linux.go w.run":   "no stranger: descriptors become writable",
 	"engine/writable_other.go w.run":   "no stranger: descriptors become writable",
 	"engine/planted.go g":              "h",

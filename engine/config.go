@@ -216,6 +216,9 @@ func (c Config) Validate() error {
 	bad := func(key, hint string, args ...any) error {
 		return &ConfigError{Key: key, Hint: fmt.Sprintf(hint, args...)}
 	}
+	if err := c.checkNumbers(); err != nil {
+		return err
+	}
 	switch {
 	case c.Port < -1 || c.Port > 65535:
 		return bad("port", "%d is no port; give 1 to 65535", c.Port)
@@ -228,8 +231,6 @@ func (c Config) Validate() error {
 	case c.HeartbeatTimeout <= c.HeartbeatInterval:
 		return bad("heartbeat_timeout", "%v must exceed heartbeat_interval (%v), or live peers are cut off",
 			c.HeartbeatTimeout, c.HeartbeatInterval)
-	case c.ReconnectionTTL < 0:
-		return bad("reconnection_ttl", "%v is negative; give a number of seconds", c.ReconnectionTTL)
 	case c.MessageBytesMax < 125 || c.MessageBytesMax > messageBytesCeiling:
 		return bad("message_bytes_max", "%d is out of range; give 125 to %d", c.MessageBytesMax, messageBytesCeiling)
 	case c.Processes > 1 && c.MessageBytesMax > sharedBytesMax:
@@ -247,25 +248,8 @@ func (c Config) Validate() error {
 		return bad("backlog_hard_bytes", "%d is below message_bytes_max (%d), so that two messages in a row would end a "+
 			"healthy receiver; give at least that, or leave it out", c.BacklogHardBytes, c.MessageBytesMax)
 	}
-	for key, n := range map[string]int{
-		"max_connections":           c.MaxConnections,
-		"max_connections_per_room":  c.MaxConnectionsPerRoom,
-		"reconnection_max_attempts": c.ReconnectionMaxAttempts, "message_fragments_max": c.MessageFragmentsMax,
-		"backlog_soft_bytes": c.BacklogSoftBytes, "attributes_bytes_max": c.AttributesBytesMax,
-		"offload_workers": c.OffloadWorkers,
-	} {
-		if n < 0 {
-			return bad(key, "%d is negative", n)
-		}
-	}
 	if hint := checkBusURL(c.BusURL, c.BusCredentials != ""); hint != "" {
 		return bad("bus_url", "%s", hint)
-	}
-	switch {
-	case c.HandshakeBytesMax < headBytesLeast || c.HandshakeBytesMax > headBytesMost:
-		return bad("handshake_bytes_max", "%d is out of range; give %d to %d", c.HandshakeBytesMax, headBytesLeast, headBytesMost)
-	case c.HandshakeFieldsMax < headFieldsLeast || c.HandshakeFieldsMax > headFieldsMost:
-		return bad("handshake_fields_max", "%d is out of range; give %d to %d", c.HandshakeFieldsMax, headFieldsLeast, headFieldsMost)
 	}
 	if err := c.checkTexts(); err != nil {
 		return err
@@ -283,12 +267,6 @@ func (c Config) Validate() error {
 	}
 	return nil
 }
-
-// A browser's handshake has some 15 fields and 500 bytes without cookies.
-const (
-	headBytesLeast, headBytesMost   = 1 << 10, 1 << 20
-	headFieldsLeast, headFieldsMost = 16, 10_000
-)
 
 // proxyHeaders are the fields that ProxyHeader may name.
 var proxyHeaders = []string{"x-forwarded-for", "x-real-ip", "forwarded"}

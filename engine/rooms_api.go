@@ -69,7 +69,7 @@ func (x *Rooms) Create(name string, o RoomOptions) error {
 		return x.createEverywhere(CreatedRoom{Name: name, MaxMembers: min(max(o.MaxMembers, 0), math.MaxInt32), Metadata: metadata})
 	}
 	_, err := x.srv.index.Create(name, rooms.CreateOptions{
-		MaxMembers: o.MaxMembers, Metadata: metadata, CreatedAt: x.srv.seconds(x.srv.clock())})
+		MaxMembers: min(o.MaxMembers, math.MaxInt32), Metadata: metadata, CreatedAt: x.srv.seconds(x.srv.clock())})
 	if errors.Is(err, rooms.ErrExists) {
 		return ErrRoomExists
 	}

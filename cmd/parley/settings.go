@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"reflect"
 	"regexp"
@@ -283,7 +284,10 @@ func (s setting) set(in *settings, text string) error {
 		field.SetBool(b)
 	case reflect.TypeFor[int]():
 		n, err := strconv.Atoi(text)
-		if err != nil {
+		switch {
+		case errors.Is(err, strconv.ErrRange) && !strings.HasPrefix(text, "-"):
+			n = math.MaxInt // the configuration says what it takes
+		case err != nil:
 			return wrong()
 		}
 		if n < 0 {
@@ -333,10 +337,11 @@ func (s setting) setText(field reflect.Value, text string) error {
 // parseDuration reads seconds, or Go's own notation.
 func parseDuration(text string) (time.Duration, bool) {
 	if seconds, err := strconv.ParseFloat(text, 64); err == nil {
-		if seconds != seconds || seconds > 1e9 || seconds < -1e9 {
+		if seconds != seconds {
 			return 0, false
 		}
-		return time.Duration(seconds * float64(time.Second)), true
+		// What is longer than any time that can be kept stays longer than the configuration takes.
+		return time.Duration(min(max(seconds, -9e9), 9e9) * float64(time.Second)), true
 	}
 	d, err := time.ParseDuration(text)
 	return d, err == nil

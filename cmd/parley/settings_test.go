@@ -108,6 +108,10 @@ func TestMistakes(t *testing.T) {
 		{"admin host that is none", "admin_host: http://localhost\n", "", nil, []string{"parley.yaml:1: admin_host", "without scheme"}},
 		{"proxies", "trusted_proxies: [nginx]\n", "", nil, []string{`parley.yaml:1: trusted_proxies: "nginx" is neither an address nor a network`}},
 		{"proxies of nobody", "proxy_protocol: true\n", "", nil, []string{"parley.yaml:1: proxy_protocol: nobody is trusted", "trusted_proxies"}},
+		{"a number that wraps", "port: 1\nmax_connections_per_room: 4294967297\n", "", nil, []string{"parley.yaml:2: max_connections_per_room: 4294967297 is too large; give at most 2147483647"}},
+		{"a number of no machine", "max_rooms_per_connection: 99999999999999999999\n", "", nil, []string{"parley.yaml:1: max_rooms_per_connection", "give at most 2147483647"}},
+		{"a time beyond all", "reconnection_ttl: 2000000000\n", "", nil, []string{"parley.yaml:1: reconnection_ttl", "give at most 1000000000 seconds"}},
+		{"a longer time", "auth_timeout: 1e300\n", "", nil, []string{"parley.yaml:1: auth_timeout", "give at most 1000000000 seconds"}},
 		{"choice", "log_level: wran\n", "", nil, []string{`did you mean "warn"?`}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
