@@ -184,27 +184,44 @@ func (l *loop) authenticated(c *Conn, p *pending, out outcome) {
 	l.resume(c, p)
 }
 
-// enter takes c into a room, on its loop. The error is one for the client, or errSeat.
+// enter takes c into a room, on its loop. The error is one for the client, or errSeat: then c counts as in the room, and
+// the caller acquires the seat or takes the count back.
 func (l *loop) enter(c *Conn, name []byte) (rooms.Entry, *Error) {
-	limit := l.srv.cfg.MaxRoomsPerConnection
-	if limit > 0 && int(c.seats.Load()) >= limit {
-		if r := l.srv.index.Find(name); r == nil || !r.Has(c.place()) {
+	if !c.reserveRoom() {
+		r := l.srv.index.Find(name)
+		if r == nil || !r.Has(c.place()) {
 			return rooms.Entry{}, wireError(message.TooManyRooms)
 		}
+		c.seats.Add(1) // it is in already
 	}
 	entry, err := l.srv.index.Enter(name, c.place(), l.srv.seconds(l.now))
-	switch err {
-	case nil:
-	case rooms.ErrSeat:
+	switch {
+	case err == rooms.ErrSeat:
 		return entry, errSeat
-	default:
+	case err != nil:
+		c.seats.Add(-1)
 		return entry, wireError(message.RoomFull)
-	}
-	if !entry.Already {
-		c.seats.Add(1)
+	case entry.Already:
+		c.seats.Add(-1)
+	default:
 		l.entered(c, entry)
 	}
 	return entry, nil
+}
+
+// reserveRoom counts one room more, or reports that the connection is in as many as it may. Whoever reserves before
+// entering, and gives back what comes to nothing, keeps the limit on whatever goroutines others do the same. Any goroutine.
+func (c *Conn) reserveRoom() bool {
+	limit := c.loop.srv.cfg.MaxRoomsPerConnection
+	for {
+		n := c.seats.Load()
+		if limit > 0 && int(n) >= limit {
+			return false
+		}
+		if c.seats.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
 }
 
 // entered does what follows an entry: the connection's own list, the notice, the event.

@@ -121,13 +121,17 @@ func (v *revival) keep(l *loop, f *outFrame) {
 
 // enterHandedOver takes a seat that waits, as far as the limit of rooms goes.
 func (l *loop) enterHandedOver(c *Conn, r *rooms.Room) {
-	limit := int32(l.srv.cfg.MaxRoomsPerConnection)
-	if limit > 0 && c.seats.Load() >= limit && !r.Has(c.place()) {
+	if r.Has(c.place()) {
+		return // and so its seat does not wait
+	}
+	if !c.reserveRoom() {
 		l.srv.freeHeld(r, c.place())
 		return
 	}
-	if entry, err := r.EnterHeld(c.place()); err == nil && !entry.Already {
-		c.seats.Add(1)
-		l.entered(c, entry)
+	entry, err := r.EnterHeld(c.place())
+	if err != nil || entry.Already {
+		c.seats.Add(-1)
+		return
 	}
+	l.entered(c, entry)
 }

@@ -111,9 +111,7 @@ func (x *Rooms) join(c *Conn, a *arrival) (told bool, err error) {
 	if r != nil && r.Contains(p) {
 		return false, nil
 	}
-	limit := int32(x.srv.cfg.MaxRoomsPerConnection)
-	if n := c.seats.Add(1); limit > 0 && n > limit {
-		c.seats.Add(-1)
+	if !c.reserveRoom() {
 		return false, ErrTooManyRooms
 	}
 	held, err := x.srv.index.Hold([]byte(a.room), p, x.srv.seconds(x.srv.clock()))

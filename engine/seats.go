@@ -55,11 +55,10 @@ func seatError(err error) *Error {
 	return errUnavailable
 }
 
-// awaitSeat makes c wait for a seat in a room, and then join it. j says what is known of the answer; it is borrowed.
+// awaitSeat makes c, which counts as in already, wait for a seat in a room, and then join it. j says what is known of the answer; it is borrowed.
 func (l *loop) awaitSeat(c *Conn, j message.Joined, limit int) {
 	p := l.await(c, pendingSeat, "join", j.Ref)
 	j.Room, j.Ref = bytes.Clone(j.Room), p.ref
-	c.seats.Add(1)
 	l.acquire(string(j.Room), limit, SeatTicket{}, func(l *loop, err *Error) { l.seatFound(c, p, j, err) })
 }
 
@@ -194,20 +193,20 @@ func (l *loop) seatsUsed(c *Conn, p *pending, h handover, e *message.Envelope) {
 func (l *loop) enterAgain(c *Conn, room string, seats seatVerdicts) *Error {
 	verdict, asked := seats[room]
 	delete(seats, room) // a seat is used once
-	switch limit := l.srv.cfg.MaxRoomsPerConnection; {
+	switch {
 	case !asked:
 		_, err := l.enter(c, []byte(room))
 		if err == errSeat { // it got its limit in this instant
+			c.seats.Add(-1)
 			return errUnavailable
 		}
 		return err
 	case verdict != nil:
 		return verdict
-	case limit > 0 && int(c.seats.Load()) >= limit:
+	case !c.reserveRoom():
 		l.srv.peers.Seats.Release(room)
 		return wireError(message.TooManyRooms)
 	}
-	c.seats.Add(1)
 	l.takeSeat(c, room)
 	return nil
 }
