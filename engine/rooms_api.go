@@ -41,6 +41,7 @@ var (
 	ErrRoomExists   = errors.New("the room exists already")
 	ErrRoomUnknown  = errors.New("there is no such room")
 	ErrNotOpen      = errors.New("the connection is not open: it has ended, or its connect handlers have not admitted it yet")
+	ErrForeignConn  = errors.New("the connection belongs to another server: use the Rooms of c.Server()")
 	ErrRoomFull     = wireError(message.RoomFull)
 	ErrTooManyRooms = wireError(message.TooManyRooms)
 	ErrNotInRoom    = wireError(message.NotInRoom)
@@ -77,7 +78,7 @@ func (x *Rooms) Create(name string, o RoomOptions) error {
 }
 
 // Join takes c into a room, creating the room where there is none. Errors: [ErrRoomFull],
-// [ErrTooManyRooms], [ErrNotOpen], or a name that is none. Being in already is no error.
+// [ErrTooManyRooms], [ErrNotOpen], [ErrForeignConn], or a name that is none. Being in already is no error.
 //
 // Where several workers share a room's limit, Join does not wait for its seat: nil means that c is on its way, and will be
 // in within a moment if there is a seat; ErrRoomFull, that all are taken as far as is known here. [Rooms.JoinThen] tells
@@ -103,7 +104,10 @@ func (x *Rooms) join(c *Conn, a *arrival) (told bool, err error) {
 	if code := message.ValidRoom([]byte(a.room)); code != message.OK {
 		return false, wireError(code)
 	}
-	if !c.isOpen() {
+	switch {
+	case c != nil && c.loop.srv != x.srv:
+		return false, ErrForeignConn
+	case !c.isOpen():
 		return false, ErrNotOpen
 	}
 	p := c.place()
@@ -153,9 +157,10 @@ func (l *loop) enterHeld(c *Conn, r *rooms.Room) error {
 	return nil
 }
 
-// Leave takes c out of a room, soon. Being out already is no error.
+// Leave takes c out of a room, soon. Being out already is no error. A connection of another server is in no room of this
+// one: nothing happens.
 func (x *Rooms) Leave(c *Conn, name string) {
-	if c == nil {
+	if c == nil || c.loop.srv != x.srv {
 		return
 	}
 	c.loop.postCall(func(l *loop) {
@@ -182,10 +187,10 @@ func (x *Rooms) Members(name string) []*Conn {
 	return list
 }
 
-// Has reports whether c is in a room, or on its way into it.
+// Has reports whether c is in a room, or on its way into it. A connection of another server is in none of this one.
 func (x *Rooms) Has(name string, c *Conn) bool {
 	r := x.srv.index.FindString(name)
-	return r != nil && c != nil && r.Contains(c.place())
+	return r != nil && c != nil && c.loop.srv == x.srv && r.Contains(c.place())
 }
 
 // Stats says how a room is; ok is false where there is none.
