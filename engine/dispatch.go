@@ -258,10 +258,26 @@ func clip(b []byte) []byte {
 	return b[:n]
 }
 
+// replaceRoute registers next in place of old, and reports false where another took that place meanwhile.
+func (s *Server) replaceRoute(old, next *route) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if (*s.routes.Load())[next.name] != old {
+		return false
+	}
+	s.setRoute(next)
+	return true
+}
+
 // addRoute registers r under its name.
 func (s *Server) addRoute(r *route) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.setRoute(r)
+}
+
+// setRoute is addRoute under mu.
+func (s *Server) setRoute(r *route) {
 	routes := maps.Clone(*s.routes.Load())
 	routes[r.name] = r
 	s.routes.Store(&routes)

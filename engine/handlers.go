@@ -93,19 +93,30 @@ func invalid(err error) error {
 // Any goroutine, but meant to be called before the start. It panics for a type without a handler.
 func (s *Server) Use(m Middleware, types ...string) {
 	for _, typ := range types {
-		old := (*s.routes.Load())[typ]
-		if old == nil {
-			panic(fmt.Sprintf("engine: Use: no handler for %q; register it first", typ))
+		for old := s.routeFor(typ); !s.replaceRoute(old, wrapped(old, m)); old = s.routeFor(typ) {
 		}
-		r := *old
-		if r.handler == nil {
-			r.handler = builtinHandler(r.builtin)
-		}
-		if r.handler = m(r.handler); r.handler == nil {
-			panic(fmt.Sprintf("engine: Use: the middleware makes nil of the handler of %q", typ))
-		}
-		s.addRoute(&r)
 	}
+}
+
+// routeFor is the route of a type, for Use.
+func (s *Server) routeFor(typ string) *route {
+	r := (*s.routes.Load())[typ]
+	if r == nil {
+		panic(fmt.Sprintf("engine: Use: no handler for %q; register it first", typ))
+	}
+	return r
+}
+
+// wrapped is a route whose handler has m around it.
+func wrapped(old *route, m Middleware) *route {
+	r := *old
+	if r.handler == nil {
+		r.handler = builtinHandler(r.builtin)
+	}
+	if r.handler = m(r.handler); r.handler == nil {
+		panic(fmt.Sprintf("engine: Use: the middleware makes nil of the handler of %q", r.name))
+	}
+	return &r
 }
 
 // errHandled is what a built-in handler returns under middleware: it has answered already.

@@ -47,7 +47,12 @@ func (x *lane) await(a *acceptor, f flight) {
 		}
 	}()
 	x.since.Store(f.begun)
-	r := <-f.result
+	var r enrolment
+	select {
+	case r = <-f.result:
+	case <-a.srv.reactor.stopped:
+		return // the loops are no more, and so is what they would tell
+	}
 	x.since.Store(0)
 	if a.waits.Load() {
 		select {

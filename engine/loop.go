@@ -274,6 +274,9 @@ func (l *loop) finish() {
 	if cap(l.text) > corkBytesKept {
 		l.text = nil
 	}
+	if cap(l.shrunk) > corkBytesKept {
+		l.shrunk = nil
+	}
 	l.count.publish(&l.tally)
 }
 

@@ -457,6 +457,9 @@ func (l *loop) tellAnnouncements(r *rooms.Room, on bool, members int) {
 	})
 	p := &l.outgoing
 	*p = publication{srv: l.srv, frame: f, room: r, except: nowhere}
-	p.publish()
+	if _, err := p.publish(); err != nil {
+		r.SetQuiet(on) // nobody was told: the next who comes or goes has it tried again
+		return
+	}
 	l.announcementsChanged(r, on)
 }

@@ -97,7 +97,7 @@ func (r *reactor) hang(h *host) error {
 	if h.rope, err = h.bell.SyscallConn(); err != nil {
 		return fmt.Errorf("make doorbell: %w", err)
 	}
-	h.pull = func(fd uintptr) { unix.Write(int(fd), ringByte[:]) }
+	h.pull = func(fd uintptr) { h.rang(func() error { _, err := unix.Write(int(fd), ringByte[:]); return err }) }
 	file := os.NewFile(uintptr(pair[1]), "doorbell")
 	conn, err := net.FileConn(file)
 	file.Close()
@@ -256,6 +256,18 @@ func (h *host) watch(c *Conn) { h.reactor.writable.watch(c) }
 // ring wakes the loop. A full pipe means that it has been rung often enough. The application may call when the
 // server has stopped: the rope holds the descriptor for as long as it is pulled, and nothing else once it is closed.
 func (h *host) ring() { h.rope.Control(h.pull) }
+
+// rang rings once. Where that fails for another reason than a full pipe, the loop is not taken for rung: the next letter,
+// or the next tick, rings again.
+func (h *host) rang(write func() error) {
+	err := write()
+	for err == unix.EINTR {
+		err = write()
+	}
+	if err != nil && err != unix.EAGAIN {
+		h.loop.mail.rung.Store(false)
+	}
+}
 
 var ringByte [1]byte
 

@@ -1,0 +1,87 @@
+package engine
+
+import (
+	"sync"
+	"syscall"
+	"testing"
+)
+
+// A bell that cannot be rung does not leave its loop taken for rung: whoever comes next rings again.
+func TestBellThatFails(t *testing.T) {
+	w := newScript(t, nil)
+	l := w.server.Server.loops[0]
+	h := &host{loop: l}
+	for _, row := range []struct {
+		errs []error
+		rung bool
+	}{
+		{[]error{nil}, true},
+		{[]error{syscall.EAGAIN}, true},
+		{[]error{syscall.EINTR, nil}, true},
+		{[]error{syscall.ENOBUFS}, false},
+		{[]error{syscall.EINTR, syscall.ENOMEM}, false},
+	} {
+		l.mail.rung.Store(true)
+		h.rang(func() error {
+			err := row.errs[0]
+			row.errs = row.errs[1:]
+			return err
+		})
+		if l.mail.rung.Load() != row.rung || len(row.errs) > 0 {
+			t.Errorf("rung: %v, want %v; %d writes are left", l.mail.rung.Load(), row.rung, len(row.errs))
+		}
+	}
+}
+
+// A room that no mailbox takes the word for goes on announcing, and says later that it stops.
+func TestAnnouncementsThatNobodyHeardOf(t *testing.T) {
+	w := newScript(t, func(c *Config) { c.AnnounceMembersMax = 3 })
+	ann := w.open(0)
+	w.say(ann, `{"type":"join","room":"r"}`)
+	w.drain()
+	w.read(ann)
+	mail := &ann.loop.mail
+	join := func() {
+		w.say(w.open(1), `{"type":"join","room":"r"}`)
+		w.drain()
+	}
+	join()
+	join()
+	w.read(ann)
+	mail.waiting.Add(mailboxLettersMax)
+	join()
+	mail.waiting.Add(-mailboxLettersMax)
+	w.expect(ann, "")
+	join()
+	w.expect(ann, "announcements")
+}
+
+// Middleware that is added from two goroutines at once is all there.
+func TestMiddlewareFromTwoGoroutines(t *testing.T) {
+	w := newScript(t, nil)
+	s := w.server.Server
+	calls := 0
+	const n = 50
+	var all sync.WaitGroup
+	for range 2 {
+		all.Go(func() {
+			for range n {
+				s.Use(func(h Handler) Handler {
+					return func(c *Conn, m *Message, s *Server) (any, error) {
+						calls++
+						return h(c, m, s)
+					}
+				}, "ping")
+			}
+		})
+	}
+	all.Wait()
+	c := w.open(0)
+	w.read(c)
+	w.say(c, `{"type":"ping"}`)
+	w.drain()
+	w.expect(c, "pong")
+	if calls != 2*n {
+		t.Errorf("%d of %d middlewares are called", calls, 2*n)
+	}
+}
