@@ -375,6 +375,7 @@ func addFlags(cmd *cobra.Command) {
 		}
 		cmd.Flags().AddFlag(f)
 	}
+	cmd.SetUsageFunc(usage)
 }
 
 // textFlag is a flag's value as it was written.

@@ -79,7 +79,7 @@ func New(plan Plan) (*Supervisor, error) {
 		s.stderr = s.stdout
 	}
 	if s.executable, err = executable(); err != nil {
-		return nil, fmt.Errorf("find own executable: %w", err)
+		return nil, fmt.Errorf("find own executable: %w; workers are started from it, so mount /proc, or run one process without a supervisor (processes: 1)", err)
 	}
 	for s.next == 0 {
 		var b [2]byte

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// group is settings that are read together. In a group they keep the table's order, in which texts lean on those before.
+type group struct {
+	title string
+	keys  []string
+}
+
+// groups are how a command's help shows its settings. A test holds that each is in one of them.
+var groups = []group{
+	{"Where it listens", []string{"host", "port", "admin_host", "admin_port"}},
+	{"Processes, and where sessions are kept", []string{"processes", "loops", "data_dir", "bus_url", "bus_credentials"}},
+	{"Who may connect, and how", []string{"origins", "subprotocols", "trusted_proxies", "proxy_header", "proxy_protocol",
+		"handshake_timeout", "handshake_bytes_max", "handshake_fields_max"}},
+	{"Heartbeats and sessions", []string{"heartbeat_interval", "heartbeat_timeout", "reconnection_ttl", "reconnection_max_attempts"}},
+	{"Connections and rooms", []string{"max_connections", "max_connections_per_room", "max_rooms_per_connection", "announce_members_max"}},
+	{"Messages", []string{"message_bytes_max", "message_fragments_max", "backlog_soft_bytes", "backlog_hard_bytes", "backlog_grace",
+		"compression", "compression_context_takeover"}},
+	{"End and log", []string{"shutdown_timeout", "log_level", "log_format"}},
+	{"For programs with package engine: parley itself has no handler that these bound", []string{"attributes_bytes_max", "auth_timeout",
+		"offload_workers", "offload_timeout"}},
+}
+
+// usage shows the settings of a command group by group, and its other flags behind them.
+func usage(cmd *cobra.Command) error {
+	out := cmd.OutOrStderr()
+	fmt.Fprintf(out, "Usage:\n  %s\n", cmd.UseLine())
+	for _, g := range groups {
+		list := pflag.NewFlagSet("", pflag.ContinueOnError)
+		list.SortFlags = false
+		for _, s := range table {
+			if slices.Contains(g.keys, s.key) {
+				list.AddFlag(cmd.Flags().Lookup(s.flag()))
+			}
+		}
+		fmt.Fprintf(out, "\n%s:\n%s", g.title, list.FlagUsages())
+	}
+	others := pflag.NewFlagSet("", pflag.ContinueOnError)
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if _, setting := f.Value.(*textFlag); !setting {
+			others.AddFlag(f)
+		}
+	})
+	fmt.Fprintf(out, "\nOther flags:\n%s", others.FlagUsages())
+	return nil
+}
