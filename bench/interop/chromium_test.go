@@ -71,6 +71,8 @@ func TestChatPage(t *testing.T) {
 
 	ann.do(chromedp.SetValue("#to", bob.text("#me"), chromedp.ByQuery), chromedp.SendKeys("#text", "psst\n", chromedp.ByQuery))
 	bob.sees("to you: psst")
+	ann.do(chromedp.SendKeys("#text", "for all again\n", chromedp.ByQuery))
+	bob.sees("in lobby: for all again") // the address was for one message
 
 	before := bob.text("#me")
 	bob.do(chromedp.Click("#cut", chromedp.ByQuery))
@@ -78,7 +80,7 @@ func TestChatPage(t *testing.T) {
 	if after := bob.text("#me"); after == before || len(after) != 24 {
 		t.Errorf("the id was %q and is %q", before, after)
 	}
-	ann.do(chromedp.Evaluate("document.querySelector('#to').value = ''", nil), chromedp.SendKeys("#text", "still there?\n", chromedp.ByQuery))
+	ann.do(chromedp.SendKeys("#text", "still there?\n", chromedp.ByQuery))
 	bob.sees("still there?")
 	if to := os.Getenv("SCREENSHOT"); to != "" {
 		var png []byte
@@ -87,6 +89,65 @@ func TestChatPage(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// evaluate is the value of an expression of the page.
+func (w *window) evaluate(expression string) (value string) {
+	w.t.Helper()
+	w.do(chromedp.Evaluate("String("+expression+")", &value))
+	return value
+}
+
+// becomes waits until an expression of the page has a value.
+func (w *window) becomes(expression, want string) {
+	w.t.Helper()
+	eventually(w.t, expression+" is "+want, func() bool { return w.evaluate(expression) == want })
+}
+
+// On a phone every field can be written into, and nothing is wider than the screen, in both languages.
+func TestChatPageOnAPhone(t *testing.T) {
+	s := serve(t)
+	w := open(t, chromium(t), s.admin)
+	w.do(chromedp.EmulateViewport(375, 667))
+	for _, language := range []string{"en", "zh"} {
+		w.becomes("document.documentElement.lang", language)
+		for field, least := range map[string]int{"text": 300, "to": 150, "room": 100, "name": 100} {
+			w.becomes(fmt.Sprintf("$('%s').offsetWidth >= %d", field, least), "true")
+		}
+		w.becomes("document.documentElement.scrollWidth <= 375 && $('log').offsetHeight > 200", "true")
+		w.do(chromedp.Click("#language", chromedp.ByQuery))
+	}
+	w.becomes("$('send').textContent", "Send")
+}
+
+// The count of members follows others; names are shown; whoever is chosen by keyboard is written to; a reload keeps the
+// session; a new server has all rooms joined again.
+func TestChatPageRemembers(t *testing.T) {
+	s := serve(t)
+	ann := open(t, chromium(t), s.admin)
+	ann.sees("Joined lobby, 1 there")
+	bob := open(t, chromium(t), s.admin)
+	ann.becomes("$('members').textContent", "lobby: 2 members")
+	bob.do(chromedp.SetValue("#name", "Bob", chromedp.ByQuery), chromedp.SendKeys("#text", "hi\n", chromedp.ByQuery))
+	ann.sees("Bob (")
+	ann.do(chromedp.Focus("#log p:last-child button.who", chromedp.ByQuery), chromedp.KeyEvent("\r"))
+	ann.becomes("$('to').value === '"+bob.text("#me")+"' && document.activeElement.id", "text")
+	bob.do(chromedp.SetValue("#room", "den", chromedp.ByQuery), chromedp.Click("#join", chromedp.ByQuery))
+	bob.sees("Joined den, 1 there")
+
+	before := bob.text("#me")
+	bob.do(chromedp.Reload(), chromedp.WaitVisible("#state.open", chromedp.ByQuery))
+	bob.sees("Session resumed; back in ")
+	bob.becomes("[...rooms.keys()].sort().join(' ')", "den lobby")
+	bob.becomes("$('members').textContent", "lobby: 2 members")
+	if after := bob.text("#me"); after == before {
+		t.Errorf("the id is still %q", after)
+	}
+	bob.do(chromedp.Evaluate("oldToken = 'of a server that is gone', reconnectToken = null, ws.close()", nil))
+	bob.sees("The old session is gone; starting afresh.")
+	bob.becomes("[...rooms.keys()].sort().join(' ')", "den lobby")
+	ann.do(chromedp.Navigate("about:blank"))
+	bob.becomes("rooms.get('lobby')", "1")
 }
 
 // seedClient runs the seed's own client, as its document prints it, in a browser, unchanged but for the address: it joins

@@ -13,11 +13,26 @@ import (
 type chat struct {
 	Room string `json:"room"`
 	Text string `json:"text"`
+	Name string `json:"name"`
 }
 
 type private struct {
 	To   string `json:"to"`
 	Text string `json:"text"`
+	Name string `json:"name"`
+}
+
+// nameMax bounds what a client calls itself, in bytes. Names are not checked: the id says who it is.
+const nameMax = 64
+
+var errName = &engine.Error{Code: "invalid_message", Message: "A name has 64 bytes at most"}
+
+// signed adds the sender's name to a message, where there is one.
+func signed(m engine.M, name string) engine.M {
+	if name != "" {
+		m["name"] = name
+	}
+	return m
 }
 
 func registerChat(srv *engine.Server) {
@@ -28,9 +43,12 @@ func registerChat(srv *engine.Server) {
 		if !s.Rooms().Has(m.Room, c) {
 			return nil, engine.ErrNotInRoom
 		}
-		_, err := s.Broadcast(m.Room, engine.M{
+		if len(m.Name) > nameMax {
+			return nil, errName
+		}
+		_, err := s.Broadcast(m.Room, signed(engine.M{
 			"type": "chat", "from": c.ID(), "room": m.Room, "text": m.Text, "timestamp": time.Now().Unix(),
-		})
+		}, m.Name))
 		if err != nil {
 			return nil, err
 		}
@@ -40,9 +58,12 @@ func registerChat(srv *engine.Server) {
 		if m.To == "" {
 			return engine.M{"type": "error", "code": "invalid_message", "message": "Target required"}, nil
 		}
-		sent := s.SendTo(m.To, engine.M{
+		if len(m.Name) > nameMax {
+			return nil, errName
+		}
+		sent := s.SendTo(m.To, signed(engine.M{
 			"type": "private", "from": c.ID(), "text": m.Text, "timestamp": time.Now().Unix(),
-		})
+		}, m.Name))
 		return engine.M{"type": "private_sent", "delivered": sent}, nil
 	})
 	engine.On(srv, "whoami", func(c *engine.Conn, _ struct{}, _ *engine.Server) (any, error) {
