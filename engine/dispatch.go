@@ -178,8 +178,7 @@ func (l *loop) runHandler(c *Conn, r *route, m *Message) {
 		l.sinceLook = lookEvery // look at the clock before the next message
 	}
 	if took > int64(handlerSlow) {
-		l.count.slowHandlers.Add(1)
-		l.srv.log.Warn("a handler held its loop; register it with engine.Offload()", "handler", r.name, "took", duration(took))
+		l.held(r.name, took)
 	}
 	if l.mail.posts.Load() != posts {
 		// What the handler sent is in the mailbox: the reply goes behind it.

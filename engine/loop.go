@@ -38,6 +38,8 @@ type loop struct {
 
 	now      int64 // nanoseconds on the server's clock, read once a turn
 	nextTick int64
+	cpu      cpuTime // of the loop's thread, noted at cpuAt
+	cpuAt    int64
 	slots    []uint32
 
 	letters []letter // taken, and opened up to opened

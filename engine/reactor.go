@@ -195,6 +195,7 @@ func (r *reactor) onTraffic(g gnet.Conn) gnet.Action {
 		}
 	case *doorbell:
 		to.host.loop.drain()
+		to.host.loop.noteCPU()
 	}
 	return gnet.None
 }
