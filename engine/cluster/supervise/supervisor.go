@@ -216,7 +216,7 @@ func (s *Supervisor) tend(w *ward) {
 	p := w.process
 	switch {
 	case p == nil:
-		if s.leaving == nil && s.age >= w.retryAt && (w == s.bus || s.bus == nil || s.bus.everReady) {
+		if s.leaving == nil && s.age >= w.retryAt && (w == s.bus || s.bus == nil || s.bus.everReady) && s.starting() < startsMax() {
 			s.start(w)
 		}
 	case p.killed != "" || s.leaving != nil:
@@ -229,6 +229,20 @@ func (s *Supervisor) tend(w *ward) {
 	case p.ready && s.age-p.beatAt > s.plan.FrozenAfter:
 		s.kill(p, fmt.Sprintf("frozen: no beat for %v", s.plan.FrozenAfter))
 	}
+}
+
+// startsMax is how many processes start at once. Many that share few cores all take as long as all together, and the
+// slowest may pass StartTimeout.
+func startsMax() int { return max(4, 2*runtime.NumCPU()) }
+
+// starting is how many processes have been started and are not ready.
+func (s *Supervisor) starting() (n int) {
+	for w := range s.wards() {
+		if w.process != nil && !w.process.ready && w.process.killed == "" {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *Supervisor) announceReady() {
