@@ -1,13 +1,19 @@
 package docs
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
 )
 
 var clauseTag = regexp.MustCompile(`\[(RFC \d+ §[\d.]+|wire protocol, [a-z ]+)\]`)
@@ -140,5 +146,57 @@ func TestToolchain(t *testing.T) {
 		if strings.Contains(string(text), "GOTOOLCHAIN") != want {
 			t.Errorf("%s: only .ci/run says which toolchain may be used (GOTOOLCHAIN=local)", path)
 		}
+	}
+}
+
+// The first program of the READMEs takes its leave on SIGTERM, and refuses a message to a room that its sender is not in.
+func TestReadmeProgramRuns(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(free.Addr().String())
+	free.Close()
+	dir := t.TempDir()
+	source, binary := filepath.Join(dir, "main.go"), filepath.Join(dir, "program")
+	text := goBlock.FindStringSubmatch(files(t, "")["README.md"])[1]
+	if err := os.WriteFile(source, []byte(strings.Replace(text, "9090", port, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	build := exec.Command("go", "build", "-o", binary, source)
+	build.Dir = ".."
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	program := exec.Command(binary)
+	if err := program.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer program.Process.Kill()
+	var conn net.Conn
+	for until := time.Now().Add(time.Minute); ; {
+		if conn, _, _, err = ws.Dial(t.Context(), "ws://127.0.0.1:"+port); err == nil {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatal(err)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	defer conn.Close()
+	wsutil.WriteClientText(conn, []byte(`{"type":"chat","room":"r","text":"x"}`))
+	refused := false
+	for err == nil {
+		var answer []byte
+		if answer, _, err = wsutil.ReadServerData(conn); strings.Contains(string(answer), "not_in_room") {
+			refused = true
+			program.Process.Signal(syscall.SIGTERM)
+		}
+	}
+	if closed, ok := err.(wsutil.ClosedError); !refused || !ok || closed.Code != ws.StatusGoingAway {
+		t.Errorf("refused: %v, ended with %v", refused, err)
+	}
+	if err := program.Wait(); err != nil {
+		t.Error(err)
 	}
 }

@@ -274,7 +274,8 @@ func (c *Conn) Principal() string {
 	return ""
 }
 
-// Send queues a text message: v encoded as JSON, or v itself where it is a []byte, which is copied.
+// Send queues a text message: v encoded as JSON, or v itself where it is a []byte, which is copied. A string is encoded,
+// too, and arrives in quotes: what is JSON already goes as a []byte or a json.RawMessage.
 // It does not wait, and gives no word on delivery; a connection that has ended is no error.
 // Errors: v cannot be encoded; [ErrInvalidUTF8]; [ErrOverloaded].
 func (c *Conn) Send(v any) error {

@@ -63,8 +63,8 @@ func (s *Server) On(typ string, h Handler, opts ...Option) {
 // On registers a handler whose messages are decoded into a T first. Where the fields do not fit, or where
 // T has a method Validate() error that refuses, the client is answered with invalid_message.
 //
-//	type chat struct{ Room, Text string }
-//	engine.On(srv, "chat", func(c *engine.Conn, m chat, s *engine.Server) (any, error) { ... })
+// A field's key is its json tag, else its name; keys are compared exactly, letter case included, so that one message
+// cannot mean two things to two readers.
 func On[T any](s *Server, typ string, h func(c *Conn, m T, s *Server) (any, error), opts ...Option) {
 	message.Pretouch[T]()
 	s.On(typ, func(c *Conn, m *Message, s *Server) (any, error) {
