@@ -336,7 +336,7 @@ func TestHeldSeats(t *testing.T) {
 	if !strings.Contains(texts[0], `"members":1`) {
 		t.Error(texts[0])
 	}
-	w.expect(b, "news member_joined")
+	w.expect(b, "joined news member_joined")
 }
 
 // The attempts of a session count, too, when it is claimed while its connection ends.

@@ -78,7 +78,8 @@ func (x *Rooms) Create(name string, o RoomOptions) error {
 }
 
 // Join takes c into a room, creating the room where there is none. Errors: [ErrRoomFull],
-// [ErrTooManyRooms], [ErrNotOpen], [ErrForeignConn], or a name that is none. Being in already is no error.
+// [ErrTooManyRooms], [ErrNotOpen], [ErrForeignConn], or a name that is none. Being in already is no error. The client is told
+// `joined`, without a ref; the others in the room, `member_joined`.
 //
 // Where several workers share a room's limit, Join does not wait for its seat: nil means that c is on its way, and will be
 // in within a moment if there is a seat; ErrRoomFull, that all are taken as far as is known here. [Rooms.JoinThen] tells
@@ -153,20 +154,29 @@ func (l *loop) enterHeld(c *Conn, r *rooms.Room) error {
 		c.seats.Add(-1)
 	default:
 		l.entered(c, entry)
+		l.tellJoined(c, entry)
 	}
 	return nil
 }
 
-// Leave takes c out of a room, soon. Being out already is no error. A connection of another server is in no room of this
-// one: nothing happens.
+// tellJoined tells c that the application took it into a room: as the answer to a join does, in front of whatever the room
+// gives it from now on, but without a ref.
+func (l *loop) tellJoined(c *Conn, e rooms.Entry) {
+	l.text = message.AppendJoined(l.text[:0], message.Joined{Room: []byte(e.Room.Name()), Members: e.Members + e.Room.Away()})
+	l.answerNow(c, l.text)
+}
+
+// Leave takes c out of a room, soon, and tells it `left`. Being out already is no error. A connection of another server is in
+// no room of this one: nothing happens.
 func (x *Rooms) Leave(c *Conn, name string) {
 	if c == nil || c.loop.srv != x.srv {
 		return
 	}
 	c.loop.postCall(func(l *loop) {
 		l.turnBack(c, name)
-		if r := x.srv.index.FindString(name); r != nil {
-			l.exit(c, r)
+		if r := x.srv.index.FindString(name); r != nil && l.exit(c, r) {
+			l.text = message.AppendLeft(l.text[:0], []byte(name), nil)
+			l.answer(c, l.text)
 		}
 	})
 }

@@ -247,6 +247,7 @@ func (l *loop) arrive(c *Conn, a *arrival) {
 		l.tellArrival(c, a, nil)
 	default:
 		l.entered(c, entry)
+		l.tellJoined(c, entry)
 		l.tellArrival(c, a, nil)
 	}
 }
@@ -260,7 +261,9 @@ func (l *loop) arrived(c *Conn, a *arrival, err *Error) {
 	}
 	open := c.phase == phaseOpen || c.phase == phaseAuth
 	if err == nil && open && !a.left {
-		l.takeSeat(c, a.room)
+		if entry := l.takeSeat(c, a.room); !entry.Already {
+			l.tellJoined(c, entry)
+		}
 		l.tellArrival(c, a, nil)
 		return
 	}

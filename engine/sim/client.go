@@ -277,11 +277,15 @@ func (k *client) message(text []byte) {
 	case "member_joined", "member_left":
 		t.noticed(c, b.Room, b.ID, b.Type == "member_joined")
 	case "left":
-		if b.Ref == 0 { // the room was deleted
-			c.deleted(b.Room)
+		if b.Ref == 0 { // the room was deleted, or the application took it out
+			c.toldLeft(b.Room)
 			return
 		}
 		k.answered(&b)
+	case "joined":
+		if b.Ref != 0 { // else the application took it in
+			k.answered(&b)
+		}
 	default:
 		k.answered(&b)
 	}

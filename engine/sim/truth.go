@@ -225,10 +225,10 @@ func (c *conn) stays(name string) (list []*membership) {
 	return list
 }
 
-// deleted takes note that a client was told of a room's end.
-func (c *conn) deleted(name string) {
+// toldLeft takes note that a client was told of a room's end, or that it was taken out of it.
+func (c *conn) toldLeft(name string) {
 	for _, ms := range c.stays(name) {
-		if ms.room.deleted && ms.end >= 0 {
+		if ms.end >= 0 {
 			ms.over = true
 			return
 		}

@@ -292,7 +292,7 @@ func (w *World) pass(d time.Duration) {
 
 // stall stops the server for longer than clients may be silent. What they send meanwhile waits for it.
 func (w *World) stall() {
-	d := 4*w.server.TickEvery() + time.Duration(w.rand.Int64N(int64(2*w.plan.config.HeartbeatTimeout)))
+	d := 6*w.server.TickEvery() + time.Duration(w.rand.Int64N(int64(2*w.plan.config.HeartbeatTimeout)))
 	w.tracef("the server stalls for %v", d)
 	w.now += d
 	for _, k := range w.clients {
