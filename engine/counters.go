@@ -119,7 +119,7 @@ type LoopStats struct {
 	Letters     int64  `json:"letters"` // waiting in the mailbox
 }
 
-// Stats returns the server's figures: the seed's getStats. Any goroutine.
+// Stats returns the server's figures: the seed's getStats. Scope: this worker; [Everywhere.Stats] adds up all. Any goroutine.
 func (s *Server) Stats() Stats {
 	out := Stats{
 		Connections:  s.ConnectionCount(),

@@ -249,8 +249,11 @@ func (s *Server) SendTo(id string, v any) bool {
 		c := s.Connection(id)
 		return c != nil && c.Send(v) == nil
 	}
+	if !s.lives(instance) || int(p.Loop) >= len(s.loops) || p.Gen == 0 { // all workers have as many loops
+		return false
+	}
 	f, err := s.encodeShared(v)
-	if err != nil || !s.lives(instance) {
+	if err != nil {
 		return false
 	}
 	s.peers.say(true, func(w *entryWriter) { w.begin(entryDirect, instance).places([]remotePlace{{instance, p}}).frame(f) })

@@ -278,3 +278,18 @@ func everyAnswer(s *Server, v verb, question []byte) {
 		}
 	}
 }
+
+// An id that no worker can have given is nobody's, also where it names another worker that lives.
+func TestSendToNobody(t *testing.T) {
+	w, _ := newPeer(t, nil)
+	s := w.server.Server
+	s.Peers([]uint16{7, 8})
+	for p, want := range map[place]bool{{Loop: 1, Slot: 3, Gen: 5}: true, {Loop: 2, Slot: 3, Gen: 5}: false, {Loop: 1, Slot: 3}: false} {
+		if s.SendTo(string(appendID(nil, 8, p)), M{"type": "x"}) != want {
+			t.Errorf("%v: not %v", p, want)
+		}
+	}
+	if s.SendTo(string(appendID(nil, 9, place{Gen: 1})), M{"type": "x"}) {
+		t.Error("a worker that does not live has a connection")
+	}
+}

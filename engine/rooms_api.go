@@ -181,7 +181,7 @@ func (x *Rooms) Leave(c *Conn, name string) {
 	})
 }
 
-// Members lists the connections in a room: the seed's getRoomMembers.
+// Members lists the connections in a room: the seed's getRoomMembers. Scope: this worker; [Everywhere.Members] asks all.
 func (x *Rooms) Members(name string) []*Conn {
 	r := x.srv.index.FindString(name)
 	if r == nil {
@@ -203,7 +203,7 @@ func (x *Rooms) Has(name string, c *Conn) bool {
 	return r != nil && c != nil && c.loop.srv == x.srv && r.Contains(c.place())
 }
 
-// Stats says how a room is; ok is false where there is none.
+// Stats says how a room is; ok is false where there is none. Scope: this worker; [Everywhere.Rooms] asks all.
 func (x *Rooms) Stats(name string) (stats RoomStats, ok bool) {
 	r := x.srv.index.FindString(name)
 	if r == nil {
@@ -217,7 +217,8 @@ func statsOf(r *rooms.Room) RoomStats {
 		MaxMembers: r.Limit(), Metadata: slices.Clip(r.Metadata())}
 }
 
-// List returns all rooms: the seed's getRooms. It walks through all of them; for a million rooms, use Range.
+// List returns all rooms: the seed's getRooms. It walks through all of them; for a million rooms, use Range. Scope: this
+// worker; [Everywhere.Rooms] asks all.
 func (x *Rooms) List() []RoomStats {
 	list := make([]RoomStats, 0, x.srv.index.Len())
 	x.Range(func(r RoomStats) bool {
@@ -227,12 +228,12 @@ func (x *Rooms) List() []RoomStats {
 	return list
 }
 
-// Range calls f for each room until it returns false.
+// Range calls f for each room until it returns false. Scope: this worker.
 func (x *Rooms) Range(f func(RoomStats) bool) {
 	x.srv.index.Range(func(r *rooms.Room) bool { return f(statsOf(r)) })
 }
 
-// Len is the number of rooms.
+// Len is the number of rooms. Scope: this worker.
 func (x *Rooms) Len() int { return x.srv.index.Len() }
 
 // Delete ends a room: its members are told that they left it. It reports whether there was one. Scope: all workers, where

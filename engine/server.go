@@ -310,7 +310,7 @@ func (l *loop) sendAway() job {
 }
 
 // Connection finds a connection by its id, nil where there is none (its methods can be called all the same): the seed's
-// getConnection.
+// getConnection. Scope: this worker; [Everywhere.Connection] finds one on any.
 func (s *Server) Connection(id string) *Conn {
 	instance, p, ok := parseID(id)
 	if !ok || instance != s.instance || int(p.Loop) >= len(s.loops) {
@@ -323,7 +323,7 @@ func (s *Server) Connection(id string) *Conn {
 }
 
 // Connections goes through all open connections: the seed's getConnections. What comes or goes meanwhile
-// may be seen or not. Any goroutine.
+// may be seen or not. Scope: this worker; [Everywhere.FindFiltered] asks all. Any goroutine.
 func (s *Server) Connections() iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
 		for _, l := range s.loops {
@@ -335,10 +335,10 @@ func (s *Server) Connections() iter.Seq[*Conn] {
 }
 
 // ConnectionCount is the number of open connections, those that [Server.Connections] goes through: clients that have not
-// authenticated yet are none.
+// authenticated yet are none. Scope: this worker; [Everywhere.ConnectionCount] counts all.
 func (s *Server) ConnectionCount() int { return int(s.live.Load()) }
 
-// FindConnections returns the open connections that chosen accepts.
+// FindConnections returns the open connections that chosen accepts. Scope: this worker; [Everywhere.FindFiltered] asks all.
 func (s *Server) FindConnections(chosen func(*Conn) bool) []*Conn {
 	var list []*Conn
 	for c := range s.Connections() {
@@ -350,7 +350,7 @@ func (s *Server) FindConnections(chosen func(*Conn) bool) []*Conn {
 }
 
 // FindByAttribute returns the open connections whose attribute has a value, compared as JSON. A value that
-// cannot be encoded is nobody's.
+// cannot be encoded is nobody's. Scope: this worker; [Everywhere.FindByAttribute] asks all.
 func (s *Server) FindByAttribute(key string, value any) []*Conn {
 	raw, err := message.Encode(nil, value)
 	if err != nil {
