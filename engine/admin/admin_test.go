@@ -207,20 +207,6 @@ func TestPage(t *testing.T) {
 
 // Health is 200 while all loops take turns, 503 while a handler holds one, 200 again, and 503 for good once
 // the server has left.
-// unkept is a store that cannot keep sessions at the moment.
-type unkept struct{ engine.SessionStore }
-
-func (unkept) Why() string { return "what was stored is being written anew" }
-
-// A server that serves and cannot keep sessions is healthy, and says what does not work.
-func TestHealthDegraded(t *testing.T) {
-	w := start(t, func(s *engine.Server) { s.KeepSessions(unkept{}) })
-	resp, body := w.do(http.MethodGet, "/healthz")
-	if resp.StatusCode != http.StatusOK || body != "degraded: sessions cannot be kept: what was stored is being written anew\n" {
-		t.Errorf("%s: %q", resp.Status, body)
-	}
-}
-
 func TestHealth(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	w := start(t, func(s *engine.Server) {
