@@ -113,9 +113,7 @@ func TestLeavingManyRooms(t *testing.T) {
 					w.server.Gone(c)
 				}
 				w.drain()
-				w.now += 400 * time.Second
-				w.server.Tick()
-				w.drain()
+				w.pass(400 * time.Second)
 				if left := w.server.Leftovers(); len(left) > 0 {
 					t.Error(left)
 				}

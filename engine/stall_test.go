@@ -60,7 +60,9 @@ func TestStallMovesDeadlines(t *testing.T) {
 			w.pass(time.Second)
 			c := w.open(0)
 			w.room[c.fd] = 0
-			c.Send(M{"pad": string(make([]byte, 40<<10))})
+			for range 2 { // the first is being written, the second waits
+				c.Send(M{"pad": string(make([]byte, 40<<10))})
+			}
 			w.drain()
 			return c
 		}, CauseSlow, 8 * time.Second},
