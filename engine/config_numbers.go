@@ -6,8 +6,10 @@ import (
 	"time"
 )
 
-// number is one of the configuration, and how small and how large it may be. What is larger would wrap where the engine
+// number is a numeric setting with its least and its greatest value. A greater one would wrap where the engine
 // keeps it in 32 bits, or would overflow.
+//
+// Owner: immutable after New.
 type number struct {
 	key                string
 	value, least, most int

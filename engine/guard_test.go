@@ -168,6 +168,7 @@ func TestPanicInJoinThen(t *testing.T) {
 		t.Errorf("closed with %d", code)
 	}
 	s.Rooms().JoinThen(s.Connection(bystander.id), "r", nil)
+	bystander.expect("joined")
 	s.Rooms().JoinThen(s.Connection(bystander.id), "\x00", nil)
 	bystander.send(`{"type":"ping"}`)
 	bystander.expect("pong")

@@ -47,6 +47,10 @@ func (l *loop) rescue(c *Conn) {
 // part: then, and where it is closing already, nothing more can be told it. A second panic is not caught.
 func (l *loop) giveUp(c *Conn, v any, writing bool) {
 	l.srv.survive("the turn of a connection", c, v)
+	l.goingOn = false
+	if c.rare != nil {
+		c.rare.rest = nil // the panic may be in it, and would come again
+	}
 	if !writing && c.phase < phaseClosing {
 		l.endBy(c, CausePanic)
 		c.flags |= flagNoHandshake // what it sends is not worth reading any more
