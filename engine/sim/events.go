@@ -89,6 +89,9 @@ func (t *truth) message(ev engine.Event) {
 	case b.Type == "reconnect":
 		if s := t.sessions[b.Token]; s != nil {
 			c.claims = s.of
+			if s.of.claimedAt == 0 {
+				s.of.claimedAt = t.w.now
+			}
 		}
 	}
 }

@@ -60,6 +60,7 @@ type conn struct {
 	current    *request
 	heardAt    time.Duration
 	claims     *conn          // whose session it asked for last
+	claimedAt  time.Duration  // when its own session was asked for first; 0: it was not
 	leaves     map[string]int // asked for by the application, not done yet
 	holds      map[*room]int  // seats taken by the application: the room's log then
 	handedOver map[*room]int  // rooms that it left to an heir: the room's log then

@@ -365,6 +365,9 @@ func (w *World) leave() {
 	w.settle()
 }
 
+// heirsWait is how long a claimant of a session waits, at most, until what its connection had sent is carried out.
+const heirsWait = 500 * time.Millisecond
+
 // allWasTaken checks that what clients sent before they hung up was carried out.
 func (w *World) allWasTaken() {
 	for _, k := range w.clients {
@@ -377,7 +380,7 @@ func (w *World) allWasTaken() {
 		default:
 			continue
 		}
-		if c.endedAt-k.goneAt >= w.plan.config.OffloadTimeout {
+		if c.endedAt-k.goneAt >= w.plan.config.OffloadTimeout || c.claimedAt != 0 && c.endedAt-c.claimedAt >= heirsWait {
 			continue
 		}
 		for _, q := range k.asked {
