@@ -119,10 +119,25 @@ type LoopStats struct {
 	Letters     int64  `json:"letters"` // waiting in the mailbox
 }
 
-// Stats returns the server's figures: the seed's getStats. Scope: this worker; [Everywhere.Stats] adds up all. Any goroutine.
+// Stats returns the server's figures: the seed's getStats. With several workers the seed's own figures (connections, rooms,
+// messages, uptime, memory) are of all that live, as they said last, a second ago at most; the others are this worker's,
+// and [Everywhere.Stats] asks for those. Any goroutine.
+//
+// Scope: all workers.
 func (s *Server) Stats() Stats {
+	out := s.StatsHere()
+	if s.peers != nil {
+		s.addFigures(&out)
+	}
+	return out
+}
+
+// StatsHere returns the figures of this worker alone. Where there is one process they are the server's. Any goroutine.
+//
+// Scope: this worker.
+func (s *Server) StatsHere() Stats {
 	out := Stats{
-		Connections:  s.ConnectionCount(),
+		Connections:  int(s.live.Load()),
 		Rooms:        s.index.Len(),
 		RoomsCounted: s.index.Counted(s.lowest()),
 		Uptime:       int64(s.uptime().Seconds()),

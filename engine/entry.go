@@ -24,8 +24,9 @@ const (
 	entryCount                         // how many members a room has here
 	entryRequest                       // a question; the answer carries its number
 	entryAnswer
-	entryVacate // a room that nobody created has been deleted
-	entryFull   // whether a worker takes no more connections
+	entryVacate  // a room that nobody created has been deleted
+	entryFull    // whether a worker takes no more connections
+	entryFigures // what a worker tells of itself
 )
 
 var errEntry = errors.New("the entry is damaged")

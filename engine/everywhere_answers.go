@@ -38,7 +38,7 @@ const (
 func everywhereAnswerer(v verb) answerer {
 	switch v {
 	case verbCount:
-		return func(s *Server, _ []byte, answer func([]byte)) { answer(appendNumber(nil, uint64(s.ConnectionCount()))) }
+		return func(s *Server, _ []byte, answer func([]byte)) { answer(appendNumber(nil, uint64(s.live.Load()))) }
 	case verbStats:
 		return atLeisure((*Server).answerStats)
 	case verbMembers:
@@ -71,7 +71,7 @@ func appendNumber(dst []byte, n uint64) []byte {
 }
 
 func (s *Server) answerStats(*entryReader) []byte {
-	raw, err := json.Marshal(s.Stats())
+	raw, err := json.Marshal(s.StatsHere())
 	if err != nil {
 		s.log.Error("encode figures", "err", err)
 	}

@@ -138,7 +138,7 @@ func (x *Lockstep) Leftovers() (list []string) {
 		}
 	}
 	s := x.Server
-	expect("open connections", s.ConnectionCount())
+	expect("open connections", int(s.live.Load()))
 	s.index.Range(func(r *rooms.Room) bool {
 		if !r.Explicit() {
 			list = append(list, "room "+r.Name())

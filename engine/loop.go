@@ -323,6 +323,7 @@ func (l *loop) onTick() {
 		l.srv.sessions.expire(l.now)
 		if l.srv.peers != nil {
 			l.reportCounts()
+			l.reportFigures()
 			l.srv.expireAsks(l.now)
 		}
 	}

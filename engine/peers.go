@@ -67,6 +67,7 @@ type peers struct {
 	answering  *pool                    // answers others' questions that take a while
 	asks       asks
 	full       fullPeers
+	figures    figuresAway
 	missedSaid map[uint16]int64 // under mu: when it was said last that a worker's messages find no place here
 	untold     func(error)      // hears of an entry that cannot be said
 }
@@ -335,6 +336,8 @@ func (s *Server) receive(from uint16, entry []byte) (err error) {
 		s.receiveVacate(r)
 	case entryFull:
 		s.receiveFull(from, r)
+	case entryFigures:
+		s.receiveFigures(from, r)
 	default:
 		r.bad = true
 	}

@@ -223,6 +223,7 @@ func FuzzReceive(f *testing.F) {
 		new(entryWriter).begin(entryAnswer, 7).number(1).text("x"),
 		new(entryWriter).begin(entryVacate, 0).text("s"),
 		new(entryWriter).begin(entryFull, 0).number(1),
+		new(entryWriter).begin(entryFigures, 0).number(1).number(1).number(1).number(1).number(1).number(1),
 	} {
 		f.Add(bytes.Clone(w.buf), []byte(nil))
 	}

@@ -121,8 +121,11 @@ func (s *Server) askCounts(target uint16) {
 }
 
 // tellCounts tells a worker the counts of all rooms, from a place in the index on, a part at a time: others want their
-// turn, too.
+// turn, too. The worker's figures come first.
 func (l *loop) tellCounts(target uint16, at int) {
+	if at == 0 {
+		l.sayFigures(target, l.srv.figuresHere())
+	}
 	n := 0
 	next := l.srv.index.RangeFrom(at, func(r *rooms.Room) {
 		if r.Len() > 0 {
@@ -262,6 +265,7 @@ func (s *Server) missed(from uint16) {
 // announce it those are told who are left. It is called as [Server.Receive] is, behind that worker's last entry.
 func (s *Server) Gone(from uint16) {
 	s.forgetWish(from)
+	s.noteFigures(from, nil)
 	s.index.Bury(from, func(r *rooms.Room, left []place) {
 		s.reviewAnnouncements(r)
 		if r.Quiet() || s.tuned.Load().announceMax <= 0 {

@@ -203,22 +203,31 @@ func (x *Rooms) Has(name string, c *Conn) bool {
 	return r != nil && c != nil && c.loop.srv == x.srv && r.Contains(c.place())
 }
 
-// Stats says how a room is; ok is false where there is none. Scope: this worker; [Everywhere.Rooms] asks all.
+// Stats says how a room is; ok is false where there is none. Of members on other workers it is what these said last, a
+// fraction of a second ago. A room that came to be by itself and has members on other workers only has CreatedAt 0:
+// [Everywhere.Rooms] asks them. Any goroutine.
+//
+// Scope: all workers.
 func (x *Rooms) Stats(name string) (stats RoomStats, ok bool) {
-	r := x.srv.index.FindString(name)
-	if r == nil {
-		return stats, false
+	if r := x.srv.index.FindString(name); r != nil {
+		return statsOf(r), true
 	}
-	return statsOf(r), true
+	if n := x.srv.index.Away(name); n > 0 {
+		return RoomStats{Name: name, Connections: n, MaxMembers: x.srv.cfg.MaxConnectionsPerRoom}, true
+	}
+	return stats, false
 }
 
 func statsOf(r *rooms.Room) RoomStats {
-	return RoomStats{Name: r.Name(), Connections: r.Len(), CreatedAt: r.CreatedAt(),
+	return RoomStats{Name: r.Name(), Connections: r.Len() + r.Away(), CreatedAt: r.CreatedAt(),
 		MaxMembers: r.Limit(), Metadata: slices.Clip(r.Metadata())}
 }
 
-// List returns all rooms: the seed's getRooms. It walks through all of them; for a million rooms, use Range. Scope: this
-// worker; [Everywhere.Rooms] asks all.
+// List returns the rooms: the seed's getRooms. It walks through all of them; for a million rooms, use Range. With several
+// workers it lists those that were created, and those that have members here; of each, Connections counts the members on
+// all workers. The names of the others are not known here: [Everywhere.Rooms] asks for them.
+//
+// Scope: this worker.
 func (x *Rooms) List() []RoomStats {
 	list := make([]RoomStats, 0, x.srv.index.Len())
 	x.Range(func(r RoomStats) bool {
@@ -228,12 +237,16 @@ func (x *Rooms) List() []RoomStats {
 	return list
 }
 
-// Range calls f for each room until it returns false. Scope: this worker.
+// Range calls f for each room of [Rooms.List] until it returns false.
+//
+// Scope: this worker.
 func (x *Rooms) Range(f func(RoomStats) bool) {
 	x.srv.index.Range(func(r *rooms.Room) bool { return f(statsOf(r)) })
 }
 
-// Len is the number of rooms. Scope: this worker.
+// Len is the number of rooms in [Rooms.List]; Rooms of [Server.Stats] is that of all workers.
+//
+// Scope: this worker.
 func (x *Rooms) Len() int { return x.srv.index.Len() }
 
 // Delete ends a room: its members are told that they left it. It reports whether there was one. Scope: all workers, where

@@ -334,9 +334,18 @@ func (s *Server) Connections() iter.Seq[*Conn] {
 	}
 }
 
-// ConnectionCount is the number of open connections, those that [Server.Connections] goes through: clients that have not
-// authenticated yet are none. Scope: this worker; [Everywhere.ConnectionCount] counts all.
-func (s *Server) ConnectionCount() int { return int(s.live.Load()) }
+// ConnectionCount is the number of open connections: the seed's getConnectionCount. Clients that have not authenticated
+// yet are none. Of other workers it is what they said last, a fraction of a second ago; [Everywhere.ConnectionCount] asks
+// them, and [Server.StatsHere] has this worker's own. Any goroutine.
+//
+// Scope: all workers.
+func (s *Server) ConnectionCount() int {
+	n := s.live.Load()
+	if s.peers != nil {
+		n += s.peers.figures.connections.Load()
+	}
+	return int(n)
+}
 
 // FindConnections returns the open connections that chosen accepts. Scope: this worker; [Everywhere.FindFiltered] asks all.
 func (s *Server) FindConnections(chosen func(*Conn) bool) []*Conn {

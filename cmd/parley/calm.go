@@ -31,7 +31,7 @@ type workload struct {
 }
 
 func workloadOf(srv *engine.Server) workload {
-	s := srv.Stats()
+	s := srv.StatsHere()
 	return workload{accepted: s.Accepted, sent: s.MessagesSent, writes: s.Writes}
 }
 

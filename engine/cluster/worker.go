@@ -166,7 +166,7 @@ func (w *worker) obey(ctx context.Context) error {
 
 // stats are the server's figures and those of its link.
 func (w *worker) stats() engine.Stats {
-	s := w.srv.Stats()
+	s := w.srv.StatsHere()
 	b := w.road.link.Load().Stats()
 	s.Bus = &engine.BusStats{Up: b.Up, EntriesOut: b.EntriesOut, EntriesIn: b.EntriesIn, BytesOut: b.BytesOut, BytesIn: b.BytesIn,
 		Unsent: b.BytesUnsent, Gaps: b.Gaps, Repaired: b.BatchesRepaired, Lost: b.BatchesLost, Overrun: b.BatchesOverrun,

@@ -1,0 +1,105 @@
+package engine
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// What workers know of each other's figures: those of the seed's getStats. Loop 0 tells the connections and rooms of its
+// worker with the tick after a change, and all figures once a second; who starts, or has missed something, is told them
+// with the counts of rooms. So whoever asks does not wait, and what it is told is right a tick after the last change.
+
+const sayFiguresEvery = time.Second
+
+// figures are what one worker tells of itself.
+//
+// Owner: immutable.
+type figures struct {
+	connections, rooms     int64 // rooms: those that this worker counts, so that each is in the sum once
+	sent, received, memory uint64
+	uptime                 int64 // seconds
+}
+
+// figuresAway are those of the other workers.
+//
+// Owner: shared (mutex: peers.mu), except told and toldAt: loop 0.
+type figuresAway struct {
+	by          map[uint16]figures
+	connections atomic.Int64 // of all of them
+	told        figures
+	toldAt      int64
+}
+
+// figuresHere are this worker's.
+func (s *Server) figuresHere() figures {
+	f := figures{connections: s.live.Load(), rooms: int64(s.index.Counted(s.lowest())), memory: memoryUsage(), uptime: int64(s.uptime().Seconds())}
+	for _, l := range s.loops {
+		f.sent += l.count.sent.Load()
+		f.received += l.count.received.Load()
+	}
+	return f
+}
+
+// reportFigures tells the others what has changed. It is on loop 0.
+func (l *loop) reportFigures() {
+	s := l.srv
+	known := &s.peers.figures
+	changed := known.told.connections != s.live.Load() || known.told.rooms != int64(s.index.Counted(s.lowest()))
+	if changed || l.now-known.toldAt >= int64(sayFiguresEvery) {
+		known.told, known.toldAt = s.figuresHere(), l.now
+		l.sayFigures(0, known.told)
+	}
+}
+
+// sayFigures tells a worker, or all, at the end of the turn.
+func (l *loop) sayFigures(target uint16, f figures) {
+	l.said = true
+	l.srv.peers.say(false, func(w *entryWriter) {
+		w.begin(entryFigures, target).number(uint64(f.connections)).number(uint64(f.rooms))
+		w.number(f.sent).number(f.received).number(f.memory).number(uint64(f.uptime))
+	})
+}
+
+func (s *Server) receiveFigures(from uint16, r *entryReader) {
+	most := uint64(1 << 40) // of what is damaged, sums do not overflow
+	next := func() uint64 { return min(r.number(), most) }
+	f := figures{connections: int64(next()), rooms: int64(next()), sent: r.number(), received: r.number(), memory: next(), uptime: int64(next())}
+	if !r.bad {
+		s.noteFigures(from, &f)
+	}
+}
+
+// noteFigures keeps what a worker has told, or forgets it where it is gone: nil.
+func (s *Server) noteFigures(from uint16, f *figures) {
+	p := s.peers
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	known := &p.figures
+	before := known.by[from].connections
+	if f == nil {
+		delete(known.by, from)
+		known.connections.Add(-before)
+		return
+	}
+	if known.by == nil {
+		known.by = map[uint16]figures{}
+	}
+	known.by[from] = *f
+	known.connections.Add(f.connections - before)
+}
+
+// addFigures adds the figures of the other workers.
+func (s *Server) addFigures(to *Stats) {
+	p := s.peers
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	to.Rooms = to.RoomsCounted
+	for _, f := range p.figures.by {
+		to.Connections += int(f.connections)
+		to.Rooms += int(f.rooms)
+		to.MessagesSent += f.sent
+		to.MessagesReceived += f.received
+		to.MemoryUsage += f.memory
+		to.Uptime = max(to.Uptime, f.uptime)
+	}
+}
