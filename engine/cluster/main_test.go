@@ -89,6 +89,7 @@ type holdOrder struct {
 func handle(srv *engine.Server) {
 	handleDeeds(srv)
 	handleRooms(srv)
+	handleSeed(srv)
 	srv.OnConnect(func(c *engine.Conn, r *engine.Request) error {
 		if user := r.Query("user"); user != "" {
 			c.SetPrincipal(user)
