@@ -96,7 +96,7 @@ type Stats struct {
 
 	// SessionSaves counts, by SaveSecondsBounds, how long changes of sessions took until they were stored, where there is a
 	// SessionStore; SessionSaveMicros is the sum of these times. SessionUnsavedMillis is the age of the oldest change that is
-	// not stored yet; of several workers, the highest.
+	// not stored yet, rounded up; 0 where all are. Of several workers, the highest.
 	SessionSaves         [len(SaveSecondsBounds) + 1]uint64 `json:"session_saves"`
 	SessionSaveMicros    uint64                             `json:"session_save_micros"`
 	SessionUnsavedMillis int64                              `json:"session_unsaved_millis"`
@@ -163,7 +163,7 @@ func (s *Server) StatsHere() Stats {
 	out.SessionSaveMicros = s.saves.micros.Load()
 	for _, l := range s.loops {
 		if oldest := l.saves.oldest(); oldest != 0 {
-			out.SessionUnsavedMillis = max(out.SessionUnsavedMillis, (s.clock()-oldest)/1e6)
+			out.SessionUnsavedMillis = max(out.SessionUnsavedMillis, (s.clock()-oldest)/1e6+1)
 		}
 		n := &l.count
 		out.MessagesSent += n.sent.Load()

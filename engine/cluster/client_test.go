@@ -214,6 +214,19 @@ func (c *client) keep(value string) {
 	c.until("kept")
 }
 
+// stored waits until the session is stored as it is now. What an answer leaves to a later turn is known from the second on.
+func (c *client) stored() {
+	c.t.Helper()
+	turns := 0
+	poll(c.t, "the session is stored", func() bool {
+		c.send(m{"type": "unsaved"})
+		if turns++; c.until("unsaved")["millis"] != 0.0 {
+			turns = 0
+		}
+		return turns > 1
+	})
+}
+
 // told is what a connection's worker says of it.
 type told struct {
 	Attribute, User string

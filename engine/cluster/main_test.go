@@ -85,7 +85,7 @@ type holdOrder struct {
 }
 
 // handle gives a server of the tests its handlers: keep sets an attribute and the user data, tell
-// shows them, gather takes everybody into a room.
+// shows them, unsaved says for how long the oldest change has not been stored, gather takes everybody into a room.
 func handle(srv *engine.Server) {
 	handleDeeds(srv)
 	handleRooms(srv)
@@ -110,6 +110,9 @@ func handle(srv *engine.Server) {
 			return nil, err
 		}
 		return engine.M{"type": "kept"}, c.SetAttribute("value", asked.Value)
+	})
+	srv.On("unsaved", func(_ *engine.Conn, _ *engine.Message, s *engine.Server) (any, error) {
+		return engine.M{"type": "unsaved", "millis": s.Stats().SessionUnsavedMillis}, nil
 	})
 	srv.On("gather", func(_ *engine.Conn, _ *engine.Message, s *engine.Server) (any, error) {
 		for c := range s.Connections() {
