@@ -51,7 +51,7 @@ func load(cmd *cobra.Command) (*settings, map[string]string, error) {
 			return values, wrong
 		},
 		func() (values map[string]value, wrong []error) {
-			values, notes, wrong = fromEnvironment(os.Environ())
+			values, notes, wrong = fromEnvironment(append(os.Environ(), withheld...))
 			return values, wrong
 		},
 		func() (map[string]value, []error) { return fromFlags(cmd), nil },
@@ -104,8 +104,17 @@ func (s *settings) openness() string {
 // dumps of it travel: the password of bus_url goes another way (package cluster's welcome).
 const settledVariable = envPrefix + "SETTLED"
 
-// handOn makes s what this process's children find.
+// withheld is what the environment said of bus_url until handOn took it away: a reload reads it still.
+var withheld []string
+
+// handOn makes s what this process's children find, without the password of bus_url.
 func handOn(s *settings) error {
+	if name := envPrefix + "BUS_URL"; os.Getenv(name) != "" {
+		withheld = []string{name + "=" + os.Getenv(name)}
+		if err := os.Unsetenv(name); err != nil {
+			return fmt.Errorf("keep %s from the workers: %w", name, err)
+		}
+	}
 	told := *s
 	told.BusURL = bus.RedactURL(s.BusURL)
 	raw, err := json.Marshal(told)

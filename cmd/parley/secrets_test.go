@@ -18,8 +18,18 @@ func TestPasswordIsHidden(t *testing.T) {
 		}
 	}
 	t.Setenv(settledVariable, "")
+	const variable = envPrefix + "BUS_URL"
+	t.Setenv(variable, "nats://other:secret@127.0.0.1:4222")
+	t.Cleanup(func() { withheld = nil })
 	s, _ := loaded(t, "--config", file)
 	if err := handOn(s); err != nil || strings.Contains(os.Getenv(settledVariable), "secret") || !strings.Contains(s.BusURL, "secret") {
 		t.Error(err, os.Getenv(settledVariable))
+	}
+	if _, there := os.LookupEnv(variable); there {
+		t.Error("workers find the password in", variable)
+	}
+	t.Setenv(settledVariable, "")
+	if again, sources := loaded(t, "--config", file); again.BusURL != s.BusURL || sources["bus_url"] != variable {
+		t.Error("a reload reads", sources["bus_url"])
 	}
 }
