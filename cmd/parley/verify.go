@@ -71,6 +71,7 @@ func newVerify() *cobra.Command {
 	f.StringVar(&o.Spawn, "spawn", "", "command that starts the server; it is stopped at the end")
 	f.BoolVar(&o.Kill, "kill", false, "kill and freeze workers of the spawned server")
 	f.BoolVar(&o.KillBus, "kill-bus", false, "kill the spawned server's bus")
+	f.StringVar(&o.Wipe, "wipe", "", "command that empties what the server keeps of sessions and seats, run now and then")
 	f.BoolVar(&asJSON, "json", false, "report in JSON")
 	return cmd
 }

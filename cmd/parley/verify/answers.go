@@ -203,6 +203,9 @@ func (c *conn) refusedWith(q *request, code string) {
 	}
 	if slices.Contains(passing, code) {
 		k.report.Done["refused "+code]++
+		if code == "unavailable" {
+			c.unavailable(q)
+		}
 	} else if q.want != nil && !slices.Contains(q.want, code) {
 		complain(fmt.Sprintf(", want %v", q.want))
 	}

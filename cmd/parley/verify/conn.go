@@ -52,8 +52,10 @@ type conn struct {
 	refs   int
 	proved uint64 // an answer has come to something that was sent at this place in the order
 
-	session   *session // that its token restores
-	claim     *session // that it has asked for, and not been answered
+	session   *session      // that its token restores
+	claim     *session      // that it has asked for, and not been answered
+	tokenDue  time.Duration // granted when its token was due
+	tokenLate bool          // that was said
 	resumed   bool
 	chain     int  // resumes in a row that led here
 	claimed   bool // somebody has shown its token: it may end any moment
@@ -278,7 +280,7 @@ func (c *conn) say(text []byte) {
 // welcome takes note that c is connected.
 func (c *conn) welcome(id string) {
 	c.note(step{what: "connects as " + id, n: -1})
-	c.phase, c.id = open, id
+	c.phase, c.id, c.tokenDue = open, id, c.k.granted
 	if id != "" {
 		if other := c.k.byID[id]; other != nil {
 			c.k.found("answer", nil, []*conn{c, other}, fmt.Sprintf("%v is given the id %s, which %v has", c, id, other))

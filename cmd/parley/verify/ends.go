@@ -57,7 +57,7 @@ func (c *conn) end(err error) {
 	case c.phase == dialing || c.phase == shaking:
 		k.refused(c, fmt.Errorf("the connection ended before the answer to the handshake: %v", err))
 		return
-	case k.disturbed():
+	case k.disturbed() && k.cuts:
 		k.report.Done["cut by a kill"]++
 		c.doubtLatest()
 	case c.mode != lively || c.claimed || c.cut || c.unsure:

@@ -66,6 +66,8 @@ var faults = []fault{
 		"\tif planted(\"altered\", 50) {\n\t\te.Data = squeezed(e.Data)\n\t}\n\tvar id [idSize]byte\n\tfrom := c.appendID(id[:0])", []string{"altered"}},
 	{"seat kept", "engine/builtin.go", "left, seq := l.srv.index.Leave(r, c.place())\n\tif !left {",
 		"left, seq := l.srv.index.Leave(r, c.place())\n\tif left && planted(\"seat kept\", 10) {\n\t\tl.srv.index.Hold([]byte(r.Name()), place{Slot: 1 << 30, Gen: seq}, 1)\n\t}\n\tif !left {", []string{"answer", "count"}},
+	{"not written anew", "engine/cluster/ledger/rewrite.go", "if first || s.l.opts.Lost == nil {", "if first || s.l.opts.Lost == nil || plantedLoss {",
+		[]string{"session"}},
 }
 
 // servings are how the server is set up for faults that one process at its defaults does not show.
@@ -77,6 +79,7 @@ var servings = map[string]serving{
 	"wrong recipients of many": {workers: 3},
 	"count thrown away":        {workers: 3, roomy: true},
 	"unsaved join":             {workers: 3, killed: true},
+	"not written anew":         {workers: 3, wiped: true},
 }
 
 const plantedEngine = `package engine
@@ -116,6 +119,13 @@ func init() {
 }
 `
 
+const plantedLedger = `package ledger
+
+import "os"
+
+var plantedLoss = os.Getenv("PLANTED_FAULT") == "not written anew"
+`
+
 // buildServer builds parley, with all faults in it, each of which sleeps until the environment names it. The real
 // sources stay as they are: the compiler is given changed ones in their place.
 func buildServer(t testing.TB, withFaults bool) string {
@@ -140,7 +150,8 @@ func buildServer(t testing.TB, withFaults bool) string {
 
 // overlay writes the changed sources, and the list that names them.
 func overlay(t testing.TB, root, dir string) string {
-	changed := map[string]string{"engine/planted.go": plantedEngine, "rooms/planted.go": plantedRooms}
+	changed := map[string]string{"engine/planted.go": plantedEngine, "rooms/planted.go": plantedRooms,
+		"engine/cluster/ledger/planted.go": plantedLedger}
 	for _, f := range faults {
 		if f.file == "" {
 			continue // planted together with another one

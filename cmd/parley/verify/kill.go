@@ -19,7 +19,7 @@ const (
 
 // disturbed reports whether a kill or a freeze excuses what would else be wrong.
 func (k *checker) disturbed() bool {
-	return k.granted < k.restUntil
+	return k.granted < k.restUntil || k.wiping != nil
 }
 
 // unsettled reports whether a quiet point must wait for the server to come to rest.
@@ -34,15 +34,14 @@ func (k *checker) mayBeForgotten(s *stay) bool {
 
 // planKills kills and freezes from time to time, as told.
 func (k *checker) planKills() {
-	if k.server == nil {
-		return
+	if k.server != nil {
+		k.every(100*time.Millisecond, func() {
+			if !k.server.alive() {
+				k.fatal = fmt.Errorf("the server that was started has ended (%v) and said: %s", k.server.err, k.server.said)
+			}
+		})
 	}
-	k.every(100*time.Millisecond, func() {
-		if !k.server.alive() {
-			k.fatal = fmt.Errorf("the server that was started has ended (%v) and said: %s", k.server.err, k.server.said)
-		}
-	})
-	if !k.opt.Kill && !k.opt.KillBus {
+	if !k.opt.Kill && !k.opt.KillBus && k.opt.Wipe == "" {
 		return
 	}
 	k.every(time.Second, func() { k.seconds = append(k.seconds, k.evt) })
@@ -53,10 +52,17 @@ func (k *checker) planKills() {
 	})
 }
 
-// disturb kills or freezes one part of the server.
+// disturb kills or freezes one part of the server, or has its store wiped.
 func (k *checker) disturb() {
 	role := "worker"
-	if k.opt.KillBus && (!k.opt.Kill || k.rng.IntN(4) == 0) {
+	switch {
+	case k.opt.Wipe != "" && (!k.opt.Kill && !k.opt.KillBus || k.rng.IntN(4) == 0):
+		k.shake()
+		k.killed, k.cuts = k.now, false
+		k.report.Done["wiped"]++
+		k.wipe()
+		return
+	case k.opt.KillBus && (!k.opt.Kill || k.rng.IntN(4) == 0):
 		role = "bus"
 	}
 	pids := k.server.workers(role)
@@ -69,13 +75,13 @@ func (k *checker) disturb() {
 	}
 	pid := pids[k.rng.IntN(len(pids))]
 	k.shake()
-	k.killed = k.now
+	k.killed, k.cuts = k.now, role == "worker"
 	k.beforeKill = k.earlierEvents(lastMoments)
 	switch draw := k.rng.IntN(10); {
 	case draw < 6 || role == "bus" || k.report.Done["killed worker"] == 0: // a short run has one kill at least
 		syscall.Kill(pid, syscall.SIGKILL)
 		k.report.Done["killed "+role]++
-		k.harmed("killed "+role, pid)
+		k.harmed(fmt.Sprintf("killed %s, process %d", role, pid))
 	case draw < 8:
 		k.freezeWorker(pid, time.Duration(300+k.rng.IntN(1200))*time.Millisecond)
 	default:
@@ -94,19 +100,19 @@ func (k *checker) freezeWorker(pid int, d time.Duration) {
 		return
 	}
 	k.report.Done["frozen worker"]++
-	k.harmed("frozen worker", pid)
+	k.harmed(fmt.Sprintf("frozen worker, process %d", pid))
 	k.in(d, func() {
 		k.shake()                                             // and killed stays: what it had not said when it froze may be lost
 		if slices.Contains(k.server.workers("worker"), pid) { // no other process has its number by now
 			syscall.Kill(pid, syscall.SIGCONT)
-			k.harmed("thawed worker", pid)
+			k.harmed(fmt.Sprintf("thawed worker, process %d", pid))
 		}
 	})
 }
 
-// harmed takes down what was done to a process.
-func (k *checker) harmed(what string, pid int) {
-	k.report.Harm = append(k.report.Harm, fmt.Sprintf("%8.4f  %s, process %d", k.now.Sub(k.started).Seconds(), what, pid))
+// harmed takes down what was done to the server.
+func (k *checker) harmed(what string) {
+	k.report.Harm = append(k.report.Harm, fmt.Sprintf("%8.4f  %s", k.now.Sub(k.started).Seconds(), what))
 }
 
 // earlierEvents is where the order of events was some time ago, at the latest.

@@ -34,6 +34,7 @@ type Options struct {
 	Spawn   string // a command that starts the server
 	Kill    bool   // kill and freeze its workers
 	KillBus bool   // and its bus
+	Wipe    string // a command that empties what the server keeps of sessions and seats; empty: none
 
 	Progress io.Writer // gets a line now and then; nil: none
 	Terminal bool      // Progress is a terminal: a line every second
@@ -129,5 +130,6 @@ func (o *Options) command() string {
 	add(o.Spawn != "", "spawn", " "+strconv.Quote(o.Spawn))
 	add(o.Kill, "kill", "")
 	add(o.KillBus, "kill-bus", "")
+	add(o.Wipe != "", "wipe", " "+strconv.Quote(o.Wipe))
 	return line + " " + o.URL
 }

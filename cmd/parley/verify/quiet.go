@@ -133,6 +133,10 @@ func (k *checker) silent(margin time.Duration) {
 		if c.mode != lively || c.claimed || c.unsure {
 			continue
 		}
+		if c.tokenless(k.opt.Patience + margin) {
+			c.tokenLate = true
+			k.found("silent", nil, []*conn{c}, fmt.Sprintf("%v is given no reconnect_token", c))
+		}
 		for key, q := range c.asked {
 			if k.granted-q.granted > k.opt.Patience+margin {
 				delete(c.asked, key)

@@ -68,8 +68,11 @@ type checker struct {
 	shaken     time.Time     // the latest kill or freeze, or the end of it
 	restUntil  time.Duration // granted: until then that excuses what would else be wrong
 	killed     time.Time
-	beforeKill uint64   // the order of events, a second before the latest kill
-	seconds    []uint64 // the order of events, second by second
+	cuts       bool      // what was done last may cut connections
+	wiping     *wipe     // runs; nil: none does
+	wiped      time.Time // when the latest one ended
+	beforeKill uint64    // the order of events, a second before the latest kill
+	seconds    []uint64  // the order of events, second by second
 
 	owing   float64 // acts that are due
 	bytes   int64

@@ -18,6 +18,7 @@ type session struct {
 	revoked bool  // its connection resumed another session
 	spoiled bool  // a claim's outcome is not known, or it may be refused for good reason
 	failed  int   // claims that were refused
+	wiped   bool  // its store was wiped while it may have had no connection
 }
 
 // tokenRead takes note of a token. The first one makes a connection ready; the next may come after resuming only.
@@ -100,7 +101,7 @@ func (c *conn) reconnected(q *request, m *body) {
 		complain("and is told the ids %s and %s; they are %s and %s", m.ID, m.Previous, c.id, s.conn.id)
 	}
 	s.winner = c
-	c.resumed, c.chain = true, s.conn.chain+1
+	c.resumed, c.chain, c.tokenDue = true, s.conn.chain+1, k.granted
 	if c.session != nil {
 		c.session.revoked = true
 		c.session = nil
@@ -187,6 +188,9 @@ func (c *conn) claimRefused(q *request, code string) {
 	case code == "attempts_exhausted" && s.conn.chain > 0:
 		s.spoiled = true
 		k.report.Done["attempts exhausted"]++
+	case code == "invalid_token" && k.mayBeWiped(s):
+		s.spoiled = true
+		k.report.Done["sessions wiped"]++
 	case slices.Contains(passing, code):
 		s.spoiled = true // whoever claimed besides may have been refused for that reason, too
 	case code != "invalid_token":

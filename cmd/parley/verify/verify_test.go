@@ -26,6 +26,7 @@ type serving struct {
 	limited, beating bool
 	workers          int  // 0: one process
 	killed           bool // one after the other
+	wiped            bool // what the bus keeps is
 	roomy            bool // many rooms for few clients
 }
 
@@ -51,6 +52,11 @@ func options(t testing.TB, binary, environment string, s serving) Options {
 	if s.workers > 0 {
 		o.ExactCounts, o.Kill = false, s.killed
 		flags += fmt.Sprintf(" --processes %d", s.workers)
+	}
+	if s.wiped {
+		dir := t.TempDir()
+		o.Wipe = fmt.Sprintf("rm -rf '%s'/* && kill -9 $VERIFY_BUS", dir)
+		flags += fmt.Sprintf(" --data-dir '%s'", dir)
 	}
 	if s.roomy {
 		o.Clients, o.Rooms, o.Rate = 40, 60, 300

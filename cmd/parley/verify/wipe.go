@@ -1,0 +1,109 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/parleyd/parley/engine/canary"
+)
+
+// Wiping. A command takes away what the server keeps of sessions and seats, under workers and clients that live on. Only
+// sessions without a connection may be lost with it: five seconds later every client must have a token that works, and
+// limited rooms must take whom they have room for.
+
+// wipe is a command that runs.
+//
+// Owner: the goroutine that runs the checker, but for ended, which its own goroutine sends on once.
+type wipe struct {
+	ended chan error
+}
+
+// wipeWait is how long the command may take on a machine that idles.
+const wipeWait = 20 * time.Second
+
+// wipe runs the command, and looks for its end.
+func (k *checker) wipe() {
+	cmd := exec.Command("/bin/sh", "-c", k.opt.Wipe)
+	said := &tail{}
+	cmd.Stdout, cmd.Stderr, cmd.Env = said, said, os.Environ()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt is for us
+	cmd.WaitDelay = time.Millisecond                      // what it leaves running may keep its output open
+	if k.server != nil {
+		if pids := k.server.workers("bus"); len(pids) > 0 {
+			cmd.Env = append(cmd.Env, "VERIFY_BUS="+strconv.Itoa(pids[0]))
+		}
+	}
+	w := &wipe{ended: make(chan error, 1)}
+	k.wiping = w
+	go func() {
+		err := runFor(cmd, canary.Stretch(wipeWait))
+		if err != nil {
+			err = fmt.Errorf("wipe: the command failed (%w) and said: %s", err, said)
+		}
+		w.ended <- err
+	}()
+	k.in(lookEvery, k.awaitWipe)
+}
+
+// runFor runs a command to its end, and kills it where it takes too long. That it leaves processes behind is no error.
+func runFor(cmd *exec.Cmd, limit time.Duration) error {
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }) // the group is ours: we made it
+	err := cmd.Wait()
+	if !stop() && ctx.Err() != nil {
+		return fmt.Errorf("it took longer than %v", limit.Round(time.Second))
+	}
+	if err == exec.ErrWaitDelay {
+		return nil
+	}
+	return err
+}
+
+// awaitWipe goes on when the command has ended: from now on the server has five seconds.
+func (k *checker) awaitWipe() {
+	select {
+	case err := <-k.wiping.ended:
+		k.wiping = nil
+		if err != nil {
+			k.fatal = err
+			return
+		}
+		k.harmed("wiped, by a command that ended now")
+		k.shake()
+		k.wiped = k.now
+		for _, s := range k.tokens {
+			s.wiped = s.wiped || !s.conn.sure()
+		}
+	default:
+		k.in(lookEvery, k.awaitWipe)
+	}
+}
+
+// mayBeWiped reports whether a session may have been lost, since it had no connection when its store was wiped: none that
+// the server knew of, or one that the server ended before the client read so.
+func (k *checker) mayBeWiped(s *session) bool {
+	return s.wiped || s.conn.code != 0 && s.conn.gone.Sub(k.wiped) < lastMoments
+}
+
+// unavailable complains of what is unavailable though the server has had its time since its store was wiped.
+func (c *conn) unavailable(q *request) {
+	k := c.k
+	if k.opt.Wipe != "" && !k.disturbed() && q.granted > k.restUntil {
+		k.found("silent", q.room, []*conn{c}, fmt.Sprintf("%v asked %s and is told that it is unavailable, %v after the latest disturbance",
+			c, q.kind, k.now.Sub(k.shaken).Round(time.Millisecond)))
+	}
+}
+
+// tokenless reports whether a connection still waits for a token that has been due for longer than a time, granted.
+func (c *conn) tokenless(wait time.Duration) bool {
+	return c.k.speaks.tokens && c.phase == open && c.session == nil && !c.tokenLate && c.k.granted-c.tokenDue > wait
+}
