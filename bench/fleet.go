@@ -66,7 +66,7 @@ func (b *bench) fly(c cell, p load.Plan) (total load.Result, err error) {
 	<-time.After(min(settling, p.Measure))
 	total.Memory = (load.ResidentBytes(p.PID) - empty) / float64(p.Conns)
 	begin := load.Monotonic() + int64(beginIn)
-	if err := f.tell(load.Order{Begin: begin}); err != nil {
+	if err := f.tell(load.Order{Begin: begin}, &total); err != nil || total.Void != "" {
 		return total, err
 	}
 	<-time.After(beginIn + p.Warmup)
@@ -78,7 +78,7 @@ func (b *bench) fly(c cell, p load.Plan) (total load.Result, err error) {
 	if err != nil || total.Void != "" {
 		return total, err
 	}
-	if err := f.tell(load.Order{Owed: sent.owed(p)}); err != nil {
+	if err := f.tell(load.Order{Owed: sent.owed(p)}, &total); err != nil || total.Void != "" {
 		return total, err
 	}
 	last, err := f.hear(&total)
@@ -136,22 +136,39 @@ func (f *fleet) hear(total *load.Result) (list flew, err error) {
 		if err := p.out.Decode(&r); err != nil {
 			return nil, fmt.Errorf("part %d of the load: %w", i, err)
 		}
-		if r.Result != nil && r.Result.Void != "" && total.Void == "" {
-			total.Void = r.Result.Void
-			if len(f.parts) > 1 {
-				total.Void = fmt.Sprintf("part %d: %s", i, r.Result.Void)
-			}
-		}
+		f.void(total, i, &r)
 		list = append(list, r)
 	}
 	return list, nil
 }
 
-func (f *fleet) tell(o load.Order) error {
+// void notes that a part has found the run void.
+func (f *fleet) void(total *load.Result, part int, r *load.Report) {
+	if r.Result == nil || r.Result.Void == "" || total.Void != "" {
+		return
+	}
+	total.Void = r.Result.Void
+	if len(f.parts) > 1 {
+		total.Void = fmt.Sprintf("part %d: %s", part, total.Void)
+	}
+}
+
+// tell gives every part an order. A part that has ended since its last report has found the run void: it says so in place of
+// the next.
+func (f *fleet) tell(o load.Order, total *load.Result) error {
 	for i, p := range f.parts {
-		if err := json.NewEncoder(p.in).Encode(o); err != nil {
-			return fmt.Errorf("tell part %d: %w", i, err)
+		err := json.NewEncoder(p.in).Encode(o)
+		if err == nil {
+			continue
 		}
+		var last load.Report
+		if p.out.Decode(&last) == nil {
+			f.void(total, i, &last)
+		}
+		if total.Void != "" {
+			return nil
+		}
+		return fmt.Errorf("tell part %d: %w", i, err)
 	}
 	return nil
 }

@@ -294,6 +294,7 @@ func (c *coderClient) read(ctx context.Context, hub *hub[*coderClient]) {
 func serveMelody(addr string, echo bool) error {
 	m := melody.New()
 	m.Config.MaxMessageSize = 1 << 20
+	m.Config.MessageBufferSize = 1 << 16 // beyond it messages are dropped
 	hub := newHub[*melody.Session]()
 	m.HandleConnect(func(s *melody.Session) { s.Set("id", lastID.Add(1)) })
 	m.HandleDisconnect(hub.leave)
