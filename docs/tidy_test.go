@@ -99,6 +99,8 @@ var rules = []rule{
 	{"twins", checkTwins, "package x\nfunc deliver2() {}\n", "rooms/x.go"},
 	{"twins of types", checkTwins, "package x\ntype Frame2 int\n", "rooms/x.go"},
 	{"owners", checkOwners, "package x\n// t is.\ntype t struct { a, b, c, d int }\n", "rooms/x.go"},
+	{"scopes", checkScopes, "package engine\n// Count counts.\n//\n// Scope: both.\nfunc (x *Rooms) Count() int { return 0 }\n", "engine/x.go"},
+	{"scopes last", checkScopes, "package engine\n// Count counts. Scope: this worker.\nfunc (s *Server) Count() int { return 0 }\n", "engine/x.go"},
 	{"owners last", checkOwners, "package x\n// t is.\n// Owner: loop.\n// More.\ntype (t struct { a, b, c int; d int })\n", "cmd/parley/x.go"},
 	{"channels", checkThreads, "package x\nfunc f(c chan int) {}\n", "engine/x.go"},
 	{"select", checkThreads, "package x\nfunc f() { select {} }\n", "engine/mailbox.go"},

@@ -54,9 +54,11 @@ type remoteListener struct {
 // and runs on several goroutines at once. The events of one connection come in order. What other workers did before
 // they heard the wish, within milliseconds, is not told, nor is what a dead worker could not say.
 //
-// Scope: all workers. Cost: each event of those kinds is encoded (about 1 us) where it happens, goes over the bus, and is
+// Cost: each event of those kinds is encoded (about 1 us) where it happens, goes over the bus, and is
 // decoded (some 2 us) by those who wish it; 10,000 joins a second are a hundredth of a core on the worker where they
 // happen, and a few hundredths on each that listens. Any goroutine.
+//
+// Scope: all workers.
 func (x *Everywhere) OnEvent(kinds []EventKind, call func(RemoteEvent)) (off func()) {
 	listener := &remoteListener{call: call}
 	for _, kind := range kinds {

@@ -57,16 +57,22 @@ var ErrConnectionUnknown = errors.New("there is no open connection with this id"
 
 // Up reports whether the other workers are reached, as far as is known; it does not wait. While they are not, what is
 // said to them waits, and questions are answered in part. True where there is one process.
+//
+// Scope: all workers.
 func (x *Everywhere) Up() bool { return x.srv.peers == nil || x.srv.peers.Bus.Up() }
 
-// ConnectionCount is the number of open connections. Scope: all workers, one question to each. Errors: [*PartialError].
+// ConnectionCount is the number of open connections. Cost: one question to each worker. Errors: [*PartialError].
+//
+// Scope: all workers.
 func (x *Everywhere) ConnectionCount(ctx context.Context) (total int, err error) {
 	err = x.each(ctx, verbCount, nil, func(_ uint16, r *entryReader) { total += int(r.number()) })
 	return total, err
 }
 
-// Stats adds up the figures of all workers, as /stats does; a room is counted once. Scope: all workers, one question to
-// each, which costs it about 40 us. Errors: [*PartialError].
+// Stats adds up the figures of all workers, as /stats does; a room is counted once. Cost: one question to each, which
+// takes it about 40 us. Errors: [*PartialError].
+//
+// Scope: all workers.
 func (x *Everywhere) Stats(ctx context.Context) (Stats, error) {
 	total := Stats{Ended: map[string]uint64{}}
 	err := x.each(ctx, verbStats, nil, func(_ uint16, r *entryReader) {
@@ -79,8 +85,10 @@ func (x *Everywhere) Stats(ctx context.Context) (Stats, error) {
 	return total, err
 }
 
-// Members lists the ids of a room's members. Who is a member all the time is listed, once. Scope: all workers, a question
-// to each for every 10,000 of its members. Errors: [*PartialError].
+// Members lists the ids of a room's members. Who is a member all the time is listed, once. Cost: a question to each
+// worker for every 10,000 of its members. Errors: [*PartialError].
+//
+// Scope: all workers.
 func (x *Everywhere) Members(ctx context.Context, room string) ([]string, error) {
 	var ids []string
 	seen := map[remotePlace]bool{}
@@ -101,9 +109,11 @@ func (x *Everywhere) Members(ctx context.Context, room string) ([]string, error)
 	return ids, err
 }
 
-// Rooms lists all rooms, each once, sorted by name, with the members that they have on all workers together. Scope: all
-// workers; each walks through all of its rooms, and sends them in questions of about 64 KiB: a tenth of a second for
+// Rooms lists all rooms, each once, sorted by name, with the members that they have on all workers together. Cost: each
+// worker walks through all of its rooms, and sends them in questions of about 64 KiB: a tenth of a second for
 // 100,000 rooms. Errors: [*PartialError].
+//
+// Scope: all workers.
 func (x *Everywhere) Rooms(ctx context.Context) ([]RoomStats, error) {
 	byName := map[string]*RoomStats{}
 	err := x.pages(ctx, verbRooms, appendNumber(nil, 0), func(_ uint16, r *entryReader) (next []byte) {
@@ -135,9 +145,11 @@ func (x *Everywhere) Rooms(ctx context.Context) ([]RoomStats, error) {
 	return list, err
 }
 
-// FindByAttribute describes the open connections whose attribute has a value, compared as JSON. Scope: all workers, each
-// of which looks through all of its connections (about 30 ns each) and sends those found, some 4 us each.
+// FindByAttribute describes the open connections whose attribute has a value, compared as JSON. Cost: each
+// worker looks through all of its connections (about 30 ns each) and sends those found, some 4 us each.
 // Errors: [*PartialError]; value cannot be encoded.
+//
+// Scope: all workers.
 func (x *Everywhere) FindByAttribute(ctx context.Context, key string, value any) ([]Facts, error) {
 	raw, err := message.Encode(nil, value)
 	if err != nil {
@@ -147,8 +159,10 @@ func (x *Everywhere) FindByAttribute(ctx context.Context, key string, value any)
 }
 
 // FindFiltered describes the open connections that a filter accepts which every worker has registered
-// ([Server.RegisterFilter]), asked for with asked. Scope and cost as of [Everywhere.FindByAttribute], and the filter's.
+// ([Server.RegisterFilter]), asked for with asked. Cost: that of [Everywhere.FindByAttribute], and the filter's.
 // Errors: [ErrFilterUnknown]; [*PartialError], also for a worker that has not registered it.
+//
+// Scope: all workers.
 func (x *Everywhere) FindFiltered(ctx context.Context, filter string, asked []byte) ([]Facts, error) {
 	if x.srv.filter(filter) == nil {
 		return nil, ErrFilterUnknown
@@ -177,8 +191,10 @@ func (x *Everywhere) find(ctx context.Context, q findQuestion) (list []Facts, er
 	return list, err
 }
 
-// Connection describes an open connection. Scope: one question to its worker, none where that is this one. Errors:
+// Connection describes an open connection. Cost: one question to its worker, none where that is this one. Errors:
 // [ErrConnectionUnknown]; [ErrUnanswered].
+//
+// Scope: all workers.
 func (x *Everywhere) Connection(ctx context.Context, id string) (f Facts, err error) {
 	err = x.one(ctx, errand{verb: verbFacts, id: id, take: func(r *entryReader) error {
 		return message.Decode(r.rest, &f)
@@ -186,16 +202,20 @@ func (x *Everywhere) Connection(ctx context.Context, id string) (f Facts, err er
 	return f, err
 }
 
-// Close ends a connection as [Conn.CloseWith] does, and returns once its worker has heard it. Scope and errors as of
+// Close ends a connection as [Conn.CloseWith] does, and returns once its worker has heard it. Cost and errors as of
 // [Everywhere.Connection].
+//
+// Scope: all workers.
 func (x *Everywhere) Close(ctx context.Context, id string, code ws.StatusCode, reason string) error {
 	return x.one(ctx, errand{verb: verbClose, id: id, with: func(w *entryWriter) { w.number(uint64(code)).text(reason) }})
 }
 
-// Join takes a connection into a room, and returns when it is in, as [Rooms.JoinThen] does. Scope: one question to its
+// Join takes a connection into a room, and returns when it is in, as [Rooms.JoinThen] does. Cost: one question to its
 // worker, which for a limited room asks the bus for a seat. Errors: those of [Rooms.JoinThen] and of
 // [Everywhere.Connection]; [ErrOnLoop]: the connection is this worker's, whose loop may be the one that the call is made
 // on. After [ErrUnanswered], within 2.5 s, it may be in or not.
+//
+// Scope: all workers.
 func (x *Everywhere) Join(ctx context.Context, id, room string) error {
 	if instance, _, ok := parseID(id); ok && instance == x.srv.instance && onLoop() {
 		return ErrOnLoop
@@ -203,14 +223,18 @@ func (x *Everywhere) Join(ctx context.Context, id, room string) error {
 	return x.one(ctx, errand{verb: verbJoin, id: id, with: func(w *entryWriter) { w.text(room) }})
 }
 
-// Leave takes a connection out of a room, soon, as [Rooms.Leave] does. Scope and errors as of [Everywhere.Connection].
+// Leave takes a connection out of a room, soon, as [Rooms.Leave] does. Cost and errors as of [Everywhere.Connection].
+//
+// Scope: all workers.
 func (x *Everywhere) Leave(ctx context.Context, id, room string) error {
 	return x.one(ctx, errand{verb: verbLeave, id: id, with: func(w *entryWriter) { w.text(room) }})
 }
 
 // SendTo sends v to one connection, and reports whether it exists; [Server.SendTo] does not wait, and knows only whether
-// its worker lives. What one goroutine sends and broadcasts arrives in its order. Scope: one question to its worker.
+// its worker lives. What one goroutine sends and broadcasts arrives in its order. Cost: one question to its worker.
 // Errors: v cannot be encoded; [ErrMessageTooLarge]; [ErrOverloaded]; [ErrUnanswered]: it may have been sent or not.
+//
+// Scope: all workers.
 func (x *Everywhere) SendTo(ctx context.Context, id string, v any) (exists bool, err error) {
 	f, err := x.srv.encodeShared(v)
 	if err != nil {

@@ -140,8 +140,10 @@ func (s *Server) forwardSpread(f *outFrame, names []string, except []remotePlace
 	})
 }
 
-// BroadcastMatching sends v to the open connections whose attribute has a value, compared as JSON. Scope: all workers,
-// each of which looks through all of its connections. Any goroutine. Errors: as of [Server.Broadcast].
+// BroadcastMatching sends v to the open connections whose attribute has a value, compared as JSON. Cost: each
+// worker looks through all of its connections. Any goroutine. Errors: as of [Server.Broadcast].
+//
+// Scope: all workers.
 func (s *Server) BroadcastMatching(key string, value, v any, except ...string) error {
 	raw, err := message.Encode(nil, value)
 	if err != nil {
@@ -176,9 +178,10 @@ func (s *Server) filter(name string) Filter {
 	return nil
 }
 
-// BroadcastFiltered sends v to the open connections that a registered filter accepts, asked for with value. Scope: all
-// workers, each of which looks through all of its connections. Any goroutine. Errors: as of [Server.Broadcast];
-// [ErrFilterUnknown].
+// BroadcastFiltered sends v to the open connections that a registered filter accepts, asked for with value. Cost: each
+// worker looks through all of its connections. Any goroutine. Errors: as of [Server.Broadcast]; [ErrFilterUnknown].
+//
+// Scope: all workers.
 func (s *Server) BroadcastFiltered(name string, value []byte, v any, except ...string) error {
 	if s.filter(name) == nil {
 		return ErrFilterUnknown
@@ -240,7 +243,9 @@ func (s *Server) guarded(filter Filter, a asked) func(*Conn) bool {
 }
 
 // SendTo sends v to one connection and reports whether there is one with that id; where it is another worker's,
-// whether that worker lives. Scope: all workers. Any goroutine.
+// whether that worker lives; [Everywhere.SendTo] asks it for the connection. Any goroutine.
+//
+// Scope: all workers.
 func (s *Server) SendTo(id string, v any) bool {
 	instance, p, ok := parseID(id)
 	if !ok {

@@ -219,8 +219,10 @@ func (l *loop) deliverUnless(c *Conn, x *letter) {
 
 // Broadcast sends v, encoded as JSON once, to all members of a room except those whose ids are given,
 // and returns how many members the room had: exact within a worker, and the best known figure across workers. A room
-// that does not exist has none. Scope: all workers, for one entry on the bus. Any goroutine.
+// that does not exist has none. Cost: one entry on the bus. Any goroutine.
 // Errors: v cannot be encoded; [ErrMessageTooLarge], [ErrOverloaded]: nobody got it.
+//
+// Scope: all workers.
 func (s *Server) Broadcast(room string, v any, except ...string) (members int, err error) {
 	f, err := s.encodeShared(v)
 	if err != nil {
@@ -243,8 +245,10 @@ func (s *Server) Broadcast(room string, v any, except ...string) (members int, e
 	return members, nil
 }
 
-// BroadcastRooms sends v to the members of several rooms, once to each connection. Scope: all workers, for one entry on
-// the bus. Any goroutine.
+// BroadcastRooms sends v to the members of several rooms, once to each connection. Cost: one entry on the bus. Any
+// goroutine.
+//
+// Scope: all workers.
 func (s *Server) BroadcastRooms(names []string, v any, except ...string) error {
 	f, err := s.encodeShared(v)
 	if err != nil {
@@ -276,8 +280,10 @@ func (p *publication) publishAll() error {
 	return p.srv.orOverloaded(err)
 }
 
-// BroadcastAll sends v to every open connection, whether it is in a room or not. Scope: all workers, for one entry on
-// the bus. Any goroutine.
+// BroadcastAll sends v to every open connection, whether it is in a room or not. Cost: one entry on the bus. Any
+// goroutine.
+//
+// Scope: all workers.
 func (s *Server) BroadcastAll(v any, except ...string) error {
 	f, err := s.encodeShared(v)
 	if err != nil {
@@ -309,8 +315,10 @@ func (p *publication) postEverywhere() error {
 }
 
 // BroadcastWhere sends v to the open connections that chosen accepts, and returns how many those were.
-// chosen runs on the caller's goroutine. Scope: this worker only, as a function cannot be sent; across workers there
+// chosen runs on the caller's goroutine. A function cannot be sent to another process: for the connections of all there
 // are [Server.BroadcastMatching] and [Server.BroadcastFiltered]. Any goroutine.
+//
+// Scope: this worker.
 func (s *Server) BroadcastWhere(chosen func(*Conn) bool, v any, except ...string) (int, error) {
 	f, err := encodeFrame(v)
 	if err != nil {

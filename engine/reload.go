@@ -41,6 +41,8 @@ func (s *Server) Config() Config { return s.tuned.Load().cfg.clone() }
 // the wish to admit every page: that wish is "*". New origins are for those who come from then on; new heartbeats are for everybody, from the next one on. Any
 // goroutine; each loop looks at its connections once, which takes some 10 ms for 100,000. The error, a *[ConfigError],
 // leaves everything as it was.
+//
+// Scope: this worker.
 func (s *Server) Reload(cfg Config) (fixed []string, err error) {
 	cfg, err = cfg.withDefaults()
 	if err != nil {

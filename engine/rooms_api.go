@@ -51,10 +51,12 @@ var (
 func (s *Server) Rooms() *Rooms { return &Rooms{s} }
 
 // Create makes a room that stays although it is empty; one that came to be by itself keeps its members, even if they
-// are more than the limit. Scope: all workers, which know it within a second; before the start, this worker only: its
+// are more than the limit. All workers know it within a second. Before the start it is made in this worker: its
 // program creates the same rooms in each. Cost: with several workers it waits for a round trip to the bus, two seconds
 // at most, so a handler that calls it must be registered with [Offload]. Errors: [ErrRoomExists]; a name that is none;
 // metadata that cannot be encoded; [ErrUnavailable]: the bus is away, and the room may come to be all the same.
+//
+// Scope: all workers.
 func (x *Rooms) Create(name string, o RoomOptions) error {
 	if code := message.ValidRoom([]byte(name)); code != message.OK {
 		return wireError(code)
@@ -83,7 +85,9 @@ func (x *Rooms) Create(name string, o RoomOptions) error {
 //
 // Where several workers share a room's limit, Join does not wait for its seat: nil means that c is on its way, and will be
 // in within a moment if there is a seat; ErrRoomFull, that all are taken as far as is known here. [Rooms.JoinThen] tells
-// exactly. Rooms without a limit are joined at once there, too.
+// exactly. Rooms without a limit are joined at once there, too. [Everywhere.Join] takes a connection of any worker.
+//
+// Scope: this worker.
 func (x *Rooms) Join(c *Conn, name string) error {
 	_, err := x.join(c, &arrival{room: name})
 	return err
@@ -93,6 +97,8 @@ func (x *Rooms) Join(c *Conn, name string) error {
 // [ErrUnavailable] and [ErrOverloaded], where what the workers share does not answer within two seconds, and
 // [ErrNotInRoom], where [Rooms.Leave] came first. Cost: with several workers and a limited room up to a round trip to
 // the bus. done must not block: it runs on c's loop, or before JoinThen returns.
+//
+// Scope: this worker.
 func (x *Rooms) JoinThen(c *Conn, name string, done func(error)) {
 	told, err := x.join(c, &arrival{room: name, done: done})
 	if !told && done != nil {
@@ -167,7 +173,9 @@ func (l *loop) tellJoined(c *Conn, e rooms.Entry) {
 }
 
 // Leave takes c out of a room, soon, and tells it `left`. Being out already is no error. A connection of another server is in
-// no room of this one: nothing happens.
+// no room of this one: nothing happens. [Everywhere.Leave] takes out a connection of any worker.
+//
+// Scope: this worker.
 func (x *Rooms) Leave(c *Conn, name string) {
 	if c == nil || c.loop.srv != x.srv {
 		return
@@ -181,7 +189,9 @@ func (x *Rooms) Leave(c *Conn, name string) {
 	})
 }
 
-// Members lists the connections in a room: the seed's getRoomMembers. Scope: this worker; [Everywhere.Members] asks all.
+// Members lists the connections in a room: the seed's getRoomMembers. [Everywhere.Members] asks all workers.
+//
+// Scope: this worker.
 func (x *Rooms) Members(name string) []*Conn {
 	r := x.srv.index.FindString(name)
 	if r == nil {
@@ -198,6 +208,8 @@ func (x *Rooms) Members(name string) []*Conn {
 }
 
 // Has reports whether c is in a room, or on its way into it. A connection of another server is in none of this one.
+//
+// Scope: this worker.
 func (x *Rooms) Has(name string, c *Conn) bool {
 	r := x.srv.index.FindString(name)
 	return r != nil && c != nil && c.loop.srv == x.srv && r.Contains(c.place())
@@ -249,10 +261,12 @@ func (x *Rooms) Range(f func(RoomStats) bool) {
 // Scope: this worker.
 func (x *Rooms) Len() int { return x.srv.index.Len() }
 
-// Delete ends a room: its members are told that they left it. It reports whether there was one. Scope: all workers, where
-// it is empty within a second. Cost: with several workers it waits for a round trip to the bus, two seconds at most, as
+// Delete ends a room: its members are told that they left it. It reports whether there was one. On all workers it is
+// empty within a second. Cost: with several workers it waits for a round trip to the bus, two seconds at most, as
 // [Rooms.Create] does, and reports false where the bus is away, or where a room that was never created has members on
 // other workers only.
+//
+// Scope: all workers.
 func (x *Rooms) Delete(name string) bool {
 	if x.srv.created() != nil {
 		return x.deleteEverywhere(name)

@@ -165,7 +165,10 @@ func tickOf(cfg Config) time.Duration {
 	return min(max(shortest/8, 5*time.Millisecond), 100*time.Millisecond)
 }
 
-// Start listens and serves in the background. Errors: the address cannot be had.
+// Start listens and serves in the background. Where there are several workers, cluster.Run calls it in each. Errors: the
+// address cannot be had.
+//
+// Scope: this worker.
 func (s *Server) Start() error {
 	if s.cfg.Processes > 1 && s.peers == nil {
 		return &ConfigError{Key: "processes", Hint: "several workers are started by cluster.Run; or give 1"}
@@ -205,6 +208,8 @@ func (s *Server) Start() error {
 }
 
 // Run starts the server, serves until ctx is done, and takes its leave: [Server.Shutdown].
+//
+// Scope: this worker.
 func (s *Server) Run(ctx context.Context) error {
 	if err := s.Start(); err != nil {
 		return err
@@ -223,7 +228,9 @@ func (s *Server) Addr() net.Addr {
 	return s.acceptor.listener.Addr()
 }
 
-// Emitter is what the server tells its events.
+// Emitter is what the server tells its events; [Everywhere.OnEvent] tells those of all workers.
+//
+// Scope: this worker.
 func (s *Server) Emitter() *Emitter { return s.emitter }
 
 // logWait bounds the wait for the log's reader.
@@ -237,6 +244,8 @@ const stopWait = 500 * time.Millisecond
 // is left. Where a handler holds a loop, it returns all the same, and the rest goes on in the background. On a loop it
 // does not wait at all, since the loop waits for it: it returns [ErrOnLoop], and takes its leave in the background. A
 // second call waits for nothing. Any goroutine.
+//
+// Scope: this worker.
 func (s *Server) Shutdown(ctx context.Context) error {
 	if !s.state.CompareAndSwap(stateRunning, stateStopped) {
 		return nil
@@ -310,7 +319,9 @@ func (l *loop) sendAway() job {
 }
 
 // Connection finds a connection by its id, nil where there is none (its methods can be called all the same): the seed's
-// getConnection. Scope: this worker; [Everywhere.Connection] finds one on any.
+// getConnection. [Everywhere.Connection] finds one on any worker. Any goroutine.
+//
+// Scope: this worker.
 func (s *Server) Connection(id string) *Conn {
 	instance, p, ok := parseID(id)
 	if !ok || instance != s.instance || int(p.Loop) >= len(s.loops) {
@@ -323,7 +334,9 @@ func (s *Server) Connection(id string) *Conn {
 }
 
 // Connections goes through all open connections: the seed's getConnections. What comes or goes meanwhile
-// may be seen or not. Scope: this worker; [Everywhere.FindFiltered] asks all. Any goroutine.
+// may be seen or not. [Everywhere.FindFiltered] asks all workers. Any goroutine.
+//
+// Scope: this worker.
 func (s *Server) Connections() iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
 		for _, l := range s.loops {
@@ -347,7 +360,9 @@ func (s *Server) ConnectionCount() int {
 	return int(n)
 }
 
-// FindConnections returns the open connections that chosen accepts. Scope: this worker; [Everywhere.FindFiltered] asks all.
+// FindConnections returns the open connections that chosen accepts. [Everywhere.FindFiltered] asks all workers. Any goroutine.
+//
+// Scope: this worker.
 func (s *Server) FindConnections(chosen func(*Conn) bool) []*Conn {
 	var list []*Conn
 	for c := range s.Connections() {
@@ -359,7 +374,9 @@ func (s *Server) FindConnections(chosen func(*Conn) bool) []*Conn {
 }
 
 // FindByAttribute returns the open connections whose attribute has a value, compared as JSON. A value that
-// cannot be encoded is nobody's. Scope: this worker; [Everywhere.FindByAttribute] asks all.
+// cannot be encoded is nobody's. [Everywhere.FindByAttribute] asks all workers. Any goroutine.
+//
+// Scope: this worker.
 func (s *Server) FindByAttribute(key string, value any) []*Conn {
 	raw, err := message.Encode(nil, value)
 	if err != nil {
@@ -388,6 +405,8 @@ func memoryUsage() uint64 {
 // Healthy asks every loop for a turn and waits until all have taken one. The error says which has not
 // before ctx was done, that the server is not running, or that the caller is on a loop itself ([ErrOnLoop]). Any
 // goroutine.
+//
+// Scope: this worker.
 func (s *Server) Healthy(ctx context.Context) error {
 	if onLoop() {
 		return ErrOnLoop

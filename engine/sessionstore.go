@@ -72,6 +72,8 @@ var (
 
 // Degraded says in a sentence what the server cannot do at the moment although it serves: keep sessions. It is empty where
 // all is well. Any goroutine.
+//
+// Scope: this worker.
 func (s *Server) Degraded() string {
 	if kept, ok := s.store.(interface{ Why() string }); ok {
 		if why := kept.Why(); why != "" {
