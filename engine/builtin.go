@@ -71,7 +71,7 @@ func (l *loop) joinNow(c *Conn, m move) {
 	switch err {
 	case nil:
 	case errSeat:
-		l.awaitSeat(c, message.Joined{Room: room, Gap: since, Ref: ref}, entry.Limit)
+		l.awaitSeat(c, m, entry.Limit)
 		return
 	default:
 		l.complain(c, err, ref)

@@ -37,7 +37,7 @@ type pending struct {
 	kind     pendingKind
 	name     string // of the handler, for the log
 	ref      []byte
-	move     move // of a pendingSave
+	move     move // of a pendingSave, and of a pendingSeat where it is stored; else zero
 	deadline int64
 	held     []heldItem
 	bytes    int

@@ -55,38 +55,53 @@ func seatError(err error) *Error {
 	return errUnavailable
 }
 
-// awaitSeat makes c, which counts as in already, wait for a seat in a room, and then join it. j says what is known of the answer; it is borrowed.
-func (l *loop) awaitSeat(c *Conn, j message.Joined, limit int) {
-	p := l.await(c, pendingSeat, "join", j.Ref)
-	j.Room, j.Ref = bytes.Clone(j.Room), p.ref
-	l.acquire(string(j.Room), limit, SeatTicket{}, func(l *loop, err *Error) { l.seatFound(c, p, j, err) })
+// awaitSeat makes c, which counts as in already, wait for a seat in a room, and then join it. m is borrowed.
+func (l *loop) awaitSeat(c *Conn, m move, limit int) {
+	p := l.await(c, pendingSeat, "join", m.ref)
+	m.room, m.ref = bytes.Clone(m.room), p.ref
+	if m.stored {
+		p.move = m // what is stored meanwhile must have it, too
+	}
+	l.acquire(string(m.room), limit, SeatTicket{}, func(l *loop, err *Error) { l.seatFound(c, p, m, err) })
 }
 
 // seatFound ends the wait. What was posted for c in the meantime goes out before the answer.
-func (l *loop) seatFound(c *Conn, p *pending, j message.Joined, err *Error) {
+func (l *loop) seatFound(c *Conn, p *pending, m move, err *Error) {
 	if c.posted.Load() > 0 {
-		l.postCall(func(l *loop) { l.seatUsed(c, p, j, err) })
+		l.postCall(func(l *loop) { l.seatUsed(c, p, m, err) })
 		return
 	}
-	l.seatUsed(c, p, j, err)
+	l.seatUsed(c, p, m, err)
 }
 
-func (l *loop) seatUsed(c *Conn, p *pending, j message.Joined, err *Error) {
-	switch waits := l.settled(c, p); {
-	case err == nil && waits:
-		entry := l.takeSeat(c, string(j.Room))
-		j.Members = entry.Members + entry.Room.Away()
-		l.text = message.AppendJoined(l.text[:0], j)
-		l.answerNow(c, l.text)
+// seatUsed lets c in. The store may have become late while c waited.
+func (l *loop) seatUsed(c *Conn, p *pending, m move, err *Error) {
+	waits := l.settled(c, p)
+	if waits && err == nil {
+		if m.seated = true; m.stored {
+			l.joinSeated(c, m)
+		} else {
+			l.storeFirst(c, m, (*loop).joinSeated)
+		}
 		l.resume(c, p)
-	case waits:
-		c.seats.Add(-1)
-		l.complain(c, err, j.Ref)
-		l.resume(c, p)
-	default:
-		c.seats.Add(-1)
-		l.giveBackSeats(seatVerdicts{string(j.Room): err})
+		return
 	}
+	c.seats.Add(-1)
+	if m.stored {
+		l.changed(c) // the store has it
+	}
+	if !waits {
+		l.giveBackSeats(seatVerdicts{string(m.room): err})
+		return
+	}
+	l.complain(c, err, m.ref)
+	l.resume(c, p)
+}
+
+func (l *loop) joinSeated(c *Conn, m move) {
+	entry := l.takeSeat(c, string(m.room))
+	l.text = message.AppendJoined(l.text[:0], message.Joined{Room: m.room, Members: entry.Members + entry.Room.Away(), Gap: m.since, Ref: m.ref})
+	l.answerNow(c, l.text)
 }
 
 // takeSeat enters c, for which a seat was acquired and counted in c.seats.

@@ -20,6 +20,9 @@ const (
 	saveLate = int64(40 * time.Millisecond)
 	// lateFor is for how long a store counts as late.
 	lateFor = int64(5 * time.Second)
+	// saveGathers is what a change waits for others, here and in the store. A save that leaves at once took the rest only: it
+	// tells that the store is late by so much sooner.
+	saveGathers = int64(saveAfter + 10*time.Millisecond)
 )
 
 // SaveSecondsBounds are the upper bounds of Stats.SessionSaves in seconds; its last element counts what took longer.
@@ -34,12 +37,12 @@ type saveTimes struct {
 	lateUntil atomic.Int64
 }
 
-// stored counts a save. Any goroutine.
-func (t *saveTimes) stored(took, now int64) {
+// stored counts a save; gathered is how much of the time a change would have waited besides. Any goroutine.
+func (t *saveTimes) stored(took, gathered, now int64) {
 	i, _ := slices.BinarySearch(SaveSecondsBounds[:], time.Duration(took).Seconds())
 	t.counts[i].Add(1)
 	t.micros.Add(uint64(took / int64(time.Microsecond)))
-	if took > saveLate {
+	if took+gathered > saveLate {
 		t.late(now)
 	}
 }
@@ -53,6 +56,7 @@ type savings struct {
 	mu      sync.Mutex
 	since   int64 // when the first of the changes came that the store has not been given yet; 0 for none
 	batches []*saveBatch
+	firsts  []*saveBatch // of sessions that have just begun
 }
 
 // saveBatch is what was given to the store in one go.
@@ -85,18 +89,49 @@ func (s *savings) begin(n int, rest bool) *saveBatch {
 	return b
 }
 
+// first notes the first save of a session: those of a turn share a batch.
+func (s *savings) first(now int64) *saveBatch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.firsts); n > 0 && s.firsts[n-1].at == now {
+		s.firsts[n-1].left.Add(1)
+		return s.firsts[n-1]
+	}
+	b := &saveBatch{at: now}
+	b.left.Store(1)
+	s.firsts = append(unfinished(s.firsts), b)
+	return b
+}
+
+// unfinished leaves out the batches at the head that are stored.
+func unfinished(batches []*saveBatch) []*saveBatch {
+	for len(batches) > 0 && batches[0].left.Load() <= 0 {
+		batches = batches[1:]
+	}
+	if len(batches) == 0 {
+		return nil
+	}
+	return batches
+}
+
 // oldest is when the oldest change came that is not stored; 0 for none. Any goroutine.
 func (s *savings) oldest() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.batches) > 0 && s.batches[0].left.Load() <= 0 {
-		s.batches = s.batches[1:]
-	}
-	if len(s.batches) > 0 {
+	if s.batches = unfinished(s.batches); len(s.batches) > 0 {
 		return s.batches[0].at
 	}
-	s.batches = nil
 	return s.since
+}
+
+// oldestFirst is when the oldest session began that is not stored; 0 for none. Any goroutine.
+func (s *savings) oldestFirst() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.firsts = unfinished(s.firsts); len(s.firsts) > 0 {
+		return s.firsts[0].at
+	}
+	return 0
 }
 
 // saved is told what became of a save in b. Any goroutine.
@@ -106,7 +141,7 @@ func (s *Server) saved(b *saveBatch, err error) {
 	}
 	b.left.Add(-1)
 	if now := s.clock(); err == nil {
-		s.saves.stored(now-b.at, now)
+		s.saves.stored(now-b.at, 0, now)
 	} else {
 		s.saves.late(now)
 	}
@@ -117,8 +152,11 @@ func (l *loop) storeLate() bool {
 	if l.srv.store == nil {
 		return false
 	}
-	oldest := l.saves.oldest()
-	return l.now < l.srv.saves.lateUntil.Load() || oldest != 0 && l.now-oldest > saveLate
+	if l.now < l.srv.saves.lateUntil.Load() {
+		return true
+	}
+	oldest, first := l.saves.oldest(), l.saves.oldestFirst()
+	return oldest != 0 && l.now-oldest > saveLate || first != 0 && l.now-first > saveLate-saveGathers
 }
 
 // move is a join or leave that a client asks for.
@@ -126,6 +164,8 @@ func (l *loop) storeLate() bool {
 // Owner: loop.
 type move struct {
 	leave, since bool
+	stored       bool // before it happens
+	seated       bool // c counts as in already, and has a seat in the room
 	room, ref    []byte
 }
 
@@ -146,7 +186,7 @@ func (l *loop) storeFirst(c *Conn, m move, then func(l *loop, c *Conn, m move)) 
 	err := l.srv.store.Save(l.srv.sharedKey(c.token), l.toStore(c).encode(), func(err error) {
 		now := l.srv.clock()
 		if err == nil {
-			l.srv.saves.stored(now-given, now)
+			l.srv.saves.stored(now-given, int64(saveAfter), now)
 		} else {
 			l.srv.saves.late(now)
 		}
@@ -165,13 +205,20 @@ func (l *loop) storedFirst(c *Conn, p *pending, err error, then func(l *loop, c 
 	}
 	stored := err == nil && !c.has(flagUnsaved) // and nothing else has changed since
 	l.changed(c)                                // the store may have what does not happen
-	if !l.settled(c, p) {
-		return
+	waits := l.settled(c, p)
+	happens := waits && (err == nil || isTooLarge(err))
+	if !happens && p.move.seated {
+		c.seats.Add(-1)
+		l.srv.peers.Seats.Release(string(p.move.room))
 	}
-	if err == nil || isTooLarge(err) {
+	switch {
+	case happens:
+		p.move.stored = err == nil
 		then(l, c, p.move)
-	} else {
+	case waits:
 		l.complain(c, errUnavailable, p.ref)
+	default:
+		return
 	}
 	if r := l.srv.index.Find(p.move.room); stored && (r != nil && r.Has(c.place())) != p.move.leave {
 		c.flags &^= flagUnsaved // to store it once more would keep a late store late
@@ -179,10 +226,11 @@ func (l *loop) storedFirst(c *Conn, p *pending, err error, then func(l *loop, c 
 	l.resume(c, p)
 }
 
-// toStore is the state of c as it is to be stored: with a join or leave that waits for that.
+// toStore is the state of c as it is to be stored: with a join or leave that waits for that, or that waits for a seat and is
+// stored already.
 func (l *loop) toStore(c *Conn) *parked {
 	state := l.snapshot(c)
-	if c.rare == nil || c.rare.pending == nil || c.rare.pending.kind != pendingSave {
+	if c.rare == nil || c.rare.pending == nil || c.rare.pending.move.room == nil {
 		return state
 	}
 	m := c.rare.pending.move

@@ -105,3 +105,94 @@ func TestLateStoreIsWaitedFor(t *testing.T) {
 		t.Error("counted:", s.SessionSaves, s.SessionSaveMicros)
 	}
 }
+
+// A limited room's seat takes a while, in which other saves of the session may leave: what is stored before the answer
+// stays stored, and a store that has become late meanwhile is waited for.
+func TestLateStoreKeepsSeatedJoins(t *testing.T) {
+	w, d := newDesk(t, nil)
+	l, store := w.server.Server.loops[0], &waiter{}
+	w.keep(store)
+	w.now = time.Second
+	c := w.open(0)
+	store.answer(nil)
+	w.drain()
+	w.expect(c, "connected reconnect_token")
+
+	// Late already: stored, then seated, then told.
+	w.server.Server.saves.late(l.now)
+	for _, refusal := range []error{nil, ErrRoomFull} {
+		room := map[bool]string{true: "in", false: "full"}[refusal == nil]
+		w.say(c, `{"type":"join","room":"`+room+`"}`)
+		store.answer(nil)
+		w.drain()
+		l.saveChanged()
+		if !slices.Contains(store.rooms(), room) {
+			t.Error("a save that leaves while a stored join waits for its seat forgets the room:", store.rooms())
+		}
+		store.answer(nil)
+		d.answer(room, refusal)
+		w.drain()
+		if refusal == nil {
+			w.expect(c, "joined")
+		} else {
+			w.expect(c, "error")
+		}
+		l.saveChanged()
+		if !slices.Equal(store.rooms(), []string{"in"}) {
+			t.Error("stored after the answer:", store.rooms())
+		}
+		store.answer(nil)
+	}
+
+	// Late by the time that the seat is there.
+	w.now += time.Duration(lateFor) + time.Millisecond
+	for _, failure := range []error{nil, ErrSessionsAway} {
+		w.say(c, `{"type":"join","room":"slow"}`)
+		w.say(c, `{"type":"leave","room":"slow"}`)
+		w.server.Server.saves.late(l.now)
+		d.answer("slow", nil)
+		w.drain()
+		w.expect(c, "")
+		if !slices.Contains(store.rooms(), "slow") {
+			t.Fatal("what is stored before the answer:", store.rooms())
+		}
+		store.answer(failure)
+		w.drain()
+		store.answer(nil) // the leave
+		w.drain()
+		if failure == nil {
+			w.expect(c, "joined left")
+		} else {
+			w.expect(c, "error error")
+		}
+		if d.taken["slow"] != 0 || c.seats.Load() != 1 {
+			t.Error("seats are left over:", d.taken, c.seats.Load())
+		}
+		l.saveChanged()
+		store.answer(nil)
+		w.now += time.Duration(lateFor) + time.Millisecond
+	}
+}
+
+// The first save of a session leaves at once. One that is not answered tells that the store is late, before any change has
+// waited for long.
+func TestFirstSavesTellThatTheStoreIsLate(t *testing.T) {
+	w, _ := newPeer(t, nil)
+	store := &waiter{}
+	w.keep(store)
+	w.now = time.Second
+	c := w.open(0)
+	store.answer(nil)
+	w.drain()
+	w.open(0)
+	w.expect(c, "connected reconnect_token")
+	w.now += time.Duration(saveLate - saveGathers)
+	w.say(c, `{"type":"join","room":"quick"}`)
+	w.expect(c, "joined")
+	w.now += time.Millisecond
+	w.say(c, `{"type":"join","room":"late"}`)
+	w.expect(c, "")
+	store.answer(nil)
+	w.drain()
+	w.expect(c, "joined")
+}

@@ -147,12 +147,13 @@ func (l *loop) outlived(c *Conn, t token) {
 func (l *loop) saveFirst(c *Conn) {
 	t := c.token
 	again := func() { l.later(c, t, (*loop).saveFirst) }
-	given := l.now
+	batch := l.saves.first(l.now)
 	err := l.srv.store.Save(l.srv.sharedKey(t), l.toStore(c).encode(), func(err error) {
+		batch.left.Add(-1)
 		if now := l.srv.clock(); err != nil {
 			l.srv.saves.late(now)
 		} else {
-			l.srv.saves.stored(now-given, now)
+			l.srv.saves.stored(now-batch.at, saveGathers, now)
 		}
 		if err != nil {
 			if !errors.Is(err, ErrSessionsAway) {
@@ -168,6 +169,7 @@ func (l *loop) saveFirst(c *Conn) {
 		})
 	})
 	if err != nil {
+		batch.left.Add(-1)
 		l.srv.unstored(err)
 		again()
 	}
