@@ -62,6 +62,7 @@ func TestWhatPanicsBehindAHandlerCostsOneConnection(t *testing.T) {
 		},
 	}
 	s := startServer(t, nil, func(s *Server) {
+		s.log = slog.New(guardedLog{slog.NewJSONHandler(io.Discard, nil), &s.count.panics})
 		for name, h := range cases {
 			s.On(name, h)
 			s.On("offloaded_"+name, h, Offload())
@@ -72,7 +73,6 @@ func TestWhatPanicsBehindAHandlerCostsOneConnection(t *testing.T) {
 		s.Emitter().On(EventError, func(Event) { panic(badError{}) })
 		s.Emitter().On(EventMessage, func(Event) { panic(badError{}) })
 	})
-	s.log = slog.New(guardedLog{slog.NewJSONHandler(io.Discard, nil), &s.count.panics})
 	bystander := dial(t, s)
 	ends := func(text string) {
 		c := dial(t, s)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 )
 
@@ -28,13 +29,14 @@ func TestHandshakeLimits(t *testing.T) {
 		{"2 KiB where 1 is allowed", cookie(2 << 10), func(c *Config) { c.HandshakeBytesMax = 1 << 10 }, 431},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			var seen string
+			var cookie atomic.Value // as the handler sees it
 			s := startServer(t, row.change, func(s *Server) {
-				s.OnConnect(func(_ *Conn, r *Request) error { seen = r.Header("Cookie"); return nil })
+				s.OnConnect(func(_ *Conn, r *Request) error { cookie.Store(r.Header("Cookie")); return nil })
 			})
 			if r := get(t, s, "/", row.lines); r.StatusCode != row.status {
 				t.Errorf("answered with %d, want %d", r.StatusCode, row.status)
 			}
+			seen, _ := cookie.Load().(string)
 			if want, ok := strings.CutPrefix(strings.TrimSpace(row.lines), "Cookie: "); ok && row.status == http.StatusSwitchingProtocols && seen != want {
 				t.Errorf("the handler sees %d bytes of %d", len(seen), len(want))
 			}

@@ -38,13 +38,13 @@ func TestConnectHandlersPassOverTheGone(t *testing.T) {
 	})
 	first := dialWithout(t, s.Addr().String(), wholeHead)
 	<-asked
-	for range resets {
+	for i := range resets {
 		conn := dialWithout(t, s.Addr().String(), wholeHead)
 		eventually(t, "its request waits for the handler", func() bool {
 			p := s.pools.connect
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			return len(p.queue)-p.head > 0
+			return len(p.queue)-p.head > i
 		})
 		conn.SetLinger(0)
 		conn.Close()

@@ -41,7 +41,8 @@ func TestCallsThatWaitOnALoop(t *testing.T) {
 		t.Error(m)
 	}
 	c.send(`{"type":"offloaded"}`)
-	if m := c.next(); m["ok"] != true {
+	c.expect("joined")
+	if m := c.expect("offloaded"); m["ok"] != true {
 		t.Error(m)
 	}
 	for _, name := range []string{"healthy", "joins", "shutdown"} {
