@@ -23,11 +23,19 @@ const (
 	answersLettersMax = 64
 	// lookEvery is how many messages are taken between two looks at the clock.
 	lookEvery = 16
+	// freshBytes is the cork of which none is too long: answersBytesMax is more.
+	freshBytes = 4 << 10
 	// longInput is the kept input above which a turn takes more time for it: the peer sends faster than we go on.
 	longInput = 64 << 10
 	// longBudget is that time.
 	longBudget = 8 * drainBudget
 )
+
+// fresh reports whether sated need not be asked yet: nothing of c waits but a short cork. It is inlined, for it is asked
+// between any two messages of a chunk.
+func (l *loop) fresh(c *Conn) bool {
+	return l.sinceLook < lookEvery-1 && len(l.cork) < freshBytes && l.corked == c && c.first == nil && !l.paged && c.posted.Load() == 0
+}
 
 // sated reports whether the turn takes no more of c's input.
 func (l *loop) sated(c *Conn) bool {

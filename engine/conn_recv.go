@@ -59,7 +59,11 @@ func (l *loop) frames(c *Conn, chunk []byte) []byte {
 			l.violate(c, part.Violation)
 			return nil
 		}
-		if len(chunk) > 0 && l.sated(c) {
+		switch {
+		case len(chunk) == 0:
+		case l.fresh(c):
+			l.sinceLook++
+		case l.sated(c):
 			l.keepInput(c, chunk)
 			return nil
 		}

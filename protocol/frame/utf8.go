@@ -109,6 +109,29 @@ func (u *UTF8) follow(b byte) bool {
 
 // ValidUTF8 reports whether p is valid UTF-8 as a whole.
 func ValidUTF8(p []byte) bool {
+	if len(p) <= plainMax {
+		p = notPlain(p)
+	}
 	var u UTF8
-	return u.Feed(p) && u.Whole()
+	return len(p) == 0 || u.Feed(p) && u.Whole()
+}
+
+// plainMax is the size up to which passing over ASCII by words beats vector code, which is called by way of a stub.
+const plainMax = 512
+
+// notPlain is p without the ASCII at its beginning, by words.
+func notPlain(p []byte) []byte {
+	const high = 0x8080808080808080
+	for len(p) >= 32 {
+		a, b := binary.LittleEndian.Uint64(p), binary.LittleEndian.Uint64(p[8:])
+		c, d := binary.LittleEndian.Uint64(p[16:]), binary.LittleEndian.Uint64(p[24:])
+		if (a|b|c|d)&high != 0 {
+			return p
+		}
+		p = p[32:]
+	}
+	for len(p) >= 8 && binary.LittleEndian.Uint64(p)&high == 0 {
+		p = p[8:]
+	}
+	return p
 }
