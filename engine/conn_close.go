@@ -46,6 +46,9 @@ func (l *loop) end(c *Conn, cause Cause, code ws.StatusCode, reason string) {
 	c.phase = phaseClosing
 	if cause == CauseSlow {
 		l.dropQueue(c)
+		if l.corked == c {
+			l.cork = l.cork[:l.corkRaw] // the answers of this turn stand behind those that are dropped
+		}
 	}
 	if cause == CauseProtocol || cause == CauseTakenOver {
 		c.flags |= flagNoHandshake

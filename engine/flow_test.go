@@ -206,3 +206,31 @@ func TestDroppedAnswersEndAtAFrame(t *testing.T) {
 		}
 	}
 }
+
+// Who is ended for reading too slowly, in the middle of a turn of its own, has lost its latest answers: none that comes
+// after a lost one leaves.
+func TestSlowEndLosesWhatIsLatest(t *testing.T) {
+	w := newScript(t, func(c *Config) {
+		c.MessageBytesMax, c.BacklogSoftBytes, c.BacklogHardBytes = 1<<10, 16<<10, 16<<10
+	})
+	c := w.open(0)
+	w.read(c)
+	w.room[c.fd] = 3000
+	ping := func(i int) []byte { return masked(ws.OpText, fmt.Sprintf(`{"type":"ping","ref":%d}`, i)) }
+	w.server.Serve(c, flood(100, ping))
+	if !c.blocked {
+		t.Fatal("the peer takes everything")
+	}
+	w.server.Serve(c, flood(2000, func(i int) []byte { return ping(100 + i) }))
+	if c.Cause() != CauseSlow {
+		t.Fatalf("ended by %v", c.Cause())
+	}
+	delete(w.room, c.fd)
+	w.server.Writable(c)
+	w.drain()
+	for i, text := range w.read(c) {
+		if !strings.Contains(text, fmt.Sprintf(`"ref":%d}`, i)) && text != "close 4003" {
+			t.Fatalf("answer %d is %s", i, text)
+		}
+	}
+}
