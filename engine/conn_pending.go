@@ -68,9 +68,13 @@ func (l *loop) await(c *Conn, kind pendingKind, name string, ref []byte) *pendin
 	return p
 }
 
-// hold keeps a message until the answer is there. payload is kept, not copied.
+// hold keeps a message until the answer is there. payload is kept, not copied. What follows a close frame, or a frame that
+// is wrong, is thrown away [RFC 6455 §5.5.1].
 func (l *loop) hold(c *Conn, item heldItem) {
 	p := c.rare.pending
+	if n := len(p.held); n > 0 && p.held[n-1].closing {
+		return // the connection ends there
+	}
 	p.bytes += len(item.payload) + heldItemBytes
 	if p.bytes > l.srv.pendingBytesMax && !item.closing {
 		l.endBy(c, CauseOverloaded)

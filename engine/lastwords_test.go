@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -223,6 +224,38 @@ func TestLastWordsOverLoopback(t *testing.T) {
 			}
 			ann.expect("member_left")
 			conn.Close()
+		}
+	}
+}
+
+// What follows a close frame that waits for an answer is thrown away: it neither takes memory nor ends the connection
+// before what came first is carried out.
+func TestNothingIsHeldBehindACloseFrame(t *testing.T) {
+	for name, behind := range map[string][]byte{
+		"close frames":  flood(1000, func(int) []byte { return masked(ws.OpClose, "\x03\xe8") }),
+		"messages":      flood(1000, func(int) []byte { return masked(ws.OpText, strings.Repeat("x", 1000)) }),
+		"wrong frames":  bytes.Repeat([]byte{0xff}, 1000),
+		"empty frames":  flood(5000, func(int) []byte { return masked(ws.OpText, "") }),
+		"half a frame":  masked(ws.OpText, "hello")[:4],
+		"broken chunks": []byte{0xff},
+	} {
+		w := newScript(t, func(c *Config) { c.MessageBytesMax = 1 << 10 })
+		w.server.Server.On("slow", func(*Conn, *Message, *Server) (any, error) { return M{"type": "done"}, nil }, Offload())
+		c := w.open(0)
+		w.read(c)
+		w.say(c, `{"type":"slow"}`)
+		w.say(c, `{"type":"ping","ref":1}`)
+		w.server.Serve(c, masked(ws.OpClose, "\x03\xe8"))
+		for range 20 {
+			w.server.Serve(c, bytes.Clone(behind))
+		}
+		if r := c.rare; r == nil || r.pending == nil || len(r.pending.held) != 2 {
+			t.Fatalf("%s: %+v wait", name, r)
+		}
+		w.server.Offloaded()
+		w.drain()
+		if got := kinds(w.read(c)); got != "done pong close 1000" || c.Cause() != CausePeerClosed {
+			t.Errorf("%s: reads %q, ended by %v", name, got, c.Cause())
 		}
 	}
 }
