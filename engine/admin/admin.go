@@ -52,6 +52,7 @@ type Source interface {
 // Owner: immutable after New.
 type Admin struct {
 	srv      Source
+	log      *slog.Logger
 	listener net.Listener
 	http     *http.Server
 }
@@ -75,7 +76,7 @@ func New(srv Source, o Options) (*Admin, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s for admin_port: %w; choose another, or 0 for none", address, err)
 	}
-	a.listener = listener
+	a.listener, a.log = listener, o.Log
 	a.http = &http.Server{
 		Handler:           a.handler(),
 		ReadHeaderTimeout: 5 * time.Second,
@@ -119,15 +120,15 @@ func (a *Admin) handler() http.Handler {
 		panic(err) // the embedded tree has no page
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(newCollector(a.srv))
-	registerProcesses(registry, a.srv)
+	registry.MustRegister(rescued{newCollector(a.srv), a.log})
+	registerProcesses(registry, a.srv, a.log)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", a.health)
 	mux.HandleFunc("GET /stats", a.stats)
 	mux.HandleFunc("GET /server.json", a.server)
 	mux.Handle("GET /", http.FileServerFS(page))
-	return guarded(mux)
+	return rescuing(guarded(mux), a.log)
 }
 
 // guarded lets no other site read the answers through a visitor's browser: a name that is made to resolve to

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"log/slog"
 	"os"
 	"strconv"
 
@@ -41,12 +42,12 @@ func collectProcess(label string, pid int, out chan<- prometheus.Metric) {
 
 // registerProcesses registers what Go and the kernel know of the server's process, or processes. With several, go_* is the
 // supervisor's, and says so; of the others see parley_worker_goroutines and parley_worker_heap_bytes.
-func registerProcesses(registry *prometheus.Registry, srv Source) {
+func registerProcesses(registry *prometheus.Registry, srv Source, log *slog.Logger) {
 	if !several(srv.Stats()) {
 		registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 		return
 	}
-	registry.MustRegister(processes{srv})
+	registry.MustRegister(rescued{processes{srv}, log})
 	prometheus.WrapRegistererWith(prometheus.Labels{"worker": supervisorLabel}, registry).MustRegister(collectors.NewGoCollector())
 }
 
