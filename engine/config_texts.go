@@ -72,6 +72,8 @@ func checkPath(path string) string {
 	switch {
 	case strings.HasPrefix(path, "~"):
 		return "begins with ~, which only a shell replaces; write the whole path"
+	case strings.Contains(path, "://"):
+		return "is a URL; write a path"
 	case strings.Contains(path, "$"):
 		return "holds $, and nobody has put a variable in its place; write the whole path"
 	}

@@ -25,7 +25,7 @@ var everyKey = map[string]struct {
 	"reconnection_max_attempts":    {"6", 6},
 	"data_dir":                     {"/var/lib/parley", "/var/lib/parley"},
 	"bus_url":                      {"nats://127.0.0.1:4222", "nats://127.0.0.1:4222"},
-	"bus_credentials":              {"/run/secrets/bus", "/run/secrets/bus"},
+	"bus_credentials":              {"testdata/bus", "testdata/bus"},
 	"max_connections":              {"1001", 1001},
 	"max_connections_per_room":     {"102", 102},
 	"max_rooms_per_connection":     {"11", 11},

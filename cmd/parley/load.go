@@ -1,12 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -58,6 +61,9 @@ func load(cmd *cobra.Command) (*settings, map[string]string, error) {
 	} {
 		values, wrong := read()
 		mistakes = append(mistakes, wrong...)
+		if above, below := values["origins"], merged["origins"]; above.text == noOrigins && below.where != "" && below.text != noOrigins {
+			mistakes = append(mistakes, fmt.Errorf("%s: origins: it is empty, and would lift the list of %s; write \"*\" to admit every origin", above.where, below.where))
+		}
 		maps.Copy(merged, values)
 	}
 	out := defaultSettings()
@@ -82,7 +88,10 @@ func load(cmd *cobra.Command) (*settings, map[string]string, error) {
 		mistakes = append(mistakes, placed(err, sources))
 	}
 	if len(mistakes) > 0 {
-		return nil, nil, usageError{errors.Join(mistakes...)}
+		return nil, nil, usageError{discreet{errors.Join(mistakes...)}}
+	}
+	if v := merged["origins"]; v.text == noOrigins {
+		out.notes = append(out.notes, v.where+": origins is an empty list, with which every page may connect; write [\"*\"] where that is meant")
 	}
 	if note := out.openness(); note != "" {
 		out.notes = append(out.notes, note)
@@ -159,9 +168,16 @@ func fromFile(path string) (map[string]value, []error) {
 	if err != nil {
 		return nil, []error{fmt.Errorf("read configuration: %w", err)}
 	}
-	var doc yaml.Node
-	if err := yaml.Unmarshal(raw, &doc); err != nil {
+	var doc, next yaml.Node
+	decoder := yaml.NewDecoder(bytes.NewReader(raw))
+	if err := decoder.Decode(&doc); err != nil && !errors.Is(err, io.EOF) {
 		return nil, []error{fmt.Errorf("%s: %w", path, err)}
+	}
+	switch err := decoder.Decode(&next); {
+	case err != nil && !errors.Is(err, io.EOF):
+		return nil, []error{fmt.Errorf("%s: %w", path, err)}
+	case len(next.Content) > 0 && next.Content[0].Tag != "!!null":
+		return nil, []error{fmt.Errorf("%s:%d: a second document begins here; write all settings into one, without --- between them", path, next.Content[0].Line)}
 	}
 	if len(doc.Content) == 0 {
 		return nil, nil
@@ -178,11 +194,12 @@ func fromFile(path string) (map[string]value, []error) {
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		key, node := root.Content[i], root.Content[i+1]
 		where := fmt.Sprintf("%s:%d", path, key.Line)
-		text, err := scalar(node)
+		s, known := findSetting(key.Value)
+		text, err := s.written(node)
 		if node.Tag == "!!null" && (slices.Contains(mayBeEmpty, key.Value)) {
 			err = nil
 		}
-		switch _, known := findSetting(key.Value); {
+		switch {
 		case !known:
 			mistakes = append(mistakes, fmt.Errorf("%s: there is no setting %q%s", where, key.Value, didYouMean(key.Value, keys())))
 		case err != nil:
@@ -194,6 +211,24 @@ func fromFile(path string) (map[string]value, []error) {
 		}
 	}
 	return values, mistakes
+}
+
+// noOrigins is the text of an empty list of origins. At a start it is what its absence is, with a warning: versions before
+// had it as the default, and check-config printed it. It lifts no list: neither another source's, nor one that is in force.
+const noOrigins = "[]"
+
+// written is the text that a file has for s.
+func (s setting) written(n *yaml.Node) (string, error) {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	switch {
+	case n.Kind == yaml.SequenceNode && s.typ != reflect.TypeFor[[]string]():
+		return "", errors.New("it is one value, not a list")
+	case n.Kind == yaml.SequenceNode && len(n.Content) == 0 && s.key == "origins":
+		return noOrigins, nil
+	}
+	return scalar(n)
 }
 
 // scalar is the text of a value, or of a list of them.
@@ -216,8 +251,6 @@ func scalar(n *yaml.Node) (string, error) {
 			parts = append(parts, x.Value)
 		}
 		return strings.Join(parts, ","), nil
-	case yaml.AliasNode:
-		return scalar(n.Alias)
 	}
 	return "", errors.New("settings are flat; there is nothing to nest")
 }
@@ -234,7 +267,7 @@ func fromFlags(cmd *cobra.Command) map[string]value {
 
 // didYouMean names what is nearest to a mistaken word, if anything is near.
 func didYouMean(word string, known []string) string {
-	if best, distance := nearest(word, known); distance <= max(len(word)/2, 2) {
+	if best, distance := nearest(strings.ToLower(word), known); best != "" && distance <= max(len(word)/2, 2) {
 		return fmt.Sprintf("; did you mean %q?", best)
 	}
 	return ""

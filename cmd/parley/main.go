@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 	"syscall"
 	"time"
@@ -81,10 +82,19 @@ func codeOf(err error) int {
 	return exitFailed
 }
 
+// discreet is an error that quotes what somebody wrote, and shows no user and password of a URL in it: a bus_url lands
+// under another key, behind a misspelt flag, or in a list.
+type discreet struct{ error }
+
+func (d discreet) Error() string { return urlUser.ReplaceAllString(d.error.Error(), "://xxxxx@") }
+func (d discreet) Unwrap() error { return d.error }
+
+var urlUser = regexp.MustCompile(`://.*@`) // to the last @ of the line, since either part may hold others
+
 // complain writes an error, and leaves a reader behind that does not read.
 func complain(stderr io.Writer, err error) {
 	w := logs.NewWriter(stderr, nil)
-	for line := range strings.SplitSeq(strings.TrimRight(err.Error(), "\n"), "\n") {
+	for line := range strings.SplitSeq(strings.TrimRight(discreet{err}.Error(), "\n"), "\n") {
 		fmt.Fprintln(w, "parley:", line)
 	}
 	flush(w.Flush)

@@ -6,6 +6,35 @@ import (
 	"testing"
 )
 
+// A password that was written where none belongs is not said back.
+func TestMistakesHideUsers(t *testing.T) {
+	const url = "nats://user:/s@crét@127.0.0.1:4222"
+	for _, args := range [][]string{
+		{"serve", url}, {url}, {"check-config", "--bus-url=" + url, "x", "y"}, {"check-config", "--data-dir", url}, {"check-config", "--port", url}, {"check-config", "--host", url},
+		{"check-config", "--origins", url}, {"check-config", "--trusted-proxies", url}, {"check-config", "--subprotocols", url}, {"serve", "--" + url}, {"check-config", "--log-level", url},
+		{"check-config", write(t, "\""+url+"\": 3\n")}, {"check-config", write(t, "bus_url: ['\""+url+"\"']\n")}, {"check-config", write(t, "origins: ['\""+url+"\"']\n")},
+		{"check-config", "--processes=2", "--bus-url=nats://h", "--bus-credentials=user:s@crét"}, {"check-config", "--processes=2", "--bus-url=nats://h", "--bus-credentials=crét"},
+		{"check-config", "--processes=2", "--bus-url=nats://h", "--bus-credentials=" + url}, {"healthcheck", url}, {"status", url},
+	} {
+		if code, out, stderr := parley(t, args...); code == exitOK || strings.Contains(out+stderr, "crét") || strings.Contains(out+stderr, `cr\u`) {
+			t.Errorf("%q: %d %s%s", args, code, out, stderr)
+		}
+	}
+}
+
+// check-config refuses a file of credentials that serve refuses.
+func TestCredentialsAreRead(t *testing.T) {
+	given := []string{"check-config", "--processes=2", "--bus-url=nats://h", "--bus-credentials"}
+	for _, path := range []string{"/nowhere/bus", t.TempDir(), write(t, " \n")} {
+		if code, _, stderr := parley(t, append(given, path)...); code != exitUsage || !strings.Contains(stderr, "--bus-credentials: bus_credentials: ") || !strings.Contains(stderr, path) {
+			t.Error(code, stderr)
+		}
+	}
+	if code, _, stderr := parley(t, append(given, write(t, "user:password"))...); code != exitOK {
+		t.Error(code, stderr)
+	}
+}
+
 // The password of the bus stands neither in what check-config says nor in the environment of the workers.
 func TestPasswordIsHidden(t *testing.T) {
 	file := write(t, "processes: 2\nbus_url: nats://user:secret@127.0.0.1:4222\n")

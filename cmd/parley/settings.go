@@ -69,6 +69,9 @@ func (s *settings) judge() error {
 	case s.AdminPort > 0 && s.AdminPort == s.Port && meet(s.Host, s.AdminHost):
 		return &engine.ConfigError{Key: "admin_port", Hint: fmt.Sprintf("%d is the server's own port; choose another, or 0 for no admin listener", s.AdminPort)}
 	}
+	if err := bus.CheckCredentials(s.BusCredentials); s.BusCredentials != "" && err != nil {
+		return &engine.ConfigError{Key: "bus_credentials", Hint: err.Error()}
+	}
 	return nil
 }
 
@@ -272,7 +275,7 @@ func (s setting) set(in *settings, text string) error {
 		if err != nil {
 			return wrong()
 		}
-		if s.key == "origins" && len(list) == 0 {
+		if s.key == "origins" && len(list) == 0 && text != noOrigins {
 			return errors.New(`it is empty; write "*" to admit every origin, or leave the key out`)
 		}
 		field.Set(reflect.ValueOf(list))

@@ -161,6 +161,38 @@ func TestEmptyOrigins(t *testing.T) {
 	if code, _, stderr := parley(t, "check-config", write(t, "origins: [https://a.example]\n")); code != exitUsage || !strings.Contains(stderr, "PARLEY_ORIGINS: origins: it is empty") {
 		t.Error(code, stderr)
 	}
+	t.Setenv("PARLEY_ORIGINS", "[]")
+	if code, _, stderr := parley(t, "check-config", write(t, "origins: [https://a.example]\n")); code != exitUsage || !strings.Contains(stderr, "PARLEY_ORIGINS: origins: it is empty, and would lift the list of ") {
+		t.Error(code, stderr)
+	}
+}
+
+// The file of a version whose default was an empty list starts still, with a warning; one with an empty text never did mean
+// a list.
+func TestEmptyListOfOrigins(t *testing.T) {
+	for text, want := range map[string]int{"origins: []\n": exitOK, "{\"origins\": [ ]}": exitOK, "origins:\n": exitUsage, "origins: ''\n": exitUsage, "origins: ['']\n": exitUsage, "origins: [' ']\n": exitUsage} {
+		if code, _, stderr := parley(t, "check-config", write(t, text)); code != want || want == exitOK && !strings.Contains(stderr, "parley.yaml:1: origins is an empty list") {
+			t.Errorf("%q: %d %s", text, code, stderr)
+		}
+	}
+}
+
+// What a file holds beyond one mapping of plain values is a mistake, not passed over.
+func TestShapeOfFile(t *testing.T) {
+	for text, want := range map[string]string{
+		"data_dir: [/a, /b]\n": "one value, not a list", "port: [9090]\n": "one value, not a list", "port: &p 1\nbus_url: &l [x]\nhost: *l\n": "one value, not a list",
+		"port: 9191\n---\nport: 9192\n": "parley.yaml:3: a second document", "---\n---\nport: 1\n": "a second document", "port: 1\n...\nlog_level: debug\n": "parley.yaml: yaml", "port: 1\n---\n[\n": "parley.yaml: yaml",
+		"x: 1\n": "no setting \"x\"\n", "PORT: 1\n": "did you mean \"port\"?", "log_level: INFO\n": "did you mean \"info\"?", "HEARTBEAT-INTERVAL: 1\n": "did you mean \"heartbeat_interval\"?",
+	} {
+		if code, _, stderr := parley(t, "check-config", write(t, text)); code != exitUsage || !strings.Contains(stderr, want) {
+			t.Errorf("%q: %d %s", text, code, stderr)
+		}
+	}
+	for _, text := range []string{"---\nport: 1\n---\n", "port: 1\n...\n", "port: &p 9393\n"} {
+		if code, _, stderr := parley(t, "check-config", write(t, text)); code != exitOK {
+			t.Errorf("%q: %d %s", text, code, stderr)
+		}
+	}
 }
 
 // A file that holds no setting is told of at the start, and is a mistake afterwards.

@@ -98,6 +98,16 @@ func credentials(path string) ([]nats.Option, error) {
 // ErrCredentials says that the file with the credentials is of no use.
 var ErrCredentials = errors.New("write user:password, a token, or NATS credentials into the file, and let this user read it")
 
+// CheckCredentials reports what is wrong with a file of credentials now. A name that could be the credentials themselves,
+// written where the name of their file belongs, is not shown.
+func CheckCredentials(path string) error {
+	_, err := readCredentials(path)
+	if err != nil && (!strings.Contains(path, "/") || strings.ContainsAny(path, ":@")) {
+		return fmt.Errorf("it names no file that can be read, or one that is empty (the name is not shown, since it could be the secret itself): %w", ErrCredentials)
+	}
+	return err
+}
+
 func readCredentials(path string) (string, error) {
 	raw, err := os.ReadFile(path)
 	text := strings.TrimSpace(string(raw))
