@@ -51,7 +51,8 @@ type outcome struct {
 }
 
 // walk goes through the elements of a field from the right. An element that is no address ends it, and then the field
-// names nobody: the trusted proxies to the right of it are not the client.
+// names nobody: the trusted proxies to the right of it are not the client. Nor does a field name anybody that is there and
+// empty, as a proxy sends it that fills it from what a client has left out.
 func (t *Trust) walk(values [][]byte, parse func([]byte) (netip.AddrPort, bool)) (o outcome) {
 	for i := len(values) - 1; i >= 0; i-- {
 		for rest, more := values[i], true; more; {
@@ -71,6 +72,7 @@ func (t *Trust) walk(values [][]byte, parse func([]byte) (netip.AddrPort, bool))
 			}
 		}
 	}
+	o.malformed = len(values) > 0 && !o.found.IsValid()
 	return o
 }
 
