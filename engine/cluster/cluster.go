@@ -17,6 +17,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -76,10 +77,15 @@ func Run(ctx context.Context, srv *engine.Server, o Options) error {
 	case supervise.RoleWorker:
 		return runWorker(ctx, srv, o)
 	}
+	run := runParent
 	if srv.Config().Processes == 1 {
-		return runAlone(ctx, srv, o)
+		run = runAlone
 	}
-	return runParent(ctx, srv, o)
+	err := run(ctx, srv, o)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil // asked to leave while it waited for what it needs
+	}
+	return err
 }
 
 // logWait bounds the wait for the log's reader at the end.

@@ -78,7 +78,11 @@ func lock(ctx context.Context, dir string, wait time.Duration, log *slog.Logger)
 		if err == nil {
 			break
 		}
-		if time.Now().After(deadline) || ctx.Err() != nil {
+		if ctx.Err() != nil {
+			file.Close()
+			return nil, ctx.Err()
+		}
+		if time.Now().After(deadline) {
 			file.Close()
 			return nil, fmt.Errorf("data_dir: %s is in use by another server (%w); stop that one, or name another directory", dir, err)
 		}

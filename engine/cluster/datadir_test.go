@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -66,5 +67,39 @@ func TestSuccessorWaits(t *testing.T) {
 	}
 	if wait := patience(engine.Config{ShutdownTimeout: 20 * time.Second}); wait <= 25*time.Second {
 		t.Errorf("%v is less than a leave-taking may last", wait)
+	}
+}
+
+// A server that is asked to leave while it waits for its predecessor leaves, and that is no failure.
+func TestLeavesWhileItWaits(t *testing.T) {
+	dir := t.TempDir()
+	predecessor, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer predecessor.Close()
+	if err := lockFile(predecessor); err != nil {
+		t.Fatal(err)
+	}
+	for _, processes := range []int{1, 2} {
+		srv, err := engine.New(engine.Config{Port: -1, Loops: 1, Processes: processes, DataDir: dir, ShutdownTimeout: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := new(logged)
+		ctx, leave := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- Run(ctx, srv, Options{Log: slog.New(slog.NewTextHandler(out, nil))}) }()
+		for !strings.Contains(out.String(), "waiting for it to leave") {
+			select {
+			case err := <-ended:
+				t.Fatal(err)
+			case <-time.After(time.Millisecond):
+			}
+		}
+		leave()
+		if err := <-ended; err != nil {
+			t.Errorf("%d processes: %v", processes, err)
+		}
 	}
 }
