@@ -172,6 +172,58 @@ func TestNginx(t *testing.T) {
 	}
 }
 
+// HTTP/2 at the proxy, which many have on for their pages: a plain request gets its answer (a field that is for one
+// connection, such as Upgrade, would end it in a protocol error), with the map of docs/deploy and with the constant of the
+// original document, and a WebSocket is upgraded beside it, by HTTP/1.1.
+func TestNginxHTTP2(t *testing.T) {
+	for _, changes := range [][]string{nil, {"$connection_upgrade;", "\"upgrade\";"}} {
+		s := serve(t, "--trusted-proxies", "127.0.0.1")
+		n := startNginx(t, "nginx.conf", s, append(changes, "listen 443 ssl;", "listen 443 ssl http2;")...)
+		plain := &http.Client{Timeout: patient, Transport: &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
+			request, err := http.NewRequestWithContext(t.Context(), method, "https://"+n.address+"/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			response, err := plain.Do(request)
+			if err != nil {
+				t.Fatalf("%s over HTTP/2: %v", method, err)
+			}
+			body, err := io.ReadAll(response.Body)
+			response.Body.Close()
+			wants := map[string]int{http.MethodGet: http.StatusUpgradeRequired}[method]
+			if wants == 0 {
+				wants = http.StatusMethodNotAllowed
+			}
+			if err != nil || response.ProtoMajor != 2 || response.StatusCode != wants || method != http.MethodHead && !strings.Contains(string(body), "WebSocket") {
+				t.Errorf("%s is answered with %s %s: %s (%v)", method, response.Proto, response.Status, body, err)
+			}
+		}
+		if got := n.dial("127.0.0.2", nil).address(); got != "127.0.0.2" {
+			t.Errorf("the client is taken for %s", got)
+		}
+	}
+}
+
+// The cookies of a single sign-on pass: 12 KiB, in one and in many; more than is configured gets a readable answer.
+func TestNginxCookies(t *testing.T) {
+	s := serve(t, "--trusted-proxies", "127.0.0.1")
+	n := startNginx(t, "nginx.conf", s)
+	chunk := strings.Repeat("x", 3000)
+	for name, cookie := range map[string]string{"one": "sso=" + strings.Repeat("x", 12<<10), "four": "a=" + chunk + "; b=" + chunk + "; c=" + chunk + "; d=" + chunk} {
+		if got := n.dial("127.0.0.2", http.Header{"Cookie": {cookie}}).address(); got != "127.0.0.2" {
+			t.Errorf("%s: the client is taken for %s", name, got)
+		}
+	}
+	_, response, err := n.dialer("127.0.0.2").Dial("wss://"+n.address+"/", http.Header{"Cookie": {"sso=" + strings.Repeat("x", 20<<10)}})
+	if err == nil || response == nil || response.StatusCode != http.StatusBadRequest {
+		t.Errorf("more than both take: %v", err)
+	}
+	if _, response, err := gorilla.DefaultDialer.Dial(s.ws, http.Header{"Cookie": {"sso=" + strings.Repeat("x", 20<<10)}}); err == nil || response == nil || response.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("more than the server takes: %v", err)
+	}
+}
+
 // The configuration of the seed, as it stands there: X-Real-IP is what it sets, and what the client claims besides is
 // refused where it contradicts that, and not looked at where the field is named.
 func TestNginxOfTheSeed(t *testing.T) {
