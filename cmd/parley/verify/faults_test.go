@@ -136,7 +136,7 @@ func buildServer(t testing.TB, withFaults bool) string {
 	}
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "parley")
-	args := []string{"build", "-o", binary}
+	args := []string{"build", "-trimpath", "-o", binary} // as the Makefile does, so that most has been built already
 	if withFaults {
 		args = append(args, "-overlay", overlay(t, root, dir))
 	}
@@ -187,6 +187,7 @@ func overlay(t testing.TB, root, dir string) string {
 
 // Every planted fault is found, and as what it is: a checker that finds nothing proves nothing.
 func TestPlantedFaults(t *testing.T) {
+	t.Parallel()
 	binary := buildServer(t, true)
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
@@ -194,7 +195,7 @@ func TestPlantedFaults(t *testing.T) {
 			for seed := range uint64(3 * *matrix) {
 				o := options(t, binary, "PLANTED_FAULT='"+f.name+"'", servings[f.name])
 				o.Seed, o.StopAtFinding = seed+1, true
-				o.Patience, o.For = 4*time.Second, canary.Stretch(6*time.Second)
+				o.Patience, o.For = 2*time.Second, canary.Stretch(6*time.Second)
 				report := run(t, o)
 				known := func(kind string) bool { return slices.Contains(f.kinds, kind) }
 				if found := slices.Collect(maps.Keys(report.Found)); len(found) > 0 && !slices.ContainsFunc(found, known) {
@@ -217,6 +218,7 @@ func TestPlantedFaults(t *testing.T) {
 
 // Ten runs against the server as it is raise no alarm.
 func TestCleanRuns(t *testing.T) {
+	t.Parallel()
 	binary := buildServer(t, false)
 	for i := range 10 * *matrix {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -108,6 +109,7 @@ func findings(r *Report) string {
 // such a server breaks: one process, killed and started anew, refuses dials meanwhile and forgets its sessions. What
 // was not lost with it is still in order, and comes once.
 func TestKillsWorkers(t *testing.T) {
+	t.Parallel()
 	o := options(t, "", "", serving{})
 	o.Spawn = fmt.Sprintf(`sh -c 'trap "kill \$worker; exit" TERM; while :; do env PARLEY_ROLE=worker VERIFY_TEST_PORT=%s %s & worker=$!; wait $worker; done'`,
 		o.URL[strings.LastIndexByte(o.URL, ':')+1:], os.Args[0])
@@ -124,10 +126,19 @@ func TestKillsWorkers(t *testing.T) {
 	}
 }
 
+// parallelRuns is how many runs go on at once, unless -parallel says so: most of their time they wait for a quiet point.
+const parallelRuns = 4
+
 // TestMain is the worker of [TestKillsWorkers] where the environment says so.
 func TestMain(m *testing.M) {
 	port, err := strconv.Atoi(os.Getenv("VERIFY_TEST_PORT"))
 	if err != nil {
+		flag.Parse()
+		told := false
+		flag.Visit(func(f *flag.Flag) { told = told || f.Name == "test.parallel" })
+		if !told {
+			flag.Set("test.parallel", strconv.Itoa(max(parallelRuns, runtime.GOMAXPROCS(0))))
+		}
 		os.Exit(m.Run())
 	}
 	s, err := engine.New(engine.Config{Port: port})
