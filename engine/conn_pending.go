@@ -37,7 +37,10 @@ type pending struct {
 	kind     pendingKind
 	name     string // of the handler, for the log
 	ref      []byte
-	move     move // of a pendingSave, and of a pendingSeat where it is stored; else zero
+	move     move   // of a pendingSave, and of a pendingSeat where it is stored; else zero
+	along    []move // moves behind it that are stored with it
+	covered  int    // how many of held are among them, once err says what became of the save
+	err      error
 	deadline int64
 	held     []heldItem
 	bytes    int
@@ -131,7 +134,7 @@ func (l *loop) resume(c *Conn, p *pending) {
 		}
 		p.bytes -= len(item.payload) + heldItemBytes
 		p.held[i] = heldItem{}
-		l.dispatch(c, item.binary, item.payload)
+		l.dispatchNext(c, p, item, p.held[i+1:])
 	}
 	l.arm(c)
 	l.conclude(c)

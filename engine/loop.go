@@ -75,6 +75,7 @@ type loop struct {
 
 	said     bool // something that the other workers must hear this turn
 	envelope message.Envelope
+	ahead    ahead
 	request  handshake.Request
 	told     proxy.Fields // of that request
 	outgoing publication

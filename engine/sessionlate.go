@@ -175,13 +175,21 @@ func (l *loop) storeFirst(c *Conn, m move, then func(l *loop, c *Conn, m move)) 
 		then(l, c, m)
 		return
 	}
+	if l.ahead.c == c && l.ahead.covered > 0 && !m.seated {
+		if m.stored = l.ahead.err == nil; !m.stored && !isTooLarge(l.ahead.err) {
+			l.complain(c, errUnavailable, m.ref)
+			return
+		}
+		then(l, c, m)
+		return
+	}
 	name := "join"
 	if m.leave {
 		name = "leave"
 	}
 	p := l.await(c, pendingSave, name, m.ref)
 	m.room, m.ref = bytes.Clone(m.room), p.ref
-	p.move = m
+	p.move, p.along = m, l.lookAhead(c)
 	given := l.now
 	err := l.srv.store.Save(l.srv.sharedKey(c.token), l.toStore(c).encode(), func(err error) {
 		now := l.srv.clock()
@@ -220,7 +228,8 @@ func (l *loop) storedFirst(c *Conn, p *pending, err error, then func(l *loop, c 
 	default:
 		return
 	}
-	if r := l.srv.index.Find(p.move.room); stored && (r != nil && r.Has(c.place())) != p.move.leave {
+	p.covered, p.err = len(p.along), err
+	if r := l.srv.index.Find(p.move.room); stored && p.covered == 0 && (r != nil && r.Has(c.place())) != p.move.leave {
 		c.flags &^= flagUnsaved // to store it once more would keep a late store late
 	}
 	l.resume(c, p)
@@ -233,12 +242,20 @@ func (l *loop) toStore(c *Conn) *parked {
 	if c.rare == nil || c.rare.pending == nil || c.rare.pending.move.room == nil {
 		return state
 	}
-	m := c.rare.pending.move
-	switch i := slices.Index(state.rooms, string(m.room)); {
-	case m.leave && i >= 0:
-		state.rooms = slices.Delete(state.rooms, i, i+1)
-	case !m.leave && i < 0:
-		state.rooms = append(state.rooms, string(m.room))
+	state.rooms = c.rare.pending.move.in(state.rooms)
+	for _, m := range c.rare.pending.along {
+		state.rooms = m.in(state.rooms)
 	}
 	return state
+}
+
+// in is a list of rooms after m.
+func (m move) in(list []string) []string {
+	switch i := slices.Index(list, string(m.room)); {
+	case m.leave && i >= 0:
+		return slices.Delete(list, i, i+1)
+	case !m.leave && i < 0:
+		return append(list, string(m.room))
+	}
+	return list
 }

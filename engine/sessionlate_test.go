@@ -196,3 +196,53 @@ func TestFirstSavesTellThatTheStoreIsLate(t *testing.T) {
 	w.drain()
 	w.expect(c, "joined")
 }
+
+// Moves that a client sends in one piece share a save while the store is late, and what becomes of it.
+func TestLateStoreTakesMovesTogether(t *testing.T) {
+	w, _ := newPeer(t, nil)
+	l, store := w.server.Server.loops[0], &waiter{}
+	w.keep(store)
+	w.now = time.Second
+	c := w.open(0)
+	store.answer(nil)
+	w.drain()
+	w.expect(c, "connected reconnect_token")
+	w.server.Server.saves.late(l.now)
+	for _, row := range []struct {
+		leave   string
+		becomes error // of what is stored together
+		stored  []string
+		answers string
+		in      []string
+	}{
+		{"a", ErrSessionsAway, []string{"b", "d"}, "error error error pong error", []string{"a"}},
+		{"never", nil, []string{"a", "b", "d"}, "joined error joined pong joined", []string{"a", "b", "d", "e"}},
+	} {
+		given := len(store.given)
+		w.say(c, `{"type":"join","room":"a"}`)
+		w.say(c, `{"type":"join","room":"b"}`)
+		w.say(c, `{"type":"leave","room":"`+row.leave+`"}`)
+		w.say(c, `{"type":"join","room":"d"}`)
+		w.say(c, `{"type":"ping"}`)
+		w.say(c, `{"type":"join","room":"e"}`)
+		store.answer(nil)
+		w.drain()
+		w.expect(c, "joined")
+		if !slices.Equal(store.rooms(), row.stored) {
+			t.Error("stored together:", store.rooms(), "want", row.stored)
+		}
+		for range 2 {
+			store.answer(row.becomes)
+			w.drain()
+		}
+		w.expect(c, row.answers)
+		if n := len(store.given) - given; n != 3 {
+			t.Error(n, "saves for six messages, want 3")
+		}
+		l.saveChanged()
+		if !slices.Equal(c.Rooms(), row.in) || !slices.Equal(store.rooms(), row.in) {
+			t.Error("it is in", c.Rooms(), "and stored as in", store.rooms(), "want", row.in)
+		}
+		store.answer(nil)
+	}
+}
