@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -191,7 +192,7 @@ type bucket struct {
 
 // RateLimit is middleware that answers with rate_limited what comes too often from one connection.
 func RateLimit(rate Rate) Middleware {
-	if rate.PerSecond <= 0 {
+	if !(rate.PerSecond > 0) {
 		panic("engine: RateLimit: PerSecond must be positive")
 	}
 	rate.Burst = max(rate.Burst, 1)
@@ -227,9 +228,11 @@ func (c *Conn) admits(limiter *Rate, now int64) (ok bool, strikes int) {
 		*c.buckets = list
 	}
 	b := &list[i]
-	each := int64(float64(time.Second) / limiter.PerSecond)
+	const longest = math.MaxInt64 / 2 // some 146 years; half as much again, and now, fit
+	each := int64(min(float64(time.Second)/limiter.PerSecond, longest/2))
+	burst := int64(min(float64(each)*float64(limiter.Burst-1), longest))
 	at := max(b.at, now)
-	if at-now > each*int64(limiter.Burst-1) {
+	if at-now > burst {
 		b.strikes++
 		return false, int(b.strikes)
 	}
