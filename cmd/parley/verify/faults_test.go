@@ -216,7 +216,7 @@ func TestPlantedFaults(t *testing.T) {
 	}
 }
 
-// Ten runs against the server as it is raise no alarm.
+// Ten runs against the server as it is raise no alarm, nor where what the bus keeps is wiped under it.
 func TestCleanRuns(t *testing.T) {
 	t.Parallel()
 	binary := buildServer(t, false)
@@ -225,7 +225,7 @@ func TestCleanRuns(t *testing.T) {
 			t.Parallel()
 			with := serving{limited: i%3 == 1, beating: i%3 == 2}
 			if i%10 > 6 {
-				with.workers = 3
+				with.workers, with.wiped = 3, i%10 == 7 // with limited rooms
 			}
 			o := options(t, binary, "", with)
 			if i == 9 {
@@ -235,6 +235,9 @@ func TestCleanRuns(t *testing.T) {
 			report := run(t, o)
 			if !report.Clean() {
 				t.Error(findings(report))
+			}
+			if with.wiped && report.Done["wiped"] == 0 {
+				t.Error("nothing was wiped")
 			}
 			if report.Checked["deliveries"] < 1000 {
 				t.Errorf("only %d deliveries were checked: the run did nothing", report.Checked["deliveries"])
