@@ -118,6 +118,9 @@ func inherited(welcome supervise.Welcome) (given inheritance, err error) {
 }
 
 func runParent(ctx context.Context, srv *engine.Server, o Options) error {
+	early := make(chan os.Signal, 1) // a SIGHUP before the supervisor listens would end the process
+	signal.Notify(early, syscall.SIGHUP)
+	defer signal.Stop(early)
 	cfg := srv.Config()
 	given := inheritance{Epoch: time.Now().UnixMilli()}
 	if cfg.BusURL != "" {
@@ -158,6 +161,12 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 	overview := new(Overview)
 	plan.Gone = overview.gone
 	plan.Ready = func(supervise.Status) {
+		signal.Stop(early)
+		select {
+		case <-early:
+			syscall.Kill(os.Getpid(), syscall.SIGHUP) // the settings were read before it; no error towards oneself
+		default:
+		}
 		if o.Ready != nil {
 			o.Ready(overview.Addr())
 		}

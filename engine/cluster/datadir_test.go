@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -89,13 +90,16 @@ func TestLeavesWhileItWaits(t *testing.T) {
 		out := new(logged)
 		ctx, leave := context.WithCancel(t.Context())
 		ended := make(chan error)
-		go func() { ended <- Run(ctx, srv, Options{Log: slog.New(slog.NewTextHandler(out, nil))}) }()
+		go func() { ended <- Run(ctx, srv, Options{Log: slog.New(slog.NewTextHandler(out, nil)), Reload: func() (Fresh, error) { return Fresh{}, nil }}) }()
 		for !strings.Contains(out.String(), "waiting for it to leave") {
 			select {
 			case err := <-ended:
 				t.Fatal(err)
 			case <-time.After(time.Millisecond):
 			}
+		}
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil { // would end this process
+			t.Error(err)
 		}
 		leave()
 		if err := <-ended; err != nil {
