@@ -46,6 +46,9 @@ func refusalFor(cause Cause) handshake.Refusal {
 // loop has no slot left.
 func (l *loop) begin(c *Conn) bool {
 	l.now = l.srv.clock()
+	if l.nextTick == 0 {
+		l.nextTick = l.now + int64(l.srv.tick) // or a stall before the first tick would not be seen
+	}
 	c.gen = l.rand.Uint64()&generationMask | 1
 	c.lastActive.Store(l.now)
 	if !l.slab.take(c) {

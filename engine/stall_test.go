@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"testing"
 	"time"
 )
@@ -31,6 +32,18 @@ func TestStallIsNobodysSilence(t *testing.T) {
 	}
 	if n := w.server.Server.Stats().Stalls; n != 2 {
 		t.Errorf("%d stalls of 2 loops are counted", n)
+	}
+}
+
+// Nor does one before the loop's first tick.
+func TestStallBeforeTheFirstTick(t *testing.T) {
+	w := newScript(t, func(c *Config) { c.HeartbeatInterval, c.HeartbeatTimeout = time.Second, 3*time.Second })
+	w.out[0] = new(bytes.Buffer)
+	c := w.server.Open(0, 0)
+	w.server.Serve(c, []byte(wholeHead))
+	w.stall(10 * time.Second)
+	if c.Cause() != CauseNone {
+		t.Fatal("the stall is held against it:", c.Cause())
 	}
 }
 
