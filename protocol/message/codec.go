@@ -17,11 +17,14 @@ const encoding = encoder.SortMapKeys | encoder.NoEncoderNewline | encoder.Compac
 // Decode fills v from JSON. payload is borrowed: nothing of v refers to it. Any goroutine.
 func Decode(payload []byte, v any) error { return decoding.Unmarshal(payload, v) }
 
-// Encode appends v as JSON, with the keys of maps sorted, so that equal values are equal bytes. Any
-// goroutine.
+// Encode appends v as JSON, with the keys of maps sorted, so that equal values are equal bytes. Where v cannot be encoded it
+// returns dst as it was. Any goroutine.
 func Encode(dst []byte, v any) ([]byte, error) {
-	err := encoder.EncodeInto(&dst, v, encoding)
-	return dst, err
+	out := dst
+	if err := encoder.EncodeInto(&out, v, encoding); err != nil {
+		return dst, err // out is of no use: sonic leaves a length in it that is none
+	}
+	return out, nil
 }
 
 // Pretouch compiles the decoder of T now, so that the first message does not wait for it.
