@@ -211,3 +211,17 @@ func heapBytes() uint64 {
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
 }
+
+// First seats of new rooms, many at once: a write each.
+func BenchmarkFirstSeats(b *testing.B) {
+	l := startBus(b).open(b, 1)
+	f := newInFlight(b, 500)
+	b.ResetTimer()
+	for i := range b.N {
+		f.do(func(done func(error)) error {
+			return l.Seats.Acquire(strconv.Itoa(i), 10, 1, func(_ int, err error) { done(err) })
+		})
+	}
+	f.wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "seats/s")
+}
