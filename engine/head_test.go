@@ -66,9 +66,7 @@ func TestUnreadRequestIsNotTooLate(t *testing.T) {
 			if c.before != "" {
 				w.server.Serve(conn, []byte(c.before))
 			}
-			w.now += 2 * w.server.Server.cfg.HandshakeTimeout
-			w.server.Tick()
-			w.drain()
+			w.pass(w.server.Server.cfg.HandshakeTimeout)
 			if c.unread != "" {
 				w.server.Serve(conn, []byte(c.unread))
 			}
