@@ -90,7 +90,9 @@ func TestLeavesWhileItWaits(t *testing.T) {
 		out := new(logged)
 		ctx, leave := context.WithCancel(t.Context())
 		ended := make(chan error)
-		go func() { ended <- Run(ctx, srv, Options{Log: slog.New(slog.NewTextHandler(out, nil)), Reload: func() (Fresh, error) { return Fresh{}, nil }}) }()
+		go func() {
+			ended <- Run(ctx, srv, Options{Log: slog.New(slog.NewTextHandler(out, nil)), Reload: func() (Fresh, error) { return Fresh{}, nil }})
+		}()
 		for !strings.Contains(out.String(), "waiting for it to leave") {
 			select {
 			case err := <-ended:
