@@ -203,8 +203,25 @@ func (c *client) must(text string, types ...string) m {
 func (c *client) join(rooms ...string) {
 	c.t.Helper()
 	for _, r := range rooms {
-		c.send(m{"type": "join", "room": r})
-		c.until("joined")
+		c.insist(m{"type": "join", "room": r}, "joined")
+	}
+}
+
+// insist asks again as long as it is told to: the store is late, as while the bus hangs.
+func (c *client) insist(message m, typ string) {
+	c.t.Helper()
+	for {
+		c.send(message)
+		answer, err := c.await(typ, "error")
+		if err != nil {
+			c.t.Fatalf("read: %v", err)
+		}
+		if answer["code"] != "unavailable" {
+			if answer["type"] != typ {
+				c.t.Fatal(answer)
+			}
+			return
+		}
 	}
 }
 

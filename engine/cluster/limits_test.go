@@ -374,7 +374,7 @@ func (x *tally) round(c *client, n int) error {
 	case code == "":
 		x.joined.Add(1)
 		x.take(c)
-		for range n % 8 { // for a while
+		for range n % 32 { // for a while
 			if _, err := c.ask(`{"type":"tell"}`, "told"); err != nil {
 				return err
 			}
