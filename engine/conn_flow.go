@@ -125,12 +125,7 @@ func (l *loop) goOn(c *Conn) {
 		return // the flush that makes room for answers puts c on the list again
 	}
 	l.paged, l.corked = false, c
-	defer func() {
-		if v := recover(); v != nil {
-			l.giveUp(c, v, l.corked != c)
-			l.uncork(c)
-		}
-	}()
+	defer l.rescueTurn(c)
 	l.takeKept(c)
 	l.uncork(c)
 	l.conclude(c)

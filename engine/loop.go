@@ -115,12 +115,7 @@ func (l *loop) serve(c *Conn, chunk []byte) {
 
 // converse takes the input and writes the answers.
 func (l *loop) converse(c *Conn, chunk []byte) {
-	defer func() {
-		if v := recover(); v != nil {
-			l.giveUp(c, v, l.corked != c)
-			l.uncork(c)
-		}
-	}()
+	defer l.rescueTurn(c)
 	l.input(c, chunk)
 	if r := c.rare; r != nil && len(r.rest) > longInput && l.hasRoom(c) {
 		l.until = l.now + int64(longBudget)

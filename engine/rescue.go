@@ -43,6 +43,15 @@ func (l *loop) rescue(c *Conn) {
 	}
 }
 
+// rescueTurn is deferred where a stranger's input is taken with its answers in the cork. Once the cork has been handed to
+// the write, an answer may have left in part.
+func (l *loop) rescueTurn(c *Conn) {
+	if v := recover(); v != nil {
+		l.giveUp(c, v, l.corked != c)
+		l.uncork(c)
+	}
+}
+
 // giveUp ends a connection in whose work a panic was caught. Where it was being written to, an answer may have left in
 // part: then, and where it is closing already, nothing more can be told it. A second panic is not caught.
 func (l *loop) giveUp(c *Conn, v any, writing bool) {
