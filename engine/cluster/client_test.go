@@ -161,10 +161,10 @@ func (c *client) expect(typ string) map[string]any {
 	return m
 }
 
-// until passes over what comes before a message of a type.
-func (c *client) until(typ string) map[string]any {
+// until passes over what is of none of the types.
+func (c *client) until(types ...string) map[string]any {
 	c.t.Helper()
-	answer, err := c.await(typ)
+	answer, err := c.await(types...)
 	if err != nil {
 		c.t.Fatalf("read: %v", err)
 	}
@@ -207,21 +207,17 @@ func (c *client) join(rooms ...string) {
 	}
 }
 
-// insist asks again as long as it is told to: the store is late, as while the bus hangs.
+// insist asks again as long as it is told to: the store is late.
 func (c *client) insist(message m, typ string) {
 	c.t.Helper()
-	for {
+	var answer m
+	poll(c.t, "an answer other than unavailable", func() bool {
 		c.send(message)
-		answer, err := c.await(typ, "error")
-		if err != nil {
-			c.t.Fatalf("read: %v", err)
-		}
-		if answer["code"] != "unavailable" {
-			if answer["type"] != typ {
-				c.t.Fatal(answer)
-			}
-			return
-		}
+		answer = c.until(typ, "error")
+		return answer["code"] != "unavailable"
+	})
+	if answer["type"] != typ {
+		c.t.Fatal(answer)
 	}
 }
 
@@ -267,6 +263,16 @@ func (c *client) resume(token string) map[string]any {
 	c.t.Helper()
 	c.send(m{"type": "reconnect", "token": token, "ref": "r"})
 	return c.answer("r")
+}
+
+// resumeAtLast shows a token as long as it is told to try again.
+func (c *client) resumeAtLast(token string) (answer map[string]any) {
+	c.t.Helper()
+	poll(c.t, "an answer other than unavailable", func() bool {
+		answer = c.resume(token)
+		return answer["code"] != "unavailable"
+	})
+	return answer
 }
 
 // answer passes over what comes before the answer to a reconnect, and takes the fresh token behind it.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/canary"
 )
 
 // deed is what the tests have a worker's application do.
@@ -302,16 +303,12 @@ func TestCountsConverge(t *testing.T) {
 	checkCounts(t, list[:3], in)
 }
 
-// checkCounts holds what each of the askers is told within a second against what is.
+// checkCounts waits until each of the askers is told what is.
 func checkCounts(t *testing.T, askers []*client, in map[string]map[string]bool) {
 	t.Helper()
-	calm := time.Now()
-	wrong := "not asked"
-	for wrong != "" && time.Since(calm) < time.Second {
-		wrong = wrongCount(askers, in)
-	}
-	if wrong != "" {
-		t.Fatalf("after a second of calm: %s", wrong)
+	wrong := ""
+	if !canary.Wait(patient, func() bool { wrong = wrongCount(askers, in); return wrong == "" }) {
+		t.Fatalf("after %v of calm: %s", patient, wrong)
 	}
 }
 

@@ -45,7 +45,7 @@ func (x *crowd) loseAll(pid int) {
 func (x *crowd) agree(when string) {
 	x.t.Helper()
 	told := map[string]int{}
-	within(x.t, 3*time.Second, when+" all workers count right", func() bool {
+	poll(x.t, when+" all workers count right", func() bool {
 		clear(told)
 		for c := range x.in {
 			answer, err := c.ask(`{"type":"broadcast","room":"r","data":1}`, "broadcast_sent", "error")

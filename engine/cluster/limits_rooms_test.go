@@ -59,7 +59,7 @@ func (c *client) joins(room string) string {
 
 func (c *client) leaves(room string) {
 	c.t.Helper()
-	c.must(`{"type":"leave","room":"`+room+`"}`, "left")
+	c.insist(m{"type": "leave", "room": room}, "left")
 }
 
 func (c *client) roomStats(room string) (stats engine.RoomStats, ok bool) {

@@ -43,15 +43,7 @@ func lossScene(t *testing.T, s *serverProcess, lose func()) {
 	for i, c := range list {
 		c.conn.Close()
 		heir := s.dialAt("", c.pid)
-		var answer m
-		poll(t, "the session is resumed", func() bool {
-			answer = heir.resume(c.token)
-			if answer["code"] == "invalid_token" {
-				t.Fatal("a token of a live session is not known any more")
-			}
-			return answer["type"] == "reconnected"
-		})
-		heir.expectHeir(answer, c, string(rune('a'+i)), "free", "limited")
+		heir.expectHeir(heir.resumeAtLast(c.token), c, string(rune('a'+i)), "free", "limited")
 		late.expectRefused(c.token, "invalid_token")
 	}
 }

@@ -78,10 +78,9 @@ func serveTest(text string) error {
 	})
 }
 
-// holdOrder has a handler hold its loop, and say so by a file.
+// holdOrder has a handler hold its loop, say so by a file in a directory, and let go when the directory is no more.
 type holdOrder struct {
-	Dir    string `json:"dir"`
-	Millis int64  `json:"millis"`
+	Dir string `json:"dir"`
 }
 
 // handle gives a server of the tests its handlers: keep sets an attribute and the user data, tell
@@ -128,7 +127,10 @@ func handle(srv *engine.Server) {
 			return nil, err
 		}
 		f.Close()
-		<-time.After(time.Duration(o.Millis) * time.Millisecond) // on the loop
+		for err == nil { // on the loop
+			<-time.After(time.Millisecond)
+			_, err = os.Stat(o.Dir)
+		}
 		return nil, nil
 	})
 	srv.On("tell", func(c *engine.Conn, _ *engine.Message, _ *engine.Server) (any, error) {
@@ -231,7 +233,7 @@ func (s *serverProcess) end(sig syscall.Signal) {
 	s.cmd.Process.Signal(sig)
 	select {
 	case <-s.ended:
-	case <-time.After(canary.Stretch(20 * time.Second)):
+	case <-time.After(canary.Stretch(patient)):
 		s.cmd.Process.Kill()
 		s.t.Errorf("the server does not end after %v", sig)
 	}
@@ -302,17 +304,13 @@ func (s *serverProcess) signal(name string, sig syscall.Signal) int {
 	return pid
 }
 
-const patient = 20 * time.Second
+// patient is for how long a test waits: nobody's promise, and no loss of time where all is well.
+const patient = 30 * time.Second
 
 // poll waits for a condition.
 func poll(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	within(t, patient, what, f)
-}
-
-func within(t testing.TB, limit time.Duration, what string, f func() bool) {
-	t.Helper()
-	if !canary.Wait(limit, f) {
-		t.Fatalf("not within %v: %s", limit, what)
+	if !canary.Wait(patient, f) {
+		t.Fatalf("not within %v: %s", patient, what)
 	}
 }
