@@ -343,14 +343,11 @@ func (x *Everywhere) collect(ctx context.Context, v verb, questions []parcel) (a
 		close(told)
 	})
 	var cause error
-	late := time.NewTimer(wait + gatherGrace) // who asks itself is not reminded
-	defer late.Stop()
+	bounded, cancel := context.WithTimeout(ctx, wait+gatherGrace) // a worker that asks itself is not reminded
+	defer cancel()
 	select {
 	case <-told:
-	case <-late.C:
-		h.giveUp()
-		<-told
-	case <-ctx.Done():
+	case <-bounded.Done():
 		h.giveUp()
 		<-told
 		cause = ctx.Err()

@@ -95,6 +95,17 @@ func (x *Lockstep) Tick() {
 	}
 }
 
+// Alarm is when the earliest timer of the loops is due, which wants a [Lockstep.Tick] then and not at the next one. ok is
+// false where none is set.
+func (x *Lockstep) Alarm() (at time.Duration, ok bool) {
+	for _, l := range x.Server.loops {
+		if len(l.timers) > 0 && (!ok || l.timers[0].at < int64(at)) {
+			at, ok = time.Duration(l.timers[0].at), true
+		}
+	}
+	return at, ok
+}
+
 // TickEvery is how often the loops want to look at their timers.
 func (x *Lockstep) TickEvery() time.Duration { return x.Server.tick }
 
@@ -166,7 +177,7 @@ func (x *Lockstep) Leftovers() (list []string) {
 		expect("notices", len(l.notices))
 		expect("jobs", len(l.jobs))
 		expect("connections whose input waits", len(l.late))
-		expect("timers", l.wheel.armed())
+		expect("timers", l.wheel.armed()+len(l.timers))
 	}
 	return list
 }
@@ -220,5 +231,8 @@ func (w *lockstepWires) drop(c *Conn) {
 }
 
 func (w *lockstepWires) watch(c *Conn) { w.world.Watch(c.fd) }
+
+// ringIn does nothing: the world asks [Lockstep.Alarm].
+func (w *lockstepWires) ringIn(time.Duration) {}
 
 func (w *lockstepWires) ring() { w.world.Ring(int(w.loop.index)) }

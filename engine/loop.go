@@ -20,6 +20,7 @@ type wires interface {
 	drop(c *Conn)         // close the descriptor; gone follows, perhaps before drop returns
 	watch(c *Conn)        // post letterWritable once the kernel takes bytes for c
 	ring()                // wake the loop; any goroutine
+	ringIn(time.Duration) // wake the loop after this time, instead of what was asked for before
 }
 
 // loop is one event loop: a goroutine of the reactor, the connections that live on it, and its mailbox.
@@ -69,9 +70,11 @@ type loop struct {
 	stamps                               []uint32 // spread: the last one that reached a slot
 	stamp                                uint32
 
-	unsaved   []*Conn     // whose sessions have changed
-	saves     savings     // on their way
-	saveAlarm *time.Timer // when to save them; nil where there is no store
+	unsaved []*Conn // whose sessions have changed
+	saves   savings // on their way
+
+	timers    timers
+	timersSet uint64 // ever
 
 	said     bool // something that the other workers must hear this turn
 	envelope message.Envelope
@@ -136,6 +139,7 @@ func (l *loop) drain() {
 		l.nextTick = l.now + int64(l.srv.tick)
 		l.onTick()
 	}
+	l.runTimers(l.now + int64(drainBudget/2))
 	l.goOnBehind(l.now + int64(drainBudget/2))
 	l.workOn(l.now + int64(drainBudget/2))
 	l.announce()

@@ -38,13 +38,14 @@ type reactor struct {
 
 // host is one loop's outer world.
 //
-// Owner: immutable once started.
+// Owner: immutable once started, except alarm, which is the loop's.
 type host struct {
 	reactor   *reactor
 	loop      *loop
 	eventLoop gnet.EventLoop
 	bell      *os.File // the end that is written to
 	rope      syscall.RawConn
+	alarm     *time.Timer // rings for the loop's timers; nil before the first
 	pull      func(fd uintptr)
 	vector    vector
 }
@@ -268,6 +269,15 @@ func (h *host) rang(write func() error) {
 	if err != nil && err != unix.EAGAIN {
 		h.loop.mail.rung.Store(false)
 	}
+}
+
+// ringIn is called on the loop only.
+func (h *host) ringIn(d time.Duration) {
+	if h.alarm == nil {
+		h.alarm = time.AfterFunc(d, h.loop.wake)
+		return
+	}
+	h.alarm.Reset(d)
 }
 
 var ringByte [1]byte

@@ -10,13 +10,8 @@ import (
 // shelf is a store of sessions that takes everything, and says so at once.
 type shelf struct{ SessionStore }
 
-// keep has the server use a store, and no clock but the script's: what has changed is not saved.
-func (w *script) keep(store SessionStore) {
-	w.server.Server.KeepSessions(store)
-	for _, l := range w.server.Server.loops {
-		l.saveAlarm = time.AfterFunc(time.Hour, func() {})
-	}
-}
+// keep has the server use a store.
+func (w *script) keep(store SessionStore) { w.server.Server.KeepSessions(store) }
 
 func (*shelf) Save(_ SessionKey, _ []byte, done func(error)) error {
 	done(nil)

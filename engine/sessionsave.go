@@ -34,14 +34,9 @@ func (l *loop) changed(c *Conn) {
 	c.flags |= flagUnsaved
 	l.unsaved = append(l.unsaved, c)
 	l.saves.changed(l.now)
-	if len(l.unsaved) > 1 {
-		return
+	if len(l.unsaved) == 1 {
+		l.after(saveAfter, (*loop).saveChanged)
 	}
-	if l.saveAlarm == nil {
-		l.saveAlarm = time.AfterFunc(saveAfter, func() { l.postCall((*loop).saveChanged) })
-		return
-	}
-	l.saveAlarm.Reset(saveAfter)
 }
 
 // saveChanged gives the store what has changed, a part at a time: others want their turn, too.
@@ -177,12 +172,10 @@ func (l *loop) saveFirst(c *Conn) {
 
 // later does something about the session with token t in a while, if it is still that of c. Any goroutine.
 func (l *loop) later(c *Conn, t token, f func(*loop, *Conn)) {
-	time.AfterFunc(saveAgain, func() {
-		l.postCall(func(l *loop) {
-			if c.token == t {
-				f(l, c)
-			}
-		})
+	l.postAfter(saveAgain, func(l *loop) {
+		if c.token == t {
+			f(l, c)
+		}
 	})
 }
 
@@ -241,7 +234,7 @@ func (l *loop) parkKept(c *Conn, t token, cause Cause, state *parked) string {
 // parkStored gives a parked session to the store, for as long as nobody else has it. Any goroutine.
 func (s *Server) parkStored(key SessionKey, state *parked) {
 	again := func() {
-		time.AfterFunc(saveAgain, func() {
+		s.loops[0].postAfter(saveAgain, func(*loop) {
 			if s.sessions.holds(key.Hash) {
 				s.parkStored(key, state)
 			} else {
@@ -268,7 +261,7 @@ func (s *Server) parkStored(key SessionKey, state *parked) {
 	case errors.Is(err, ErrSessionTooLarge):
 		s.unstored(err)
 		s.sessions.forget(key.Hash) // what is stored counts, until its time is over
-		time.AfterFunc(s.cfg.ReconnectionTTL, func() { s.store.Drop(key, nil) })
+		s.loops[0].postAfter(s.cfg.ReconnectionTTL, func(*loop) { s.store.Drop(key, nil) })
 	default:
 		s.unstored(err)
 		again()
