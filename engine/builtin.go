@@ -151,9 +151,9 @@ var nullJSON = []byte("null")
 func (l *loop) onAuth(c *Conn, e *message.Envelope) {
 	handler := l.srv.authHandler.Load()
 	switch {
-	case c.phase == phaseAuth && e.Token == nil:
+	case c.has(flagAuth) && e.Token == nil:
 		l.complain(c, &Error{Code: message.InvalidMessage.String(), Message: `auth needs a "token" that is a string`}, e.Ref)
-	case c.phase == phaseAuth:
+	case c.has(flagAuth):
 		l.authenticate(c, *handler, string(e.Token), e.Ref)
 	case handler == nil:
 		l.complain(c, &Error{Code: message.UnknownType.String(), Message: "this server asks for no auth message"}, e.Ref)
@@ -177,10 +177,10 @@ func (l *loop) authenticated(c *Conn, p *pending, out outcome) {
 		l.endBy(c, CauseUnauthorized)
 		return
 	}
-	c.phase = phaseOpen
+	c.flags &^= flagAuth
 	l.text = message.AppendAuthenticated(l.text[:0], p.ref)
 	l.answer(c, l.text)
-	l.admit(c)
+	l.begun(c)
 	l.resume(c, p)
 }
 

@@ -3,9 +3,11 @@ package engine
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gobwas/ws"
 
@@ -70,6 +72,8 @@ type rare struct {
 	softSince int64             // backlog above the soft bound since; 0: it is not
 	closing   *closeCall        // Conn.Close called by the connect handler
 	deadline  int64             // of the current phase, where it has one
+	alarm     int64             // of the owner
+	answerBy  int64             // the owner's: when it must have authenticated, or when who waits for its session has waited enough
 	shrinker  *deflate.Shrinker // context takeover, ours
 	window    *deflate.Window   // context takeover, the peer's
 	scanned   int               // bytes of the head already searched for its end
@@ -90,7 +94,7 @@ type rare struct {
 
 // idle reports whether nothing of it is in use.
 func (r *rare) idle() bool {
-	return r.pending == nil && r.softSince == 0 && r.closing == nil && r.deadline == 0 && r.shrinker == nil &&
+	return r.pending == nil && r.softSince == 0 && r.closing == nil && r.deadline == 0 && r.alarm == 0 && r.answerBy == 0 && r.shrinker == nil &&
 		r.window == nil && r.welcome == nil && r.accepted == nil && r.attempts == 0 && r.leftover == nil &&
 		r.heirs == nil && r.arrivals == nil && r.rest == nil && !r.listed && r.departure == nil && r.revival == nil && r.roomAt == nil
 }
@@ -108,15 +112,14 @@ const (
 	phaseHead    phase = iota // the opening handshake arrives
 	phasePreface              // before that, the header of the PROXY protocol, where it is on
 	phaseVerdict              // the application decides whether to let it in
-	phaseAuth                 // upgraded; the first message must authenticate
-	phaseOpen
-	phaseClosing // a close frame is queued, or the peer's is awaited
-	phaseRefused // an HTTP error is queued; frames were never spoken, and what comes is thrown away
-	phaseLinger  // our half is shut; waiting for the peer's
+	phaseOpen                 // upgraded
+	phaseClosing              // a close frame is queued, or the peer's is awaited
+	phaseRefused              // an HTTP error is queued; frames were never spoken, and what comes is thrown away
+	phaseLinger               // our half is shut; waiting for the peer's
 	phaseGone
 )
 
-type connFlags uint8
+type connFlags uint16
 
 const (
 	flagCloseReceived connFlags = 1 << iota
@@ -127,6 +130,10 @@ const (
 	flagUnsaved  // its session has changed since it was saved: it is in the loop's list
 	flagTold     // the client knows the session's token
 	flagMute     // a write has failed, or the transport is gone: what it is given is thrown away
+	flagDiverted // its owner takes the frames that it is given
+	flagKept     // its owner still needs its slot
+	flagMore     // its owner has put off input
+	flagAuth     // the first message must authenticate
 )
 
 func (c *Conn) has(f connFlags) bool { return c.flags&f != 0 }
@@ -286,7 +293,7 @@ func (c *Conn) Send(v any) error {
 	if err != nil {
 		return err
 	}
-	return c.loop.postDirect(c, f)
+	return c.sendFrame(f)
 }
 
 // SendBinary queues a binary message, which is copied. As [Conn.Send].
@@ -294,7 +301,15 @@ func (c *Conn) SendBinary(payload []byte) error {
 	if c == nil {
 		return ErrConnectionUnknown
 	}
-	return c.loop.postDirect(c, newOutFrame(ws.OpBinary, payload))
+	return c.sendFrame(newOutFrame(ws.OpBinary, payload))
+}
+
+func (c *Conn) sendFrame(f *outFrame) error {
+	if !c.loop.postDirect(c, f) {
+		c.loop.srv.count.overloaded.Add(1)
+		return ErrOverloaded
+	}
+	return nil
 }
 
 // Close ends the connection with 1000, after what was queued before has left. Its session can still be
@@ -322,6 +337,24 @@ func (c *Conn) CloseWith(code ws.StatusCode, reason string) {
 		}
 		l.end(c, cause, code, reason)
 	})
+}
+
+// farewell makes of an application's code and reason what may be sent. Any goroutine.
+func (c *Conn) farewell(code ws.StatusCode, reason string) (ws.StatusCode, string) {
+	log := c.loop.srv.log
+	if !frame.MayBeSent(code) {
+		log.Error("a close code must not be sent, 1011 goes in its place; give 1000, 1001, 1008, 1011 to 1013, or 3000 to 4999",
+			"code", int(code), "conn", c.ID())
+		code = ws.StatusInternalServerError
+	}
+	if !utf8.ValidString(reason) {
+		log.Error("a close reason is no UTF-8, its wrong bytes are replaced", "reason", reason, "conn", c.ID())
+		reason = strings.ToValidUTF8(reason, "\uFFFD")
+	}
+	if len(reason) > frame.ReasonBytesMax {
+		log.Warn("a close reason is cut", "bytes", len(reason), "bytes_max", frame.ReasonBytesMax, "conn", c.ID())
+	}
+	return code, reason
 }
 
 // ErrMessageTooLarge says that a message of more than 8,323,072 bytes, or of what the NATS server of BusURL takes less

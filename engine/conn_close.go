@@ -1,9 +1,7 @@
 package engine
 
 import (
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/gobwas/ws"
 
@@ -62,24 +60,6 @@ func (l *loop) end(c *Conn, cause Cause, code ws.StatusCode, reason string) {
 	l.arm(c)
 }
 
-// farewell makes of an application's code and reason what may be sent. Any goroutine.
-func (c *Conn) farewell(code ws.StatusCode, reason string) (ws.StatusCode, string) {
-	log := c.loop.srv.log
-	if !frame.MayBeSent(code) {
-		log.Error("a close code must not be sent, 1011 goes in its place; give 1000, 1001, 1008, 1011 to 1013, or 3000 to 4999",
-			"code", int(code), "conn", c.ID())
-		code = ws.StatusInternalServerError
-	}
-	if !utf8.ValidString(reason) {
-		log.Error("a close reason is no UTF-8, its wrong bytes are replaced", "reason", reason, "conn", c.ID())
-		reason = strings.ToValidUTF8(reason, "\uFFFD")
-	}
-	if len(reason) > frame.ReasonBytesMax {
-		log.Warn("a close reason is cut", "bytes", len(reason), "bytes_max", frame.ReasonBytesMax, "conn", c.ID())
-	}
-	return code, reason
-}
-
 // endBy ends c with the code and text of its cause.
 func (l *loop) endBy(c *Conn, cause Cause) {
 	row := &causeTable[cause]
@@ -98,19 +78,11 @@ func (l *loop) emitClose(c *Conn, framed []byte) {
 	}
 }
 
-// detach takes c out of everything but the wire: rooms, session, counts. It happens once.
+// detach takes c out of everything but the wire. It happens once.
 func (l *loop) detach(c *Conn, cause Cause) {
 	c.cause.Store(uint32(cause))
 	l.count.ended[cause].Add(1)
-	opened := c.phase == phaseOpen
-	if c.admitted.Load() {
-		l.srv.live.Add(-1)
-	}
-	l.dropPending(c)
-	l.leaveAll(c, cause, opened)
-	for _, f := range c.takeHeirs() {
-		l.postCall(f) // when it has ended
-	}
+	l.owner.ended(c, cause)
 }
 
 // closeFlushed goes on when all that was queued has left.
@@ -152,11 +124,18 @@ func (l *loop) closeReceived(c *Conn, payload []byte) {
 	switch {
 	case c.phase == phaseClosing:
 		l.settle(c)
-	case c.rare != nil && c.rare.pending != nil:
-		l.hold(c, heldItem{closing: true, code: code})
-	default:
+	case l.owner.closing(c, ending{code: code}):
 		l.endByPeer(c, code)
 	}
+}
+
+// endAs ends c as its peer has said, which its owner has kept until now.
+func (l *loop) endAs(c *Conn, e ending) {
+	if e.violation != frame.Fine {
+		l.violate(c, e.violation)
+		return
+	}
+	l.endByPeer(c, e.code)
 }
 
 // endByPeer answers the peer's close frame with its own code [RFC 6455 §5.5.1].
@@ -175,11 +154,9 @@ func (l *loop) violate(c *Conn, v frame.Violation) {
 		l.settle(c)
 		return
 	}
-	if c.rare != nil && c.rare.pending != nil {
-		l.hold(c, heldItem{closing: true, violation: v})
-		return
+	if l.owner.closing(c, ending{violation: v}) {
+		l.end(c, CauseProtocol, v.Code(), v.String())
 	}
-	l.end(c, CauseProtocol, v.Code(), v.String())
 }
 
 // lose is told that a write failed. What the peer sent before it went may lie unread still: the reactor reads it, finds
@@ -224,7 +201,7 @@ func (l *loop) drop(c *Conn) {
 // depart is the logical end of a connection whose transport is no more.
 func (l *loop) depart(c *Conn) {
 	cause := CausePeerGone
-	if c.phase < phaseAuth {
+	if c.phase < phaseOpen {
 		cause = CauseHandshake
 	}
 	l.detach(c, cause)
@@ -237,13 +214,13 @@ func (l *loop) gone(c *Conn) {
 	if c.phase == phaseGone || c.fd < 0 {
 		return
 	}
-	l.now = l.srv.clock()
+	l.now = l.ground.clock()
 	c.handle, c.fd = nil, -1
 	c.flags &^= flagDropping
-	if c.phase < phaseClosing && l.outlives(c) {
+	if c.phase < phaseClosing && l.owner.outlives(c) {
 		l.mute(c)
 		c.nextBeat = 0
-		c.extra().deadline = l.now + int64(l.srv.cfg.OffloadTimeout)
+		c.extra().deadline = l.now + int64(l.ground.limits.owner)
 		l.arm(c)
 		return
 	}
@@ -263,16 +240,16 @@ func (l *loop) release(c *Conn) {
 	c.taken = 0
 	l.dropQueue(c)
 	l.wheel.clear(c.slot)
-	if c.rare == nil || c.rare.departure == nil {
+	if !c.has(flagKept) {
 		l.forget(c)
 	}
-	if len(l.notices) > 0 || l.said {
+	if l.owes.writes || l.owes.flush {
 		l.wake() // this may be no turn, and nothing else may come
 	}
 }
 
-// forget gives up the slot of a connection that no room has any more.
+// forget gives up the slot of a connection that is gone.
 func (l *loop) forget(c *Conn) {
 	l.slab.release(c.slot)
-	l.srv.departed(c)
+	l.ground.departed(c)
 }

@@ -49,7 +49,7 @@ func (l *loop) sated(c *Conn) bool {
 		return false
 	}
 	l.sinceLook = 0
-	return l.srv.clock() > l.until
+	return l.ground.clock() > l.until
 }
 
 // hasRoom reports whether c can be given further answers.
@@ -61,12 +61,12 @@ func (l *loop) hasRoom(c *Conn) bool {
 	if l.corked == c {
 		n += len(l.cork)
 	}
-	return n <= l.srv.answersBytesMax && c.posted.Load() <= answersLettersMax
+	return n <= l.ground.limits.answers && c.posted.Load() <= answersLettersMax
 }
 
 // behindhand reports whether input of c waits for a turn.
-func (r *rare) behindhand() bool {
-	return r != nil && (r.rest != nil || r.pending != nil && r.pending.kind == pendingTurn)
+func (c *Conn) behindhand() bool {
+	return c.has(flagMore) || c.rare != nil && c.rare.rest != nil
 }
 
 // keepInput keeps what a turn does not take of c's input. It is borrowed, unless it was kept before.
@@ -75,7 +75,7 @@ func (l *loop) keepInput(c *Conn, chunk []byte) {
 	switch {
 	case l.goingOn && r.rest == nil:
 		r.rest = chunk
-	case len(r.rest)+len(chunk) <= l.srv.cfg.BacklogHardBytes:
+	case len(r.rest)+len(chunk) <= l.ground.limits.hard:
 		r.rest = append(r.rest, chunk...)
 	default:
 		cause := CauseOverloaded
@@ -99,6 +99,12 @@ func (l *loop) putOff(c *Conn) {
 	}
 }
 
+// putOffMessages has a later turn go on with messages that the owner keeps.
+func (l *loop) putOffMessages(c *Conn) {
+	c.flags |= flagMore
+	l.putOff(c)
+}
+
 // goOnBehind goes on with the input that was put off: a slice of one connection's at least.
 func (l *loop) goOnBehind(until int64) {
 	for n := len(l.late); n > 0; n-- {
@@ -106,7 +112,7 @@ func (l *loop) goOnBehind(until int64) {
 		l.late[0] = nil
 		l.late = l.late[1:]
 		l.goOn(c)
-		if l.srv.clock() > until {
+		if l.ground.clock() > until {
 			break
 		}
 	}
@@ -128,16 +134,18 @@ func (l *loop) goOn(c *Conn) {
 	defer l.rescueTurn(c)
 	l.takeKept(c)
 	l.uncork(c)
-	l.conclude(c)
+	if !c.behindhand() {
+		l.owner.caughtUp(c)
+	}
 }
 
 // takeKept takes what was kept of c's input, until the turn is sated again.
 func (l *loop) takeKept(c *Conn) {
 	r := c.rare
-	if p := r.pending; p != nil && p.kind == pendingTurn {
-		r.pending = nil
-		l.resume(c, p)
-		if p = r.pending; p != nil && p.kind == pendingTurn {
+	if c.has(flagMore) {
+		c.flags &^= flagMore
+		l.owner.more(c)
+		if c.has(flagMore) {
 			return
 		}
 	}
@@ -151,7 +159,7 @@ func (l *loop) takeKept(c *Conn) {
 
 // roomMade is told that a flush has shortened the backlog of c.
 func (l *loop) roomMade(c *Conn) {
-	if c.rare.behindhand() && l.hasRoom(c) {
+	if c.behindhand() && l.hasRoom(c) {
 		l.putOff(c)
 	}
 }

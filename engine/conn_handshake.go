@@ -1,17 +1,12 @@
 package engine
 
 import (
-	"fmt"
-
-	"github.com/gobwas/ws"
-
 	"github.com/parleyd/parley/protocol/deflate"
 	"github.com/parleyd/parley/protocol/handshake"
-	"github.com/parleyd/parley/protocol/message"
 )
 
-// The opening handshake: the head arrives, perhaps in pieces; the server looks at it; the application's
-// connect handlers look at it on the pool; then the connection is switched, or refused with an HTTP status.
+// The opening handshake: the head arrives, perhaps in pieces; the owner looks at it, and may take a while; then the
+// connection is switched, or refused with an HTTP status.
 
 // acceptance is what the handshake agreed on.
 //
@@ -26,11 +21,9 @@ type acceptance struct {
 
 var (
 	refusalTooSlow = handshake.Refusal{Status: 408, Reason: "the opening handshake took too long"}
-	refusalOrigin  = handshake.Refusal{Status: 403, Reason: "pages of this origin may not connect; the server's origins list names those that may"}
 	refusalFull    = handshake.Refusal{Status: 503, Reason: "the server has as many connections as it takes; try again later", RetryAfter: 5}
 	refusalLeaving = handshake.Refusal{Status: 503, Reason: "the server is going away; try again later", RetryAfter: 1}
 	refusalBusy    = handshake.Refusal{Status: 503, Reason: "too many connections wait for their authentication; try again later", RetryAfter: 2}
-	refusalSlow    = handshake.Refusal{Status: 503, Reason: "the authentication took too long; try again later", RetryAfter: 2}
 	refusalFailed  = handshake.Refusal{Status: 500, Reason: "the server failed to look at this request"}
 )
 
@@ -45,24 +38,24 @@ func refusalFor(cause Cause) handshake.Refusal {
 // begin starts the life of a connection whose descriptor is on the loop. It reports false where the
 // loop has no slot left.
 func (l *loop) begin(c *Conn) bool {
-	l.now = l.srv.clock()
+	l.now = l.ground.clock()
 	if l.nextTick == 0 {
-		l.nextTick = l.now + int64(l.srv.tick) // or a stall before the first tick would not be seen
+		l.nextTick = l.now + int64(l.ground.tick) // or a stall before the first tick would not be seen
 	}
 	c.gen = l.rand.Uint64()&generationMask | 1
 	c.lastActive.Store(l.now)
 	if !l.slab.take(c) {
 		c.phase = phaseGone
-		l.srv.departed(c)
+		l.ground.departed(c)
 		return false
 	}
-	wait := l.srv.cfg.HandshakeTimeout
+	wait := l.ground.limits.handshake
 	if c.has(flagRefusal) {
 		wait = min(wait, refusalWait)
 	}
 	c.extra().deadline = l.now + int64(wait)
 	l.arm(c)
-	if l.srv.cfg.ProxyProtocol {
+	if l.ground.limits.preface {
 		c.phase = phasePreface
 	}
 	return true
@@ -77,7 +70,7 @@ func (l *loop) head(c *Conn, chunk []byte) []byte {
 	}
 	n := handshake.End(head, c.extra().scanned)
 	switch {
-	case n == 0 && len(head) > l.srv.headLimits.Bytes:
+	case n == 0 && len(head) > l.ground.limits.head.Bytes:
 		n = len(head) // Parse says that it is too long
 	case n == 0 && handshake.Hopeless(head):
 		n = len(head)
@@ -89,7 +82,7 @@ func (l *loop) head(c *Conn, chunk []byte) []byte {
 		return nil
 	}
 	rest = head[n:]
-	if refusal := handshake.Parse(head[:n], &l.srv.headLimits, &l.request); refusal.Status != 0 {
+	if refusal := handshake.Parse(head[:n], &l.ground.limits.head, &l.request); refusal.Status != 0 {
 		l.refuse(c, refusal)
 		return nil
 	}
@@ -97,33 +90,25 @@ func (l *loop) head(c *Conn, chunk []byte) []byte {
 	return nil
 }
 
-// consider decides on a well-formed request, or has the application decide. rest is what came behind it.
+// consider has the owner decide on a well-formed request. rest is what came behind it.
 func (l *loop) consider(c *Conn, rest []byte) {
-	srv, r := l.srv, &l.request
-	switch {
-	case c.has(flagRefusal):
+	r := &l.request
+	if c.has(flagRefusal) {
 		l.refuse(c, refusalFull)
 		return
-	case srv.leaving.Load():
-		l.refuse(c, refusalLeaving)
-		return
-	case !srv.tuned.Load().origins.Allow(r.Origin()):
-		l.count.originRefused.Add(1)
-		l.refuse(c, refusalOrigin)
+	}
+	said := l.owner.opening(c, r)
+	if said.refusal.Status != 0 {
+		l.refuse(c, said.refusal)
 		return
 	}
-	if srv.trust != nil && !l.traceClient(c) {
-		l.refuse(c, refusalForwarded)
-		return
-	}
-	a := acceptance{key: r.Key, protocol: handshake.SelectProtocol(r.Protocols(), srv.cfg.Subprotocols)}
-	if srv.cfg.Compression {
-		a.params, a.compressed = deflate.Negotiate(r.Extensions(),
-			deflate.Options{ContextTakeover: srv.cfg.CompressionContextTakeover})
+	limits := &l.ground.limits
+	a := acceptance{key: r.Key, protocol: handshake.SelectProtocol(r.Protocols(), limits.subprotocols)}
+	if limits.compression {
+		a.params, a.compressed = deflate.Negotiate(r.Extensions(), limits.deflate)
 	}
 	c.rare.deadline = 0
-	handlers := srv.connectHandlers.Load()
-	if handlers == nil {
+	if said.ask == nil {
 		early := c.buf // rest may lie in it
 		c.buf = nil
 		l.upgrade(c, &a)
@@ -136,25 +121,45 @@ func (l *loop) consider(c *Conn, rest []byte) {
 	a.key = append([]byte(nil), a.key...)
 	c.rare.accepted = &a
 	c.phase = phaseVerdict
-	request := r.Clone()
 	early := append([]byte(nil), rest...)
 	l.freeInput(c)
 	if len(early) > 0 {
 		c.buf = early
 	}
-	l.askApplication(c, *handlers, request)
+	said.ask()
 }
 
 // holdEarly keeps frames that a client sent without waiting for our answer.
 func (l *loop) holdEarly(c *Conn, chunk []byte) {
-	if len(c.buf)+len(chunk) > l.srv.pendingBytesMax {
+	if len(c.buf)+len(chunk) > l.ground.limits.early {
 		l.refuse(c, refusalBusy)
 		return
 	}
 	c.buf = append(c.buf, chunk...)
 }
 
-// upgrade switches protocols and greets.
+// admit upgrades a connection about which its owner was asked, and goes on with what it has sent since.
+func (l *loop) admit(c *Conn) {
+	early := c.buf
+	c.buf = nil
+	l.upgrade(c, c.rare.accepted)
+	l.input(c, early)
+}
+
+// upgradeToClose switches protocols for no other reason than to close with a code.
+func (l *loop) upgradeToClose(c *Conn, call *closeCall) {
+	a := c.rare.accepted
+	l.pushRaw(c, sealed(handshake.AppendSwitch(nil, handshake.Accept{Key: a.key, Protocol: a.protocol})))
+	c.decoder.Reset(&l.ground.limits.frame, false)
+	c.rare.accepted, c.rare.closing = nil, nil
+	early := c.buf
+	c.buf = nil
+	c.phase = phaseOpen
+	l.end(c, call.cause, call.code, call.reason)
+	l.input(c, early)
+}
+
+// upgrade switches protocols and has the owner greet.
 func (l *loop) upgrade(c *Conn, a *acceptance) {
 	accept := handshake.Accept{Key: a.key, Protocol: a.protocol}
 	if a.compressed {
@@ -168,21 +173,16 @@ func (l *loop) upgrade(c *Conn, a *acceptance) {
 		l.cork, l.corkRaw = l.cork[:0], 0
 		l.soil(c)
 	}
-	c.decoder.Reset(&l.srv.frameLimits, a.compressed)
+	c.decoder.Reset(&l.ground.limits.frame, a.compressed)
 	if a.compressed {
 		l.startCompression(c, a.params)
 	}
-	c.connectedAt = uint32(l.srv.seconds(l.now))
+	c.connectedAt = uint32(l.ground.seconds(l.now))
 	c.lastActive.Store(l.now) // while it waited for the verdict there was nothing for it to say
-	c.nextBeat = l.now + l.srv.tuned.Load().interval
+	c.nextBeat = l.now + l.ground.beats.Load().interval
 	l.count.accepted.Add(1)
 	c.phase = phaseOpen
-	if l.srv.cfg.Bare {
-		c.admitted.Store(true)
-		l.srv.live.Add(1)
-	} else {
-		l.greet(c)
-	}
+	l.owner.opened(c)
 	if r := c.rare; r != nil {
 		welcome := r.welcome
 		r.welcome = nil
@@ -202,27 +202,6 @@ func (l *loop) startCompression(c *Conn, p deflate.Params) {
 	if !p.ClientNoContext {
 		c.extra().window = deflate.NewWindow(p.ClientBits)
 	}
-}
-
-// greet tells a client its id and, once it is authenticated, the token of its session.
-func (l *loop) greet(c *Conn) {
-	var id [idSize]byte
-	l.text = message.AppendConnected(l.text[:0], c.appendID(id[:0]), int64(c.connectedAt))
-	l.answer(c, l.text)
-	if l.srv.authHandler.Load() != nil && c.principal.Load() == nil {
-		c.phase = phaseAuth
-		c.extra().deadline = l.now + int64(l.srv.cfg.AuthTimeout)
-		return
-	}
-	l.admit(c)
-}
-
-// admit begins the session of an authenticated connection.
-func (l *loop) admit(c *Conn) {
-	c.admitted.Store(true)
-	l.srv.live.Add(1)
-	l.issueToken(c)
-	l.srv.emit(Event{Kind: EventConnect, Conn: c})
 }
 
 // trimRare drops the rare part of a connection that needs it no longer.
@@ -256,25 +235,3 @@ func (l *loop) refuse(c *Conn, r handshake.Refusal) {
 	c.extra().deadline = l.now + int64(closeWait)
 	l.arm(c)
 }
-
-// A Refusal is the error with which a connect handler turns a request away: before the upgrade with an
-// HTTP status, or after it with a close code that the page can read.
-type Refusal struct {
-	Status int           // an HTTP status, 400 to 599
-	Code   ws.StatusCode // or a close code
-	Reason string        // for the body, or the close frame (at most 123 bytes)
-}
-
-func (r *Refusal) Error() string {
-	if r == nil {
-		return "not refused" // a nil pointer in a chain of errors
-	}
-	return fmt.Sprintf("refused (%d): %s", max(r.Status, int(r.Code)), r.Reason)
-}
-
-// RefuseStatus turns a request away before the upgrade, with an HTTP status of 400 to 599.
-func RefuseStatus(status int, reason string) error { return &Refusal{Status: status, Reason: reason} }
-
-// Refuse lets the upgrade take place and closes at once, so that the close code arrives: browsers do not
-// show an HTTP status to the page. Codes and reasons as of [Conn.CloseWith].
-func Refuse(code ws.StatusCode, reason string) error { return &Refusal{Code: code, Reason: reason} }

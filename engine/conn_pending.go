@@ -1,9 +1,6 @@
 package engine
 
 import (
-	"github.com/gobwas/ws"
-
-	"github.com/parleyd/parley/protocol/frame"
 	"github.com/parleyd/parley/protocol/handshake"
 )
 
@@ -46,15 +43,14 @@ type pending struct {
 	bytes    int
 }
 
-// heldItem is a message that waits, or the peer's close frame, or what is wrong with the next frame.
+// heldItem is a message that waits, or how the peer's frames end.
 //
 // Owner: loop.
 type heldItem struct {
-	payload   []byte
-	code      ws.StatusCode
-	violation frame.Violation
-	binary    bool
-	closing   bool
+	payload []byte
+	binary  bool
+	closing bool
+	ending  ending // where it is closing
 }
 
 // heldItemBytes is what an item costs besides its payload.
@@ -67,7 +63,7 @@ func (l *loop) await(c *Conn, kind pendingKind, name string, ref []byte) *pendin
 		p.ref = append([]byte(nil), ref...)
 	}
 	c.extra().pending = p
-	l.arm(c)
+	l.resetAlarm(c)
 	return p
 }
 
@@ -110,7 +106,7 @@ func (l *loop) settled(c *Conn, p *pending) bool {
 func (l *loop) resume(c *Conn, p *pending) {
 	defer l.rescue(c)
 	for i, item := range p.held {
-		if c.phase != phaseOpen && c.phase != phaseAuth {
+		if c.phase != phaseOpen {
 			return
 		}
 		if r := c.rare; r != nil && r.pending != nil {
@@ -121,22 +117,18 @@ func (l *loop) resume(c *Conn, p *pending) {
 		}
 		if i > 0 && l.sated(c) {
 			c.extra().pending = &pending{kind: pendingTurn, held: p.held[i:], bytes: p.bytes}
-			l.putOff(c)
+			l.putOffMessages(c)
 			break
 		}
-		switch {
-		case item.violation != frame.Fine:
-			l.violate(c, item.violation)
-			return
-		case item.closing:
-			l.endByPeer(c, item.code)
+		if item.closing {
+			l.endAs(c, item.ending)
 			return
 		}
 		p.bytes -= len(item.payload) + heldItemBytes
 		p.held[i] = heldItem{}
 		l.dispatchNext(c, p, item, p.held[i+1:])
 	}
-	l.arm(c)
+	l.resetAlarm(c)
 	l.conclude(c)
 }
 
@@ -144,7 +136,7 @@ func (l *loop) resume(c *Conn, p *pending) {
 // have been had the answer been quicker.
 func (l *loop) outlives(c *Conn) bool {
 	switch r := c.rare; {
-	case r.behindhand():
+	case c.behindhand():
 		return true
 	case r == nil || r.pending == nil:
 		return false
@@ -157,7 +149,7 @@ func (l *loop) outlives(c *Conn) bool {
 
 // conclude lets those go on who waited until nothing is pending for c any more.
 func (l *loop) conclude(c *Conn) {
-	if c.phase >= phaseClosing || c.rare != nil && c.rare.pending != nil || c.rare.behindhand() {
+	if c.phase >= phaseClosing || c.rare != nil && c.rare.pending != nil || c.behindhand() {
 		return
 	}
 	for _, f := range c.takeHeirs() {
@@ -188,8 +180,8 @@ func (l *loop) afterHeld(c *Conn, f func(*loop)) {
 		return
 	}
 	r.heirs = append(r.heirs, f)
-	r.deadline = earlier(r.deadline, l.now+int64(handOverWait/2))
-	l.arm(c)
+	r.answerBy = earlier(r.answerBy, l.now+int64(handOverWait/2))
+	l.resetAlarm(c)
 }
 
 // dropPending forgets what c waits for.
@@ -197,6 +189,7 @@ func (l *loop) dropPending(c *Conn) {
 	if c.rare != nil {
 		c.rare.pending = nil
 	}
+	c.flags &^= flagMore
 }
 
 // pendingOverdue answers in place of an application that took too long.
@@ -242,7 +235,7 @@ func (l *loop) verdict(c *Conn, p *pending, r *Refusal) {
 	if !l.settled(c, p) {
 		return
 	}
-	accepted, closing := c.rare.accepted, c.rare.closing
+	closing := c.rare.closing
 	if r != nil && closing == nil {
 		if r.Code == 0 {
 			l.refuse(c, handshake.Refusal{Status: r.Status, Reason: r.Reason})
@@ -256,31 +249,16 @@ func (l *loop) verdict(c *Conn, p *pending, r *Refusal) {
 		closing = &closeCall{cause, code, reason}
 	}
 	if closing != nil {
-		l.upgradeToClose(c, accepted, closing)
+		l.upgradeToClose(c, closing)
 		return
 	}
-	early := c.buf
-	c.buf = nil
-	l.upgrade(c, accepted)
-	l.input(c, early)
+	l.admit(c)
 	l.conclude(c)
-}
-
-// upgradeToClose switches protocols for no other reason than to close with a code.
-func (l *loop) upgradeToClose(c *Conn, a *acceptance, call *closeCall) {
-	l.pushRaw(c, sealed(handshake.AppendSwitch(nil, handshake.Accept{Key: a.key, Protocol: a.protocol})))
-	c.decoder.Reset(&l.srv.frameLimits, false)
-	c.rare.accepted, c.rare.closing = nil, nil
-	early := c.buf
-	c.buf = nil
-	c.phase = phaseAuth
-	l.end(c, call.cause, call.code, call.reason)
-	l.input(c, early)
 }
 
 // authenticate runs the auth handler on its pool, as askApplication does.
 func (l *loop) authenticate(c *Conn, handler AuthHandler, token string, ref []byte) {
-	c.rare.deadline = 0
+	c.rare.answerBy = 0
 	p := l.await(c, pendingAuth, "auth", ref)
 	ok := l.srv.pools.auth.submit(func() {
 		if c.Cause() != CauseNone {
@@ -292,8 +270,8 @@ func (l *loop) authenticate(c *Conn, handler AuthHandler, token string, ref []by
 	})
 	if !ok && l.settled(c, p) {
 		l.complain(c, errOverloaded, ref)
-		c.rare.deadline = l.now + int64(l.srv.cfg.AuthTimeout)
-		l.arm(c)
+		c.rare.answerBy = l.now + int64(l.srv.cfg.AuthTimeout)
+		l.resetAlarm(c)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 
 // input takes a chunk through whatever phase the connection is in.
 func (l *loop) input(c *Conn, chunk []byte) {
-	if c.rare.behindhand() {
+	if c.behindhand() {
 		l.keepInput(c, chunk)
 		return
 	}
@@ -26,7 +26,7 @@ func (l *loop) input(c *Conn, chunk []byte) {
 		case phaseVerdict:
 			l.holdEarly(c, chunk)
 			return
-		case phaseAuth, phaseOpen:
+		case phaseOpen:
 			chunk = l.frames(c, chunk)
 		case phaseClosing:
 			if c.has(flagNoHandshake) {
@@ -42,7 +42,7 @@ func (l *loop) input(c *Conn, chunk []byte) {
 // frames decodes until the chunk is exhausted, the turn has enough, or the connection is past frames.
 func (l *loop) frames(c *Conn, chunk []byte) []byte {
 	var part frame.Part
-	for c.phase == phaseOpen || c.phase == phaseAuth || c.phase == phaseClosing {
+	for c.phase == phaseOpen || c.phase == phaseClosing {
 		part, chunk = c.decoder.Next(chunk)
 		switch part.Kind {
 		case frame.None:
@@ -100,7 +100,7 @@ func (l *loop) inflate(c *Conn, op ws.OpCode, compressed []byte) {
 	if c.rare != nil {
 		window = c.rare.window
 	}
-	payload, outcome := deflate.Inflate(l.inflated[:0], compressed, l.srv.cfg.MessageBytesMax, window)
+	payload, outcome := deflate.Inflate(l.inflated[:0], compressed, int(l.ground.limits.frame.MessageBytes), window)
 	switch {
 	case outcome == deflate.TooBig:
 		l.violate(c, frame.TooBig)
@@ -122,11 +122,7 @@ func (l *loop) inflate(c *Conn, op ws.OpCode, compressed []byte) {
 // onMessage takes one whole message. payload is borrowed.
 func (l *loop) onMessage(c *Conn, binary bool, payload []byte) {
 	l.tally.received++
-	if c.rare != nil && c.rare.pending != nil {
-		l.hold(c, heldItem{binary: binary, payload: append([]byte(nil), payload...)})
-		return
-	}
-	l.dispatch(c, binary, payload)
+	l.owner.message(c, binary, payload)
 }
 
 // gatherInput appends a piece to the buffer of a partial message, lending one first.

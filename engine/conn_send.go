@@ -28,15 +28,15 @@ const (
 
 // queue references f for c. Only live connections are given anything.
 func (l *loop) queue(c *Conn, f *outFrame) {
-	if c.phase != phaseOpen && c.phase != phaseAuth {
+	if c.phase != phaseOpen {
 		if c.phase == phaseVerdict && len(c.rare.welcome) < welcomeMax {
 			c.rare.welcome = append(c.rare.welcome, f)
 		}
 		return
 	}
 	l.tally.sent += uint64(1 + f.further)
-	if r := c.rare; r != nil && r.revival != nil {
-		r.revival.keep(l, f)
+	if c.has(flagDiverted) {
+		l.owner.diverted(c, f)
 		return
 	}
 	l.push(c, f)
@@ -77,7 +77,7 @@ func (l *loop) soil(c *Conn) {
 func (l *loop) answer(c *Conn, payload []byte) { l.answerAs(c, ws.OpText, payload) }
 
 func (l *loop) answerAs(c *Conn, op ws.OpCode, payload []byte) {
-	if c.phase != phaseOpen && c.phase != phaseAuth {
+	if c.phase != phaseOpen {
 		return
 	}
 	if c.posted.Load() > 0 {
@@ -96,7 +96,7 @@ func (l *loop) answerAs(c *Conn, op ws.OpCode, payload []byte) {
 
 // answerNow gives c a text message without regard to what is posted for it.
 func (l *loop) answerNow(c *Conn, payload []byte) {
-	if c.phase != phaseOpen && c.phase != phaseAuth {
+	if c.phase != phaseOpen {
 		return
 	}
 	l.tally.sent++
@@ -335,12 +335,12 @@ const (
 // judge ends a connection whose backlog is over its bound. It only marks: the caller may be walking
 // through a roster.
 func (l *loop) judge(c *Conn) {
-	cfg, waits := &l.srv.cfg, c.waits()
+	limits, waits := &l.ground.limits, c.waits()
 	switch {
-	case c.phase != phaseOpen && c.phase != phaseAuth:
-	case waits > cfg.BacklogHardBytes:
+	case c.phase != phaseOpen:
+	case waits > limits.hard:
 		l.doom(c)
-	case waits <= cfg.BacklogSoftBytes:
+	case waits <= limits.soft:
 		if c.rare != nil {
 			c.rare.softSince = 0
 		}

@@ -83,6 +83,7 @@ func (l *loop) beginDeparture(d *departure) {
 	d.state.rooms = make([]string, 0, len(d.rooms))
 	d.token, c.token = c.token, noToken
 	c.extra().departure = d
+	c.flags |= flagKept
 	l.work(inParts(len(d.rooms), d.step, d.end))
 }
 
@@ -133,6 +134,7 @@ func (l *loop) bequeath(c *Conn, r *rooms.Room, heir place, h *handover) {
 func (d *departure) end(l *loop) {
 	c := d.conn
 	c.rare.departure = nil
+	c.flags &^= flagKept
 	l.announce()
 	told := ""
 	c.token = d.token

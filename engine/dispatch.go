@@ -111,7 +111,7 @@ type route struct {
 // dispatch takes a message to its handler. payload is borrowed.
 func (l *loop) dispatch(c *Conn, binary bool, payload []byte) {
 	raw, e := l.srv.rawHandler.Load(), &l.envelope
-	opaque, code := binary || l.srv.cfg.Bare, message.OK
+	opaque, code := binary, message.OK
 	var ref []byte
 	if !opaque {
 		code = message.Route(payload, e)
@@ -123,7 +123,7 @@ func (l *loop) dispatch(c *Conn, binary bool, payload []byte) {
 		if binary {
 			l.endBy(c, CauseUnsupported)
 		}
-	case c.phase == phaseAuth && (opaque || code == message.OK && !beforeAuth(e.Type)):
+	case c.has(flagAuth) && (opaque || code == message.OK && !beforeAuth(e.Type)):
 		l.complain(c, wireError(message.AuthRequired), ref)
 	case opaque:
 		l.raw(c, *raw, binary, payload)

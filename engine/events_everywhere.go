@@ -179,7 +179,7 @@ func (s *Server) tellEverywhere(ev *Event) {
 		s.log.Error("encode event", "err", err)
 		return
 	}
-	ev.Conn.loop.said = true
+	ev.Conn.loop.owes.flush = true
 	s.peers.say(false, func(w *entryWriter) { w.begin(entryEvent, target).bytes(raw) })
 }
 

@@ -227,7 +227,7 @@ func (s *Server) answerForConn(v verb, question []byte, answer func([]byte)) {
 		told(nil)
 	case verbSend:
 		if f := r.frame(); f != nil {
-			told(c.loop.postDirect(c, f))
+			told(c.sendFrame(f))
 		}
 	}
 }

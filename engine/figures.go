@@ -53,7 +53,7 @@ func (l *loop) reportFigures() {
 
 // sayFigures tells a worker, or all, at the end of the turn.
 func (l *loop) sayFigures(target uint16, f figures) {
-	l.said = true
+	l.owes.flush = true
 	l.srv.peers.say(false, func(w *entryWriter) {
 		w.begin(entryFigures, target).number(uint64(f.connections)).number(uint64(f.rooms))
 		w.number(f.sent).number(f.received).number(f.memory).number(uint64(f.uptime))

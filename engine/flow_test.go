@@ -52,7 +52,7 @@ func TestAnswersOfOneTurnAreBounded(t *testing.T) {
 			w.drain()
 			w.read(c)
 			l := c.loop
-			most := w.server.Server.answersBytesMax + 40<<10
+			most := w.server.Server.ground.limits.answers + 40<<10
 			before := w.out[c.fd].Len()
 			w.server.Serve(c, flood(n, row.frame))
 			if got := w.out[c.fd].Len() - before; got > most {
@@ -91,11 +91,11 @@ func TestInputWaitsForWhoReadsNothing(t *testing.T) {
 			payload = func(i int) string { return fmt.Sprintf(`{"type":"ping","ref":%d}`, i) }
 		}
 		n := 0
-		for !c.rare.behindhand() && n < 100_000 {
+		for !c.behindhand() && n < 100_000 {
 			w.server.Serve(c, flood(100, func(int) []byte { n++; return masked(kind, payload(n-1)) }))
 			w.drain()
 		}
-		if got, most := w.server.Backlog(c), w.server.Server.answersBytesMax+1<<10; got > most {
+		if got, most := w.server.Backlog(c), w.server.Server.ground.limits.answers+1<<10; got > most {
 			t.Errorf("the backlog is %d, %d at most are in order", got, most)
 		}
 		delete(w.room, c.fd)

@@ -5,8 +5,8 @@ import "github.com/gobwas/ws"
 // A connection has one timer in its loop's wheel, set to the earliest of what it waits for. Activity
 // only stamps the connection; when the timer comes up, the stamp is looked at.
 
-// heartbeatFrame is the seed's ping and the protocol's, for every connection the same, in one write.
-var heartbeatFrame = func() *outFrame {
+// roomsHeartbeat is the seed's ping and the protocol's, for every connection the same, in one write.
+var roomsHeartbeat = func() *outFrame {
 	f := newOutFrame(ws.OpText, []byte(`{"type":"ping"}`))
 	f.plain = append(f.plain, newOutFrame(ws.OpPing, nil).plain...)
 	f.payload = int32(len(f.plain)) // two frames: never compressed
@@ -18,11 +18,9 @@ func (l *loop) arm(c *Conn) {
 	at := c.nextBeat
 	if r := c.rare; r != nil {
 		at = earlier(at, r.deadline)
+		at = earlier(at, r.alarm)
 		if r.softSince != 0 {
-			at = earlier(at, r.softSince+int64(l.srv.cfg.BacklogGrace))
-		}
-		if r.pending != nil {
-			at = earlier(at, r.pending.deadline)
+			at = earlier(at, r.softSince+int64(l.ground.limits.grace))
 		}
 	}
 	if at == 0 {
@@ -30,6 +28,14 @@ func (l *loop) arm(c *Conn) {
 		return
 	}
 	l.wheel.set(c.slot, at)
+}
+
+// setAlarm sets the one timer that the owner of c has; 0: none.
+func (l *loop) setAlarm(c *Conn, at int64) {
+	if at != 0 || c.rare != nil {
+		c.extra().alarm = at
+	}
+	l.arm(c)
 }
 
 // earlier is the smaller of two times, of which 0 means none.
@@ -48,10 +54,11 @@ func (l *loop) timeout(c *Conn) {
 			r.deadline = 0
 			l.overdue(c)
 		}
-		if r.pending != nil && r.pending.deadline != 0 && r.pending.deadline <= l.now {
-			l.pendingOverdue(c)
+		if r.alarm != 0 && r.alarm <= l.now {
+			r.alarm = 0
+			l.owner.alarm(c)
 		}
-		if r.softSince != 0 && r.softSince+int64(l.srv.cfg.BacklogGrace) <= l.now {
+		if r.softSince != 0 && r.softSince+int64(l.ground.limits.grace) <= l.now {
 			r.softSince = 0
 			l.endBy(c, CauseSlow)
 		}
@@ -67,7 +74,6 @@ func (l *loop) timeout(c *Conn) {
 // overdue ends what a phase has time for.
 func (l *loop) overdue(c *Conn) {
 	if c.has(flagMute) && c.phase < phaseClosing {
-		l.dropPending(c)
 		l.endBy(c, CausePeerGone)
 		return
 	}
@@ -80,12 +86,6 @@ func (l *loop) overdue(c *Conn) {
 			return
 		}
 		l.refuse(c, refusalTooSlow)
-	case phaseAuth:
-		l.endBy(c, CauseUnauthorized)
-	case phaseOpen: // somebody waits for its session
-		l.dropPending(c)
-		c.rare.rest = nil
-		l.conclude(c)
 	case phaseClosing, phaseRefused:
 		if c.blocked {
 			l.drop(c) // it does not even take the last that it is told
@@ -99,9 +99,9 @@ func (l *loop) overdue(c *Conn) {
 
 // beat asks a silent connection for a sign of life, or ends it.
 func (l *loop) beat(c *Conn) {
-	t := l.srv.tuned.Load()
+	t := l.ground.beats.Load()
 	interval, limit := t.interval, t.timeout
-	if c.phase != phaseOpen && c.phase != phaseAuth {
+	if c.phase != phaseOpen {
 		c.nextBeat = 0
 		return
 	}
@@ -115,11 +115,7 @@ func (l *loop) beat(c *Conn) {
 		c.nextBeat = heard + interval
 	default:
 		l.tally.pings++
-		if !l.srv.cfg.Bare {
-			l.pushRaw(c, heartbeatFrame)
-		} else {
-			l.pushRaw(c, bareHeartbeatFrame)
-		}
+		l.pushRaw(c, l.ground.heartbeat)
 		if c.blocked {
 			l.judge(c)
 		} else {
@@ -129,4 +125,4 @@ func (l *loop) beat(c *Conn) {
 	}
 }
 
-var bareHeartbeatFrame = newOutFrame(ws.OpPing, nil)
+var bareHeartbeat = newOutFrame(ws.OpPing, nil)

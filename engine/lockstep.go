@@ -107,7 +107,7 @@ func (x *Lockstep) Alarm() (at time.Duration, ok bool) {
 }
 
 // TickEvery is how often the loops want to look at their timers.
-func (x *Lockstep) TickEvery() time.Duration { return x.Server.tick }
+func (x *Lockstep) TickEvery() time.Duration { return x.Server.ground.tick }
 
 // SendAway ends all connections as [Server.Shutdown] does.
 func (x *Lockstep) SendAway() {

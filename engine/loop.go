@@ -29,13 +29,17 @@ type wires interface {
 //
 // Owner: loop, except mail, slab.at, slab.each and count.
 type loop struct {
-	srv   *Server
-	index uint8
-	wires wires
-	mail  mailbox
-	slab  slab
-	wheel wheel
-	rand  *rand.ChaCha8
+	srv    *Server
+	ground *ground
+	owner  owner
+	floor  floor
+	owes   owes
+	index  uint8
+	wires  wires
+	mail   mailbox
+	slab   slab
+	wheel  wheel
+	rand   *rand.ChaCha8
 
 	now      int64 // nanoseconds on the server's clock, read once a turn
 	nextTick int64
@@ -76,7 +80,6 @@ type loop struct {
 	timers    timers
 	timersSet uint64 // ever
 
-	said     bool // something that the other workers must hear this turn
 	envelope message.Envelope
 	ahead    ahead
 	request  handshake.Request
@@ -97,12 +100,14 @@ const (
 )
 
 func newLoop(srv *Server, index uint8, seed [32]byte) *loop {
-	return &loop{srv: srv, index: index, rand: rand.NewChaCha8(seed), wheel: newWheel(srv.tick)}
+	l := &loop{srv: srv, ground: &srv.ground, index: index, rand: rand.NewChaCha8(seed), wheel: newWheel(srv.ground.tick)}
+	l.owner, l.floor = srv.ownerFor(l), roomsFloor{l}
+	return l
 }
 
 // serve is the turn of one connection's input. chunk is borrowed and always consumed whole.
 func (l *loop) serve(c *Conn, chunk []byte) {
-	l.now = l.srv.clock()
+	l.now = l.ground.clock()
 	if c.phase == phaseGone {
 		return
 	}
@@ -131,22 +136,22 @@ func (l *loop) converse(c *Conn, chunk []byte) {
 // finish within its budget it goes on with after the input that waits.
 func (l *loop) drain() {
 	l.mail.rung.Store(false) // this is what it was rung for
-	l.now = l.srv.clock()
+	l.now = l.ground.clock()
 	until := l.now + int64(drainBudget)
 	l.until = until
 	if l.now >= l.nextTick {
 		l.catchUp(l.nextTick)
-		l.nextTick = l.now + int64(l.srv.tick)
+		l.nextTick = l.now + int64(l.ground.tick)
 		l.onTick()
 	}
 	l.runTimers(l.now + int64(drainBudget/2))
 	l.goOnBehind(l.now + int64(drainBudget/2))
 	l.workOn(l.now + int64(drainBudget/2))
-	l.announce()
+	l.beforeWrites()
 	for more := true; more; {
 		more = l.openLetters()
 		// Letters that give nobody anything take time, too.
-		if !l.flushDirty(until) || more && l.srv.clock() > until {
+		if !l.flushDirty(until) || more && l.ground.clock() > until {
 			l.wake()
 			break
 		}
@@ -167,22 +172,18 @@ func (l *loop) openLetters() bool {
 		if cap(l.letters) > drainLettersMax && len(l.letters) < drainLettersMax/4 {
 			l.letters = append(make([]letter, 0, drainLettersMax), l.letters...)
 		}
-		l.announce()
+		l.beforeWrites()
 	}
 	before := l.opened
 	for l.opened < len(l.letters) && l.walkLetters < drainLettersMax && l.walkBytes < drainBytesMax {
 		x := l.letters[l.opened:]
-		n := runLength(x, min(gatherBytesMax, drainBytesMax-l.walkBytes))
-		if n > 1 {
-			l.openRun(x[:n])
-		} else {
-			l.open(&x[0])
-		}
+		n, bytes := l.open(x), 0
 		for i := range x[:n] {
 			if f := x[i].frame; f != nil {
-				l.walkBytes += len(f.plain)
+				bytes += len(f.plain)
 			}
 		}
+		l.walkBytes += bytes
 		l.opened += n
 		l.walkLetters += n
 	}
@@ -190,15 +191,9 @@ func (l *loop) openLetters() bool {
 	return l.opened > before
 }
 
-// open does what a letter says.
-func (l *loop) open(x *letter) {
-	switch x.kind {
-	case letterPublish:
-		l.mail.cancel(1, len(x.frame.plain))
-		l.deliver(x)
-	case letterSpread:
-		l.mail.cancel(1, len(x.frame.plain))
-		l.deliverSpread(x)
+// open does what the first letters say, and returns how many those are: one, or those that the floor takes at once.
+func (l *loop) open(letters []letter) int {
+	switch x := &letters[0]; x.kind {
 	case letterDirect:
 		l.mail.cancel(1, len(x.frame.plain))
 		x.conn.posted.Add(-1)
@@ -207,6 +202,17 @@ func (l *loop) open(x *letter) {
 		l.writable(x.conn)
 	case letterCall:
 		x.call(l)
+	default:
+		return l.floor.deliver(letters, min(gatherBytesMax, drainBytesMax-l.walkBytes))
+	}
+	return 1
+}
+
+// beforeWrites lets the floor say what it has to say before the connections are written to.
+func (l *loop) beforeWrites() {
+	if l.owes.writes {
+		l.owes.writes = false
+		l.floor.beforeWrites()
 	}
 }
 
@@ -229,7 +235,7 @@ func (l *loop) flushDirty(until int64) bool {
 		for _, c := range group[:n] {
 			l.flush(c, nil)
 		}
-		if l.srv.clock() > until {
+		if l.ground.clock() > until {
 			break
 		}
 	}
@@ -266,12 +272,12 @@ func (l *loop) finish() {
 			l.wires.drop(c)
 		}
 	}
-	if len(l.notices) > 0 || l.dirtyAt < len(l.dirty) {
+	if l.owes.writes || l.dirtyAt < len(l.dirty) {
 		l.wake()
 	}
-	if l.said {
-		l.said = false
-		l.srv.peers.Bus.Flush()
+	if l.owes.flush {
+		l.owes.flush = false
+		l.floor.afterTurn()
 	}
 	if cap(l.text) > corkBytesKept {
 		l.text = nil
@@ -299,34 +305,26 @@ func (l *loop) post(x letter) {
 // postCall runs f on the loop, after what was posted before. Never refused. Any goroutine.
 func (l *loop) postCall(f func(*loop)) { l.post(letter{kind: letterCall, call: f}) }
 
-// postDirect queues a frame for c, behind everything that was posted before. Any goroutine.
-func (l *loop) postDirect(c *Conn, f *outFrame) error {
+// postDirect queues a frame for c, behind everything that was posted before. It reports false where the mailbox is full.
+// Any goroutine.
+func (l *loop) postDirect(c *Conn, f *outFrame) bool {
 	if !l.mail.reserve(len(f.plain)) {
-		l.srv.count.overloaded.Add(1)
-		return ErrOverloaded
+		return false
 	}
 	c.posted.Add(1)
 	l.post(letter{kind: letterDirect, conn: c, frame: f})
-	return nil
+	return true
 }
 
 // onTick looks at the timers that are due, and at the time.
 func (l *loop) onTick() {
-	l.srv.resyncWall()
 	l.slots = l.wheel.due(l.now, l.slots[:0])
 	for _, slot := range l.slots {
 		if c := l.slab.at(slot); c != nil {
 			l.timeout(c)
 		}
 	}
-	if l.index == 0 {
-		l.srv.sessions.expire(l.now)
-		if l.srv.peers != nil {
-			l.reportCounts()
-			l.reportFigures()
-			l.srv.expireAsks(l.now)
-		}
-	}
+	l.floor.tick()
 }
 
 // connAt finds the connection at p, nil if it is no longer there.

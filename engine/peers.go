@@ -125,7 +125,7 @@ func (l *loop) forward(f *outFrame, room string, except place) {
 	if l.srv.peers == nil {
 		return
 	}
-	l.said = true
+	l.owes.flush = true
 	l.srv.forward(false, f, room, []remotePlace{{l.srv.instance, except}})
 }
 

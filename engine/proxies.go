@@ -17,7 +17,7 @@ var refusalUntrusted = handshake.Refusal{Status: 403, Reason: "this port takes c
 // preface takes bytes of the PROXY protocol's header and returns what follows it. All of the header that has come is
 // gathered, at most HeaderBytesMax; what follows it lies in the chunk that ends it.
 func (l *loop) preface(c *Conn, chunk []byte) []byte {
-	if !l.srv.trust.Includes(c.remote.Addr()) {
+	if !l.ground.trust.Includes(c.remote.Addr()) {
 		l.count.prefacesRefused.Add(1)
 		l.refuse(c, refusalUntrusted)
 		return nil
@@ -53,10 +53,10 @@ var refusalForwarded = handshake.Refusal{Status: 400, Reason: "the header fields
 // traceClient takes the word of a trusted peer for who is behind it. It reports false where the peer speaks for a client
 // whom it does not name so that it can be believed: to take the peer's own address instead would let clients choose it.
 func (l *loop) traceClient(c *Conn) bool {
-	if !l.srv.trust.Includes(c.remote.Addr()) {
+	if !l.ground.trust.Includes(c.remote.Addr()) {
 		return true
 	}
-	told, only := &l.told, l.srv.cfg.ProxyHeader
+	told, only := &l.told, l.ground.limits.proxyHeader
 	told.ForwardedFor, told.RealIP, told.Forwarded = told.ForwardedFor[:0], told.RealIP[:0], told.Forwarded[:0]
 	for _, f := range l.request.Fields() {
 		switch {
@@ -69,7 +69,7 @@ func (l *loop) traceClient(c *Conn) bool {
 			told.Forwarded = append(told.Forwarded, f.Value)
 		}
 	}
-	client, ignored := l.srv.trust.Client(told)
+	client, ignored := l.ground.trust.Client(told)
 	if ignored > 0 {
 		l.count.forwardedIgnored.Add(uint64(ignored))
 	}

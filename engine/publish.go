@@ -104,9 +104,25 @@ func (p *publication) wake() {
 	}
 }
 
-// deliver fans a published frame out to the room's members on this loop. It neither writes nor ends
+// deliver takes the letters that are frames for rooms and for chosen connections.
+func (f roomsFloor) deliver(letters []letter, bytesMax int) int {
+	n, x := runLength(letters, bytesMax), &letters[0]
+	switch {
+	case n > 1:
+		f.openRun(letters[:n])
+	case x.kind == letterPublish:
+		f.mail.cancel(1, len(x.frame.plain))
+		f.fanOut(x)
+	default:
+		f.mail.cancel(1, len(x.frame.plain))
+		f.deliverSpread(x)
+	}
+	return n
+}
+
+// fanOut fans a published frame out to the room's members on this loop. It neither writes nor ends
 // anybody: the roster must not change under it.
-func (l *loop) deliver(x *letter) {
+func (l *loop) fanOut(x *letter) {
 	roster := x.room.Roster(l.index)
 	for i := range roster {
 		m := &roster[i]
@@ -212,7 +228,7 @@ func (l *loop) deliverSpread(x *letter) {
 }
 
 func (l *loop) deliverUnless(c *Conn, x *letter) {
-	if c.phase == phaseOpen && !slices.Contains(x.spread.except, c.place()) {
+	if c.admitted.Load() && c.phase == phaseOpen && !slices.Contains(x.spread.except, c.place()) {
 		l.queue(c, x.frame)
 	}
 }
@@ -400,10 +416,12 @@ func (l *loop) notify(n notice) {
 				break
 			}
 			l.notices = slices.Delete(l.notices, i, i+1)
+			l.owes.writes = len(l.notices) > 0
 			return
 		}
 	}
 	l.notices = append(l.notices, n)
+	l.owes.writes = true
 }
 
 // noticesSearched bounds the look back: a pair that is further apart is told, one after the other.
@@ -422,6 +440,7 @@ func (l *loop) announce() {
 		n.room = nil
 	}
 	l.notices = l.notices[:0]
+	l.owes.writes = false
 }
 
 func (l *loop) say(n *notice) {

@@ -120,7 +120,7 @@ func (r *reactor) hang(h *host) error {
 
 // ticker wakes the loops so that they look at their timers.
 func (r *reactor) ticker() {
-	t := time.NewTicker(r.srv.tick)
+	t := time.NewTicker(r.srv.ground.tick)
 	defer t.Stop()
 	for {
 		select {

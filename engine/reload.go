@@ -71,6 +71,7 @@ func (s *Server) Reload(cfg Config) (fixed []string, err error) {
 	}
 	old := s.tuned.Swap(t)
 	if old.interval != t.interval || old.timeout != t.timeout {
+		s.ground.beats.Store(&beats{t.interval, t.timeout})
 		for _, l := range s.loops {
 			l.postCall((*loop).rebeat)
 		}
@@ -81,7 +82,7 @@ func (s *Server) Reload(cfg Config) (fixed []string, err error) {
 // rebeat moves heartbeats forward that have become due earlier. Those that have become due later find that out
 // themselves.
 func (l *loop) rebeat() {
-	t := l.srv.tuned.Load()
+	t := l.ground.beats.Load()
 	l.slab.each(func(c *Conn) bool {
 		if c.nextBeat != 0 {
 			heard := c.lastActive.Load()

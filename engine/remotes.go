@@ -58,7 +58,7 @@ func (l *loop) reportCounts() {
 		l.srv.reportCount(r)
 	}
 	if n > 0 {
-		l.said = true
+		l.owes.flush = true
 	}
 	if n < len(list) {
 		l.postCall((*loop).reportCounts)
@@ -133,7 +133,7 @@ func (l *loop) tellCounts(target uint16, at int) {
 			n++
 		}
 	}, func() bool { return n < countsMax })
-	l.said = l.said || n > 0
+	l.owes.flush = l.owes.flush || n > 0
 	if next > 0 {
 		l.postCall(func(l *loop) { l.tellCounts(target, next) })
 	}
@@ -153,7 +153,7 @@ func (l *loop) forwardNotice(f *outFrame, n *notice) {
 	if l.srv.peers == nil {
 		return
 	}
-	l.said = true
+	l.owes.flush = true
 	joined := uint64(0)
 	if n.joined {
 		joined = 1
@@ -204,7 +204,7 @@ func (l *loop) sayRoster(r *rooms.Room, target uint16) {
 	for i, m := range roster {
 		list[i] = remotePlace{l.srv.instance, place{Loop: l.index, Slot: m.Slot, Gen: m.Gen}}
 	}
-	l.said = true
+	l.owes.flush = true
 	l.srv.peers.say(false, func(w *entryWriter) {
 		if r.Quiet() {
 			w.begin(entryQuiet, target).text(r.Name())
@@ -221,7 +221,7 @@ func (l *loop) announcementsChanged(r *rooms.Room, on bool) {
 	case on:
 		l.srv.tellRoster(r, 0)
 	default:
-		l.said = true
+		l.owes.flush = true
 		l.srv.peers.say(false, func(w *entryWriter) { w.begin(entryQuiet, 0).text(r.Name()) })
 	}
 }

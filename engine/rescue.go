@@ -55,7 +55,7 @@ func (l *loop) rescueTurn(c *Conn) {
 // giveUp ends a connection in whose work a panic was caught. Where it was being written to, an answer may have left in
 // part: then, and where it is closing already, nothing more can be told it. A second panic is not caught.
 func (l *loop) giveUp(c *Conn, v any, writing bool) {
-	l.srv.survive("the turn of a connection", c, v)
+	l.ground.survive("the turn of a connection", c, v)
 	l.goingOn = false
 	if c.rare != nil {
 		c.rare.rest = nil // the panic may be in it, and would come again

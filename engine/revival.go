@@ -36,6 +36,7 @@ func (l *loop) revive(v *revival) {
 	v.wait.deadline = 0 // the loop comes to its end
 	v.answer.Ref = v.wait.ref
 	v.conn.rare.revival = v
+	v.conn.flags |= flagDiverted
 	l.work(inParts(n, v.step, v.end))
 }
 
@@ -81,6 +82,7 @@ func (v *revival) end(l *loop) {
 	}
 	v.tell(l)
 	c.rare.revival = nil
+	c.flags &^= flagDiverted
 	for _, f := range v.stash {
 		l.queue(c, f)
 	}
@@ -91,6 +93,7 @@ func (v *revival) end(l *loop) {
 func (v *revival) abandon(l *loop) {
 	c := v.conn
 	c.rare.revival = nil
+	c.flags &^= flagDiverted
 	if c.rare.departure != nil { // out of the rooms that it has entered
 		l.work(func(l *loop, _ int64) bool {
 			if c.rare.departure != nil {

@@ -146,7 +146,7 @@ func (x *Rooms) join(c *Conn, a *arrival) (told bool, err error) {
 
 // enterHeld turns a held seat into membership, or gives it back where the connection has ended.
 func (l *loop) enterHeld(c *Conn, r *rooms.Room) error {
-	if c.phase != phaseOpen && c.phase != phaseAuth {
+	if c.phase != phaseOpen {
 		l.srv.freeHeld(r, c.place())
 		return ErrNotOpen
 	}

@@ -245,7 +245,7 @@ func (l *loop) tellArrival(c *Conn, a *arrival, err error) {
 
 // arrive has c wait for a seat that [Rooms.Join] asks for. Its messages do not wait with it.
 func (l *loop) arrive(c *Conn, a *arrival) {
-	if c.phase != phaseOpen && c.phase != phaseAuth {
+	if c.phase != phaseOpen {
 		l.tellArrival(c, a, ErrNotOpen)
 		return
 	}
@@ -274,7 +274,7 @@ func (l *loop) arrived(c *Conn, a *arrival, err *Error) {
 			c.rare.arrivals = nil
 		}
 	}
-	open := c.phase == phaseOpen || c.phase == phaseAuth
+	open := c.phase == phaseOpen
 	if err == nil && open && !a.left {
 		if entry := l.takeSeat(c, a.room); !entry.Already {
 			l.tellJoined(c, entry)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/engine/logs"
+	"github.com/parleyd/parley/protocol/deflate"
 	"github.com/parleyd/parley/protocol/frame"
 	"github.com/parleyd/parley/protocol/handshake"
 	"github.com/parleyd/parley/protocol/message"
@@ -25,17 +26,13 @@ import (
 //
 // Owner: immutable after New, except what is atomic or under mu.
 type Server struct {
-	cfg         Config
-	log         *slog.Logger
-	instance    uint16
-	frameLimits frame.Limits
-	headLimits  handshake.Limits
-	tuned       atomic.Pointer[tuned]
-	trust       *proxy.Trust // nil where nobody is trusted
-	tick        time.Duration
+	cfg      Config
+	log      *slog.Logger
+	instance uint16
+	tuned    atomic.Pointer[tuned]
+	ground   ground
 
 	pendingBytesMax int
-	answersBytesMax int // that one connection may be given before its input waits
 	connectionsMax  int
 
 	clock    func() int64 // nanoseconds since the start
@@ -101,15 +98,11 @@ func New(cfg Config, settings ...Setting) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		cfg:         cfg,
-		log:         slog.Default(),
-		frameLimits: frame.Limits{MessageBytes: int64(cfg.MessageBytesMax), Fragments: cfg.MessageFragmentsMax},
-		headLimits:  handshake.Limits{Bytes: cfg.HandshakeBytesMax, Headers: cfg.HandshakeFieldsMax},
-		tick:        tickOf(cfg),
-		emitter:     NewEmitter(),
+		cfg:     cfg,
+		log:     slog.Default(),
+		emitter: NewEmitter(),
 
 		pendingBytesMax: max(pendingBytesLeast, 2*cfg.MessageBytesMax),
-		answersBytesMax: min(cfg.BacklogSoftBytes, cfg.BacklogHardBytes/2, answersBytesMost),
 		walltime:        time.Now,
 		rescues:         rescuing,
 		entropy:         func(b []byte) { rand.Read(b) },
@@ -120,7 +113,7 @@ func New(cfg Config, settings ...Setting) (*Server, error) {
 	}
 	s.tuned.Store(t)
 	if len(cfg.TrustedProxies) > 0 {
-		if s.trust, err = proxy.NewTrust(cfg.TrustedProxies); err != nil {
+		if s.ground.trust, err = proxy.NewTrust(cfg.TrustedProxies); err != nil {
 			return nil, &ConfigError{Key: "trusted_proxies", Hint: err.Error()}
 		}
 	}
@@ -147,6 +140,7 @@ func (s *Server) assemble() {
 	s.instance = max(1, uint16(seed[0])<<8|uint16(seed[1]))
 	s.resyncWall()
 	s.log = s.GuardLog(s.log)
+	s.layGround()
 	s.index = rooms.NewIndex(s.cfg.Loops, rooms.Options{MaxMembers: s.cfg.MaxConnectionsPerRoom})
 	s.sessions = newSessionStore(s.cfg.ReconnectionTTL, s.cfg.ReconnectionMaxAttempts)
 	s.pools = newPools(s.cfg.OffloadWorkers, func(v any) { s.survive("work that may block", nil, v) })
@@ -155,6 +149,35 @@ func (s *Server) assemble() {
 		l := newLoop(s, uint8(i), seed)
 		l.mail.rung.Store(true) // no bell hangs yet: what is posted now waits for the reactor's first ring
 		s.loops = append(s.loops, l)
+	}
+}
+
+// layGround tells the transport what it needs of the server.
+func (s *Server) layGround() {
+	cfg, g := &s.cfg, &s.ground
+	g.clock, g.tick, g.log = s.clock, tickOf(s.cfg), s.log
+	g.departed, g.survive, g.seconds = s.departed, s.survive, s.seconds
+	g.heartbeat = roomsHeartbeat
+	if cfg.Bare {
+		g.heartbeat = bareHeartbeat
+	}
+	g.beats.Store(&beats{int64(cfg.HeartbeatInterval), int64(cfg.HeartbeatTimeout)})
+	g.limits = limits{
+		frame:     frame.Limits{MessageBytes: int64(cfg.MessageBytesMax), Fragments: cfg.MessageFragmentsMax},
+		head:      handshake.Limits{Bytes: cfg.HandshakeBytesMax, Headers: cfg.HandshakeFieldsMax},
+		handshake: cfg.HandshakeTimeout,
+		owner:     cfg.OffloadTimeout,
+		early:     s.pendingBytesMax,
+		answers:   min(cfg.BacklogSoftBytes, cfg.BacklogHardBytes/2, answersBytesMost),
+		soft:      cfg.BacklogSoftBytes,
+		hard:      cfg.BacklogHardBytes,
+		grace:     cfg.BacklogGrace,
+
+		preface:      cfg.ProxyProtocol,
+		proxyHeader:  cfg.ProxyHeader,
+		subprotocols: cfg.Subprotocols,
+		compression:  cfg.Compression,
+		deflate:      deflate.Options{ContextTakeover: cfg.CompressionContextTakeover},
 	}
 }
 

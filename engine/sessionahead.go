@@ -26,7 +26,7 @@ type ahead struct {
 
 // lookAhead are the moves that wait next for c.
 func (l *loop) lookAhead(c *Conn) (moves []move) {
-	if l.ahead.c != c || l.srv.cfg.Bare {
+	if l.ahead.c != c {
 		return nil
 	}
 	for _, item := range l.ahead.next[:min(len(l.ahead.next), movesAhead)] {

@@ -14,21 +14,20 @@ const stallTicks = 4
 // catchUp is told that the tick was due at due.
 func (l *loop) catchUp(due int64) {
 	late := l.now - due
-	if due == 0 || late <= stallTicks*int64(l.srv.tick) {
+	if due == 0 || late <= stallTicks*int64(l.ground.tick) {
 		return
 	}
 	l.count.stalls.Add(1)
 	l.slab.each(func(c *Conn) bool {
-		c.excuse(late, l.now)
+		l.excuse(c, late)
 		return true
 	})
-	if l.index == 0 {
-		l.srv.sessions.lag.Add(late)
-	}
+	l.floor.stalled(late)
 }
 
 // excuse moves what is measured against the peer of c by the time of a stall that ends now.
-func (c *Conn) excuse(stall, now int64) {
+func (l *loop) excuse(c *Conn, stall int64) {
+	now := l.now
 	for heard := c.lastActive.Load(); !c.lastActive.CompareAndSwap(heard, max(heard, min(heard+stall, now))); {
 		heard = c.lastActive.Load()
 	}
@@ -42,7 +41,7 @@ func (c *Conn) excuse(stall, now int64) {
 	if r.softSince != 0 {
 		r.softSince = min(r.softSince+stall, now)
 	}
-	if p := r.pending; p != nil && p.deadline != 0 {
-		p.deadline += stall
+	if r.alarm != 0 {
+		l.owner.excuse(c, stall)
 	}
 }

@@ -25,7 +25,7 @@ func (l *loop) workOn(until int64) {
 		if !j(l, until) {
 			l.jobs = append(l.jobs, j)
 		}
-		if l.srv.clock() > until {
+		if l.ground.clock() > until {
 			break
 		}
 	}
@@ -49,7 +49,7 @@ func inParts(n int, step func(l *loop, i int), end func(l *loop)) job {
 			case i == n:
 				end(l)
 				return true
-			case l.srv.clock() > until:
+			case l.ground.clock() > until:
 				return false
 			}
 		}
