@@ -25,7 +25,7 @@ type timer struct {
 // wanted. What is set on a loop that has stopped never runs.
 func (l *loop) after(d time.Duration, f func(*loop)) {
 	l.timersSet++
-	heap.Push(&l.timers, timer{l.srv.clock() + int64(d), l.timersSet, f})
+	heap.Push(&l.timers, timer{l.ground.clock() + int64(d), l.timersSet, f})
 	if l.timers[0].n == l.timersSet {
 		l.wires.ringIn(d)
 	}
@@ -43,12 +43,12 @@ func (l *loop) runTimers(until int64) {
 	}
 	for len(l.timers) > 0 && l.timers[0].at <= l.now {
 		heap.Pop(&l.timers).(timer).f(l)
-		if l.srv.clock() > until {
+		if l.ground.clock() > until {
 			break
 		}
 	}
 	if len(l.timers) > 0 {
-		l.wires.ringIn(time.Duration(l.timers[0].at - l.srv.clock()))
+		l.wires.ringIn(time.Duration(l.timers[0].at - l.ground.clock()))
 	}
 }
 
