@@ -9,6 +9,6 @@
 // what it only relays, waiting for a peer, and buffering without a bound.
 //
 // Start reading at loop.go (a turn), then conn_recv.go and conn_send.go (the way in and out), mailbox.go
-// (the door), room.go (publish and fan out), session.go and resume.go. server.go is the public face, and
+// (the door), publish.go (publish and fan out), session.go and resume.go. server.go is the public face, and
 // reactor.go the only file that knows gnet. Anything here is loop-only unless it is marked.
 package engine

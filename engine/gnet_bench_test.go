@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the reactor's choices cost [decisions/reactor.md].
+// What the reactor's choices cost [docs/decisions/reactor.md].
 
 // BenchmarkWake measures the way from a goroutine to a loop and back: by the doorbell, and by gnet's own.
 func BenchmarkWake(b *testing.B) {

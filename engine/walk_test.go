@@ -24,7 +24,7 @@ func walkers(t *testing.T, n int) (*script, []*Conn) {
 }
 
 // What is published while a loop walks through a large room leaves with what the rest of the room has not got yet:
-// one write, not two. [DESIGN "A turn"]
+// one write, not two.
 func TestLateMessagesJoinTheWalk(t *testing.T) {
 	w, members := walkers(t, 500)
 	s := w.server.Server
