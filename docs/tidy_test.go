@@ -85,6 +85,9 @@ const module = "github.com/parleyd/parley"
 var rules = []rule{
 	{"imports", checkImports, "package frame\nimport _ \"" + module + "/rooms\"\n", "protocol/frame/x.go"},
 	{"a stranger's imports", checkImports, "package verify\nimport _ \"" + module + "/engine\"\n", "cmd/parley/verify/x.go"},
+	{"imports of a floor", checkImports, "package fanout\nimport _ \"" + module + "/engine/internal/session\"\n", "engine/internal/fanout/x.go"},
+	{"imports of the ground floor", checkImports, "package turn\nimport _ \"" + module + "/rooms\"\n", "engine/internal/turn/x.go"},
+	{"imports of an adapter", checkImports, "package admin\nimport _ \"" + module + "/engine/internal/fleet\"\n", "engine/admin/x.go"},
 	{"gnet", checkGnet, "package engine\nimport _ \"github.com/panjf2000/gnet/v2\"\n", "engine/x.go"},
 	{"length", checkLength, "package x\n" + strings.Repeat("// line\n", 500), "rooms/x.go"},
 	{"functions", checkFunctions, "package x\nfunc f() {\n" + strings.Repeat("\t_ = 1\n", 70) + "}\n", "rooms/x.go"},
@@ -108,6 +111,9 @@ var rules = []rule{
 	{"sleep", checkSleep, "package x\nimport \"time\"\nfunc f() { time.Sleep(1) }\n", "engine/x_test.go"},
 	{"hasty deadlines", checkHaste, "package x\nfunc f(c net.Conn) { c.SetReadDeadline(time.Now().Add(" + "3 * time.Second)) }\n", "engine/x_test.go"},
 	{"hasty timers", checkHaste, "package x\nfunc f() { select { case <-time.After(" + "5 * time.Second): } }\n", "cmd/parley/x_test.go"},
+	{"timers", checkTimers, "package x\nimport \"time\"\nfunc f() { time.AfterFunc(1, f) }\n", "engine/x.go"},
+	{"timers of a floor", checkTimers, "package x\nimport \"time\"\nfunc f() { <-time.NewTimer(1).C }\n", "engine/internal/turn/x.go"},
+	{"timers that are none", checkTimers, "package x\nfunc idle() {}\n", "engine/planted.go"},
 	{"clock", checkClock, "package x\nimport \"time\"\nvar _ = time.Now()\n", "rooms/x.go"},
 	{"last resorts", checkLastResorts, "package x\nfunc f() { go g() }\nfunc g() {}\n", "engine/x.go"},
 	{"last resorts that are none", checkLastResorts, "package x\nfunc f() { go g() }\nfunc g() {}\nfunc h() {}\n", "engine/planted.go"},
@@ -136,8 +142,11 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// mayImport says which of our packages a folder may import.
+// mayImport says which of our packages a folder may import. The engine's floors have a table, floors.
 func mayImport(dir, other string) bool {
+	if floor, allowed := floorAllows(dir, other); floor {
+		return allowed
+	}
 	switch {
 	case other == "engine/canary": // knows nothing of ours; what serves does without
 		return dir == "cmd/parley/verify" || dir == "engine/conformance"
@@ -147,14 +156,10 @@ func mayImport(dir, other string) bool {
 		return true
 	case other == "engine/logs": // knows nothing of ours
 		return strings.HasPrefix(dir, "engine")
-	case dir == "engine/cluster": // wires its parts, which are strangers to each other and to the engine
-		return other == "engine" || strings.HasPrefix(other, "engine/cluster/")
-	case strings.HasPrefix(dir, "engine/cluster/"):
+	case strings.HasPrefix(dir, "engine/cluster/"): // strangers to each other and to the engine; engine/cluster joins them
 		return false
 	case strings.HasPrefix(dir, "engine/"):
 		return other == "engine" || strings.HasPrefix(other, "protocol/")
-	case dir == "engine":
-		return strings.HasPrefix(other, "protocol/") || other == "rooms"
 	case strings.HasPrefix(dir, "bench"):
 		return strings.HasPrefix(other, "protocol/") || strings.HasPrefix(other, "bench")
 	}
@@ -174,7 +179,7 @@ func checkImports(s *source) (wrong []string) {
 
 func checkGnet(s *source) (wrong []string) {
 	for _, i := range s.file.Imports {
-		if strings.Contains(i.Path.Value, "panjf2000/gnet") && s.path != "engine/reactor.go" && !s.test() && !strings.HasPrefix(s.path, "bench") {
+		if strings.Contains(i.Path.Value, "panjf2000/gnet") && s.path != "engine/reactor.go" && s.dir() != "engine/internal/reactor" && !s.test() && !strings.HasPrefix(s.path, "bench") {
 			wrong = append(wrong, "imports gnet: only engine/reactor.go knows it; go through the loop's wires")
 		}
 	}
@@ -288,8 +293,7 @@ func checkHaste(s *source) []string {
 var clocks = []string{"engine/server.go"}
 
 func checkClock(s *source) []string {
-	core := s.dir() == "engine" || s.dir() == "rooms" || strings.HasPrefix(s.dir(), "protocol/")
-	if core && !s.test() && !slices.Contains(clocks, s.path) && calls(s, "time", "Now") {
+	if core(s) && !slices.Contains(clocks, s.path) && calls(s, "time", "Now") {
 		return []string{"time.Now: time is an argument, or loop.now"}
 	}
 	return nil

@@ -170,12 +170,8 @@ func threading(s *source) map[string]bool {
 	return used
 }
 
-func threaded(s *source) bool {
-	return !s.test() && (s.dir() == "engine" || s.dir() == "rooms" || strings.HasPrefix(s.dir(), "protocol/"))
-}
-
 func checkThreads(s *source) (wrong []string) {
-	if !threaded(s) {
+	if !core(s) {
 		return nil
 	}
 	allowed := strings.Fields(threads[s.path])
@@ -218,7 +214,7 @@ var lastResorts = map[string]string{
 
 // checkLastResorts wants every goroutine of the engine to have a recover for what a stranger sends.
 func checkLastResorts(s *source) (wrong []string) {
-	if s.test() || s.dir() != "engine" {
+	if s.test() || !engineOrFloor(s) {
 		return nil
 	}
 	ast.Inspect(s.file, func(n ast.Node) bool {
