@@ -108,6 +108,40 @@ func TestPackageDocs(t *testing.T) {
 	}
 }
 
+// The READMEs' maps have a row for each package, in one order, and no other.
+func TestReadmeMaps(t *testing.T) {
+	packages := map[string]bool{}
+	for _, s := range sources(t) {
+		packages[s.dir()] = true
+	}
+	missing := func(text string) (dirs []string) {
+		for dir := range packages {
+			if !strings.Contains(text, "\n| `"+dir+"` | ") {
+				dirs = append(dirs, dir)
+			}
+		}
+		return dirs
+	}
+	row := regexp.MustCompile("(?m)^\\| `([a-z/-]+)` \\| ")
+	var maps [2][][]string
+	for i, name := range []string{"README.md", "README.zh.md"} {
+		text := files(t, name)[name]
+		if len(missing(strings.ReplaceAll(text, "| `rooms` |", ""))) == 0 {
+			t.Errorf("%s: a row that is planted to be missing goes unnoticed: the rule does not run", name)
+		}
+		for _, dir := range missing(text) {
+			t.Errorf("%s: the map of the code has no row for %s: say in one line what it is", name, dir)
+		}
+		maps[i] = row.FindAllStringSubmatch(text, -1)
+		if len(maps[i]) > len(packages) {
+			t.Errorf("%s: %d rows for %d packages: take out rows of packages that are gone", name, len(maps[i]), len(packages))
+		}
+	}
+	if !slices.EqualFunc(maps[0], maps[1], slices.Equal) {
+		t.Error("the READMEs' maps differ: give both the same rows in the same order")
+	}
+}
+
 var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
 
 // The READMEs' programs are whole, compile, and are the same in both languages.
