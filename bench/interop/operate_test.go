@@ -66,7 +66,7 @@ func TestStatusOfWorkers(t *testing.T) {
 	if code := l.exit(); code != 0 {
 		t.Errorf("ends with %d", code)
 	}
-	if code, out := l.status(); code != 3 || !strings.Contains(out, "nobody answers") {
+	if code, out := l.status(); code != 3 || !strings.Contains(out, "no server answers") {
 		t.Errorf("%d: %s", code, out)
 	}
 }

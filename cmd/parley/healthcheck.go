@@ -20,7 +20,7 @@ func newHealthcheck() *cobra.Command {
 		Use:   "healthcheck [URL]",
 		Short: "Ask a running server whether it is well",
 		Long: "Ask a running server's admin listener whether every event loop takes its turns, for containers and monitors.\n" +
-			"The address is the one that the same settings would have given to serve, or URL. Exit code 0: it is well.\n" +
+			"The address follows from the same settings that serve reads, or is URL. Exit code 0: the server is well.\n" +
 			"1: it is not, or does not answer.",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
@@ -53,13 +53,13 @@ func adminURL(cmd *cobra.Command, args []string, path string) (string, error) {
 			return "", err
 		}
 		if s.AdminPort == 0 {
-			return "", usageError{errors.New("admin_port is 0, so there is nobody to ask; give it a port, or name a URL")}
+			return "", usageError{errors.New("admin_port is 0, so the server has no admin listener to ask; give it a port, or name a URL")}
 		}
 		return "http://" + net.JoinHostPort(reachable(s.AdminHost), strconv.Itoa(s.AdminPort)) + path, nil
 	}
 	u, err := url.Parse(args[0])
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return "", usageError{fmt.Errorf("%q is no address to ask; write http://host:port", args[0])}
+		return "", usageError{fmt.Errorf("%q is not the address of an admin listener; write http://host:port", args[0])}
 	}
 	if u.Path == "" || u.Path == "/" {
 		u.Path = path

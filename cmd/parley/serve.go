@@ -118,7 +118,7 @@ func reread(cmd *cobra.Command) (cluster.Fresh, error) {
 		return cluster.Fresh{}, err
 	}
 	if s.empty != "" { // an editor or a full disk has emptied it: defaults in place of all that was configured are not meant
-		return cluster.Fresh{}, fmt.Errorf("%s holds no setting; write those that are meant", s.empty)
+		return cluster.Fresh{}, fmt.Errorf("%s holds no setting: write the settings that you want", s.empty)
 	}
 	s.settle()
 	raw, err := json.Marshal(s.own())

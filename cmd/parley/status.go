@@ -30,9 +30,9 @@ func newStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [URL]",
 		Short: "Show the workers, connections and rooms of a running server",
-		Long: "Show the workers, connections, rooms and restarts of a running server, as its admin listener tells them. The address\n" +
-			"is the one that the same settings would have given to serve, or URL (http://host:port).\n\n" +
-			"Ends with 0 where the server is well, 1 where it is not, 2 for a mistake in the command line, 3 where nobody answers.",
+		Long: "Show the workers, connections, rooms and restarts of a running server, as its admin listener reports them. The address\n" +
+			"follows from the same settings that serve reads, or is URL (http://host:port).\n\n" +
+			"Exit code 0: the server is well. 1: it is not. 2: a mistake in the command line. 3: no server answers.",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usageError{fmt.Errorf("status takes one URL, not %d", len(args))}
@@ -58,7 +58,7 @@ func newStatus() *cobra.Command {
 		},
 	}
 	addFlags(cmd)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "everything that is known, as JSON")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print all figures as JSON")
 	return cmd
 }
 
@@ -74,7 +74,7 @@ func ask(ctx context.Context, target string) (*report, error) {
 	var dead *url.Error
 	switch {
 	case errors.As(err, &dead):
-		return nil, fmt.Errorf("nobody answers on %s (%w): is the server running? If its admin listener is elsewhere, say where: parley status http://host:port", base, dead.Err)
+		return nil, fmt.Errorf("no server answers on %s (%w): is it running? If its admin listener is elsewhere, give the address: parley status http://host:port", base, dead.Err)
 	case err != nil:
 		return nil, fmt.Errorf("ask %s: %w", base, err)
 	}

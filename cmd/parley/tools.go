@@ -29,7 +29,7 @@ func commit() string {
 func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
-		Short: "Say which version this is",
+		Short: "Print the version",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			fmt.Fprintf(cmd.OutOrStdout(), "parley %s%s %s %s/%s\n", version, commit(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
@@ -41,9 +41,9 @@ func newVersion() *cobra.Command {
 func newCheckConfig() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check-config [FILE]",
-		Short: "Check the settings and say where each comes from",
-		Long: "Check the settings and say where each comes from, in lines that a file may hold: what is printed can be given to\n" +
-			"--config again, but for a user or password of bus_url, which is not shown.",
+		Short: "Check the settings and print where each comes from",
+		Long: "Check the settings and print each, with where it comes from, as lines of a file for --config. A user or password\n" +
+			"of bus_url is not shown.",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usageError{fmt.Errorf("check-config takes one file, not %d", len(args))}

@@ -16,16 +16,16 @@ type group struct {
 
 // groups are how a command's help shows its settings. A test holds that each is in one of them.
 var groups = []group{
-	{"Where it listens", []string{"host", "port", "admin_host", "admin_port"}},
-	{"Processes, and where sessions are kept", []string{"processes", "loops", "data_dir", "bus_url", "bus_credentials"}},
-	{"Who may connect, and how", []string{"origins", "subprotocols", "trusted_proxies", "proxy_header", "proxy_protocol",
+	{"Addresses and ports", []string{"host", "port", "admin_host", "admin_port"}},
+	{"Processes, bus and storage of sessions", []string{"processes", "loops", "data_dir", "bus_url", "bus_credentials"}},
+	{"Origins, proxies and the handshake", []string{"origins", "subprotocols", "trusted_proxies", "proxy_header", "proxy_protocol",
 		"handshake_timeout", "handshake_bytes_max", "handshake_fields_max"}},
 	{"Heartbeats and sessions", []string{"heartbeat_interval", "heartbeat_timeout", "reconnection_ttl", "reconnection_max_attempts"}},
 	{"Connections and rooms", []string{"max_connections", "max_connections_per_room", "max_rooms_per_connection", "announce_members_max"}},
 	{"Messages", []string{"message_bytes_max", "message_fragments_max", "backlog_soft_bytes", "backlog_hard_bytes", "backlog_grace",
 		"compression", "compression_context_takeover"}},
-	{"End and log", []string{"shutdown_timeout", "log_level", "log_format"}},
-	{"For programs with package engine: parley itself has no handler that these bound", []string{"attributes_bytes_max", "auth_timeout",
+	{"Shutdown and log", []string{"shutdown_timeout", "log_level", "log_format"}},
+	{"For programs with package engine (parley itself has no such handlers)", []string{"attributes_bytes_max", "auth_timeout",
 		"offload_workers", "offload_timeout"}},
 }
 

@@ -35,8 +35,9 @@ func newVerify() *cobra.Command {
 		Use:   "verify URL",
 		Short: "Check that a running server keeps the wire protocol's promises",
 		Long: "Check that a running server keeps the wire protocol's promises: many clients join, publish, leave, break off,\n" +
-			"stall, freeze and resume, and everything that they are owed is held against what they get (docs/verify.md).\n\n" +
-			"Ends with 0 where nothing is wrong, 1 with findings, 2 for a mistake in the command line, 3 where it could not run.",
+			"stall, freeze and resume, and the checker compares the messages that they get with those that they should get\n" +
+			"(docs/verify.md).\n\n" +
+			"Exit code 0: nothing is wrong. 1: findings. 2: a mistake in the command line. 3: it could not run.",
 		Example: "  parley verify ws://127.0.0.1:9090 --for 30s --exact-counts\n" +
 			"  parley verify ws://127.0.0.1:9190 --spawn \"parley serve --port 9190 --admin-port 0 --processes 4\" --kill",
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -55,23 +56,23 @@ func newVerify() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.Uint64Var(&o.Seed, "seed", 0, "decides what the clients do; 0 draws one, which is printed")
+	f.Uint64Var(&o.Seed, "seed", 0, "seed of the clients' decisions; 0 draws one and prints it")
 	f.IntVar(&o.Clients, "clients", o.Clients, "clients")
 	f.IntVar(&o.Rooms, "rooms", o.Rooms, "rooms that they share")
 	f.IntVar(&o.Rate, "rate", o.Rate, "acts per second, all clients together")
 	f.DurationVar(&o.For, "for", o.For, "how long the clients act")
-	f.StringVar(&o.Dialect, "dialect", o.Dialect, "what the server speaks: parley, or plain (join and broadcast only)")
+	f.StringVar(&o.Dialect, "dialect", o.Dialect, "protocol of the server: parley, or plain (join and broadcast only)")
 	f.IntVar(&o.RoomLimit, "room-limit", 0, "the server's max_connections_per_room; 0 means none")
 	f.BoolVar(&o.ExactCounts, "exact-counts", false, "one process serves: counts are exact at every moment")
-	f.DurationVar(&o.HeartbeatInterval, "heartbeat-interval", 0, "the server's; 0 means that heartbeats are not checked")
-	f.DurationVar(&o.HeartbeatTimeout, "heartbeat-timeout", 0, "the server's; 0 means that heartbeats are not checked")
-	f.IntVar(&o.AnnounceMax, "announce-members-max", o.AnnounceMax, "the server's; 0 means that announcements may be incomplete")
-	f.DurationVar(&o.Patience, "patience", o.Patience, "how long anything that was promised may take")
+	f.DurationVar(&o.HeartbeatInterval, "heartbeat-interval", 0, "the server's heartbeat_interval; 0 means that heartbeats are not checked")
+	f.DurationVar(&o.HeartbeatTimeout, "heartbeat-timeout", 0, "the server's heartbeat_timeout; 0 means that heartbeats are not checked")
+	f.IntVar(&o.AnnounceMax, "announce-members-max", o.AnnounceMax, "the server's announce_members_max; 0 means that announcements may be incomplete")
+	f.DurationVar(&o.Patience, "patience", o.Patience, "how long an answer or a delivery may take")
 	f.BoolVar(&o.StopAtFinding, "stop-at-finding", false, "end with the first finding")
 	f.StringVar(&o.Spawn, "spawn", "", "command that starts the server; it is stopped at the end")
 	f.BoolVar(&o.Kill, "kill", false, "kill and freeze workers of the spawned server")
 	f.BoolVar(&o.KillBus, "kill-bus", false, "kill the spawned server's bus")
-	f.StringVar(&o.Wipe, "wipe", "", "command that empties what the server keeps of sessions and seats, run now and then")
+	f.StringVar(&o.Wipe, "wipe", "", "command that empties the server's store of sessions and seats, run now and then")
 	f.BoolVar(&asJSON, "json", false, "report in JSON")
 	return cmd
 }
