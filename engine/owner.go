@@ -14,8 +14,8 @@ import (
 )
 
 // The transport moves bytes: the loop and its turns, mailbox, slab and wheel, and of a connection the opening, the way in,
-// the way out, the heartbeat and the close. It knows no room, no session, no JSON and no worker; docs/transport_test.go
-// holds it to that. What is above the transport is called through the two seams in this file.
+// the way out, the heartbeat and the close. It knows no room, no session, no JSON and no worker: what is
+// above the transport is called through the two seams in this file.
 
 // owner is what the connections of a loop belong to: a room server, or an echo. Its methods run on the loop, within a
 // turn of the connection that they are given.
