@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/parleyd/parley/engine/canary"
 )
 
 func writeSettings(t *testing.T, path string, settings testSettings) {
@@ -28,6 +30,7 @@ func writeSettings(t *testing.T, path string, settings testSettings) {
 
 // SIGHUP brings new settings to everybody, to those who come later too, and names what cannot change.
 func TestReload(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "settings")
 	p := begin(t, script{Workers: 2, Bus: true, ReloadFrom: path})
 	p.running()
@@ -39,7 +42,7 @@ func TestReload(t *testing.T) {
 				!slices.ContainsFunc(st.Workers, func(w WardStatus) bool { return heardBy(t, w).Settings.Word != word })
 		}
 	}
-	st := p.until("everybody knows the second word", 3*time.Second, knows("second"))
+	st := p.until("everybody knows the second word", knows("second"))
 	p.says("a setting has changed that needs a restart", "setting=port")
 	p.says("reloaded", "generation=1")
 	if n := p.said("setting=port"); n != 1 {
@@ -47,7 +50,7 @@ func TestReload(t *testing.T) {
 	}
 
 	syscall.Kill(st.Workers[0].PID, syscall.SIGKILL)
-	p.until("a newcomer knows it", 2*time.Second, func(st Status) bool { return st.Workers[0].Restarts == 1 && knows("second")(st) })
+	p.until("a newcomer knows it", func(st Status) bool { return st.Workers[0].Restarts == 1 && knows("second")(st) })
 
 	os.WriteFile(path, []byte("nonsense"), 0o600)
 	p.signal(syscall.SIGHUP)
@@ -60,10 +63,11 @@ func TestReload(t *testing.T) {
 	}
 	writeSettings(t, path, testSettings{Word: "third", Port: 2})
 	p.signal(syscall.SIGHUP)
-	p.until("everybody knows the third word", 3*time.Second, knows("third"))
+	p.until("everybody knows the third word", knows("third"))
 }
 
 func TestReloadOfNothing(t *testing.T) {
+	t.Parallel()
 	p := begin(t, script{Workers: 1})
 	p.running()
 	p.signal(syscall.SIGHUP)
@@ -106,7 +110,7 @@ func (m *manager) hears(want string, within time.Duration) (came []string, heard
 
 func (m *manager) must(want string) (came []string) {
 	m.t.Helper()
-	came, heard := m.hears(want, 10*time.Second)
+	came, heard := m.hears(want, canary.Stretch(patient))
 	if !heard {
 		m.t.Fatalf("the service manager was never told %q, but %q", want, came)
 	}
@@ -115,6 +119,7 @@ func (m *manager) must(want string) (came []string) {
 
 // systemd is told what goes on, and that all is well only where it is.
 func TestNotify(t *testing.T) {
+	t.Parallel()
 	m, path := newManager(t)
 	settings := filepath.Join(t.TempDir(), "settings")
 	p := begin(t, script{Workers: 2, Bus: true, ReloadFrom: settings, Acts: []act{{RoleWorker, 3, "late"}}},
@@ -151,7 +156,7 @@ func TestNotify(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	m.must("STOPPING=1")
 	m.must("STATUS=stopped")
-	p.exit(5 * time.Second)
+	p.exit()
 }
 
 // What a plan gets wrong is said before anything is started.
@@ -219,6 +224,7 @@ func TestInstances(t *testing.T) {
 
 // An acceptor ends when it is closed, and survives somebody who makes the shared socket non-blocking.
 func TestAcceptor(t *testing.T) {
+	t.Parallel()
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0", "localhost:0", ":0"} {
 		file, bound, err := listenOn(address)
 		if strings.HasPrefix(address, "[") && errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EAFNOSUPPORT) {
@@ -258,7 +264,7 @@ func TestAcceptor(t *testing.T) {
 		if err := <-accepted; err != nil {
 			t.Errorf("%s: %v", address, err)
 		}
-		if !poll(time.Second, func() bool { return !nonblocking(t, a.fd) }) {
+		if !poll(patient, func() bool { return !nonblocking(t, a.fd) }) {
 			t.Errorf("%s: the socket stays non-blocking", address)
 		}
 		if err := a.Close(); err != nil {
@@ -396,10 +402,11 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 
 // A service manager that does not read holds nothing up.
 func TestManagerAsleep(t *testing.T) {
+	t.Parallel()
 	_, path := newManager(t)
 	p := begin(t, script{Workers: 1}, "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=3000")
 	st := p.running()
-	if !poll(3*time.Second, func() bool { // until its socket is full
+	if !poll(patient, func() bool { // until its socket is full
 		conn, err := net.Dial("unixgram", path)
 		if err != nil {
 			t.Fatal(err)
@@ -412,9 +419,9 @@ func TestManagerAsleep(t *testing.T) {
 		t.Fatal("the socket is never full")
 	}
 	syscall.Kill(st.Workers[0].PID, syscall.SIGKILL)
-	p.until("the worker is back", 2*time.Second, func(st Status) bool { return st.Workers[0].Restarts == 1 && allReady(st) })
+	p.until("the worker is back", func(st Status) bool { return st.Workers[0].Restarts == 1 && allReady(st) })
 	p.signal(syscall.SIGTERM)
-	if code := p.exit(4 * time.Second); code != 0 {
+	if code := p.exit(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 }

@@ -8,6 +8,7 @@ import (
 // Many workers start a few at a time: each is ready soon after it was started, and none is killed for being slow because
 // all of them share the cores.
 func TestStartsAreBounded(t *testing.T) {
+	t.Parallel()
 	p := begin(t, script{Workers: startsMax() + 3, Acts: []act{{RoleWorker, 0, "late"}}, StartTimeout: time.Hour})
 	started := func(st Status) (n int) {
 		for _, w := range st.Workers {
@@ -17,7 +18,7 @@ func TestStartsAreBounded(t *testing.T) {
 		}
 		return n
 	}
-	p.until("as many start as may", 20*time.Second, func(st Status) bool { return started(st) == startsMax() })
+	p.until("as many start as may", func(st Status) bool { return started(st) == startsMax() })
 	first := p.status()
 	for range 50 {
 		if n := started(p.status()); n != startsMax() {
@@ -31,6 +32,7 @@ func TestStartsAreBounded(t *testing.T) {
 
 // All start in the end.
 func TestManyStart(t *testing.T) {
+	t.Parallel()
 	p := begin(t, script{Workers: startsMax() + 3})
-	p.until("all are ready", 30*time.Second, allReady)
+	p.until("all are ready", allReady)
 }

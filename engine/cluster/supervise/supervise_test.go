@@ -9,10 +9,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/parleyd/parley/engine/canary"
 )
 
 // The bus comes first, then the workers; each knows who it is, who the others are, and how to reach the bus.
 func TestStart(t *testing.T) {
+	t.Parallel()
 	p := begin(t, script{Workers: 3, Bus: true})
 	st := p.running()
 	if st.Bus.Address == "" || st.Bus.Started.After(st.Workers[0].Started) {
@@ -23,7 +26,7 @@ func TestStart(t *testing.T) {
 	if len(secret.Secret) != 32 {
 		t.Errorf("the bus's secret has %d bytes", len(secret.Secret))
 	}
-	st = p.until("every worker knows that all are ready", 3*time.Second, func(st Status) bool {
+	st = p.until("every worker knows that all are ready", func(st Status) bool {
 		for _, w := range st.Workers {
 			if !slices.Equal(heardBy(t, w).Peers.Ready, []uint16{1, 2, 3}) {
 				return false
@@ -65,7 +68,7 @@ func TestSpread(t *testing.T) {
 	const n = 300
 	by := map[int]int{}
 	for range n {
-		c, err := dial(address, 2*time.Second)
+		c, err := dial(address)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -85,13 +88,15 @@ func TestDialsThroughout(t *testing.T) {
 	p := begin(t, script{Workers: 3, FrozenAfter: time.Second})
 	st := p.running()
 	d := &dials{address: st.Listen[0]}
-	d.during(6*time.Second, map[time.Duration]func(){
-		time.Second:     func() { halt(t, st.Workers[0].PID, syscall.SIGSTOP) },
-		3 * time.Second: func() { halt(t, st.Workers[1].PID, syscall.SIGKILL) },
+	d.during(4*time.Second, map[time.Duration]func(){
+		time.Second / 2: func() { halt(t, st.Workers[0].PID, syscall.SIGSTOP) },
+		2 * time.Second: func() { halt(t, st.Workers[1].PID, syscall.SIGKILL) },
 	})
 	d.unhurt(t)
-	now := p.running()
-	if now.Workers[0].Restarts != 1 || now.Workers[1].Restarts != 1 || now.Workers[2].Restarts != 0 {
+	now := p.until("both are replaced", func(st Status) bool {
+		return allReady(st) && st.Workers[0].Restarts == 1 && st.Workers[1].Restarts == 1
+	})
+	if now.Workers[2].Restarts != 0 {
 		t.Errorf("restarts: %+v", now.Workers)
 	}
 	if now.Workers[0].Cause != "frozen: no beat for 1s" || now.Workers[1].Cause != "signal 9 (killed)" {
@@ -101,26 +106,27 @@ func TestDialsThroughout(t *testing.T) {
 	p.says("worker 1 ended", "signal 9", "worker=1", "instance=2")
 }
 
-// A worker that crashes is back within a second, as somebody else; the others hear of its death.
+// A worker that crashes is back, as somebody else; the others hear of its death.
 func TestCrash(t *testing.T) {
+	t.Parallel()
 	p := begin(t, script{Workers: 3})
 	before := p.running()
-	p.order(1, "panic")
 	began := time.Now()
-	st := p.until("worker 1 is back", time.Second, func(st Status) bool {
+	p.order(1, "panic")
+	st := p.until("worker 1 is back", func(st Status) bool {
 		return st.Workers[1].State == "ready" && st.Workers[1].Restarts == 1
 	})
 	if st.Workers[1].Instance != 4 || st.Workers[1].PID == before.Workers[1].PID || st.Workers[1].Cause != "exit code 2" {
 		t.Errorf("in its place: %+v", st.Workers[1])
 	}
-	p.until("the others know", time.Second, func(st Status) bool {
+	p.until("the others know", func(st Status) bool {
 		for _, i := range []int{0, 2} {
 			h := heardBy(t, st.Workers[i])
 			if len(h.Dead) != 1 || h.Dead[0].Instance != 2 || !slices.Equal(h.Peers.Ready, []uint16{1, 3, 4}) && !slices.Equal(h.Peers.Ready, []uint16{1, 4, 3}) {
 				return false
 			}
-			if age := h.Dead[0].At.Sub(began).Abs(); age > time.Second {
-				t.Fatalf("the death is dated %v away", age)
+			if at := h.Dead[0].At; at.Before(began) || at.After(time.Now()) {
+				t.Fatalf("the death is dated %v, not between %v and now", at, began)
 			}
 		}
 		return true
@@ -136,7 +142,7 @@ func TestFrozenStaysAPeer(t *testing.T) {
 	p := begin(t, script{Workers: 2, FrozenAfter: time.Second})
 	st := p.running()
 	p.order(0, "mute") // alive, but no loop takes a turn
-	p.until("worker 0 is replaced", 5*time.Second, func(now Status) bool {
+	p.until("worker 0 is replaced", func(now Status) bool {
 		if isAlive(st.Workers[0].PID) {
 			if peers := heardBy(t, now.Workers[1]).Peers.Peers; !slices.Contains(peers, 1) {
 				t.Fatalf("instance 1 lives, and is no peer: %v", peers)
@@ -165,10 +171,11 @@ func TestSuspended(t *testing.T) {
 
 // The bus comes back where it was, with the secret that it had, and the workers stay.
 func TestBusRestarts(t *testing.T) {
+	t.Parallel()
 	p := begin(t, script{Workers: 2, Bus: true})
 	before := p.running()
 	syscall.Kill(before.Bus.PID, syscall.SIGKILL)
-	after := p.until("the bus is back", time.Second, func(st Status) bool { return st.Bus.Restarts == 1 && st.Bus.State == "ready" })
+	after := p.until("the bus is back", func(st Status) bool { return st.Bus.Restarts == 1 && st.Bus.State == "ready" })
 	was, is := heardBy(t, *before.Bus).Welcome.Bus, heardBy(t, *after.Bus).Welcome.Bus
 	if after.Bus.Address != before.Bus.Address || is.Address != before.Bus.Address || string(is.Secret) != string(was.Secret) {
 		t.Errorf("the bus was at %s, is at %s", before.Bus.Address, after.Bus.Address)
@@ -182,6 +189,7 @@ func TestBusRestarts(t *testing.T) {
 
 // A worker that somebody sends SIGTERM drains, and is replaced.
 func TestWorkerTerminated(t *testing.T) {
+	t.Parallel()
 	p := begin(t, script{Workers: 2})
 	st := p.running()
 	c := clientOf(t, st, 1)
@@ -189,7 +197,7 @@ func TestWorkerTerminated(t *testing.T) {
 	if text, _ := c.lines.ReadString('\n'); text != "bye orphaned=false\n" {
 		t.Errorf("its client was told %q", text)
 	}
-	now := p.until("worker 1 is replaced", 2*time.Second, func(st Status) bool { return st.Workers[1].Restarts == 1 && allReady(st) })
+	now := p.until("worker 1 is replaced", func(st Status) bool { return st.Workers[1].Restarts == 1 && allReady(st) })
 	if now.Workers[1].Cause != "exit code 0" {
 		t.Errorf("it ended with %s", now.Workers[1].Cause)
 	}
@@ -199,13 +207,13 @@ func TestWorkerTerminated(t *testing.T) {
 func clientOf(t *testing.T, st Status, index int) *caller {
 	t.Helper()
 	for range 100 {
-		c, err := dial(st.Listen[0], time.Second)
+		c, err := dial(st.Listen[0])
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { c.conn.Close() })
 		if c.index == index {
-			c.conn.SetDeadline(time.Now().Add(10 * time.Second))
+			c.conn.SetDeadline(time.Now().Add(canary.Stretch(patient)))
 			return c
 		}
 	}
@@ -215,6 +223,7 @@ func clientOf(t *testing.T, st Status, index int) *caller {
 
 // A ward that cannot start ends everything: with a message that says who and why, and a code.
 func TestGivesUp(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name string
 		acts []act
@@ -235,7 +244,7 @@ func TestGivesUp(t *testing.T) {
 				timeout = 200 * time.Millisecond
 			}
 			p := begin(t, script{Workers: 3, Bus: strings.HasPrefix(row.want[0], "bus"), Acts: row.acts, StartTimeout: timeout})
-			if code := p.exit(15 * time.Second); code != row.code {
+			if code := p.exit(); code != row.code {
 				t.Errorf("exit code %d, want %d", code, row.code)
 			}
 			for _, want := range row.want {
@@ -247,16 +256,17 @@ func TestGivesUp(t *testing.T) {
 
 // Settings that turned wrong while the server runs do not end it at the first restart.
 func TestWrongConfigurationLater(t *testing.T) {
+	t.Parallel()
 	p := begin(t, script{Workers: 2, Acts: []act{{RoleWorker, 3, "exit 2"}}})
 	st := p.running()
 	syscall.Kill(st.Workers[0].PID, syscall.SIGKILL)
-	p.until("worker 0 was tried again", 3*time.Second, func(now Status) bool {
+	p.until("worker 0 was tried again", func(now Status) bool {
 		if now.Workers[1].State != "ready" && now.State == "running" {
 			t.Fatalf("the other worker is %s", now.Workers[1].State)
 		}
 		return now.Workers[0].Restarts >= 3
 	})
-	if code := p.exit(10 * time.Second); code != 2 {
+	if code := p.exit(); code != 2 {
 		t.Errorf("exit code %d", code)
 	}
 	p.says("worker 0 cannot start: exit code 2")
@@ -264,6 +274,7 @@ func TestWrongConfigurationLater(t *testing.T) {
 
 // SIGTERM sends everybody away, the bus last, in a bounded time.
 func TestTerminate(t *testing.T) {
+	t.Parallel()
 	p := begin(t, script{Workers: 2, Bus: true})
 	st := p.running()
 	clients := []*caller{clientOf(t, st, 0), clientOf(t, st, 1)}
@@ -273,7 +284,7 @@ func TestTerminate(t *testing.T) {
 			t.Errorf("a client of worker %d was told %q, %v", c.index, text, err)
 		}
 	}
-	if code := p.exit(5 * time.Second); code != 0 {
+	if code := p.exit(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	out := p.output()
@@ -289,7 +300,7 @@ func TestTerminate(t *testing.T) {
 	if p.said("killing") > 0 {
 		t.Error("somebody was killed")
 	}
-	if _, err := dial(st.Listen[0], time.Second); err == nil {
+	if _, err := dial(st.Listen[0]); err == nil {
 		t.Error("somebody still listens")
 	}
 	p.noneLeft(0)
@@ -297,16 +308,20 @@ func TestTerminate(t *testing.T) {
 
 // From the moment on at which no worker takes connections, dials are refused; they do not wait for nobody.
 func TestRefusedWhileLeaving(t *testing.T) {
+	t.Parallel()
 	p := begin(t, script{Workers: 2, Bus: true, Acts: []act{{RoleBus, 0, "stubborn"}}})
 	address := p.running().Listen[0]
 	p.signal(syscall.SIGTERM)
-	p.until("the workers are gone, the bus is there", 2*time.Second, func(st Status) bool {
-		return st.Workers[0].PID == 0 && st.Workers[1].PID == 0 && st.Bus.PID != 0
-	})
-	if _, err := dial(address, time.Second); !errors.Is(err, syscall.ECONNREFUSED) {
+	if !poll(patient, func() bool { // for a second the bus is there still; on a slow machine that is over when this looks
+		st := p.status()
+		return len(st.Workers) == 0 || st.Workers[0].PID == 0 && st.Workers[1].PID == 0
+	}) {
+		t.Fatal("the workers do not go")
+	}
+	if _, err := dial(address); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("a dial got %v", err)
 	}
-	if code := p.exit(5 * time.Second); code != 0 {
+	if code := p.exit(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	p.says("killing bus", "did not drain within 1s")
@@ -314,11 +329,12 @@ func TestRefusedWhileLeaving(t *testing.T) {
 
 // Who does not drain is ended at the deadline.
 func TestDeadline(t *testing.T) {
+	t.Parallel()
 	p := begin(t, script{Workers: 2, Bus: true, Acts: []act{{RoleWorker, 2, "stubborn"}}, DrainTimeout: 500 * time.Millisecond})
 	p.running()
 	began := time.Now()
 	p.signal(syscall.SIGINT)
-	if code := p.exit(5 * time.Second); code != 0 {
+	if code := p.exit(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	if took := time.Since(began); took < 1500*time.Millisecond {
@@ -330,10 +346,11 @@ func TestDeadline(t *testing.T) {
 
 // The second signal waits for nobody.
 func TestSecondSignal(t *testing.T) {
+	t.Parallel()
 	p := begin(t, script{Workers: 2, Bus: true, Acts: []act{{RoleWorker, 0, "stubborn"}}, DrainTimeout: time.Minute})
 	p.running()
 	p.signal(syscall.SIGTERM)
-	p.until("it drains", 2*time.Second, func(st Status) bool { return st.Workers[0].State == "draining" })
+	p.until("it drains", func(st Status) bool { return st.Workers[0].State == "draining" })
 	again := time.NewTicker(50 * time.Millisecond) // a person who becomes impatient
 	defer again.Stop()
 	for ended := false; !ended; {
@@ -344,7 +361,7 @@ func TestSecondSignal(t *testing.T) {
 			ended = true
 		}
 	}
-	if code := p.exit(time.Second); code != 1 {
+	if code := p.exit(); code != 1 {
 		t.Errorf("exit code %d", code)
 	}
 	p.says("stopped at once by a second signal")
@@ -354,6 +371,7 @@ func TestSecondSignal(t *testing.T) {
 // A supervisor that is killed takes everybody with it: those that can send their clients away first, those that
 // do not want to, and those that are stopped.
 func TestOrphans(t *testing.T) {
+	t.Parallel()
 	p := begin(t, script{Workers: 3, Bus: true, Acts: []act{{RoleWorker, 3, "stubborn"}, {RoleWorker, 0, "chatty"}},
 		DrainTimeout: 500 * time.Millisecond})
 	st := p.running()
@@ -363,23 +381,25 @@ func TestOrphans(t *testing.T) {
 	if text, _ := c.lines.ReadString('\n'); !strings.HasPrefix(text, "bye orphaned=") {
 		t.Errorf("a client was told %q", text)
 	}
-	p.noneLeft(5 * time.Second)
+	p.noneLeft(patient)
 }
 
 // However long a leave-taking may be, that of orphans is short: a successor may be on their port.
 func TestOrphansAreBrief(t *testing.T) {
+	t.Parallel()
 	p := begin(t, script{Workers: 2, Acts: []act{{RoleWorker, 2, "stubborn"}}, DrainTimeout: time.Hour})
 	p.running()
 	p.signal(syscall.SIGKILL)
-	p.noneLeft(30 * time.Second)
+	p.noneLeft(patient)
 }
 
 // A worker that was not ready has nobody to take leave of.
 func TestOrphansThatStart(t *testing.T) {
+	t.Parallel()
 	p := begin(t, script{Workers: 1, Acts: []act{{RoleWorker, 0, "late"}}, DrainTimeout: time.Hour, StartTimeout: time.Hour})
-	p.until("it starts", 10*time.Second, func(st Status) bool { return st.Workers[0].PID != 0 })
+	p.until("it starts", func(st Status) bool { return st.Workers[0].PID != 0 })
 	p.signal(syscall.SIGKILL)
-	p.noneLeft(30 * time.Second)
+	p.noneLeft(patient)
 }
 
 // A panic of ours, a worker's own output: every line says whose it is, JSON stays JSON.
