@@ -34,6 +34,7 @@ func holdBus(t *testing.T, s *serverProcess, kill bool) (back func()) {
 }
 
 func TestBusAway(t *testing.T) {
+	t.Parallel()
 	s := startProcesses(t, engine.Config{Processes: 3, HeartbeatInterval: time.Minute})
 	for _, kill := range []bool{true, false} {
 		name := map[bool]string{true: "killed", false: "frozen"}[kill]

@@ -15,6 +15,7 @@ import (
 // A worker that is full leaves newcomers to those that have room; only when all are full is anybody refused, and when
 // somebody goes there is room again.
 func TestFullWorkersLeaveNewcomersToOthers(t *testing.T) {
+	t.Parallel()
 	const workers, each = 3, 8
 	s := startProcesses(t, engine.Config{Processes: workers, MaxConnections: each})
 	accepted := func() bool {

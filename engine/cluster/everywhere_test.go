@@ -126,6 +126,7 @@ func (c *client) members(room string) (count float64, ids []string, partial bool
 
 // The largest message that may be set reaches members on all workers; what is larger is refused before anybody gets it.
 func TestLargestMessage(t *testing.T) {
+	t.Parallel()
 	const most = 8<<20 - 64<<10
 	cfg := engine.Config{Processes: 2, HeartbeatInterval: time.Minute, MessageBytesMax: most, BacklogSoftBytes: 32 << 20, BacklogHardBytes: 64 << 20}
 	s := startProcesses(t, cfg)
@@ -160,6 +161,7 @@ func TestLargestMessage(t *testing.T) {
 
 // What one worker's application sends reaches whom it is for on all workers, in its order, and nobody else.
 func TestSendsAcrossWorkers(t *testing.T) {
+	t.Parallel()
 	s := startProcesses(t, engine.Config{Processes: 4, HeartbeatInterval: time.Minute})
 	list := s.onEach(4)
 	var except []string
@@ -231,6 +233,7 @@ func orderAcross(t *testing.T, list []*client) {
 // Within a second of calm every worker counts what is there, by whatever way it is asked; a killed worker's members
 // vanish, and are told to have left.
 func TestCountsConverge(t *testing.T) {
+	t.Parallel()
 	const rooms = 5
 	s := startProcesses(t, engine.Config{Processes: 4, HeartbeatInterval: time.Minute, AnnounceMembersMax: 500})
 	random := rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano())))
@@ -244,7 +247,7 @@ func TestCountsConverge(t *testing.T) {
 		in[room(i)] = map[string]bool{}
 	}
 	stir := func() {
-		for range 300 {
+		for range some(300, 100) {
 			c, r := list[random.IntN(len(list))], room(random.IntN(rooms))
 			if in[r][c.id] {
 				c.send(m{"type": "leave", "room": r})
@@ -340,6 +343,7 @@ func wrongCount(askers []*client, in map[string]map[string]bool) string {
 // Whoever is the first to join a room on its worker is told of all who are in, also where nothing has happened for long, and
 // where its worker has just taken the place of one that died.
 func TestFirstOnAWorkerIsToldOfAll(t *testing.T) {
+	t.Parallel()
 	const rooms = 1000
 	s := startProcesses(t, engine.Config{Processes: 2, HeartbeatInterval: time.Minute})
 	list := s.onEach(2)

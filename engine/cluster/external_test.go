@@ -66,6 +66,7 @@ func (n *natsServer) url(user string) string {
 
 // Workers are one server also over a NATS server that is not theirs, which may go away and come back.
 func TestExternalBus(t *testing.T) {
+	t.Parallel()
 	n := startNATS(t, 1<<20)
 	s := startProcesses(t, engine.Config{Processes: 2, BusURL: n.url("one")})
 	if s.status().Bus != nil {
@@ -124,6 +125,7 @@ func TestExternalBus(t *testing.T) {
 
 // What cannot work is said before anything is started, without the password.
 func TestExternalBusRefused(t *testing.T) {
+	t.Parallel()
 	n := startNATS(t, 256<<10)
 	startsWith := func(cfg engine.Config, want ...string) {
 		t.Helper()

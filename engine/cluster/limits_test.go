@@ -19,12 +19,14 @@ func limited(workers, seats int) engine.Config {
 
 // Starting a server costs more than what is asked of it: these share one.
 func TestLimitOfEveryRoom(t *testing.T) {
+	t.Parallel()
 	s := startProcesses(t, limited(4, 3))
 	limitHolds(t, s)
 	orderHolds(t, s)
 }
 
 func TestLimitsOfSomeRooms(t *testing.T) {
+	t.Parallel()
 	s := startProcesses(t, limited(4, 0))
 	createdEverywhere(t, s)
 	limitForWhoIsIn(t, s)
@@ -89,7 +91,7 @@ func orderHolds(t *testing.T, s *serverProcess) {
 // A created room is the same on every worker, whichever made it; and gone from all of them when one deletes it.
 func createdEverywhere(t *testing.T, s *serverProcess) {
 	list := s.each(4)
-	for round := range 5 {
+	for round := range some(5, 2) {
 		room := fmt.Sprint("room ", round)
 		created := 0
 		var all sync.WaitGroup
@@ -180,6 +182,7 @@ func limitForWhoIsIn(t *testing.T, s *serverProcess) {
 
 // A dead worker's seats are free within five seconds of its end; those of all workers, if all die at once.
 func TestSeatsOfTheDead(t *testing.T) {
+	t.Parallel()
 	s := startProcesses(t, limited(3, 4))
 	list := s.each(3)
 	holders := []*client{list[0], list[0], s.dialTo(list[0].pid), s.dialTo(list[0].pid), s.dialTo(list[0].pid)}
@@ -441,7 +444,8 @@ func TestTallySeesAMemberTooMany(t *testing.T) {
 // Clients of four workers join and leave a room of fifty as fast as they can, while workers and the bus are killed. At no
 // instant are more in than fifty, and in the end all seats can be had.
 func TestLimitUnderKills(t *testing.T) {
-	const limit, clients, workers = 50, 160, 4
+	const limit, workers = 50, 4
+	clients, joins := some(160, 100), int64(some(500, 300))
 	s := startProcesses(t, limited(workers, limit))
 	x := &tally{limit: limit, holders: map[*client]bool{}, buried: map[int]bool{}}
 	stop := make(chan struct{})
@@ -449,9 +453,9 @@ func TestLimitUnderKills(t *testing.T) {
 	for range clients {
 		all.Go(func() { x.churn(s, stop) })
 	}
-	for round := range 6 {
+	for round := range some(6, 3) {
 		before := x.joined.Load()
-		poll(t, "clients go on", func() bool { return x.joined.Load() > before+500 })
+		poll(t, "clients go on", func() bool { return x.joined.Load() > before+joins })
 		if round%3 == 2 {
 			x.kill(s, "bus")
 			continue
@@ -459,7 +463,7 @@ func TestLimitUnderKills(t *testing.T) {
 		x.kill(s, fmt.Sprint("worker ", round%workers))
 	}
 	before := x.joined.Load()
-	poll(t, "clients go on", func() bool { return x.joined.Load() > before+500 })
+	poll(t, "clients go on", func() bool { return x.joined.Load() > before+joins })
 	close(stop)
 	all.Wait()
 	t.Logf("%d joins, %d refused, %d while the bus was away; %d at once at most", x.joined.Load(), x.refused.Load(), x.away.Load(), x.most)

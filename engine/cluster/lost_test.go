@@ -55,6 +55,7 @@ func lossConfig(cfg engine.Config) engine.Config {
 
 // An external bus that comes back with an empty disk, and one whose streams an operator removes while everything runs.
 func TestExternalBusLosesAll(t *testing.T) {
+	t.Parallel()
 	n := startNATS(t, 1<<20)
 	s := startProcesses(t, lossConfig(engine.Config{BusURL: n.url("one")}))
 	t.Run("restarted without its files", func(t *testing.T) {
@@ -122,6 +123,7 @@ func TestBusLosesItsFiles(t *testing.T) {
 
 // One process that keeps its sessions in data_dir.
 func TestDataDirEmptied(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "data")
 	s := startProcesses(t, engine.Config{Processes: 1, DataDir: dir})
 	c := s.dial("")

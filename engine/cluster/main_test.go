@@ -304,6 +304,14 @@ func (s *serverProcess) signal(name string, sig syscall.Signal) int {
 	return pid
 }
 
+// some is how much of something a test does: all of it in make soak, a part in make test.
+func some(all, part int) int {
+	if testing.Short() {
+		return part
+	}
+	return all
+}
+
 // patient is for how long a test waits: nobody's promise, and no loss of time where all is well.
 const patient = 30 * time.Second
 

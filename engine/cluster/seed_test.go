@@ -249,6 +249,7 @@ var seedRows = []struct {
 
 // Each row of the table for migrants is true over four workers, and none is without a check.
 func TestSeedCallsOverWorkers(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../../docs/from-the-seed.md")
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 
 // A session is resumed on any worker, with all that belongs to it, once.
 func TestResumeAnywhere(t *testing.T) {
+	t.Parallel()
 	s := startProcesses(t, engine.Config{Processes: 3, HeartbeatInterval: time.Minute})
 	run := func(name string, f func(t *testing.T)) {
 		t.Run(name, func(sub *testing.T) {
@@ -119,7 +120,7 @@ func takeOver(t *testing.T, s *serverProcess) {
 // Of two claims of one token at once, on two workers, exactly one succeeds.
 func TestClaimsAtOnce(t *testing.T) {
 	s := startProcesses(t, engine.Config{Processes: 3})
-	for round := range 200 {
+	for round := range some(200, 50) {
 		ann := s.dial("")
 		first, second := s.dial(""), s.dial("")
 		for second.pid == first.pid {
@@ -155,8 +156,9 @@ func TestClaimsAtOnce(t *testing.T) {
 // Who was on a worker that is killed comes back on another as he was stored last: how soon that is no test can say on a busy
 // machine (parley verify does).
 func TestResumeAfterKill(t *testing.T) {
+	t.Parallel()
 	s := startProcesses(t, engine.Config{Processes: 3})
-	for round := range 4 {
+	for round := range some(4, 2) {
 		value := fmt.Sprint("round ", round)
 		ann := s.dial("")
 		ann.join("a", "b", "c")
@@ -204,6 +206,7 @@ func freeze(t testing.TB, pid int) {
 
 // A worker that is frozen does not hold its clients' sessions hostage; when it comes to itself, it gives them up.
 func TestResumeFromFrozen(t *testing.T) {
+	t.Parallel()
 	s := startProcesses(t, engine.Config{Processes: 2})
 	ann := s.dial("")
 	ann.join("a")
@@ -224,6 +227,7 @@ func TestResumeFromFrozen(t *testing.T) {
 
 // While the bus is away nothing is resumed, the client is told to try again, and its token stays good.
 func TestResumeWhileTheBusIsAway(t *testing.T) {
+	t.Parallel()
 	s := startProcesses(t, engine.Config{Processes: 2})
 	ann, bob := s.dial(""), s.dial("")
 	ann.join("a")
@@ -242,7 +246,7 @@ func TestResumeWhileTheBusIsAway(t *testing.T) {
 	second.expectHeir(second.resumeAtLast(bob.token), bob, "while away")
 
 	poll(t, "the bus is back", func() bool { b := s.status().Bus; return b.PID != bus && b.State == "ready" })
-	for round := range 3 {
+	for round := range some(3, 2) {
 		value := fmt.Sprint("round ", round)
 		first.keep(value)
 		kill(t, s.status().Bus.PID)
@@ -256,6 +260,7 @@ func TestResumeWhileTheBusIsAway(t *testing.T) {
 
 // With data_dir, sessions outlive the server, however it ended.
 func TestResumeAfterRestart(t *testing.T) {
+	t.Parallel()
 	for _, processes := range []int{1, 2} {
 		for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 			t.Run(fmt.Sprintf("%d processes, %v", processes, sig), func(t *testing.T) {
@@ -286,10 +291,11 @@ func TestResumeAfterRestart(t *testing.T) {
 // Of many sessions that change at the same moment none is forgotten. How soon they are stored is no matter for a test on
 // a busy machine.
 func TestManyChangesAtOnce(t *testing.T) {
+	t.Parallel()
 	cfg := engine.Config{Processes: 1, DataDir: t.TempDir(), AnnounceMembersMax: -1}
 	before := startProcesses(t, cfg)
 	var crowd []*client
-	for range 600 {
+	for range some(600, 200) {
 		crowd = append(crowd, before.dial(""))
 	}
 	crowd[0].send(m{"type": "gather"})
@@ -305,6 +311,7 @@ func TestManyChangesAtOnce(t *testing.T) {
 
 // Of a session that has grown too large, what was stored last is resumed; that is told.
 func TestSessionThatIsTooLarge(t *testing.T) {
+	t.Parallel()
 	const much = 600 << 10
 	s := startProcesses(t, engine.Config{Processes: 2, HeartbeatInterval: time.Minute, MessageBytesMax: 1 << 20, AttributesBytesMax: 1 << 20})
 	for _, alive := range []bool{false, true} {
@@ -325,6 +332,7 @@ func TestSessionThatIsTooLarge(t *testing.T) {
 
 // A data_dir is kept, whatever it is called, when the supervisor is killed.
 func TestDataDirOutlivesTheSupervisor(t *testing.T) {
+	t.Parallel()
 	cfg := engine.Config{Processes: 2, DataDir: filepath.Join(t.TempDir(), "parley-bus-of-mine"), HeartbeatInterval: time.Minute}
 	before := startProcesses(t, cfg)
 	old := before.dial("")
@@ -338,6 +346,7 @@ func TestDataDirOutlivesTheSupervisor(t *testing.T) {
 // Two servers do not share a data_dir: the second waits as long as the first may take to leave, says so, and ends with a
 // code for which service managers start it again.
 func TestDataDirIsOnesOwn(t *testing.T) {
+	t.Parallel()
 	cfg := engine.Config{Processes: 1, DataDir: t.TempDir(), ShutdownTimeout: 100 * time.Millisecond}
 	startProcesses(t, cfg)
 	var others []*serverProcess

@@ -49,7 +49,8 @@ func patientSessions(workers, seats int) engine.Config {
 // A room is full all the time, and others queue for its seats on all workers: whoever takes a member's session over on
 // another worker has its seat, and nobody else ever gets one.
 func TestTakeOversKeepTheirSeats(t *testing.T) {
-	const limit, queue, rounds = 5, 9, 40
+	const limit, queue = 5, 9
+	rounds := some(40, 15)
 	s := startProcesses(t, patientSessions(3, limit))
 	var holders []*client
 	for range limit {
@@ -94,7 +95,7 @@ func TestTakeOversKeepTheirSeats(t *testing.T) {
 		c.conn.Close()
 	}
 	t.Logf("%d take-overs, %d joins refused", limit*rounds, refused.Load())
-	if refused.Load() < limit*rounds {
+	if refused.Load() < int64(limit*rounds) {
 		t.Error("hardly anybody queued: the test shows nothing")
 	}
 }
@@ -103,6 +104,7 @@ func TestTakeOversKeepTheirSeats(t *testing.T) {
 // allows, and what was on its way from one worker to another is free again within five seconds.
 func TestTakeOversUnderKills(t *testing.T) {
 	const limit, clients, workers = 12, 40, 3
+	joins, handed := int64(some(100, 50)), int64(some(20, 10))
 	s := startProcesses(t, patientSessions(workers, limit))
 	x := &tally{limit: limit, holders: map[*client]bool{}, buried: map[int]bool{}, heirs: true}
 	stop := make(chan struct{})
@@ -111,10 +113,10 @@ func TestTakeOversUnderKills(t *testing.T) {
 		all.Go(func() { x.churn(s, stop) })
 	}
 	goOn := func() {
-		before, handed := x.joined.Load(), x.handed.Load()
-		poll(t, "clients go on", func() bool { return x.joined.Load() > before+100 && x.handed.Load() > handed+20 })
+		before, over := x.joined.Load(), x.handed.Load()
+		poll(t, "clients go on", func() bool { return x.joined.Load() > before+joins && x.handed.Load() > over+handed })
 	}
-	for round := range 5 {
+	for round := range some(5, 3) {
 		goOn()
 		if round == 2 {
 			x.kill(s, "bus")
