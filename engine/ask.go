@@ -4,6 +4,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // A worker asks another: a request entry with a number, answered by an entry that carries the number back. Both go the
@@ -50,7 +52,7 @@ type asks struct {
 //
 // Owner: immutable.
 type question struct {
-	target uint16
+	target ident.Worker
 	until  int64 // on the server's clock
 	done   func(answer []byte, err error)
 }
@@ -65,7 +67,7 @@ type asking struct {
 // ask asks another worker, and has done told the answer (borrowed), or [ErrUnanswered] once the wait is over, or
 // [ErrWorkerGone]. done runs once, on any goroutine, perhaps before ask returns, and must not block. The wait is looked
 // at with the ticks of loop 0, so it may be a tick longer. Any goroutine.
-func (s *Server) ask(target uint16, x asking, done func(answer []byte, err error)) {
+func (s *Server) ask(target ident.Worker, x asking, done func(answer []byte, err error)) {
 	if target == s.instance {
 		answererOf(x.verb)(s, x.payload, func(b []byte) { done(b, nil) })
 		return
@@ -97,7 +99,7 @@ func (s *Server) ask(target uint16, x asking, done func(answer []byte, err error
 }
 
 // receiveRequest answers another worker.
-func (s *Server) receiveRequest(from uint16, r *entryReader) {
+func (s *Server) receiveRequest(from ident.Worker, r *entryReader) {
 	number, v, payload := r.number(), r.number(), r.bytes()
 	if r.bad {
 		return
@@ -113,7 +115,7 @@ func (s *Server) receiveRequest(from uint16, r *entryReader) {
 }
 
 // receiveAnswer takes an answer to whoever waits for it.
-func (s *Server) receiveAnswer(from uint16, r *entryReader) {
+func (s *Server) receiveAnswer(from ident.Worker, r *entryReader) {
 	number, answer := r.number(), r.bytes()
 	if r.bad {
 		return
@@ -164,7 +166,7 @@ func (s *Server) expireAsks(now int64) {
 }
 
 // forgetAsks ends the questions to a worker that is gone.
-func (s *Server) forgetAsks(gone uint16) {
+func (s *Server) forgetAsks(gone ident.Worker) {
 	s.settleAsks(func(q *question) error {
 		if q.target == gone {
 			return ErrWorkerGone

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // Workers accept from one socket, and whoever waits longest gets the next connection. One that has all the connections
@@ -21,29 +23,29 @@ const (
 // Owner: shared (mutex: mu).
 type fullPeers struct {
 	mu   sync.Mutex
-	list []uint16
+	list []ident.Worker
 }
 
-func (f *fullPeers) note(instance uint16, full bool) {
+func (f *fullPeers) note(worker ident.Worker, full bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	switch i := slices.Index(f.list, instance); {
+	switch i := slices.Index(f.list, worker); {
 	case full && i < 0:
-		f.list = append(f.list, instance)
+		f.list = append(f.list, worker)
 	case !full && i >= 0:
 		f.list = slices.Delete(f.list, i, i+1)
 	}
 }
 
-func (f *fullPeers) has(instance uint16) bool {
+func (f *fullPeers) has(worker ident.Worker) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return slices.Contains(f.list, instance)
+	return slices.Contains(f.list, worker)
 }
 
 // othersHaveRoom reports whether another worker may take what this one leaves in the socket that they share.
 func (s *Server) othersHaveRoom() bool {
-	return s.listener != nil && s.peers != nil && slices.ContainsFunc(*s.peers.alive.Load(), func(x uint16) bool { return !s.peers.full.has(x) })
+	return s.listener != nil && s.peers != nil && slices.ContainsFunc(*s.peers.alive.Load(), func(w ident.Worker) bool { return !s.peers.full.has(w) })
 }
 
 // sayFull tells the others whether this worker is full.
@@ -55,7 +57,7 @@ func (s *Server) sayFull(full bool) {
 	s.peers.say(true, func(w *entryWriter) { w.begin(entryFull, 0).number(n) })
 }
 
-func (s *Server) receiveFull(from uint16, r *entryReader) {
+func (s *Server) receiveFull(from ident.Worker, r *entryReader) {
 	if full := r.number(); !r.bad {
 		s.peers.full.note(from, full != 0)
 	}

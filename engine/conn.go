@@ -162,7 +162,7 @@ func (c *Conn) ID() string {
 }
 
 func (c *Conn) appendID(dst []byte) []byte {
-	return appendID(dst, c.loop.srv.instance, c.place())
+	return c.loop.srv.idOf(c.place()).Append(dst)
 }
 
 // Server is the server that the connection belongs to.

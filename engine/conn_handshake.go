@@ -3,6 +3,7 @@ package engine
 import (
 	"github.com/parleyd/parley/protocol/deflate"
 	"github.com/parleyd/parley/protocol/handshake"
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // The opening handshake: the head arrives, perhaps in pieces; the owner looks at it, and may take a while; then the
@@ -42,7 +43,7 @@ func (l *loop) begin(c *Conn) bool {
 	if l.nextTick == 0 {
 		l.nextTick = l.now + int64(l.ground.tick) // or a stall before the first tick would not be seen
 	}
-	c.gen = l.rand.Uint64()&generationMask | 1
+	c.gen = l.rand.Uint64()&ident.GenMax | 1
 	c.lastActive.Store(l.now)
 	if !l.slab.take(c) {
 		c.phase = phaseGone

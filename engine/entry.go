@@ -8,6 +8,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/parleyd/parley/protocol/frame"
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // What workers say to each other: entries of one stream for each worker. An entry is its kind, the instance that it is
@@ -37,9 +38,9 @@ const entryHead = 3
 // entryWriter puts an entry together.
 type entryWriter struct{ buf []byte }
 
-func (w *entryWriter) begin(kind entryKind, target uint16) *entryWriter {
+func (w *entryWriter) begin(kind entryKind, target ident.Worker) *entryWriter {
 	w.buf = append(w.buf[:0], byte(kind))
-	w.buf = binary.BigEndian.AppendUint16(w.buf, target)
+	w.buf = binary.BigEndian.AppendUint16(w.buf, target.Instance())
 	return w
 }
 
@@ -59,11 +60,11 @@ func (w *entryWriter) bytes(b []byte) *entryWriter {
 }
 
 // places are those of any worker's connections.
-func (w *entryWriter) places(list []remotePlace) *entryWriter {
+func (w *entryWriter) places(list []ident.ID) *entryWriter {
 	w.number(uint64(len(list)))
 	for _, p := range list {
-		w.buf = binary.BigEndian.AppendUint16(w.buf, p.instance)
-		w.place(p.place)
+		w.buf = binary.BigEndian.AppendUint16(w.buf, p.Worker.Instance())
+		w.place(p.Place)
 	}
 	return w
 }
@@ -113,12 +114,12 @@ func (r *entryReader) bytes() []byte {
 }
 
 // readPlace reads the connection's place that b begins with.
-func readPlace(b []byte) (instance uint16, p place) {
-	return binary.BigEndian.Uint16(b), placeOf(b[2:])
+func readPlace(b []byte) (worker ident.Worker, p place) {
+	return ident.On(0, binary.BigEndian.Uint16(b)), placeOf(b[2:])
 }
 
 // places keeps those of our own.
-func (r *entryReader) places(instance uint16) (own []place) {
+func (r *entryReader) places(worker ident.Worker) (own []place) {
 	n := r.number()
 	if n > uint64(len(r.rest)/placeBytes) {
 		r.rest, r.bad = nil, true
@@ -127,7 +128,7 @@ func (r *entryReader) places(instance uint16) (own []place) {
 	for range n {
 		of, p := readPlace(r.rest)
 		r.rest = r.rest[placeBytes:]
-		if of == instance {
+		if of == worker {
 			own = append(own, p)
 		}
 	}
@@ -151,8 +152,8 @@ func placeOf(b []byte) place {
 
 // message reads what entries with a message end with: connections of a worker, whom it is for or not for, and the frame,
 // which is nil where something does not fit.
-func (r *entryReader) message(instance uint16) (places []place, f *outFrame) {
-	places = r.places(instance)
+func (r *entryReader) message(worker ident.Worker) (places []place, f *outFrame) {
+	places = r.places(worker)
 	return places, r.frame()
 }
 

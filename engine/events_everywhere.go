@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // Events of all workers. A worker that wants some kinds of events of the others tells them so (its wish), and they send
@@ -38,7 +40,7 @@ func wishBit(kind EventKind) uint32 {
 type wishes struct {
 	mu        sync.Mutex
 	own       uint32
-	others    map[uint16]uint32
+	others    map[ident.Worker]uint32
 	listeners []*remoteListener
 	wanted    atomic.Uint32 // by anybody, here or elsewhere
 }
@@ -120,7 +122,7 @@ func (s *Server) sayWish(asks bool) {
 	})
 }
 
-func (s *Server) receiveWish(from uint16, r *entryReader) {
+func (s *Server) receiveWish(from ident.Worker, r *entryReader) {
 	kinds, asks := r.number(), r.number()
 	if r.bad {
 		return
@@ -128,7 +130,7 @@ func (s *Server) receiveWish(from uint16, r *entryReader) {
 	w := &s.wishes
 	w.mu.Lock()
 	if w.others == nil {
-		w.others = map[uint16]uint32{}
+		w.others = map[ident.Worker]uint32{}
 	}
 	w.others[from] = uint32(kinds)
 	if kinds == 0 {
@@ -143,7 +145,7 @@ func (s *Server) receiveWish(from uint16, r *entryReader) {
 }
 
 // forgetWish forgets what a worker wished that is gone.
-func (s *Server) forgetWish(gone uint16) {
+func (s *Server) forgetWish(gone ident.Worker) {
 	w := &s.wishes
 	w.mu.Lock()
 	delete(w.others, gone)
@@ -153,14 +155,14 @@ func (s *Server) forgetWish(gone uint16) {
 
 // tellEverywhere tells of an event those who wish it, here and elsewhere. It is on the loop of the event's connection.
 func (s *Server) tellEverywhere(ev *Event) {
-	told := RemoteEvent{Kind: ev.Kind, Worker: s.instance, Conn: ev.Conn.Facts(), Room: ev.Room, Session: ev.Session}
+	told := RemoteEvent{Kind: ev.Kind, Worker: s.instance.Instance(), Conn: ev.Conn.Facts(), Room: ev.Room, Session: ev.Session}
 	if ev.Kind == EventDisconnect {
 		told.Cause = ev.Cause.String()
 	}
 	s.tellRemote(told)
 	w := &s.wishes
 	w.mu.Lock()
-	target, wanted := uint16(0), 0
+	target, wanted := ident.Worker(0), 0
 	for worker, kinds := range w.others {
 		if kinds&wishBit(ev.Kind) != 0 {
 			target = worker
@@ -203,13 +205,13 @@ func (s *Server) tellRemote(ev RemoteEvent) {
 	}
 }
 
-func (s *Server) receiveEvent(from uint16, r *entryReader) {
+func (s *Server) receiveEvent(from ident.Worker, r *entryReader) {
 	var ev RemoteEvent
 	raw := r.bytes()
 	if r.bad || json.Unmarshal(raw, &ev) != nil {
 		r.bad = true
 		return
 	}
-	ev.Worker = from
+	ev.Worker = from.Instance()
 	s.tellRemote(ev)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
 )
@@ -65,7 +66,7 @@ func (x *Everywhere) Up() bool { return x.srv.peers == nil || x.srv.peers.Bus.Up
 //
 // Scope: all workers.
 func (x *Everywhere) ConnectionCount(ctx context.Context) (total int, err error) {
-	err = x.each(ctx, verbCount, nil, func(_ uint16, r *entryReader) { total += int(r.number()) })
+	err = x.each(ctx, verbCount, nil, func(_ ident.Worker, r *entryReader) { total += int(r.number()) })
 	return total, err
 }
 
@@ -75,7 +76,7 @@ func (x *Everywhere) ConnectionCount(ctx context.Context) (total int, err error)
 // Scope: all workers.
 func (x *Everywhere) Stats(ctx context.Context) (Stats, error) {
 	total := Stats{Ended: map[string]uint64{}}
-	err := x.each(ctx, verbStats, nil, func(_ uint16, r *entryReader) {
+	err := x.each(ctx, verbStats, nil, func(_ ident.Worker, r *entryReader) {
 		var one Stats
 		if r.bad = json.Unmarshal(r.rest, &one) != nil; !r.bad {
 			total.Add(one)
@@ -91,14 +92,14 @@ func (x *Everywhere) Stats(ctx context.Context) (Stats, error) {
 // Scope: all workers.
 func (x *Everywhere) Members(ctx context.Context, room string) ([]string, error) {
 	var ids []string
-	seen := map[remotePlace]bool{}
+	seen := map[ident.ID]bool{}
 	first := appendMembersQuestion(nil, membersQuestion{[]byte(room), membersPage, rooms.FirstPage})
-	err := x.pages(ctx, verbMembers, first, func(worker uint16, r *entryReader) (next []byte) {
+	err := x.pages(ctx, verbMembers, first, func(worker ident.Worker, r *entryReader) (next []byte) {
 		page := readMembersPage(r, worker)
 		for _, p := range page.places {
-			if at := (remotePlace{worker, p}); !seen[at] {
-				seen[at] = true
-				ids = append(ids, string(appendID(nil, worker, p)))
+			if id := (ident.ID{Worker: worker, Place: p}); !seen[id] {
+				seen[id] = true
+				ids = append(ids, id.String())
 			}
 		}
 		if page.more {
@@ -116,7 +117,7 @@ func (x *Everywhere) Members(ctx context.Context, room string) ([]string, error)
 // Scope: all workers.
 func (x *Everywhere) Rooms(ctx context.Context) ([]RoomStats, error) {
 	byName := map[string]*RoomStats{}
-	err := x.pages(ctx, verbRooms, appendNumber(nil, 0), func(_ uint16, r *entryReader) (next []byte) {
+	err := x.pages(ctx, verbRooms, appendNumber(nil, 0), func(_ ident.Worker, r *entryReader) (next []byte) {
 		after := r.number()
 		for len(r.rest) > 0 && !r.bad {
 			one := readRoomStats(r)
@@ -171,7 +172,7 @@ func (x *Everywhere) FindFiltered(ctx context.Context, filter string, asked []by
 }
 
 func (x *Everywhere) find(ctx context.Context, q findQuestion) (list []Facts, err error) {
-	err = x.pages(ctx, verbFind, q.appendTo(nil), func(_ uint16, r *entryReader) (next []byte) {
+	err = x.pages(ctx, verbFind, q.appendTo(nil), func(_ ident.Worker, r *entryReader) (next []byte) {
 		more, loop, slot := r.number(), r.number(), r.number()
 		for len(r.rest) > 0 && !r.bad {
 			var f Facts
@@ -217,7 +218,7 @@ func (x *Everywhere) Close(ctx context.Context, id string, code ws.StatusCode, r
 //
 // Scope: all workers.
 func (x *Everywhere) Join(ctx context.Context, id, room string) error {
-	if instance, _, ok := parseID(id); ok && instance == x.srv.instance && onLoop() {
+	if _, whose := x.srv.locate(id); whose == ours && onLoop() {
 		return ErrOnLoop
 	}
 	return x.one(ctx, errand{verb: verbJoin, id: id, with: func(w *entryWriter) { w.text(room) }})
@@ -259,16 +260,16 @@ type errand struct {
 
 // one asks the worker of a connection.
 func (x *Everywhere) one(ctx context.Context, e errand) error {
-	instance, p, ok := parseID(e.id)
-	if !ok {
+	id, whose := x.srv.locate(e.id)
+	if whose == nobodys {
 		return ErrConnectionUnknown
 	}
 	w := new(entryWriter)
-	w.place(p)
+	w.place(id.Place)
 	if e.with != nil {
 		e.with(w)
 	}
-	answers, err := x.collect(ctx, e.verb, []parcel{{instance, w.buf}})
+	answers, err := x.collect(ctx, e.verb, []parcel{{id.Worker, w.buf}})
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return ctx.Err()
@@ -288,8 +289,8 @@ func (x *Everywhere) one(ctx context.Context, e errand) error {
 }
 
 // each asks every worker the same, this one too.
-func (x *Everywhere) each(ctx context.Context, v verb, question []byte, take func(worker uint16, r *entryReader)) error {
-	return x.pages(ctx, v, question, func(worker uint16, r *entryReader) []byte {
+func (x *Everywhere) each(ctx context.Context, v verb, question []byte, take func(worker ident.Worker, r *entryReader)) error {
+	return x.pages(ctx, v, question, func(worker ident.Worker, r *entryReader) []byte {
 		take(worker, r)
 		return nil
 	})
@@ -297,7 +298,7 @@ func (x *Everywhere) each(ctx context.Context, v verb, question []byte, take fun
 
 // pages asks every worker, and asks on those whose answer names what to ask next. An answer that makes no sense counts as
 // none.
-func (x *Everywhere) pages(ctx context.Context, v verb, first []byte, take func(worker uint16, r *entryReader) (next []byte)) error {
+func (x *Everywhere) pages(ctx context.Context, v verb, first []byte, take func(worker ident.Worker, r *entryReader) (next []byte)) error {
 	questions := []parcel{{x.srv.instance, first}}
 	for _, worker := range x.srv.others() {
 		questions = append(questions, parcel{worker, first})
@@ -314,7 +315,7 @@ func (x *Everywhere) pages(ctx context.Context, v verb, first []byte, take func(
 			next := take(a.worker, r)
 			switch {
 			case r.bad:
-				partial.Workers = append(partial.Workers, a.worker)
+				partial.Workers = append(partial.Workers, a.worker.Instance())
 			case next != nil:
 				questions = append(questions, parcel{a.worker, next})
 			}
@@ -336,9 +337,9 @@ func (x *Everywhere) collect(ctx context.Context, v verb, questions []parcel) (a
 	if until, ok := ctx.Deadline(); ok {
 		wait = min(wait, time.Until(until))
 	}
-	var missing []uint16
+	var missing []ident.Worker
 	told := make(chan struct{})
-	h := x.srv.gather(v, questions, wait, func(a []parcel, m []uint16) {
+	h := x.srv.gather(v, questions, wait, func(a []parcel, m []ident.Worker) {
 		answers, missing = a, m
 		close(told)
 	})
@@ -355,5 +356,9 @@ func (x *Everywhere) collect(ctx context.Context, v verb, questions []parcel) (a
 	if len(missing) == 0 {
 		return answers, nil
 	}
-	return answers, &PartialError{missing, cause}
+	partial = &PartialError{cause: cause}
+	for _, worker := range missing {
+		partial.Workers = append(partial.Workers, worker.Instance())
+	}
+	return answers, partial
 }

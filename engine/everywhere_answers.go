@@ -7,6 +7,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
 )
@@ -106,9 +107,9 @@ func (s *Server) answerMembers(r *entryReader) []byte {
 		return nil
 	}
 	a := s.membersHere(q)
-	list := make([]remotePlace, len(a.places))
+	list := make([]ident.ID, len(a.places))
 	for i, p := range a.places {
-		list[i] = remotePlace{s.instance, p}
+		list[i] = s.idOf(p)
 	}
 	more := uint64(0)
 	if a.more {
@@ -129,7 +130,7 @@ func (s *Server) membersHere(q membersQuestion) (a membersAnswer) {
 	return a
 }
 
-func readMembersPage(r *entryReader, worker uint16) membersAnswer {
+func readMembersPage(r *entryReader, worker ident.Worker) membersAnswer {
 	a := membersAnswer{count: int(r.number()), more: r.number() != 0}
 	a.next = rooms.Cursor{Loop: uint8(r.number()), Left: uint32(r.number())}
 	a.places = r.places(worker)
@@ -230,17 +231,6 @@ func (s *Server) answerForConn(v verb, question []byte, answer func([]byte)) {
 			told(c.sendFrame(f))
 		}
 	}
-}
-
-// connAt finds an open connection of ours.
-func (s *Server) connAt(p place) *Conn {
-	if int(p.Loop) >= len(s.loops) {
-		return nil
-	}
-	if c := s.loops[p.Loop].connAt(p); c != nil && c.isOpen() {
-		return c
-	}
-	return nil
 }
 
 func appendOutcome(err error) []byte {

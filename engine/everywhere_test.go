@@ -280,7 +280,9 @@ func TestEventsEverywhere(t *testing.T) {
 		eventually(t, "connect", kinds(bob, EventConnect))
 		eventually(t, "disconnect", kinds(bob, EventDisconnect))
 		eventually(t, "joined twice and left twice", func() bool {
-			return heard.count(func(ev RemoteEvent) bool { return ev.Conn.ID == bob.id && ev.Room == "r" && ev.Worker == w.instance }) == 4
+			return heard.count(func(ev RemoteEvent) bool {
+				return ev.Conn.ID == bob.id && ev.Room == "r" && ev.Worker == w.instance.Instance()
+			}) == 4
 		})
 		eventually(t, "the third hears of joins", func() bool {
 			return late.count(func(ev RemoteEvent) bool { return ev.Conn.ID == bob.id && ev.Kind == EventRoomJoin }) == 2

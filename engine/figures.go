@@ -3,6 +3,8 @@ package engine
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // What workers know of each other's figures: those of the seed's getStats. Loop 0 tells the connections and rooms of its
@@ -24,7 +26,7 @@ type figures struct {
 //
 // Owner: shared (mutex: peers.mu), except told and toldAt: loop 0.
 type figuresAway struct {
-	by          map[uint16]figures
+	by          map[ident.Worker]figures
 	connections atomic.Int64 // of all of them
 	told        figures
 	toldAt      int64
@@ -52,7 +54,7 @@ func (l *loop) reportFigures() {
 }
 
 // sayFigures tells a worker, or all, at the end of the turn.
-func (l *loop) sayFigures(target uint16, f figures) {
+func (l *loop) sayFigures(target ident.Worker, f figures) {
 	l.owes.flush = true
 	l.srv.peers.say(false, func(w *entryWriter) {
 		w.begin(entryFigures, target).number(uint64(f.connections)).number(uint64(f.rooms))
@@ -60,7 +62,7 @@ func (l *loop) sayFigures(target uint16, f figures) {
 	})
 }
 
-func (s *Server) receiveFigures(from uint16, r *entryReader) {
+func (s *Server) receiveFigures(from ident.Worker, r *entryReader) {
 	most := uint64(1 << 40) // of what is damaged, sums do not overflow
 	next := func() uint64 { return min(r.number(), most) }
 	f := figures{connections: int64(next()), rooms: int64(next()), sent: r.number(), received: r.number(), memory: next(), uptime: int64(next())}
@@ -70,7 +72,7 @@ func (s *Server) receiveFigures(from uint16, r *entryReader) {
 }
 
 // noteFigures keeps what a worker has told, or forgets it where it is gone: nil.
-func (s *Server) noteFigures(from uint16, f *figures) {
+func (s *Server) noteFigures(from ident.Worker, f *figures) {
 	p := s.peers
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -82,7 +84,7 @@ func (s *Server) noteFigures(from uint16, f *figures) {
 		return
 	}
 	if known.by == nil {
-		known.by = map[uint16]figures{}
+		known.by = map[ident.Worker]figures{}
 	}
 	known.by[from] = *f
 	known.connections.Add(f.connections - before)

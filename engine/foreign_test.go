@@ -3,6 +3,8 @@ package engine
 import (
 	"errors"
 	"testing"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // A loop that takes no letters misses what another worker says, once its bounds are reached, and is alone in that: the
@@ -29,10 +31,10 @@ func TestFullLoopMissesAlone(t *testing.T) {
 		func(e *entryWriter) { e.begin(entrySpread, 0).number(1).text("r").places(nil).frame(f()) },
 		func(e *entryWriter) { e.begin(entrySpread, 0).number(0).places(nil).frame(f()) },
 		func(e *entryWriter) {
-			e.begin(entryDirect, s.instance).places([]remotePlace{{s.instance, held.place()}}).frame(f())
+			e.begin(entryDirect, s.instance).places([]ident.ID{s.idOf(held.place())}).frame(f())
 		},
 		func(e *entryWriter) {
-			e.begin(entryDirect, s.instance).places([]remotePlace{{s.instance, free.place()}}).frame(f())
+			e.begin(entryDirect, s.instance).places([]ident.ID{s.idOf(free.place())}).frame(f())
 		},
 	}
 	receive := func() {

@@ -1,10 +1,13 @@
 package engine
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // A question to several workers at once. What they answer is gathered, and told when all have answered or time is up.
@@ -20,7 +23,7 @@ const gatherGrace = 300 * time.Millisecond
 
 // parcel is what goes to one worker, or comes from it.
 type parcel struct {
-	worker uint16
+	worker ident.Worker
 	bytes  []byte
 }
 
@@ -29,17 +32,17 @@ type parcel struct {
 // Owner: shared (mutex: mu).
 type harvest struct {
 	mu      sync.Mutex
-	open    map[uint16]bool // who is waited for; nil once all is told
+	open    map[ident.Worker]bool // who is waited for; nil once all is told
 	answers []parcel
-	missing []uint16
-	done    func(answers []parcel, missing []uint16)
+	missing []ident.Worker
+	done    func(answers []parcel, missing []ident.Worker)
 }
 
 // gather asks workers, each its own question, and has done told their answers and who gave none, both in the order of
-// instances. A worker that has ended is neither: it has nothing any more. done runs once, on any goroutine, perhaps
+// workers. A worker that has ended is neither: it has nothing any more. done runs once, on any goroutine, perhaps
 // before gather returns, and must not block. Any goroutine.
-func (s *Server) gather(v verb, questions []parcel, wait time.Duration, done func(answers []parcel, missing []uint16)) *harvest {
-	h := &harvest{open: map[uint16]bool{}, done: done}
+func (s *Server) gather(v verb, questions []parcel, wait time.Duration, done func(answers []parcel, missing []ident.Worker)) *harvest {
+	h := &harvest{open: map[ident.Worker]bool{}, done: done}
 	for _, q := range questions {
 		h.open[q.worker] = true
 	}
@@ -53,7 +56,7 @@ func (s *Server) gather(v verb, questions []parcel, wait time.Duration, done fun
 	return h
 }
 
-func (h *harvest) add(worker uint16, answer []byte, err error) {
+func (h *harvest) add(worker ident.Worker, answer []byte, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.open[worker] {
@@ -85,28 +88,28 @@ func (h *harvest) giveUp() {
 // tell ends the harvest. Under mu.
 func (h *harvest) tell() {
 	h.open = nil
-	slices.SortFunc(h.answers, func(a, b parcel) int { return int(a.worker) - int(b.worker) })
+	slices.SortFunc(h.answers, func(a, b parcel) int { return cmp.Compare(a.worker, b.worker) })
 	slices.Sort(h.missing)
 	h.done(h.answers, h.missing)
 }
 
 // Serving tells which other workers take connections, and so can be asked: those that are starting or ending have
 // nothing to say. Any goroutine.
-func (s *Server) Serving(ready []uint16) {
-	list := slices.DeleteFunc(slices.Clone(ready), func(x uint16) bool { return x == s.instance })
+func (s *Server) Serving(ready []ident.Worker) {
+	list := slices.DeleteFunc(slices.Clone(ready), func(x ident.Worker) bool { return x == s.instance })
 	slices.Sort(list)
 	s.peers.serving.Store(&list)
 }
 
-// others are the workers that serve besides this one, in the order of instances. Not to be changed.
-func (s *Server) others() []uint16 {
+// others are the workers that serve besides this one, in their order. Not to be changed.
+func (s *Server) others() []ident.Worker {
 	if s.peers == nil {
 		return nil
 	}
 	return *s.peers.serving.Load()
 }
 
-// lowest reports whether no other worker has a lower instance.
+// lowest reports whether no other worker is lower.
 func (s *Server) lowest() bool {
 	list := s.others()
 	return len(list) == 0 || list[0] > s.instance

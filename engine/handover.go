@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"slices"
 	"sync/atomic"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // Taking over across workers: the worker that has claimed a session asks its owner to end the connection in its favour,
@@ -22,12 +24,12 @@ const (
 // handoverQuestion is what the owner is asked.
 type handoverQuestion struct {
 	key    sessionKey
-	heir   uint16 // the worker that asks
+	heir   ident.Worker // the worker that asks
 	ticket SeatTicket
 }
 
 func (q handoverQuestion) append(b []byte) []byte {
-	b = binary.BigEndian.AppendUint16(append(b, q.key[:]...), q.heir)
+	b = binary.BigEndian.AppendUint16(append(b, q.key[:]...), q.heir.Instance())
 	return append(b, q.ticket[:]...)
 }
 
@@ -36,7 +38,7 @@ func readHandoverQuestion(b []byte) (q handoverQuestion, ok bool) {
 		return q, false
 	}
 	b = b[copy(q.key[:], b):]
-	q.heir = binary.BigEndian.Uint16(b)
+	q.heir = ident.On(0, binary.BigEndian.Uint16(b))
 	copy(q.ticket[:], b[2:])
 	return q, true
 }

@@ -1,15 +1,17 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
+	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
 )
 
 // The question for a room's members. Alone, a server answers it at once. Of several workers, the one that is asked asks
-// all others for a page each, and puts one page together, worker by worker in the order of instances: the cursor that the
+// all others for a page each, and puts one page together, worker by worker: the cursor that the
 // client gets names a worker and a place in its part.
 
 // membersMax bounds the ids in one answer; a client that wants more asks for the next page.
@@ -17,18 +19,22 @@ const membersMax = 1000
 
 // membersCursor is a place between the pages of all workers.
 type membersCursor struct {
-	worker uint16
+	worker ident.Worker
 	rooms.Cursor
 }
 
 // parseCursor reads the "next" of a page.
 func parseCursor(text []byte) (from membersCursor, ok bool) {
+	var instance uint16
 	var end string
-	n, _ := fmt.Sscanf(string(text)+" .", "%d.%d.%d %s", &from.worker, &from.Loop, &from.Left, &end)
+	n, _ := fmt.Sscanf(string(text)+" .", "%d.%d.%d %s", &instance, &from.Loop, &from.Left, &end)
+	from.worker = ident.On(0, instance)
 	return from, n == 4 && end == "."
 }
 
-func (c membersCursor) text() []byte { return fmt.Appendf(nil, "%d.%d.%d", c.worker, c.Loop, c.Left) }
+func (c membersCursor) text() []byte {
+	return fmt.Appendf(nil, "%d.%d.%d", c.worker.Instance(), c.Loop, c.Left)
+}
 
 func (l *loop) onMembers(c *Conn, e *message.Envelope) {
 	r := l.ownRoom(c, e)
@@ -90,7 +96,7 @@ func (b *membersBook) ask() {
 			questions = append(questions, b.question(worker, b.start(worker), membersMax))
 		}
 	}
-	b.srv.gather(verbMembers, questions, gatherWait, func(answers []parcel, missing []uint16) {
+	b.srv.gather(verbMembers, questions, gatherWait, func(answers []parcel, missing []ident.Worker) {
 		if cut := b.compile(answers, missing); cut != nil {
 			b.askAgain(*cut)
 			return
@@ -101,7 +107,7 @@ func (b *membersBook) ask() {
 
 // compile puts the page together. Where it ends within another worker's part, that is asked again for as many as fit: only
 // it can say where the next page begins then.
-func (b *membersBook) compile(answers []parcel, missing []uint16) (cut *parcel) {
+func (b *membersBook) compile(answers []parcel, missing []ident.Worker) (cut *parcel) {
 	b.page.Partial = len(missing) > 0
 	parts, known := b.parts(answers)
 	b.page.Count = known
@@ -131,11 +137,11 @@ func (b *membersBook) compile(answers []parcel, missing []uint16) (cut *parcel) 
 
 // membersPart is one worker's part of a page.
 type membersPart struct {
-	worker uint16
+	worker ident.Worker
 	membersAnswer
 }
 
-// parts are those that the page may be made of, in the order of instances, and the number of all members as far as is
+// parts are those that the page may be made of, in the order of workers, and the number of all members as far as is
 // known: what was answered just now, else what was told last.
 func (b *membersBook) parts(answers []parcel) (parts []membersPart, known int) {
 	if room := b.srv.index.Find(b.room); room != nil {
@@ -149,14 +155,14 @@ func (b *membersBook) parts(answers []parcel) (parts []membersPart, known int) {
 	if b.srv.instance >= b.from.worker {
 		parts = append(parts, membersPart{worker: b.srv.instance})
 	}
-	slices.SortFunc(parts, func(x, y membersPart) int { return int(x.worker) - int(y.worker) })
+	slices.SortFunc(parts, func(x, y membersPart) int { return cmp.Compare(x.worker, y.worker) })
 	return parts, known
 }
 
 // add puts a part on the page, whole.
 func (b *membersBook) add(part membersPart) {
 	for _, p := range part.places {
-		b.page.IDs = append(b.page.IDs, string(appendID(nil, part.worker, p)))
+		b.page.IDs = append(b.page.IDs, ident.ID{Worker: part.worker, Place: p}.String())
 	}
 	if part.more {
 		b.page.Next = membersCursor{part.worker, part.next}.text()
@@ -165,7 +171,7 @@ func (b *membersBook) add(part membersPart) {
 
 // askAgain asks for the last part of the page.
 func (b *membersBook) askAgain(q parcel) {
-	b.srv.gather(verbMembers, []parcel{q}, gatherWait, func(answers []parcel, missing []uint16) {
+	b.srv.gather(verbMembers, []parcel{q}, gatherWait, func(answers []parcel, missing []ident.Worker) {
 		for _, a := range answers {
 			b.add(membersPart{a.worker, readMembersPage(&entryReader{rest: a.bytes}, a.worker)})
 		}
@@ -176,12 +182,12 @@ func (b *membersBook) askAgain(q parcel) {
 	})
 }
 
-func (b *membersBook) question(worker uint16, from rooms.Cursor, n int) parcel {
+func (b *membersBook) question(worker ident.Worker, from rooms.Cursor, n int) parcel {
 	return parcel{worker, appendMembersQuestion(nil, membersQuestion{b.room, n, from})}
 }
 
 // start is where a worker's part begins for this page.
-func (b *membersBook) start(worker uint16) rooms.Cursor {
+func (b *membersBook) start(worker ident.Worker) rooms.Cursor {
 	if worker == b.from.worker {
 		return b.from.Cursor
 	}

@@ -62,22 +62,6 @@ func TestWheelAgainstModel(t *testing.T) {
 	}
 }
 
-func TestIDs(t *testing.T) {
-	for range 1000 {
-		p := place{Loop: uint8(rand.Uint32()), Slot: rand.Uint32() & (slotsMax - 1), Gen: rand.Uint64() & generationMask}
-		instance := uint16(rand.Uint32())
-		id := string(appendID(nil, instance, p))
-		if i, q, ok := parseID(id); !ok || i != instance || q != p || len(id) != idSize {
-			t.Fatalf("%v became %s became %v", p, id, q)
-		}
-	}
-	for _, bad := range []string{"", "00", "g00000000000000000000000", "0000000000000000000000000"} {
-		if _, _, ok := parseID(bad); ok {
-			t.Errorf("%q passed", bad)
-		}
-	}
-}
-
 // A mailbox keeps order, asks for one wake-up at a time, and refuses beyond its bounds.
 func TestMailbox(t *testing.T) {
 	var m mailbox

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
 )
@@ -33,7 +34,7 @@ type Bus interface {
 //
 // Owner: immutable after New.
 type Membership struct {
-	Instance uint16 // names this worker in connection ids; never 0, never another's
+	Instance ident.Worker // names this worker in connection ids; never 0, never another's
 	Bus      Bus
 	BytesMax int      // of a message that the bus carries, 0 for what the embedded one does
 	Listener Listener // a socket that the workers share; nil: the server opens its own
@@ -47,7 +48,7 @@ func (s *Server) Attach(m Membership) {
 	s.peers.answering.survive = func(v any) { s.survive("answering another worker", nil, v) }
 	s.peers.untold = s.untold
 	s.instance = m.Instance
-	s.index.SetInstance(m.Instance)
+	s.index.SetWorker(m.Instance)
 	s.listener = m.Listener
 	if m.Seats != nil {
 		s.index.ShareSeats(m.Seats)
@@ -60,31 +61,25 @@ func (s *Server) Attach(m Membership) {
 type peers struct {
 	Membership
 	mu         sync.Mutex
-	alive      atomic.Pointer[[]uint16]
-	serving    atomic.Pointer[[]uint16] // those of them that can be asked, in order
-	changed    []*rooms.Room            // whose count must be told
-	entry      entryWriter              // under mu
-	answering  *pool                    // answers others' questions that take a while
+	alive      atomic.Pointer[[]ident.Worker]
+	serving    atomic.Pointer[[]ident.Worker] // those of them that can be asked, in order
+	changed    []*rooms.Room                  // whose count must be told
+	entry      entryWriter                    // under mu
+	answering  *pool                          // answers others' questions that take a while
 	asks       asks
 	full       fullPeers
 	figures    figuresAway
-	missedSaid map[uint16]int64 // under mu: when it was said last that a worker's messages find no place here
-	untold     func(error)      // hears of an entry that cannot be said
+	missedSaid map[ident.Worker]int64 // under mu: when it was said last that a worker's messages find no place here
+	untold     func(error)            // hears of an entry that cannot be said
 }
 
 func newPeers(m Membership) *peers {
 	or(&m.BytesMax, sharedBytesMax)
 	m.BytesMax = min(m.BytesMax, sharedBytesMax)
 	p := &peers{Membership: m, answering: newPool(answerers)}
-	p.alive.Store(new([]uint16))
-	p.serving.Store(new([]uint16))
+	p.alive.Store(new([]ident.Worker))
+	p.serving.Store(new([]ident.Worker))
 	return p
-}
-
-// remotePlace is a connection of any worker.
-type remotePlace struct {
-	instance uint16
-	place    place
 }
 
 // say appends an entry; flush has it leave now, and not at the turn's end.
@@ -114,7 +109,7 @@ func (s *Server) untold(err error) {
 }
 
 // forward tells the others of a message to a room, now.
-func (s *Server) forward(flush bool, f *outFrame, room string, except []remotePlace) {
+func (s *Server) forward(flush bool, f *outFrame, room string, except []ident.ID) {
 	s.peers.say(flush, func(w *entryWriter) {
 		w.begin(entryPublish, 0).text(room).places(except).frame(f)
 	})
@@ -126,11 +121,11 @@ func (l *loop) forward(f *outFrame, room string, except place) {
 		return
 	}
 	l.owes.flush = true
-	l.srv.forward(false, f, room, []remotePlace{{l.srv.instance, except}})
+	l.srv.forward(false, f, room, []ident.ID{l.srv.idOf(except)})
 }
 
 // forwardSpread tells the others of a message to several rooms, or to everybody where names is empty.
-func (s *Server) forwardSpread(f *outFrame, names []string, except []remotePlace) {
+func (s *Server) forwardSpread(f *outFrame, names []string, except []ident.ID) {
 	s.peers.say(true, func(w *entryWriter) {
 		w.begin(entrySpread, 0).number(uint64(len(names)))
 		for _, name := range names {
@@ -204,7 +199,7 @@ func (s *Server) broadcastAsked(a asked, v any, except []string) error {
 	if err != nil {
 		return err
 	}
-	out := s.remotePlaces(except)
+	out := idsOf(except)
 	if _, err := s.broadcastChosen(s.chooser(a), f, s.own(out)); err != nil || s.peers == nil {
 		return err
 	}
@@ -247,48 +242,25 @@ func (s *Server) guarded(filter Filter, a asked) func(*Conn) bool {
 //
 // Scope: all workers.
 func (s *Server) SendTo(id string, v any) bool {
-	instance, p, ok := parseID(id)
-	if !ok {
+	to, whose := s.locate(id)
+	switch whose {
+	case nobodys:
 		return false
-	}
-	if instance == s.instance || s.peers == nil {
-		c := s.Connection(id)
+	case ours:
+		c := s.connAt(to.Place)
 		return c != nil && c.Send(v) == nil
-	}
-	if !s.lives(instance) || int(p.Loop) >= len(s.loops) || p.Gen == 0 { // all workers have as many loops
-		return false
 	}
 	f, err := s.encodeShared(v)
 	if err != nil {
 		return false
 	}
-	s.peers.say(true, func(w *entryWriter) { w.begin(entryDirect, instance).places([]remotePlace{{instance, p}}).frame(f) })
+	s.peers.say(true, func(w *entryWriter) { w.begin(entryDirect, to.Worker).places([]ident.ID{to}).frame(f) })
 	return true
-}
-
-// remotePlaces resolves ids of any worker's connections.
-func (s *Server) remotePlaces(ids []string) (list []remotePlace) {
-	for _, id := range ids {
-		if instance, p, ok := parseID(id); ok {
-			list = append(list, remotePlace{instance, p})
-		}
-	}
-	return list
-}
-
-// own are those of our own connections.
-func (s *Server) own(list []remotePlace) (places []place) {
-	for _, p := range list {
-		if p.instance == s.instance {
-			places = append(places, p.place)
-		}
-	}
-	return places
 }
 
 // Receive takes an entry of another worker. It is called by one goroutine, in the order in which that worker said it.
 // entry is borrowed. The error says that it makes no sense, or that a panic has cost it: then it counts as missed.
-func (s *Server) Receive(from uint16, entry []byte) (err error) {
+func (s *Server) Receive(from ident.Worker, entry []byte) (err error) {
 	returned := false
 	defer s.mustReturn(&returned)
 	err = s.receive(from, entry)
@@ -296,7 +268,7 @@ func (s *Server) Receive(from uint16, entry []byte) (err error) {
 	return err
 }
 
-func (s *Server) receive(from uint16, entry []byte) (err error) {
+func (s *Server) receive(from ident.Worker, entry []byte) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.survive("receiving from another worker", nil, v)
@@ -310,7 +282,7 @@ func (s *Server) receive(from uint16, entry []byte) (err error) {
 	if len(entry) < entryHead {
 		return errEntry
 	}
-	if target := binary.BigEndian.Uint16(entry[1:]); target != 0 && target != s.instance {
+	if target := ident.On(0, binary.BigEndian.Uint16(entry[1:])); target != 0 && target != s.instance {
 		return nil
 	}
 	r := &entryReader{rest: entry[entryHead:]}
@@ -355,7 +327,7 @@ func (s *Server) receive(from uint16, entry []byte) (err error) {
 // heard is an entry, and the room that its beginning names where that is here too.
 type heard struct {
 	kind entryKind
-	from uint16
+	from ident.Worker
 	room *rooms.Room
 }
 
@@ -389,7 +361,7 @@ func (s *Server) publishHere(x heard, f *outFrame, except []place) {
 	p.publish()
 }
 
-func (s *Server) receiveSpread(from uint16, r *entryReader) {
+func (s *Server) receiveSpread(from ident.Worker, r *entryReader) {
 	n := r.number()
 	var list []*rooms.Room
 	for range min(n, uint64(len(r.rest))) {
@@ -433,7 +405,7 @@ func (s *Server) receiveChosen(x heard, r *entryReader) {
 	p.wake()
 }
 
-func (s *Server) receiveDirect(from uint16, r *entryReader) {
+func (s *Server) receiveDirect(from ident.Worker, r *entryReader) {
 	to, f := r.message(s.instance)
 	if f == nil || len(to) != 1 {
 		return
@@ -452,12 +424,12 @@ func (s *Server) receiveDirect(from uint16, r *entryReader) {
 // missedHere says that a loop of ours, which a handler holds or which is behind, has no place for what another worker
 // said: the connections on that loop do not get it. Every message is counted; a line of the log and an event tell of one
 // worker's once a second.
-func (s *Server) missedHere(from uint16) {
+func (s *Server) missedHere(from ident.Worker) {
 	s.count.missed.Add(1)
 	p, now := s.peers, s.clock()
 	p.mu.Lock()
 	if p.missedSaid == nil {
-		p.missedSaid = map[uint16]int64{}
+		p.missedSaid = map[ident.Worker]int64{}
 	}
 	last, was := p.missedSaid[from]
 	said := was && now-last < int64(time.Second)
@@ -469,12 +441,12 @@ func (s *Server) missedHere(from uint16) {
 		return
 	}
 	s.log.Error("a loop takes no letters: messages of another worker are lost for its connections", "worker", from)
-	s.emit(Event{Kind: EventError, Err: &MissedError{from}})
+	s.emit(Event{Kind: EventError, Err: &MissedError{from.Instance()}})
 }
 
 // Peers tells which other workers live. Any goroutine.
-func (s *Server) Peers(alive []uint16) {
-	list := slices.DeleteFunc(slices.Clone(alive), func(x uint16) bool { return x == s.instance })
+func (s *Server) Peers(alive []ident.Worker) {
+	list := slices.DeleteFunc(slices.Clone(alive), func(x ident.Worker) bool { return x == s.instance })
 	before := *s.peers.alive.Swap(&list)
 	for _, gone := range before {
 		if !slices.Contains(list, gone) {
@@ -482,9 +454,4 @@ func (s *Server) Peers(alive []uint16) {
 			s.peers.full.note(gone, false)
 		}
 	}
-}
-
-// lives reports whether a worker is one of ours, as far as is known.
-func (s *Server) lives(instance uint16) bool {
-	return s.peers != nil && slices.Contains(*s.peers.alive.Load(), instance)
 }

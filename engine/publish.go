@@ -5,6 +5,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
 )
@@ -22,9 +23,9 @@ type publication struct {
 	room   *rooms.Room
 	except place
 	spread *spread
-	from   uint16   // the other worker that said it; 0: it is ours
-	ring   loopBits // to wake, once the room's lock is released
-	missed loopBits // without a place for what another worker said
+	from   ident.Worker // the other worker that said it; 0: it is ours
+	ring   loopBits     // to wake, once the room's lock is released
+	missed loopBits     // without a place for what another worker said
 }
 
 // loopBits is a set of loops.
@@ -244,7 +245,7 @@ func (s *Server) Broadcast(room string, v any, except ...string) (members int, e
 	if err != nil {
 		return 0, err
 	}
-	out := s.remotePlaces(except)
+	out := idsOf(except)
 	if r := s.index.FindString(room); r != nil {
 		p := &publication{srv: s, frame: f, room: r, except: nowhere}
 		if len(out) > 0 {
@@ -276,7 +277,7 @@ func (s *Server) BroadcastRooms(names []string, v any, except ...string) error {
 			list = append(list, r)
 		}
 	}
-	out := s.remotePlaces(except)
+	out := idsOf(except)
 	if len(list) > 0 {
 		p := &publication{srv: s, frame: f, spread: &spread{rooms: list, seqs: make([]uint64, len(list)), except: s.own(out)}}
 		if err := p.publishAll(); err != nil {
@@ -305,7 +306,7 @@ func (s *Server) BroadcastAll(v any, except ...string) error {
 	if err != nil {
 		return err
 	}
-	out := s.remotePlaces(except)
+	out := idsOf(except)
 	p := &publication{srv: s, frame: f, spread: &spread{except: s.own(out)}}
 	if err := p.postEverywhere(); err != nil || s.peers == nil {
 		return err
@@ -340,7 +341,7 @@ func (s *Server) BroadcastWhere(chosen func(*Conn) bool, v any, except ...string
 	if err != nil {
 		return 0, err
 	}
-	return s.broadcastChosen(chosen, f, s.places(except))
+	return s.broadcastChosen(chosen, f, s.own(idsOf(except)))
 }
 
 // broadcastChosen gives the frame to all that are chosen, or to nobody: who is refused may try again.
@@ -377,20 +378,6 @@ func (s *Server) chosen(chosen func(*Conn) bool, out []place) (lists [][]*Conn, 
 		total += len(lists[i])
 	}
 	return lists, total
-}
-
-// nowhere is the place of no connection: generations start at 1.
-var nowhere place
-
-// places resolves ids; those of no connection of ours are left out.
-func (s *Server) places(ids []string) []place {
-	var list []place
-	for _, id := range ids {
-		if instance, p, ok := parseID(id); ok && instance == s.instance {
-			list = append(list, p)
-		}
-	}
-	return list
 }
 
 // notice says that a connection joined or left a room.
@@ -445,7 +432,7 @@ func (l *loop) announce() {
 
 func (l *loop) say(n *notice) {
 	var id [idSize]byte
-	f := noticeFrame(n.room, appendID(id[:0], l.srv.instance, n.place), n.joined)
+	f := noticeFrame(n.room, l.srv.idOf(n.place).Append(id[:0]), n.joined)
 	p := &l.outgoing
 	*p = publication{srv: l.srv, frame: f, room: n.room, except: n.place}
 	l.srv.orOverloaded(n.room.Tell(p, n.seq)) // an overloaded loop costs the notice, never the turn

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/rooms"
 )
 
@@ -155,7 +156,7 @@ func TestMissedOfTheDead(t *testing.T) {
 	if n := len(b.of(entryCount)); n != 1 || s.Stats().Missed != 1 {
 		t.Errorf("after a death %d counts are told, %d misses are counted", n-1, s.Stats().Missed)
 	}
-	s.Peers([]uint16{7, 9})
+	s.Peers([]ident.Worker{7, 9})
 	s.Missed(9)
 	tick()
 	if n := len(b.of(entryCount)); n != 2 {
@@ -169,7 +170,7 @@ func TestManyCounts(t *testing.T) {
 	s := w.server.Server
 	const n = 2*countsMax + 1
 	for i := range n {
-		name := appendID(nil, 0, place{Slot: uint32(i)})
+		name := ident.ID{Place: place{Slot: uint32(i)}}.Append(nil)
 		entry, err := s.index.Enter(name, place{Loop: 1, Slot: 1, Gen: 1}, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -205,7 +206,7 @@ func TestCreatedRoomIsCounted(t *testing.T) {
 // What is garbage is refused, panics nowhere, and reaches nobody.
 func FuzzReceive(f *testing.F) {
 	frame := newOutFrame(ws.OpText, []byte(`{"type":"x"}`))
-	who := []remotePlace{{7, place{Loop: 0, Slot: 0, Gen: 1}}, {3, place{Loop: 1, Slot: 2, Gen: 3}}}
+	who := []ident.ID{{Worker: 7, Place: place{Loop: 0, Slot: 0, Gen: 1}}, {Worker: 3, Place: place{Loop: 1, Slot: 2, Gen: 3}}}
 	for _, w := range []*entryWriter{
 		new(entryWriter).begin(entryPublish, 0).text("r").places(who).frame(frame),
 		new(entryWriter).begin(entrySpread, 0).number(2).text("r").text("s").places(who).frame(frame),
@@ -284,13 +285,13 @@ func everyAnswer(s *Server, v verb, question []byte) {
 func TestSendToNobody(t *testing.T) {
 	w, _ := newPeer(t, nil)
 	s := w.server.Server
-	s.Peers([]uint16{7, 8})
+	s.Peers([]ident.Worker{7, 8})
 	for p, want := range map[place]bool{{Loop: 1, Slot: 3, Gen: 5}: true, {Loop: 2, Slot: 3, Gen: 5}: false, {Loop: 1, Slot: 3}: false} {
-		if s.SendTo(string(appendID(nil, 8, p)), M{"type": "x"}) != want {
+		if s.SendTo(ident.ID{Worker: 8, Place: p}.String(), M{"type": "x"}) != want {
 			t.Errorf("%v: not %v", p, want)
 		}
 	}
-	if s.SendTo(string(appendID(nil, 9, place{Gen: 1})), M{"type": "x"}) {
+	if s.SendTo(ident.ID{Worker: 9, Place: place{Gen: 1}}.String(), M{"type": "x"}) {
 		t.Error("a worker that does not live has a connection")
 	}
 }

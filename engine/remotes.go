@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 
+	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/rooms"
 )
 
@@ -83,7 +84,7 @@ func (s *Server) reportCount(r *rooms.Room) {
 
 // sayCount tells a worker, or all, how many members a room has here. The count is taken when it is told: what a loop says
 // of the room before or after is of before or after.
-func (s *Server) sayCount(target uint16, name string, asks uint64) {
+func (s *Server) sayCount(target ident.Worker, name string, asks uint64) {
 	s.peers.say(false, func(w *entryWriter) {
 		n := uint64(0)
 		if r := s.index.FindString(name); r != nil && !r.Dead() {
@@ -93,7 +94,7 @@ func (s *Server) sayCount(target uint16, name string, asks uint64) {
 	})
 }
 
-func (s *Server) receiveCount(from uint16, r *entryReader) {
+func (s *Server) receiveCount(from ident.Worker, r *entryReader) {
 	name, n, asks := r.bytes(), r.number(), r.number()
 	if r.bad {
 		return
@@ -114,7 +115,7 @@ func (s *Server) receiveCount(from uint16, r *entryReader) {
 }
 
 // askCounts asks a worker, or all, for the counts of all rooms that it has members in.
-func (s *Server) askCounts(target uint16) {
+func (s *Server) askCounts(target ident.Worker) {
 	if s.peers != nil {
 		s.peers.say(true, func(w *entryWriter) { w.begin(entryCensus, target) })
 	}
@@ -122,7 +123,7 @@ func (s *Server) askCounts(target uint16) {
 
 // tellCounts tells a worker the counts of all rooms, from a place in the index on, a part at a time: others want their
 // turn, too. The worker's figures come first.
-func (l *loop) tellCounts(target uint16, at int) {
+func (l *loop) tellCounts(target ident.Worker, at int) {
 	if at == 0 {
 		l.sayFigures(target, l.srv.figuresHere())
 	}
@@ -158,7 +159,7 @@ func (l *loop) forwardNotice(f *outFrame, n *notice) {
 	if n.joined {
 		joined = 1
 	}
-	who := []remotePlace{{l.srv.instance, n.place}}
+	who := []ident.ID{l.srv.idOf(n.place)}
 	l.srv.peers.say(false, func(w *entryWriter) {
 		if n.room.Quiet() {
 			w.begin(entryPublish, 0).text(n.room.Name()).places(nil).frame(f)
@@ -184,7 +185,7 @@ func (s *Server) receiveNotice(x heard, r *entryReader) {
 }
 
 // tellRoster tells a worker, or all, who a room's members are here, where that is announced.
-func (s *Server) tellRoster(r *rooms.Room, target uint16) {
+func (s *Server) tellRoster(r *rooms.Room, target ident.Worker) {
 	if s.peers == nil || s.tuned.Load().announceMax <= 0 || r.Quiet() {
 		return
 	}
@@ -194,15 +195,15 @@ func (s *Server) tellRoster(r *rooms.Room, target uint16) {
 }
 
 // sayRoster tells this loop's part. Whoever is on it has been announced: the notices of this turn go first.
-func (l *loop) sayRoster(r *rooms.Room, target uint16) {
+func (l *loop) sayRoster(r *rooms.Room, target ident.Worker) {
 	l.announce()
 	roster := r.Roster(l.index)
 	if len(roster) == 0 {
 		return
 	}
-	list := make([]remotePlace, len(roster))
+	list := make([]ident.ID, len(roster))
 	for i, m := range roster {
-		list[i] = remotePlace{l.srv.instance, place{Loop: l.index, Slot: m.Slot, Gen: m.Gen}}
+		list[i] = l.srv.idOf(place{Loop: l.index, Slot: m.Slot, Gen: m.Gen})
 	}
 	l.owes.flush = true
 	l.srv.peers.say(false, func(w *entryWriter) {
@@ -239,17 +240,17 @@ func (e *MissedError) Error() string {
 // Missed says that something of another worker is gone for good: what was learned of its members may be wrong, and is
 // asked for again, unless that worker has died. It is called as [Server.Receive] is. Cost: a walk through all rooms, and a
 // count of each from every worker.
-func (s *Server) Missed(from uint16) {
+func (s *Server) Missed(from ident.Worker) {
 	returned := false
 	defer s.mustReturn(&returned)
 	s.missed(from)
 	returned = true
 }
 
-func (s *Server) missed(from uint16) {
+func (s *Server) missed(from ident.Worker) {
 	s.count.missed.Add(1)
 	s.log.Error("messages of another worker are lost", "worker", from)
-	s.emit(Event{Kind: EventError, Err: &MissedError{from}})
+	s.emit(Event{Kind: EventError, Err: &MissedError{from.Instance()}})
 	if !s.lives(from) {
 		return // it answers no more, and what is known of it goes with Gone
 	}
@@ -263,7 +264,7 @@ func (s *Server) missed(from uint16) {
 
 // Gone says that nothing will come any more from a worker that has died. Its members are no more, and in rooms that
 // announce it those are told who are left. It is called as [Server.Receive] is, behind that worker's last entry.
-func (s *Server) Gone(from uint16) {
+func (s *Server) Gone(from ident.Worker) {
 	s.forgetWish(from)
 	s.noteFigures(from, nil)
 	s.index.Bury(from, func(r *rooms.Room, left []place) {
@@ -278,6 +279,6 @@ func (s *Server) Gone(from uint16) {
 }
 
 // tellLeft tells our members of a room that a member on another worker is gone.
-func (s *Server) tellLeft(r *rooms.Room, instance uint16, p place) {
-	s.publishHere(heard{from: instance, room: r}, noticeFrame(r, appendID(nil, instance, p), false), nil)
+func (s *Server) tellLeft(r *rooms.Room, worker ident.Worker, p place) {
+	s.publishHere(heard{from: worker, room: r}, noticeFrame(r, ident.ID{Worker: worker, Place: p}.Append(nil), false), nil)
 }

@@ -1,6 +1,10 @@
 package engine
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/parleyd/parley/protocol/ident"
+)
 
 // ear is a bus that keeps the counts that were told: of each room the latest.
 type ear map[string]uint64
@@ -86,7 +90,7 @@ func TestCountsAfterLoss(t *testing.T) {
 }
 
 // toldBy has the server hear a count of another worker.
-func (w *script) toldBy(worker uint16, room string, n int) {
+func (w *script) toldBy(worker ident.Worker, room string, n int) {
 	w.t.Helper()
 	e := new(entryWriter).begin(entryCount, 0).text(room).number(uint64(n)).number(asksNothing)
 	if err := w.server.Server.Receive(worker, e.buf); err != nil {
@@ -115,7 +119,7 @@ func TestFirstMemberIsToldOfOthers(t *testing.T) {
 		w.drain()
 		w.read(c)
 	}
-	s.Peers([]uint16{3, 4, 7})
+	s.Peers([]ident.Worker{3, 4, 7})
 	w.toldBy(3, "r", 1)
 	w.toldBy(4, "r", 2)
 	for range 3 {
@@ -165,7 +169,7 @@ func TestCountsAreAskedFor(t *testing.T) {
 	w.say(c, `{"type":"join","room":"here"}`)
 	w.drain()
 	w.read(c)
-	s.Peers([]uint16{3, 7})
+	s.Peers([]ident.Worker{3, 7})
 	w.toldBy(3, "there", 5)
 	s.Missed(3)
 	if n := s.index.Away("there"); n != 0 || len(b.of(entryCensus)) != 1 {

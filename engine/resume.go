@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
 )
@@ -314,7 +315,7 @@ func (l *loop) restoreSeated(c *Conn, h handover, e *message.Envelope) {
 	}
 	l.revive(&revival{conn: c, h: h, answer: message.Reconnected{
 		ID:       []byte(c.ID()),
-		Previous: appendID(nil, state.instance, state.previous),
+		Previous: ident.ID{Worker: state.instance, Place: state.previous}.Append(nil),
 		Ref:      e.Ref,
 	}, withLast: e.Last != nil})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
 )
@@ -24,7 +25,7 @@ type Seats interface {
 	Acquire(room string, limit int, ticket SeatTicket, done func(error))
 	// Give keeps a seat that was acquired here, for a few seconds, for whoever shows the ticket to another worker. done is
 	// called exactly once, within two seconds, on any goroutine, when he may.
-	Give(room string, to uint16, ticket SeatTicket, done func())
+	Give(room string, to ident.Worker, ticket SeatTicket, done func())
 	// Release gives a seat back.
 	Release(room string)
 	// Force takes n seats, whether there are as many or not, for those who were in when the room got its limit.

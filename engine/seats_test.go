@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // desk gives out seats when the test says so, and counts them.
@@ -24,7 +26,7 @@ type request struct {
 
 type gift struct {
 	room   string
-	to     uint16
+	to     ident.Worker
 	ticket SeatTicket
 	done   func()
 }
@@ -33,7 +35,7 @@ func (d *desk) Acquire(room string, _ int, ticket SeatTicket, done func(error)) 
 	d.asked = append(d.asked, request{room, ticket, done})
 }
 
-func (d *desk) Give(room string, to uint16, ticket SeatTicket, done func()) {
+func (d *desk) Give(room string, to ident.Worker, ticket SeatTicket, done func()) {
 	d.gifts = append(d.gifts, gift{room, to, ticket, done})
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/parleyd/parley/protocol/deflate"
 	"github.com/parleyd/parley/protocol/frame"
 	"github.com/parleyd/parley/protocol/handshake"
+	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/protocol/proxy"
 	"github.com/parleyd/parley/rooms"
@@ -28,7 +29,7 @@ import (
 type Server struct {
 	cfg      Config
 	log      *slog.Logger
-	instance uint16
+	instance ident.Worker
 	tuned    atomic.Pointer[tuned]
 	ground   ground
 
@@ -137,7 +138,7 @@ const (
 func (s *Server) assemble() {
 	var seed [32]byte
 	s.entropy(seed[:])
-	s.instance = max(1, uint16(seed[0])<<8|uint16(seed[1]))
+	s.instance = ident.On(0, max(1, uint16(seed[0])<<8|uint16(seed[1])))
 	s.resyncWall()
 	s.log = s.GuardLog(s.log)
 	s.layGround()
@@ -339,21 +340,6 @@ func (l *loop) sendAway() job {
 		}
 		return !more
 	}
-}
-
-// Connection finds a connection by its id, nil where there is none (its methods can be called all the same): the seed's
-// getConnection. [Everywhere.Connection] finds one on any worker. Any goroutine.
-//
-// Scope: this worker.
-func (s *Server) Connection(id string) *Conn {
-	instance, p, ok := parseID(id)
-	if !ok || instance != s.instance || int(p.Loop) >= len(s.loops) {
-		return nil
-	}
-	if c := s.loops[p.Loop].connAt(p); c != nil && c.isOpen() {
-		return c
-	}
-	return nil
 }
 
 // Connections goes through all open connections: the seed's getConnections. What comes or goes meanwhile

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 )
 
@@ -41,7 +42,7 @@ func (t token) String() string { return base64.RawURLEncoding.EncodeToString(t[:
 // Owner: immutable once in the store.
 type parked struct {
 	previous  place
-	instance  uint16 // of the worker where that was
+	instance  ident.Worker // of the worker where that was
 	principal string
 	rooms     []string
 	attrs     *attributes

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // Where several workers are one server, or sessions are to outlive the process, a store keeps them besides the worker's
@@ -39,9 +41,9 @@ type SessionStore interface {
 	Spend(at SessionClaim, done func(error)) error
 }
 
-// SessionKey names a session: the instance of the worker that began it, and a hash of its token.
+// SessionKey names a session: the worker that began it, and a hash of its token.
 type SessionKey struct {
-	Instance uint16
+	Instance ident.Worker
 	Hash     [16]byte
 }
 
@@ -86,8 +88,8 @@ func (s *Server) Degraded() string {
 // KeepSessions has the server keep its sessions in a store, too. It is called once, before Start.
 func (s *Server) KeepSessions(store SessionStore) { s.store = store }
 
-// Instance is the number of this worker in the ids of its connections; never 0.
-func (s *Server) Instance() uint16 { return s.instance }
+// Instance names this worker in the ids of its connections; never 0.
+func (s *Server) Instance() ident.Worker { return s.instance }
 
 // sharedTokenBytes is the size of a token that says who began the session.
 const sharedTokenBytes = 2 + len(noToken)
@@ -98,7 +100,7 @@ func (s *Server) tokenText(t token) string {
 		return t.String()
 	}
 	var raw [sharedTokenBytes]byte
-	binary.BigEndian.PutUint16(raw[:], s.instance)
+	binary.BigEndian.PutUint16(raw[:], s.instance.Instance())
 	copy(raw[2:], t[:])
 	return base64.RawURLEncoding.EncodeToString(raw[:])
 }
@@ -108,8 +110,8 @@ func (s *Server) keyOf(t token) sessionKey { return keyOf([]byte(s.tokenText(t))
 // sharedKey is the key of a token of ours in the store.
 func (s *Server) sharedKey(t token) SessionKey { return SessionKey{s.instance, s.keyOf(t)} }
 
-// ownerOf is the instance that a token names; ok is false for what was never a token.
-func (s *Server) ownerOf(text []byte) (instance uint16, ok bool) {
+// ownerOf is the worker that a token names; ok is false for what was never a token.
+func (s *Server) ownerOf(text []byte) (worker ident.Worker, ok bool) {
 	if s.store == nil {
 		return s.instance, true
 	}
@@ -118,5 +120,5 @@ func (s *Server) ownerOf(text []byte) (instance uint16, ok bool) {
 		return 0, false
 	}
 	n, err := base64.RawURLEncoding.Decode(raw[:], text)
-	return binary.BigEndian.Uint16(raw[:]), err == nil && n == sharedTokenBytes
+	return ident.On(0, binary.BigEndian.Uint16(raw[:])), err == nil && n == sharedTokenBytes
 }

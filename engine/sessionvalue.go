@@ -1,6 +1,10 @@
 package engine
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/parleyd/parley/protocol/ident"
+)
 
 // A session as the store keeps it, and as its owner hands it over: the fields of parked, in the way of entries.
 
@@ -11,7 +15,7 @@ var errSessionValue = errors.New("the stored session is damaged, or of another v
 // encode writes the state for another worker, or for later.
 func (p *parked) encode() []byte {
 	w := &entryWriter{buf: make([]byte, 0, 128)}
-	w.number(sessionValueVersion).places([]remotePlace{{p.instance, p.previous}}).text(p.principal)
+	w.number(sessionValueVersion).places([]ident.ID{{Worker: p.instance, Place: p.previous}}).text(p.principal)
 	w.number(uint64(p.attempts)).number(uint64(p.resumedAt)).number(uint64(len(p.rooms)))
 	for _, name := range p.rooms {
 		w.text(name)
@@ -60,12 +64,12 @@ func decodeParked(value []byte) (*parked, error) {
 }
 
 // place reads a list of one, of any worker.
-func (r *entryReader) place() (instance uint16, p place) {
+func (r *entryReader) place() (worker ident.Worker, p place) {
 	if r.number() != 1 || len(r.rest) < placeBytes {
 		r.rest, r.bad = nil, true
 		return 0, p
 	}
-	instance, p = readPlace(r.rest)
+	worker, p = readPlace(r.rest)
 	r.rest = r.rest[placeBytes:]
-	return instance, p
+	return worker, p
 }

@@ -2,6 +2,8 @@ package engine
 
 import (
 	"sync/atomic"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // slab holds a loop's connections by slot. The loop takes and frees slots; any goroutine may look one
@@ -19,8 +21,8 @@ const slabChunkSlots = 512
 
 type slabChunk [slabChunkSlots]atomic.Pointer[Conn]
 
-// slotsMax is what the 24 bits of a connection id hold.
-const slotsMax = 1 << 24
+// slotsMax is how many slots a connection id can name.
+const slotsMax = ident.SlotsMax
 
 // take puts c, whose generation is set, into a slot, and reports false where there is none left. The most
 // recently freed slot is used again first: it is still in the cache.

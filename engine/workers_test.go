@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/parleyd/parley/engine/cluster/bus"
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // testWorker is a server that is one of several, in this process, over a real bus.
@@ -93,7 +94,7 @@ func (ws *testWorkers) startBus() {
 func (ws *testWorkers) start(change func(*Config), prepare func(*Server)) *testWorker {
 	ws.t.Helper()
 	w := &testWorker{}
-	instance := uint16(len(ws.list) + 1)
+	instance := ident.Worker(len(ws.list) + 1)
 	w.Server = startServer(ws.t, change, func(s *Server) {
 		s.Attach(Membership{Instance: instance, Bus: w})
 		if prepare != nil {
@@ -102,14 +103,14 @@ func (ws *testWorkers) start(change func(*Config), prepare func(*Server)) *testW
 		link, err := bus.Dial(context.Background(), bus.LinkOptions{
 			URL: "nats://" + ws.bus.Addr(), Instance: instance, Password: bus.Password(busSecret, instance), Peers: ws.instances(), RingBytes: ws.ring,
 		}, bus.Receiver{
-			Batch: func(from uint16, entries iter.Seq[[]byte]) {
+			Batch: func(from ident.Worker, entries iter.Seq[[]byte]) {
 				for entry := range entries {
 					if err := s.Receive(from, entry); err != nil {
 						ws.t.Errorf("worker %d hears of %d: %v", instance, from, err)
 					}
 				}
 			},
-			Lost: func(from uint16, first, last uint64) { s.Missed(from) },
+			Lost: func(from ident.Worker, first, last uint64) { s.Missed(from) },
 			Gone: s.Gone,
 		})
 		if err != nil {
@@ -123,7 +124,7 @@ func (ws *testWorkers) start(change func(*Config), prepare func(*Server)) *testW
 	return w
 }
 
-func (ws *testWorkers) instances() (list []uint16) {
+func (ws *testWorkers) instances() (list []ident.Worker) {
 	for _, w := range ws.list {
 		list = append(list, w.instance)
 	}

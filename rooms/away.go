@@ -1,6 +1,10 @@
 package rooms
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/parleyd/parley/protocol/ident"
+)
 
 // What a room knows of its members on other workers: how many each has, as that worker said last, and who they are where
 // it announces who comes and goes. The ids are for the one case in which nobody says who has left: that of a worker that
@@ -16,93 +20,93 @@ type remote struct {
 func (r *Room) Away() int { return int(r.away.Load()) }
 
 // AwayOf is that of one other worker. Any goroutine.
-func (r *Room) AwayOf(instance uint16) int {
+func (r *Room) AwayOf(worker ident.Worker) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if o := r.remotes[instance]; o != nil {
+	if o := r.remotes[worker]; o != nil {
 		return int(o.count)
 	}
 	return 0
 }
 
 // SetAway notes how many members another worker has. Any goroutine.
-func (r *Room) SetAway(instance uint16, n int32) {
+func (r *Room) SetAway(worker ident.Worker, n int32) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.setShare(instance, n)
+	r.setShare(worker, n)
 	r.recount()
 }
 
 // setShare is SetAway. Under mu.
-func (r *Room) setShare(instance uint16, n int32) {
-	o := r.remotes[instance]
+func (r *Room) setShare(worker ident.Worker, n int32) {
+	o := r.remotes[worker]
 	if o == nil {
 		if n == 0 {
 			return
 		}
-		o = r.remote(instance)
+		o = r.remote(worker)
 	}
 	r.away.Add(n - o.count)
 	o.count = n
 	if n == 0 {
-		r.drop(instance)
+		r.drop(worker)
 	}
 }
 
 // remote returns another worker's share, making it on first use. Under mu.
-func (r *Room) remote(instance uint16) *remote {
+func (r *Room) remote(worker ident.Worker) *remote {
 	if r.remotes == nil {
-		r.remotes = make(map[uint16]*remote, 1)
+		r.remotes = make(map[ident.Worker]*remote, 1)
 	}
-	o := r.remotes[instance]
+	o := r.remotes[worker]
 	if o == nil {
 		o = new(remote)
-		r.remotes[instance] = o
+		r.remotes[worker] = o
 	}
 	return o
 }
 
 // drop forgets another worker's share. Under mu.
-func (r *Room) drop(instance uint16) {
-	delete(r.remotes, instance)
+func (r *Room) drop(worker ident.Worker) {
+	delete(r.remotes, worker)
 	if len(r.remotes) == 0 {
 		r.remotes = nil
 	}
 }
 
 // Bury forgets what a worker that is gone had here, and returns those of its members that it had told of. Any goroutine.
-func (r *Room) Bury(instance uint16) []Place {
-	left, _ := r.bury(instance)
+func (r *Room) Bury(worker ident.Worker) []Place {
+	left, _ := r.bury(worker)
 	return left
 }
 
 // bury is Bury; was says whether anything was known of that worker.
-func (r *Room) bury(instance uint16) (left []Place, was bool) {
+func (r *Room) bury(worker ident.Worker) (left []Place, was bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	o := r.remotes[instance]
+	o := r.remotes[worker]
 	if o == nil {
 		return nil, false
 	}
 	r.away.Add(-o.count)
-	r.drop(instance)
+	r.drop(worker)
 	r.recount()
 	return o.members, true
 }
 
 // RemoteJoined notes a member of another worker, which is not noted yet. Any goroutine.
-func (r *Room) RemoteJoined(instance uint16, p Place) {
+func (r *Room) RemoteJoined(worker ident.Worker, p Place) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	o := r.remote(instance)
+	o := r.remote(worker)
 	o.members = append(o.members, p)
 }
 
 // RemoteLeft forgets a member of another worker. Any goroutine.
-func (r *Room) RemoteLeft(instance uint16, p Place) {
+func (r *Room) RemoteLeft(worker ident.Worker, p Place) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	o := r.remotes[instance]
+	o := r.remotes[worker]
 	if o == nil {
 		return
 	}
@@ -111,36 +115,36 @@ func (r *Room) RemoteLeft(instance uint16, p Place) {
 		o.members[i] = o.members[last]
 		o.members = o.members[:last]
 	}
-	r.tidy(instance, o)
+	r.tidy(worker, o)
 }
 
 // RemoteRoster notes all members that one loop of another worker has, in place of those noted before. Any goroutine.
-func (r *Room) RemoteRoster(instance uint16, loop uint8, all []Place) {
+func (r *Room) RemoteRoster(worker ident.Worker, loop uint8, all []Place) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	o := r.remote(instance)
+	o := r.remote(worker)
 	o.members = append(slices.DeleteFunc(o.members, func(p Place) bool { return p.Loop == loop }), all...)
-	r.tidy(instance, o)
+	r.tidy(worker, o)
 }
 
 // RemoteUnknown forgets who another worker's members are, and not how many: it no longer tells. Any goroutine.
-func (r *Room) RemoteUnknown(instance uint16) {
+func (r *Room) RemoteUnknown(worker ident.Worker) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if o := r.remotes[instance]; o != nil {
+	if o := r.remotes[worker]; o != nil {
 		o.members = nil
-		r.tidy(instance, o)
+		r.tidy(worker, o)
 	}
 }
 
 // tidy drops a share that says nothing. Under mu.
-func (r *Room) tidy(instance uint16, o *remote) {
+func (r *Room) tidy(worker ident.Worker, o *remote) {
 	if len(o.members) > 0 {
 		return
 	}
 	o.members = nil
 	if o.count == 0 {
-		r.drop(instance)
+		r.drop(worker)
 	}
 }
 
@@ -157,10 +161,10 @@ func (r *Room) Introduce() bool {
 }
 
 // RemoteMembers is how many members of another worker are known by name. Any goroutine.
-func (r *Room) RemoteMembers(instance uint16) int {
+func (r *Room) RemoteMembers(worker ident.Worker) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if o := r.remotes[instance]; o != nil {
+	if o := r.remotes[worker]; o != nil {
 		return len(o.members)
 	}
 	return 0

@@ -1,20 +1,24 @@
 package rooms
 
-import "sync/atomic"
+import (
+	"sync/atomic"
 
-// A room that has members on several workers is one room. So that a sum over all workers counts it once, the worker of
-// the lowest instance that has members counts it; one without any member, which stays because it was created, is counted
+	"github.com/parleyd/parley/protocol/ident"
+)
+
+// A room that has members on several workers is one room. So that a sum over all workers counts it once, the
+// lowest worker that has members counts it; one without any member, which stays because it was created, is counted
 // by the lowest worker of all. Each room's share changes when its first member comes or its last one goes, here or
 // elsewhere: nobody walks through the rooms to count them.
 
 // census is an index's part of the count.
 type census struct {
-	instance     uint16
+	worker       ident.Worker
 	ours, vacant atomic.Int64
 }
 
-// SetInstance says which of several workers this is. Once, before anything is known of the others.
-func (x *Index) SetInstance(instance uint16) { x.census.instance = instance }
+// SetWorker says which of several workers this is. Once, before anything is known of the others.
+func (x *Index) SetWorker(worker ident.Worker) { x.census.worker = worker }
 
 // share says where a room is counted.
 type share uint8
@@ -25,8 +29,7 @@ const (
 	shareNobodys // it is counted elsewhere, or dead
 )
 
-// Counted is the number of rooms that this worker counts; lowest says whether no other has a lower instance. Any
-// goroutine.
+// Counted is the number of rooms that this worker counts; lowest says whether no other worker is lower. Any goroutine.
 func (x *Index) Counted(lowest bool) int {
 	n := x.census.ours.Load()
 	if lowest {
@@ -55,8 +58,8 @@ func (r *Room) shareNow() share {
 	case r.taken.Load() == 0:
 		return shareNobodys
 	}
-	for instance, o := range r.remotes {
-		if instance < r.index.census.instance && o.count > 0 {
+	for worker, o := range r.remotes {
+		if worker < r.index.census.worker && o.count > 0 {
 			return shareNobodys
 		}
 	}

@@ -3,6 +3,8 @@ package rooms
 import (
 	"math/rand/v2"
 	"testing"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // Of several workers whose members come and go at random, and who are told each other's counts late, all together count
@@ -13,7 +15,7 @@ func TestCensus(t *testing.T) {
 	var list []*Index
 	for i := range workers {
 		x := NewIndex(1, Options{})
-		x.SetInstance(uint16(i + 1))
+		x.SetWorker(ident.Worker(i + 1))
 		list = append(list, x)
 	}
 	room := func(i int) string { return string(rune('a' + i)) }
@@ -24,7 +26,7 @@ func TestCensus(t *testing.T) {
 		}
 		for i, x := range list {
 			if r := x.FindString(name); i != from && r != nil {
-				r.SetAway(uint16(from+1), n)
+				r.SetAway(ident.Worker(from+1), n)
 			}
 		}
 	}

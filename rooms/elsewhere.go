@@ -1,6 +1,10 @@
 package rooms
 
-import "hash/maphash"
+import (
+	"hash/maphash"
+
+	"github.com/parleyd/parley/protocol/ident"
+)
 
 // What is known of rooms that have members on other workers and none here.
 //
@@ -24,16 +28,16 @@ type shares map[uint64]int32
 
 // SetAway notes how many members another worker has in a room, and returns the room, nil where there is none here. Any
 // goroutine; name is not kept.
-func (x *Index) SetAway(name []byte, instance uint16, n int32) *Room {
+func (x *Index) SetAway(name []byte, worker ident.Worker, n int32) *Room {
 	h := x.shard(name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r := h.rooms[string(name)]
 	if r != nil {
-		r.SetAway(instance, n)
+		r.SetAway(worker, n)
 		return r
 	}
-	x.keepShare(h, instance, maphash.Bytes(x.seed, name), n)
+	x.keepShare(h, worker, maphash.Bytes(x.seed, name), n)
 	return nil
 }
 
@@ -55,23 +59,23 @@ func (x *Index) Away(name string) (n int) {
 }
 
 // keepShare writes a count into the table. Under the shard's lock.
-func (x *Index) keepShare(h *shard, instance uint16, key uint64, n int32) {
-	kept := h.elsewhere[instance]
+func (x *Index) keepShare(h *shard, worker ident.Worker, key uint64, n int32) {
+	kept := h.elsewhere[worker]
 	_, known := kept[key]
 	switch {
 	case n <= 0 && known:
 		delete(kept, key)
 		x.elsewhere.Add(-1)
-		h.trim(instance)
+		h.trim(worker)
 		return
 	case n <= 0, !known && x.elsewhere.Load() >= x.elsewhereMax:
 		return
 	case kept == nil:
 		kept = shares{}
 		if h.elsewhere == nil {
-			h.elsewhere = map[uint16]shares{}
+			h.elsewhere = map[ident.Worker]shares{}
 		}
-		h.elsewhere[instance] = kept
+		h.elsewhere[worker] = kept
 	}
 	if !known {
 		x.elsewhere.Add(1)
@@ -80,31 +84,31 @@ func (x *Index) keepShare(h *shard, instance uint16, key uint64, n int32) {
 }
 
 // trim gives back the memory of a worker that has nothing in the table: a map never shrinks. Under the shard's lock.
-func (h *shard) trim(instance uint16) {
-	if len(h.elsewhere[instance]) == 0 {
-		delete(h.elsewhere, instance)
+func (h *shard) trim(worker ident.Worker) {
+	if len(h.elsewhere[worker]) == 0 {
+		delete(h.elsewhere, worker)
 	}
 }
 
 // forgetShares drops what a worker has in the table. Under the shard's lock.
-func (x *Index) forgetShares(h *shard, instance uint16) {
-	x.elsewhere.Add(-int64(len(h.elsewhere[instance])))
-	delete(h.elsewhere, instance)
+func (x *Index) forgetShares(h *shard, worker ident.Worker) {
+	x.elsewhere.Add(-int64(len(h.elsewhere[worker])))
+	delete(h.elsewhere, worker)
 }
 
 // takeIn moves what is known of a new room from the table, or from the dead room in whose place it is, into it. Under the
 // shard's lock; nobody else knows r yet.
 func (x *Index) takeIn(h *shard, r, dead *Room) {
 	if dead != nil {
-		for instance, o := range dead.yield() {
-			r.setShare(instance, o.count)
+		for worker, o := range dead.yield() {
+			r.setShare(worker, o.count)
 		}
 	} else if len(h.elsewhere) > 0 {
 		key := maphash.String(x.seed, r.name)
-		for instance, kept := range h.elsewhere {
+		for worker, kept := range h.elsewhere {
 			if n, known := kept[key]; known {
-				r.setShare(instance, n)
-				x.keepShare(h, instance, key, 0)
+				r.setShare(worker, n)
+				x.keepShare(h, worker, key, 0)
 			}
 		}
 	}
@@ -118,13 +122,13 @@ func (x *Index) putBack(h *shard, r *Room) {
 		return
 	}
 	key := maphash.String(x.seed, r.name)
-	for instance, o := range gone {
-		x.keepShare(h, instance, key, o.count)
+	for worker, o := range gone {
+		x.keepShare(h, worker, key, o.count)
 	}
 }
 
 // yield takes what the room knows of the other workers out of it.
-func (r *Room) yield() map[uint16]*remote {
+func (r *Room) yield() map[ident.Worker]*remote {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	gone := r.remotes
@@ -135,13 +139,13 @@ func (r *Room) yield() map[uint16]*remote {
 
 // Doubt forgets what another worker has said of rooms that are not here, and calls f for each that is: whoever asks that
 // worker about these, and for all others, knows the truth again. f may call anything. Any goroutine.
-func (x *Index) Doubt(instance uint16, f func(*Room)) {
+func (x *Index) Doubt(worker ident.Worker, f func(*Room)) {
 	var list []*Room
 	for i := range x.shards {
 		h := &x.shards[i]
 		list = list[:0]
 		h.mu.Lock()
-		x.forgetShares(h, instance)
+		x.forgetShares(h, worker)
 		for _, r := range h.rooms {
 			list = append(list, r)
 		}
@@ -154,7 +158,7 @@ func (x *Index) Doubt(instance uint16, f func(*Room)) {
 
 // Bury forgets all that is known of a worker that is gone, and calls f for each room here in which it had members, with
 // those that it had told of. f may call anything. Any goroutine.
-func (x *Index) Bury(instance uint16, f func(r *Room, left []Place)) {
+func (x *Index) Bury(worker ident.Worker, f func(r *Room, left []Place)) {
 	type grave struct {
 		room *Room
 		left []Place
@@ -164,9 +168,9 @@ func (x *Index) Bury(instance uint16, f func(r *Room, left []Place)) {
 		h := &x.shards[i]
 		graves = graves[:0]
 		h.mu.Lock()
-		x.forgetShares(h, instance)
+		x.forgetShares(h, worker)
 		for _, r := range h.rooms {
-			if left, was := r.bury(instance); was {
+			if left, was := r.bury(worker); was {
 				graves = append(graves, grave{r, left})
 			}
 		}

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // kept counts what stands in the tables.
@@ -24,10 +26,10 @@ func TestElsewhereModel(t *testing.T) {
 		x := NewIndex(1, Options{})
 		p := at(0, 1)
 		names := []string{"a", "b", "c"}
-		told := map[uint16]map[string]int32{1: {}, 2: {}}
+		told := map[ident.Worker]map[string]int32{1: {}, 2: {}}
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
 			name := rapid.SampledFrom(names).Draw(t, "name")
-			worker := rapid.SampledFrom([]uint16{1, 2}).Draw(t, "worker")
+			worker := rapid.SampledFrom([]ident.Worker{1, 2}).Draw(t, "worker")
 			switch rapid.IntRange(0, 6).Draw(t, "step") {
 			case 0, 1:
 				n := rapid.Int32Range(0, 3).Draw(t, "n")
@@ -78,7 +80,7 @@ func TestElsewhereModel(t *testing.T) {
 // A dead room that a new one has taken the place of hands on what it knew, and takes nothing back.
 func TestElsewhereOfTheDead(t *testing.T) {
 	x := NewIndex(1, Options{})
-	x.SetInstance(7)
+	x.SetWorker(7)
 	x.SetAway([]byte("r"), 5, 3)
 	e, _ := x.Enter([]byte("r"), at(0, 1), 1)
 	old := e.Room
@@ -99,8 +101,8 @@ func TestElsewhereIsBounded(t *testing.T) {
 	x.elsewhereMax = 100
 	for i := range 300 {
 		name := fmt.Appendf(nil, "room %d", i)
-		x.SetAway(name, uint16(1+i%2), 1)
-		x.SetAway(name, uint16(1+i%2), 2)
+		x.SetAway(name, ident.Worker(1+i%2), 1)
+		x.SetAway(name, ident.Worker(1+i%2), 2)
 	}
 	if x.kept() != 100 || x.elsewhere.Load() != 100 {
 		t.Fatal(x.kept(), "are kept")

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // Index finds rooms by name. Names are spread over shards by xxhash, so that loops seldom wait for each
@@ -36,8 +38,8 @@ const shardCount = 256
 type shard struct {
 	mu        sync.RWMutex
 	rooms     map[string]*Room
-	elsewhere map[uint16]shares // of rooms that are not here, by worker; nil for none
-	_         [24]byte          // a cache line each
+	elsewhere map[ident.Worker]shares // of rooms that are not here, by worker; nil for none
+	_         [24]byte                // a cache line each
 }
 
 // Options say what holds for every room.

@@ -5,6 +5,8 @@ import (
 	"math"
 	"sync"
 	"sync/atomic"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // A room has one roster per event loop.
@@ -30,13 +32,8 @@ import (
 //
 // Where seats are shared with other processes, see seats.go.
 
-// Place is where a member's connection lives: its loop, its slot there, and a generation that tells it from
-// earlier and later tenants of the slot. The zero Place is nobody's.
-type Place struct {
-	Loop uint8
-	Slot uint32
-	Gen  uint64
-}
+// Place is where a member's connection lives. The zero Place is no member's.
+type Place = ident.Place
 
 // Member is an entry in a roster. What has a number up to JoinSeq, that of its join or of its seat's, is not
 // for it.
@@ -74,8 +71,8 @@ type Room struct {
 	quiet     atomic.Bool
 	taken     atomic.Int32 // written under mu
 
-	remotes    map[uint16]*remote // members on other workers, by instance; nil for none
-	away       atomic.Int32       // how many they are, written under mu
+	remotes    map[ident.Worker]*remote // members on other workers; nil for none
+	away       atomic.Int32             // how many they are, written under mu
 	counted    atomic.Bool
 	introduced bool
 	share      share

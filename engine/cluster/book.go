@@ -9,6 +9,7 @@ import (
 
 	"github.com/parleyd/parley/engine/cluster/ledger"
 	"github.com/parleyd/parley/engine/cluster/supervise"
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // The ledger, as a worker uses it: opened over its link before it serves, told of the dead as the supervisor says so.
@@ -23,7 +24,7 @@ const (
 )
 
 // openBook opens the ledger. It waits for a bus that is away, as dial does.
-func (w *worker) openBook(ctx context.Context, given inheritance, peers []uint16) error {
+func (w *worker) openBook(ctx context.Context, given inheritance, peers []ident.Worker) error {
 	bounded, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
 	opts := bookOptions(w.srv, given.Epoch, w.options)
@@ -73,7 +74,7 @@ func (w *worker) buried(d supervise.Death) {
 
 // insist calls again until the ledger takes the call: it is busy where a bus that was away has left much to do, and
 // whoever is not recorded as dead keeps seats and sessions for ever. What it has taken it sees through by itself.
-func (w *worker) insist(what string, instance uint16, call func(done func(error)) error) {
+func (w *worker) insist(what string, instance ident.Worker, call func(done func(error)) error) {
 	told := func(err error) {
 		if err != nil && !errors.Is(err, ledger.ErrClosed) {
 			w.options.Log.Warn(what, "worker", instance, "err", err)

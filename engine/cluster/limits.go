@@ -6,6 +6,7 @@ import (
 
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/cluster/ledger"
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // What of the ledger the engine uses for rooms: the seats of limited ones, and those that were created on purpose.
@@ -28,7 +29,7 @@ func (s seats) Acquire(room string, limit int, ticket engine.SeatTicket, done fu
 }
 
 // Give implements engine.Seats. A seat that cannot be given is free.
-func (s seats) Give(room string, to uint16, ticket engine.SeatTicket, done func()) {
+func (s seats) Give(room string, to ident.Worker, ticket engine.SeatTicket, done func()) {
 	book := s.w.book.Load()
 	if err := book.Seats.Give(room, to, ledger.Ticket(ticket), func(error) { done() }); err != nil {
 		book.Seats.Release(room, 1)

@@ -75,7 +75,7 @@ func (o *Overview) Stats() engine.Stats {
 }
 
 func rowOf(w supervise.WardStatus) engine.WorkerStats {
-	row := engine.WorkerStats{Index: w.Index, Instance: w.Instance, PID: w.PID, State: w.State,
+	row := engine.WorkerStats{Index: w.Index, Instance: w.Instance.Instance(), PID: w.PID, State: w.State,
 		Restarts: w.Restarts, Cause: w.Cause}
 	if !w.Started.IsZero() {
 		row.StartedAt = w.Started.Unix()

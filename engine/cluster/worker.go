@@ -14,6 +14,7 @@ import (
 	"github.com/parleyd/parley/engine/cluster/bus"
 	"github.com/parleyd/parley/engine/cluster/ledger"
 	"github.com/parleyd/parley/engine/cluster/supervise"
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // worker is one of the processes that have connections.
@@ -114,14 +115,14 @@ func (w *worker) dial(ctx context.Context, welcome supervise.Welcome, given inhe
 		to.URL, to.External, to.File = given.BusURL, true, w.srv.Config().BusCredentials
 	}
 	link, err := bus.Dial(bounded, to, bus.Receiver{
-		Batch: func(from uint16, entries iter.Seq[[]byte]) {
+		Batch: func(from ident.Worker, entries iter.Seq[[]byte]) {
 			for entry := range entries {
 				if err := w.srv.Receive(from, entry); err != nil {
 					w.options.Log.Error("an entry of another worker makes no sense", "worker", from, "err", err)
 				}
 			}
 		},
-		Lost: func(from uint16, first, last uint64) {
+		Lost: func(from ident.Worker, first, last uint64) {
 			w.options.Log.Error("batches of another worker are lost", "worker", from, "first", first, "last", last)
 			w.srv.Missed(from)
 		},

@@ -9,12 +9,14 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // Password is the password of an instance, whose user name is "w" and its number: hex of
 // HMAC-SHA256(secret, user name). Whoever knows it can be that instance and no other; the secret stays with
 // the supervisor and the bus.
-func Password(secret []byte, instance uint16) string {
+func Password(secret []byte, instance ident.Worker) string {
 	mac := hmac.New(sha256.New, secret)
 	mac.Write([]byte(userName(instance)))
 	return hex.EncodeToString(mac.Sum(nil))
@@ -28,7 +30,7 @@ func (g gate) Check(c server.ClientAuthentication) bool {
 	name := c.GetOpts().Username
 	digits, _ := strings.CutPrefix(name, "w")
 	n, err := strconv.ParseUint(digits, 10, 16)
-	instance := uint16(n)
+	instance := ident.On(0, uint16(n))
 	// The number has one spelling, or w1 and w01 would be two users with one stream.
 	if err != nil || instance == 0 || userName(instance) != name {
 		return false
@@ -53,7 +55,7 @@ const (
 // permissions are what the package's doc says, and JetStream for the ledger's buckets. They guard against
 // our mistakes and against strangers on the machine; a worker that is out to harm could still do so
 // through a bucket of the ledger.
-func permissions(instance uint16) *server.Permissions {
+func permissions(instance ident.Worker) *server.Permissions {
 	publish := []string{
 		subject("p", instance),
 		subject("q", instance) + ".*",

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // benchBus starts the bus in its own process. Its processor time is read when it has ended.
@@ -32,16 +34,16 @@ func processorTime() time.Duration {
 type counter struct{ entries atomic.Int64 }
 
 func (c *counter) receiver() Receiver {
-	return Receiver{Batch: func(_ uint16, entries iter.Seq[[]byte]) {
+	return Receiver{Batch: func(_ ident.Worker, entries iter.Seq[[]byte]) {
 		n := int64(0)
 		for range entries {
 			n++
 		}
 		c.entries.Add(n)
-	}, Lost: func(uint16, uint64, uint64) {}}
+	}, Lost: func(ident.Worker, uint64, uint64) {}}
 }
 
-func benchLink(b *testing.B, url string, instance uint16, to Receiver) *Link {
+func benchLink(b *testing.B, url string, instance ident.Worker, to Receiver) *Link {
 	b.Helper()
 	opts := options(url, instance)
 	l, err := Dial(b.Context(), opts, to)
@@ -58,7 +60,7 @@ func benchTraffic(b *testing.B, publishers, links, turn int) {
 	all, counters := make([]*Link, links), make([]*counter, links)
 	for i := range all {
 		counters[i] = &counter{}
-		all[i] = benchLink(b, url, uint16(i+1), counters[i].receiver())
+		all[i] = benchLink(b, url, ident.Worker(i+1), counters[i].receiver())
 	}
 	entry := make([]byte, 200)
 	share := max(b.N/publishers, 1)
@@ -193,8 +195,8 @@ func BenchmarkLoneEntry(b *testing.B) {
 	l := benchLink(b, url, 1, (&counter{}).receiver())
 	defer l.Close()
 	r := benchLink(b, url, 2, Receiver{
-		Batch: func(uint16, iter.Seq[[]byte]) { arrived <- time.Now() },
-		Lost:  func(uint16, uint64, uint64) {},
+		Batch: func(ident.Worker, iter.Seq[[]byte]) { arrived <- time.Now() },
+		Lost:  func(ident.Worker, uint64, uint64) {},
 	})
 	defer r.Close()
 	entry := make([]byte, 200)
@@ -208,16 +210,16 @@ func BenchmarkBusyEntry(b *testing.B) {
 	l := benchLink(b, url, 1, (&counter{}).receiver())
 	defer l.Close()
 	r := benchLink(b, url, 2, Receiver{
-		Batch: func(from uint16, _ iter.Seq[[]byte]) {
+		Batch: func(from ident.Worker, _ iter.Seq[[]byte]) {
 			if from == 1 {
 				arrived <- time.Now()
 			}
 		},
-		Lost: func(uint16, uint64, uint64) {},
+		Lost: func(ident.Worker, uint64, uint64) {},
 	})
 	defer r.Close()
 	entry := make([]byte, 200)
-	for i := range uint16(2) {
+	for i := range ident.Worker(2) {
 		c := &counter{}
 		other := benchLink(b, url, 3+i, c.receiver())
 		defer other.Close()
@@ -244,7 +246,7 @@ func BenchmarkLoneMessage(b *testing.B) {
 	arrived := make(chan time.Time, 1)
 	var conns [2]*nats.Conn
 	for i := range conns {
-		nc, err := nats.Connect(url, connOptions(LinkOptions{Instance: uint16(i + 1), Password: Password(secret, uint16(i+1))})...)
+		nc, err := nats.Connect(url, connOptions(LinkOptions{Instance: ident.Worker(i + 1), Password: Password(secret, ident.Worker(i+1))})...)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/engine/canary"
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // TestMain is also the main of the processes that tests start: this binary again, with a role.
@@ -60,30 +61,30 @@ func testLog(testing.TB) *slog.Logger {
 // not declared.
 type witness struct {
 	mu    sync.Mutex
-	next  map[uint16]uint64 // of each publisher, the number that comes next
-	lost  map[uint16][]seqRange
+	next  map[ident.Worker]uint64 // of each publisher, the number that comes next
+	lost  map[ident.Worker][]seqRange
 	total int
-	gone  []uint16
+	gone  []ident.Worker
 	wrong []string
-	gap   map[uint16]bool // a loss was declared just now: a jump is in order
-	block chan struct{}   // while it is open, the receiver hangs
+	gap   map[ident.Worker]bool // a loss was declared just now: a jump is in order
+	block chan struct{}         // while it is open, the receiver hangs
 	// exact holds that batch n+1 is entry n: then a loss is checked to the number.
 	exact bool
 }
 
 func newWitness() *witness {
-	return &witness{next: map[uint16]uint64{}, lost: map[uint16][]seqRange{}, gap: map[uint16]bool{}}
+	return &witness{next: map[ident.Worker]uint64{}, lost: map[ident.Worker][]seqRange{}, gap: map[ident.Worker]bool{}}
 }
 
 func (g *witness) receiver() Receiver {
-	return Receiver{Batch: g.batch, Lost: g.declare, Gone: func(from uint16) {
+	return Receiver{Batch: g.batch, Lost: g.declare, Gone: func(from ident.Worker) {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		g.gone = append(g.gone, from)
 	}}
 }
 
-func (g *witness) batch(from uint16, entries iter.Seq[[]byte]) {
+func (g *witness) batch(from ident.Worker, entries iter.Seq[[]byte]) {
 	if g.block != nil {
 		<-g.block
 	}
@@ -106,7 +107,7 @@ func (g *witness) batch(from uint16, entries iter.Seq[[]byte]) {
 	}
 }
 
-func (g *witness) declare(from uint16, first, last uint64) {
+func (g *witness) declare(from ident.Worker, first, last uint64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.gap[from] = true
@@ -120,7 +121,7 @@ func (g *witness) declare(from uint16, first, last uint64) {
 	g.lost[from] = append(g.lost[from], seqRange{first, last})
 }
 
-func (g *witness) has(from uint16, n uint64) bool {
+func (g *witness) has(from ident.Worker, n uint64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.next[from] >= n
@@ -148,7 +149,7 @@ func appendEntry(t testing.TB, l *Link, n uint64, size int) {
 	}
 }
 
-func options(url string, instance uint16, peers ...uint16) LinkOptions {
+func options(url string, instance ident.Worker, peers ...ident.Worker) LinkOptions {
 	return LinkOptions{URL: url, Instance: instance, Password: Password(secret, instance), Peers: peers}
 }
 

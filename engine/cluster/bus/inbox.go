@@ -3,6 +3,8 @@ package bus
 import (
 	"iter"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // Receiver is told what the other workers say. Its functions are called one after the other, never two at
@@ -13,12 +15,12 @@ import (
 type Receiver struct {
 	// Batch gets the entries of one publisher's next batch. The bytes of the entries, and the sequence
 	// itself, are borrowed until it returns.
-	Batch func(from uint16, entries iter.Seq[[]byte])
+	Batch func(from ident.Worker, entries iter.Seq[[]byte])
 	// Lost says that a publisher's batches first to last are gone for good: they stand between what was
 	// delivered before the call and what is delivered after it.
-	Lost func(from uint16, first, last uint64)
+	Lost func(from ident.Worker, first, last uint64)
 	// Gone says that nothing will come any more from an instance that was forgotten. It may be nil.
-	Gone func(from uint16)
+	Gone func(from ident.Worker)
 }
 
 // The inbox turns what arrives, with its holes, doubles and late comers, into one ordered stream a
@@ -39,9 +41,9 @@ type Receiver struct {
 // Owner: Link (mutex: mu).
 type inbox struct {
 	to      Receiver
-	ask     func(from uint16, first, last uint64)
+	ask     func(from ident.Worker, first, last uint64)
 	arm     func(time.Duration) // call tick after this time
-	streams map[uint16]*stream
+	streams map[ident.Worker]*stream
 	dead    [1 << 16 / 64]uint64 // forgotten instances
 	strange int                  // streams that Dial waits for
 	settled chan struct{}        // closed when there are none
@@ -71,8 +73,8 @@ const (
 	forgetGrace = 250 * time.Millisecond
 )
 
-func newInbox(to Receiver, peers []uint16) *inbox {
-	in := &inbox{to: to, streams: map[uint16]*stream{}, settled: make(chan struct{})}
+func newInbox(to Receiver, peers []ident.Worker) *inbox {
+	in := &inbox{to: to, streams: map[ident.Worker]*stream{}, settled: make(chan struct{})}
 	for _, p := range peers {
 		if in.streams[p] == nil {
 			in.streams[p] = &stream{from: p}
@@ -87,7 +89,7 @@ func newInbox(to Receiver, peers []uint16) *inbox {
 
 // stream finds a publisher's, and makes one for an instance that was not listed: it is younger than we
 // are, so that everything it ever says is for us. It is nil for a forgotten one.
-func (in *inbox) stream(from uint16) *stream {
+func (in *inbox) stream(from ident.Worker) *stream {
 	if in.dead[from/64]&(1<<(from%64)) != 0 {
 		return nil
 	}
@@ -122,7 +124,7 @@ func (in *inbox) settle(s *stream) {
 }
 
 // stopWaiting is called when Dial's patience ends: whom we have not met by then, we meet late.
-func (in *inbox) stopWaiting() (unmet []uint16) {
+func (in *inbox) stopWaiting() (unmet []ident.Worker) {
 	for _, s := range in.streams {
 		if !s.known && !s.late {
 			s.late = true
@@ -133,7 +135,7 @@ func (in *inbox) stopWaiting() (unmet []uint16) {
 }
 
 // batch takes a batch that came in the publisher's stream, or (repair) in an answer.
-func (in *inbox) batch(from uint16, raw []byte, repair bool, now time.Time) {
+func (in *inbox) batch(from ident.Worker, raw []byte, repair bool, now time.Time) {
 	s := in.stream(from)
 	if s == nil {
 		return
@@ -213,7 +215,7 @@ func (in *inbox) chase(s *stream, now time.Time) {
 }
 
 // top takes an announcement: the publisher has said everything up to top, so what is not here is missing.
-func (in *inbox) top(from uint16, top uint64, now time.Time) {
+func (in *inbox) top(from ident.Worker, top uint64, now time.Time) {
 	s := in.stream(from)
 	if s == nil {
 		return
@@ -229,7 +231,7 @@ func (in *inbox) top(from uint16, top uint64, now time.Time) {
 }
 
 // gone takes the publisher's word that it no longer has first to last.
-func (in *inbox) gone(from uint16, first, last uint64, now time.Time) {
+func (in *inbox) gone(from ident.Worker, first, last uint64, now time.Time) {
 	s := in.stream(from)
 	if s == nil || !s.known || first > s.next || last < s.next {
 		return
@@ -254,7 +256,7 @@ func (in *inbox) skipTo(s *stream, last uint64) {
 }
 
 // done takes the end of an answer.
-func (in *inbox) done(from uint16, now time.Time) {
+func (in *inbox) done(from ident.Worker, now time.Time) {
 	if s := in.stream(from); s != nil {
 		s.answered()
 		in.chase(s, now)
@@ -262,7 +264,7 @@ func (in *inbox) done(from uint16, now time.Time) {
 }
 
 // forget lets a dead publisher's last batches come in for a moment, asking for nothing any more.
-func (in *inbox) forget(from uint16, now time.Time) {
+func (in *inbox) forget(from ident.Worker, now time.Time) {
 	s := in.stream(from)
 	if s == nil || !s.dying.IsZero() {
 		return

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // world is a bus made of the shipped senders and inboxes, over a wire that loses, doubles and swaps, with a
@@ -24,7 +26,7 @@ type world struct {
 }
 
 type node struct {
-	instance uint16
+	instance ident.Worker
 	sender   *sender
 	inbox    *inbox
 	seen     *witness
@@ -42,16 +44,16 @@ type letter struct {
 func newWorld(t *testing.T, seed uint64, nodes int) *world {
 	w := &world{t: t, dice: rand.New(rand.NewPCG(seed, 7)), now: time.Unix(1, 0), loss: 0.3}
 	for i := range nodes {
-		w.add(uint16(i+1), 4<<10<<w.dice.IntN(6))
+		w.add(ident.Worker(i+1), 4<<10<<w.dice.IntN(6))
 	}
 	return w
 }
 
-func (w *world) add(instance uint16, ringBytes int) {
+func (w *world) add(instance ident.Worker, ringBytes int) {
 	n := &node{instance: instance, seen: newWitness()}
 	n.seen.exact = true
 	n.inbox = newInbox(n.seen.receiver(), nil)
-	n.inbox.ask = func(to uint16, first, last uint64) {
+	n.inbox.ask = func(to ident.Worker, first, last uint64) {
 		n.sender.want(func(e *errands) { e.questions[to] = seqRange{first, last} })
 	}
 	n.inbox.arm = func(d time.Duration) {
@@ -221,7 +223,7 @@ func TestForgetOnALossyWire(t *testing.T) {
 		w.settle()
 		for _, n := range w.nodes[1:] {
 			n.seen.check(t)
-			if !slices.Equal(n.seen.gone, []uint16{victim.instance}) {
+			if !slices.Equal(n.seen.gone, []ident.Worker{victim.instance}) {
 				t.Errorf("seed %d: gone are %v", seed, n.seen.gone)
 			}
 			had := n.seen.total
@@ -243,9 +245,11 @@ func lateBatch(seq uint64) []byte {
 // A newcomer starts where a peer that was there before stands, and takes a younger one from its first word.
 func TestNewcomerStartsAtTheTop(t *testing.T) {
 	seen := newWitness()
-	in := newInbox(seen.receiver(), []uint16{7, 8})
+	in := newInbox(seen.receiver(), []ident.Worker{7, 8})
 	var asked []string
-	in.ask = func(from uint16, first, last uint64) { asked = append(asked, fmt.Sprint(from, " ", first, " ", last)) }
+	in.ask = func(from ident.Worker, first, last uint64) {
+		asked = append(asked, fmt.Sprint(from, " ", first, " ", last))
+	}
 	in.arm = func(time.Duration) {}
 	now := time.Unix(1, 0)
 	in.top(7, 40, now)
@@ -269,9 +273,9 @@ func TestNewcomerStartsAtTheTop(t *testing.T) {
 // A peer that is met late, after Dial gave up waiting, has what it said before declared lost.
 func TestPeerMetLate(t *testing.T) {
 	seen := newWitness()
-	in := newInbox(seen.receiver(), []uint16{7})
+	in := newInbox(seen.receiver(), []ident.Worker{7})
 	in.arm = func(time.Duration) {}
-	if unmet := in.stopWaiting(); !slices.Equal(unmet, []uint16{7}) {
+	if unmet := in.stopWaiting(); !slices.Equal(unmet, []ident.Worker{7}) {
 		t.Errorf("unmet are %v", unmet)
 	}
 	in.top(7, 12, time.Unix(1, 0))
@@ -285,7 +289,7 @@ func TestHeldIsBounded(t *testing.T) {
 	out := newOutbox(64 << 20)
 	seen := newWitness()
 	in := newInbox(seen.receiver(), nil)
-	in.ask = func(uint16, uint64, uint64) {}
+	in.ask = func(ident.Worker, uint64, uint64) {}
 	in.arm = func(time.Duration) {}
 	now := time.Unix(1, 0)
 	const batches = 600
@@ -324,7 +328,7 @@ func TestHeldIsBounded(t *testing.T) {
 func TestMalformedBatch(t *testing.T) {
 	seen := newWitness()
 	in := newInbox(seen.receiver(), nil)
-	in.ask = func(uint16, uint64, uint64) {}
+	in.ask = func(ident.Worker, uint64, uint64) {}
 	in.arm = func(time.Duration) {}
 	now := time.Unix(1, 0)
 	whole := lateBatch(1)

@@ -11,23 +11,25 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // LinkOptions says how a worker reaches the bus.
 //
 // Owner: immutable after Dial.
 type LinkOptions struct {
-	URL       string        // "nats://127.0.0.1:4222"; unused with Local
-	External  bool          // the URL is of a server that is not ours, and says who we are there; Password is unused
-	File      string        // with External: who we are there, in place of what the URL says; see Address
-	Local     *Server       // a server in this process, instead of URL
-	Instance  uint16        // who we are; not 0
-	Password  string        // see Password
-	Peers     []uint16      // the instances that live already; those not listed are taken to be younger
-	PeersWait time.Duration // how long Dial waits to hear of Peers; 0 = 5 s
-	RingBytes int           // what is kept for those who missed it; 0 = 16 MiB
-	Log       *slog.Logger  // nil = none
-	Status    func(up bool) // called when the bus is reached (first by Dial) or lost, in order; may be nil
+	URL       string         // "nats://127.0.0.1:4222"; unused with Local
+	External  bool           // the URL is of a server that is not ours, and says who we are there; Password is unused
+	File      string         // with External: who we are there, in place of what the URL says; see Address
+	Local     *Server        // a server in this process, instead of URL
+	Instance  ident.Worker   // who we are; not 0
+	Password  string         // see Password
+	Peers     []ident.Worker // the instances that live already; those not listed are taken to be younger
+	PeersWait time.Duration  // how long Dial waits to hear of Peers; 0 = 5 s
+	RingBytes int            // what is kept for those who missed it; 0 = 16 MiB
+	Log       *slog.Logger   // nil = none
+	Status    func(up bool)  // called when the bus is reached (first by Dial) or lost, in order; may be nil
 }
 
 const (
@@ -142,10 +144,10 @@ func (o *LinkOptions) complete() error {
 	return nil
 }
 
-func userName(instance uint16) string { return "w" + strconv.Itoa(int(instance)) }
+func userName(instance ident.Worker) string { return "w" + strconv.Itoa(int(instance)) }
 
 // inboxPrefix is where a user's answers from JetStream arrive.
-func inboxPrefix(instance uint16) string { return "_INBOX." + userName(instance) }
+func inboxPrefix(instance ident.Worker) string { return "_INBOX." + userName(instance) }
 
 // connOptions are NATS's, whose defaults give up after 60 attempts. The handlers wait for ready.
 func (l *Link) connOptions(opts LinkOptions, ready <-chan struct{}) []nats.Option {
@@ -294,7 +296,7 @@ func (l *Link) Unsent() int {
 // Forget says that a peer's process is gone. What it published and what has reached the bus is still
 // delivered, for a quarter of a second; then what is missing is declared lost, Receiver.Gone is called, and
 // whatever comes later is ignored. Any goroutine but the receiver's.
-func (l *Link) Forget(instance uint16) {
+func (l *Link) Forget(instance ident.Worker) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.inbox.forget(instance, time.Now())

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // What arrives: NATS calls these, each subscription on a goroutine of its own; mu makes one line of them.
@@ -65,7 +67,7 @@ func (l *Link) onQuestion(m *nats.Msg) {
 }
 
 // ask passes a question on to the sender. The caller holds mu.
-func (l *Link) ask(from uint16, first, last uint64) {
+func (l *Link) ask(from ident.Worker, first, last uint64) {
 	l.sender.want(func(e *errands) { e.questions[from] = seqRange{first, last} })
 }
 

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // Four workers under heavy traffic: everybody gets everything of everybody else, once and in order.
@@ -49,13 +51,13 @@ func fourWorkers(t testing.TB, url string, ringBytes int) (links []*Link, witnes
 	var dials sync.WaitGroup
 	for i := range links {
 		witnesses[i] = newWitness()
-		var peers []uint16
-		for p := range uint16(4) {
+		var peers []ident.Worker
+		for p := range ident.Worker(4) {
 			if int(p) != i {
 				peers = append(peers, p+1)
 			}
 		}
-		opts := options(url, uint16(i+1), peers...)
+		opts := options(url, ident.Worker(i+1), peers...)
 		opts.RingBytes = ringBytes
 		dials.Go(func() {
 			l, err := tryDial(t, opts, witnesses[i])
@@ -75,7 +77,7 @@ func fourWorkers(t testing.TB, url string, ringBytes int) (links []*Link, witnes
 func awaitAll(t testing.TB, witnesses []*witness, n uint64) {
 	t.Helper()
 	for i, g := range witnesses {
-		for from := range uint16(4) {
+		for from := range ident.Worker(4) {
 			if int(from) != i {
 				eventually(t, "all entries", func() bool { return g.has(from+1, n) })
 			}

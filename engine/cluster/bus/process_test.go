@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 const roleVariable = "PARLEY_BUS_TEST_ROLE"
@@ -39,13 +41,13 @@ func busRole() error {
 // workerOrder is what a worker process is told; report is what it says each time it is asked.
 type workerOrder struct {
 	URL      string
-	Instance uint16
+	Instance ident.Worker
 	Password string
-	Peers    []uint16
+	Peers    []ident.Worker
 }
 
 type report struct {
-	Next  map[uint16]uint64
+	Next  map[ident.Worker]uint64
 	Lost  uint64
 	Wrong []string
 	Stats Stats
@@ -214,7 +216,7 @@ func TestBusKilled(t *testing.T) {
 	for i, g := range witnesses {
 		for from, n := range said {
 			if from != i {
-				eventually(t, "all entries", func() bool { return g.has(uint16(from+1), n) })
+				eventually(t, "all entries", func() bool { return g.has(ident.Worker(from+1), n) })
 			}
 		}
 		g.check(t)
@@ -235,7 +237,7 @@ func TestWorkerFrozen(t *testing.T) {
 	opts := options(url, 1)
 	opts.RingBytes = 256 << 20
 	l := dial(t, opts, newWitness())
-	frozen := spawn(t, "worker", workerOrder{url, 2, Password(secret, 2), []uint16{1}})
+	frozen := spawn(t, "worker", workerOrder{url, 2, Password(secret, 2), []ident.Worker{1}})
 	frozen.line(t) // it has dialled
 	other := newWitness()
 	dial(t, options(url, 3, 1), other)

@@ -3,6 +3,8 @@ package bus
 import (
 	"sync"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // The sender is the only goroutine of a link that writes to the bus: batches, announcements, questions and
@@ -18,7 +20,7 @@ import (
 type sender struct {
 	wire     wire
 	out      *outbox
-	instance uint16
+	instance ident.Worker
 	stream   string // the subject of our batches
 	buf      []byte
 	errands  errands
@@ -44,10 +46,10 @@ type wire struct {
 // Owner: shared (mutex: mu).
 type errands struct {
 	mu        sync.Mutex
-	hello     bool                // ask all how far they got
-	top       bool                // say how far we got
-	questions map[uint16]seqRange // whom we ask
-	answers   map[uint16]seqRange // who asked us
+	hello     bool                      // ask all how far they got
+	top       bool                      // say how far we got
+	questions map[ident.Worker]seqRange // whom we ask
+	answers   map[ident.Worker]seqRange // who asked us
 }
 
 type seqRange struct{ first, last uint64 }
@@ -64,12 +66,12 @@ const (
 	batchesPerRound = 16
 )
 
-func newSender(w wire, out *outbox, instance uint16) *sender {
+func newSender(w wire, out *outbox, instance ident.Worker) *sender {
 	return &sender{
 		wire: w, out: out, instance: instance,
 		stream:  subject("p", instance),
 		buf:     make([]byte, 0, batchBytesMax),
-		errands: errands{questions: map[uint16]seqRange{}, answers: map[uint16]seqRange{}},
+		errands: errands{questions: map[ident.Worker]seqRange{}, answers: map[ident.Worker]seqRange{}},
 		wake:    make(chan struct{}, 1),
 		stop:    make(chan struct{}),
 		stopped: make(chan struct{}),
@@ -139,7 +141,7 @@ func (s *sender) round() bool {
 
 // errand is a question or an answer that is due.
 type errand struct {
-	to uint16
+	to ident.Worker
 	seqRange
 }
 
@@ -151,7 +153,7 @@ func (e *errands) take() (hello, top bool, question, answer errand) {
 	return hello, top, takeOne(e.questions), takeOne(e.answers)
 }
 
-func takeOne(list map[uint16]seqRange) errand {
+func takeOne(list map[ident.Worker]seqRange) errand {
 	for to, r := range list {
 		delete(list, to)
 		return errand{to, r}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // ServerOptions says how the bus process serves.
@@ -179,7 +181,7 @@ func (s *Server) URL() string { return "nats://" + s.Addr() }
 
 // Connect makes a connection inside this process, as the given instance: for the ledger of a server that is
 // a single process and needs no link. The caller closes it.
-func (s *Server) Connect(instance uint16) (*nats.Conn, error) {
+func (s *Server) Connect(instance ident.Worker) (*nats.Conn, error) {
 	options := connOptions(LinkOptions{Instance: instance, Password: Password(s.opts.Secret, instance)})
 	nc, err := nats.Connect("", append(options, nats.InProcessServer(s))...)
 	if err != nil {

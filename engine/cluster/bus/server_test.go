@@ -12,6 +12,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // A wrong password, another's password, a second spelling of a name: nobody gets in, and Dial says so at
@@ -242,7 +244,7 @@ func TestLocalServer(t *testing.T) {
 	opts := options("", 1)
 	opts.Local = s
 	a := dial(t, opts, newWitness())
-	opts.Instance, opts.Password, opts.Peers = 2, Password(secret, 2), []uint16{1}
+	opts.Instance, opts.Password, opts.Peers = 2, Password(secret, 2), []ident.Worker{1}
 	dial(t, opts, g)
 	appendEntry(t, a, 0, 100)
 	a.Flush()
@@ -275,7 +277,7 @@ func TestStrangersAreBounded(t *testing.T) {
 	g := newWitness()
 	a := dial(t, options(s.URL(), 1), newWitness())
 	opts := options(s.URL(), 2)
-	opts.Peers = []uint16{1}
+	opts.Peers = []ident.Worker{1}
 	dial(t, opts, g)
 	const many = connsMax + 20 // some are greeted before they are counted
 	var last net.Conn

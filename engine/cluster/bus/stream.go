@@ -3,6 +3,8 @@ package bus
 import (
 	"slices"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // stream is what one publisher says, as one receiver sees it: which batch is next, which newer ones wait
@@ -10,7 +12,7 @@ import (
 //
 // Owner: inbox.
 type stream struct {
-	from   uint16
+	from   ident.Worker
 	known  bool      // next means something; else the first word of the publisher sets it
 	late   bool      // it was to be known when Dial returned, and was not
 	next   uint64    // the batch to deliver next

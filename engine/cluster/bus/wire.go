@@ -5,6 +5,8 @@ import (
 	"iter"
 	"strconv"
 	"strings"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // Everything on the bus starts with one byte that says what it is. Numbers are little endian.
@@ -92,16 +94,16 @@ func eachEntry(raw []byte) iter.Seq[[]byte] {
 	}
 }
 
-func subject(kind string, from uint16) string { return kind + "." + strconv.Itoa(int(from)) }
+func subject(kind string, from ident.Worker) string { return kind + "." + strconv.Itoa(int(from)) }
 
-func subjectTo(kind string, from, to uint16) string {
+func subjectTo(kind string, from, to ident.Worker) string {
 	return subject(kind, from) + "." + strconv.Itoa(int(to))
 }
 
 // publisher reads the instance out of a subject: the second token, which the server has checked.
-func publisher(subject string) (from uint16, ok bool) {
+func publisher(subject string) (from ident.Worker, ok bool) {
 	_, rest, _ := strings.Cut(subject, ".")
 	digits, _, _ := strings.Cut(rest, ".")
 	n, err := strconv.ParseUint(digits, 10, 16)
-	return uint16(n), err == nil && n != 0
+	return ident.On(0, uint16(n)), err == nil && n != 0
 }

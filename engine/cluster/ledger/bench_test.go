@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 const sessionBytes = 300
@@ -145,7 +147,7 @@ func BenchmarkAcquireFromBlock(b *testing.B) {
 func BenchmarkRefusal(b *testing.B) {
 	bus := startBus(b)
 	for i := range 2 {
-		l := bus.open(b, uint16(i+1))
+		l := bus.open(b, ident.Worker(i+1))
 		for n := range b.N {
 			grant(b, l, fmt.Sprint(n), 2, 1)
 		}
@@ -167,7 +169,7 @@ func BenchmarkSweep(b *testing.B) {
 	bus := startBus(b)
 	longest := time.Duration(0)
 	for n := range b.N {
-		dead := bus.open(b, uint16(2*n+1))
+		dead := bus.open(b, ident.Worker(2*n+1))
 		f := newInFlight(b, 500)
 		for i := range sessions {
 			f.do(func(done func(error)) error {
@@ -175,7 +177,7 @@ func BenchmarkSweep(b *testing.B) {
 			})
 		}
 		f.wait()
-		l := bus.open(b, uint16(2*n+2))
+		l := bus.open(b, ident.Worker(2*n+2))
 		start := time.Now()
 		l.post(func() { l.life.sweepInstance(worker{testEpoch, dead.opts.Instance}) })
 		for i := 0; time.Since(start) < time.Second; i++ {

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/parleyd/parley/engine/canary"
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // roleVar makes the test binary play another process: a bus, or a worker.
@@ -148,12 +149,12 @@ func connect(t testing.TB, url string) *nats.Conn {
 const testEpoch = 1_700_000_000_000
 
 // open makes the ledger of a worker; opts are changed by each of adjust.
-func (b *bus) open(t testing.TB, instance uint16, adjust ...func(*Options)) *Ledger {
+func (b *bus) open(t testing.TB, instance ident.Worker, adjust ...func(*Options)) *Ledger {
 	t.Helper()
 	return openAt(t, b.url(), instance, adjust...)
 }
 
-func openAt(t testing.TB, url string, instance uint16, adjust ...func(*Options)) *Ledger {
+func openAt(t testing.TB, url string, instance ident.Worker, adjust ...func(*Options)) *Ledger {
 	t.Helper()
 	opts := Options{Instance: instance, Epoch: testEpoch, Fault: func(err error) { t.Errorf("worker %d: %v", instance, err) }}
 	for _, f := range adjust {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // Options say who the caller is and how patient the ledger shall be. Zero values mean the defaults.
@@ -17,7 +19,7 @@ import (
 // Owner: immutable after Open.
 type Options struct {
 	// Instance is the worker's, never 0, and never used twice within an epoch.
-	Instance uint16
+	Instance ident.Worker
 	// Epoch is when the supervisor started, in milliseconds since 1970: the same for all its workers. All
 	// instances of other epochs are dead.
 	Epoch int64
@@ -43,7 +45,7 @@ type Options struct {
 	// and calls done when all have been given to Save. On the ledger's goroutine; it must not block. May be nil.
 	Lost func(done func())
 	// Peers are the workers that serve already: see Ledger.Peers.
-	Peers []uint16
+	Peers []ident.Worker
 }
 
 func (o *Options) complete() error {
@@ -81,7 +83,7 @@ type Ledger struct {
 
 	opts   Options
 	kept   [3]*bucket // of sessions, seats, and what all follow
-	peers  []uint16
+	peers  []ident.Worker
 	why    atomic.Pointer[string]
 	ready  func() // called once, when the ledger is open; nil then
 	doubts time.Time

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // life knows who is dead. Instances of this start of the server die one by one, each death a record that all
@@ -48,7 +50,7 @@ func (f *life) isDead(w worker) bool {
 // Dead records that an instance of this start is gone: the kernel has said so. Its sessions count as parked from
 // then on (at; zero means now), and are deleted when their time is over. Every worker may call it; the first call
 // counts. Any goroutine.
-func (l *Ledger) Dead(instance uint16, at time.Time, done func(error)) error {
+func (l *Ledger) Dead(instance ident.Worker, at time.Time, done func(error)) error {
 	return l.accept(func() {
 		p := l.promise(done)
 		if at.IsZero() {
@@ -162,5 +164,5 @@ func (f *life) changed(key string, payload []byte) {
 		f.l.fault(fmt.Errorf("decode death %q: %q", key, payload))
 		return
 	}
-	f.bury(worker{e, uint16(i)}, at)
+	f.bury(worker{e, ident.On(0, uint16(i))}, at)
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // What workers do with one session, for the checker.
@@ -134,7 +136,7 @@ func TestClaimsAreLinearizable(t *testing.T) {
 	const workers, kills = 4, 8
 	var ledgers []*Ledger
 	for i := range workers {
-		ledgers = append(ledgers, b.open(t, uint16(i+1), brief))
+		ledgers = append(ledgers, b.open(t, ident.Worker(i+1), brief))
 	}
 	rec := &recorder{start: time.Now()}
 	winners := map[int]int{}

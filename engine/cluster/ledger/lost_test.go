@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // losses are the ways in which what is on the bus is lost, under workers that go on.
@@ -65,7 +67,7 @@ type member struct {
 	lost atomic.Int64
 }
 
-func (b *bus) member(t *testing.T, instance uint16, peers []uint16, sessions map[Key]string) *member {
+func (b *bus) member(t *testing.T, instance ident.Worker, peers []ident.Worker, sessions map[Key]string) *member {
 	t.Helper()
 	m := &member{}
 	m.Ledger = b.open(t, instance, func(o *Options) {
@@ -92,8 +94,8 @@ func TestWhatIsLostIsWrittenAnew(t *testing.T) {
 			b := startBus(t)
 			k := keyOf(1, 1)
 			kept := map[Key]string{k: "live", keyOf(1, 2): "another", keyOf(1, 3): "a third"}
-			a := b.member(t, 1, []uint16{2}, kept)
-			c := b.member(t, 2, []uint16{1}, nil)
+			a := b.member(t, 1, []ident.Worker{2}, kept)
+			c := b.member(t, 2, []ident.Worker{1}, nil)
 			for key, value := range kept {
 				is(t, a.Sessions.save(t, key, value), nil)
 			}
@@ -123,7 +125,7 @@ func TestWhatIsLostIsWrittenAnew(t *testing.T) {
 			is(t, await(t, func(done func(error)) error { return c.Rooms.Create(Room{Name: "made"}, done) }), ErrExists)
 			eventually(t, "all is well", func() bool { return a.Why() == "" && c.Why() == "" })
 
-			d := b.member(t, 3, []uint16{1, 2}, nil)
+			d := b.member(t, 3, []ident.Worker{1, 2}, nil)
 			if _, known := d.Rooms.Find("made"); !known {
 				t.Error("a newcomer does not know the room that was created")
 			}
@@ -145,8 +147,8 @@ func TestWhatIsLostIsWrittenAnew(t *testing.T) {
 // A claim that was won before all was lost is spent, put back or parked as if nothing had happened.
 func TestClaimsThatAreOpenWhenAllIsLost(t *testing.T) {
 	b := startBus(t)
-	a := b.member(t, 1, []uint16{2}, nil)
-	c := b.member(t, 2, []uint16{1}, nil)
+	a := b.member(t, 1, []ident.Worker{2}, nil)
+	c := b.member(t, 2, []ident.Worker{1}, nil)
 	spent, parked, back := keyOf(1, 1), keyOf(1, 2), keyOf(1, 3)
 	for i, k := range []Key{spent, parked, back} {
 		is(t, a.Sessions.save(t, k, fmt.Sprint(i)), nil)
@@ -200,7 +202,7 @@ func TestLateWorkerSweepsNothing(t *testing.T) {
 	if err := s.Purge(ctx, jetstream.WithPurgeSubject(subjectOf(sharedBucket, "epoch.>"))); err != nil {
 		t.Fatal(err)
 	}
-	c := b.open(t, 2, func(o *Options) { o.SessionTTL = time.Second; o.Peers = []uint16{1} })
+	c := b.open(t, 2, func(o *Options) { o.SessionTTL = time.Second; o.Peers = []ident.Worker{1} })
 	granted, err := take(t, c, "r", 4, 4)
 	if granted != 1 {
 		t.Errorf("%d seats of four are given, while three are in use (%v)", granted, err)

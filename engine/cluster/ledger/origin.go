@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // Streams can vanish under workers that use them: a NATS server restarted with an empty disk, a directory that was
@@ -217,9 +219,9 @@ func (b *bucket) complete() {
 }
 
 // sessionMark and seatMark are keys that no session and no room has.
-func sessionMark(instance uint16) string { return strconv.Itoa(int(instance)) + ".mark" }
+func sessionMark(instance ident.Worker) string { return strconv.Itoa(int(instance)) + ".mark" }
 
-func seatMark(instance uint16) string { return "mark." + strconv.Itoa(int(instance)) }
+func seatMark(instance ident.Worker) string { return "mark." + strconv.Itoa(int(instance)) }
 
 // marked goes on when all that we have to say is in a stream.
 func (l *Ledger) marked(b *bucket) {
@@ -265,7 +267,7 @@ func (l *Ledger) awaitMarks(b *bucket, turn int) {
 }
 
 // Peers names the workers that serve, besides this one. Any goroutine.
-func (l *Ledger) Peers(ready []uint16) {
+func (l *Ledger) Peers(ready []ident.Worker) {
 	l.post(func() { l.peers = ready })
 }
 

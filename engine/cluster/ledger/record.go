@@ -5,6 +5,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"strconv"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // State is what a session is in.
@@ -21,7 +23,7 @@ const (
 
 // Key names a session: the instance that made it, and a hash of its token.
 type Key struct {
-	Instance uint16
+	Instance ident.Worker
 	Hash     [16]byte
 }
 
@@ -36,7 +38,7 @@ func (k Key) subject() string {
 // worker is one life of one process: instances begin anew with each start of the server.
 type worker struct {
 	epoch    int64
-	instance uint16
+	instance ident.Worker
 }
 
 // session is a record of sessionBucket.
@@ -62,7 +64,7 @@ func (s *session) encode() []byte {
 	b = append(b, sessionVersion, byte(s.state), byte(s.before))
 	b = binary.BigEndian.AppendUint64(b, uint64(s.owner))
 	b = binary.BigEndian.AppendUint64(b, uint64(s.taker.epoch))
-	b = binary.BigEndian.AppendUint16(b, s.taker.instance)
+	b = binary.BigEndian.AppendUint16(b, s.taker.instance.Instance())
 	b = binary.BigEndian.AppendUint64(b, uint64(s.expires))
 	b = append(b, s.mark[:]...)
 	return append(b, s.value...)
@@ -77,7 +79,7 @@ func decodeSession(b []byte) (s session, err error) {
 	s.state, s.before = State(b[1]), State(b[2])
 	s.owner = int64(binary.BigEndian.Uint64(b[3:]))
 	s.taker.epoch = int64(binary.BigEndian.Uint64(b[11:]))
-	s.taker.instance = binary.BigEndian.Uint16(b[19:])
+	s.taker.instance = ident.On(0, binary.BigEndian.Uint16(b[19:]))
 	s.expires = int64(binary.BigEndian.Uint64(b[21:]))
 	copy(s.mark[:], b[29:])
 	s.value = b[sessionHeader:]

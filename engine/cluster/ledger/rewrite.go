@@ -1,5 +1,7 @@
 package ledger
 
+import "github.com/parleyd/parley/protocol/ident"
+
 // What a worker writes anew into streams that have lost what was in them: see origin.go.
 
 // rewrite begins to write all sessions of this worker once more. The engine has their values.
@@ -79,7 +81,7 @@ func (c *claim) missing() {
 }
 
 // serves reports whether an instance is a worker that lives.
-func (l *Ledger) serves(instance uint16) bool {
+func (l *Ledger) serves(instance ident.Worker) bool {
 	if instance == l.opts.Instance {
 		return true
 	}

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // heard collects what a worker was told of rooms.
@@ -64,7 +66,7 @@ func TestCreateOnce(t *testing.T) {
 	b := startBus(t)
 	var workers []*Ledger
 	for i := range 4 {
-		workers = append(workers, b.open(t, uint16(i+1)))
+		workers = append(workers, b.open(t, ident.Worker(i+1)))
 	}
 	const rooms = 200
 	var mu sync.Mutex

@@ -4,11 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"slices"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // holding is how many seats of a room one instance has.
 type holding struct {
-	instance uint16
+	instance ident.Worker
 	seats    uint32
 }
 
@@ -17,7 +19,7 @@ type Ticket [16]byte
 
 // gift is a seat on its way from one instance to another. It is neither's, and taken.
 type gift struct {
-	from, to uint16
+	from, to ident.Worker
 	ticket   Ticket
 }
 
@@ -49,12 +51,12 @@ func (r *seatRecord) encode() []byte {
 	b = binary.BigEndian.AppendUint32(b, r.limit)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(r.holdings)))
 	for _, h := range r.holdings {
-		b = binary.BigEndian.AppendUint16(b, h.instance)
+		b = binary.BigEndian.AppendUint16(b, h.instance.Instance())
 		b = binary.BigEndian.AppendUint32(b, h.seats)
 	}
 	for _, g := range r.gifts {
-		b = binary.BigEndian.AppendUint16(b, g.from)
-		b = binary.BigEndian.AppendUint16(b, g.to)
+		b = binary.BigEndian.AppendUint16(b, g.from.Instance())
+		b = binary.BigEndian.AppendUint16(b, g.to.Instance())
 		b = append(b, g.ticket[:]...)
 	}
 	return b
@@ -77,10 +79,10 @@ func decodeSeats(b []byte) (r seatRecord, err error) {
 	}
 	held, given := b[:n], b[n:]
 	for b := held; len(b) > 0; b = b[holdingLen:] {
-		r.holdings = append(r.holdings, holding{binary.BigEndian.Uint16(b), binary.BigEndian.Uint32(b[2:])})
+		r.holdings = append(r.holdings, holding{ident.On(0, binary.BigEndian.Uint16(b)), binary.BigEndian.Uint32(b[2:])})
 	}
 	for b := given; len(b) > 0; b = b[giftLen:] {
-		r.gifts = append(r.gifts, gift{binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]), Ticket(b[4:giftLen])})
+		r.gifts = append(r.gifts, gift{ident.On(0, binary.BigEndian.Uint16(b)), ident.On(0, binary.BigEndian.Uint16(b[2:])), Ticket(b[4:giftLen])})
 	}
 	return r, nil
 }
@@ -99,7 +101,7 @@ func (r *seatRecord) sameSize(other seatRecord) bool {
 }
 
 // of is what an instance holds.
-func (r *seatRecord) of(instance uint16) int {
+func (r *seatRecord) of(instance ident.Worker) int {
 	for _, h := range r.holdings {
 		if h.instance == instance {
 			return int(h.seats)
@@ -109,7 +111,7 @@ func (r *seatRecord) of(instance uint16) int {
 }
 
 // others is what all but one instance hold, with what is on its way, and how many hold something.
-func (r *seatRecord) others(instance uint16) (seats, holders int) {
+func (r *seatRecord) others(instance ident.Worker) (seats, holders int) {
 	for _, h := range r.holdings {
 		if h.instance != instance {
 			seats += int(h.seats)
@@ -120,7 +122,7 @@ func (r *seatRecord) others(instance uint16) (seats, holders int) {
 }
 
 // with is the record after an instance's holding has changed.
-func (r *seatRecord) with(instance uint16, seats int) []holding {
+func (r *seatRecord) with(instance ident.Worker, seats int) []holding {
 	next := slices.Clone(r.holdings)
 	next = slices.DeleteFunc(next, func(h holding) bool { return h.instance == instance })
 	if seats > 0 {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"math"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // Seats are the places in limited rooms, shared by all workers.
@@ -22,7 +24,7 @@ import (
 type Seats struct {
 	l       *Ledger
 	rooms   map[string]*seatRoom // by key
-	gone    map[uint16]int       // how many times they were reaped
+	gone    map[ident.Worker]int // how many times they were reaped
 	recalls map[string][]Ticket  // by key: gifts whose time is over, while they are taken out of the record
 	writes  int                  // sets sent, for tests
 }
@@ -93,7 +95,7 @@ const (
 var errSeatCount = errors.New("limit and number of seats must be positive, and fit 32 bits")
 
 func newSeats(l *Ledger) *Seats {
-	return &Seats{l: l, rooms: make(map[string]*seatRoom), gone: make(map[uint16]int), recalls: make(map[string][]Ticket)}
+	return &Seats{l: l, rooms: make(map[string]*seatRoom), gone: make(map[ident.Worker]int), recalls: make(map[string][]Ticket)}
 }
 
 // Acquire takes up to n seats of a room whose limit is limit. done gets how many were granted; fewer than n means

@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // A seat goes from one worker to another without being free in between: who takes over a session that lives elsewhere
@@ -28,7 +30,7 @@ const giftsMax = 1000
 
 // giving is a call that gives a seat.
 type giving struct {
-	to      uint16
+	to      ident.Worker
 	ticket  Ticket
 	promise *promise
 }
@@ -36,7 +38,7 @@ type giving struct {
 // Give passes a seat that Acquire granted on to another instance, for whoever shows the ticket there to Take. When done
 // gets nil, it can be taken, for giftTime; with an error it may come to that, or be released. In any case it is no more
 // the caller's. What is returned instead says that nothing has happened. Any goroutine.
-func (s *Seats) Give(room string, to uint16, ticket Ticket, done func(error)) error {
+func (s *Seats) Give(room string, to ident.Worker, ticket Ticket, done func(error)) error {
 	return s.l.accept(func() {
 		g := &giving{to, ticket, s.l.promise(done)}
 		r := s.rooms[encodeName(room)]

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 func ticket(n int) (t Ticket) {
@@ -12,7 +14,7 @@ func ticket(n int) (t Ticket) {
 	return t
 }
 
-func give(t testing.TB, from *Ledger, room string, to uint16, n int) {
+func give(t testing.TB, from *Ledger, room string, to ident.Worker, n int) {
 	t.Helper()
 	must(t, func(done func(error)) error { return from.Seats.Give(room, to, ticket(n), done) })
 }
@@ -47,7 +49,7 @@ func TestSeatsAreHandedOn(t *testing.T) {
 			at := 0
 			for round := range rounds {
 				next, n := (at+1+(seat+round)%2)%3, seat*rounds+round
-				give(t, list[at], "r", uint16(next+1), n)
+				give(t, list[at], "r", ident.Worker(next+1), n)
 				if err := takeGiven(t, list[next], "r", limit, n); err != nil {
 					t.Errorf("seat %d is lost in round %d: %v", seat, round, err)
 					return
@@ -122,7 +124,7 @@ func TestUntakenSeatsLeaveTogether(t *testing.T) {
 func TestGiftsOfTheDead(t *testing.T) {
 	b := startBus(t)
 	a, c, d := b.open(t, 1), b.open(t, 2), b.open(t, 3)
-	reap := func(l *Ledger, instance uint16) {
+	reap := func(l *Ledger, instance ident.Worker) {
 		must(t, func(done func(error)) error { return l.Seats.Reap(instance, done) })
 	}
 	grant(t, a, "r", 2, 2)

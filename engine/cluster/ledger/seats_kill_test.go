@@ -13,6 +13,8 @@ import (
 	"unsafe"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // The checker: a page of memory that all workers map. Each room has a word, in which each worker has a lane of
@@ -79,7 +81,7 @@ func (p page) bury(lane int) {
 // playSeats is a worker process that joins and leaves at random until it is killed.
 func playSeats(args string) {
 	var url, path string
-	var instance uint16
+	var instance ident.Worker
 	var lane int
 	if _, err := fmt.Sscan(args, &url, &path, &instance, &lane); err != nil {
 		panic(err)
@@ -123,11 +125,11 @@ type dealer struct {
 // the machine is.
 const passShare = 150
 
-func giftSubject(instance uint16) string { return fmt.Sprint("test.gift.", instance) }
+func giftSubject(instance ident.Worker) string { return fmt.Sprint("test.gift.", instance) }
 
 // pass gives a seat to another worker and tells it so. The seat is used by nobody until that takes it.
 func (d *dealer) pass(room int, rng *rand.Rand) {
-	to := uint16(d.p.words[residents+(d.lane+1+rng.IntN(lanes-1))%lanes].Load())
+	to := ident.Worker(d.p.words[residents+(d.lane+1+rng.IntN(lanes-1))%lanes].Load())
 	var ticket Ticket
 	for i := range ticket {
 		ticket[i] = byte(rng.Uint32()) | 1
@@ -250,9 +252,9 @@ func TestSeatsUnderKills(t *testing.T) {
 		workers[lane].kill()
 		p.bury(lane)
 		for range 2 {
-			must(t, func(done func(error)) error { return watcher.Seats.Reap(uint16(instances[lane]), done) })
+			must(t, func(done func(error)) error { return watcher.Seats.Reap(ident.Worker(instances[lane]), done) })
 		}
-		must(t, func(done func(error)) error { return watcher.Dead(uint16(instances[lane]), time.Time{}, done) })
+		must(t, func(done func(error)) error { return watcher.Dead(ident.Worker(instances[lane]), time.Time{}, done) })
 	}
 	for round := range 12 {
 		before := p.words[grants].Load()

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // refusedTime is how long to wait after the bus has refused a record.
@@ -113,7 +115,7 @@ func (s *Seats) decode(f found) (seatRecord, error) {
 	return r, nil
 }
 
-func (s *Seats) isGone(instance uint16) bool {
+func (s *Seats) isGone(instance ident.Worker) bool {
 	return s.gone[instance] > 0 || s.l.life.isDead(worker{s.l.opts.Epoch, instance})
 }
 
@@ -178,7 +180,7 @@ func (r *seatRoom) answer() {
 // Reap frees the seats of an instance that is gone: the kernel has said so. This worker counts them as free at
 // once; done is told when no record names the instance any more. A last write of the dead may land after that and
 // harms nothing, but stays: call it again a little later. What it gave away last is void then. Any goroutine.
-func (s *Seats) Reap(instance uint16, done func(error)) error {
+func (s *Seats) Reap(instance ident.Worker, done func(error)) error {
 	return s.l.accept(func() {
 		s.gone[instance]++
 		s.l.purge(seatBucket, fmt.Sprintf(`{"filter":%q}`, subjectOf(seatBucket, seatMark(instance))))

@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
-func keyOf(instance uint16, n int) (k Key) {
+func keyOf(instance ident.Worker, n int) (k Key) {
 	k.Instance = instance
 	binary.BigEndian.PutUint64(k.Hash[:], uint64(n))
 	return k

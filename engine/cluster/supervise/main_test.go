@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // The test binary plays every part: the tests, the supervisor as a process of its own, and its wards.
@@ -49,7 +51,7 @@ type script struct {
 // act is a fault of some wards.
 type act struct {
 	Role string
-	From uint16 // the first instance that does it
+	From ident.Worker // the first instance that does it
 	How  string
 }
 

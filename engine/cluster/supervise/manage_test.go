@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/engine/canary"
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 func writeSettings(t *testing.T, path string, settings testSettings) {
@@ -209,15 +210,15 @@ func TestBackoff(t *testing.T) {
 // Every instance is used once, and 0 never.
 func TestInstances(t *testing.T) {
 	s := &Supervisor{next: 40_000}
-	seen := map[uint16]bool{}
+	seen := map[ident.Worker]bool{}
 	for range 1<<16 - 1 {
-		i, err := s.instance()
+		i, err := s.name()
 		if err != nil || i == 0 || seen[i] {
 			t.Fatalf("instance %d, %v", i, err)
 		}
 		seen[i] = true
 	}
-	if i, err := s.instance(); err != ErrInstances {
+	if i, err := s.name(); err != ErrInstances {
 		t.Errorf("one more: %d, %v", i, err)
 	}
 }
@@ -353,7 +354,7 @@ func TestPeersUntilReaped(t *testing.T) {
 	s := &Supervisor{workers: []*ward{
 		{process: &process{instance: 7, ready: true, killed: "frozen"}}, {}, {process: &process{instance: 9}},
 	}}
-	if p := s.peers(); !slices.Equal(p.Peers, []uint16{7, 9}) || !slices.Equal(p.Ready, []uint16{7}) {
+	if p := s.peers(); !slices.Equal(p.Peers, []ident.Worker{7, 9}) || !slices.Equal(p.Ready, []ident.Worker{7}) {
 		t.Errorf("peers: %+v", p)
 	}
 }
@@ -366,7 +367,7 @@ func TestDeathsAreKept(t *testing.T) {
 	if s.forgetDead(Peers{}); len(s.dead) != 2 {
 		t.Error("nobody is there who could have acted, and forgotten are some of", s.dead)
 	}
-	if s.forgetDead(Peers{Ready: []uint16{3}}); !slices.Equal(s.dead, []Death{recent}) {
+	if s.forgetDead(Peers{Ready: []ident.Worker{3}}); !slices.Equal(s.dead, []Death{recent}) {
 		t.Error("kept are", s.dead)
 	}
 }

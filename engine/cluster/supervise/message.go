@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // Between the supervisor and each ward lies a socket pair; both say JSON, a line each. The supervisor says
@@ -26,11 +28,11 @@ const beatEvery = 250 * time.Millisecond
 //
 // Owner: immutable after Join.
 type Welcome struct {
-	Role     string `json:"role"`
-	Index    int    `json:"index"`    // 0, 1, 2 ...: kept over restarts
-	Instance uint16 `json:"instance"` // fresh for each start of a worker; 0 for the bus
-	Bus      Bus    `json:"bus"`
-	Peers    Peers  `json:"peers"` // a worker is among its own peers
+	Role     string       `json:"role"`
+	Index    int          `json:"index"`    // 0, 1, 2 ...: kept over restarts
+	Instance ident.Worker `json:"instance"` // fresh for each start of a worker; 0 for the bus
+	Bus      Bus          `json:"bus"`
+	Peers    Peers        `json:"peers"` // a worker is among its own peers
 	// Listen are the addresses, and Listeners their sockets, in the order of Plan.Listen. Workers only. The
 	// sockets are shared: see NewAcceptor for how to use them, and never make them non-blocking.
 	Listen    []string   `json:"listen"`
@@ -55,7 +57,7 @@ type Bus struct {
 func (b Bus) String() string { return b.User + "@" + b.Address }
 
 // access is what a worker gets of the bus.
-func (b Bus) access(instance uint16) Bus {
+func (b Bus) access(instance ident.Worker) Bus {
 	user := fmt.Sprintf("w%d", instance)
 	mac := hmac.New(sha256.New, b.Secret)
 	mac.Write([]byte(user))
@@ -67,16 +69,16 @@ type Order interface{ order() }
 
 // Peers says which workers are alive. One that is not listed has been reaped: the kernel says that it is gone.
 type Peers struct {
-	Peers []uint16 `json:"peers"` // instances of all workers that run, those that are starting too
-	Ready []uint16 `json:"ready"` // those among them that have said ready
-	Dead  []Death  `json:"dead,omitempty"`
+	Peers []ident.Worker `json:"peers"` // instances of all workers that run, those that are starting too
+	Ready []ident.Worker `json:"ready"` // those among them that have said ready
+	Dead  []Death        `json:"dead,omitempty"`
 }
 
 // Death is an instance that has ended since the last Peers; in a welcome, within the last minute, or since nobody was there
 // to be told.
 type Death struct {
-	Instance uint16    `json:"instance"`
-	At       time.Time `json:"at"` // when it was reaped, by the wall clock
+	Instance ident.Worker `json:"instance"`
+	At       time.Time    `json:"at"` // when it was reaped, by the wall clock
 }
 
 // Reload carries new settings. Answer it with Control.Reloaded.

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/parleyd/parley/engine/logs"
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // outlet passes lines of several wards on to one writer, each whole and marked with whose it is. It reads on where the
@@ -26,7 +27,7 @@ func newOutlet(to io.Writer, log *slog.Logger) outlet {
 // mark tells whose a line is: in front of text, or among the members of a JSON object.
 type mark struct{ text, member string }
 
-func markOf(w *ward, instance uint16) mark {
+func markOf(w *ward, instance ident.Worker) mark {
 	if w.role != RoleWorker {
 		return mark{"[" + w.role + "] ", `"role":"` + w.role + `",`}
 	}

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // process is one run of a ward.
@@ -20,7 +22,7 @@ import (
 // Owner: the supervisor's goroutine.
 type process struct {
 	ward     *ward
-	instance uint16
+	instance ident.Worker
 	cmd      *exec.Cmd
 	conn     net.Conn
 	commands chan []byte   // written to the ward by a goroutine of its own, for the ward may not read
@@ -48,7 +50,7 @@ type ended struct {
 }
 
 // spawn starts a process for w. What it says, and its end, come as events.
-func (s *Supervisor) spawn(w *ward, instance uint16) (*process, error) {
+func (s *Supervisor) spawn(w *ward, instance ident.Worker) (*process, error) {
 	conn, theirs, err := controlPair()
 	if err != nil {
 		return nil, err

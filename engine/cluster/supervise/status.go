@@ -3,6 +3,8 @@ package supervise
 import (
 	"encoding/json"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // Status is a supervisor at one moment.
@@ -22,7 +24,7 @@ type Status struct {
 // Owner: the caller.
 type WardStatus struct {
 	Index    int             `json:"index"`
-	Instance uint16          `json:"instance,omitempty"`
+	Instance ident.Worker    `json:"instance,omitempty"`
 	PID      int             `json:"pid,omitempty"`     // 0 while there is no process
 	State    string          `json:"state"`             // starting, ready, draining, backoff, frozen
 	Started  time.Time       `json:"started,omitzero"`  // of the process

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/engine/canary"
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // The bus comes first, then the workers; each knows who it is, who the others are, and how to reach the bus.
@@ -28,7 +29,7 @@ func TestStart(t *testing.T) {
 	}
 	st = p.until("every worker knows that all are ready", func(st Status) bool {
 		for _, w := range st.Workers {
-			if !slices.Equal(heardBy(t, w).Peers.Ready, []uint16{1, 2, 3}) {
+			if !slices.Equal(heardBy(t, w).Peers.Ready, []ident.Worker{1, 2, 3}) {
 				return false
 			}
 		}
@@ -44,7 +45,7 @@ func TestStart(t *testing.T) {
 			t.Errorf("worker %d was told of the bus: %+v", i, h.Welcome.Bus)
 		}
 		passwords[h.Welcome.Bus.Password] = true
-		if !slices.Equal(h.Peers.Peers, []uint16{1, 2, 3}) {
+		if !slices.Equal(h.Peers.Peers, []ident.Worker{1, 2, 3}) {
 			t.Errorf("worker %d knows the peers %v", i, h.Peers)
 		}
 		if len(h.Leaked) > 0 || h.Sockets > 0 || h.Secret {
@@ -122,7 +123,7 @@ func TestCrash(t *testing.T) {
 	p.until("the others know", func(st Status) bool {
 		for _, i := range []int{0, 2} {
 			h := heardBy(t, st.Workers[i])
-			if len(h.Dead) != 1 || h.Dead[0].Instance != 2 || !slices.Equal(h.Peers.Ready, []uint16{1, 3, 4}) && !slices.Equal(h.Peers.Ready, []uint16{1, 4, 3}) {
+			if len(h.Dead) != 1 || h.Dead[0].Instance != 2 || !slices.Equal(h.Peers.Ready, []ident.Worker{1, 3, 4}) && !slices.Equal(h.Peers.Ready, []ident.Worker{1, 4, 3}) {
 				return false
 			}
 			if at := h.Dead[0].At; at.Before(began) || at.After(time.Now()) {

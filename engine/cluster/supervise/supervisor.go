@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/engine/logs"
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // Supervisor runs a plan. What its methods read is safe on any goroutine; everything else happens on the one
@@ -284,8 +285,8 @@ func (s *Supervisor) take(sig os.Signal) {
 // the same again: timeout(1) and service managers signal a process and its group, a terminal signals whoever is in it.
 const SecondSignalAfter = time.Second
 
-// instance takes one that was not used before.
-func (s *Supervisor) instance() (uint16, error) {
+// name takes a worker's name that was not used before.
+func (s *Supervisor) name() (ident.Worker, error) {
 	if s.used == 1<<16-1 {
 		return 0, ErrInstances
 	}
@@ -295,7 +296,7 @@ func (s *Supervisor) instance() (uint16, error) {
 	if s.next == 0 {
 		s.next = 1
 	}
-	return i, nil
+	return ident.On(0, i), nil
 }
 
 // giveUp ends everything because of err.

@@ -5,6 +5,8 @@ import (
 	"math/bits"
 	"slices"
 	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // ward is a place for a process: the bus, or one of the workers. Processes come and go in it.
@@ -47,10 +49,10 @@ func (w *ward) isReady() bool { return w.process != nil && w.process.ready }
 
 // start puts a process into w.
 func (s *Supervisor) start(w *ward) {
-	var instance uint16
+	var instance ident.Worker
 	if w.role == RoleWorker {
 		var err error
-		if instance, err = s.instance(); err != nil {
+		if instance, err = s.name(); err != nil {
 			s.giveUp(err)
 			return
 		}
@@ -104,7 +106,7 @@ const deathsKept = time.Minute
 
 // peers are the workers that the kernel has not yet declared gone.
 func (s *Supervisor) peers() Peers {
-	p := Peers{Peers: []uint16{}, Ready: []uint16{}}
+	p := Peers{Peers: []ident.Worker{}, Ready: []ident.Worker{}}
 	for _, w := range s.workers {
 		if w.process != nil {
 			p.Peers = append(p.Peers, w.process.instance)
