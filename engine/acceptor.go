@@ -148,7 +148,7 @@ func (a *acceptor) run() {
 		}
 		// The file table is full, or memory is short, or the peer was gone before we came. Those that are
 		// connected go on; whoever waits in the listener's queue is served later.
-		a.srv.count.acceptErrors.Add(1)
+		a.srv.count[countAcceptErrors].Add(1)
 		if !errors.Is(err, syscall.ECONNABORTED) {
 			a.srv.log.Warn("cannot accept", "err", err, "again_in", pause)
 			a.wait(pause)
@@ -220,7 +220,7 @@ func (a *acceptor) take(tcp *net.TCPConn) {
 	remote, _ := tcp.RemoteAddr().(*net.TCPAddr)
 	if remote == nil {
 		tcp.Close()
-		a.srv.count.acceptErrors.Add(1)
+		a.srv.count[countAcceptErrors].Add(1)
 		return
 	}
 	best := a.lane()
@@ -231,7 +231,7 @@ func (a *acceptor) take(tcp *net.TCPConn) {
 	c := newConn(best.loop, unmapped(remote.AddrPort()))
 	if a.held.Add(1) > int64(a.srv.connectionsMax) {
 		c.flags |= flagRefusal
-		a.srv.count.full.Add(1)
+		a.srv.count[countFull].Add(1)
 	}
 	best.loop.load.Add(1)
 	counted = c

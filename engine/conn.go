@@ -306,7 +306,7 @@ func (c *Conn) SendBinary(payload []byte) error {
 
 func (c *Conn) sendFrame(f *outFrame) error {
 	if !c.loop.postDirect(c, f) {
-		c.loop.srv.count.overloaded.Add(1)
+		c.loop.srv.count[countOverloaded].Add(1)
 		return ErrOverloaded
 	}
 	return nil

@@ -81,7 +81,7 @@ func (l *loop) emitClose(c *Conn, framed []byte) {
 // detach takes c out of everything but the wire. It happens once.
 func (l *loop) detach(c *Conn, cause Cause) {
 	c.cause.Store(uint32(cause))
-	l.count.ended[cause].Add(1)
+	l.ended[cause].Add(1)
 	l.owner.ended(c, cause)
 }
 

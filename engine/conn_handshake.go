@@ -181,7 +181,7 @@ func (l *loop) upgrade(c *Conn, a *acceptance) {
 	c.connectedAt = uint32(l.ground.seconds(l.now))
 	c.lastActive.Store(l.now) // while it waited for the verdict there was nothing for it to say
 	c.nextBeat = l.now + l.ground.beats.Load().interval
-	l.count.accepted.Add(1)
+	l.count[countAccepted].Add(1)
 	c.phase = phaseOpen
 	l.owner.opened(c)
 	if r := c.rare; r != nil {
@@ -220,7 +220,7 @@ func (l *loop) refuse(c *Conn, r handshake.Refusal) {
 	if c.phase >= phaseClosing {
 		return
 	}
-	l.count.refused(r.Status)
+	l.count[countRefused].Add(1)
 	l.detach(c, CauseHandshake)
 	if l.dropMute(c) {
 		return

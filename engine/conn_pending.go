@@ -195,7 +195,7 @@ func (l *loop) dropPending(c *Conn) {
 // pendingOverdue answers in place of an application that took too long.
 func (l *loop) pendingOverdue(c *Conn) {
 	p := c.rare.pending
-	l.count.overdue.Add(1)
+	l.count[countOverdue].Add(1)
 	l.srv.log.Warn("an answer took too long", "handler", p.name, "conn", c.ID(), "timeout", l.srv.cfg.OffloadTimeout)
 	switch p.kind {
 	case pendingVerdict:

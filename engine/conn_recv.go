@@ -121,7 +121,7 @@ func (l *loop) inflate(c *Conn, op ws.OpCode, compressed []byte) {
 
 // onMessage takes one whole message. payload is borrowed.
 func (l *loop) onMessage(c *Conn, binary bool, payload []byte) {
-	l.tally.received++
+	l.tally[countReceived]++
 	l.owner.message(c, binary, payload)
 }
 

@@ -34,7 +34,7 @@ func (l *loop) queue(c *Conn, f *outFrame) {
 		}
 		return
 	}
-	l.tally.sent += uint64(1 + f.further)
+	l.tally[countSent] += uint64(1 + f.further)
 	if c.has(flagDiverted) {
 		l.owner.diverted(c, f)
 		return
@@ -90,7 +90,7 @@ func (l *loop) answerAs(c *Conn, op ws.OpCode, payload []byte) {
 		l.post(letter{kind: letterDirect, conn: c, frame: f})
 		return
 	}
-	l.tally.sent++
+	l.tally[countSent]++
 	l.emit(c, op, payload)
 }
 
@@ -99,7 +99,7 @@ func (l *loop) answerNow(c *Conn, payload []byte) {
 	if c.phase != phaseOpen {
 		return
 	}
-	l.tally.sent++
+	l.tally[countSent]++
 	l.emit(c, ws.OpText, payload)
 }
 
@@ -161,7 +161,7 @@ func (l *loop) flush(c *Conn, tail []byte) {
 		tail = l.advance(c, tail, n)
 		if n < want {
 			c.blocked = true
-			l.tally.blocked++
+			l.tally[countBlocked]++
 		}
 	}
 	if len(tail) > 0 {
@@ -215,7 +215,7 @@ func (l *loop) pushRaw(c *Conn, f *outFrame) {
 
 // write makes one system call and returns how much it took of how much it was given.
 func (l *loop) write(c *Conn, tail []byte) (n, want int, err error) {
-	l.tally.writes++
+	l.tally[countWrites]++
 	if c.first == nil {
 		n, err = l.wires.write(c.fd, tail)
 		return max(n, 0), len(tail), err
@@ -264,7 +264,7 @@ func (l *loop) writeVector(c *Conn, head, tail []byte) (n, want int, err error) 
 
 // advance takes n written bytes off the queue, and the rest of n off tail.
 func (l *loop) advance(c *Conn, tail []byte, n int) []byte {
-	l.tally.bytesOut += uint64(n)
+	l.tally[countBytesOut] += uint64(n)
 	for n > 0 && c.first != nil {
 		left := len(c.first.variant(c.bits)) - c.taken
 		if n < left {

@@ -2,193 +2,67 @@ package engine
 
 import "sync/atomic"
 
+// countKind names one count. To add one: a name here, a field of [Stats], a row of serverFigures, and the increments; a test
+// tells if one of them is forgotten.
+type countKind uint8
+
+const (
+	// Loops count these in their turn's tally.
+	countReceived countKind = iota
+	countSent
+	countBytesIn
+	countBytesOut
+	countWrites
+	countBlocked
+	countPings
+	countersOfTurns
+
+	// These are seldom.
+	countAccepted countKind = iota - 1
+	countRefused
+	countAcceptErrors
+	countFull
+	countErrors
+	countOverloaded
+	countPanics
+	countMissed
+	countUntold
+	countSessionsTooLarge
+	countSlowHandlers
+	countStalls
+	countOverdue
+	countResumed
+	countResumesRefused
+	countOriginsRefused
+	countPrefacesRefused
+	countForwardedIgnored
+	countersMax
+)
+
 // tally counts what happens in a turn, without atomics. It is published at the turn's end.
 //
 // Owner: loop.
-type tally struct {
-	received, sent, bytesIn, bytesOut, writes, blocked, pings uint64
-}
+type tally [countersOfTurns]uint64
 
-// counters are a loop's counts so far.
-//
-// Owner: written by the loop, read by any goroutine.
-type counters struct {
-	received, sent, bytesIn, bytesOut, writes, blocked, pings atomic.Uint64
-
-	accepted, errors, slowHandlers, stalls, overdue, resumed, resumesRefused, originRefused atomic.Uint64
-	prefacesRefused, forwardedIgnored                                                       atomic.Uint64
-	refusedClient, refusedServer                                                            atomic.Uint64
-	ended                                                                                   [causes]atomic.Uint64
-}
+// counters are the counts of a loop so far, or those of the server that belong to no loop. Any goroutine reads them. Only the
+// loop writes those of turns.
+type counters [countersMax]atomic.Uint64
 
 // publish adds a turn's tally and clears it.
 func (n *counters) publish(t *tally) {
-	add := func(total *atomic.Uint64, turn uint64) {
-		if turn != 0 {
-			total.Store(total.Load() + turn) // one writer: cheaper than Add
+	for i := range t {
+		if t[i] != 0 {
+			n[i].Store(n[i].Load() + t[i]) // one writer: cheaper than Add
 		}
 	}
-	add(&n.received, t.received)
-	add(&n.sent, t.sent)
-	add(&n.bytesIn, t.bytesIn)
-	add(&n.bytesOut, t.bytesOut)
-	add(&n.writes, t.writes)
-	add(&n.blocked, t.blocked)
-	add(&n.pings, t.pings)
 	*t = tally{}
 }
 
-// refused counts a handshake that was answered with an HTTP error.
-func (n *counters) refused(status int) {
-	if status >= 500 {
-		n.refusedServer.Add(1)
-		return
-	}
-	n.refusedClient.Add(1)
-}
-
-// serverCounters count what happens off the loops.
-//
-// Owner: shared (atomics).
-type serverCounters struct {
-	overloaded, panics, acceptErrors, full, missed, untold, sessionsTooLarge atomic.Uint64
-}
-
-// Stats are the seed's figures, and more. Counts run from the server's start.
-//
-// Owner: the caller.
-type Stats struct {
-	Connections      int    `json:"connections"` // open now, those that have not authenticated yet not among them
-	Rooms            int    `json:"rooms"`
-	RoomsCounted     int    `json:"rooms_counted"`     // of these, those that this worker counts: in their sum, each room is once
-	MessagesSent     uint64 `json:"messages_sent"`     // to each recipient
-	MessagesReceived uint64 `json:"messages_received"` // text and binary, well-formed or not
-	Uptime           int64  `json:"uptime"`            // seconds
-	MemoryUsage      uint64 `json:"memory_usage"`      // bytes that the process holds of the system's memory
-
-	Sessions         int               `json:"sessions"` // without a connection, waiting to be resumed; with a SessionStore, those that it does not have yet
-	MaxConnections   int               `json:"max_connections"`
-	BytesReceived    uint64            `json:"bytes_received"`
-	BytesSent        uint64            `json:"bytes_sent"`
-	Writes           uint64            `json:"writes"`         // system calls
-	WritesBlocked    uint64            `json:"writes_blocked"` // of which the kernel did not take all
-	Pings            uint64            `json:"pings"`
-	Accepted         uint64            `json:"accepted"` // upgraded
-	Refused          uint64            `json:"refused"`  // answered with an HTTP error
-	AcceptErrors     uint64            `json:"accept_errors"`
-	Full             uint64            `json:"full"` // newcomers over max_connections
-	Errors           uint64            `json:"errors"`
-	Overloaded       uint64            `json:"overloaded"`
-	Panics           uint64            `json:"panics"`
-	Missed           uint64            `json:"missed"`             // times that messages of another worker were lost
-	SessionsEvicted  uint64            `json:"sessions_evicted"`   // pushed out by later ones: they held too much together
-	Untold           uint64            `json:"untold"`             // times that something was too large to be said to other workers
-	SessionsTooLarge uint64            `json:"sessions_too_large"` // times that a session was, to be stored
-	SlowHandlers     uint64            `json:"slow_handlers"`
-	Stalls           uint64            `json:"stalls"` // times that a loop did not look for a while; that time counts against no peer
-	Overdue          uint64            `json:"overdue"`
-	Resumed          uint64            `json:"resumed"`
-	ResumesRefused   uint64            `json:"resumes_refused"`
-	OriginsRefused   uint64            `json:"origins_refused"`
-	PrefacesRefused  uint64            `json:"prefaces_refused"`
-	ForwardedIgnored uint64            `json:"forwarded_ignored"`
-	Ended            map[string]uint64 `json:"ended"` // by cause
-
-	// SessionSaves counts, by SaveSecondsBounds, how long changes of sessions took until they were stored, where there is a
-	// SessionStore; SessionSaveMicros is the sum of these times. SessionUnsavedMillis is the age of the oldest change that is
-	// not stored yet, rounded up; 0 where all are. Of several workers, the highest.
-	SessionSaves         [len(SaveSecondsBounds) + 1]uint64 `json:"session_saves"`
-	SessionSaveMicros    uint64                             `json:"session_save_micros"`
-	SessionUnsavedMillis int64                              `json:"session_unsaved_millis"`
-
-	Loops      []LoopStats   `json:"loops"`
-	Workers    []WorkerStats `json:"workers,omitempty"` // where there are several; the rest is their sum
-	Bus        *BusStats     `json:"bus,omitempty"`     // one worker's link to the others
-	BusProcess *WorkerStats  `json:"bus_process,omitempty"`
-	Process    *ProcessStats `json:"process,omitempty"` // one worker's, where there are several
-}
-
-// LoopStats is one loop's share.
-//
-// Owner: the caller.
-type LoopStats struct {
-	Worker      int    `json:"worker,omitempty"` // whose loop it is, where there are several
-	Connections int    `json:"connections"`
-	Received    uint64 `json:"received"`
-	Sent        uint64 `json:"sent"`
-	Letters     int64  `json:"letters"` // waiting in the mailbox
-}
-
-// Stats returns the server's figures: the seed's getStats. With several workers the seed's own figures (connections, rooms,
-// messages, uptime, memory) are of all that live, as they said last, a second ago at most; the others are this worker's,
-// and [Everywhere.Stats] asks for those. Any goroutine.
-//
-// Scope: all workers.
-func (s *Server) Stats() Stats {
-	out := s.StatsHere()
-	if s.peers != nil {
-		s.addFigures(&out)
-	}
-	return out
-}
-
-// StatsHere returns the figures of this worker alone. Where there is one process they are the server's. Any goroutine.
-//
-// Scope: this worker.
-func (s *Server) StatsHere() Stats {
-	out := Stats{
-		Connections:  int(s.live.Load()),
-		Rooms:        s.index.Len(),
-		RoomsCounted: s.index.Counted(s.lowest()),
-		Uptime:       int64(s.uptime().Seconds()),
-		MemoryUsage:  memoryUsage(),
-		Sessions:     s.sessions.parkedLen(),
-		AcceptErrors: s.count.acceptErrors.Load(),
-		Full:         s.count.full.Load(),
-		Overloaded:   s.count.overloaded.Load(),
-		Panics:       s.count.panics.Load(),
-		Missed:       s.count.missed.Load(),
-		Untold:       s.count.untold.Load(),
-		Ended:        map[string]uint64{},
-
-		SessionsTooLarge: s.count.sessionsTooLarge.Load(),
-		SessionsEvicted:  s.sessions.evicted.Load(),
-	}
-	if s.state.Load() >= stateRunning {
-		out.MaxConnections = s.connectionsMax
-	}
-	for i := range out.SessionSaves {
-		out.SessionSaves[i] = s.saves.counts[i].Load()
-	}
-	out.SessionSaveMicros = s.saves.micros.Load()
+// total is a count of all loops and of the server. Any goroutine.
+func (s *Server) total(c countKind) uint64 {
+	n := s.count[c].Load()
 	for _, l := range s.loops {
-		if oldest := l.saves.oldest(); oldest != 0 {
-			out.SessionUnsavedMillis = max(out.SessionUnsavedMillis, (s.clock()-oldest)/1e6+1)
-		}
-		n := &l.count
-		out.MessagesSent += n.sent.Load()
-		out.MessagesReceived += n.received.Load()
-		out.BytesReceived += n.bytesIn.Load()
-		out.BytesSent += n.bytesOut.Load()
-		out.Writes += n.writes.Load()
-		out.WritesBlocked += n.blocked.Load()
-		out.Pings += n.pings.Load()
-		out.Accepted += n.accepted.Load()
-		out.Refused += n.refusedClient.Load() + n.refusedServer.Load()
-		out.Errors += n.errors.Load()
-		out.SlowHandlers += n.slowHandlers.Load()
-		out.Stalls += n.stalls.Load()
-		out.Overdue += n.overdue.Load()
-		out.Resumed += n.resumed.Load()
-		out.ResumesRefused += n.resumesRefused.Load()
-		out.OriginsRefused += n.originRefused.Load()
-		out.PrefacesRefused += n.prefacesRefused.Load()
-		out.ForwardedIgnored += n.forwardedIgnored.Load()
-		for cause := Cause(1); cause < causes; cause++ {
-			out.Ended[cause.String()] += n.ended[cause].Load()
-		}
-		out.Loops = append(out.Loops, LoopStats{Connections: int(l.load.Load()), Received: n.received.Load(),
-			Sent: n.sent.Load(), Letters: l.mail.waiting.Load()})
+		n += l.count[c].Load()
 	}
-	return out
+	return n
 }

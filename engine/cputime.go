@@ -23,7 +23,7 @@ func (l *loop) noteCPU() {
 func (l *loop) held(handler string, took int64) {
 	text, starved, attrs := blame(l.cpu, readCPU(), took)
 	if !starved {
-		l.count.slowHandlers.Add(1)
+		l.count[countSlowHandlers].Add(1)
 	}
 	l.srv.log.Warn(text, append([]any{"handler", handler, "took", duration(took)}, attrs...)...)
 }

@@ -221,7 +221,7 @@ func (l *loop) reply(c *Conn, name string, ref []byte, out outcome) {
 
 // complain answers with an error message.
 func (l *loop) complain(c *Conn, e *Error, ref []byte) {
-	l.count.errors.Add(1)
+	l.count[countErrors].Add(1)
 	l.text = message.AppendError(l.text[:0], e.Code, e.Message, ref)
 	l.answer(c, l.text)
 }

@@ -35,10 +35,7 @@ type figuresAway struct {
 // figuresHere are this worker's.
 func (s *Server) figuresHere() figures {
 	f := figures{connections: s.live.Load(), rooms: int64(s.index.Counted(s.lowest())), memory: memoryUsage(), uptime: int64(s.uptime().Seconds())}
-	for _, l := range s.loops {
-		f.sent += l.count.sent.Load()
-		f.received += l.count.received.Load()
-	}
+	f.sent, f.received = s.total(countSent), s.total(countReceived)
 	return f
 }
 

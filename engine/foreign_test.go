@@ -49,12 +49,12 @@ func TestFullLoopMissesAlone(t *testing.T) {
 	mail := &s.loops[0].mail
 	mail.waiting.Add(mailboxLettersMax) // a publisher of ours would be refused
 	receive()
-	if len(told) != 0 || s.count.missed.Load() != 0 {
-		t.Fatalf("%d messages are missed while the loop has places", s.count.missed.Load())
+	if len(told) != 0 || s.count[countMissed].Load() != 0 {
+		t.Fatalf("%d messages are missed while the loop has places", s.count[countMissed].Load())
 	}
 	mail.waiting.Add(mailboxLettersMax)
 	receive()
-	if n := s.count.missed.Load(); n != 4 || len(told) != 1 || told[0] != 9 {
+	if n := s.count[countMissed].Load(); n != 4 || len(told) != 1 || told[0] != 9 {
 		t.Errorf("%d messages are missed, and told of workers %v", n, told)
 	}
 	mail.waiting.Add(-2 * mailboxLettersMax)

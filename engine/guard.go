@@ -45,7 +45,7 @@ func (l *loop) guardRaw(c *Conn, handler RawHandler, binary bool, payload []byte
 
 // caught counts and logs a panic, or, where value is nil, that the goroutine ends.
 func (s *Server) caught(name string, c *Conn, value any) error {
-	s.count.panics.Add(1)
+	s.count[countPanics].Add(1)
 	id := ""
 	if c != nil {
 		id = c.ID()
@@ -104,7 +104,7 @@ func (s *Server) GuardLog(l *slog.Logger) *slog.Logger {
 	if logs.IsQueued(l) {
 		return l // it recovers by itself
 	}
-	return slog.New(guardedLog{l.Handler(), &s.count.panics})
+	return slog.New(guardedLog{l.Handler(), &s.count[countPanics]})
 }
 
 func (g guardedLog) guard() {

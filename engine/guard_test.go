@@ -62,7 +62,7 @@ func TestWhatPanicsBehindAHandlerCostsOneConnection(t *testing.T) {
 		},
 	}
 	s := startServer(t, nil, func(s *Server) {
-		s.log = slog.New(guardedLog{slog.NewJSONHandler(io.Discard, nil), &s.count.panics})
+		s.log = slog.New(guardedLog{slog.NewJSONHandler(io.Discard, nil), &s.count[countPanics]})
 		for name, h := range cases {
 			s.On(name, h)
 			s.On("offloaded_"+name, h, Offload())

@@ -114,7 +114,7 @@ func (l *loop) beat(c *Conn) {
 	case silence < interval:
 		c.nextBeat = heard + interval
 	default:
-		l.tally.pings++
+		l.tally[countPings]++
 		l.pushRaw(c, l.ground.heartbeat)
 		if c.blocked {
 			l.judge(c)

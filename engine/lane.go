@@ -62,7 +62,7 @@ func (x *lane) await(a *acceptor, f flight) {
 	}
 	if r.Err != nil || f.conn.gen == 0 {
 		a.srv.departed(f.conn)
-		a.srv.count.acceptErrors.Add(1)
+		a.srv.count[countAcceptErrors].Add(1)
 		a.srv.log.Warn("cannot enrol a connection", "err", r.Err)
 	}
 }

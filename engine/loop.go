@@ -27,7 +27,7 @@ type wires interface {
 // Everything that happens on it happens in one of two kinds of turn: serve takes one connection's input,
 // drain opens letters. Both end with the writes.
 //
-// Owner: loop, except mail, slab.at, slab.each and count.
+// Owner: loop, except mail, slab.at, slab.each, count and ended.
 type loop struct {
 	srv    *Server
 	ground *ground
@@ -90,6 +90,7 @@ type loop struct {
 	load    atomic.Int32 // descriptors, those on their way too
 	tally   tally
 	count   counters
+	ended   [causes]atomic.Uint64
 }
 
 const (
@@ -113,7 +114,7 @@ func (l *loop) serve(c *Conn, chunk []byte) {
 	}
 	l.served, l.corked = c, c
 	l.until, l.paged = l.now+int64(drainBudget), false
-	l.tally.bytesIn += uint64(len(chunk))
+	l.tally[countBytesIn] += uint64(len(chunk))
 	c.lastActive.Store(l.now)
 	l.converse(c, chunk)
 	scribble(chunk)

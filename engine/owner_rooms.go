@@ -36,7 +36,7 @@ func (o roomsOwner) opening(c *Conn, r *handshake.Request) verdict {
 	case srv.leaving.Load():
 		return verdict{refusal: refusalLeaving}
 	case !srv.tuned.Load().origins.Allow(r.Origin()):
-		o.count.originRefused.Add(1)
+		o.count[countOriginsRefused].Add(1)
 		return verdict{refusal: refusalOrigin}
 	case srv.ground.trust != nil && !o.traceClient(c):
 		return verdict{refusal: refusalForwarded}

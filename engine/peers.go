@@ -102,7 +102,7 @@ func (p *peers) say(flush bool, build func(w *entryWriter)) {
 // untold says that the others do not hear of something, at most once a second. Messages are bounded before they come
 // here: it is what an application says of very many rooms or connections at once, or an event of its own.
 func (s *Server) untold(err error) {
-	s.count.untold.Add(1)
+	s.count[countUntold].Add(1)
 	if s.seldom(&s.untoldSaid) {
 		s.log.Error("other workers are not told; say less at once", "err", err)
 	}
@@ -425,7 +425,7 @@ func (s *Server) receiveDirect(from ident.Worker, r *entryReader) {
 // said: the connections on that loop do not get it. Every message is counted; a line of the log and an event tell of one
 // worker's once a second.
 func (s *Server) missedHere(from ident.Worker) {
-	s.count.missed.Add(1)
+	s.count[countMissed].Add(1)
 	p, now := s.peers, s.clock()
 	p.mu.Lock()
 	if p.missedSaid == nil {

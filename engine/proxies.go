@@ -18,7 +18,7 @@ var refusalUntrusted = handshake.Refusal{Status: 403, Reason: "this port takes c
 // gathered, at most HeaderBytesMax; what follows it lies in the chunk that ends it.
 func (l *loop) preface(c *Conn, chunk []byte) []byte {
 	if !l.ground.trust.Includes(c.remote.Addr()) {
-		l.count.prefacesRefused.Add(1)
+		l.count[countPrefacesRefused].Add(1)
 		l.refuse(c, refusalUntrusted)
 		return nil
 	}
@@ -30,7 +30,7 @@ func (l *loop) preface(c *Conn, chunk []byte) []byte {
 	header, n, fault := proxy.Parse(gathered)
 	switch {
 	case fault != proxy.FaultNone:
-		l.count.prefacesRefused.Add(1)
+		l.count[countPrefacesRefused].Add(1)
 		l.refuse(c, handshake.Refusal{Status: 400, Reason: fault.String() + "; proxy_protocol is on, so the proxy must send one first"})
 		return nil
 	case n == 0:
@@ -71,7 +71,7 @@ func (l *loop) traceClient(c *Conn) bool {
 	}
 	client, ignored := l.ground.trust.Client(told)
 	if ignored > 0 {
-		l.count.forwardedIgnored.Add(uint64(ignored))
+		l.count[countForwardedIgnored].Add(uint64(ignored))
 	}
 	if client.IsValid() {
 		c.remote = client

@@ -90,7 +90,7 @@ func (s *Server) orOverloaded(err error) error {
 	if err == nil {
 		return nil
 	}
-	s.count.overloaded.Add(1)
+	s.count[countOverloaded].Add(1)
 	return ErrOverloaded
 }
 

@@ -248,7 +248,7 @@ func (s *Server) Missed(from ident.Worker) {
 }
 
 func (s *Server) missed(from ident.Worker) {
-	s.count.missed.Add(1)
+	s.count[countMissed].Add(1)
 	s.log.Error("messages of another worker are lost", "worker", from)
 	s.emit(Event{Kind: EventError, Err: &MissedError{from.Instance()}})
 	if !s.lives(from) {

@@ -29,7 +29,7 @@ func (s *Server) survive(where string, c *Conn, v any) {
 	if c != nil && c.gen != 0 {
 		id = c.ID()
 	}
-	s.count.panics.Add(1)
+	s.count[countPanics].Add(1)
 	s.log.Error("the server's own code panicked; please report it", "where", where, "conn", id, "panic", v, "stack", string(debug.Stack()))
 	if s.unproven.Add(1) == 1 {
 		go s.proveUnlocked(v)

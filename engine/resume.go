@@ -144,7 +144,7 @@ func (l *loop) onReconnect(c *Conn, e *message.Envelope) {
 	key := SessionKey{owner, keyOf(e.Token)}
 	switch {
 	case !ok:
-		l.count.resumesRefused.Add(1)
+		l.count[countResumesRefused].Add(1)
 		l.complain(c, wireError(message.InvalidToken), e.Ref)
 		return
 	case c.has(flagResumed):
@@ -182,7 +182,7 @@ func (l *loop) claim(c *Conn, shared SessionKey, e *message.Envelope) {
 	claimed, code := l.srv.sessions.take(key, c.Principal())
 	switch {
 	case code != message.OK:
-		l.count.resumesRefused.Add(1)
+		l.count[countResumesRefused].Add(1)
 		l.complain(c, wireError(code), e.Ref)
 	case claimed.state != nil:
 		l.restore(c, handover{key: key, state: claimed.state}, e)

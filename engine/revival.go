@@ -65,7 +65,7 @@ func (v *revival) tell(l *loop) {
 	if v.withLast {
 		v.answer.Gaps = v.answer.Rooms
 	}
-	l.count.resumed.Add(1)
+	l.count[countResumed].Add(1)
 	l.text = message.AppendReconnected(l.text[:0], v.answer)
 	l.answerNow(c, l.text)
 	l.follow(c, v.h.next)

@@ -67,7 +67,7 @@ type Server struct {
 	leaving   atomic.Bool
 	receiving atomic.Bool // from other workers
 	state     atomic.Int32
-	count     serverCounters
+	count     counters               // of what belongs to no loop
 	exited    atomic.Pointer[string] // the handler that ended its goroutine last
 	rescues   bool                   // whether panics of ours are caught
 	unproven  atomic.Int64           // of them, those after which the locks have not been looked at yet

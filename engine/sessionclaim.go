@@ -57,7 +57,7 @@ func (l *loop) refuseClaim(x *succession, err error) {
 	if !l.settled(x.conn, x.wait) {
 		return
 	}
-	l.count.resumesRefused.Add(1)
+	l.count[countResumesRefused].Add(1)
 	told := errUnavailable
 	if coded, ok := errors.AsType[*Error](err); ok {
 		told = coded

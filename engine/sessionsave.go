@@ -183,7 +183,7 @@ func (l *loop) later(c *Conn, t token, f func(*loop, *Conn)) {
 func (s *Server) unstored(err error) {
 	large := isTooLarge(err)
 	if large {
-		s.count.sessionsTooLarge.Add(1)
+		s.count[countSessionsTooLarge].Add(1)
 	}
 	switch {
 	case !s.seldom(&s.unstoredSaid):

@@ -17,7 +17,7 @@ func (l *loop) catchUp(due int64) {
 	if due == 0 || late <= stallTicks*int64(l.ground.tick) {
 		return
 	}
-	l.count.stalls.Add(1)
+	l.count[countStalls].Add(1)
 	l.slab.each(func(c *Conn) bool {
 		l.excuse(c, late)
 		return true

@@ -1,7 +1,5 @@
 package engine
 
-import "reflect"
-
 // WorkerStats is one process of several that are one server: a worker, or the bus between them.
 //
 // Owner: the caller.
@@ -42,43 +40,4 @@ type BusStats struct {
 	Overrun    uint64 `json:"overrun"`      // own batches that were given up before the bus came back
 	Reconnects uint64 `json:"reconnects"`
 	Unkept     string `json:"unkept,omitempty"` // why sessions, seats and created rooms cannot be used, where the link is up
-}
-
-// gauges are the figures that are no counts: they end with their process.
-var gauges = map[string]bool{"Connections": true, "Rooms": true, "RoomsCounted": true, "Sessions": true, "MaxConnections": true, "MemoryUsage": true, "SessionUnsavedMillis": true}
-
-// Add adds another worker's figures. The uptime is that of the oldest.
-func (s *Stats) Add(o Stats) {
-	s.Uptime = max(s.Uptime, o.Uptime)
-	s.add(o, func(string) bool { return true })
-	s.Loops = append(s.Loops, o.Loops...)
-}
-
-// AddCounts adds what a worker that is gone had counted: a sum that is kept does not go back when one starts anew.
-func (s *Stats) AddCounts(o Stats) { s.add(o, func(name string) bool { return !gauges[name] }) }
-
-func (s *Stats) add(o Stats, counts func(field string) bool) {
-	into, from := reflect.ValueOf(s).Elem(), reflect.ValueOf(o)
-	for i := range into.NumField() {
-		name := into.Type().Field(i).Name
-		switch f := into.Field(i); {
-		case name == "Uptime" || !counts(name):
-		case name == "SessionUnsavedMillis": // they do not add up
-			f.SetInt(max(f.Int(), from.Field(i).Int()))
-		case f.Kind() == reflect.Array:
-			for j := range f.Len() {
-				f.Index(j).SetUint(f.Index(j).Uint() + from.Field(i).Index(j).Uint())
-			}
-		case f.CanInt():
-			f.SetInt(f.Int() + from.Field(i).Int())
-		case f.CanUint():
-			f.SetUint(f.Uint() + from.Field(i).Uint())
-		}
-	}
-	if s.Ended == nil {
-		s.Ended = map[string]uint64{}
-	}
-	for cause, n := range o.Ended {
-		s.Ended[cause] += n
-	}
 }

@@ -38,7 +38,7 @@ var faults = []fault{
 	{"a room takes one more than its limit", "rooms/room.go",
 		"r.taken.Load() >= r.limit }", "(r.taken.Load() > r.limit || r.taken.Load() == r.limit && !PLANTED) }", "limits"},
 	{"what we send keeps a dead peer alive", "engine/conn_send.go",
-		"l.tally.bytesOut += uint64(n)\n", "l.tally.bytesOut += uint64(n)\n\tif PLANTED {\n\t\tc.lastActive.Store(l.now)\n\t}\n", "heartbeat"},
+		"l.tally[countBytesOut] += uint64(n)\n", "l.tally[countBytesOut] += uint64(n)\n\tif PLANTED {\n\t\tc.lastActive.Store(l.now)\n\t}\n", "heartbeat"},
 	{"a member that drops is not announced", "engine/departure.go",
 		"if left, seq := l.srv.index.Leave(r, c.place()); left {\n\t\tc.seats.Add(-1)\n\t\tl.left(c, r, seq)",
 		"if left, seq := l.srv.index.Leave(r, c.place()); left {\n\t\tc.seats.Add(-1)\n\t\tif PLANTED {\n\t\t\tl.srv.emit(Event{Kind: EventRoomLeave, Conn: c, Room: r.Name()})\n" +

@@ -1,0 +1,114 @@
+package engine
+
+import (
+	"cmp"
+	"iter"
+)
+
+// FigureKind says how a figure moves, and so what the figures of several workers make together.
+type FigureKind uint8
+
+// The kinds of figures.
+const (
+	FigureCounter   FigureKind = iota // only grows. The sum keeps what workers that are gone had counted
+	FigureHistogram                   // counters, one for each range of durations
+	FigureGauge                       // what there is now: the sum over the workers that live
+	FigureHighest                     // a gauge whose highest value counts, not the sum
+)
+
+// counts reports whether a sum keeps the figure of a worker that is gone.
+func (k FigureKind) counts() bool { return k <= FigureHistogram }
+
+// Figure describes one number that a server counts or measures and keeps in an S. /stats, /metrics, the sums over workers and
+// docs/metrics.md are made from the tables of these.
+//
+// Owner: immutable.
+type Figure[S any] struct {
+	Key    string // in /stats; "" where it is made from several
+	Metric string // in /metrics, behind the prefix parley_; "" where it has none of its own
+	Kind   FigureKind
+	Help   string
+	Label  string  // of the metric, where the figure is a map by its values
+	Per    float64 // how many of the field's units make one of the metric's; 0 means 1
+
+	field func(*S) any         // a pointer to the figure's field, or its value, or nil where it is not known
+	read  func(*Server) uint64 // nil: StatsHere does it, or package cluster
+}
+
+// ServerFigures are the figures of a server, or of all workers together. The caller must not change them.
+func ServerFigures() []Figure[Stats] { return serverFigures }
+
+// LoopFigures are those of one event loop. The caller must not change them.
+func LoopFigures() []Figure[LoopStats] { return loopFigures }
+
+// WorkerFigures are those of one process of several that are one server. The caller must not change them.
+func WorkerFigures() []Figure[WorkerStats] { return workerFigures }
+
+// Values are the figure's value in the metric's unit; by label where it has one; none where it is not known, or is a histogram.
+func (f *Figure[S]) Values(s *S) iter.Seq2[string, float64] {
+	per := cmp.Or(f.Per, 1)
+	return func(yield func(string, float64) bool) {
+		switch v := f.field(s).(type) {
+		case *int:
+			yield("", float64(*v)/per)
+		case *int64:
+			yield("", float64(*v)/per)
+		case *uint64:
+			yield("", float64(*v)/per)
+		case bool:
+			n := 0.
+			if v {
+				n = 1
+			}
+			yield("", n)
+		case *map[string]uint64:
+			for label, n := range *v {
+				if !yield(label, float64(n)/per) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// store sets the field that a figure points to.
+func store(field any, n uint64) {
+	switch to := field.(type) {
+	case *int:
+		*to = int(n)
+	case *int64:
+		*to = int64(n)
+	case *uint64:
+		*to = n
+	}
+}
+
+// sum adds the same figure of another worker to a field.
+func sum(into, from any, kind FigureKind) {
+	switch to := into.(type) {
+	case *int:
+		*to = together(*to, *from.(*int), kind)
+	case *int64:
+		*to = together(*to, *from.(*int64), kind)
+	case *uint64:
+		*to = together(*to, *from.(*uint64), kind)
+	case *[len(SaveSecondsBounds) + 1]uint64:
+		for i, n := range from.(*[len(SaveSecondsBounds) + 1]uint64) {
+			to[i] += n
+		}
+	case *map[string]uint64:
+		if *to == nil {
+			*to = map[string]uint64{}
+		}
+		for label, n := range *from.(*map[string]uint64) {
+			(*to)[label] += n
+		}
+	}
+}
+
+func together[N int | int64 | uint64](a, b N, kind FigureKind) N {
+	if kind == FigureHighest {
+		return max(a, b)
+	}
+	return a + b
+}
