@@ -21,8 +21,8 @@ var floors = map[string][]string{
 	"engine/internal/fleet":   {"engine/internal/turn", "protocol/ident"},
 	"engine":                  {"engine/internal/", "protocol/", "rooms", "engine/logs"},
 	"engine/admin":            {"engine"},
-	"engine/cluster":          {"engine", "engine/cluster/", "engine/logs", "engine/internal/fleet", "engine/internal/session"},
-	"engine/sim":              {"engine", "engine/internal/fleet", "engine/internal/session"},
+	"engine/cluster":          {"engine", "protocol/ident", "engine/cluster/", "engine/logs", "engine/internal/fleet", "engine/internal/session"},
+	"engine/sim":              {"engine", "protocol/ident", "engine/internal/fleet", "engine/internal/session"},
 }
 
 // unbuilt are the floors whose code still lies in package engine.
@@ -72,12 +72,12 @@ func engineOrFloor(s *source) bool {
 // timers names the functions of the engine that use a clock of the process, with the reason. All other time is the loop's, so
 // that a made-up world can advance it.
 var timers = map[string]string{
-	"engine/acceptor.go wait":          "the acceptor has no loop",
-	"engine/reactor.go ringIn":         "it rings for the earliest of a loop's timers",
-	"engine/reactor.go ticker":         "the tick of all loops comes from it",
-	"engine/rescue.go proveUnlocked":   "it watches a goroutine that may be stuck",
-	"engine/server.go Shutdown":        "the caller's goroutine waits for loops that may be held",
-	"engine/planted.go idle":           "it uses none",
+	"engine/acceptor.go wait":        "the acceptor has no loop",
+	"engine/reactor.go ringIn":       "it rings for the earliest of a loop's timers",
+	"engine/reactor.go ticker":       "the tick of all loops comes from it",
+	"engine/rescue.go proveUnlocked": "it watches a goroutine that may be stuck",
+	"engine/server.go Shutdown":      "the caller's goroutine waits for loops that may be held",
+	"engine/planted.go idle":         "it uses none",
 }
 
 var timing = []string{"After", "AfterFunc", "NewTicker", "NewTimer", "Sleep", "Tick"}

@@ -311,7 +311,7 @@ func TestNamesExist(t *testing.T) {
 	}
 	documents := 0
 	for path, text := range files(t, ".md") {
-		if path == "CHANGELOG.md" { // it tells of names that were
+		if path == "CHANGELOG.md" || path == "docs/metrics.md" { // it tells of names that were; it is generated from the code
 			continue
 		}
 		documents++
