@@ -34,9 +34,17 @@ var secret = []byte("only tests know this secret")
 // eventually polls for a condition.
 func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
-	if !canary.Wait(20*time.Second, cond) {
+	if !canary.Wait(30*time.Second, cond) {
 		t.Fatalf("waited in vain: %s", what)
 	}
+}
+
+// some is how much of something a test does: all of it in make soak, a part in make test.
+func some(all, part int) int {
+	if testing.Short() {
+		return part
+	}
+	return all
 }
 
 func startServer(t testing.TB) *Server {

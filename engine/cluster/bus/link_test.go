@@ -18,14 +18,14 @@ import (
 // Four workers under heavy traffic: everybody gets everything of everybody else, once and in order.
 func TestFourWorkers(t *testing.T) {
 	noLeaks(t)
-	const entries = 30000
+	entries := uint64(some(30000, 10000))
 	s := startServer(t)
 	links, witnesses := fourWorkers(t, s.URL(), 0)
 	var publishers sync.WaitGroup
 	for i, l := range links {
 		publishers.Go(func() {
 			dice := rand.New(rand.NewPCG(uint64(i), 1))
-			for n := range uint64(entries) {
+			for n := range entries {
 				appendEntry(t, l, n, 8+dice.IntN(300))
 				if dice.IntN(20) == 0 {
 					l.Flush()

@@ -190,7 +190,7 @@ func traffic(t testing.TB, links []*Link, stop <-chan struct{}) (counts func() [
 // The bus is killed again and again under traffic: nothing is lost, doubled or swapped.
 func TestBusKilled(t *testing.T) {
 	noLeaks(t)
-	const kills = 12
+	kills := some(12, 4)
 	dir := t.TempDir()
 	bus, addr := busProcess(t, dir, 0)
 	var port int
@@ -274,13 +274,9 @@ func TestBusFrozen(t *testing.T) {
 	bus.signal(t, syscall.SIGSTOP)
 	defer bus.signal(t, syscall.SIGCONT)
 	const entries, size = 700, 60 << 10 // far more than the sockets hold
-	begin := time.Now()
-	for n := range uint64(entries) {
+	for n := range uint64(entries) {    // would stand still here
 		appendEntry(t, l, n, size)
 		l.Flush()
-	}
-	if took := time.Since(begin); took > 3*time.Second {
-		t.Errorf("publishing to a frozen bus took %v", took)
 	}
 	if l.Unsent() == 0 {
 		t.Error("a frozen bus has taken everything: the test does not test")
