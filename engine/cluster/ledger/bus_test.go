@@ -148,7 +148,7 @@ func connect(t testing.TB, url string) *nats.Conn {
 
 const testEpoch = 1_700_000_000_000
 
-// open makes the ledger of a worker; opts are changed by each of adjust.
+// open makes the ledger of a worker, which waits for a bus that starts on a slow machine; opts are changed by each of adjust.
 func (b *bus) open(t testing.TB, instance ident.Worker, adjust ...func(*Options)) *Ledger {
 	t.Helper()
 	return openAt(t, b.url(), instance, adjust...)
@@ -156,11 +156,11 @@ func (b *bus) open(t testing.TB, instance ident.Worker, adjust ...func(*Options)
 
 func openAt(t testing.TB, url string, instance ident.Worker, adjust ...func(*Options)) *Ledger {
 	t.Helper()
-	opts := Options{Instance: instance, Epoch: testEpoch, Fault: func(err error) { t.Errorf("worker %d: %v", instance, err) }}
+	opts := Options{Instance: instance, Epoch: testEpoch, AwayAfter: 30 * time.Second, Fault: func(err error) { t.Errorf("worker %d: %v", instance, err) }}
 	for _, f := range adjust {
 		f(&opts)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), canary.Stretch(30*time.Second))
 	defer cancel()
 	l, err := Open(ctx, connect(t, url), opts)
 	if err != nil {
@@ -180,7 +180,7 @@ func await(t testing.TB, call func(done func(error)) error) error {
 	select {
 	case err := <-told:
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(canary.Stretch(30 * time.Second)):
 		t.Fatal("the callback was never called")
 		return nil
 	}
@@ -196,7 +196,15 @@ func must(t testing.TB, call func(done func(error)) error) {
 // eventually polls until a condition holds.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	if !canary.Wait(20*time.Second, holds) {
+	if !canary.Wait(30*time.Second, holds) {
 		t.Fatalf("never: %s", what)
 	}
+}
+
+// some is how much of something a test does: all of it in make soak, a part in make test.
+func some(all, part int) int {
+	if testing.Short() {
+		return part
+	}
+	return all
 }

@@ -71,7 +71,7 @@ func (b *bus) member(t *testing.T, instance ident.Worker, peers []ident.Worker, 
 	t.Helper()
 	m := &member{}
 	m.Ledger = b.open(t, instance, func(o *Options) {
-		o.Peers, o.AwayAfter = peers, 300*time.Millisecond
+		o.Peers = peers
 		o.Lost = func(done func()) {
 			m.lost.Add(1)
 			for k, value := range sessions {
@@ -146,6 +146,7 @@ func TestWhatIsLostIsWrittenAnew(t *testing.T) {
 
 // A claim that was won before all was lost is spent, put back or parked as if nothing had happened.
 func TestClaimsThatAreOpenWhenAllIsLost(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	a := b.member(t, 1, []ident.Worker{2}, nil)
 	c := b.member(t, 2, []ident.Worker{1}, nil)
@@ -189,6 +190,7 @@ func TestClaimsThatAreOpenWhenAllIsLost(t *testing.T) {
 // A worker that is started long after the server leaves what the others have written alone: the record of the start has
 // expired by then.
 func TestLateWorkerSweepsNothing(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	a := b.open(t, 1)
 	is(t, a.Sessions.save(t, keyOf(1, 1), "live"), nil)
@@ -197,7 +199,7 @@ func TestLateWorkerSweepsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	if err := s.Purge(ctx, jetstream.WithPurgeSubject(subjectOf(sharedBucket, "epoch.>"))); err != nil {
 		t.Fatal(err)

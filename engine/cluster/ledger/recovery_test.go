@@ -9,6 +9,7 @@ import (
 // What is over stays over when the bus is killed after the last trace of it has expired: its files still hold earlier
 // versions, which no recovery may take for the latest ones.
 func TestNothingComesBackWithTheBus(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	owner, taker := b.open(t, 1), b.open(t, 2)
 	live, spent, dropped, expired := keyOf(1, 1), keyOf(1, 2), keyOf(1, 3), keyOf(1, 4)
@@ -52,6 +53,7 @@ func TestNothingComesBackWithTheBus(t *testing.T) {
 
 // Seats that were given back are free after that, too.
 func TestSeatsGivenBackStayFree(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	a, c := b.open(t, 1), b.open(t, 2)
 	grant(t, a, "kept", 1, 1)

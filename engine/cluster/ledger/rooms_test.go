@@ -35,6 +35,7 @@ func (h *heard) contains(want string) bool {
 }
 
 func TestRooms(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	var news heard
 	a, c := b.open(t, 1), b.open(t, 2, news.options)
@@ -63,6 +64,7 @@ func TestRooms(t *testing.T) {
 
 // Of many who create a room at once, one succeeds; a restart of the bus in between changes nothing.
 func TestCreateOnce(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	var workers []*Ledger
 	for i := range 4 {
@@ -107,6 +109,7 @@ func TestCreateOnce(t *testing.T) {
 
 // A reading of everything is due after an absence that began in the middle of a reading, too.
 func TestAbsenceWhileReading(t *testing.T) {
+	t.Parallel()
 	l := startBus(t).open(t, 1)
 	gone := Room{Name: "deleted while nobody listened"}
 	begun := make(chan struct{})

@@ -26,7 +26,9 @@ func takeGiven(t testing.TB, l *Ledger, room string, limit, n int) error {
 
 // A seat that is given is free for nobody but whom it is given to, however many queue for it on all workers.
 func TestSeatsAreHandedOn(t *testing.T) {
-	const limit, rounds = 5, 300
+	t.Parallel()
+	const limit = 5
+	rounds := some(300, 100)
 	b := startBus(t)
 	list := []*Ledger{b.open(t, 1), b.open(t, 2), b.open(t, 3)}
 	grant(t, list[0], "r", limit, limit)
@@ -69,6 +71,7 @@ func TestSeatsAreHandedOn(t *testing.T) {
 
 // Who is given a seat in a room that holds more than its limit keeps it, too.
 func TestHandedOnBeyondTheLimit(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	a, c := b.open(t, 1), b.open(t, 2)
 	a.Seats.Force("r", 2, 4)
@@ -84,6 +87,7 @@ func TestHandedOnBeyondTheLimit(t *testing.T) {
 
 // A seat that nobody takes is free after a while, also where the giver has nothing more to do with the room.
 func TestUntakenSeatsAreRecalled(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	a, c := b.open(t, 1), b.open(t, 2)
 	grant(t, a, "r", 1, 1)
@@ -101,6 +105,7 @@ func TestUntakenSeatsAreRecalled(t *testing.T) {
 // Many seats that nobody takes leave with few writes. Each with its own, they competed: on a slow bus no room of theirs
 // got on for minutes.
 func TestUntakenSeatsLeaveTogether(t *testing.T) {
+	t.Parallel()
 	const seats, writes = 300, 20
 	b := startBus(t)
 	a := b.open(t, 1)
@@ -122,6 +127,7 @@ func TestUntakenSeatsLeaveTogether(t *testing.T) {
 
 // What the dead gave can be taken until they are reaped for the second time, what was given to the dead by nobody.
 func TestGiftsOfTheDead(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	a, c, d := b.open(t, 1), b.open(t, 2), b.open(t, 3)
 	reap := func(l *Ledger, instance ident.Worker) {

@@ -227,6 +227,7 @@ func TestPageSeesASeatTooMany(t *testing.T) {
 // Four workers take and release seats as fast as they can; workers are killed, and the bus is; at no instant are
 // more seats in use than the limit allows, and in the end all of them can be had.
 func TestSeatsUnderKills(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	path := filepath.Join(t.TempDir(), "page")
 	if err := os.WriteFile(path, make([]byte, 4096), 0o600); err != nil {
@@ -256,7 +257,7 @@ func TestSeatsUnderKills(t *testing.T) {
 		}
 		must(t, func(done func(error)) error { return watcher.Dead(ident.Worker(instances[lane]), time.Time{}, done) })
 	}
-	for round := range 12 {
+	for round := range some(12, 6) {
 		before := p.words[grants].Load()
 		eventually(t, "workers go on", func() bool { return p.words[grants].Load() > before+2000 })
 		if round%3 == 2 {

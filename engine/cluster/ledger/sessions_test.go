@@ -100,6 +100,7 @@ func (b *bus) jetstream(t testing.TB) jetstream.JetStream {
 }
 
 func TestSessionIsClaimedOnce(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	owner, taker := b.open(t, 1), b.open(t, 2)
 	k := keyOf(1, 1)
@@ -127,6 +128,7 @@ func TestSessionIsClaimedOnce(t *testing.T) {
 }
 
 func TestOwnerLearnsOfAClaim(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	owner, taker := b.open(t, 1), b.open(t, 2)
 	k := keyOf(1, 1)
@@ -155,6 +157,7 @@ func TestOwnerLearnsOfAClaim(t *testing.T) {
 }
 
 func TestSavesCoalesce(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	owner := b.open(t, 1, func(o *Options) { o.Coalesce = 100 * time.Millisecond })
 	k := keyOf(1, 1)
@@ -182,6 +185,7 @@ func TestSavesCoalesce(t *testing.T) {
 
 // A claim by the owner itself comes after what it saved before.
 func TestClaimComesAfterSaves(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	owner := b.open(t, 1, func(o *Options) { o.Coalesce = time.Hour })
 	k := keyOf(1, 1)
@@ -199,6 +203,7 @@ func TestClaimComesAfterSaves(t *testing.T) {
 }
 
 func TestNothingStays(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	owner := b.open(t, 1)
 	for i := range 3 {
@@ -218,6 +223,7 @@ func TestNothingStays(t *testing.T) {
 }
 
 func TestDeadOwner(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	ttl := func(o *Options) { o.SessionTTL = 3 * time.Second }
 	owner, other, third := b.open(t, 1, ttl), b.open(t, 2, ttl), b.open(t, 3, ttl)
@@ -251,6 +257,7 @@ func TestDeadOwner(t *testing.T) {
 
 // After everything was killed and started again, what was stored is there, and counts as parked since the start.
 func TestRestartOfEverything(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	before := b.open(t, 1)
 	for i := range 100 {
@@ -288,6 +295,7 @@ func TestRestartOfEverything(t *testing.T) {
 }
 
 func TestAway(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	away := func(o *Options) { o.AwayAfter = 300 * time.Millisecond; o.PendingMax = 50 }
 	owner := b.open(t, 1, away)
@@ -332,6 +340,7 @@ func (l *Ledger) peek(k Key) string {
 }
 
 func TestClose(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	l := b.open(t, 1)
 	b.process.kill()
@@ -347,6 +356,7 @@ func TestClose(t *testing.T) {
 
 // Nothing that its owner saves later brings a spent session back to life, and what was put back is its owner's again.
 func TestSpentStaysGone(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	owner, taker := b.open(t, 1), b.open(t, 2)
 	k := keyOf(1, 1)
@@ -378,6 +388,7 @@ func TestSpentStaysGone(t *testing.T) {
 
 // Sessions that are others' now leave nothing behind: forgotten while idle, claimed, or with a write on its way.
 func TestForgotten(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	owner, taker := b.open(t, 1), b.open(t, 2)
 	for i := range 30 {
@@ -406,6 +417,7 @@ func TestForgotten(t *testing.T) {
 
 // What another version has written is no session, and no reason to try again.
 func TestRecordOfAnotherVersion(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	faults := make(chan error, 1)
 	l := b.open(t, 2, func(o *Options) { o.Fault = func(err error) { faults <- err } })
@@ -424,6 +436,7 @@ func TestRecordOfAnotherVersion(t *testing.T) {
 
 // A session that is too large is refused before anything happens.
 func TestSessionTooLarge(t *testing.T) {
+	t.Parallel()
 	b := startBus(t)
 	l := b.open(t, 1)
 	k, large := keyOf(1, 1), string(make([]byte, ValueBytesMax+1))
