@@ -27,7 +27,7 @@ import (
 )
 
 // patient is how long a test waits for what must come.
-const patient = 10 * time.Second
+const patient = 30 * time.Second
 
 // world is a running server with its admin listener.
 type world struct {
