@@ -138,8 +138,8 @@ func TestTermination(t *testing.T) {
 	if err := s.cmd.Wait(); err != nil {
 		t.Error("the server ends with", err)
 	}
-	if took := time.Since(begun); took > 5*time.Second {
-		t.Errorf("it took %v, 3 s are allowed", took)
+	if took := time.Since(begun); took > 15*time.Second {
+		t.Errorf("it took %v, 3 s are allowed, and some more on a slow machine", took)
 	}
 	if conn, _, err := gorilla.DefaultDialer.Dial(s.ws, nil); err == nil {
 		conn.Close()

@@ -16,9 +16,7 @@ import (
 )
 
 const (
-	massClients  = 10000 // both ends of a connection share this machine's 20,000 descriptors a process at most
 	massRooms    = 100
-	massPerRoom  = massClients / massRooms
 	massSpeakers = 3 // in each room
 	massEach     = 5 // messages of each speaker
 	enrolling    = 100
@@ -81,12 +79,20 @@ func (m *member) hear(want int) error {
 	return nil
 }
 
+// massClients is how many the masses are: both ends of a connection share a machine's 20,000 descriptors a process at most.
+func massClients() int {
+	if testing.Short() {
+		return 2000
+	}
+	return 10000
+}
+
 // Thousands of clients in many rooms: nothing is lost, doubled or out of order, no goroutine is spent on a
 // connection, and when they have gone, half of them cut off, nothing is left behind.
 func TestMass(t *testing.T) {
 	s := serveMany(t, 0)
 	goroutines, descriptors := s.metric("go_goroutines"), s.metric("process_open_fds")
-	members := make([]*member, massClients)
+	members := make([]*member, massClients())
 	gate := make(chan struct{}, 64)
 	each := func(f func(i int) error) {
 		t.Helper()
@@ -116,10 +122,10 @@ func TestMass(t *testing.T) {
 		members[i] = &member{conn: conn, next: map[string]int{}}
 		return conn.WriteMessage(gorilla.TextMessage, fmt.Appendf(nil, `{"type":"join","room":"room-%d"}`, i%massRooms))
 	})
-	eventually(t, "all are in", func() bool { return s.stats("connections") == massClients && s.stats("rooms") == massRooms })
+	eventually(t, "all are in", func() bool { return s.stats("connections") == float64(len(members)) && s.stats("rooms") == massRooms })
 	// gnet's pool keeps those that enrolled connections for some seconds: at most as many as were under way.
 	if n := s.metric("go_goroutines"); n > goroutines+enrolling {
-		t.Errorf("%v goroutines with %d connections, %v without", n, massClients, goroutines)
+		t.Errorf("%v goroutines with %d connections, %v without", n, len(members), goroutines)
 	}
 	var done sync.WaitGroup
 	var failed atomic.Int32
