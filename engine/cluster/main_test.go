@@ -231,6 +231,7 @@ func (s *serverProcess) output() string {
 func (s *serverProcess) end(sig syscall.Signal) {
 	s.t.Helper()
 	s.cmd.Process.Signal(sig)
+	s.cmd.Process.Signal(syscall.SIGCONT) // it may be stopped where a test has failed
 	select {
 	case <-s.ended:
 	case <-time.After(canary.Stretch(patient)):

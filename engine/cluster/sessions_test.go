@@ -212,6 +212,7 @@ func TestResumeFromFrozen(t *testing.T) {
 	ann.join("a")
 	ann.keep("stored")
 	ann.stored()
+	send(t, s.cmd.Process.Pid, syscall.SIGSTOP) // it would kill a worker that is frozen for three seconds
 	freeze(t, ann.pid)
 	heir := s.dialAt("", ann.pid)
 	heir.expectResumed(ann, "stored", "a")
@@ -219,6 +220,7 @@ func TestResumeFromFrozen(t *testing.T) {
 	if code := ann.closed(); code != 4004 {
 		t.Errorf("the earlier connection was closed with %d", code)
 	}
+	send(t, s.cmd.Process.Pid, syscall.SIGCONT)
 	heir.expectRefused(ann.token, "already_resumed")
 	s.dial("").expectRefused(ann.token, "invalid_token")
 	heir.conn.Close()
@@ -300,7 +302,7 @@ func TestManyChangesAtOnce(t *testing.T) {
 	}
 	crowd[0].send(m{"type": "gather"})
 	crowd[0].until("gathered")
-	<-time.After(2 * time.Second)
+	crowd[0].stored() // and everybody with it: one process says what is not stored of all
 	before.end(syscall.SIGKILL)
 	after := startProcesses(t, cfg)
 	for _, c := range crowd {
