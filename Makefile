@@ -28,10 +28,11 @@ race: ## run the tests under the race detector
 fuzz: ## fuzz every target for FUZZTIME (20s)
 	@bash .ci/fuzz $(FUZZTIME)
 
-soak: ## simulate SEEDS (30000) worlds, try verify's faults with MATRIX (5) times the seeds, kill workers of 5,000 clients for 5 minutes
+soak: ## simulate SEEDS (30000) worlds, test at full scale, verify's faults with MATRIX (5) times the seeds, kill workers of 5,000 clients for 5 minutes
 	go test -tags invariants -timeout 0 ./engine/sim -run TestSeeds -seeds $(SEEDS)
+	go test -tags invariants -timeout 0 ./engine ./engine/cluster/... ./engine/conformance
 	go test -timeout 0 ./cmd/parley/verify -parallel 2 -matrix $(MATRIX)
-	cd bench && go test -timeout 0 ./interop -run TestKillMinute -kill-for 5m -kill-clients 5000
+	cd bench && go test -timeout 0 ./interop -kill-for 5m -kill-clients 5000
 
 lint: ## gofmt, go vet, and the rules of docs/tidy_test.go
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo 'run gofmt -w on these'; exit 1; }

@@ -46,24 +46,15 @@ func TestConformanceByteByByte(t *testing.T) {
 
 // Every case once more with compression, those of RFC 7692 among them.
 func TestConformanceCompressed(t *testing.T) {
-	if testing.Short() {
-		t.Skip("runs whole elsewhere")
-	}
-	conformance.Run(t, conformance.Options{Addr: echoServer(t, true, false), Compression: true})
+	conformance.Run(t, conformance.Options{Addr: echoServer(t, true, false), Compression: true, Short: testing.Short()})
 }
 
 // The compressed ones byte by byte.
 func TestConformanceCompressedByteByByte(t *testing.T) {
-	if testing.Short() {
-		t.Skip("runs whole elsewhere")
-	}
 	conformance.Run(t, conformance.Options{Addr: echoServer(t, true, false), Compression: true, Chunk: 1, Short: true})
 }
 
 // Both sides keep their contexts between messages.
 func TestConformanceContextTakeover(t *testing.T) {
-	if testing.Short() {
-		t.Skip("runs whole elsewhere")
-	}
-	conformance.Run(t, conformance.Options{Addr: echoServer(t, true, true), Compression: true})
+	conformance.Run(t, conformance.Options{Addr: echoServer(t, true, true), Compression: true, Short: testing.Short()})
 }
