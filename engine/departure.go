@@ -107,7 +107,7 @@ func (d *departure) endow(l *loop, heir place, then func(*loop, handover)) {
 	case d.inherit != nil:
 		then(l, handover{}) // somebody was quicker
 	case d.state.attempts >= l.srv.sessions.max:
-		then(l, handover{spent: true})
+		then(l, handover{kind: handoverSpent})
 	default:
 		d.heir, d.inherit = heir, then
 	}
@@ -140,7 +140,7 @@ func (d *departure) end(l *loop) {
 	c.token = d.token
 	if d.inherit != nil {
 		l.endSession(c, nil) // of another token than was claimed
-		d.h.state = d.state
+		d.h.kind, d.h.state = handoverState, d.state
 	} else if d.opened {
 		told = l.park(c, d.cause, d.state)
 	}

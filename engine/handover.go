@@ -4,22 +4,52 @@ import (
 	"encoding/binary"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/parleyd/parley/protocol/ident"
+	"github.com/parleyd/parley/rooms"
 )
 
-// Taking over across workers: the worker that has claimed a session asks its owner to end the connection in its favour,
-// and gets the state as it is now, which is newer than what the store holds. Seats in limited rooms, which all workers
-// share, go with it: the owner gives them before it answers, with the claim's nonce for a ticket, so that none is free in
-// between. Who does not answer in time gives nothing in time: then the heir takes what seats there are.
+// Taking over: the loop of a connection whose session was claimed ends it in favour of its heir. The connection's seats go
+// to the heir without being freed in between, so that no other connection can take them. Across workers the heir's worker
+// asks the owner, and gets the state as it is now, which is newer than what the store holds. Seats in limited rooms, which
+// all workers share, go with it: the owner gives them before it answers, with the claim's nonce for a ticket. If the owner
+// does not answer in time, no seats are handed over: the heir takes what seats there are.
 
-// What an answer to verbHandOver begins with.
+// handOverWait is how long an owner has to hand over; then what the store has counts. One that is frozen ends the
+// connection when it comes to itself.
+const handOverWait = time.Second
+
+// handoverKind is what an answer to verbHandOver begins with.
+type handoverKind byte
+
 const (
-	handoverNothing = iota // the connection and what it left are gone: the store's state counts
-	handoverState          // the state follows
-	handoverSpent          // resumed too often in a row: the connection stays
-	handoverEnded          // it was revoked: the claim is in vain
+	handoverNothing handoverKind = iota // the connection and what it left are gone: the store's state counts
+	handoverState                       // the state follows
+	handoverSpent                       // resumed too often in a row: the connection stays
+	handoverEnded                       // it was revoked: the claim is in vain
 )
+
+// handover is what an earlier connection leaves to its heir.
+//
+// Owner: the loop of the earlier connection; once posted, the heir's.
+type handover struct {
+	kind  handoverKind
+	state *parked       // of handoverState
+	held  []*rooms.Room // where a seat waits for the heir
+	given []string      // rooms whose shared seat goes to the heir's worker
+}
+
+// handover is what there is of a session whose connection has gone.
+func (x released) handover() handover {
+	switch {
+	case x.state != nil:
+		return handover{kind: handoverState, state: x.state}
+	case x.revoked:
+		return handover{kind: handoverEnded}
+	}
+	return handover{}
+}
 
 // handoverQuestion is what the owner is asked.
 type handoverQuestion struct {
@@ -47,32 +77,23 @@ func readHandoverQuestion(b []byte) (q handoverQuestion, ok bool) {
 func (s *Server) answerHandOver(payload []byte, answer func([]byte)) {
 	q, ok := readHandoverQuestion(payload)
 	if !ok {
-		answer([]byte{handoverNothing})
+		answer([]byte{byte(handoverNothing)})
 		return
 	}
-	given := s.sessions.release(q.key)
 	tell := func(h handover) {
-		switch {
-		case h.ended:
-			answer([]byte{handoverEnded})
-		case h.spent:
-			answer([]byte{handoverSpent})
-		case h.state != nil:
-			answer(append([]byte{handoverState}, h.state.encode()...))
-		default:
-			answer([]byte{handoverNothing})
+		b := []byte{byte(h.kind)}
+		if h.kind == handoverState {
+			b = append(b, h.state.encode()...)
 		}
+		answer(b)
 	}
-	if given.conn == nil {
-		tell(handover{state: given.state, ended: given.revoked})
+	left := s.sessions.release(q.key)
+	if left.conn == nil {
+		tell(left.handover())
 		return
 	}
-	given.conn.loop.postCall(func(l *loop) {
-		l.afterHeld(given.conn, func(l *loop) {
-			l.handOverClaimed(given.conn, q.key, nowhere, func(_ *loop, h handover) {
-				s.giveSeats(h.given, q, func() { tell(h) })
-			})
-		})
+	left.conn.postHandOver(q.key, nowhere, func(h handover) {
+		s.giveSeats(h.given, q, func() { tell(h) })
 	})
 }
 
@@ -93,32 +114,82 @@ func (s *Server) giveSeats(names []string, q handoverQuestion, then func()) {
 	}
 }
 
-// handOverClaimed is handOver for a session that somebody has claimed in the store. Only when its connection has ended
-// is the store told to forget it: a save that came later would bring a spent session back to life.
-func (l *loop) handOverClaimed(old *Conn, key sessionKey, heir place, then func(*loop, handover)) {
-	l.handOver(old, heir, func(l *loop, h handover) {
-		if h.state == nil && !h.spent {
-			h.ended = l.srv.sessions.ended(key) // between the claim and now
-		}
-		if !h.spent {
-			l.srv.store.Forget(SessionKey{l.srv.instance, key})
-		}
-		then(l, h)
+// postHandOver has c end in favour of the heir that has claimed its session, once the messages of c that wait have been
+// carried out; then runs on the loop of c. Only when c has ended is the store told to forget the session: a save that came
+// later would bring a spent session back to life. Any goroutine.
+func (c *Conn) postHandOver(key sessionKey, heir place, then func(handover)) {
+	c.loop.postCall(func(l *loop) {
+		l.afterHeld(c, func(l *loop) {
+			l.handOver(c, heir, func(l *loop, h handover) {
+				if h.kind == handoverNothing && l.srv.sessions.ended(key) { // between the claim and now
+					h.kind = handoverEnded
+				}
+				if h.kind != handoverSpent {
+					l.srv.store.Forget(SessionKey{l.srv.instance, key})
+				}
+				then(h)
+			})
+		})
 	})
 }
 
-// decodeHandover reads the answer, which is borrowed. The state is nil where there is none.
+// handOver ends old in favour of its heir, and then says what that inherits. The member_left of old goes out before the
+// heir's member_joined.
+func (l *loop) handOver(old *Conn, heir place, then func(*loop, handover)) {
+	if old.phase != phaseOpen {
+		l.handOverEnded(old, heir, then)
+		return
+	}
+	state := l.snapshotAlone(old)
+	if state.attempts >= l.srv.sessions.max {
+		l.srv.sessions.begin(l.srv.keyOf(old.token), old)
+		then(l, handover{kind: handoverSpent})
+		return
+	}
+	l.endSession(old, nil) // of another token than was claimed, where old has resumed meanwhile
+	if len(old.rooms) > roomsAtOnce {
+		l.beginDeparture(&departure{conn: old, cause: CauseTakenOver, opened: true, state: state, heir: heir, inherit: then})
+		l.endBy(old, CauseTakenOver)
+		return
+	}
+	h := handover{kind: handoverState, state: state}
+	state.rooms = roomNames(old.rooms)
+	for _, r := range l.takeRooms(old) {
+		l.bequeath(old, r, heir, &h)
+	}
+	l.announce()
+	l.endBy(old, CauseTakenOver)
+	then(l, h)
+}
+
+// handOverEnded is handOver for a connection that has ended by itself.
+func (l *loop) handOverEnded(old *Conn, heir place, then func(*loop, handover)) {
+	r := old.rare
+	switch {
+	case r == nil || r.departure == nil && r.leftover == nil:
+		then(l, handover{})
+	case r.departure != nil:
+		r.departure.endow(l, heir, then)
+	case r.leftover.attempts >= l.srv.sessions.max:
+		r.leftover = nil
+		then(l, handover{kind: handoverSpent})
+	default:
+		h := handover{kind: handoverState, state: r.leftover}
+		r.leftover = nil
+		then(l, h)
+	}
+}
+
+// decodeHandover reads the answer, which is borrowed.
 func decodeHandover(answer []byte) (h handover, err error) {
-	if len(answer) == 0 {
+	if len(answer) == 0 || answer[0] > byte(handoverEnded) {
 		return h, errSessionValue
 	}
-	switch answer[0] {
-	case handoverState:
-		h.state, err = decodeParked(slices.Clone(answer[1:]))
-	case handoverSpent:
-		h.spent = true
-	case handoverEnded:
-		h.ended = true
+	h.kind = handoverKind(answer[0])
+	if h.kind == handoverState {
+		if h.state, err = decodeParked(slices.Clone(answer[1:])); err != nil {
+			return handover{}, err
+		}
 	}
-	return h, err
+	return h, nil
 }

@@ -161,6 +161,7 @@ func (x *Lockstep) Leftovers() (list []string) {
 		h := &s.sessions.shards[i]
 		expect("live sessions", len(h.live))
 		expect("parked sessions", len(h.parked))
+		expect("claims", len(h.claims))
 		expect("sessions that wait for their end", h.queued())
 	}
 	for _, p := range s.pools.all() {

@@ -15,8 +15,8 @@ type single struct {
 	saved [][]byte
 }
 
-func (s *single) Save(_ SessionKey, value []byte, done func(error)) error {
-	s.saved = append(s.saved, value)
+func (s *single) Save(_ SessionKey, value SessionValue, done func(error)) error {
+	s.saved = append(s.saved, value.Bytes())
 	done(nil)
 	return nil
 }

@@ -104,7 +104,7 @@ func shows(t *testing.T, owner, who, state string) string {
 	if state == "handed over" {
 		heir.loop.postCall(func(l *loop) {
 			next := &succession{conn: heir, wait: l.await(heir, pendingClaim, "reconnect", nil)}
-			l.handedOver(next, handover{state: &parked{principal: owner}}, nil)
+			l.handedOver(next, handover{kind: handoverState, state: &parked{principal: owner}}, nil)
 		})
 	} else {
 		w.say(heir, `{"type":"reconnect","token":"`+token+`"}`)

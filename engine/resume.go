@@ -1,14 +1,29 @@
 package engine
 
 import (
+	"errors"
+	"slices"
+	"sync/atomic"
+	"time"
+
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
 )
 
-// Resuming: a connection shows the token of an earlier one and becomes its heir. Where the earlier one
-// has ended, its parked state is restored at once. Where it still looks alive (a half-open link), its loop
-// ends it and hands over its seats without freeing them in between, so that nobody can take them.
+// Resuming: a connection shows the token of an earlier one and becomes its heir. The steps are the same wherever sessions
+// are kept:
+//
+//	claim      the store gives the session to one of all that want it
+//	hand over  where its connection may still live, that connection's loop ends it, and gives the state as it is now and its seats
+//	seats      in rooms whose limits all workers share
+//	save       the session that follows is stored under a token of its own
+//	spend      the claimed one is deleted, and cannot be taken a second time, whichever worker dies now
+//	revoke     the session that the client began with is deleted, too: once the client is told, its token is good no more
+//	restore    rooms, attributes, the answer, the new token
+//
+// A store in memory answers before its methods return: then all steps are one turn. As soon as a step takes longer, the
+// client's later messages wait. A step that fails before the session is spent puts it back, so that its token stays good.
 
 // Session is what a resumed connection inherits, as the reconnect event shows it.
 type Session struct {
@@ -17,122 +32,25 @@ type Session struct {
 	Attempts             int // resumes in a row, this one included
 }
 
-// handover is what an earlier connection leaves to its heir.
+// resumeAsk is what is kept of a reconnect message.
+type resumeAsk struct {
+	ref  []byte // borrowed until the client waits
+	last bool   // the client says what it has had of its rooms
+}
+
+// succession is a connection on its way to become the heir of a session.
 //
-// Owner: the loop of the earlier connection; once posted, the heir's.
-type handover struct {
-	key   sessionKey
-	next  token         // of the session that follows, where the store has it already
-	state *parked       // nil: nothing is left
-	held  []*rooms.Room // where a seat waits for the heir
-	given []string      // rooms whose shared seat goes to the heir's worker
-	seats seatVerdicts  // of rooms whose seats all workers share
-	spent bool          // resumed too often in a row: the earlier connection stays
-	ended bool          // it was revoked, and the store had not heard of it
-}
-
-// giveBack frees the seats that wait.
-func (l *loop) giveBack(h *handover, heir place) {
-	for _, r := range h.held {
-		l.srv.freeHeld(r, heir)
-	}
-	l.giveBackSeats(h.seats)
-}
-
-// freeHeld frees a seat that waits for p: until now it was counted.
-func (s *Server) freeHeld(r *rooms.Room, p place) {
-	s.index.Release(r, p)
-	s.counted(r)
-}
-
-// undo gives everything back: the session can be claimed again. It is for servers without a store of sessions, whose record
-// would know nothing of what is parked here: see putBack.
-func (l *loop) undo(h *handover, heir place) {
-	l.giveBack(h, heir)
-	if h.state != nil {
-		l.srv.sessions.parkAgain(h.key, h.state)
-	}
-}
-
-// issueToken begins a session for c and tells the client its token: at once, or when the store has the session.
-func (l *loop) issueToken(c *Conn) {
-	l.srv.entropy(c.token[:])
-	l.srv.sessions.begin(l.srv.keyOf(c.token), c)
-	c.flags &^= flagTold
-	if l.srv.store != nil {
-		l.saveFirst(c)
-		return
-	}
-	l.tellToken(c)
-}
-
-// follow gives c, which has just resumed, the session that follows.
-func (l *loop) follow(c *Conn, next token) {
-	if next == noToken {
-		l.issueToken(c)
-		return
-	}
-	c.token = next
-	l.srv.sessions.begin(l.srv.keyOf(next), c)
-	l.tellToken(c)
-	l.changed(c) // what was stored is what was claimed, not what was restored of it
-}
-
-// snapshot is the state of c for whoever resumes its session.
-func (l *loop) snapshot(c *Conn) *parked {
-	state := l.snapshotAlone(c)
-	state.rooms = roomNames(c.rooms)
-	return state
-}
-
-// roomNames are the names of those rooms that are not deleted: their members are about to be told.
-func roomNames(list []*rooms.Room) (names []string) {
-	for _, r := range list {
-		if !r.Dead() {
-			names = append(names, r.Name())
-		}
-	}
-	return names
-}
-
-// snapshotAlone is snapshot without the rooms.
-func (l *loop) snapshotAlone(c *Conn) *parked {
-	state := &parked{
-		previous:  c.place(),
-		instance:  l.srv.instance,
-		principal: c.Principal(),
-		attrs:     c.attrs.Load(),
-		userData:  c.userData.Load(),
-		expires:   l.srv.sessions.until(l.now),
-	}
-	if r := c.rare; r != nil && r.attempts > 0 && l.now-r.resumedAt < l.srv.tuned.Load().timeout {
-		state.attempts, state.resumedAt = r.attempts, l.srv.wall(r.resumedAt).UnixMilli()
-	}
-	return state
-}
-
-// park keeps the session of an ending connection, and returns the token that restores it, "" for none. state is what is
-// kept; nil: what c has now.
-func (l *loop) park(c *Conn, cause Cause, state *parked) string {
-	t := c.token
-	if t == noToken {
-		return ""
-	}
-	c.token = noToken
-	if l.srv.store != nil {
-		return l.parkKept(c, t, cause, state)
-	}
-	if cause == CauseUnauthorized {
-		l.srv.sessions.revoke(l.srv.keyOf(t))
-		return ""
-	}
-	if state == nil {
-		state = l.snapshot(c)
-	}
-	if !l.srv.sessions.park(l.srv.keyOf(t), state) {
-		c.extra().leftover = state
-	}
-	return t.String()
+// Owner: the heir's loop.
+type succession struct {
+	conn  *Conn
+	asked resumeAsk
+	wait  *pending // nil while everything has happened in one turn
+	at    SessionClaim
+	state *parked // nil while only the session's connection knows it
+	given bool    // that connection has handed the state over: the store's is older
+	held  []*rooms.Room
+	seats seatVerdicts
+	next  token // of the session that follows
 }
 
 func (l *loop) onReconnect(c *Conn, e *message.Envelope) {
@@ -156,166 +74,330 @@ func (l *loop) onReconnect(c *Conn, e *message.Envelope) {
 		return
 	case c.posted.Load() > 0:
 		// What the restored rooms give c must come behind the answer, and the answer behind what is posted.
-		withLast := e.Last != nil
-		l.behind(c, "reconnect", e.Ref, func(ref []byte) { l.claim(c, key, claimant(ref, withLast)) })
+		last := e.Last != nil
+		l.behind(c, "reconnect", e.Ref, func(ref []byte) { l.claim(c, key, resumeAsk{ref, last}) })
 		return
 	}
-	l.claim(c, key, e)
-}
-
-// claimant is what is kept of a reconnect message while an answer is awaited.
-func claimant(ref []byte, withLast bool) *message.Envelope {
-	e := &message.Envelope{Ref: ref}
-	if withLast {
-		e.Last = nullJSON
-	}
-	return e
+	l.claim(c, key, resumeAsk{e.Ref, e.Last != nil})
 }
 
 // claim asks the store for a session.
-func (l *loop) claim(c *Conn, shared SessionKey, e *message.Envelope) {
-	if l.srv.store != nil {
-		l.claimKept(c, shared, e)
-		return
-	}
-	key := sessionKey(shared.Hash)
-	claimed, code := l.srv.sessions.take(key, c.Principal())
+func (l *loop) claim(c *Conn, key SessionKey, asked resumeAsk) {
+	x := &succession{conn: c, asked: asked, at: SessionClaim{Key: key, Principal: c.Principal()}}
+	l.srv.entropy(x.at.Nonce[:])
+	var got ClaimedSession
+	l.step(x, func(done func(error)) error {
+		return l.srv.store.Claim(x.at, func(claimed ClaimedSession, err error) {
+			got = claimed
+			done(err)
+		})
+	}, func(l *loop, x *succession, err error) { l.claimed(x, got, err) })
+}
+
+// step calls the store and goes on with its answer: in the same turn, if the answer is there when call returns.
+func (l *loop) step(x *succession, call func(done func(error)) error, then func(*loop, *succession, error)) {
+	var one atomic.Bool // of two has happened: the answer, and the return of call. The second goes on
+	var answer error
+	err := call(func(err error) {
+		answer = err
+		if one.Swap(true) {
+			l.postCall(func(l *loop) { then(l, x, err) })
+		}
+	})
 	switch {
-	case code != message.OK:
-		l.count[countResumesRefused].Add(1)
-		l.complain(c, wireError(code), e.Ref)
-	case claimed.state != nil:
-		l.restore(c, handover{key: key, state: claimed.state}, e)
+	case err != nil:
+		then(l, x, err)
+	case one.Swap(true):
+		then(l, x, answer)
 	default:
-		l.claimLive(c, claimed.conn, key, e)
+		x.await(l)
 	}
 }
 
-// claimLive has the loop of a connection that still looks alive hand over. The answer is awaited: the
-// client's later messages wait with it.
-func (l *loop) claimLive(c *Conn, old *Conn, key sessionKey, e *message.Envelope) {
-	p := l.await(c, pendingClaim, "reconnect", e.Ref)
-	withLast := e.Last != nil
-	heir := c.place()
-	old.loop.postCall(func(from *loop) {
-		from.afterHeld(old, func(from *loop) {
-			from.handOver(old, heir, func(_ *loop, h handover) {
-				h.key = key
-				l.postCall(func(l *loop) { l.inherit(c, p, h, withLast) })
-			})
+// await makes the client's later messages wait for the outcome.
+func (x *succession) await(l *loop) {
+	if x.wait == nil {
+		x.wait = l.await(x.conn, pendingClaim, "reconnect", x.asked.ref)
+		x.asked.ref = x.wait.ref
+	}
+}
+
+// waits reports whether the client is still there for the outcome.
+func (x *succession) waits() bool {
+	return x.wait == nil || x.conn.rare != nil && x.conn.rare.pending == x.wait
+}
+
+// settled ends the wait, and reports false where the client no longer waits.
+func (x *succession) settled(l *loop) bool { return x.wait == nil || l.settled(x.conn, x.wait) }
+
+// refuse tells the client, if it still waits.
+func (l *loop) refuseClaim(x *succession, err error) {
+	if !x.settled(l) {
+		return
+	}
+	l.count[countResumesRefused].Add(1)
+	told := errUnavailable
+	if coded, ok := errors.AsType[*Error](err); ok {
+		told = coded
+	} else if errors.Is(err, ErrSessionUnknown) || errors.Is(err, ErrSessionClaimed) {
+		told = wireError(message.InvalidToken)
+	}
+	l.complain(x.conn, told, x.asked.ref)
+	if x.wait != nil {
+		l.resume(x.conn, x.wait)
+	}
+}
+
+// claimed is the store's verdict.
+func (l *loop) claimed(x *succession, got ClaimedSession, err error) {
+	if err != nil {
+		l.refuseClaim(x, err)
+		return
+	}
+	if !x.waits() {
+		l.putBack(x)
+		return
+	}
+	if x.state, err = got.state(); err != nil {
+		l.srv.log.Error("read stored session", "err", err)
+	}
+	if err != nil || x.state != nil && x.state.principal != x.conn.Principal() {
+		l.putBack(x)
+		l.refuseClaim(x, wireError(message.InvalidToken))
+		return
+	}
+	if x.state != nil {
+		x.state.attempts = l.attemptsSince(x.state)
+	}
+	switch {
+	case x.state != nil && x.state.attempts >= l.srv.sessions.max:
+		l.exhausted(x, got.OwnerAlive)
+	case got.OwnerAlive:
+		l.askOwner(x)
+	default:
+		l.takeSeats(x)
+	}
+}
+
+// attemptsSince is how many resumes in a row led to a session; the count starts again once a resumed connection has
+// lived for heartbeat_timeout.
+func (l *loop) attemptsSince(state *parked) int {
+	lived := l.srv.wall(l.now).UnixMilli() - state.resumedAt
+	if state.resumedAt != 0 && lived >= l.srv.tuned.Load().timeout/int64(time.Millisecond) {
+		return 0
+	}
+	return state.attempts
+}
+
+// exhausted refuses a session that was resumed too often in a row. Where its connection lives, it stays.
+func (l *loop) exhausted(x *succession, alive bool) {
+	if !alive {
+		l.discard(x, message.AttemptsExhausted)
+		return
+	}
+	l.srv.store.Unclaim(x.at)
+	l.refuseClaim(x, wireError(message.AttemptsExhausted))
+}
+
+// discard ends a claimed session that is not to be restored.
+func (l *loop) discard(x *succession, why message.Code) {
+	if err := l.srv.store.Spend(x.at, func(error) {}); err != nil {
+		l.srv.store.Unclaim(x.at)
+	}
+	l.refuseClaim(x, wireError(why))
+}
+
+// askOwner has the connection that a session belongs to hand over.
+func (l *loop) askOwner(x *succession) {
+	key := x.at.Key
+	if key.Instance != l.srv.instance {
+		x.await(l)
+		question := handoverQuestion{sessionKey(key.Hash), l.srv.instance, SeatTicket(x.at.Nonce)}
+		l.srv.ask(key.Instance, asking{verbHandOver, question.append(nil), handOverWait}, func(answer []byte, err error) {
+			var h handover
+			if err == nil {
+				h, err = decodeHandover(answer)
+			}
+			l.postCall(func(l *loop) { l.handedOver(x, h, err) })
 		})
+		return
+	}
+	left := l.srv.sessions.release(key.Hash)
+	if left.conn == nil {
+		l.handedOver(x, left.handover(), nil)
+		return
+	}
+	x.await(l)
+	left.conn.postHandOver(key.Hash, x.conn.place(), func(h handover) {
+		l.postCall(func(l *loop) { l.handedOver(x, h, nil) })
 	})
 }
 
-// handOver ends old in favour of its heir, and then says what that inherits. The member_left of old goes out before the
-// heir's member_joined.
-func (l *loop) handOver(old *Conn, heir place, then func(*loop, handover)) {
-	if old.phase != phaseOpen {
-		l.handOverEnded(old, heir, then)
+// handedOver is what the owner said, if it did.
+func (l *loop) handedOver(x *succession, h handover, err error) {
+	if err != nil {
+		l.srv.log.Info("an owner did not hand its session over: it is restored as it was stored",
+			"worker", x.at.Key.Instance, "err", err)
+	}
+	switch {
+	case h.kind == handoverEnded, h.kind == handoverNothing && x.state == nil:
+		l.discard(x, message.InvalidToken)
 		return
-	}
-	state := l.snapshotAlone(old)
-	if state.attempts >= l.srv.sessions.max {
-		l.srv.sessions.begin(l.srv.keyOf(old.token), old)
-		then(l, handover{spent: true})
+	case h.kind == handoverSpent:
+		l.exhausted(x, true)
 		return
+	case h.kind == handoverState:
+		x.state, x.held, x.given = h.state, h.held, true
 	}
-	l.endSession(old, nil) // of another token than was claimed, where old has resumed meanwhile
-	if len(old.rooms) > roomsAtOnce {
-		l.beginDeparture(&departure{conn: old, cause: CauseTakenOver, opened: true, state: state, heir: heir, inherit: then})
-		l.endBy(old, CauseTakenOver)
-		return
+	switch {
+	case x.state.principal != x.conn.Principal(): // it has changed since the claim
+		l.putBack(x)
+		l.refuseClaim(x, wireError(message.InvalidToken))
+	case !x.waits():
+		l.putBack(x)
+	default:
+		l.takeSeats(x)
 	}
-	h := handover{state: state}
-	state.rooms = roomNames(old.rooms)
-	for _, r := range l.takeRooms(old) {
-		l.bequeath(old, r, heir, &h)
-	}
-	l.announce()
-	l.endBy(old, CauseTakenOver)
-	then(l, h)
 }
 
-// handOverEnded is handOver for a connection that has ended by itself.
-func (l *loop) handOverEnded(old *Conn, heir place, then func(*loop, handover)) {
-	r := old.rare
-	switch {
-	case r == nil:
-		then(l, handover{})
-	case r.departure != nil:
-		r.departure.endow(l, heir, then)
-	default:
-		state := r.leftover
-		r.leftover = nil
-		spent := state != nil && state.attempts >= l.srv.sessions.max
-		if spent {
-			state = nil
+// putBack gives the session to the next connection that shows its token.
+func (l *loop) putBack(x *succession) {
+	l.giveBack(x)
+	if x.given {
+		l.parkAgain(x)
+		return
+	}
+	l.srv.store.Unclaim(x.at)
+}
+
+// giveBack frees the seats that wait for the heir.
+func (l *loop) giveBack(x *succession) {
+	for _, r := range x.held {
+		l.srv.freeHeld(r, x.conn.place())
+	}
+	l.giveBackSeats(x.seats)
+}
+
+// freeHeld frees a seat that waits for p: until now it was counted.
+func (s *Server) freeHeld(r *rooms.Room, p place) {
+	s.index.Release(r, p)
+	s.counted(r)
+}
+
+// parkAgain parks the session as it was handed over.
+func (l *loop) parkAgain(x *succession) {
+	state := *x.state
+	state.resumedAt = 0
+	l.srv.store.Restore(x.at, SessionValue{&state}, l.srv.cfg.ReconnectionTTL)
+}
+
+// takeSeats acquires the seats that the session's limited rooms take.
+func (l *loop) takeSeats(x *succession) {
+	limits := l.scarceRooms(x.conn, x.state.rooms)
+	if len(limits) == 0 {
+		l.saveNext(x)
+		return
+	}
+	var ticket SeatTicket
+	if x.given {
+		ticket = SeatTicket(x.at.Nonce)
+	}
+	x.await(l)
+	x.seats = l.gatherSeats(limits, ticket, func(l *loop) {
+		if why := x.seats.unknown(); why != nil {
+			l.putBack(x)
+			l.refuseClaim(x, why)
+			return
 		}
-		then(l, handover{state: state, spent: spent})
-	}
+		if !x.waits() {
+			l.putBack(x)
+			return
+		}
+		l.saveNext(x)
+	})
 }
 
-// endSession ends the session of c, unless somebody has claimed it. It reports whether the store has to hear of it: then
-// told, which may be nil, runs when it has, or is away.
-func (l *loop) endSession(c *Conn, told func(error)) bool {
-	t := c.token
-	if t == noToken {
-		return false
-	}
-	c.token = noToken
-	if !l.srv.sessions.revoke(l.srv.keyOf(t)) || l.srv.store == nil {
-		return false
-	}
-	l.srv.sessions.remember(l.srv.keyOf(t), l.now)
-	l.srv.store.Drop(l.srv.sharedKey(t), told)
-	return true
-}
-
-// inherit is the answer of the old connection's loop.
-func (l *loop) inherit(c *Conn, p *pending, h handover, withLast bool) {
-	if !l.settled(c, p) {
-		l.undo(&h, c.place())
+// saveNext stores the session that follows.
+func (l *loop) saveNext(x *succession) {
+	if own := x.conn.token; own != noToken && !l.srv.sessions.has(l.srv.keyOf(own)) {
+		// Another connection has claimed this one's own session: its take-over is on its way.
+		l.putBack(x)
+		l.refuseClaim(x, errUnavailable)
 		return
 	}
-	e := claimant(p.ref, withLast)
-	switch {
-	case h.spent:
-		l.complain(c, wireError(message.AttemptsExhausted), e.Ref)
-	case h.state == nil:
-		l.complain(c, wireError(message.InvalidToken), e.Ref)
-	default:
-		l.restore(c, h, e)
-	}
-	l.resume(c, p)
+	l.srv.entropy(x.next[:])
+	next := *x.state
+	next.previous, next.instance = x.conn.place(), l.srv.instance
+	next.rooms = slices.DeleteFunc(slices.Clone(next.rooms), func(room string) bool { return x.seats[room] != nil })
+	next.attempts++
+	next.resumedAt = l.srv.wall(l.now).UnixMilli()
+	l.step(x, func(done func(error)) error {
+		return l.srv.store.Save(l.srv.sharedKey(x.next), SessionValue{&next}, done)
+	}, (*loop).nextSaved)
 }
 
-// restore makes c the heir of a session and answers, once it has the seats that this takes.
-func (l *loop) restore(c *Conn, h handover, e *message.Envelope) {
-	if !l.awaitSeats(c, h, e) {
-		l.restoreSeated(c, h, e)
-	}
-}
-
-// restoreSeated is the rest of it. With a store of sessions, it is all: the seats were taken before the claim was spent, and
-// the session that c began with has ended.
-func (l *loop) restoreSeated(c *Conn, h handover, e *message.Envelope) {
-	if c.token != noToken && !l.srv.sessions.revoke(l.srv.keyOf(c.token)) {
-		// Somebody has claimed this connection's own session: its take-over is on its way.
-		l.undo(&h, c.place())
-		l.complain(c, errUnavailable, e.Ref)
+// nextSaved spends the claimed session, now that the next one is stored.
+func (l *loop) nextSaved(x *succession, err error) {
+	if err != nil || !x.waits() {
+		l.srv.store.Drop(l.srv.sharedKey(x.next), nil)
+		l.putBack(x)
+		l.refuseClaim(x, err)
 		return
 	}
-	state := h.state
-	c.token = noToken
+	l.step(x, func(done func(error)) error { return l.srv.store.Spend(x.at, done) }, (*loop).spent)
+}
+
+// spent ends the session that the client had until now.
+func (l *loop) spent(x *succession, err error) {
+	if err != nil || !x.waits() {
+		l.forgo(x)
+		l.refuseClaim(x, err)
+		return
+	}
+	l.step(x, func(done func(error)) error {
+		if !l.endSession(x.conn, done) {
+			done(nil)
+		}
+		return nil
+	}, (*loop).revoked)
+}
+
+// revoked makes the client the heir. What was posted for it while it waited goes out before the answer.
+func (l *loop) revoked(x *succession, _ error) {
+	if x.wait != nil && x.conn.posted.Load() > 0 {
+		l.postCall(func(l *loop) { l.restore(x) })
+		return
+	}
+	l.restore(x)
+}
+
+// forgo is for a heir that has gone, or found the session spent: the next one is dropped. The store gets back what was
+// claimed, in case it can still restore it.
+func (l *loop) forgo(x *succession) {
+	l.srv.store.Drop(l.srv.sharedKey(x.next), nil)
+	l.giveBack(x)
+	l.parkAgain(x)
+}
+
+// restore gives the heir what the session held, and answers.
+func (l *loop) restore(x *succession) {
+	if !x.settled(l) {
+		l.forgo(x)
+		return
+	}
+	c := x.conn
 	c.flags |= flagResumed
-	c.extra().attempts = state.attempts + 1
+	c.extra().attempts = x.state.attempts + 1
 	c.rare.resumedAt = l.now
-	if n := c.inheritAttributes(state); n > 0 {
+	if n := c.inheritAttributes(x.state); n > 0 {
 		l.srv.log.Warn("attributes of a session do not fit beside those that its heir set: attributes_bytes_max", "conn", c.ID(), "dropped", n)
 	}
-	l.revive(&revival{conn: c, h: h, answer: message.Reconnected{
+	l.revive(&revival{succession: x, answer: message.Reconnected{
 		ID:       []byte(c.ID()),
-		Previous: ident.ID{Worker: state.instance, Place: state.previous}.Append(nil),
-		Ref:      e.Ref,
-	}, withLast: e.Last != nil})
+		Previous: ident.ID{Worker: x.state.instance, Place: x.state.previous}.Append(nil),
+		Ref:      x.asked.ref,
+	}})
+	if x.wait != nil {
+		l.resume(c, x.wait)
+	}
 }

@@ -12,19 +12,17 @@ import (
 //
 // Owner: loop.
 type revival struct {
-	conn     *Conn
-	h        handover
+	*succession
 	answer   message.Reconnected
-	withLast bool
-	entered  int // of h.held
-	wait     *pending
+	entered  int // of held
+	entering *pending
 	stash    []*outFrame
 	bytes    int // of those
 }
 
 // revive enters the rooms and then answers.
 func (l *loop) revive(v *revival) {
-	n := len(v.h.held) + len(v.h.state.rooms)
+	n := len(v.held) + len(v.state.rooms)
 	if n <= roomsAtOnce {
 		for i := range n {
 			v.step(l, i)
@@ -32,9 +30,9 @@ func (l *loop) revive(v *revival) {
 		v.tell(l)
 		return
 	}
-	v.wait = l.await(v.conn, pendingRooms, "reconnect", v.answer.Ref)
-	v.wait.deadline = 0 // the loop comes to its end
-	v.answer.Ref = v.wait.ref
+	v.entering = l.await(v.conn, pendingRooms, "reconnect", v.answer.Ref)
+	v.entering.deadline = 0 // the loop comes to its end
+	v.answer.Ref = v.entering.ref
 	v.conn.rare.revival = v
 	v.conn.flags |= flagDiverted
 	l.work(inParts(n, v.step, v.end))
@@ -46,13 +44,13 @@ func (v *revival) step(l *loop, i int) {
 	if c.phase != phaseOpen {
 		return
 	}
-	if i < len(v.h.held) {
+	if i < len(v.held) {
 		v.entered++
-		l.enterHandedOver(c, v.h.held[i])
+		l.enterHandedOver(c, v.held[i])
 		return
 	}
-	name := v.h.state.rooms[i-len(v.h.held)]
-	if err := l.enterAgain(c, name, v.h.seats); err != nil {
+	name := v.state.rooms[i-len(v.held)]
+	if err := l.enterAgain(c, name, v.seats); err != nil {
 		v.answer.Lost = append(v.answer.Lost, message.LostRoom{Room: name, Code: err.Code})
 		return
 	}
@@ -62,13 +60,13 @@ func (v *revival) step(l *loop, i int) {
 // tell answers, and begins the session that follows.
 func (v *revival) tell(l *loop) {
 	c := v.conn
-	if v.withLast {
+	if v.asked.last {
 		v.answer.Gaps = v.answer.Rooms
 	}
 	l.count[countResumed].Add(1)
 	l.text = message.AppendReconnected(l.text[:0], v.answer)
 	l.answerNow(c, l.text)
-	l.follow(c, v.h.next)
+	l.follow(c, v.next)
 	l.srv.emit(Event{Kind: EventReconnect, Conn: c, Session: &Session{
 		PreviousConnectionID: string(v.answer.Previous), Rooms: v.answer.Rooms, Attempts: c.rare.attempts}})
 }
@@ -76,7 +74,7 @@ func (v *revival) tell(l *loop) {
 // end is the end of a revival that took several turns.
 func (v *revival) end(l *loop) {
 	c := v.conn
-	if !l.settled(c, v.wait) {
+	if !l.settled(c, v.entering) {
 		v.abandon(l)
 		return
 	}
@@ -86,10 +84,10 @@ func (v *revival) end(l *loop) {
 	for _, f := range v.stash {
 		l.queue(c, f)
 	}
-	l.resume(c, v.wait)
+	l.resume(c, v.entering)
 }
 
-// abandon gives the session back, since the connection has ended: its token stays good where the store has not spent it.
+// abandon gives the session back, since the connection has ended.
 func (v *revival) abandon(l *loop) {
 	c := v.conn
 	c.rare.revival = nil
@@ -105,13 +103,8 @@ func (v *revival) abandon(l *loop) {
 		return
 	}
 	l.announce()
-	v.h.held = v.h.held[v.entered:]
-	if l.srv.store == nil {
-		l.undo(&v.h, c.place())
-		return
-	}
-	l.srv.store.Drop(l.srv.sharedKey(v.h.next), nil)
-	l.giveBack(&v.h, c.place())
+	v.held = v.held[v.entered:]
+	l.forgo(v.succession)
 }
 
 // keep keeps a frame for behind the answer.

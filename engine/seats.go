@@ -131,19 +131,6 @@ func (l *loop) giveBackSeats(seats seatVerdicts) {
 	}
 }
 
-// awaitSeats makes c wait for the seats of all limited rooms of a session that it resumes. It reports false where there
-// are none to wait for.
-func (l *loop) awaitSeats(c *Conn, h handover, e *message.Envelope) bool {
-	limits := l.scarceRooms(c, h.state.rooms)
-	if len(limits) == 0 {
-		return false
-	}
-	p := l.await(c, pendingSeat, "reconnect", e.Ref)
-	heir := claimant(p.ref, e.Last != nil)
-	h.seats = l.gatherSeats(limits, SeatTicket{}, func(l *loop) { l.seatsFound(c, p, h, heir) })
-	return true
-}
-
 // gatherSeats acquires a seat in each of several rooms. The verdicts are complete when then is called.
 func (l *loop) gatherSeats(limits map[string]int, ticket SeatTicket, then func(*loop)) seatVerdicts {
 	seats := make(seatVerdicts, len(limits))
@@ -180,29 +167,6 @@ func (l *loop) scarceRooms(c *Conn, names []string) (limits map[string]int) {
 		}
 	}
 	return limits
-}
-
-func (l *loop) seatsFound(c *Conn, p *pending, h handover, e *message.Envelope) {
-	if c.posted.Load() > 0 {
-		l.postCall(func(l *loop) { l.seatsUsed(c, p, h, e) })
-		return
-	}
-	l.seatsUsed(c, p, h, e)
-}
-
-// seatsUsed ends the wait. Where it is not known whether a room has a seat, nothing has happened: the token stays good.
-func (l *loop) seatsUsed(c *Conn, p *pending, h handover, e *message.Envelope) {
-	if !l.settled(c, p) {
-		l.undo(&h, c.place())
-		return
-	}
-	if unknown := h.seats.unknown(); unknown != nil {
-		l.undo(&h, c.place())
-		l.complain(c, unknown, e.Ref)
-	} else {
-		l.restoreSeated(c, h, e)
-	}
-	l.resume(c, p)
 }
 
 // enterAgain takes c into a room of the session that it resumes.

@@ -358,7 +358,7 @@ func TestOwnerGivesTheSeats(t *testing.T) {
 		}
 		g.done()
 	}
-	if len(answers) != 1 || len(answers[0]) == 0 || answers[0][0] != handoverState {
+	if len(answers) != 1 || len(answers[0]) == 0 || handoverKind(answers[0][0]) != handoverState {
 		t.Fatal("it answers", answers)
 	}
 	if h, err := decodeHandover(answers[0]); err != nil || !slices.Equal(h.state.rooms, []string{"r", "s"}) {
@@ -369,12 +369,12 @@ func TestOwnerGivesTheSeats(t *testing.T) {
 		t.Error(n, "are in")
 	}
 	ask()
-	if w.drain(); len(answers) != 2 || answers[1][0] != handoverNothing || len(d.gifts) != 2 {
+	if w.drain(); len(answers) != 2 || handoverKind(answers[1][0]) != handoverNothing || len(d.gifts) != 2 {
 		t.Error("it hands over twice", answers)
 	}
 	for _, wrong := range [][]byte{nil, q.key[:], append(q.append(nil), 0)} {
 		s.answerHandOver(wrong, func(b []byte) {
-			if b[0] != handoverNothing {
+			if handoverKind(b[0]) != handoverNothing {
 				t.Error(b)
 			}
 		})

@@ -55,7 +55,8 @@ type Server struct {
 	peers        *peers   // nil: it is alone
 	listener     Listener // nil: it opens its own
 	sessions     *sessionStore
-	store        SessionStore // nil: sessions live in memory only
+	store        SessionStore
+	storeApart   bool // from the process: it is told what changes, and tokens name the worker that began a session
 	saves        saveTimes
 	unstoredSaid atomic.Int64 // when the log was last told that the store takes none
 	untoldSaid   atomic.Int64 // and that the others were not told something
@@ -144,6 +145,7 @@ func (s *Server) assemble() {
 	s.layGround()
 	s.index = rooms.NewIndex(s.cfg.Loops, rooms.Options{MaxMembers: s.cfg.MaxConnectionsPerRoom})
 	s.sessions = newSessionStore(s.cfg.ReconnectionTTL, s.cfg.ReconnectionMaxAttempts)
+	s.store = memoryStore{s.sessions}
 	s.pools = newPools(s.cfg.OffloadWorkers, func(v any) { s.survive("work that may block", nil, v) })
 	for i := range s.cfg.Loops {
 		seed[31] ^= byte(i) + 1
@@ -197,7 +199,7 @@ func (s *Server) Start() error {
 	if s.cfg.Processes > 1 && s.peers == nil {
 		return &ConfigError{Key: "processes", Hint: "several workers are started by cluster.Run; or give 1"}
 	}
-	if s.cfg.DataDir != "" && s.store == nil {
+	if s.cfg.DataDir != "" && !s.storeApart {
 		return &ConfigError{Key: "data_dir", Hint: "sessions on disk are kept by cluster.Run; or leave it empty"}
 	}
 	if s.cfg.BusURL != "" && s.peers == nil {

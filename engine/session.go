@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/protocol/ident"
-	"github.com/parleyd/parley/protocol/message"
 )
 
 // A session is what a token restores. While its connection lives, the store knows no more than where that
@@ -79,6 +78,7 @@ type sessionShard struct {
 	mu     sync.Mutex
 	live   map[sessionKey]*Conn
 	parked map[sessionKey]*parked
+	claims map[sessionKey]claimed  // of a memoryStore, until they come to something; nil for none
 	ended  map[sessionKey]struct{} // revoked a while ago; nil for none
 	past   []expiry                // of those, the oldest first
 	bytes  int                     // of parked sessions
@@ -292,46 +292,29 @@ func (s *sessionStore) holds(key sessionKey) bool {
 	return h.parked[key] != nil
 }
 
-// release gives up a session that the store has given to somebody: its connection, or what that left.
-func (s *sessionStore) release(key sessionKey) claim {
+// has reports whether a session of a live connection is its own: nobody has claimed it.
+func (s *sessionStore) has(key sessionKey) bool {
 	h := s.shard(key)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	_, revoked := h.ended[key]
-	given := claim{state: h.parked[key], conn: h.live[key], revoked: revoked}
-	h.drop(key)
-	delete(h.live, key)
-	return given
+	return h.live[key] != nil
 }
 
-// claim is what a token gave: a parked state, or the connection that must hand over.
-type claim struct {
+// released is what a session left: the connection that must hand over, or the state that is parked here.
+type released struct {
 	state   *parked
 	conn    *Conn
 	revoked bool // it was ended, and nothing is left of it
 }
 
-// take claims the session of a token for a principal, exactly once. Only expire says whose time is over: after a stall
-// a claim may come first.
-func (s *sessionStore) take(key sessionKey, principal string) (claim, message.Code) {
+// release gives up a session that the store has given away.
+func (s *sessionStore) release(key sessionKey) released {
 	h := s.shard(key)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if c := h.live[key]; c != nil {
-		if c.Principal() != principal {
-			return claim{}, message.InvalidToken
-		}
-		delete(h.live, key)
-		return claim{conn: c}, message.OK
-	}
-	p := h.parked[key]
-	switch {
-	case p == nil || p.principal != principal:
-		return claim{}, message.InvalidToken
-	case p.attempts >= s.max:
-		h.drop(key)
-		return claim{}, message.AttemptsExhausted
-	}
+	_, revoked := h.ended[key]
+	left := released{state: h.parked[key], conn: h.live[key], revoked: revoked}
 	h.drop(key)
-	return claim{state: p}, message.OK
+	delete(h.live, key)
+	return left
 }

@@ -13,7 +13,7 @@ type shelf struct{ SessionStore }
 // keep has the server use a store.
 func (w *script) keep(store SessionStore) { w.server.Server.KeepSessions(store) }
 
-func (*shelf) Save(_ SessionKey, _ []byte, done func(error)) error {
+func (*shelf) Save(_ SessionKey, _ SessionValue, done func(error)) error {
 	done(nil)
 	return nil
 }
@@ -24,7 +24,7 @@ func (*shelf) Forget(SessionKey) {}
 
 func (*shelf) Unclaim(SessionClaim) {}
 
-func (*shelf) Restore(SessionClaim, []byte, time.Duration) {}
+func (*shelf) Restore(SessionClaim, SessionValue, time.Duration) {}
 
 // Who was sent away with 4001 has no session any more, whatever the store still says: another worker that has claimed it
 // is told so by the owner, before and after the connection has heard of it.
@@ -45,7 +45,7 @@ func TestSentAwayForGood(t *testing.T) {
 		}
 		ask()
 		w.drain()
-		if len(answer) != 1 || answer[0] != handoverEnded {
+		if len(answer) != 1 || handoverKind(answer[0]) != handoverEnded {
 			t.Errorf("claimed first: %v: the owner answers %v: the session can be resumed", claimedFirst, answer)
 		}
 	}

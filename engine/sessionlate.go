@@ -149,7 +149,7 @@ func (s *Server) saved(b *saveBatch, err error) {
 
 // storeLate reports whether what is told now may not be stored in time.
 func (l *loop) storeLate() bool {
-	if l.srv.store == nil {
+	if !l.srv.storeApart {
 		return false
 	}
 	if l.now < l.srv.saves.lateUntil.Load() {
@@ -191,7 +191,7 @@ func (l *loop) storeFirst(c *Conn, m move, then func(l *loop, c *Conn, m move)) 
 	m.room, m.ref = bytes.Clone(m.room), p.ref
 	p.move, p.along = m, l.lookAhead(c)
 	given := l.now
-	err := l.srv.store.Save(l.srv.sharedKey(c.token), l.toStore(c).encode(), func(err error) {
+	err := l.srv.store.Save(l.srv.sharedKey(c.token), SessionValue{l.toStore(c)}, func(err error) {
 		now := l.srv.clock()
 		if err == nil {
 			l.srv.saves.stored(now-given, int64(saveAfter), now)

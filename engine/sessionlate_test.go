@@ -13,8 +13,8 @@ type waiter struct {
 	done  []func(error)
 }
 
-func (x *waiter) Save(_ SessionKey, value []byte, done func(error)) error {
-	state, err := decodeParked(value)
+func (x *waiter) Save(_ SessionKey, value SessionValue, done func(error)) error {
+	state, err := decodeParked(value.Bytes())
 	if err != nil {
 		return err
 	}

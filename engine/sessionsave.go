@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/protocol/message"
+	"github.com/parleyd/parley/rooms"
 )
 
 // How a worker's sessions reach the store. What changes one (a join, a leave, an attribute, the user data) only marks
@@ -21,14 +22,14 @@ const (
 
 // postChanged marks the session of c as changed. Any goroutine.
 func (c *Conn) postChanged() {
-	if c.loop.srv.store != nil {
+	if c.loop.srv.storeApart {
 		c.loop.postCall(func(l *loop) { l.changed(c) })
 	}
 }
 
 // changed marks the session of c as changed.
 func (l *loop) changed(c *Conn) {
-	if l.srv.store == nil || c.token == noToken || c.has(flagUnsaved) {
+	if !l.srv.storeApart || c.token == noToken || c.has(flagUnsaved) {
 		return
 	}
 	c.flags |= flagUnsaved
@@ -71,7 +72,7 @@ func (l *loop) saveChanged() {
 func (l *loop) save(c *Conn, batch *saveBatch) {
 	t := c.token
 	again := func() { l.later(c, t, (*loop).changed) }
-	err := l.srv.store.Save(l.srv.sharedKey(t), l.toStore(c).encode(), func(err error) {
+	err := l.srv.store.Save(l.srv.sharedKey(t), SessionValue{l.toStore(c)}, func(err error) {
 		l.srv.saved(batch, err)
 		switch {
 		case errors.Is(err, ErrSessionClaimed):
@@ -143,7 +144,7 @@ func (l *loop) saveFirst(c *Conn) {
 	t := c.token
 	again := func() { l.later(c, t, (*loop).saveFirst) }
 	batch := l.saves.first(l.now)
-	err := l.srv.store.Save(l.srv.sharedKey(t), l.toStore(c).encode(), func(err error) {
+	err := l.srv.store.Save(l.srv.sharedKey(t), SessionValue{l.toStore(c)}, func(err error) {
 		batch.left.Add(-1)
 		if now := l.srv.clock(); err != nil {
 			l.srv.saves.late(now)
@@ -202,6 +203,84 @@ func (s *Server) seldom(said *atomic.Int64) bool {
 	return (last == 0 || now-last >= int64(time.Second)) && said.CompareAndSwap(last, now)
 }
 
+// issueToken begins a session for c and tells the client its token: at once, or when the store has the session.
+func (l *loop) issueToken(c *Conn) {
+	l.srv.entropy(c.token[:])
+	l.srv.sessions.begin(l.srv.keyOf(c.token), c)
+	c.flags &^= flagTold
+	if l.srv.storeApart {
+		l.saveFirst(c)
+		return
+	}
+	l.tellToken(c)
+}
+
+// follow gives c, which has just resumed, the session that follows.
+func (l *loop) follow(c *Conn, next token) {
+	c.token = next
+	l.srv.sessions.begin(l.srv.keyOf(next), c)
+	l.tellToken(c)
+	l.changed(c) // what was stored is what was claimed, not what was restored of it
+}
+
+// endSession ends the session of c, unless another connection has claimed it: then it returns false, and told does not run.
+// Otherwise told, which may be nil, runs when the store has heard of it, or is away.
+func (l *loop) endSession(c *Conn, told func(error)) bool {
+	t := c.token
+	if t == noToken {
+		return false
+	}
+	c.token = noToken
+	key := l.srv.sharedKey(t)
+	if !l.srv.sessions.revoke(key.Hash) {
+		return false
+	}
+	l.dropSession(key, told)
+	return true
+}
+
+// dropSession has the store forget a session that was revoked. One that is apart hears of it later: if it has given the
+// session to another connection meanwhile, that one's worker asks here, and is told.
+func (l *loop) dropSession(key SessionKey, told func(error)) {
+	if l.srv.storeApart {
+		l.srv.sessions.remember(key.Hash, l.now)
+	}
+	l.srv.store.Drop(key, told)
+}
+
+// snapshot is the state of c, for the heir of its session.
+func (l *loop) snapshot(c *Conn) *parked {
+	state := l.snapshotAlone(c)
+	state.rooms = roomNames(c.rooms)
+	return state
+}
+
+// roomNames are the names of those rooms that are not deleted: their members are about to be told.
+func roomNames(list []*rooms.Room) (names []string) {
+	for _, r := range list {
+		if !r.Dead() {
+			names = append(names, r.Name())
+		}
+	}
+	return names
+}
+
+// snapshotAlone is snapshot without the rooms.
+func (l *loop) snapshotAlone(c *Conn) *parked {
+	state := &parked{
+		previous:  c.place(),
+		instance:  l.srv.instance,
+		principal: c.Principal(),
+		attrs:     c.attrs.Load(),
+		userData:  c.userData.Load(),
+		expires:   l.srv.sessions.until(l.now),
+	}
+	if r := c.rare; r != nil && r.attempts > 0 && l.now-r.resumedAt < l.srv.tuned.Load().timeout {
+		state.attempts, state.resumedAt = r.attempts, l.srv.wall(r.resumedAt).UnixMilli()
+	}
+	return state
+}
+
 // tellToken tells the client what its session is resumed with.
 func (l *loop) tellToken(c *Conn) {
 	c.flags |= flagTold
@@ -209,14 +288,19 @@ func (l *loop) tellToken(c *Conn) {
 	l.answer(c, l.text)
 }
 
-// parkKept parks the session of an ending connection in the store; t is its token, which c has no more. Until the store
-// has the state it stays here, too: somebody may have claimed the session meanwhile, and ask for it.
-func (l *loop) parkKept(c *Conn, t token, cause Cause, state *parked) string {
+// park keeps the session of an ending connection, and returns the token that restores it, "" for none. state is what is
+// kept; nil: what c has now. Until the store has the state it stays here, too: another connection may have claimed the
+// session meanwhile, and ask for it.
+func (l *loop) park(c *Conn, cause Cause, state *parked) string {
+	t := c.token
+	if t == noToken {
+		return ""
+	}
+	c.token = noToken
 	key := l.srv.sharedKey(t)
 	if cause == CauseUnauthorized || !c.has(flagTold) {
 		l.srv.sessions.revoke(key.Hash)
-		l.srv.sessions.remember(key.Hash, l.now) // who has claimed it already asks this worker, and is told
-		l.srv.store.Drop(key, nil)
+		l.dropSession(key, nil)
 		return ""
 	}
 	if state == nil {
@@ -242,7 +326,7 @@ func (s *Server) parkStored(key SessionKey, state *parked) {
 			}
 		})
 	}
-	err := s.store.Park(key, state.encode(), s.cfg.ReconnectionTTL, func(err error) {
+	err := s.store.Park(key, SessionValue{state}, s.cfg.ReconnectionTTL, func(err error) {
 		switch {
 		case errors.Is(err, ErrSessionClaimed):
 			again()

@@ -9,13 +9,13 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// Where several workers are one server, or sessions are to outlive the process, a store keeps them besides the worker's
-// own memory. The memory goes on knowing which connection a session belongs to; the store decides who gets a session,
-// and holds what it restores. Nothing waits for it on a loop.
+// The store decides which claimant gets a session, and holds what it restores; the worker's memory (session.go) knows which
+// connection a session belongs to. A server that is alone has both in memory (sessionmemory.go). Where several workers are
+// one server, or sessions are to outlive the process, the store is apart from the process. Nothing waits for it on a loop.
 
 // SessionStore keeps sessions for all workers. Its methods are for any goroutine and never wait. A method that returns
-// an error has done nothing and does not call done; otherwise done runs once, on any goroutine, and must not block.
-// What is passed in belongs to the store.
+// an error has done nothing and does not call done; otherwise done runs once, on any goroutine, perhaps before the method
+// returns, and must not block. What is passed in belongs to the store.
 //
 // Save and Park tell [ErrSessionClaimed] while somebody holds a claim, and [ErrSessionUnknown] when the session is no
 // more the worker's. Save, Park and Claim tell [ErrSessionsAway] when the store cannot be reached in time; the others are
@@ -23,9 +23,10 @@ import (
 // then puts the session back as it was.
 type SessionStore interface {
 	// Save stores the session of a live connection; what comes in quick succession is stored once.
-	Save(key SessionKey, value []byte, done func(error)) error
-	// Park stores a session whose connection has ended, for ttl.
-	Park(key SessionKey, value []byte, ttl time.Duration, done func(error)) error
+	Save(key SessionKey, value SessionValue, done func(error)) error
+	// Park stores a session whose connection has ended, for ttl. Until done is called with nil the worker keeps it in
+	// its memory, too.
+	Park(key SessionKey, value SessionValue, ttl time.Duration, done func(error)) error
 	// Drop forgets a session, unless somebody has claimed it. done, which may be nil, is told when it is decided, or
 	// [ErrSessionsAway], and the store goes on trying.
 	Drop(key SessionKey, done func(error))
@@ -35,8 +36,8 @@ type SessionStore interface {
 	Claim(at SessionClaim, done func(ClaimedSession, error)) error
 	// Unclaim puts a claimed session back as it was.
 	Unclaim(at SessionClaim)
-	// Restore parks a claimed session with another value, for ttl.
-	Restore(at SessionClaim, value []byte, ttl time.Duration)
+	// Restore parks a claimed session with another value, for ttl; one that was spent, too, where the store can.
+	Restore(at SessionClaim, value SessionValue, ttl time.Duration)
 	// Spend ends a claimed session: it has become another one.
 	Spend(at SessionClaim, done func(error)) error
 }
@@ -47,17 +48,34 @@ type SessionKey struct {
 	Hash     [16]byte
 }
 
-// SessionClaim is one attempt to take a session; the nonce tells it from all others.
+// SessionValue is what a session restores.
+type SessionValue struct{ state *parked }
+
+// Bytes encodes the value: for a store that is apart from the process.
+func (v SessionValue) Bytes() []byte { return v.state.encode() }
+
+// SessionClaim is one attempt to take a session; the nonce tells it from all others. A store that can tell gives a session
+// to a connection of the same principal only, and leaves it untouched otherwise.
 type SessionClaim struct {
-	Key   SessionKey
-	Nonce [16]byte
+	Key       SessionKey
+	Nonce     [16]byte
+	Principal string
 }
 
-// ClaimedSession is what a claim gives. OwnerAlive says that the session's connection may still live, on the worker that
-// the key names.
+// ClaimedSession is what a claim gives: the value as [SessionValue.Bytes] gave it. OwnerAlive says that the session's
+// connection may still live, on the worker that the key names.
 type ClaimedSession struct {
 	Value      []byte
 	OwnerAlive bool
+	kept       *parked // of a memoryStore, in the place of Value
+}
+
+// state is the session's state, nil where only its live connection knows it.
+func (x ClaimedSession) state() (*parked, error) {
+	if x.kept != nil || x.Value == nil && x.OwnerAlive {
+		return x.kept, nil
+	}
+	return decodeParked(x.Value)
 }
 
 // Errors of a SessionStore.
@@ -85,8 +103,8 @@ func (s *Server) Degraded() string {
 	return ""
 }
 
-// KeepSessions has the server keep its sessions in a store, too. It is called once, before Start.
-func (s *Server) KeepSessions(store SessionStore) { s.store = store }
+// KeepSessions has the server keep its sessions in a store that is apart from the process. It is called once, before Start.
+func (s *Server) KeepSessions(store SessionStore) { s.store, s.storeApart = store, true }
 
 // Instance names this worker in the ids of its connections; never 0.
 func (s *Server) Instance() ident.Worker { return s.instance }
@@ -96,7 +114,7 @@ const sharedTokenBytes = 2 + len(noToken)
 
 // tokenText is a token of ours as clients know it.
 func (s *Server) tokenText(t token) string {
-	if s.store == nil {
+	if !s.storeApart {
 		return t.String()
 	}
 	var raw [sharedTokenBytes]byte
@@ -112,7 +130,7 @@ func (s *Server) sharedKey(t token) SessionKey { return SessionKey{s.instance, s
 
 // ownerOf is the worker that a token names; ok is false for what was never a token.
 func (s *Server) ownerOf(text []byte) (worker ident.Worker, ok bool) {
-	if s.store == nil {
+	if !s.storeApart {
 		return s.instance, true
 	}
 	var raw [sharedTokenBytes]byte

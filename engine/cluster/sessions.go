@@ -48,13 +48,13 @@ func engineError(err error) error {
 func (s sessions) Why() string { return s.book.Why() }
 
 // Save is of [engine.SessionStore].
-func (s sessions) Save(key engine.SessionKey, value []byte, done func(error)) error {
-	return engineError(s.book.Sessions.Save(keyOf(key), value, func(err error) { done(engineError(err)) }))
+func (s sessions) Save(key engine.SessionKey, value engine.SessionValue, done func(error)) error {
+	return engineError(s.book.Sessions.Save(keyOf(key), value.Bytes(), func(err error) { done(engineError(err)) }))
 }
 
 // Park is of [engine.SessionStore]. The ledger itself goes on trying to write what was away too long.
-func (s sessions) Park(key engine.SessionKey, value []byte, ttl time.Duration, done func(error)) error {
-	return engineError(s.book.Sessions.Park(keyOf(key), value, ttl, func(err error) { done(engineError(err)) }))
+func (s sessions) Park(key engine.SessionKey, value engine.SessionValue, ttl time.Duration, done func(error)) error {
+	return engineError(s.book.Sessions.Park(keyOf(key), value.Bytes(), ttl, func(err error) { done(engineError(err)) }))
 }
 
 // Drop is of [engine.SessionStore].
@@ -108,8 +108,8 @@ func (s sessions) Unclaim(at engine.SessionClaim) {
 }
 
 // Restore is of [engine.SessionStore].
-func (s sessions) Restore(at engine.SessionClaim, value []byte, ttl time.Duration) {
-	s.seeThrough(func(done func(error)) error { return s.book.Sessions.Restore(claimOf(at), value, ttl, done) }, func(err error) {
+func (s sessions) Restore(at engine.SessionClaim, value engine.SessionValue, ttl time.Duration) {
+	s.seeThrough(func(done func(error)) error { return s.book.Sessions.Restore(claimOf(at), value.Bytes(), ttl, done) }, func(err error) {
 		if errors.Is(err, ledger.ErrTooLarge) {
 			s.Unclaim(at)
 		}

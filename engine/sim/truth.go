@@ -270,7 +270,8 @@ func (t *truth) noticed(c *conn, name, id string, joined bool) {
 	}
 }
 
-// settled checks what an open client must have read when nothing moves any more.
+// settled checks what an open client must have read when nothing moves any more. Who claims the session of a connection
+// that does not read waits up to heirsWait for what that has sent.
 func (t *truth) settled(c *conn) {
 	for _, ms := range c.shown {
 		if m, is := ms.missing(); is {
@@ -292,7 +293,7 @@ func (t *truth) settled(c *conn) {
 			}
 		}
 	}
-	if n := len(c.client.asked); n > 0 {
+	if n := len(c.client.asked); n > 0 && !(c.claims != nil && !c.claims.ended && c.claims.client.frozen) {
 		t.w.complain("answers", "%s waits for %d answers, the first to %v", c.id, n, c.client.asked[0])
 	}
 }
