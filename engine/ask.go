@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
@@ -12,20 +13,12 @@ import (
 // way of all entries, so a request comes behind what its asker said before, and an answer behind what its giver did
 // before it answered. The bus repeats what it loses; what does not come in time counts as unanswered.
 
-// verb says what is asked for; answererOf says who answers.
-type verb = byte
-
-const (
-	verbHandOver verb = iota + 1 // end a connection in favour of an heir on another worker: handover.go
-)
-
 // answerer is who answers what is asked for. One runs on the goroutine that receives entries and must not block;
 // payload is borrowed. It calls answer once, then or later, on any goroutine; answer copies what it is given.
 type answerer func(s *Server, payload []byte, answer func([]byte))
 
-func answererOf(v verb) answerer {
-	switch v {
-	case verbHandOver:
+func answererOf(v fleet.Verb) answerer {
+	if v == fleet.HandOver {
 		return (*Server).answerHandOver
 	}
 	return everywhereAnswerer(v)
@@ -59,7 +52,7 @@ type question struct {
 
 // asking is what is asked for. The payload is borrowed.
 type asking struct {
-	verb    verb
+	verb    fleet.Verb
 	payload []byte
 	wait    time.Duration
 }
@@ -85,9 +78,7 @@ func (s *Server) ask(target ident.Worker, x asking, done func(answer []byte, err
 	number := a.last
 	a.open[number] = &question{target, s.clock() + int64(x.wait), done}
 	a.mu.Unlock()
-	s.peers.say(true, func(w *entryWriter) {
-		w.begin(entryRequest, target).number(number).number(uint64(x.verb)).bytes(x.payload)
-	})
+	s.peers.say(true, &fleet.Entry{Kind: fleet.Request, Target: target, Body: fleet.Body{Number: number, Verb: x.verb, Payload: x.payload}})
 	if !s.lives(target) { // it may have ended in between, and Peers not seen the question
 		s.settleAsks(func(q *question) error {
 			if q.target == target {
@@ -99,38 +90,30 @@ func (s *Server) ask(target ident.Worker, x asking, done func(answer []byte, err
 }
 
 // receiveRequest answers another worker.
-func (s *Server) receiveRequest(from ident.Worker, r *entryReader) {
-	number, v, payload := r.number(), r.number(), r.bytes()
-	if r.bad {
+func (s *Server) receiveRequest(from ident.Worker, h *fleet.Heard) {
+	number, by := h.Number, answererOf(h.Verb)
+	if by == nil {
+		s.count[countSkipped].Add(1)
 		return
 	}
-	by := answererOf(verb(v))
-	if by == nil || v > 1<<8-1 {
-		s.log.Warn("another worker asks for what is not known here", "worker", from, "verb", v)
-		return
-	}
-	by(s, payload, func(answer []byte) {
-		s.peers.say(true, func(w *entryWriter) { w.begin(entryAnswer, from).number(number).bytes(answer) })
+	by(s, h.Payload, func(answer []byte) {
+		s.peers.say(true, &fleet.Entry{Kind: fleet.Answer, Target: from, Body: fleet.Body{Number: number, Payload: answer}})
 	})
 }
 
 // receiveAnswer takes an answer to whoever waits for it.
-func (s *Server) receiveAnswer(from ident.Worker, r *entryReader) {
-	number, answer := r.number(), r.bytes()
-	if r.bad {
-		return
-	}
+func (s *Server) receiveAnswer(from ident.Worker, h *fleet.Heard) {
 	a := &s.peers.asks
 	a.mu.Lock()
-	q := a.open[number]
+	q := a.open[h.Number]
 	if q != nil && q.target == from {
-		delete(a.open, number)
+		delete(a.open, h.Number)
 	} else {
 		q = nil
 	}
 	a.mu.Unlock()
 	if q != nil {
-		q.done(answer, nil)
+		q.done(h.Payload, nil)
 	}
 }
 

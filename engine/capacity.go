@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
@@ -50,18 +51,10 @@ func (s *Server) othersHaveRoom() bool {
 
 // sayFull tells the others whether this worker is full.
 func (s *Server) sayFull(full bool) {
-	n := uint64(0)
-	if full {
-		n = 1
-	}
-	s.peers.say(true, func(w *entryWriter) { w.begin(entryFull, 0).number(n) })
+	s.peers.say(true, &fleet.Entry{Kind: fleet.Full, Body: fleet.Body{On: full}})
 }
 
-func (s *Server) receiveFull(from ident.Worker, r *entryReader) {
-	if full := r.number(); !r.bad {
-		s.peers.full.note(from, full != 0)
-	}
-}
+func (s *Server) receiveFull(from ident.Worker, h *fleet.Heard) { s.peers.full.note(from, h.On) }
 
 // tellFull tells the others whether this worker is full: of a change, and that it is full every now and then.
 func (a *acceptor) tellFull(full bool) {

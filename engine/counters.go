@@ -27,6 +27,7 @@ const (
 	countPanics
 	countMissed
 	countUntold
+	countSkipped
 	countSessionsTooLarge
 	countSlowHandlers
 	countStalls

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
@@ -111,33 +112,32 @@ func (s *Server) sayWish(asks bool) {
 	if s.peers == nil {
 		return
 	}
-	n := uint64(0)
+	e := fleet.Entry{Kind: fleet.Wish}
 	if asks {
-		n = 1
+		e.Asks = fleet.AsksMembers
 	}
-	s.peers.say(true, func(w *entryWriter) { // whatever is said last is what holds
-		s.wishes.mu.Lock()
-		defer s.wishes.mu.Unlock()
-		w.begin(entryWish, 0).number(uint64(s.wishes.own)).number(n)
-	})
+	p := s.peers
+	p.mu.Lock()
+	s.wishes.mu.Lock()
+	e.Events = s.wishes.own
+	s.wishes.mu.Unlock()
+	err := p.append(&e)
+	p.mu.Unlock()
+	p.said(true, err)
 }
 
-func (s *Server) receiveWish(from ident.Worker, r *entryReader) {
-	kinds, asks := r.number(), r.number()
-	if r.bad {
-		return
-	}
+func (s *Server) receiveWish(from ident.Worker, h *fleet.Heard) {
 	w := &s.wishes
 	w.mu.Lock()
 	if w.others == nil {
 		w.others = map[ident.Worker]uint32{}
 	}
-	w.others[from] = uint32(kinds)
-	if kinds == 0 {
+	w.others[from] = h.Events
+	if h.Events == 0 {
 		delete(w.others, from)
 	}
 	w.settle()
-	answers := asks != 0 && w.own != 0
+	answers := h.Asks != fleet.AsksNothing && w.own != 0
 	w.mu.Unlock()
 	if answers {
 		s.sayWish(false)
@@ -182,7 +182,7 @@ func (s *Server) tellEverywhere(ev *Event) {
 		return
 	}
 	ev.Conn.loop.owes.flush = true
-	s.peers.say(false, func(w *entryWriter) { w.begin(entryEvent, target).bytes(raw) })
+	s.peers.say(false, &fleet.Entry{Kind: fleet.Event, Target: target, Body: fleet.Body{Payload: raw}})
 }
 
 // tellRemote tells the listeners of this worker.
@@ -205,13 +205,12 @@ func (s *Server) tellRemote(ev RemoteEvent) {
 	}
 }
 
-func (s *Server) receiveEvent(from ident.Worker, r *entryReader) {
+func (s *Server) receiveEvent(from ident.Worker, h *fleet.Heard) error {
 	var ev RemoteEvent
-	raw := r.bytes()
-	if r.bad || json.Unmarshal(raw, &ev) != nil {
-		r.bad = true
-		return
+	if json.Unmarshal(h.Payload, &ev) != nil {
+		return fleet.ErrEntry
 	}
 	ev.Worker = from.Instance()
 	s.tellRemote(ev)
+	return nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
@@ -66,7 +67,7 @@ func (x *Everywhere) Up() bool { return x.srv.peers == nil || x.srv.peers.Bus.Up
 //
 // Scope: all workers.
 func (x *Everywhere) ConnectionCount(ctx context.Context) (total int, err error) {
-	err = x.each(ctx, verbCount, nil, func(_ ident.Worker, r *entryReader) { total += int(r.number()) })
+	err = x.each(ctx, fleet.Connections, nil, func(_ ident.Worker, r *fleet.Reader) { total += int(r.Number()) })
 	return total, err
 }
 
@@ -76,9 +77,9 @@ func (x *Everywhere) ConnectionCount(ctx context.Context) (total int, err error)
 // Scope: all workers.
 func (x *Everywhere) Stats(ctx context.Context) (Stats, error) {
 	total := Stats{Ended: map[string]uint64{}}
-	err := x.each(ctx, verbStats, nil, func(_ ident.Worker, r *entryReader) {
+	err := x.each(ctx, fleet.Stats, nil, func(_ ident.Worker, r *fleet.Reader) {
 		var one Stats
-		if r.bad = json.Unmarshal(r.rest, &one) != nil; !r.bad {
+		if r.Bad = json.Unmarshal(r.Rest, &one) != nil; !r.Bad {
 			total.Add(one)
 		}
 	})
@@ -93,8 +94,8 @@ func (x *Everywhere) Stats(ctx context.Context) (Stats, error) {
 func (x *Everywhere) Members(ctx context.Context, room string) ([]string, error) {
 	var ids []string
 	seen := map[ident.ID]bool{}
-	first := appendMembersQuestion(nil, membersQuestion{[]byte(room), membersPage, rooms.FirstPage})
-	err := x.pages(ctx, verbMembers, first, func(worker ident.Worker, r *entryReader) (next []byte) {
+	first := fleet.MembersQuestion{Room: []byte(room), Max: membersPage, From: fleet.Cursor(rooms.FirstPage)}.AppendTo(nil)
+	err := x.pages(ctx, fleet.Members, first, func(worker ident.Worker, r *fleet.Reader) (next []byte) {
 		page := readMembersPage(r, worker)
 		for _, p := range page.places {
 			if id := (ident.ID{Worker: worker, Place: p}); !seen[id] {
@@ -102,8 +103,8 @@ func (x *Everywhere) Members(ctx context.Context, room string) ([]string, error)
 				ids = append(ids, id.String())
 			}
 		}
-		if page.more {
-			next = appendMembersQuestion(nil, membersQuestion{[]byte(room), membersPage, page.next})
+		if page.More {
+			next = fleet.MembersQuestion{Room: []byte(room), Max: membersPage, From: page.Next}.AppendTo(nil)
 		}
 		return next
 	})
@@ -117,9 +118,9 @@ func (x *Everywhere) Members(ctx context.Context, room string) ([]string, error)
 // Scope: all workers.
 func (x *Everywhere) Rooms(ctx context.Context) ([]RoomStats, error) {
 	byName := map[string]*RoomStats{}
-	err := x.pages(ctx, verbRooms, appendNumber(nil, 0), func(_ ident.Worker, r *entryReader) (next []byte) {
-		after := r.number()
-		for len(r.rest) > 0 && !r.bad {
+	err := x.pages(ctx, fleet.Rooms, appendNumber(nil, 0), func(_ ident.Worker, r *fleet.Reader) (next []byte) {
+		after := r.Number()
+		for len(r.Rest) > 0 && !r.Bad {
 			one := readRoomStats(r)
 			old := byName[one.Name]
 			if old == nil {
@@ -156,7 +157,7 @@ func (x *Everywhere) FindByAttribute(ctx context.Context, key string, value any)
 	if err != nil {
 		return nil, err
 	}
-	return x.find(ctx, findQuestion{kind: entryMatching, key: key, value: raw})
+	return x.find(ctx, fleet.FindQuestion{Kind: fleet.Matching, Key: []byte(key), Value: raw})
 }
 
 // FindFiltered describes the open connections that a filter accepts which every worker has registered
@@ -168,24 +169,25 @@ func (x *Everywhere) FindFiltered(ctx context.Context, filter string, asked []by
 	if x.srv.filter(filter) == nil {
 		return nil, ErrFilterUnknown
 	}
-	return x.find(ctx, findQuestion{kind: entryFiltered, key: filter, value: asked})
+	return x.find(ctx, fleet.FindQuestion{Kind: fleet.Filtered, Key: []byte(filter), Value: asked})
 }
 
-func (x *Everywhere) find(ctx context.Context, q findQuestion) (list []Facts, err error) {
-	err = x.pages(ctx, verbFind, q.appendTo(nil), func(_ ident.Worker, r *entryReader) (next []byte) {
-		more, loop, slot := r.number(), r.number(), r.number()
-		for len(r.rest) > 0 && !r.bad {
+func (x *Everywhere) find(ctx context.Context, q fleet.FindQuestion) (list []Facts, err error) {
+	err = x.pages(ctx, fleet.Find, q.AppendTo(nil), func(_ ident.Worker, r *fleet.Reader) (next []byte) {
+		var page fleet.FindPage
+		page.Read(r)
+		for len(r.Rest) > 0 && !r.Bad {
 			var f Facts
-			if message.Decode(r.bytes(), &f) != nil {
-				r.bad = true
+			if message.Decode(r.Bytes(), &f) != nil {
+				r.Bad = true
 				break
 			}
 			list = append(list, f)
 		}
-		if more != 0 {
+		if page.More {
 			q := q
-			q.loop, q.slot = loop, slot
-			next = q.appendTo(nil)
+			q.Loop, q.Slot = page.Loop, page.Slot
+			next = q.AppendTo(nil)
 		}
 		return next
 	})
@@ -197,8 +199,8 @@ func (x *Everywhere) find(ctx context.Context, q findQuestion) (list []Facts, er
 //
 // Scope: all workers.
 func (x *Everywhere) Connection(ctx context.Context, id string) (f Facts, err error) {
-	err = x.one(ctx, errand{verb: verbFacts, id: id, take: func(r *entryReader) error {
-		return message.Decode(r.rest, &f)
+	err = x.one(ctx, errand{verb: fleet.Facts, id: id, take: func(r *fleet.Reader) error {
+		return message.Decode(r.Rest, &f)
 	}})
 	return f, err
 }
@@ -208,7 +210,7 @@ func (x *Everywhere) Connection(ctx context.Context, id string) (f Facts, err er
 //
 // Scope: all workers.
 func (x *Everywhere) Close(ctx context.Context, id string, code ws.StatusCode, reason string) error {
-	return x.one(ctx, errand{verb: verbClose, id: id, with: func(w *entryWriter) { w.number(uint64(code)).text(reason) }})
+	return x.one(ctx, errand{verb: fleet.Close, id: id, with: func(w *fleet.Writer) { w.Number(uint64(code)).Text(reason) }})
 }
 
 // Join takes a connection into a room, and returns when it is in, as [Rooms.JoinThen] does. Cost: one question to its
@@ -221,14 +223,14 @@ func (x *Everywhere) Join(ctx context.Context, id, room string) error {
 	if _, whose := x.srv.locate(id); whose == ours && onLoop() {
 		return ErrOnLoop
 	}
-	return x.one(ctx, errand{verb: verbJoin, id: id, with: func(w *entryWriter) { w.text(room) }})
+	return x.one(ctx, errand{verb: fleet.Join, id: id, with: func(w *fleet.Writer) { w.Text(room) }})
 }
 
 // Leave takes a connection out of a room, soon, as [Rooms.Leave] does. Cost and errors as of [Everywhere.Connection].
 //
 // Scope: all workers.
 func (x *Everywhere) Leave(ctx context.Context, id, room string) error {
-	return x.one(ctx, errand{verb: verbLeave, id: id, with: func(w *entryWriter) { w.text(room) }})
+	return x.one(ctx, errand{verb: fleet.Leave, id: id, with: func(w *fleet.Writer) { w.Text(room) }})
 }
 
 // SendTo sends v to one connection, and reports whether it exists; [Server.SendTo] does not wait, and knows only whether
@@ -241,7 +243,7 @@ func (x *Everywhere) SendTo(ctx context.Context, id string, v any) (exists bool,
 	if err != nil {
 		return false, err
 	}
-	err = x.one(ctx, errand{verb: verbSend, id: id, with: func(w *entryWriter) { w.frame(f) }})
+	err = x.one(ctx, errand{verb: fleet.Send, id: id, with: func(w *fleet.Writer) { w.B = append(w.B, f.plain...) }})
 	if err == ErrConnectionUnknown {
 		return false, nil
 	}
@@ -252,10 +254,10 @@ func (x *Everywhere) SendTo(ctx context.Context, id string, v any) (exists bool,
 //
 // Owner: who asks.
 type errand struct {
-	verb verb
+	verb fleet.Verb
 	id   string
-	with func(w *entryWriter)       // what goes along; may be nil
-	take func(r *entryReader) error // the answer, where it is more than an error; may be nil
+	with func(w *fleet.Writer)       // what goes along; may be nil
+	take func(r *fleet.Reader) error // the answer, where it is more than an error; may be nil
 }
 
 // one asks the worker of a connection.
@@ -264,12 +266,12 @@ func (x *Everywhere) one(ctx context.Context, e errand) error {
 	if whose == nobodys {
 		return ErrConnectionUnknown
 	}
-	w := new(entryWriter)
-	w.place(id.Place)
+	w := new(fleet.Writer)
+	w.Place(id.Place)
 	if e.with != nil {
 		e.with(w)
 	}
-	answers, err := x.collect(ctx, e.verb, []parcel{{id.Worker, w.buf}})
+	answers, err := x.collect(ctx, e.verb, []parcel{{id.Worker, w.B}})
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return ctx.Err()
@@ -278,7 +280,7 @@ func (x *Everywhere) one(ctx context.Context, e errand) error {
 	case len(answers) == 0:
 		return ErrConnectionUnknown // its worker is gone, and it with that
 	}
-	r := &entryReader{rest: answers[0].bytes}
+	r := &fleet.Reader{Rest: answers[0].bytes}
 	if err := readOutcome(r); err != nil {
 		return err
 	}
@@ -289,8 +291,8 @@ func (x *Everywhere) one(ctx context.Context, e errand) error {
 }
 
 // each asks every worker the same, this one too.
-func (x *Everywhere) each(ctx context.Context, v verb, question []byte, take func(worker ident.Worker, r *entryReader)) error {
-	return x.pages(ctx, v, question, func(worker ident.Worker, r *entryReader) []byte {
+func (x *Everywhere) each(ctx context.Context, v fleet.Verb, question []byte, take func(worker ident.Worker, r *fleet.Reader)) error {
+	return x.pages(ctx, v, question, func(worker ident.Worker, r *fleet.Reader) []byte {
 		take(worker, r)
 		return nil
 	})
@@ -298,7 +300,7 @@ func (x *Everywhere) each(ctx context.Context, v verb, question []byte, take fun
 
 // pages asks every worker, and asks on those whose answer names what to ask next. An answer that makes no sense counts as
 // none.
-func (x *Everywhere) pages(ctx context.Context, v verb, first []byte, take func(worker ident.Worker, r *entryReader) (next []byte)) error {
+func (x *Everywhere) pages(ctx context.Context, v fleet.Verb, first []byte, take func(worker ident.Worker, r *fleet.Reader) (next []byte)) error {
 	questions := []parcel{{x.srv.instance, first}}
 	for _, worker := range x.srv.others() {
 		questions = append(questions, parcel{worker, first})
@@ -311,10 +313,10 @@ func (x *Everywhere) pages(ctx context.Context, v verb, first []byte, take func(
 		}
 		questions = nil
 		for _, a := range answers {
-			r := &entryReader{rest: a.bytes}
+			r := &fleet.Reader{Rest: a.bytes}
 			next := take(a.worker, r)
 			switch {
-			case r.bad:
+			case r.Bad:
 				partial.Workers = append(partial.Workers, a.worker.Instance())
 			case next != nil:
 				questions = append(questions, parcel{a.worker, next})
@@ -329,9 +331,9 @@ func (x *Everywhere) pages(ctx context.Context, v verb, first []byte, take func(
 }
 
 // collect gathers and waits.
-func (x *Everywhere) collect(ctx context.Context, v verb, questions []parcel) (answers []parcel, partial *PartialError) {
+func (x *Everywhere) collect(ctx context.Context, v fleet.Verb, questions []parcel) (answers []parcel, partial *PartialError) {
 	wait := gatherWait
-	if v == verbJoin {
+	if v == fleet.Join {
 		wait = joinWait
 	}
 	if until, ok := ctx.Deadline(); ok {

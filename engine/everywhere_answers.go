@@ -7,6 +7,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
@@ -17,61 +18,48 @@ import (
 // on a small pool, so that entries do not wait for it.
 
 const (
-	verbCount verb = iota + 64
-	verbStats
-	verbMembers
-	verbRooms
-	verbFind
-	verbFacts
-	verbClose
-	verbJoin
-	verbLeave
-	verbSend
-)
-
-const (
 	answerers   = 2        // goroutines for what takes a while
 	membersPage = 10_000   // ids in one answer
 	answerBytes = 64 << 10 // what an answer of many parts should not exceed by much
 )
 
 // everywhereAnswerer is who answers one of the questions above.
-func everywhereAnswerer(v verb) answerer {
+func everywhereAnswerer(v fleet.Verb) answerer {
 	switch v {
-	case verbCount:
+	case fleet.Connections:
 		return func(s *Server, _ []byte, answer func([]byte)) { answer(appendNumber(nil, uint64(s.live.Load()))) }
-	case verbStats:
+	case fleet.Stats:
 		return atLeisure((*Server).answerStats)
-	case verbMembers:
+	case fleet.Members:
 		return atLeisure((*Server).answerMembers)
-	case verbRooms:
+	case fleet.Rooms:
 		return atLeisure((*Server).answerRooms)
-	case verbFind:
+	case fleet.Find:
 		return atLeisure((*Server).answerFind)
-	case verbFacts, verbClose, verbJoin, verbLeave, verbSend:
+	case fleet.Facts, fleet.Close, fleet.Join, fleet.Leave, fleet.Send:
 		return func(s *Server, question []byte, answer func([]byte)) { s.answerForConn(v, question, answer) }
 	}
 	return nil
 }
 
 // atLeisure has f answer on the pool. Where that is full, nobody answers.
-func atLeisure(f func(s *Server, r *entryReader) []byte) answerer {
+func atLeisure(f func(s *Server, r *fleet.Reader) []byte) answerer {
 	return func(s *Server, question []byte, answer func([]byte)) {
 		if s.peers == nil {
-			answer(f(s, &entryReader{rest: question}))
+			answer(f(s, &fleet.Reader{Rest: question}))
 			return
 		}
 		own := append([]byte(nil), question...)
-		s.peers.answering.submit(func() { answer(f(s, &entryReader{rest: own})) })
+		s.peers.answering.submit(func() { answer(f(s, &fleet.Reader{Rest: own})) })
 	}
 }
 
 func appendNumber(dst []byte, n uint64) []byte {
-	w := entryWriter{dst}
-	return w.number(n).buf
+	w := fleet.Writer{B: dst}
+	return w.Number(n).B
 }
 
-func (s *Server) answerStats(*entryReader) []byte {
+func (s *Server) answerStats(*fleet.Reader) []byte {
 	raw, err := json.Marshal(s.StatsHere())
 	if err != nil {
 		s.log.Error("encode figures", "err", err)
@@ -79,31 +67,17 @@ func (s *Server) answerStats(*entryReader) []byte {
 	return raw
 }
 
-// membersQuestion asks for a page of a room's members.
-type membersQuestion struct {
-	room []byte
-	max  int
-	from rooms.Cursor
-}
-
-func appendMembersQuestion(dst []byte, q membersQuestion) []byte {
-	w := entryWriter{dst}
-	return w.bytes(q.room).number(uint64(q.max)).number(uint64(q.from.Loop)).number(uint64(q.from.Left)).buf
-}
-
-// membersAnswer is the page.
+// membersAnswer is a page of the members of one worker.
 //
 // Owner: who asked.
 type membersAnswer struct {
-	count  int // of all members there
-	more   bool
-	next   rooms.Cursor
+	fleet.MembersPage
 	places []place
 }
 
-func (s *Server) answerMembers(r *entryReader) []byte {
-	q := membersQuestion{r.bytes(), int(r.number()), rooms.Cursor{Loop: uint8(r.number()), Left: uint32(r.number())}}
-	if r.bad {
+func (s *Server) answerMembers(r *fleet.Reader) []byte {
+	var q fleet.MembersQuestion
+	if q.Read(r); r.Bad {
 		return nil
 	}
 	a := s.membersHere(q)
@@ -111,160 +85,137 @@ func (s *Server) answerMembers(r *entryReader) []byte {
 	for i, p := range a.places {
 		list[i] = s.idOf(p)
 	}
-	more := uint64(0)
-	if a.more {
-		more = 1
-	}
-	w := new(entryWriter)
-	w.number(uint64(a.count)).number(more).number(uint64(a.next.Loop)).number(uint64(a.next.Left)).places(list)
-	return w.buf
+	return a.AppendTo(nil, list)
 }
 
-func (s *Server) membersHere(q membersQuestion) (a membersAnswer) {
-	room := s.index.Find(q.room)
+func (s *Server) membersHere(q fleet.MembersQuestion) (a membersAnswer) {
+	room := s.index.Find(q.Room)
 	if room == nil {
 		return a
 	}
-	a.count = room.Entered()
-	a.places, a.next, a.more = room.Page(nil, q.from, min(max(q.max, 1), membersPage))
+	a.Count = room.Entered()
+	var next rooms.Cursor
+	a.places, next, a.More = room.Page(nil, rooms.Cursor(q.From), min(max(q.Max, 1), membersPage))
+	a.Next = fleet.Cursor(next)
 	return a
 }
 
-func readMembersPage(r *entryReader, worker ident.Worker) membersAnswer {
-	a := membersAnswer{count: int(r.number()), more: r.number() != 0}
-	a.next = rooms.Cursor{Loop: uint8(r.number()), Left: uint32(r.number())}
-	a.places = r.places(worker)
+func readMembersPage(r *fleet.Reader, worker ident.Worker) (a membersAnswer) {
+	a.places = a.Read(r).Of(worker)
 	return a
 }
 
 // answerRooms tells rooms from a place in the index on, and where to go on; 0: that was all.
-func (s *Server) answerRooms(r *entryReader) []byte {
-	from := int(r.number())
-	var list entryWriter
+func (s *Server) answerRooms(r *fleet.Reader) []byte {
+	from := int(r.Number())
+	var list []byte
 	next := s.index.RangeFrom(from, func(r *rooms.Room) {
-		list.text(r.Name()).number(uint64(r.Len())).number(uint64(r.CreatedAt())).number(uint64(r.Limit())).bytes(r.Metadata())
-	}, func() bool { return len(list.buf) < answerBytes })
-	return append(appendNumber(nil, uint64(next)), list.buf...)
+		list = fleet.RoomRow{Name: []byte(r.Name()), Members: uint64(r.Len()), CreatedAt: uint64(r.CreatedAt()), MaxMembers: uint64(r.Limit()),
+			Metadata: r.Metadata()}.AppendTo(list)
+	}, func() bool { return len(list) < answerBytes })
+	return append(appendNumber(nil, uint64(next)), list...)
 }
 
-func readRoomStats(r *entryReader) RoomStats {
-	one := RoomStats{Name: string(r.bytes()), Connections: int(r.number()), CreatedAt: int64(r.number()), MaxMembers: int(r.number())}
-	if raw := r.bytes(); len(raw) > 0 {
-		one.Metadata = append(json.RawMessage(nil), raw...)
+func readRoomStats(r *fleet.Reader) RoomStats {
+	var row fleet.RoomRow
+	row.Read(r)
+	one := RoomStats{Name: string(row.Name), Connections: int(row.Members), CreatedAt: int64(row.CreatedAt), MaxMembers: int(row.MaxMembers)}
+	if len(row.Metadata) > 0 {
+		one.Metadata = append(json.RawMessage(nil), row.Metadata...)
 	}
 	return one
 }
 
-// findQuestion asks for the connections that a chooser accepts, from a place on.
-//
-// Owner: who asks.
-type findQuestion struct {
-	kind       entryKind // as of the entry that sends something to them
-	key        string
-	value      []byte
-	loop, slot uint64
-}
-
-func (q *findQuestion) appendTo(dst []byte) []byte {
-	w := entryWriter{dst}
-	return w.number(uint64(q.kind)).text(q.key).bytes(q.value).number(q.loop).number(q.slot).buf
-}
-
-func (s *Server) answerFind(r *entryReader) []byte {
-	q := findQuestion{entryKind(r.number()), string(r.bytes()), r.bytes(), r.number(), r.number()}
-	chosen := s.chooser(asked{q.kind, q.key, q.value})
-	if r.bad || chosen == nil {
+func (s *Server) answerFind(r *fleet.Reader) []byte {
+	var q fleet.FindQuestion
+	q.Read(r)
+	chosen := s.chooser(asked{q.Kind, string(q.Key), q.Value})
+	if r.Bad || chosen == nil {
 		return nil
 	}
-	var found, w entryWriter
-	for loop := q.loop; loop < uint64(len(s.loops)); loop++ {
-		slot, more := s.loops[loop].slab.from(uint32(q.slot), func(c *Conn) bool {
+	var found fleet.Writer
+	for loop := q.Loop; loop < uint64(len(s.loops)); loop++ {
+		slot, more := s.loops[loop].slab.from(uint32(q.Slot), func(c *Conn) bool {
 			if c.isOpen() && chosen(c) {
 				raw, err := message.Encode(nil, c.Facts())
 				if err == nil {
-					found.bytes(raw)
+					found.Bytes(raw)
 				}
 			}
-			return len(found.buf) < answerBytes
+			return len(found.B) < answerBytes
 		})
 		if more {
-			return append(w.number(1).number(loop).number(uint64(slot)).buf, found.buf...)
+			return append(fleet.FindPage{More: true, Loop: loop, Slot: uint64(slot)}.AppendTo(nil), found.B...)
 		}
-		q.slot = 0
+		q.Slot = 0
 	}
-	return append(w.number(0).number(0).number(0).buf, found.buf...)
+	return append(fleet.FindPage{}.AppendTo(nil), found.B...)
 }
 
-// Outcomes of what is asked for one connection, in front of the answer.
-const (
-	outcomeDone uint64 = iota
-	outcomeUnknown
-	outcomeNotOpen
-	outcomeRefused // a code of the wire protocol and a text follow
-)
-
-func (s *Server) answerForConn(v verb, question []byte, answer func([]byte)) {
-	r := &entryReader{rest: question}
-	c := s.connAt(r.ownPlace())
+func (s *Server) answerForConn(v fleet.Verb, question []byte, answer func([]byte)) {
+	r := &fleet.Reader{Rest: question}
+	c := s.connAt(r.Place())
 	if c == nil {
-		answer(appendNumber(nil, outcomeUnknown))
+		answer(appendNumber(nil, uint64(fleet.Unknown)))
 		return
 	}
 	told := func(err error) { answer(appendOutcome(err)) }
 	switch v {
-	case verbFacts:
+	case fleet.Facts:
 		raw, err := message.Encode(appendOutcome(nil), c.Facts())
 		if err != nil {
 			s.log.Error("encode facts", "err", err)
 		}
 		answer(raw)
-	case verbClose:
-		c.CloseWith(ws.StatusCode(min(r.number(), math.MaxUint16)), string(r.bytes()))
+	case fleet.Close:
+		c.CloseWith(ws.StatusCode(min(r.Number(), math.MaxUint16)), string(r.Bytes()))
 		told(nil)
-	case verbJoin:
-		s.Rooms().JoinThen(c, string(r.bytes()), told)
-	case verbLeave:
-		s.Rooms().Leave(c, string(r.bytes()))
+	case fleet.Join:
+		s.Rooms().JoinThen(c, string(r.Bytes()), told)
+	case fleet.Leave:
+		s.Rooms().Leave(c, string(r.Bytes()))
 		told(nil)
-	case verbSend:
-		if f := r.frame(); f != nil {
+	case fleet.Send:
+		if raw := r.Frame(); raw != nil {
+			f := copyOutFrame(raw)
 			told(c.sendFrame(f))
 		}
 	}
 }
 
 func appendOutcome(err error) []byte {
-	var w entryWriter
+	var w fleet.Writer
+	outcome := func(o fleet.Outcome) *fleet.Writer { return w.Number(uint64(o)) }
 	refused, ok := errors.AsType[*Error](err)
 	switch {
 	case err == nil:
-		w.number(outcomeDone)
+		outcome(fleet.Done)
 	case err == ErrNotOpen:
-		w.number(outcomeNotOpen)
+		outcome(fleet.NotOpen)
 	case ok:
-		w.number(outcomeRefused).text(refused.Code).text(refused.Message)
+		outcome(fleet.Refused).Text(refused.Code).Text(refused.Message)
 	default:
-		w.number(outcomeRefused).text(message.Internal.String()).text(err.Error())
+		outcome(fleet.Refused).Text(message.Internal.String()).Text(err.Error())
 	}
-	return w.buf
+	return w.B
 }
 
 // readOutcome gives the error that its teller had, so that errors.Is finds it.
-func readOutcome(r *entryReader) error {
-	switch r.number() {
-	case outcomeDone:
-		if r.bad {
-			return errEntry
+func readOutcome(r *fleet.Reader) error {
+	switch fleet.Outcome(r.Number()) {
+	case fleet.Done:
+		if r.Bad {
+			return fleet.ErrEntry
 		}
 		return nil
-	case outcomeUnknown:
+	case fleet.Unknown:
 		return ErrConnectionUnknown
-	case outcomeNotOpen:
+	case fleet.NotOpen:
 		return ErrNotOpen
 	}
-	told := &Error{Code: string(r.bytes()), Message: string(r.bytes())}
-	if r.bad {
-		return errEntry
+	told := &Error{Code: string(r.Bytes()), Message: string(r.Bytes())}
+	if r.Bad {
+		return fleet.ErrEntry
 	}
 	for _, known := range []*Error{ErrRoomFull, ErrTooManyRooms, ErrNotInRoom, errOverloaded, errUnavailable} {
 		if known.Code == told.Code {

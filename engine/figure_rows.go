@@ -61,6 +61,8 @@ var serverFigures = []Figure[Stats]{
 		read:  func(s *Server) uint64 { return s.sessions.evicted.Load() }},
 	{Key: "untold", Metric: "bus_too_large_total", Help: "Messages that were too large for the bus: the clients of the other workers did not get them. Send less in one call.",
 		field: func(s *Stats) any { return &s.Untold }, read: ofCount(countUntold)},
+	{Key: "entries_skipped", Metric: "bus_entries_skipped_total", Help: "Entries of other workers that this worker skipped, all or in part: those workers run a newer version of the program.",
+		field: func(s *Stats) any { return &s.EntriesSkipped }, read: ofCount(countSkipped)},
 	{Key: "sessions_too_large", Metric: "sessions_too_large_total", Help: "Attempts to store a session of more than 512 KiB; its last stored state stays. Keep less in the session's attributes.",
 		field: func(s *Stats) any { return &s.SessionsTooLarge }, read: ofCount(countSessionsTooLarge)},
 	{Key: "slow_handlers", Metric: "slow_handlers_total", Help: "Calls of handlers that held their event loop for more than 50 ms. Register these handlers with engine.Offload().",

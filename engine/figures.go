@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
@@ -53,19 +54,15 @@ func (l *loop) reportFigures() {
 // sayFigures tells a worker, or all, at the end of the turn.
 func (l *loop) sayFigures(target ident.Worker, f figures) {
 	l.owes.flush = true
-	l.srv.peers.say(false, func(w *entryWriter) {
-		w.begin(entryFigures, target).number(uint64(f.connections)).number(uint64(f.rooms))
-		w.number(f.sent).number(f.received).number(f.memory).number(uint64(f.uptime))
-	})
+	l.srv.peers.say(false, &fleet.Entry{Kind: fleet.Figures, Target: target, Body: fleet.Body{Figures: fleet.FigureSet{
+		Connections: uint64(f.connections), Rooms: uint64(f.rooms), Sent: f.sent, Received: f.received, Memory: f.memory, Uptime: uint64(f.uptime)}}})
 }
 
-func (s *Server) receiveFigures(from ident.Worker, r *entryReader) {
-	most := uint64(1 << 40) // of what is damaged, sums do not overflow
-	next := func() uint64 { return min(r.number(), most) }
-	f := figures{connections: int64(next()), rooms: int64(next()), sent: r.number(), received: r.number(), memory: next(), uptime: int64(next())}
-	if !r.bad {
-		s.noteFigures(from, &f)
-	}
+func (s *Server) receiveFigures(from ident.Worker, h *fleet.Heard) {
+	const most = 1 << 40 // so that sums do not overflow, whatever another worker says
+	x := &h.Figures
+	s.noteFigures(from, &figures{connections: int64(min(x.Connections, most)), rooms: int64(min(x.Rooms, most)),
+		sent: x.Sent, received: x.Received, memory: min(x.Memory, most), uptime: int64(min(x.Uptime, most))})
 }
 
 // noteFigures keeps what a worker has told, or forgets it where it is gone: nil.

@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"testing"
+
+	"github.com/parleyd/parley/engine/internal/fleet"
 )
 
 // Counts that workers tell each other are those of all, on each of them, and on one that has just started; a dead worker's
@@ -78,13 +80,13 @@ func TestFiguresAreToldToNewcomers(t *testing.T) {
 func TestFiguresAreToldSeldom(t *testing.T) {
 	w, b := newPeer(t, nil)
 	told := func(ticks int) int {
-		before := len(b.of(entryFigures))
+		before := len(b.of(fleet.Figures))
 		for range ticks {
 			w.now += w.server.TickEvery()
 			w.server.Tick()
 			w.drain()
 		}
-		return len(b.of(entryFigures)) - before
+		return len(b.of(fleet.Figures)) - before
 	}
 	second := int(sayFiguresEvery / w.server.TickEvery())
 	if n := told(3 * second); n < 2 || n > 3 {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
@@ -25,23 +26,18 @@ func TestFullLoopMissesAlone(t *testing.T) {
 	w.drain()
 	w.read(held)
 	w.read(free)
-	f := func() *outFrame { x, _ := encodeFrame(M{"type": "m"}); return x }
-	says := []func(e *entryWriter){
-		func(e *entryWriter) { e.begin(entryPublish, 0).text("r").places(nil).frame(f()) },
-		func(e *entryWriter) { e.begin(entrySpread, 0).number(1).text("r").places(nil).frame(f()) },
-		func(e *entryWriter) { e.begin(entrySpread, 0).number(0).places(nil).frame(f()) },
-		func(e *entryWriter) {
-			e.begin(entryDirect, s.instance).places([]ident.ID{s.idOf(held.place())}).frame(f())
-		},
-		func(e *entryWriter) {
-			e.begin(entryDirect, s.instance).places([]ident.ID{s.idOf(free.place())}).frame(f())
-		},
+	f, _ := encodeFrame(M{"type": "m"})
+	says := []fleet.Entry{
+		{Kind: fleet.Publish, Room: "r"},
+		{Kind: fleet.Spread, Rooms: []string{"r"}},
+		{Kind: fleet.Spread},
+		{Kind: fleet.Direct, Target: s.instance, Conns: []ident.ID{s.idOf(held.place())}},
+		{Kind: fleet.Direct, Target: s.instance, Conns: []ident.ID{s.idOf(free.place())}},
 	}
 	receive := func() {
-		for _, say := range says {
-			var e entryWriter
-			say(&e)
-			if err := s.Receive(9, e.buf); err != nil {
+		for _, e := range says {
+			e.Frame = f.plain
+			if err := s.Receive(9, fleet.Append(nil, &e)); err != nil {
 				t.Fatal(err)
 			}
 		}

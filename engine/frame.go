@@ -6,6 +6,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/deflate"
 	"github.com/parleyd/parley/protocol/frame"
 )
@@ -42,6 +43,14 @@ func newOutFrame(op ws.OpCode, payload []byte) *outFrame {
 	n := frame.HeaderSize(len(payload))
 	f, buf := allocFrame(n + len(payload))
 	f.plain, f.payload, f.op = frame.Append(buf, op, payload), int32(n), op
+	return f
+}
+
+// copyOutFrame copies a whole frame that another worker has encoded.
+func copyOutFrame(raw []byte) *outFrame {
+	header, _ := fleet.FrameSize(raw)
+	f, buf := allocFrame(len(raw))
+	f.plain, f.payload, f.op = append(buf, raw...), int32(header), ws.OpCode(raw[0]&0x0f)
 	return f
 }
 

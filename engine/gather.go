@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
@@ -41,7 +42,7 @@ type harvest struct {
 // gather asks workers, each its own question, and has done told their answers and who gave none, both in the order of
 // workers. A worker that has ended is neither: it has nothing any more. done runs once, on any goroutine, perhaps
 // before gather returns, and must not block. Any goroutine.
-func (s *Server) gather(v verb, questions []parcel, wait time.Duration, done func(answers []parcel, missing []ident.Worker)) *harvest {
+func (s *Server) gather(v fleet.Verb, questions []parcel, wait time.Duration, done func(answers []parcel, missing []ident.Worker)) *harvest {
 	h := &harvest{open: map[ident.Worker]bool{}, done: done}
 	for _, q := range questions {
 		h.open[q.worker] = true

@@ -20,7 +20,7 @@ import (
 // connection when it comes to itself.
 const handOverWait = time.Second
 
-// handoverKind is what an answer to verbHandOver begins with.
+// handoverKind is what an answer to fleet.HandOver begins with.
 type handoverKind byte
 
 const (

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
@@ -96,7 +97,7 @@ func (b *membersBook) ask() {
 			questions = append(questions, b.question(worker, b.start(worker), membersMax))
 		}
 	}
-	b.srv.gather(verbMembers, questions, gatherWait, func(answers []parcel, missing []ident.Worker) {
+	b.srv.gather(fleet.Members, questions, gatherWait, func(answers []parcel, missing []ident.Worker) {
 		if cut := b.compile(answers, missing); cut != nil {
 			b.askAgain(*cut)
 			return
@@ -115,7 +116,7 @@ func (b *membersBook) compile(answers []parcel, missing []ident.Worker) (cut *pa
 		left := membersMax - len(b.page.IDs)
 		begin := membersCursor{part.worker, b.start(part.worker)}
 		if part.worker == b.srv.instance {
-			part.membersAnswer = b.srv.membersHere(membersQuestion{b.room, max(left, 1), begin.Cursor})
+			part.membersAnswer = b.srv.membersHere(fleet.MembersQuestion{Room: b.room, Max: max(left, 1), From: fleet.Cursor(begin.Cursor)})
 		}
 		switch {
 		case len(part.places) == 0:
@@ -128,7 +129,7 @@ func (b *membersBook) compile(answers []parcel, missing []ident.Worker) (cut *pa
 			return &q
 		}
 		b.add(part)
-		if part.more {
+		if part.More {
 			return nil
 		}
 	}
@@ -147,8 +148,8 @@ func (b *membersBook) parts(answers []parcel) (parts []membersPart, known int) {
 	if room := b.srv.index.Find(b.room); room != nil {
 		known = room.Entered() + room.Away()
 		for _, a := range answers {
-			part := membersPart{a.worker, readMembersPage(&entryReader{rest: a.bytes}, a.worker)}
-			known += part.count - room.AwayOf(a.worker)
+			part := membersPart{a.worker, readMembersPage(&fleet.Reader{Rest: a.bytes}, a.worker)}
+			known += part.Count - room.AwayOf(a.worker)
 			parts = append(parts, part)
 		}
 	}
@@ -164,16 +165,16 @@ func (b *membersBook) add(part membersPart) {
 	for _, p := range part.places {
 		b.page.IDs = append(b.page.IDs, ident.ID{Worker: part.worker, Place: p}.String())
 	}
-	if part.more {
-		b.page.Next = membersCursor{part.worker, part.next}.text()
+	if part.More {
+		b.page.Next = membersCursor{part.worker, rooms.Cursor(part.Next)}.text()
 	}
 }
 
 // askAgain asks for the last part of the page.
 func (b *membersBook) askAgain(q parcel) {
-	b.srv.gather(verbMembers, []parcel{q}, gatherWait, func(answers []parcel, missing []ident.Worker) {
+	b.srv.gather(fleet.Members, []parcel{q}, gatherWait, func(answers []parcel, missing []ident.Worker) {
 		for _, a := range answers {
-			b.add(membersPart{a.worker, readMembersPage(&entryReader{rest: a.bytes}, a.worker)})
+			b.add(membersPart{a.worker, readMembersPage(&fleet.Reader{Rest: a.bytes}, a.worker)})
 		}
 		if len(missing) > 0 {
 			b.page.Partial, b.page.Next = true, membersCursor{q.worker, b.start(q.worker)}.text()
@@ -183,7 +184,7 @@ func (b *membersBook) askAgain(q parcel) {
 }
 
 func (b *membersBook) question(worker ident.Worker, from rooms.Cursor, n int) parcel {
-	return parcel{worker, appendMembersQuestion(nil, membersQuestion{b.room, n, from})}
+	return parcel{worker, fleet.MembersQuestion{Room: b.room, Max: n, From: fleet.Cursor(from)}.AppendTo(nil)}
 }
 
 // start is where a worker's part begins for this page.

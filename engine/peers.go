@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
@@ -64,7 +64,7 @@ type peers struct {
 	alive      atomic.Pointer[[]ident.Worker]
 	serving    atomic.Pointer[[]ident.Worker] // those of them that can be asked, in order
 	changed    []*rooms.Room                  // whose count must be told
-	entry      entryWriter                    // under mu
+	entry      []byte                         // under mu: the one that is being said
 	answering  *pool                          // answers others' questions that take a while
 	asks       asks
 	full       fullPeers
@@ -83,14 +83,26 @@ func newPeers(m Membership) *peers {
 }
 
 // say appends an entry; flush has it leave now, and not at the turn's end.
-func (p *peers) say(flush bool, build func(w *entryWriter)) {
+func (p *peers) say(flush bool, e *fleet.Entry) {
 	p.mu.Lock()
-	build(&p.entry)
-	err := p.Bus.Append(p.entry.buf)
-	if cap(p.entry.buf) > corkBytesKept {
-		p.entry.buf = nil
-	}
+	err := p.append(e)
 	p.mu.Unlock()
+	p.said(flush, err)
+}
+
+// append is called under mu. A caller that says a state, which holds until it is said again, reads the state under mu, too:
+// so the state that is read last is said last.
+func (p *peers) append(e *fleet.Entry) error {
+	p.entry = fleet.Append(p.entry[:0], e)
+	err := p.Bus.Append(p.entry)
+	if cap(p.entry) > corkBytesKept {
+		p.entry = nil
+	}
+	return err
+}
+
+// said ends what append began, without mu.
+func (p *peers) said(flush bool, err error) {
 	switch {
 	case err != nil:
 		p.untold(err)
@@ -110,9 +122,7 @@ func (s *Server) untold(err error) {
 
 // forward tells the others of a message to a room, now.
 func (s *Server) forward(flush bool, f *outFrame, room string, except []ident.ID) {
-	s.peers.say(flush, func(w *entryWriter) {
-		w.begin(entryPublish, 0).text(room).places(except).frame(f)
-	})
+	s.peers.say(flush, &fleet.Entry{Kind: fleet.Publish, Room: room, Conns: except, Frame: f.plain})
 }
 
 // forward tells the others of a message that one of the loop's connections has to do with, at the end of the turn.
@@ -126,13 +136,7 @@ func (l *loop) forward(f *outFrame, room string, except place) {
 
 // forwardSpread tells the others of a message to several rooms, or to everybody where names is empty.
 func (s *Server) forwardSpread(f *outFrame, names []string, except []ident.ID) {
-	s.peers.say(true, func(w *entryWriter) {
-		w.begin(entrySpread, 0).number(uint64(len(names)))
-		for _, name := range names {
-			w.text(name)
-		}
-		w.places(except).frame(f)
-	})
+	s.peers.say(true, &fleet.Entry{Kind: fleet.Spread, Rooms: names, Conns: except, Frame: f.plain})
 }
 
 // BroadcastMatching sends v to the open connections whose attribute has a value, compared as JSON. Cost: each
@@ -144,7 +148,7 @@ func (s *Server) BroadcastMatching(key string, value, v any, except ...string) e
 	if err != nil {
 		return err
 	}
-	return s.broadcastAsked(asked{entryMatching, key, raw}, v, except)
+	return s.broadcastAsked(asked{fleet.Matching, key, raw}, v, except)
 }
 
 // A Filter chooses connections by what it is asked for. It runs on any goroutine.
@@ -181,7 +185,7 @@ func (s *Server) BroadcastFiltered(name string, value []byte, v any, except ...s
 	if s.filter(name) == nil {
 		return ErrFilterUnknown
 	}
-	return s.broadcastAsked(asked{entryFiltered, name, value}, v, except)
+	return s.broadcastAsked(asked{fleet.Filtered, name, value}, v, except)
 }
 
 // ErrFilterUnknown says that no filter is registered under a name.
@@ -189,7 +193,7 @@ var ErrFilterUnknown = errors.New("no filter is registered under this name")
 
 // asked is what a worker can ask others for: an attribute's value, or a filter by its name.
 type asked struct {
-	kind  entryKind
+	kind  fleet.Kind
 	key   string
 	value []byte
 }
@@ -203,13 +207,13 @@ func (s *Server) broadcastAsked(a asked, v any, except []string) error {
 	if _, err := s.broadcastChosen(s.chooser(a), f, s.own(out)); err != nil || s.peers == nil {
 		return err
 	}
-	s.peers.say(true, func(w *entryWriter) { w.begin(a.kind, 0).text(a.key).bytes(a.value).places(out).frame(f) })
+	s.peers.say(true, &fleet.Entry{Kind: a.kind, Key: a.key, Conns: out, Frame: f.plain, Body: fleet.Body{Payload: a.value}})
 	return nil
 }
 
 // chooser is what an entry asks for; nil where that is not registered here.
 func (s *Server) chooser(a asked) func(*Conn) bool {
-	if a.kind == entryMatching {
+	if a.kind == fleet.Matching {
 		return func(c *Conn) bool { return c.hasAttribute(a.key, a.value) }
 	}
 	if filter := s.filter(a.key); filter != nil {
@@ -254,7 +258,7 @@ func (s *Server) SendTo(id string, v any) bool {
 	if err != nil {
 		return false
 	}
-	s.peers.say(true, func(w *entryWriter) { w.begin(entryDirect, to.Worker).places([]ident.ID{to}).frame(f) })
+	s.peers.say(true, &fleet.Entry{Kind: fleet.Direct, Target: to.Worker, Conns: []ident.ID{to}, Frame: f.plain})
 	return true
 }
 
@@ -279,78 +283,72 @@ func (s *Server) receive(from ident.Worker, entry []byte) (err error) {
 	if !s.receiving.Load() {
 		return nil // nobody is here yet
 	}
-	if len(entry) < entryHead {
-		return errEntry
+	h, err := fleet.Decode(entry, s.instance)
+	if err != nil {
+		return err
 	}
-	if target := ident.On(0, binary.BigEndian.Uint16(entry[1:])); target != 0 && target != s.instance {
-		return nil
+	if h.Newer {
+		s.count[countSkipped].Add(1)
 	}
-	r := &entryReader{rest: entry[entryHead:]}
-	switch kind := entryKind(entry[0]); kind {
-	case entryPublish, entryNotice, entryRoster, entryQuiet:
-		if room := s.index.Find(r.bytes()); room != nil {
-			s.receiveInRoom(heard{kind, from, room}, r)
+	return s.hear(from, &h)
+}
+
+// hear does what an entry says. It is read to its end by now, so that a damaged one has no effect.
+func (s *Server) hear(from ident.Worker, h *fleet.Heard) error {
+	switch h.Kind {
+	case fleet.Publish, fleet.Notice, fleet.Roster, fleet.Quiet:
+		if room := s.index.Find(h.Room); room != nil {
+			return s.hearInRoom(from, room, h)
 		}
-	case entrySpread:
-		s.receiveSpread(from, r)
-	case entryMatching, entryFiltered:
-		s.receiveChosen(heard{kind: kind, from: from}, r)
-	case entryDirect:
-		s.receiveDirect(from, r)
-	case entryCount:
-		s.receiveCount(from, r)
-	case entryCensus:
-		s.loops[0].postCall(func(l *loop) { l.tellCounts(from, 0) })
-	case entryWish:
-		s.receiveWish(from, r)
-	case entryEvent:
-		s.receiveEvent(from, r)
-	case entryRequest:
-		s.receiveRequest(from, r)
-	case entryAnswer:
-		s.receiveAnswer(from, r)
-	case entryVacate:
-		s.receiveVacate(r)
-	case entryFull:
-		s.receiveFull(from, r)
-	case entryFigures:
-		s.receiveFigures(from, r)
-	default:
-		r.bad = true
-	}
-	if r.bad {
-		return errEntry
+	case fleet.Spread:
+		s.receiveSpread(from, h)
+	case fleet.Matching, fleet.Filtered:
+		s.receiveChosen(from, h)
+	case fleet.Direct:
+		return s.receiveDirect(from, h)
+	case fleet.Count:
+		s.receiveCount(from, h)
+	case fleet.Census:
+		s.receiveCensus(from)
+	case fleet.Wish:
+		s.receiveWish(from, h)
+	case fleet.Event:
+		return s.receiveEvent(from, h)
+	case fleet.Request:
+		s.receiveRequest(from, h)
+	case fleet.Answer:
+		s.receiveAnswer(from, h)
+	case fleet.Vacate:
+		s.receiveVacate(h)
+	case fleet.Full:
+		s.receiveFull(from, h)
+	case fleet.Figures:
+		s.receiveFigures(from, h)
 	}
 	return nil
 }
 
-// heard is an entry, and the room that its beginning names where that is here too.
-type heard struct {
-	kind entryKind
-	from ident.Worker
-	room *rooms.Room
+func (s *Server) hearInRoom(from ident.Worker, room *rooms.Room, h *fleet.Heard) error {
+	switch h.Kind {
+	case fleet.Publish:
+		s.receivePublish(from, room, h)
+	case fleet.Notice:
+		return s.receiveNotice(from, room, h)
+	case fleet.Roster:
+		s.receiveRoster(from, room, h)
+	case fleet.Quiet:
+		s.receiveQuiet(from, room)
+	}
+	return nil
 }
 
-func (s *Server) receiveInRoom(x heard, r *entryReader) {
-	switch x.kind {
-	case entryPublish:
-		if except, f := r.message(s.instance); f != nil {
-			s.publishHere(x, f, except)
-		}
-	case entryNotice:
-		s.receiveNotice(x, r)
-	case entryRoster:
-		if loop, all := r.number(), r.places(x.from); !r.bad {
-			x.room.RemoteRoster(x.from, uint8(loop), all)
-		}
-	case entryQuiet:
-		x.room.RemoteUnknown(x.from)
-	}
+func (s *Server) receivePublish(from ident.Worker, room *rooms.Room, h *fleet.Heard) {
+	s.publishHere(from, room, copyOutFrame(h.Frame), h.Conns.Of(s.instance))
 }
 
 // publishHere publishes to the members on this worker.
-func (s *Server) publishHere(x heard, f *outFrame, except []place) {
-	p := &publication{srv: s, frame: f, room: x.room, except: nowhere, from: x.from}
+func (s *Server) publishHere(from ident.Worker, room *rooms.Room, f *outFrame, except []place) {
+	p := &publication{srv: s, frame: f, room: room, except: nowhere, from: from}
 	switch len(except) {
 	case 0:
 	case 1:
@@ -361,20 +359,18 @@ func (s *Server) publishHere(x heard, f *outFrame, except []place) {
 	p.publish()
 }
 
-func (s *Server) receiveSpread(from ident.Worker, r *entryReader) {
-	n := r.number()
+func (s *Server) receiveSpread(from ident.Worker, h *fleet.Heard) {
 	var list []*rooms.Room
-	for range min(n, uint64(len(r.rest))) {
-		if room := s.index.Find(r.bytes()); room != nil && !slices.Contains(list, room) {
+	for _, name := range h.Rooms {
+		if room := s.index.Find(name); room != nil && !slices.Contains(list, room) {
 			list = append(list, room)
 		}
 	}
-	except, f := r.message(s.instance)
-	if f == nil || n > 0 && len(list) == 0 {
+	if len(h.Rooms) > 0 && len(list) == 0 {
 		return
 	}
-	p := &publication{srv: s, frame: f, spread: &spread{except: except}, from: from}
-	if n == 0 {
+	p := &publication{srv: s, frame: copyOutFrame(h.Frame), spread: &spread{except: h.Conns.Of(s.instance)}, from: from}
+	if len(h.Rooms) == 0 {
 		p.postEverywhere()
 		return
 	}
@@ -382,19 +378,15 @@ func (s *Server) receiveSpread(from ident.Worker, r *entryReader) {
 	p.publishAll()
 }
 
-func (s *Server) receiveChosen(x heard, r *entryReader) {
-	a := asked{x.kind, string(r.bytes()), slices.Clone(r.bytes())}
-	except, f := r.message(s.instance)
-	if f == nil {
-		return
-	}
+func (s *Server) receiveChosen(from ident.Worker, h *fleet.Heard) {
+	a := asked{h.Kind, string(h.Key), slices.Clone(h.Payload)}
 	chosen := s.chooser(a)
 	if chosen == nil {
 		s.log.Warn("another worker asks for a filter that is not registered here", "filter", a.key)
 		return
 	}
-	lists, _ := s.chosen(chosen, except)
-	p := &publication{srv: s, frame: f, from: x.from}
+	lists, _ := s.chosen(chosen, h.Conns.Of(s.instance))
+	p := &publication{srv: s, frame: copyOutFrame(h.Frame), from: from}
 	for i, conns := range lists {
 		if len(conns) > 0 {
 			p.spread = &spread{conns: conns}
@@ -405,20 +397,24 @@ func (s *Server) receiveChosen(x heard, r *entryReader) {
 	p.wake()
 }
 
-func (s *Server) receiveDirect(from ident.Worker, r *entryReader) {
-	to, f := r.message(s.instance)
-	if f == nil || len(to) != 1 {
-		return
+func (s *Server) receiveDirect(from ident.Worker, h *fleet.Heard) error {
+	if h.Conns.Len() != 1 {
+		return fleet.ErrEntry
 	}
-	c := s.connAt(to[0])
+	to := h.Conns.At(0)
+	if to.Worker != s.instance {
+		return nil
+	}
+	c := s.connAt(to.Place)
 	switch {
 	case c == nil:
-	case c.loop.mail.reserveForeign(len(f.plain)):
+	case c.loop.mail.reserveForeign(len(h.Frame)):
 		c.posted.Add(1)
-		c.loop.post(letter{kind: letterDirect, conn: c, frame: f})
+		c.loop.post(letter{kind: letterDirect, conn: c, frame: copyOutFrame(h.Frame)})
 	default:
 		s.missedHere(from)
 	}
+	return nil
 }
 
 // missedHere says that a loop of ours, which a handler holds or which is behind, has no place for what another worker

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/rooms"
 )
@@ -23,9 +24,9 @@ func (b *spoken) Append(entry []byte) error {
 }
 
 // of are the entries of a kind.
-func (b *spoken) of(kind entryKind) (list [][]byte) {
+func (b *spoken) of(kind fleet.Kind) (list [][]byte) {
 	for _, entry := range b.entries {
-		if entryKind(entry[0]) == kind {
+		if fleet.Kind(entry[1]) == kind {
 			list = append(list, entry)
 		}
 	}
@@ -79,11 +80,11 @@ func TestFilterPanics(t *testing.T) {
 	d := w.welcome(1)
 	var told int
 	s.Emitter().On(EventError, func(Event) { told++ })
-	e := new(entryWriter).begin(entryFiltered, 0).text("bad").text("").places(nil).frame(newOutFrame(ws.OpText, []byte("{}")))
-	if err := s.Receive(3, e.buf); err != nil {
+	e := fleet.Entry{Kind: fleet.Filtered, Key: "bad", Frame: newOutFrame(ws.OpText, []byte("{}")).plain}
+	if err := s.Receive(3, fleet.Append(nil, &e)); err != nil {
 		t.Fatal(err)
 	}
-	if answer := s.answerFind(&entryReader{rest: (&findQuestion{kind: entryFiltered, key: "bad"}).appendTo(nil)}); len(answer) != 3 {
+	if answer := s.answerFind(&fleet.Reader{Rest: fleet.FindQuestion{Kind: fleet.Filtered, Key: []byte("bad")}.AppendTo(nil)}); len(answer) != 3 {
 		t.Error("found:", answer)
 	}
 	w.drain()
@@ -127,8 +128,8 @@ func TestDamagedFrames(t *testing.T) {
 		w.say(c, `{"type":"join","room":"r"}`)
 		w.drain()
 		w.read(c)
-		e := new(entryWriter).begin(entryPublish, 0).text("r").places(nil)
-		if err := w.server.Server.Receive(3, append(e.buf, raw...)); err == nil {
+		e := fleet.Entry{Kind: fleet.Publish, Room: "r", Frame: raw}
+		if err := w.server.Server.Receive(3, fleet.Append(nil, &e)); err == nil {
 			t.Errorf("%s: it is taken", what)
 		}
 		w.drain()
@@ -148,18 +149,18 @@ func TestMissedOfTheDead(t *testing.T) {
 		w.drain()
 	}
 	tick()
-	if n := len(b.of(entryCount)); n != 1 {
+	if n := len(b.of(fleet.Count)); n != 1 {
 		t.Fatal(n, "counts are told of one room")
 	}
 	s.Missed(9)
 	tick()
-	if n := len(b.of(entryCount)); n != 1 || s.Stats().Missed != 1 {
+	if n := len(b.of(fleet.Count)); n != 1 || s.Stats().Missed != 1 {
 		t.Errorf("after a death %d counts are told, %d misses are counted", n-1, s.Stats().Missed)
 	}
 	s.Peers([]ident.Worker{7, 9})
 	s.Missed(9)
 	tick()
-	if n := len(b.of(entryCount)); n != 2 {
+	if n := len(b.of(fleet.Count)); n != 2 {
 		t.Errorf("of who lives, %d counts are asked for", n-1)
 	}
 }
@@ -180,7 +181,7 @@ func TestManyCounts(t *testing.T) {
 	l := s.loops[0]
 	for turn, told := range []int{countsMax, 2 * countsMax, n, n} {
 		l.reportCounts()
-		if got := len(b.of(entryCount)); got != told {
+		if got := len(b.of(fleet.Count)); got != told {
 			t.Errorf("%d counts are told after %d turns, want %d", got, turn+1, told)
 		}
 	}
@@ -205,31 +206,33 @@ func TestCreatedRoomIsCounted(t *testing.T) {
 
 // What is garbage is refused, panics nowhere, and reaches nobody.
 func FuzzReceive(f *testing.F) {
-	frame := newOutFrame(ws.OpText, []byte(`{"type":"x"}`))
+	frame := newOutFrame(ws.OpText, []byte(`{"type":"x"}`)).plain
 	who := []ident.ID{{Worker: 7, Place: place{Loop: 0, Slot: 0, Gen: 1}}, {Worker: 3, Place: place{Loop: 1, Slot: 2, Gen: 3}}}
-	for _, w := range []*entryWriter{
-		new(entryWriter).begin(entryPublish, 0).text("r").places(who).frame(frame),
-		new(entryWriter).begin(entrySpread, 0).number(2).text("r").text("s").places(who).frame(frame),
-		new(entryWriter).begin(entrySpread, 0).number(0).places(nil).frame(frame),
-		new(entryWriter).begin(entryMatching, 7).text("k").text("1").places(nil).frame(frame),
-		new(entryWriter).begin(entryFiltered, 7).text("all").text("1").places(nil).frame(frame),
-		new(entryWriter).begin(entryDirect, 7).places(who[:1]).frame(frame),
-		new(entryWriter).begin(entryCount, 0).text("r").number(3).number(1),
-		new(entryWriter).begin(entryNotice, 0).text("r").number(1).places(who[1:]).frame(frame),
-		new(entryWriter).begin(entryRoster, 0).text("r").number(1).places(who[1:]),
-		new(entryWriter).begin(entryQuiet, 0).text("r"),
-		new(entryWriter).begin(entryWish, 0).number(31).number(1),
-		new(entryWriter).begin(entryCensus, 7),
-		new(entryWriter).begin(entryEvent, 0).text(`{"kind":"websocket.connect","conn":{}}`),
-		new(entryWriter).begin(entryAnswer, 7).number(1).text("x"),
-		new(entryWriter).begin(entryVacate, 0).text("s"),
-		new(entryWriter).begin(entryFull, 0).number(1),
-		new(entryWriter).begin(entryFigures, 0).number(1).number(1).number(1).number(1).number(1).number(1),
+	for _, e := range []fleet.Entry{
+		{Kind: fleet.Publish, Room: "r", Conns: who, Frame: frame},
+		{Kind: fleet.Spread, Rooms: []string{"r", "s"}, Conns: who, Frame: frame},
+		{Kind: fleet.Spread, Frame: frame},
+		{Kind: fleet.Matching, Target: 7, Key: "k", Frame: frame, Body: fleet.Body{Payload: []byte("1")}},
+		{Kind: fleet.Filtered, Target: 7, Key: "all", Frame: frame, Body: fleet.Body{Payload: []byte("1")}},
+		{Kind: fleet.Direct, Target: 7, Conns: who[:1], Frame: frame},
+		{Kind: fleet.Count, Room: "r", Body: fleet.Body{Members: 3, Asks: fleet.AsksMembers}},
+		{Kind: fleet.Notice, Room: "r", Conns: who[1:], Frame: frame, Body: fleet.Body{On: true}},
+		{Kind: fleet.Roster, Room: "r", Conns: who[1:], Body: fleet.Body{Loop: 1}},
+		{Kind: fleet.Quiet, Room: "r"},
+		{Kind: fleet.Wish, Body: fleet.Body{Events: 31, Asks: fleet.AsksMembers}},
+		{Kind: fleet.Census, Target: 7},
+		{Kind: fleet.Event, Body: fleet.Body{Payload: []byte(`{"kind":"websocket.connect","conn":{}}`)}},
+		{Kind: fleet.Answer, Target: 7, Body: fleet.Body{Number: 1, Payload: []byte("x")}},
+		{Kind: fleet.Vacate, Room: "s"},
+		{Kind: fleet.Full, Body: fleet.Body{On: true}},
+		{Kind: fleet.Figures, Body: fleet.Body{Figures: fleet.FigureSet{Connections: 1, Rooms: 1, Sent: 1, Received: 1, Memory: 1, Uptime: 1}}},
 	} {
-		f.Add(bytes.Clone(w.buf), []byte(nil))
+		f.Add(fleet.Append(nil, &e), []byte(nil))
 	}
-	for _, v := range []verb{verbHandOver, verbCount, verbStats, verbMembers, verbRooms, verbFind, verbFacts, verbClose, verbJoin, verbLeave, verbSend} {
-		f.Add([]byte{byte(entryRequest), 0, 7, 1, v, 0}, []byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 4, 'r', 0})
+	for _, v := range []fleet.Verb{fleet.HandOver, fleet.Connections, fleet.Stats, fleet.Members, fleet.Rooms, fleet.Find, fleet.Facts, fleet.Close,
+		fleet.Join, fleet.Leave, fleet.Send} {
+		e := fleet.Entry{Kind: fleet.Request, Target: 7, Body: fleet.Body{Number: 1, Verb: v}}
+		f.Add(fleet.Append(nil, &e), []byte{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 4, 'r', 0})
 	}
 	f.Fuzz(func(t *testing.T, entry, question []byte) {
 		w, _ := newPeer(t, nil)
@@ -242,8 +245,8 @@ func FuzzReceive(f *testing.F) {
 		w.drain()
 		w.read(c)
 		_ = s.Receive(3, entry)
-		if len(entry) > 4 && entryKind(entry[0]) == entryRequest { // what else runs on the pool
-			everyAnswer(s, entry[4], question)
+		if h, _ := fleet.Decode(entry, s.instance); h.Kind == fleet.Request { // what else runs on the pool
+			everyAnswer(s, h.Verb, question)
 		}
 		s.Gone(3)
 		w.drain()
@@ -259,25 +262,46 @@ func FuzzReceive(f *testing.F) {
 
 // everyAnswer has a question answered, here and now, and reads the answer as whoever asked would; then it takes the
 // question for an answer.
-func everyAnswer(s *Server, v verb, question []byte) {
-	ask := map[verb]func(*Server, *entryReader) []byte{verbStats: (*Server).answerStats, verbMembers: (*Server).answerMembers,
-		verbRooms: (*Server).answerRooms, verbFind: (*Server).answerFind}
+func everyAnswer(s *Server, v fleet.Verb, question []byte) {
+	ask := map[fleet.Verb]func(*Server, *fleet.Reader) []byte{fleet.Stats: (*Server).answerStats, fleet.Members: (*Server).answerMembers,
+		fleet.Rooms: (*Server).answerRooms, fleet.Find: (*Server).answerFind}
 	for _, answer := range [][]byte{question, nil} {
 		if f := ask[v]; f != nil && answer == nil {
-			answer = f(s, &entryReader{rest: question})
+			answer = f(s, &fleet.Reader{Rest: question})
 		}
-		switch r := (&entryReader{rest: answer}); v {
-		case verbHandOver:
+		switch r := (&fleet.Reader{Rest: answer}); v {
+		case fleet.HandOver:
 			_, _ = decodeHandover(answer)
-		case verbMembers:
+		case fleet.Members:
 			readMembersPage(r, 3)
-		case verbRooms:
-			for r.number(); len(r.rest) > 0 && !r.bad; {
+		case fleet.Rooms:
+			for r.Number(); len(r.Rest) > 0 && !r.Bad; {
 				readRoomStats(r)
 			}
 		default:
 			_ = readOutcome(r)
 		}
+	}
+}
+
+// What a newer version says and this one does not know is left alone, and counted; a question is not answered.
+func TestNewerWorkers(t *testing.T) {
+	w, b := newPeer(t, nil)
+	s := w.server.Server
+	further := append(fleet.Append(nil, &fleet.Entry{Kind: fleet.Vacate, Room: "r"}), 1, 2, 3)
+	further[0]++
+	said := len(b.entries)
+	for n, entry := range [][]byte{
+		{fleet.Version + 1, byte(fleet.KindsEnd), 0, 0, 9, 9},
+		further,
+		fleet.Append(nil, &fleet.Entry{Kind: fleet.Request, Target: 7, Body: fleet.Body{Number: 1, Verb: 200}}),
+	} {
+		if err := s.Receive(3, entry); err != nil || s.Stats().EntriesSkipped != uint64(n+1) {
+			t.Errorf("entry %d: %v, %d are counted", n, err, s.Stats().EntriesSkipped)
+		}
+	}
+	if len(b.entries) != said {
+		t.Error("it is answered")
 	}
 }
 

@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/rooms"
 )
@@ -19,15 +20,6 @@ import (
 // can no longer say who has left: that it died. A worker that stops announcing in a room says so, and one that begins
 // (again), or that is asked, tells its roster, each loop its own part: between the notices of that loop, so that none is
 // missing and none comes twice.
-
-const (
-	entryNotice entryKind = iota + 32 // who joined or left a room, with the frame for its members
-	entryRoster                       // whom a loop has in a room
-	entryQuiet                        // a room no longer announces
-	entryWish                         // which events a worker wants of the others
-	entryEvent
-	entryCensus // a worker asks for the counts of all rooms
-)
 
 // counted notes that a room's count has changed: the others learn it within a tick.
 func (s *Server) counted(r *rooms.Room) {
@@ -66,49 +58,40 @@ func (l *loop) reportCounts() {
 	}
 }
 
-// What a worker that tells a count asks of who hears it.
-const (
-	asksNothing uint64 = iota
-	asksMembers        // the room is new here: how many members has it there, if any?
-	asksAnyway         // what was said of the room was lost: how many, even if none?
-)
-
 // reportCount tells one. A room that has ended may have an heir of the same name by now: its count is the name's.
 func (s *Server) reportCount(r *rooms.Room) {
-	asks := asksNothing
+	asks := fleet.AsksNothing
 	if heir := s.index.FindString(r.Name()); heir != nil && heir.Introduce() {
-		asks = asksMembers
+		asks = fleet.AsksMembers
 	}
 	s.sayCount(0, r.Name(), asks)
 }
 
 // sayCount tells a worker, or all, how many members a room has here. The count is taken when it is told: what a loop says
 // of the room before or after is of before or after.
-func (s *Server) sayCount(target ident.Worker, name string, asks uint64) {
-	s.peers.say(false, func(w *entryWriter) {
-		n := uint64(0)
-		if r := s.index.FindString(name); r != nil && !r.Dead() {
-			n = uint64(r.Len())
-		}
-		w.begin(entryCount, target).text(name).number(n).number(asks)
-	})
+func (s *Server) sayCount(target ident.Worker, name string, asks fleet.Asks) {
+	e := fleet.Entry{Kind: fleet.Count, Target: target, Room: name, Body: fleet.Body{Asks: asks}}
+	p := s.peers
+	p.mu.Lock()
+	if r := s.index.FindString(name); r != nil && !r.Dead() {
+		e.Members = uint64(r.Len())
+	}
+	err := p.append(&e)
+	p.mu.Unlock()
+	p.said(false, err)
 }
 
-func (s *Server) receiveCount(from ident.Worker, r *entryReader) {
-	name, n, asks := r.bytes(), r.number(), r.number()
-	if r.bad {
-		return
-	}
-	if asks == asksAnyway {
-		s.sayCount(from, string(name), asksNothing)
+func (s *Server) receiveCount(from ident.Worker, h *fleet.Heard) {
+	if h.Asks == fleet.AsksAnyway {
+		s.sayCount(from, string(h.Room), fleet.AsksNothing)
 		s.peers.Bus.Flush()
 	}
-	room := s.index.SetAway(name, from, int32(min(n, 1<<30)))
+	room := s.index.SetAway(h.Room, from, int32(min(h.Members, 1<<30)))
 	if room == nil {
 		return
 	}
 	s.reviewAnnouncements(room)
-	if asks != asksNothing && room.Len() > 0 {
+	if h.Asks != fleet.AsksNothing && room.Len() > 0 {
 		s.counted(room)
 		s.tellRoster(room, from)
 	}
@@ -117,8 +100,12 @@ func (s *Server) receiveCount(from ident.Worker, r *entryReader) {
 // askCounts asks a worker, or all, for the counts of all rooms that it has members in.
 func (s *Server) askCounts(target ident.Worker) {
 	if s.peers != nil {
-		s.peers.say(true, func(w *entryWriter) { w.begin(entryCensus, target) })
+		s.peers.say(true, &fleet.Entry{Kind: fleet.Census, Target: target})
 	}
+}
+
+func (s *Server) receiveCensus(from ident.Worker) {
+	s.loops[0].postCall(func(l *loop) { l.tellCounts(from, 0) })
 }
 
 // tellCounts tells a worker the counts of all rooms, from a place in the index on, a part at a time: others want their
@@ -130,7 +117,7 @@ func (l *loop) tellCounts(target ident.Worker, at int) {
 	n := 0
 	next := l.srv.index.RangeFrom(at, func(r *rooms.Room) {
 		if r.Len() > 0 {
-			l.srv.sayCount(target, r.Name(), asksNothing)
+			l.srv.sayCount(target, r.Name(), fleet.AsksNothing)
 			n++
 		}
 	}, func() bool { return n < countsMax })
@@ -155,34 +142,35 @@ func (l *loop) forwardNotice(f *outFrame, n *notice) {
 		return
 	}
 	l.owes.flush = true
-	joined := uint64(0)
-	if n.joined {
-		joined = 1
+	p := l.srv.peers
+	e := fleet.Entry{Kind: fleet.Notice, Room: n.room.Name(), Conns: []ident.ID{l.srv.idOf(n.place)}, Frame: f.plain, Body: fleet.Body{On: n.joined}}
+	p.mu.Lock()
+	if n.room.Quiet() {
+		e.Kind, e.Conns = fleet.Publish, nil
 	}
-	who := []ident.ID{l.srv.idOf(n.place)}
-	l.srv.peers.say(false, func(w *entryWriter) {
-		if n.room.Quiet() {
-			w.begin(entryPublish, 0).text(n.room.Name()).places(nil).frame(f)
-			return
-		}
-		w.begin(entryNotice, 0).text(n.room.Name()).number(joined).places(who).frame(f)
-	})
+	err := p.append(&e)
+	p.mu.Unlock()
+	p.said(false, err)
 }
 
-func (s *Server) receiveNotice(x heard, r *entryReader) {
-	joined := r.number()
-	who, f := r.message(x.from)
-	switch {
-	case f == nil || len(who) != 1:
-		r.bad = true
-		return
-	case joined != 0:
-		x.room.RemoteJoined(x.from, who[0])
-	default:
-		x.room.RemoteLeft(x.from, who[0])
+func (s *Server) receiveNotice(from ident.Worker, room *rooms.Room, h *fleet.Heard) error {
+	if h.Conns.Len() != 1 || h.Conns.At(0).Worker != from {
+		return fleet.ErrEntry
 	}
-	s.publishHere(x, f, nil)
+	if who := h.Conns.At(0); h.On {
+		room.RemoteJoined(from, who.Place)
+	} else {
+		room.RemoteLeft(from, who.Place)
+	}
+	s.publishHere(from, room, copyOutFrame(h.Frame), nil)
+	return nil
 }
+
+func (s *Server) receiveRoster(from ident.Worker, room *rooms.Room, h *fleet.Heard) {
+	room.RemoteRoster(from, h.Loop, h.Conns.Of(from))
+}
+
+func (s *Server) receiveQuiet(from ident.Worker, room *rooms.Room) { room.RemoteUnknown(from) }
 
 // tellRoster tells a worker, or all, who a room's members are here, where that is announced.
 func (s *Server) tellRoster(r *rooms.Room, target ident.Worker) {
@@ -206,13 +194,15 @@ func (l *loop) sayRoster(r *rooms.Room, target ident.Worker) {
 		list[i] = l.srv.idOf(place{Loop: l.index, Slot: m.Slot, Gen: m.Gen})
 	}
 	l.owes.flush = true
-	l.srv.peers.say(false, func(w *entryWriter) {
-		if r.Quiet() {
-			w.begin(entryQuiet, target).text(r.Name())
-			return
-		}
-		w.begin(entryRoster, target).text(r.Name()).number(uint64(l.index)).places(list)
-	})
+	p := l.srv.peers
+	e := fleet.Entry{Kind: fleet.Roster, Target: target, Room: r.Name(), Conns: list, Body: fleet.Body{Loop: l.index}}
+	p.mu.Lock()
+	if r.Quiet() {
+		e.Kind = fleet.Quiet
+	}
+	err := p.append(&e)
+	p.mu.Unlock()
+	p.said(false, err)
 }
 
 // announcementsChanged tells the others whether they will hear who comes and goes.
@@ -223,7 +213,7 @@ func (l *loop) announcementsChanged(r *rooms.Room, on bool) {
 		l.srv.tellRoster(r, 0)
 	default:
 		l.owes.flush = true
-		l.srv.peers.say(false, func(w *entryWriter) { w.begin(entryQuiet, 0).text(r.Name()) })
+		l.srv.peers.say(false, &fleet.Entry{Kind: fleet.Quiet, Room: r.Name()})
 	}
 }
 
@@ -256,7 +246,7 @@ func (s *Server) missed(from ident.Worker) {
 	}
 	s.index.Doubt(from, func(r *rooms.Room) {
 		r.RemoteUnknown(from)
-		s.sayCount(from, r.Name(), asksAnyway)
+		s.sayCount(from, r.Name(), fleet.AsksAnyway)
 	})
 	s.askCounts(from)
 	s.sayWish(true)
@@ -280,5 +270,5 @@ func (s *Server) Gone(from ident.Worker) {
 
 // tellLeft tells our members of a room that a member on another worker is gone.
 func (s *Server) tellLeft(r *rooms.Room, worker ident.Worker, p place) {
-	s.publishHere(heard{from: worker, room: r}, noticeFrame(r, ident.ID{Worker: worker, Place: p}.Append(nil), false), nil)
+	s.publishHere(worker, r, noticeFrame(r, ident.ID{Worker: worker, Place: p}.Append(nil), false), nil)
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"testing"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
@@ -10,11 +11,11 @@ import (
 type ear map[string]uint64
 
 func (e ear) Append(entry []byte) error {
-	if entryKind(entry[0]) == entryCount {
-		r := &entryReader{rest: entry[entryHead:]}
-		e[string(r.bytes())] = r.number()
+	h, err := fleet.Decode(entry, 0)
+	if h.Kind == fleet.Count {
+		e[string(h.Room)] = h.Members
 	}
-	return nil
+	return err
 }
 
 func (ear) Flush()   {}
@@ -77,7 +78,7 @@ func TestCountsAfterLoss(t *testing.T) {
 	away := func() int { return here.index.FindString("r").AwayOf(there.instance) }
 	eventually(t, "its member is counted", func() bool { return away() == 1 })
 
-	there.loses.Store(uint32(entryCount))
+	there.loses.Store(uint32(fleet.Count))
 	goes.send(`{"type":"leave","room":"r"}`)
 	goes.skipTo("left")
 	eventually(t, "its last word is lost", func() bool { return there.swallowed.Load() > 0 })
@@ -92,8 +93,8 @@ func TestCountsAfterLoss(t *testing.T) {
 // toldBy has the server hear a count of another worker.
 func (w *script) toldBy(worker ident.Worker, room string, n int) {
 	w.t.Helper()
-	e := new(entryWriter).begin(entryCount, 0).text(room).number(uint64(n)).number(asksNothing)
-	if err := w.server.Server.Receive(worker, e.buf); err != nil {
+	e := fleet.Entry{Kind: fleet.Count, Room: room, Body: fleet.Body{Members: uint64(n)}}
+	if err := w.server.Server.Receive(worker, fleet.Append(nil, &e)); err != nil {
 		w.t.Fatal(err)
 	}
 	w.drain()
@@ -172,22 +173,21 @@ func TestCountsAreAskedFor(t *testing.T) {
 	s.Peers([]ident.Worker{3, 7})
 	w.toldBy(3, "there", 5)
 	s.Missed(3)
-	if n := s.index.Away("there"); n != 0 || len(b.of(entryCensus)) != 1 {
+	if n := s.index.Away("there"); n != 0 || len(b.of(fleet.Census)) != 1 {
 		t.Error("after a loss, of a room elsewhere is known", n)
 	}
 	w.tick()
 	b.entries = nil
-	if err := s.Receive(3, new(entryWriter).begin(entryCensus, 7).buf); err != nil {
+	if err := s.Receive(3, fleet.Append(nil, &fleet.Entry{Kind: fleet.Census, Target: 7})); err != nil {
 		t.Fatal(err)
 	}
 	w.drain()
-	told := b.of(entryCount)
+	told := b.of(fleet.Count)
 	if len(told) != 1 {
 		t.Fatal(len(told), "counts are told of one room")
 	}
-	r := &entryReader{rest: told[0][entryHead:]}
-	if name, n := string(r.bytes()), r.number(); name != "here" || n != 1 || told[0][2] != 3 {
-		t.Errorf("told is %q, %d", name, n)
+	if h, err := fleet.Decode(told[0], 3); string(h.Room) != "here" || h.Members != 1 {
+		t.Errorf("told is %q, %d, %v", h.Room, h.Members, err)
 	}
 }
 

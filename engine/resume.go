@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
@@ -213,7 +214,7 @@ func (l *loop) askOwner(x *succession) {
 	if key.Instance != l.srv.instance {
 		x.await(l)
 		question := handoverQuestion{sessionKey(key.Hash), l.srv.instance, SeatTicket(x.at.Nonce)}
-		l.srv.ask(key.Instance, asking{verbHandOver, question.append(nil), handOverWait}, func(answer []byte, err error) {
+		l.srv.ask(key.Instance, asking{fleet.HandOver, question.append(nil), handOverWait}, func(answer []byte, err error) {
 			var h handover
 			if err == nil {
 				h, err = decodeHandover(answer)

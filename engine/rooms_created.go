@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/rooms"
 )
 
@@ -71,16 +72,12 @@ func (x *Rooms) deleteEverywhere(name string) bool {
 			return false
 		}
 	}
-	x.srv.peers.say(true, func(w *entryWriter) { w.begin(entryVacate, 0).text(name) })
+	x.srv.peers.say(true, &fleet.Entry{Kind: fleet.Vacate, Room: name})
 	return x.srv.deleteRoom(name)
 }
 
 // receiveVacate deletes a room that another worker has deleted.
-func (s *Server) receiveVacate(r *entryReader) {
-	if name := r.bytes(); !r.bad {
-		s.deleteRoom(string(name))
-	}
-}
+func (s *Server) receiveVacate(h *fleet.Heard) { s.deleteRoom(string(h.Room)) }
 
 // answered waits for the answer to a call.
 func answered(call func(done func(error))) error {

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
@@ -14,62 +15,55 @@ var errSessionValue = errors.New("the stored session is damaged, or of another v
 
 // encode writes the state for another worker, or for later.
 func (p *parked) encode() []byte {
-	w := &entryWriter{buf: make([]byte, 0, 128)}
-	w.number(sessionValueVersion).places([]ident.ID{{Worker: p.instance, Place: p.previous}}).text(p.principal)
-	w.number(uint64(p.attempts)).number(uint64(p.resumedAt)).number(uint64(len(p.rooms)))
+	w := &fleet.Writer{B: make([]byte, 0, 128)}
+	w.Number(sessionValueVersion).IDs([]ident.ID{{Worker: p.instance, Place: p.previous}}).Text(p.principal)
+	w.Number(uint64(p.attempts)).Number(uint64(p.resumedAt)).Number(uint64(len(p.rooms)))
 	for _, name := range p.rooms {
-		w.text(name)
+		w.Text(name)
 	}
 	list := p.attrs.all()
-	w.number(uint64(len(list)))
+	w.Number(uint64(len(list)))
 	for _, x := range list {
-		w.text(x.key).bytes(x.value)
+		w.Text(x.key).Bytes(x.value)
 	}
 	if p.userData != nil {
-		w.number(1).bytes(p.userData.raw)
+		w.Number(1).Bytes(p.userData.raw)
 	} else {
-		w.number(0)
+		w.Number(0)
 	}
-	return w.buf
+	return w.B
 }
 
 // decodeParked is the inverse of encode. The state refers to value.
 func decodeParked(value []byte) (*parked, error) {
-	r := &entryReader{rest: value}
-	if r.number() != sessionValueVersion {
+	r := &fleet.Reader{Rest: value}
+	if r.Number() != sessionValueVersion {
 		return nil, errSessionValue
 	}
 	p := &parked{}
-	p.instance, p.previous = r.place()
-	p.principal = string(r.bytes())
-	p.attempts, p.resumedAt = int(r.number()), int64(r.number())
-	for range min(r.number(), uint64(len(r.rest))) {
-		p.rooms = append(p.rooms, string(r.bytes()))
+	if previous := r.IDs(); previous.Len() == 1 {
+		p.instance, p.previous = previous.At(0).Worker, previous.At(0).Place
+	} else {
+		return nil, errSessionValue
 	}
-	for range min(r.number(), uint64(len(r.rest))) {
+	p.principal = string(r.Bytes())
+	p.attempts, p.resumedAt = int(r.Number()), int64(r.Number())
+	for range min(r.Number(), uint64(len(r.Rest))) {
+		p.rooms = append(p.rooms, string(r.Bytes()))
+	}
+	for range min(r.Number(), uint64(len(r.Rest))) {
 		if p.attrs == nil {
 			p.attrs = &attributes{}
 		}
-		x := attribute{key: string(r.bytes()), value: r.bytes()}
+		x := attribute{key: string(r.Bytes()), value: r.Bytes()}
 		p.attrs.list = append(p.attrs.list, x)
 		p.attrs.bytes += len(x.key) + len(x.value)
 	}
-	if r.number() == 1 {
-		p.userData = &userData{raw: r.bytes()}
+	if r.Number() == 1 {
+		p.userData = &userData{raw: r.Bytes()}
 	}
-	if r.bad || len(r.rest) > 0 {
+	if r.Bad || len(r.Rest) > 0 {
 		return nil, errSessionValue
 	}
 	return p, nil
-}
-
-// place reads a list of one, of any worker.
-func (r *entryReader) place() (worker ident.Worker, p place) {
-	if r.number() != 1 || len(r.rest) < placeBytes {
-		r.rest, r.bad = nil, true
-		return 0, p
-	}
-	worker, p = readPlace(r.rest)
-	r.rest = r.rest[placeBytes:]
-	return worker, p
 }

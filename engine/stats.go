@@ -29,6 +29,7 @@ type Stats struct {
 	Missed           uint64            `json:"missed"`             // times that messages of another worker were lost
 	SessionsEvicted  uint64            `json:"sessions_evicted"`   // pushed out by later ones: they held too much together
 	Untold           uint64            `json:"untold"`             // times that something was too large to be said to other workers
+	EntriesSkipped   uint64            `json:"entries_skipped"`    // of workers of a newer version, of which this one does not know all
 	SessionsTooLarge uint64            `json:"sessions_too_large"` // times that a session was, to be stored
 	SlowHandlers     uint64            `json:"slow_handlers"`
 	Stalls           uint64            `json:"stalls"` // times that a loop did not look for a while; that time counts against no peer

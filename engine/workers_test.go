@@ -23,7 +23,7 @@ type testWorker struct {
 }
 
 func (w *testWorker) Append(entry []byte) error {
-	if uint32(entry[0]) == w.loses.Load() {
+	if uint32(entry[1]) == w.loses.Load() {
 		w.swallowed.Add(1)
 		return nil
 	}
