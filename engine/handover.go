@@ -1,11 +1,11 @@
 package engine
 
 import (
-	"encoding/binary"
 	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/rooms"
 )
@@ -59,18 +59,12 @@ type handoverQuestion struct {
 }
 
 func (q handoverQuestion) append(b []byte) []byte {
-	b = binary.BigEndian.AppendUint16(append(b, q.key[:]...), q.heir.Instance())
-	return append(b, q.ticket[:]...)
+	return fleet.HandOverQuestion{Key: q.key, Heir: q.heir, Ticket: q.ticket}.AppendTo(b)
 }
 
 func readHandoverQuestion(b []byte) (q handoverQuestion, ok bool) {
-	if len(b) != len(q.key)+2+len(q.ticket) {
-		return q, false
-	}
-	b = b[copy(q.key[:], b):]
-	q.heir = ident.On(0, binary.BigEndian.Uint16(b))
-	copy(q.ticket[:], b[2:])
-	return q, true
+	read, ok := fleet.ReadHandOver(b)
+	return handoverQuestion{read.Key, read.Heir, read.Ticket}, ok
 }
 
 // answerHandOver ends a connection whose session another worker has claimed.
