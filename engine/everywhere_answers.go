@@ -110,7 +110,7 @@ func (s *Server) answerRooms(r *fleet.Reader) []byte {
 	from := int(r.Number())
 	var list []byte
 	next := s.index.RangeFrom(from, func(r *rooms.Room) {
-		list = fleet.RoomRow{Name: []byte(r.Name()), Members: uint64(r.Len()), CreatedAt: uint64(r.CreatedAt()), MaxMembers: uint64(r.Limit()),
+		list = fleet.RoomRow{Name: r.Name(), Members: uint64(r.Len()), CreatedAt: uint64(r.CreatedAt()), MaxMembers: uint64(r.Limit()),
 			Metadata: r.Metadata()}.AppendTo(list)
 	}, func() bool { return len(list) < answerBytes })
 	return append(appendNumber(nil, uint64(next)), list...)
@@ -119,7 +119,7 @@ func (s *Server) answerRooms(r *fleet.Reader) []byte {
 func readRoomStats(r *fleet.Reader) RoomStats {
 	var row fleet.RoomRow
 	row.Read(r)
-	one := RoomStats{Name: string(row.Name), Connections: int(row.Members), CreatedAt: int64(row.CreatedAt), MaxMembers: int(row.MaxMembers)}
+	one := RoomStats{Name: row.Name, Connections: int(row.Members), CreatedAt: int64(row.CreatedAt), MaxMembers: int(row.MaxMembers)}
 	if len(row.Metadata) > 0 {
 		one.Metadata = append(json.RawMessage(nil), row.Metadata...)
 	}

@@ -101,7 +101,7 @@ func (p *MembersPage) Read(r *Reader) (members IDs) {
 //
 // Owner: the goroutine that made it.
 type RoomRow struct {
-	Name                           []byte
+	Name                           string
 	Members, CreatedAt, MaxMembers uint64
 	Metadata                       []byte
 }
@@ -109,12 +109,12 @@ type RoomRow struct {
 // AppendTo writes the row.
 func (x RoomRow) AppendTo(b []byte) []byte {
 	w := Writer{b}
-	return w.Bytes(x.Name).Number(x.Members).Number(x.CreatedAt).Number(x.MaxMembers).Bytes(x.Metadata).B
+	return w.Text(x.Name).Number(x.Members).Number(x.CreatedAt).Number(x.MaxMembers).Bytes(x.Metadata).B
 }
 
 // Read reads the row.
 func (x *RoomRow) Read(r *Reader) {
-	*x = RoomRow{r.Bytes(), r.Number(), r.Number(), r.Number(), r.Bytes()}
+	*x = RoomRow{string(r.Bytes()), r.Number(), r.Number(), r.Number(), r.Bytes()}
 }
 
 // FindQuestion asks for the connections that Matching or Filtered would send to, from a place on.
