@@ -163,7 +163,7 @@ func BenchmarkAppend(b *testing.B) {
 	entry := make([]byte, 200)
 	b.ReportAllocs()
 	for b.Loop() {
-		_, _ = out.appendCopy(entry)
+		_, _ = out.append(entry)
 	}
 }
 

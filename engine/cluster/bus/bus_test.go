@@ -146,15 +146,19 @@ func (g *witness) check(t testing.TB) {
 
 // appendEntry publishes entry n of a worker, of size bytes (8 at least).
 func appendEntry(t testing.TB, l *Link, n uint64, size int) {
-	err := l.AppendFunc(size, func(dst []byte) {
-		binary.LittleEndian.PutUint64(dst, n)
-		for i := range dst[8:] {
-			dst[8+i] = byte(int(n) + i)
-		}
-	})
-	if err != nil {
+	if err := l.Append(entryOf(n, size)); err != nil {
 		t.Error(err)
 	}
+}
+
+// entryOf is an entry with a number, and bytes that follow from it.
+func entryOf(n uint64, size int) []byte {
+	entry := make([]byte, size)
+	binary.LittleEndian.PutUint64(entry, n)
+	for i := range entry[8:] {
+		entry[8+i] = byte(int(n) + i)
+	}
+	return entry
 }
 
 func options(url string, instance ident.Worker, peers ...ident.Worker) LinkOptions {

@@ -2,7 +2,6 @@ package bus
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -118,13 +117,7 @@ func (w *world) read(n *node, count int) {
 }
 
 func (n *node) say(size int) {
-	full, _ := n.sender.out.append(size, func(dst []byte) {
-		binary.LittleEndian.PutUint64(dst, n.said)
-		for i := range dst[8:] {
-			dst[8+i] = byte(int(n.said) + i)
-		}
-	})
-	_ = full
+	_, _ = n.sender.out.append(entryOf(n.said, size))
 	n.said++
 	n.sender.out.mu.Lock()
 	n.sender.out.seal() // a batch an entry: then a loss can be checked to the number
@@ -295,12 +288,7 @@ func TestHeldIsBounded(t *testing.T) {
 	const batches = 600
 	var raws [][]byte
 	for n := range uint64(batches) {
-		_, _ = out.append(60<<10, func(dst []byte) {
-			binary.LittleEndian.PutUint64(dst, n)
-			for i := range dst[8:] {
-				dst[8+i] = byte(int(n) + i)
-			}
-		})
+		_, _ = out.append(entryOf(n, 60<<10))
 		out.flush()
 		raw, seq := out.next(nil)
 		out.commit(seq)

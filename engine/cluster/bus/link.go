@@ -260,17 +260,7 @@ func (l *Link) greet() {
 // and allocates nothing; the entry leaves with the next Flush, or when the batch is full (64 KiB). The only
 // error is ErrEntryTooLarge. Any goroutine; the entries of one goroutine stay in order.
 func (l *Link) Append(entry []byte) error {
-	full, err := l.out.appendCopy(entry)
-	if full {
-		l.sender.ring()
-	}
-	return err
-}
-
-// AppendFunc is Append for an entry of exactly size bytes that fill writes in place. Fill runs under a lock
-// that all publishers of this worker share: it must only write.
-func (l *Link) AppendFunc(size int, fill func(dst []byte)) error {
-	full, err := l.out.append(size, fill)
+	full, err := l.out.append(entry)
 	if full {
 		l.sender.ring()
 	}

@@ -329,11 +329,10 @@ func TestAppendAllocates(t *testing.T) {
 	}
 	out := newOutbox(1 << 20)
 	entry, buf := make([]byte, 200), make([]byte, 0, batchBytesMax)
-	fill := func(dst []byte) { copy(dst, entry) }
 	once := func() {
 		for range 50 {
-			_, _ = out.appendCopy(entry)
-			_, _ = out.append(len(entry), fill)
+			_, _ = out.append(entry)
+			_, _ = out.append(entry)
 		}
 		out.flush()
 		raw, seq := out.next(buf)

@@ -47,44 +47,26 @@ func (o *outbox) limit(payload int) {
 	o.batchLimit = min(o.batchLimit, payload)
 }
 
-// append adds an entry of exactly size bytes, which fill writes. It reports whether a batch got full.
-func (o *outbox) append(size int, fill func(dst []byte)) (full bool, err error) {
-	dst, full, err := o.begin(size)
-	if err == nil {
-		defer o.mu.Unlock()
-		fill(dst)
-	}
-	return full, err
-}
-
-func (o *outbox) appendCopy(entry []byte) (full bool, err error) {
-	dst, full, err := o.begin(len(entry))
-	if err == nil {
-		copy(dst, entry)
-		o.mu.Unlock()
-	}
-	return full, err
-}
-
-// begin makes room for an entry in the batch, and leaves the outbox locked unless it fails.
-func (o *outbox) begin(size int) (dst []byte, full bool, err error) {
+// append copies an entry into the batch. It reports whether a batch got full.
+func (o *outbox) append(entry []byte) (full bool, err error) {
+	size := len(entry)
 	if size > o.entryMax {
-		return nil, false, fmt.Errorf("append entry of %d bytes, %d at most: %w", size, o.entryMax, ErrEntryTooLarge)
+		return false, fmt.Errorf("append entry of %d bytes, %d at most: %w", size, o.entryMax, ErrEntryTooLarge)
 	}
 	o.mu.Lock()
+	defer o.mu.Unlock()
 	if o.entries > 0 && len(o.batch)+binary.MaxVarintLen32+size > o.batchLimit {
 		o.seal()
 		full = true
 	}
 	o.batch = binary.AppendUvarint(o.batch, uint64(size))
-	n := len(o.batch)
-	if cap(o.batch)-n < size {
+	if n := len(o.batch); cap(o.batch)-n < size {
 		o.batch = append(make([]byte, 0, n+size), o.batch...)
 	}
-	o.batch = o.batch[:n+size]
+	o.batch = append(o.batch, entry...)
 	o.entries++
 	o.appended++
-	return o.batch[n:], full, nil
+	return full, nil
 }
 
 // flush marks the batch as one that is to leave. It reports whether there is anything in it.
