@@ -59,8 +59,8 @@ func (s *Server) gather(v fleet.Verb, questions []parcel, wait time.Duration, do
 
 func (h *harvest) add(worker ident.Worker, answer []byte, err error) {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	if !h.open[worker] {
+		h.mu.Unlock()
 		return // too late
 	}
 	delete(h.open, worker)
@@ -71,27 +71,35 @@ func (h *harvest) add(worker ident.Worker, answer []byte, err error) {
 	default:
 		h.missing = append(h.missing, worker)
 	}
-	if len(h.open) == 0 {
-		h.tell()
+	last := len(h.open) == 0
+	if last {
+		h.end()
+	}
+	h.mu.Unlock()
+	if last {
+		h.done(h.answers, h.missing)
 	}
 }
 
 // giveUp waits no longer.
 func (h *harvest) giveUp() {
 	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.open != nil {
-		h.missing = append(h.missing, slices.Collect(maps.Keys(h.open))...)
-		h.tell()
+	last := h.open != nil
+	if last {
+		h.missing = slices.AppendSeq(h.missing, maps.Keys(h.open))
+		h.end()
+	}
+	h.mu.Unlock()
+	if last {
+		h.done(h.answers, h.missing)
 	}
 }
 
-// tell ends the harvest. Under mu.
-func (h *harvest) tell() {
+// end closes the harvest: nothing changes it from here on, so that done can be called without mu. Under mu.
+func (h *harvest) end() {
 	h.open = nil
 	slices.SortFunc(h.answers, func(a, b parcel) int { return cmp.Compare(a.worker, b.worker) })
 	slices.Sort(h.missing)
-	h.done(h.answers, h.missing)
 }
 
 // Serving tells which other workers take connections, and so can be asked: those that are starting or ending have
