@@ -270,7 +270,7 @@ func (a *acceptor) waitEmpty(ctx context.Context) error {
 	for a.held.Load() > 0 {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("leave-taking: %d connections were cut off: %w", a.held.Load(), ctx.Err())
+			return fmt.Errorf("shut down: %d connections were cut off: %w", a.held.Load(), ctx.Err())
 		case <-a.left:
 		}
 	}

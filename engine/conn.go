@@ -343,12 +343,12 @@ func (c *Conn) CloseWith(code ws.StatusCode, reason string) {
 func (c *Conn) farewell(code ws.StatusCode, reason string) (ws.StatusCode, string) {
 	log := c.loop.srv.log
 	if !frame.MayBeSent(code) {
-		log.Error("a close code must not be sent, 1011 goes in its place; give 1000, 1001, 1008, 1011 to 1013, or 3000 to 4999",
+		log.Error("a close code is not allowed, and the server sends 1011 instead; use 1000, 1001, 1008, 1011 to 1013, or 3000 to 4999",
 			"code", int(code), "conn", c.ID())
 		code = ws.StatusInternalServerError
 	}
 	if !utf8.ValidString(reason) {
-		log.Error("a close reason is no UTF-8, its wrong bytes are replaced", "reason", reason, "conn", c.ID())
+		log.Error("a close reason is not valid UTF-8, and the server replaces the invalid bytes", "reason", reason, "conn", c.ID())
 		reason = strings.ToValidUTF8(reason, "\uFFFD")
 	}
 	if len(reason) > frame.ReasonBytesMax {
@@ -359,11 +359,11 @@ func (c *Conn) farewell(code ws.StatusCode, reason string) (ws.StatusCode, strin
 
 // ErrMessageTooLarge says that a message of more than 8,323,072 bytes, or of what the NATS server of BusURL takes less
 // 64 KiB, cannot reach other workers. Nobody got it.
-var ErrMessageTooLarge = errors.New("the message is larger than workers can hand each other")
+var ErrMessageTooLarge = errors.New("the message is larger than one worker can send to another")
 
 // ErrInvalidUTF8 says that a text message is no valid UTF-8, which clients close the connection for [RFC 6455 §8.1].
 // [Conn.SendBinary] takes any bytes.
-var ErrInvalidUTF8 = errors.New("a text message must be valid UTF-8; binary ones go by SendBinary")
+var ErrInvalidUTF8 = errors.New("a text message must be valid UTF-8; send binary data with SendBinary")
 
 // encodeShared makes a text frame of v that other workers can be handed.
 func (s *Server) encodeShared(v any) (*outFrame, error) {

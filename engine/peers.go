@@ -116,7 +116,7 @@ func (p *peers) said(flush bool, err error) {
 func (s *Server) untold(err error) {
 	s.count[countUntold].Add(1)
 	if s.seldom(&s.untoldSaid) {
-		s.log.Error("other workers are not told; say less at once", "err", err)
+		s.log.Error("a message is too large for the bus, and other workers do not get it; send less in one call", "err", err)
 	}
 }
 
@@ -436,7 +436,7 @@ func (s *Server) missedHere(from ident.Worker) {
 	if said || s.state.Load() == stateStopped { // everybody is being sent away
 		return
 	}
-	s.log.Error("a loop takes no letters: messages of another worker are lost for its connections", "worker", from)
+	s.log.Error("an event loop is too far behind: messages of another worker are lost for its connections", "worker", from)
 	s.emit(Event{Kind: EventError, Err: &MissedError{from.Instance()}})
 }
 

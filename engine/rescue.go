@@ -30,7 +30,7 @@ func (s *Server) survive(where string, c *Conn, v any) {
 		id = c.ID()
 	}
 	s.count[countPanics].Add(1)
-	s.log.Error("the server's own code panicked; please report it", "where", where, "conn", id, "panic", v, "stack", string(debug.Stack()))
+	s.log.Error("the server's own code panicked; please report this", "where", where, "conn", id, "panic", v, "stack", string(debug.Stack()))
 	if s.unproven.Add(1) == 1 {
 		go s.proveUnlocked(v)
 	}

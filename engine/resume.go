@@ -237,7 +237,7 @@ func (l *loop) askOwner(x *succession) {
 // handedOver is what the owner said, if it did.
 func (l *loop) handedOver(x *succession, h handover, err error) {
 	if err != nil {
-		l.srv.log.Info("an owner did not hand its session over: it is restored as it was stored",
+		l.srv.log.Info("the worker of a session's old connection did not answer: the session is restored as it was stored",
 			"worker", x.at.Key.Instance, "err", err)
 	}
 	switch {
@@ -391,7 +391,7 @@ func (l *loop) restore(x *succession) {
 	c.extra().attempts = x.state.attempts + 1
 	c.rare.resumedAt = l.now
 	if n := c.inheritAttributes(x.state); n > 0 {
-		l.srv.log.Warn("attributes of a session do not fit beside those that its heir set: attributes_bytes_max", "conn", c.ID(), "dropped", n)
+		l.srv.log.Warn("some attributes of a session do not fit beside those of the new connection and are dropped; raise attributes_bytes_max", "conn", c.ID(), "dropped", n)
 	}
 	l.revive(&revival{succession: x, answer: message.Reconnected{
 		ID:       []byte(c.ID()),

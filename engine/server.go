@@ -224,7 +224,7 @@ func (s *Server) Start() error {
 		return err
 	}
 	if len(s.Config().Origins) == 0 {
-		s.log.Debug("pages of every origin may connect; name those that may in origins if cookies authenticate")
+		s.log.Debug("pages of every origin may connect; if cookies authenticate, list the allowed ones in origins")
 	}
 	s.state.Store(stateRunning)
 	s.emit(Event{Kind: EventStarted})
@@ -297,7 +297,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	case err := <-left:
 		return err
 	case <-late.C:
-		return fmt.Errorf("leave-taking: a handler holds its loop, which stops when it returns: %w", ctx.Err())
+		return fmt.Errorf("shut down: a handler holds its loop, which stops when the handler returns: %w", ctx.Err())
 	}
 }
 

@@ -189,7 +189,7 @@ func (s *Server) unstored(err error) {
 	switch {
 	case !s.seldom(&s.unstoredSaid):
 	case large:
-		s.log.Warn("a session is too large to be stored; what was stored of it last counts: keep less in attributes and user data, or be in fewer rooms", "err", err)
+		s.log.Warn("a session is too large to be stored, and its last stored version stays: keep less in attributes and user data, or join fewer rooms", "err", err)
 	default:
 		s.log.Warn("sessions are not stored yet", "err", err)
 	}

@@ -47,7 +47,7 @@ type Member struct {
 var (
 	ErrFull       = errors.New("room is full")
 	ErrExists     = errors.New("room exists already")
-	ErrOverloaded = errors.New("a loop has no room for the message")
+	ErrOverloaded = errors.New("a loop has no place for the message")
 	ErrNotHeld    = errors.New("no seat is held")
 )
 

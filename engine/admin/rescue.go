@@ -13,7 +13,7 @@ import (
 // it where nobody looks, and metrics are collected on goroutines of their own, where a panic ends the process.
 
 func logPanic(log *slog.Logger, where string, v any) {
-	log.Error("the server's own code panicked; please report it", "where", where, "panic", v, "stack", string(debug.Stack()))
+	log.Error("the server's own code panicked; please report this", "where", where, "panic", v, "stack", string(debug.Stack()))
 }
 
 // rescuing answers 500 where next panics before it has answered.

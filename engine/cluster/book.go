@@ -56,7 +56,7 @@ func (k *keeping) say(why string, log *slog.Logger) {
 		k.since = time.Now()
 		fallthrough
 	default:
-		log.Warn("sessions, seats and created rooms cannot be used: resumes and joins of limited rooms are told to try again", "why", why)
+		log.Warn("sessions, seats and created rooms cannot be used: clients that resume or join a limited room are told to try again", "why", why)
 	}
 	k.why = why
 }

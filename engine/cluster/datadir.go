@@ -56,7 +56,7 @@ func remake(given inheritance) error {
 		return fmt.Errorf("make the directory of the bus again: %w", err)
 	}
 	if given.Passing && !ours(given.Dir) {
-		return fmt.Errorf("the directory of the bus, %s, belongs to somebody else: end the server, and name a directory in TMPDIR that only its user may write to", given.Dir)
+		return fmt.Errorf("the directory of the bus, %s, belongs to another user: end the server, and name a directory in TMPDIR that only its user may write to", given.Dir)
 	}
 	return nil
 }
@@ -173,7 +173,7 @@ func bookOptions(srv *engine.Server, epoch int64, o Options) ledger.Options {
 		SessionTTL: srv.Config().ReconnectionTTL,
 		Coalesce:   coalesce,
 		Fault:      func(err error) { o.Log.Error("ledger", "err", err) },
-		Say:        func(err error) { o.Log.Warn("the bus has lost what it kept", "what", err) },
+		Say:        func(err error) { o.Log.Warn("the bus has lost its data", "what", err) },
 		Lost:       srv.SaveSessions,
 	}
 }

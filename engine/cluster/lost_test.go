@@ -87,8 +87,8 @@ func TestExternalBusLosesAll(t *testing.T) {
 		})
 	})
 	s.t = t
-	if !strings.Contains(s.output(), "the bus has lost what it kept") {
-		t.Error("the log does not say that the bus has lost what it kept")
+	if !strings.Contains(s.output(), "the bus has lost its data") {
+		t.Error("the log does not say that the bus has lost its data")
 	}
 }
 
@@ -131,7 +131,7 @@ func TestDataDirEmptied(t *testing.T) {
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	poll(t, "the server has found out", func() bool { return strings.Contains(s.output(), "the bus has lost what it kept") })
+	poll(t, "the server has found out", func() bool { return strings.Contains(s.output(), "the bus has lost its data") })
 	c.conn.Close()
 	poll(t, "the session is resumed", func() bool {
 		heir := s.dial("")

@@ -118,7 +118,7 @@ func (w *worker) dial(ctx context.Context, welcome supervise.Welcome, given inhe
 		Batch: func(from ident.Worker, entries iter.Seq[[]byte]) {
 			for entry := range entries {
 				if err := w.srv.Receive(from, entry); err != nil {
-					w.options.Log.Error("an entry of another worker makes no sense", "worker", from, "err", err)
+					w.options.Log.Error("an entry of another worker cannot be read", "worker", from, "err", err)
 				}
 			}
 		},

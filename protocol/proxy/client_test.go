@@ -46,7 +46,7 @@ func TestTrust(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"nginx": "neither an address", "10.0.0.1/8": "write 10.0.0.0/8", "10.0.0.0/33": "no network",
-		"fe80::1%eth0": "neither", "": "neither", "::ffff:10.0.0.0/104": "IPv4 in the dress", "10.0.0.1:80": "neither",
+		"fe80::1%eth0": "neither", "": "neither", "::ffff:10.0.0.0/104": "IPv4 network written as IPv6", "10.0.0.1:80": "neither",
 	} {
 		if _, err := NewTrust([]string{text}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)

@@ -57,7 +57,7 @@ func parseNetwork(text string) (netip.Prefix, error) {
 	case err != nil:
 		return netip.Prefix{}, fmt.Errorf("%q is no network; write it like 10.0.0.0/8 or fd00::/8", text)
 	case network.Addr().Is4In6():
-		return netip.Prefix{}, fmt.Errorf("%q is a network of IPv4 in the dress of IPv6; write it like 10.0.0.0/8", text)
+		return netip.Prefix{}, fmt.Errorf("%q is an IPv4 network written as IPv6; write it like 10.0.0.0/8", text)
 	case network != network.Masked():
 		return netip.Prefix{}, fmt.Errorf("%q is an address within a network; write %s for all of it", text, network.Masked())
 	}

@@ -124,7 +124,7 @@ func Dial(ctx context.Context, opts LinkOptions, to Receiver) (*Link, error) {
 
 func (o *LinkOptions) complete() error {
 	if o.Instance == 0 {
-		return errors.New("instance 0 names nobody: give this worker a number of its own")
+		return errors.New("instance 0 names no worker: give this worker a number of its own")
 	}
 	if o.RingBytes == 0 {
 		o.RingBytes = ringBytesDefault
@@ -246,7 +246,7 @@ func (l *Link) open(ctx context.Context, opts LinkOptions) error {
 		l.mu.Lock()
 		unmet := l.inbox.stopWaiting()
 		l.mu.Unlock()
-		l.log.Warn("peers are silent: what they say before they are heard of is declared lost", "instances", unmet)
+		l.log.Warn("some workers do not answer yet: messages that they send before they do are declared lost", "instances", unmet)
 	}
 	return nil
 }

@@ -75,7 +75,7 @@ func (s *Server) mend() {
 		if !s.until(s.writable) {
 			return
 		}
-		s.opts.Log.Warn("the bus can write its files again, and starts anew", "dir", s.opts.Dir)
+		s.opts.Log.Warn("the bus can write its files again, and restarts", "dir", s.opts.Dir)
 		end(s.embedded())
 		if !s.until(s.relaunch) {
 			return
@@ -117,7 +117,7 @@ func (s *Server) until(f func() bool) bool {
 func (s *Server) relaunch() bool {
 	err := s.launch()
 	if err != nil && err != errClosed {
-		s.opts.Log.Error("start bus anew", "err", err)
+		s.opts.Log.Error("restart bus", "err", err)
 	}
 	return err == nil
 }
@@ -125,14 +125,14 @@ func (s *Server) relaunch() bool {
 // lament says why the server is started anew.
 func (s *Server) lament() {
 	if gone := s.deleted(); gone != "" {
-		s.opts.Log.Error("files of the bus have been deleted; it starts anew, and the workers write what they know once more", "gone", gone)
+		s.opts.Log.Error("files of the bus have been deleted; it restarts, and the workers write their sessions, seats and created rooms again", "gone", gone)
 		return
 	}
 	why := "the disk is full, perhaps"
 	if err := Unwritable(s.opts.Dir); err != nil {
 		why = err.Error()
 	}
-	s.opts.Log.Error("the bus cannot write its files; sessions, seats and created rooms stay as they are until it can",
+	s.opts.Log.Error("the bus cannot write its files; sessions, seats and created rooms cannot change until it can",
 		"dir", s.opts.Dir, "why", why)
 }
 

@@ -23,7 +23,7 @@ func newServerLog(log *slog.Logger) *serverLog {
 func (l *serverLog) Noticef(format string, v ...any) {
 	text := fmt.Sprintf(format, v...)
 	if strings.Contains(text, "Slow Consumer") {
-		l.log.Warn("bus cuts a worker that does not read", "nats", text)
+		l.log.Warn("the bus disconnects a worker that does not read", "nats", text)
 		return
 	}
 	l.log.Debug("bus", "nats", text)

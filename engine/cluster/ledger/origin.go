@@ -170,7 +170,7 @@ func (b *bucket) adopt(o origin) {
 		b.marked, b.whole = false, false
 		b.l.assess()
 		if !first {
-			b.l.say(fmt.Errorf("stream %s has lost what was in it: it is written anew", streamOf(b.name)))
+			b.l.say(fmt.Errorf("stream %s has lost its records: the workers write them again", streamOf(b.name)))
 		}
 		switch b.name {
 		case sessionBucket:

@@ -140,7 +140,7 @@ func (b *bucket) amend(v *verdict) {
 		case v.Error == nil:
 			b.settle(last)
 		case foreign(was):
-			b.l.say(fmt.Errorf("stream %s has settings that cannot be changed (%s): it is made anew", streamOf(b.name), v.Error.Text))
+			b.l.say(fmt.Errorf("stream %s has settings that cannot be changed (%s): it is created again", streamOf(b.name), v.Error.Text))
 			b.api("DELETE", nil, func(*verdict) { b.create() })
 		default:
 			b.refused("update", v)

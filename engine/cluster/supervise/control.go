@@ -67,7 +67,7 @@ type Control struct {
 // has no role; it was not started by a supervisor.
 func Join() (*Control, error) {
 	if role == "" {
-		return nil, errors.New("join supervisor: this process was started by none")
+		return nil, errors.New("join supervisor: no supervisor started this process")
 	}
 	file := os.NewFile(controlDescriptor, "control")
 	conn, err := net.FileConn(file)
@@ -105,7 +105,7 @@ func (c *Control) hearWelcome(lines *bufio.Scanner) error {
 		return fmt.Errorf("read welcome: %w", err)
 	}
 	if first.Welcome == nil {
-		return errors.New("read welcome: it said something else first")
+		return errors.New("read welcome: the supervisor's first line is another command")
 	}
 	c.welcome = *first.Welcome
 	for i, address := range c.welcome.Listen {

@@ -131,13 +131,13 @@ func (s *Supervisor) hear(p *process) {
 	for lines.Scan() {
 		var r report
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-			s.log.Warn("a ward's report makes no sense", p.attrs("err", err)...)
+			s.log.Warn("a report of a process cannot be read", p.attrs("err", err)...)
 			return // it will be found silent
 		}
 		s.post(func() { s.reported(p, r) })
 	}
 	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
-		s.log.Warn("a ward's report is too long", p.attrs("err", err)...)
+		s.log.Warn("a report of a process is too long", p.attrs("err", err)...)
 	}
 }
 
@@ -177,7 +177,7 @@ func (s *Supervisor) reap(p *process, readers *sync.WaitGroup) {
 	p.conn.Close()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
-		s.log.Error("wait for a ward", p.attrs("err", err)...)
+		s.log.Error("wait for a process", p.attrs("err", err)...)
 	}
 	s.post(func() { s.gone(p, ended{p.cmd.ProcessState, at}) })
 }
@@ -207,7 +207,7 @@ func (s *Supervisor) kill(p *process, why string) {
 
 func (s *Supervisor) signal(p *process, sig syscall.Signal) {
 	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		s.log.Error("signal a ward", p.attrs("signal", sig, "err", err)...)
+		s.log.Error("signal a process", p.attrs("signal", sig, "err", err)...)
 	}
 }
 

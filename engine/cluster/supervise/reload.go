@@ -91,7 +91,7 @@ func (r *reloading) turn(s *Supervisor) {
 		return
 	}
 	for _, p := range r.waiting {
-		s.log.Warn(title(p.ward.role, p.ward.index)+" has not answered to the new settings", p.attrs()...)
+		s.log.Warn(title(p.ward.role, p.ward.index)+" has not confirmed the new settings", p.attrs()...)
 	}
 	s.log.Info("reloaded", "generation", r.generation)
 	r.finish(s)
