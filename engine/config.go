@@ -234,7 +234,7 @@ func (c Config) Validate() error {
 	case c.MessageBytesMax < 125 || c.MessageBytesMax > messageBytesCeiling:
 		return bad("message_bytes_max", "%d is out of range; give 125 to %d", c.MessageBytesMax, messageBytesCeiling)
 	case c.Processes > 1 && c.MessageBytesMax > sharedBytesMax:
-		return bad("message_bytes_max", "%d is more than workers can hand each other; give at most %d, or processes: 1",
+		return bad("message_bytes_max", "%d is more than one worker can send to another; give at most %d, or processes: 1",
 			c.MessageBytesMax, sharedBytesMax)
 	case c.BusURL != "" && c.DataDir != "":
 		return bad("data_dir", "the NATS server of bus_url keeps the sessions; leave one of the two empty")
@@ -259,11 +259,11 @@ func (c Config) Validate() error {
 	case err != nil:
 		return bad("trusted_proxies", "%v", err)
 	case c.ProxyProtocol && !trust.Anybody():
-		return bad("proxy_protocol", "nobody is trusted, so everybody would be refused; name the proxies in trusted_proxies")
+		return bad("proxy_protocol", "every connection would be refused, because trusted_proxies is empty; list the proxies in trusted_proxies")
 	case c.ProxyHeader != "" && !slices.Contains(proxyHeaders, strings.ToLower(c.ProxyHeader)):
 		return bad("proxy_header", "%q is none of %s", c.ProxyHeader, strings.Join(proxyHeaders, ", "))
 	case c.ProxyHeader != "" && !trust.Anybody():
-		return bad("proxy_header", "nobody is trusted, so it would not be looked at; name the proxies in trusted_proxies")
+		return bad("proxy_header", "the field would be ignored, because trusted_proxies is empty; list the proxies in trusted_proxies")
 	}
 	return nil
 }

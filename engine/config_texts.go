@@ -75,7 +75,7 @@ func checkPath(path string) string {
 	case strings.Contains(path, "://"):
 		return "is a URL; write a path"
 	case strings.Contains(path, "$"):
-		return "holds $, and nobody has put a variable in its place; write the whole path"
+		return "holds $, which no shell has replaced by a variable; write the whole path"
 	}
 	return ""
 }
@@ -108,7 +108,7 @@ func checkHost(host string) string {
 func checkBusURL(list string, named bool) string {
 	const (
 		form    = "write nats://host:4222, or tls://host:4222 for an encrypted connection"
-		encoded = "it is no URL; a user or password with one of / ? # % , needs it percent-encoded (%2F %3F %23 %25 %2C), or its place is the file of bus_credentials"
+		encoded = "it is no URL; / ? # % , in a user or password must be percent-encoded (%2F %3F %23 %25 %2C), or write both into the file of bus_credentials"
 	)
 	if list == "" {
 		return ""

@@ -91,7 +91,7 @@ func load(cmd *cobra.Command) (*settings, map[string]string, error) {
 		return nil, nil, usageError{discreet{errors.Join(mistakes...)}}
 	}
 	if v := merged["origins"]; v.text == noOrigins {
-		out.notes = append(out.notes, v.where+": origins is an empty list, with which every page may connect; write [\"*\"] where that is meant")
+		out.notes = append(out.notes, v.where+": origins is an empty list, with which every page may connect; write [\"*\"] if you mean that")
 	}
 	if note := out.openness(); note != "" {
 		out.notes = append(out.notes, note)
@@ -104,8 +104,8 @@ func (s *settings) openness() string {
 	if a, err := netip.ParseAddr(s.Host); strings.EqualFold(s.Host, "localhost") || err == nil && a.IsLoopback() || len(s.Origins) > 0 {
 		return ""
 	}
-	return fmt.Sprintf("host is %s and origins is not set: anybody who reaches the port may connect, from any page, and join any room; "+
-		"name the pages in origins (\"*\" for all), and let a program with package engine, or the proxy, decide who may come", s.Host)
+	return fmt.Sprintf("host is %s and origins is not set: every client that reaches the port may connect, from any page, and join any room; "+
+		"list the pages in origins (\"*\" for all), and let a program with package engine, or the proxy, decide about rights", s.Host)
 }
 
 // settledVariable hands the supervisor's settings on to its children: a file that is being edited while one of them is

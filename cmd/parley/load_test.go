@@ -16,7 +16,7 @@ func TestOpenness(t *testing.T) {
 		{"--host=0.0.0.0 --origins=https://a.example", false}, {"--host=0.0.0.0 --origins=*", false},
 	} {
 		code, _, stderr := parley(t, append([]string{"check-config"}, strings.Fields(c.args)...)...)
-		if code != exitOK || strings.Contains(stderr, "anybody who reaches the port may connect, from any page, and join any room") != c.open {
+		if code != exitOK || strings.Contains(stderr, "every client that reaches the port may connect, from any page, and join any room") != c.open {
 			t.Errorf("%s: %d %q", c.args, code, stderr)
 		}
 		s, _ := loaded(t, strings.Fields(c.args)...)

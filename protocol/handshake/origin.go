@@ -163,7 +163,7 @@ func parseOriginHost(host string) (text, hint string) {
 	if inner, ok := strings.CutPrefix(host, "["); ok {
 		a, err := netip.ParseAddr(strings.TrimSuffix(inner, "]"))
 		if err != nil || !a.Is6() || a.Zone() != "" || !strings.HasSuffix(inner, "]") {
-			return "", "what stands in brackets is no IPv6 address"
+			return "", "the text in brackets is no IPv6 address"
 		}
 		if a.Is4In6() { // browsers write it in hexadecimal, netip does not
 			b := a.As16()
