@@ -157,7 +157,7 @@ func (c *conn) granted(q *request, m *body) {
 			s.become(in)
 		}
 		if q.gap && !m.Gap {
-			k.found("gap", q.room, []*conn{c}, fmt.Sprintf("%v asked %s for what it missed since an epoch that never was, and is not told of a gap", c, q.room.name))
+			k.found("gap", q.room, []*conn{c}, fmt.Sprintf("%v asked %s for messages of an epoch that never existed, and the answer says no gap", c, q.room.name))
 		}
 		k.counted(c, q, m.count())
 	case "leave":

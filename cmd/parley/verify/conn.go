@@ -237,7 +237,7 @@ func (c *conn) text(b []byte) {
 		return
 	}
 	if err := c.k.speaks.read(b, m); err != nil {
-		c.k.found("frame", nil, []*conn{c}, fmt.Sprintf("%v reads what is no message: %.60q: %v", c, b, err))
+		c.k.found("frame", nil, []*conn{c}, fmt.Sprintf("%v reads text that is no message: %.60q: %v", c, b, err))
 		return
 	}
 	if c.phase == greeted && m.Type != "connected" {

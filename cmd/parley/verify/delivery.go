@@ -99,7 +99,7 @@ func (c *conn) relayed(m *body) {
 	}
 	serial, n, ok := payloadNames(m.Payload, k.run)
 	if !ok {
-		complain("altered", "data that nobody sent: %.100q", m.Payload)
+		complain("altered", "data that no client sent: %.100q", m.Payload)
 		return
 	}
 	r, p := k.byName[m.Room], k.bySerial[serial]
@@ -113,7 +113,7 @@ func (c *conn) relayed(m *body) {
 		complain("twice", "message %d of a connection whose messages were all settled (%d), in %s", n, serial, r.name)
 		return
 	case p == nil || n >= p.sent.next():
-		complain("altered", "message %d of connection %d, which nobody sent", n, serial)
+		complain("altered", "message %d of connection %d, which no client sent", n, serial)
 		return
 	}
 	rec := p.sent.at(n)

@@ -32,7 +32,7 @@ func (c *conn) closed() {
 	case c.code == codeSlow, c.code == codeTryLater:
 	case c.code == codeTakenOver && c.session != nil && c.session.spoiled: // a claim that was told "unavailable" may have won
 	case c.code == codeTakenOver && !c.claimed:
-		why = "though nobody has shown its token"
+		why = "although no client has shown its token"
 	case c.code == codeTakenOver:
 	case (c.code == codeGoingAway || c.code == codeRestart) && k.disturbed():
 	case c.wire.closing && c.code == codeNormal:

@@ -184,7 +184,7 @@ func (k *checker) rollsRight(late bool) bool {
 		switch {
 		case roll.right || !roll.conn.sure():
 		case late:
-			k.found("count", r, []*conn{roll.conn}, fmt.Sprintf("%v asks who is in %s and is told wrong until the end: %s", roll.conn, r.name, roll.wrong))
+			k.found("count", r, []*conn{roll.conn}, fmt.Sprintf("%v asks for the members of %s and gets wrong answers until the end: %s", roll.conn, r.name, roll.wrong))
 		default:
 			all = false
 			switch {

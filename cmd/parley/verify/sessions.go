@@ -198,7 +198,7 @@ func (c *conn) claimRefused(q *request, code string) {
 		k.found("session", nil, []*conn{c, s.conn}, fmt.Sprintf("%v is refused the session of %v with %s", c, s.conn, code))
 	case s.asking == 0 && s.winner == nil && !s.spoiled:
 		s.spoiled = true
-		k.found("session", nil, []*conn{c, s.conn}, fmt.Sprintf("nobody gets the session of %v: all %d claims are refused with %s", s.conn, s.failed, code))
+		k.found("session", nil, []*conn{c, s.conn}, fmt.Sprintf("the session of %v is lost: all %d claims are refused with %s", s.conn, s.failed, code))
 	}
 	if s.asking == 0 {
 		s.conn.await(false)

@@ -82,7 +82,7 @@ func spawn(ctx context.Context, o *Options, at target) (*server, error) {
 			return nil, fmt.Errorf("start server: it ended (%v) and said: %s", s.err, s.said)
 		case <-ctx.Done():
 			s.stop()
-			return nil, fmt.Errorf("start server: nobody serves %s (%w); it said: %s", at.addr, ctx.Err(), s.said)
+			return nil, fmt.Errorf("start server: no server answers on %s (%w); its output: %s", at.addr, ctx.Err(), s.said)
 		case <-tick.C:
 		}
 	}

@@ -29,7 +29,7 @@ const words = {
     lost: 'Connection lost ({0}); trying again in {1} s.', resumed: 'Session resumed; back in {0}.', noRoom: 'no room',
     lostRoom: 'Could not get back into {0}: {1}.', one: '{0}: {1} member', many: '{0}: {1} members', joined: 'Joined {0}, {1} there.',
     left: 'Left {0}.', memberJoined: ' joined {0}', memberLeft: ' left {0}', inRoom: ' in {0}: {1}', toYou: ' to you: {0}',
-    youTo: 'you to ', colon: ': {0}', nobody: 'Nobody with that id is connected.', afresh: 'The old session is gone; starting afresh.',
+    youTo: 'you to ', colon: ': {0}', nobody: 'No client with that id is connected.', afresh: 'The old session is gone; starting afresh.',
   },
   zh: {
     connecting: '连接中', connected: '已连接', disconnected: '已断开', youAre: '您的编号', you: '您',

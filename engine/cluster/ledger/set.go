@@ -43,7 +43,7 @@ type set struct {
 // conflict is the outcome of a set that came too late.
 type conflict struct{}
 
-func (conflict) Error() string { return "somebody else wrote the record" }
+func (conflict) Error() string { return "another worker wrote the record" }
 
 var errConflict error = conflict{}
 
