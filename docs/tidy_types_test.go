@@ -134,7 +134,7 @@ var threads = map[string]string{
 	"engine/rescue.go":            "go chan select",
 	"engine/rooms_created.go":     "chan",
 	"engine/server.go":            "go chan select sync",
-	"engine/session.go":           "sync",
+	"engine/sessionmemory.go":     "sync",
 	"engine/sessionlate.go":       "sync",
 	"engine/writable_linux.go":    "go chan",
 	"engine/writable_other.go":    "go chan sync",

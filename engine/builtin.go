@@ -181,7 +181,7 @@ func (l *loop) authenticated(c *Conn, p *pending, out outcome) {
 	l.text = message.AppendAuthenticated(l.text[:0], p.ref)
 	l.answer(c, l.text)
 	l.begun(c)
-	l.resume(c, p)
+	l.goOnAfter(c, p)
 }
 
 // enter takes c into a room, on its loop. The error is one for the client, or errSeat: then c counts as in the room, and

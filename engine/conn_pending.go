@@ -88,7 +88,7 @@ func (l *loop) behind(c *Conn, name string, ref []byte, f func(ref []byte)) {
 	l.postCall(func(l *loop) {
 		if l.settled(c, p) {
 			f(p.ref)
-			l.resume(c, p)
+			l.goOnAfter(c, p)
 		}
 	})
 }
@@ -102,8 +102,8 @@ func (l *loop) settled(c *Conn, p *pending) bool {
 	return true
 }
 
-// resume works through what waited for p, until there is something new to wait for.
-func (l *loop) resume(c *Conn, p *pending) {
+// goOnAfter works through what waited for p, until there is something new to wait for.
+func (l *loop) goOnAfter(c *Conn, p *pending) {
 	defer l.rescue(c)
 	for i, item := range p.held {
 		if c.phase != phaseOpen {
@@ -206,7 +206,7 @@ func (l *loop) pendingOverdue(c *Conn) {
 	default:
 		if l.settled(c, p) {
 			l.complain(c, errUnavailable, p.ref)
-			l.resume(c, p)
+			l.goOnAfter(c, p)
 		}
 	}
 }
@@ -286,7 +286,7 @@ func (l *loop) runOffloaded(c *Conn, r *route, m *Message) {
 			l.postCall(func(l *loop) {
 				if l.settled(c, p) {
 					l.reply(c, r.name, p.ref, out)
-					l.resume(c, p)
+					l.goOnAfter(c, p)
 				}
 			})
 		}()

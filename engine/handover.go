@@ -53,7 +53,7 @@ func (x released) handover() handover {
 
 // handoverQuestion is what the owner is asked.
 type handoverQuestion struct {
-	key    sessionKey
+	key    tokenHash
 	heir   ident.Worker // the worker that asks
 	ticket SeatTicket
 }
@@ -111,7 +111,7 @@ func (s *Server) giveSeats(names []string, q handoverQuestion, then func()) {
 // postHandOver has c end in favour of the heir that has claimed its session, once the messages of c that wait have been
 // carried out; then runs on the loop of c. Only when c has ended is the store told to forget the session: a save that came
 // later would bring a spent session back to life. Any goroutine.
-func (c *Conn) postHandOver(key sessionKey, heir place, then func(handover)) {
+func (c *Conn) postHandOver(key tokenHash, heir place, then func(handover)) {
 	c.loop.postCall(func(l *loop) {
 		l.afterHeld(c, func(l *loop) {
 			l.handOver(c, heir, func(l *loop, h handover) {
@@ -136,7 +136,7 @@ func (l *loop) handOver(old *Conn, heir place, then func(*loop, handover)) {
 	}
 	state := l.snapshotAlone(old)
 	if state.attempts >= l.srv.sessions.max {
-		l.srv.sessions.begin(l.srv.keyOf(old.token), old)
+		l.srv.sessions.begin(l.srv.hashOf(old.token), old)
 		then(l, handover{kind: handoverSpent})
 		return
 	}

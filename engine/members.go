@@ -62,7 +62,7 @@ func (l *loop) onMembers(c *Conn, e *message.Envelope) {
 		l.postCall(func(l *loop) {
 			if l.settled(c, p) {
 				l.tellMembers(c, b, p.ref)
-				l.resume(c, p)
+				l.goOnAfter(c, p)
 			}
 		})
 	}

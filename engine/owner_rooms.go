@@ -142,7 +142,7 @@ func (o roomsOwner) excuse(c *Conn, stall int64) {
 func (o roomsOwner) more(c *Conn) {
 	p := c.rare.pending
 	c.rare.pending = nil
-	o.resume(c, p)
+	o.goOnAfter(c, p)
 }
 
 func (o roomsOwner) caughtUp(c *Conn) { o.conclude(c) }

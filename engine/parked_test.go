@@ -8,7 +8,7 @@ import (
 
 // Parked sessions are bounded by what they hold together: the oldest go first, and are counted.
 func TestParkedSessionsAreBoundedInBytes(t *testing.T) {
-	s := newSessionStore(time.Hour, 5)
+	s := newSessionMemory(time.Hour, 5)
 	raw := make([]byte, 1<<20)
 	const n = 2 * sessionsBytesMax / (1 << 20)
 	held := func() (bytes, most int) {
@@ -19,9 +19,9 @@ func TestParkedSessionsAreBoundedInBytes(t *testing.T) {
 		return bytes, most
 	}
 	for i := range n {
-		key := keyOf(fmt.Append(nil, i))
+		key := hashToken(fmt.Append(nil, i))
 		s.begin(key, nil)
-		s.park(key, &parked{userData: &userData{raw: raw}, expires: 1})
+		s.park(key, &parked{userData: &userData{raw: raw}, expiresAt: 1})
 	}
 	if _, most := held(); most > sessionShardBytes {
 		t.Errorf("a shard holds %d bytes of %d", most, sessionShardBytes)
@@ -29,7 +29,7 @@ func TestParkedSessionsAreBoundedInBytes(t *testing.T) {
 	if parked, evicted := s.parkedLen(), int(s.evicted.Load()); parked+evicted != n || parked < n/4 {
 		t.Errorf("%d sessions are parked and %d were pushed out, of %d", parked, evicted, n)
 	}
-	if !s.holds(keyOf(fmt.Append(nil, n-1))) || s.holds(keyOf(fmt.Append(nil, 0))) {
+	if !s.holds(hashToken(fmt.Append(nil, n-1))) || s.holds(hashToken(fmt.Append(nil, 0))) {
 		t.Error("the oldest must go first")
 	}
 	s.expire(1)
@@ -41,11 +41,11 @@ func TestParkedSessionsAreBoundedInBytes(t *testing.T) {
 // Who connects and leaves again and again pushes out sessions like its own, and none that restores something.
 func TestBlankSessionsGoFirst(t *testing.T) {
 	var h sessionShard
-	h.parked = map[sessionKey]*parked{}
-	good := keyOf([]byte("good"))
-	h.keep(good, &parked{rooms: []string{"r"}, expires: 1})
+	h.parked = map[tokenHash]*parked{}
+	good := hashToken([]byte("good"))
+	h.keep(good, &parked{rooms: []string{"r"}, expiresAt: 1})
 	for i := range 3 * sessionsParkedMax / sessionShards {
-		h.keep(keyOf(fmt.Append(nil, i)), &parked{expires: 1})
+		h.keep(hashToken(fmt.Append(nil, i)), &parked{expiresAt: 1})
 	}
 	if h.parked[good] == nil || len(h.parked) != sessionsParkedMax/sessionShards {
 		t.Errorf("%d sessions are parked; the one with a room: %v", len(h.parked), h.parked[good])

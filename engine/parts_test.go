@@ -171,11 +171,11 @@ func TestCallsAfterShutdown(t *testing.T) {
 
 // A claimed session leaves the queue of those that wait for their end.
 func TestClaimedSessionsLeaveTheQueue(t *testing.T) {
-	s := newSessionStore(time.Hour, 5)
+	s := newSessionMemory(time.Hour, 5)
 	for i := range 100_000 {
-		key := keyOf(fmt.Append(nil, i))
+		key := hashToken(fmt.Append(nil, i))
 		s.begin(key, nil)
-		if !s.park(key, &parked{expires: 1 << 60}) {
+		if !s.park(key, &parked{expiresAt: 1 << 60}) {
 			t.Fatal("not parked")
 		}
 		at := SessionClaim{Key: SessionKey{Hash: key}}

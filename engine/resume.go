@@ -60,7 +60,7 @@ func (l *loop) onReconnect(c *Conn, e *message.Envelope) {
 		return
 	}
 	owner, ok := l.srv.ownerOf(e.Token)
-	key := SessionKey{owner, keyOf(e.Token)}
+	key := SessionKey{owner, hashToken(e.Token)}
 	switch {
 	case !ok:
 		l.count[countResumesRefused].Add(1)
@@ -69,7 +69,7 @@ func (l *loop) onReconnect(c *Conn, e *message.Envelope) {
 	case c.has(flagResumed):
 		l.complain(c, wireError(message.AlreadyResumed), e.Ref)
 		return
-	case key == l.srv.sharedKey(c.token):
+	case key == l.srv.keyOf(c.token):
 		l.complain(c, &Error{Code: message.InvalidToken.String(),
 			Message: "this is the connection's own token; show it on the next connection"}, e.Ref)
 		return
@@ -145,7 +145,7 @@ func (l *loop) refuseClaim(x *succession, err error) {
 	}
 	l.complain(x.conn, told, x.asked.ref)
 	if x.wait != nil {
-		l.resume(x.conn, x.wait)
+		l.goOnAfter(x.conn, x.wait)
 	}
 }
 
@@ -183,8 +183,8 @@ func (l *loop) claimed(x *succession, got ClaimedSession, err error) {
 // attemptsSince is how many resumes in a row led to a session; the count starts again once a resumed connection has
 // lived for heartbeat_timeout.
 func (l *loop) attemptsSince(state *parked) int {
-	lived := l.srv.wall(l.now).UnixMilli() - state.resumedAt
-	if state.resumedAt != 0 && lived >= l.srv.tuned.Load().timeout/int64(time.Millisecond) {
+	lived := l.srv.wall(l.now).UnixMilli() - state.resumedAtMillis
+	if state.resumedAtMillis != 0 && lived >= l.srv.tuned.Load().timeout/int64(time.Millisecond) {
 		return 0
 	}
 	return state.attempts
@@ -213,7 +213,7 @@ func (l *loop) askOwner(x *succession) {
 	key := x.at.Key
 	if key.Instance != l.srv.instance {
 		x.await(l)
-		question := handoverQuestion{sessionKey(key.Hash), l.srv.instance, SeatTicket(x.at.Nonce)}
+		question := handoverQuestion{tokenHash(key.Hash), l.srv.instance, SeatTicket(x.at.Nonce)}
 		l.srv.ask(key.Instance, asking{fleet.HandOver, question.append(nil), handOverWait}, func(answer []byte, err error) {
 			var h handover
 			if err == nil {
@@ -288,7 +288,7 @@ func (s *Server) freeHeld(r *rooms.Room, p place) {
 // parkAgain parks the session as it was handed over.
 func (l *loop) parkAgain(x *succession) {
 	state := *x.state
-	state.resumedAt = 0
+	state.resumedAtMillis = 0
 	l.srv.store.Restore(x.at, SessionValue{&state}, l.srv.cfg.ReconnectionTTL)
 }
 
@@ -320,7 +320,7 @@ func (l *loop) takeSeats(x *succession) {
 
 // saveNext stores the session that follows.
 func (l *loop) saveNext(x *succession) {
-	if own := x.conn.token; own != noToken && !l.srv.sessions.has(l.srv.keyOf(own)) {
+	if own := x.conn.token; own != noToken && !l.srv.sessions.has(l.srv.hashOf(own)) {
 		// Another connection has claimed this one's own session: its take-over is on its way.
 		l.putBack(x)
 		l.refuseClaim(x, errUnavailable)
@@ -331,16 +331,16 @@ func (l *loop) saveNext(x *succession) {
 	next.previous, next.instance = x.conn.place(), l.srv.instance
 	next.rooms = slices.DeleteFunc(slices.Clone(next.rooms), func(room string) bool { return x.seats[room] != nil })
 	next.attempts++
-	next.resumedAt = l.srv.wall(l.now).UnixMilli()
+	next.resumedAtMillis = l.srv.wall(l.now).UnixMilli()
 	l.step(x, func(done func(error)) error {
-		return l.srv.store.Save(l.srv.sharedKey(x.next), SessionValue{&next}, done)
+		return l.srv.store.Save(l.srv.keyOf(x.next), SessionValue{&next}, done)
 	}, (*loop).nextSaved)
 }
 
 // nextSaved spends the claimed session, now that the next one is stored.
 func (l *loop) nextSaved(x *succession, err error) {
 	if err != nil || !x.waits() {
-		l.srv.store.Drop(l.srv.sharedKey(x.next), nil)
+		l.srv.store.Drop(l.srv.keyOf(x.next), nil)
 		l.putBack(x)
 		l.refuseClaim(x, err)
 		return
@@ -375,7 +375,7 @@ func (l *loop) revoked(x *succession, _ error) {
 // forgo is for a heir that has gone, or found the session spent: the next one is dropped. The store gets back what was
 // claimed, in case it can still restore it.
 func (l *loop) forgo(x *succession) {
-	l.srv.store.Drop(l.srv.sharedKey(x.next), nil)
+	l.srv.store.Drop(l.srv.keyOf(x.next), nil)
 	l.giveBack(x)
 	l.parkAgain(x)
 }
@@ -399,6 +399,6 @@ func (l *loop) restore(x *succession) {
 		Ref:      x.asked.ref,
 	}})
 	if x.wait != nil {
-		l.resume(c, x.wait)
+		l.goOnAfter(c, x.wait)
 	}
 }

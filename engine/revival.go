@@ -84,7 +84,7 @@ func (v *revival) end(l *loop) {
 	for _, f := range v.stash {
 		l.queue(c, f)
 	}
-	l.resume(c, v.entering)
+	l.goOnAfter(c, v.entering)
 }
 
 // abandon gives the session back, since the connection has ended.

@@ -5,8 +5,8 @@ import "testing"
 // A session that was revoked is remembered as such for as long as a session can be resumed, and not longer: until the
 // store has heard of it, its owner is the only one who knows.
 func TestRevokedIsRemembered(t *testing.T) {
-	s := newSessionStore(1000, 5)
-	key := sessionKey{1}
+	s := newSessionMemory(1000, 5)
+	key := tokenHash{1}
 	s.begin(key, new(Conn))
 	if !s.revoke(key) {
 		t.Fatal("the session was not there")

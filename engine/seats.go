@@ -84,7 +84,7 @@ func (l *loop) seatUsed(c *Conn, p *pending, m move, err *Error) {
 		} else {
 			l.storeFirst(c, m, (*loop).joinSeated)
 		}
-		l.resume(c, p)
+		l.goOnAfter(c, p)
 		return
 	}
 	c.seats.Add(-1)
@@ -96,7 +96,7 @@ func (l *loop) seatUsed(c *Conn, p *pending, m move, err *Error) {
 		return
 	}
 	l.complain(c, err, m.ref)
-	l.resume(c, p)
+	l.goOnAfter(c, p)
 }
 
 func (l *loop) joinSeated(c *Conn, m move) {

@@ -343,7 +343,7 @@ func TestOwnerGivesTheSeats(t *testing.T) {
 		w.read(at)
 	}
 	s.store = deadStore{}
-	q := handoverQuestion{key: s.keyOf(c.token), heir: 9, ticket: SeatTicket{1, 2, 3}}
+	q := handoverQuestion{key: s.hashOf(c.token), heir: 9, ticket: SeatTicket{1, 2, 3}}
 	s.sessions.begin(q.key, c)
 	answers := [][]byte{}
 	ask := func() { s.answerHandOver(q.append(nil), func(b []byte) { answers = append(answers, b) }) }

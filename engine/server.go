@@ -54,7 +54,7 @@ type Server struct {
 	index        *rooms.Index
 	peers        *peers   // nil: it is alone
 	listener     Listener // nil: it opens its own
-	sessions     *sessionStore
+	sessions     *sessionMemory
 	store        SessionStore
 	storeApart   bool // from the process: it is told what changes, and tokens name the worker that began a session
 	saves        saveTimes
@@ -144,7 +144,7 @@ func (s *Server) assemble() {
 	s.log = s.GuardLog(s.log)
 	s.layGround()
 	s.index = rooms.NewIndex(s.cfg.Loops, rooms.Options{MaxMembers: s.cfg.MaxConnectionsPerRoom})
-	s.sessions = newSessionStore(s.cfg.ReconnectionTTL, s.cfg.ReconnectionMaxAttempts)
+	s.sessions = newSessionMemory(s.cfg.ReconnectionTTL, s.cfg.ReconnectionMaxAttempts)
 	s.store = memoryStore{s.sessions}
 	s.pools = newPools(s.cfg.OffloadWorkers, func(v any) { s.survive("work that may block", nil, v) })
 	for i := range s.cfg.Loops {

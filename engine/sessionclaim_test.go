@@ -34,7 +34,7 @@ func TestSentAwayForGood(t *testing.T) {
 		s := w.server.Server
 		w.keep(&shelf{})
 		c := w.welcome(0)
-		key := s.sharedKey(c.token)
+		key := s.keyOf(c.token)
 		var answer []byte
 		ask := func() {
 			s.answerHandOver(handoverQuestion{key: key.Hash}.append(nil), func(b []byte) { answer = bytes.Clone(b) })
@@ -83,7 +83,7 @@ func TestOwnSessionEndsBeforeTheAnswer(t *testing.T) {
 		w.keep(store)
 		store.value = (&parked{previous: place{Gen: 1}, instance: 3, rooms: []string{"r"}}).encode()
 		c := w.welcome(0)
-		own, began := s.sharedKey(c.token), s.tokenText(c.token)
+		own, began := s.keyOf(c.token), s.tokenText(c.token)
 		w.say(c, `{"type":"reconnect","token":"`+s.tokenText(token{1})+`"}`)
 		w.drain()
 		w.expect(c, "")

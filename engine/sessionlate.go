@@ -191,7 +191,7 @@ func (l *loop) storeFirst(c *Conn, m move, then func(l *loop, c *Conn, m move)) 
 	m.room, m.ref = bytes.Clone(m.room), p.ref
 	p.move, p.along = m, l.lookAhead(c)
 	given := l.now
-	err := l.srv.store.Save(l.srv.sharedKey(c.token), SessionValue{l.toStore(c)}, func(err error) {
+	err := l.srv.store.Save(l.srv.keyOf(c.token), SessionValue{l.toStore(c)}, func(err error) {
 		now := l.srv.clock()
 		if err == nil {
 			l.srv.saves.stored(now-given, int64(saveAfter), now)
@@ -232,7 +232,7 @@ func (l *loop) storedFirst(c *Conn, p *pending, err error, then func(l *loop, c 
 	if r := l.srv.index.Find(p.move.room); stored && p.covered == 0 && (r != nil && r.Has(c.place())) != p.move.leave {
 		c.flags &^= flagUnsaved // to store it once more would keep a late store late
 	}
-	l.resume(c, p)
+	l.goOnAfter(c, p)
 }
 
 // toStore is the state of c as it is to be stored: with a join or leave that waits for that, or that waits for a seat and is

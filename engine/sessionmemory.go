@@ -1,11 +1,285 @@
 package engine
 
-import "time"
+import (
+	"encoding/binary"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	sessionShards = 64
+	// sessionsParkedMax and sessionsBytesMax bound what clients that never come back may hold. The oldest go first.
+	sessionsParkedMax = 1 << 20
+	sessionsBytesMax  = 512 << 20
+	// sessionShardBytes is how much one shard keeps for certain, whatever the others hold.
+	sessionShardBytes = sessionsBytesMax / sessionShards
+)
+
+// sessionMemory holds the sessions of one process.
+//
+// Owner: shared (mutex: each shard's).
+type sessionMemory struct {
+	shards  [sessionShards]sessionShard
+	ttl     int64
+	lag     atomic.Int64 // time that counts for no session: see stall.go
+	max     int          // resumes in a row
+	evicted atomic.Uint64
+}
+
+// sessionShard is one part of the store.
+//
+// Owner: shared (mutex: mu).
+type sessionShard struct {
+	mu     sync.Mutex
+	live   map[tokenHash]*Conn
+	parked map[tokenHash]*parked
+	claims map[tokenHash]claimed  // of a memoryStore, until they come to something; nil for none
+	ended  map[tokenHash]struct{} // revoked a while ago; nil for none
+	past   []expiry               // of those, the oldest first
+	bytes  int                    // of parked sessions
+	// queues are of parked sessions, the oldest first; those claimed since are still in them. The first is of those that
+	// restore nothing: they go before all others, so that who connects again and again pushes out itself.
+	queues [2][]expiry
+}
+
+type expiry struct {
+	key tokenHash
+	at  int64
+}
+
+func newSessionMemory(ttl time.Duration, attempts int) *sessionMemory {
+	s := &sessionMemory{ttl: int64(ttl), max: attempts}
+	for i := range s.shards {
+		s.shards[i].live = make(map[tokenHash]*Conn)
+		s.shards[i].parked = make(map[tokenHash]*parked)
+	}
+	return s
+}
+
+func (s *sessionMemory) shard(key tokenHash) *sessionShard {
+	return &s.shards[binary.LittleEndian.Uint64(key[:])%sessionShards]
+}
+
+// begin makes c the owner of a new session.
+func (s *sessionMemory) begin(key tokenHash, c *Conn) {
+	h := s.shard(key)
+	h.mu.Lock()
+	h.live[key] = c
+	h.mu.Unlock()
+}
+
+// revoke ends a session whose connection lives. It reports false where a claim came first.
+func (s *sessionMemory) revoke(key tokenHash) bool {
+	h := s.shard(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, was := h.live[key]
+	delete(h.live, key)
+	return was
+}
+
+// remember notes that a session was revoked: the store hears of it later, and may give it to somebody until then.
+func (s *sessionMemory) remember(key tokenHash, now int64) {
+	h := s.shard(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ended == nil {
+		h.ended = make(map[tokenHash]struct{})
+	}
+	h.ended[key] = struct{}{}
+	h.past = append(h.past, expiry{key, s.until(now)})
+}
+
+// ended reports whether a session was revoked, as far as that is remembered.
+func (s *sessionMemory) ended(key tokenHash) bool {
+	h := s.shard(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, was := h.ended[key]
+	return was
+}
+
+// park keeps the state of a session whose connection ended. It reports false where a claim came first:
+// then the state belongs to the claimant.
+func (s *sessionMemory) park(key tokenHash, state *parked) bool {
+	h := s.shard(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, was := h.live[key]; !was {
+		return false
+	}
+	delete(h.live, key)
+	s.evicted.Add(h.keep(key, state))
+	return true
+}
+
+// parkAgain puts a claimed session back, for a claimant that ended before it could use it.
+func (s *sessionMemory) parkAgain(key tokenHash, state *parked) {
+	h := s.shard(key)
+	h.mu.Lock()
+	s.evicted.Add(h.keep(key, state))
+	h.mu.Unlock()
+}
+
+// keep parks a session, and says how many others it pushed out. Under mu.
+func (h *sessionShard) keep(key tokenHash, state *parked) (evicted uint64) {
+	h.drop(key)
+	h.parked[key] = state
+	h.bytes += state.size()
+	own := 0
+	if len(state.rooms) > 0 || state.attrs != nil || state.userData != nil {
+		own = 1
+	}
+	h.queues[own] = append(h.queues[own], expiry{key, state.expiresAt})
+	for len(h.parked) > sessionsParkedMax/sessionShards || h.bytes > sessionShardBytes && len(h.parked) > 1 {
+		from := &h.queues[0]
+		if len(*from) == 0 {
+			from = &h.queues[1]
+		}
+		if h.drop((*from)[0].key) {
+			evicted++
+		}
+		*from = (*from)[1:]
+	}
+	if h.queued() > 2*len(h.parked)+sessionQueueSlack {
+		for i := range h.queues {
+			h.queues[i] = slices.DeleteFunc(h.queues[i], func(x expiry) bool { return h.parked[x.key] == nil })
+		}
+	}
+	return evicted
+}
+
+// queued is the length of both queues. Under mu.
+func (h *sessionShard) queued() int { return len(h.queues[0]) + len(h.queues[1]) }
+
+// drop takes a session out of the parked ones, and reports whether it was there. Under mu.
+func (h *sessionShard) drop(key tokenHash) bool {
+	p := h.parked[key]
+	if p == nil {
+		return false
+	}
+	h.bytes -= p.size()
+	delete(h.parked, key)
+	return true
+}
+
+// size is about what a parked session costs, in bytes.
+func (p *parked) size() int {
+	n := parkedBytes + len(p.principal) + len(p.rooms)*roomNameBytes
+	for _, name := range p.rooms {
+		n += len(name)
+	}
+	if p.attrs != nil {
+		n += p.attrs.bytes + len(p.attrs.list)*roomNameBytes
+	}
+	if p.userData != nil {
+		n += len(p.userData.raw)
+	}
+	return n
+}
+
+const (
+	parkedBytes   = 384 // of a session without rooms and attributes, its places in the map and the queue included
+	roomNameBytes = 32  // of a name besides its text
+)
+
+// sessionQueueSlack is how many claimed sessions a shard's queue may hold before it is worth tidying.
+const sessionQueueSlack = 64
+
+// until is when a session that is parked now ends, on the store's own clock, which stands still while nobody could come.
+func (s *sessionMemory) until(now int64) int64 { return now - s.lag.Load() + s.ttl }
+
+// expire forgets what nobody came back for.
+func (s *sessionMemory) expire(now int64) {
+	now -= s.lag.Load()
+	for i := range s.shards {
+		h := &s.shards[i]
+		h.mu.Lock()
+		for j := range h.queues {
+			h.queues[j] = h.expire(h.queues[j], now)
+		}
+		for len(h.past) > 0 && h.past[0].at <= now {
+			delete(h.ended, h.past[0].key)
+			h.past = h.past[1:]
+		}
+		h.mu.Unlock()
+	}
+}
+
+// expire drops the sessions of a queue whose time is over, and returns the rest of it. Under mu.
+func (h *sessionShard) expire(queue []expiry, now int64) []expiry {
+	for len(queue) > 0 && queue[0].at <= now {
+		if p := h.parked[queue[0].key]; p != nil && p.expiresAt <= now {
+			h.drop(queue[0].key)
+		}
+		queue = queue[1:]
+	}
+	if len(queue) == 0 {
+		return nil
+	}
+	return queue
+}
+
+// parkedLen is the number of sessions without a connection. Any goroutine.
+func (s *sessionMemory) parkedLen() (n int) {
+	for i := range s.shards {
+		h := &s.shards[i]
+		h.mu.Lock()
+		n += len(h.parked)
+		h.mu.Unlock()
+	}
+	return n
+}
+
+// forget drops the state of a parked session: the store has it.
+func (s *sessionMemory) forget(key tokenHash) {
+	h := s.shard(key)
+	h.mu.Lock()
+	h.drop(key)
+	h.mu.Unlock()
+}
+
+// holds reports whether the state of a parked session is here.
+func (s *sessionMemory) holds(key tokenHash) bool {
+	h := s.shard(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.parked[key] != nil
+}
+
+// has reports whether a session of a live connection is its own: nobody has claimed it.
+func (s *sessionMemory) has(key tokenHash) bool {
+	h := s.shard(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.live[key] != nil
+}
+
+// released is what a session left: the connection that must hand over, or the state that is parked here.
+type released struct {
+	state   *parked
+	conn    *Conn
+	revoked bool // it was ended, and nothing is left of it
+}
+
+// release gives up a session that the store has given away.
+func (s *sessionMemory) release(key tokenHash) released {
+	h := s.shard(key)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, revoked := h.ended[key]
+	left := released{state: h.parked[key], conn: h.live[key], revoked: revoked}
+	h.drop(key)
+	delete(h.live, key)
+	return left
+}
 
 // memoryStore is the store of a server that is alone: what the worker remembers of its sessions is all there is. It answers
 // before its methods return. A live connection is its own record, so Save has nothing to keep; parked sessions are in the
 // worker's memory already.
-type memoryStore struct{ sessions *sessionStore }
+type memoryStore struct{ sessions *sessionMemory }
 
 // claimed is a session that was claimed, until the claim comes to something.
 type claimed struct {
@@ -43,7 +317,7 @@ func (m memoryStore) Claim(at SessionClaim, done func(ClaimedSession, error)) er
 }
 
 // claim takes a session from all others that want it, unless it is another principal's.
-func (s *sessionStore) claim(at SessionClaim) (state *parked, alive, ok bool) {
+func (s *sessionMemory) claim(at SessionClaim) (state *parked, alive, ok bool) {
 	h := s.shard(at.Key.Hash)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -57,7 +331,7 @@ func (s *sessionStore) claim(at SessionClaim) (state *parked, alive, ok bool) {
 		return nil, false, false
 	}
 	if h.claims == nil {
-		h.claims = make(map[sessionKey]claimed)
+		h.claims = make(map[tokenHash]claimed)
 	}
 	h.claims[at.Key.Hash] = claimed{at.Nonce, state}
 	h.drop(at.Key.Hash)
@@ -65,7 +339,7 @@ func (s *sessionStore) claim(at SessionClaim) (state *parked, alive, ok bool) {
 }
 
 // unclaim ends a claim, and returns the state that was claimed; ok is false where there is no such claim.
-func (s *sessionStore) unclaim(at SessionClaim) (state *parked, ok bool) {
+func (s *sessionMemory) unclaim(at SessionClaim) (state *parked, ok bool) {
 	h := s.shard(at.Key.Hash)
 	h.mu.Lock()
 	defer h.mu.Unlock()

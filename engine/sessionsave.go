@@ -4,9 +4,6 @@ import (
 	"errors"
 	"sync/atomic"
 	"time"
-
-	"github.com/parleyd/parley/protocol/message"
-	"github.com/parleyd/parley/rooms"
 )
 
 // How a worker's sessions reach the store. What changes one (a join, a leave, an attribute, the user data) only marks
@@ -67,12 +64,12 @@ func (l *loop) saveChanged() {
 	}
 }
 
-// save gives the store the session of c as it is now. Where somebody holds a claim, he may put the session back: so it
-// is saved again later. What is away keeps what it was given.
+// save gives the store the session of c as it is now. Whoever has claimed the session may put it back, so it is saved again
+// later. After ErrSessionsAway the store keeps the value and writes it later; no retry is needed here.
 func (l *loop) save(c *Conn, batch *saveBatch) {
 	t := c.token
 	again := func() { l.later(c, t, (*loop).changed) }
-	err := l.srv.store.Save(l.srv.sharedKey(t), SessionValue{l.toStore(c)}, func(err error) {
+	err := l.srv.store.Save(l.srv.keyOf(t), SessionValue{l.toStore(c)}, func(err error) {
 		l.srv.saved(batch, err)
 		switch {
 		case errors.Is(err, ErrSessionClaimed):
@@ -144,7 +141,7 @@ func (l *loop) saveFirst(c *Conn) {
 	t := c.token
 	again := func() { l.later(c, t, (*loop).saveFirst) }
 	batch := l.saves.first(l.now)
-	err := l.srv.store.Save(l.srv.sharedKey(t), SessionValue{l.toStore(c)}, func(err error) {
+	err := l.srv.store.Save(l.srv.keyOf(t), SessionValue{l.toStore(c)}, func(err error) {
 		batch.left.Add(-1)
 		if now := l.srv.clock(); err != nil {
 			l.srv.saves.late(now)
@@ -203,133 +200,12 @@ func (s *Server) seldom(said *atomic.Int64) bool {
 	return (last == 0 || now-last >= int64(time.Second)) && said.CompareAndSwap(last, now)
 }
 
-// issueToken begins a session for c and tells the client its token: at once, or when the store has the session.
-func (l *loop) issueToken(c *Conn) {
-	l.srv.entropy(c.token[:])
-	l.srv.sessions.begin(l.srv.keyOf(c.token), c)
-	c.flags &^= flagTold
-	if l.srv.storeApart {
-		l.saveFirst(c)
-		return
-	}
-	l.tellToken(c)
-}
-
-// follow gives c, which has just resumed, the session that follows.
-func (l *loop) follow(c *Conn, next token) {
-	c.token = next
-	l.srv.sessions.begin(l.srv.keyOf(next), c)
-	l.tellToken(c)
-	l.changed(c) // what was stored is what was claimed, not what was restored of it
-}
-
-// endSession ends the session of c, unless another connection has claimed it: then it returns false, and told does not run.
-// Otherwise told, which may be nil, runs when the store has heard of it, or is away.
-func (l *loop) endSession(c *Conn, told func(error)) bool {
-	t := c.token
-	if t == noToken {
-		return false
-	}
-	c.token = noToken
-	key := l.srv.sharedKey(t)
-	if !l.srv.sessions.revoke(key.Hash) {
-		return false
-	}
-	l.dropSession(key, told)
-	return true
-}
-
-// dropSession has the store forget a session that was revoked. One that is apart hears of it later: if it has given the
-// session to another connection meanwhile, that one's worker asks here, and is told.
-func (l *loop) dropSession(key SessionKey, told func(error)) {
-	if l.srv.storeApart {
-		l.srv.sessions.remember(key.Hash, l.now)
-	}
-	l.srv.store.Drop(key, told)
-}
-
-// snapshot is the state of c, for the heir of its session.
-func (l *loop) snapshot(c *Conn) *parked {
-	state := l.snapshotAlone(c)
-	state.rooms = roomNames(c.rooms)
-	return state
-}
-
-// roomNames are the names of those rooms that are not deleted: their members are about to be told.
-func roomNames(list []*rooms.Room) (names []string) {
-	for _, r := range list {
-		if !r.Dead() {
-			names = append(names, r.Name())
-		}
-	}
-	return names
-}
-
-// snapshotAlone is snapshot without the rooms.
-func (l *loop) snapshotAlone(c *Conn) *parked {
-	state := &parked{
-		previous:  c.place(),
-		instance:  l.srv.instance,
-		principal: c.Principal(),
-		attrs:     c.attrs.Load(),
-		userData:  c.userData.Load(),
-		expires:   l.srv.sessions.until(l.now),
-	}
-	if r := c.rare; r != nil && r.attempts > 0 && l.now-r.resumedAt < l.srv.tuned.Load().timeout {
-		state.attempts, state.resumedAt = r.attempts, l.srv.wall(r.resumedAt).UnixMilli()
-	}
-	return state
-}
-
-// tellToken tells the client what its session is resumed with.
-func (l *loop) tellToken(c *Conn) {
-	c.flags |= flagTold
-	l.text = message.AppendReconnectToken(l.text[:0], l.srv.tokenText(c.token), int64(l.srv.cfg.ReconnectionTTL.Seconds()))
-	l.answer(c, l.text)
-}
-
-// park keeps the session of an ending connection, and returns the token that restores it, "" for none. state is what is
-// kept; nil: what c has now. Until the store has the state it stays here, too: another connection may have claimed the
-// session meanwhile, and ask for it.
-func (l *loop) park(c *Conn, cause Cause, state *parked) string {
-	t := c.token
-	if t == noToken {
-		return ""
-	}
-	c.token = noToken
-	key := l.srv.sharedKey(t)
-	if cause == CauseUnauthorized || !c.has(flagTold) {
-		l.srv.sessions.revoke(key.Hash)
-		l.dropSession(key, nil)
-		return ""
-	}
-	if state == nil {
-		state = l.snapshot(c)
-	}
-	state.resumedAt = 0
-	if l.srv.sessions.park(key.Hash, state) {
-		l.srv.parkStored(key, state)
-	} else {
-		c.extra().leftover = state
-	}
-	return l.srv.tokenText(t)
-}
-
-// parkStored gives a parked session to the store, for as long as nobody else has it. Any goroutine.
+// parkStored gives a parked session to the store, for as long as no other connection has claimed it. Any goroutine.
 func (s *Server) parkStored(key SessionKey, state *parked) {
-	again := func() {
-		s.loops[0].postAfter(saveAgain, func(*loop) {
-			if s.sessions.holds(key.Hash) {
-				s.parkStored(key, state)
-			} else {
-				s.store.Forget(key) // the claimant has it
-			}
-		})
-	}
 	err := s.store.Park(key, SessionValue{state}, s.cfg.ReconnectionTTL, func(err error) {
 		switch {
 		case errors.Is(err, ErrSessionClaimed):
-			again()
+			s.parkLater(key, state)
 		case errors.Is(err, ErrSessionUnknown):
 			s.store.Forget(key)
 			s.sessions.forget(key.Hash)
@@ -337,7 +213,7 @@ func (s *Server) parkStored(key SessionKey, state *parked) {
 			s.sessions.forget(key.Hash)
 		case !errors.Is(err, ErrSessionsAway) && s.state.Load() != stateStopped:
 			s.unstored(err)
-			again()
+			s.parkLater(key, state)
 		}
 	})
 	switch {
@@ -348,6 +224,17 @@ func (s *Server) parkStored(key SessionKey, state *parked) {
 		s.loops[0].postAfter(s.cfg.ReconnectionTTL, func(*loop) { s.store.Drop(key, nil) })
 	default:
 		s.unstored(err)
-		again()
+		s.parkLater(key, state)
 	}
+}
+
+// parkLater is for a store that has refused. Any goroutine.
+func (s *Server) parkLater(key SessionKey, state *parked) {
+	s.loops[0].postAfter(saveAgain, func(*loop) {
+		if s.sessions.holds(key.Hash) {
+			s.parkStored(key, state)
+		} else {
+			s.store.Forget(key) // the claimant has it
+		}
+	})
 }

@@ -123,10 +123,10 @@ func (s *Server) tokenText(t token) string {
 	return base64.RawURLEncoding.EncodeToString(raw[:])
 }
 
-func (s *Server) keyOf(t token) sessionKey { return keyOf([]byte(s.tokenText(t))) }
+func (s *Server) hashOf(t token) tokenHash { return hashToken([]byte(s.tokenText(t))) }
 
-// sharedKey is the key of a token of ours in the store.
-func (s *Server) sharedKey(t token) SessionKey { return SessionKey{s.instance, s.keyOf(t)} }
+// keyOf is the key of a token of ours in the store.
+func (s *Server) keyOf(t token) SessionKey { return SessionKey{s.instance, s.hashOf(t)} }
 
 // ownerOf is the worker that a token names; ok is false for what was never a token.
 func (s *Server) ownerOf(text []byte) (worker ident.Worker, ok bool) {

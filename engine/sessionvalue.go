@@ -17,7 +17,7 @@ var errSessionValue = errors.New("the stored session is damaged, or of another v
 func (p *parked) encode() []byte {
 	w := &fleet.Writer{B: make([]byte, 0, 128)}
 	w.Number(sessionValueVersion).IDs([]ident.ID{{Worker: p.instance, Place: p.previous}}).Text(p.principal)
-	w.Number(uint64(p.attempts)).Number(uint64(p.resumedAt)).Number(uint64(len(p.rooms)))
+	w.Number(uint64(p.attempts)).Number(uint64(p.resumedAtMillis)).Number(uint64(len(p.rooms)))
 	for _, name := range p.rooms {
 		w.Text(name)
 	}
@@ -47,7 +47,7 @@ func decodeParked(value []byte) (*parked, error) {
 		return nil, errSessionValue
 	}
 	p.principal = string(r.Bytes())
-	p.attempts, p.resumedAt = int(r.Number()), int64(r.Number())
+	p.attempts, p.resumedAtMillis = int(r.Number()), int64(r.Number())
 	for range min(r.Number(), uint64(len(r.Rest))) {
 		p.rooms = append(p.rooms, string(r.Bytes()))
 	}

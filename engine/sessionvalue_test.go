@@ -12,7 +12,7 @@ func fullSession() *parked {
 	attrs = attrs.with(attribute{key: "name", value: []byte(`"ann"`)}).with(attribute{key: "empty", value: []byte{}}).
 		with(attribute{key: "n", value: []byte("12")})
 	return &parked{previous: place{Loop: 3, Slot: 70000, Gen: 1 << 47}, instance: 65535, principal: "ann",
-		rooms: []string{"lobby", "a\"b", "room\u00e9"}, attrs: attrs, userData: &userData{raw: []byte(`{"user":"data"}`)}, attempts: 4, resumedAt: 1_790_000_000_123}
+		rooms: []string{"lobby", "a\"b", "room\u00e9"}, attrs: attrs, userData: &userData{raw: []byte(`{"user":"data"}`)}, attempts: 4, resumedAtMillis: 1_790_000_000_123}
 }
 
 // What is stored is what comes back.
