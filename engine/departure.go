@@ -105,7 +105,7 @@ func (d *departure) step(l *loop, i int) {
 func (d *departure) endow(l *loop, heir place, then func(*loop, handover)) {
 	switch {
 	case d.inherit != nil:
-		then(l, handover{}) // somebody was quicker
+		then(l, handover{}) // another heir was quicker
 	case d.state.attempts >= l.srv.sessions.max:
 		then(l, handover{kind: handoverSpent})
 	default:

@@ -17,7 +17,8 @@ const (
 	sessionShardBytes = sessionsBytesMax / sessionShards
 )
 
-// sessionMemory holds the sessions of one process.
+// sessionMemory is what a worker remembers of its sessions: the connections of those that live, the state of those that no
+// store apart has yet, or of all that are parked where there is none.
 //
 // Owner: shared (mutex: each shard's).
 type sessionMemory struct {
@@ -28,7 +29,7 @@ type sessionMemory struct {
 	evicted atomic.Uint64
 }
 
-// sessionShard is one part of the store.
+// sessionShard is one part of it.
 //
 // Owner: shared (mutex: mu).
 type sessionShard struct {
@@ -40,7 +41,7 @@ type sessionShard struct {
 	past   []expiry               // of those, the oldest first
 	bytes  int                    // of parked sessions
 	// queues are of parked sessions, the oldest first; those claimed since are still in them. The first is of those that
-	// restore nothing: they go before all others, so that who connects again and again pushes out itself.
+	// restore nothing: they go before all others, so that a client that connects again and again pushes out its own.
 	queues [2][]expiry
 }
 
@@ -80,7 +81,8 @@ func (s *sessionMemory) revoke(key tokenHash) bool {
 	return was
 }
 
-// remember notes that a session was revoked: the store hears of it later, and may give it to somebody until then.
+// remember notes that a session was revoked: the store hears of it later, and may give it to a
+// claimant until then.
 func (s *sessionMemory) remember(key tokenHash, now int64) {
 	h := s.shard(key)
 	h.mu.Lock()
@@ -188,10 +190,11 @@ const (
 // sessionQueueSlack is how many claimed sessions a shard's queue may hold before it is worth tidying.
 const sessionQueueSlack = 64
 
-// until is when a session that is parked now ends, on the store's own clock, which stands still while nobody could come.
+// until is when a session that is parked now ends, on the memory's own clock, which stands still while no
+// client could come.
 func (s *sessionMemory) until(now int64) int64 { return now - s.lag.Load() + s.ttl }
 
-// expire forgets what nobody came back for.
+// expire forgets the sessions that no client came back for.
 func (s *sessionMemory) expire(now int64) {
 	now -= s.lag.Load()
 	for i := range s.shards {
@@ -249,7 +252,7 @@ func (s *sessionMemory) holds(key tokenHash) bool {
 	return h.parked[key] != nil
 }
 
-// has reports whether a session of a live connection is its own: nobody has claimed it.
+// has reports whether the session of a live connection is still its own: no other connection has claimed it.
 func (s *sessionMemory) has(key tokenHash) bool {
 	h := s.shard(key)
 	h.mu.Lock()
@@ -306,7 +309,8 @@ func (memoryStore) Drop(_ SessionKey, done func(error)) {
 // Forget is of [SessionStore].
 func (memoryStore) Forget(SessionKey) {}
 
-// Claim is of [SessionStore]. Only expire says whose time is over: after a stall a claim may come first.
+// Claim is of [SessionStore]. A session whose time is over can be claimed until expire has dropped it: after a stall a
+// claim may come first.
 func (m memoryStore) Claim(at SessionClaim, done func(ClaimedSession, error)) error {
 	state, alive, ok := m.sessions.claim(at)
 	if !ok {

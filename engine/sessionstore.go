@@ -15,19 +15,19 @@ import (
 
 // SessionStore keeps sessions for all workers. Its methods are for any goroutine and never wait. A method that returns
 // an error has done nothing and does not call done; otherwise done runs once, on any goroutine, perhaps before the method
-// returns, and must not block. What is passed in belongs to the store.
+// returns, and must not block. The values passed in belong to the store.
 //
-// Save and Park tell [ErrSessionClaimed] while somebody holds a claim, and [ErrSessionUnknown] when the session is no
+// Save and Park tell [ErrSessionClaimed] while another connection holds a claim, and [ErrSessionUnknown] when the session is no
 // more the worker's. Save, Park and Claim tell [ErrSessionsAway] when the store cannot be reached in time; the others are
 // seen through, however long that takes. Save and Park return [ErrSessionTooLarge] for more than the store takes; Restore
 // then puts the session back as it was.
 type SessionStore interface {
 	// Save stores the session of a live connection; what comes in quick succession is stored once.
 	Save(key SessionKey, value SessionValue, done func(error)) error
-	// Park stores a session whose connection has ended, for ttl. Until done is called with nil the worker keeps it in
-	// its memory, too.
+	// Park stores a session whose connection has ended, for ttl. The worker's memory keeps it, too, until done is called
+	// with nil: never, where that memory is the store.
 	Park(key SessionKey, value SessionValue, ttl time.Duration, done func(error)) error
-	// Drop forgets a session, unless somebody has claimed it. done, which may be nil, is told when it is decided, or
+	// Drop forgets a session, unless another connection has claimed it. done, which may be nil, is told when it is decided, or
 	// [ErrSessionsAway], and the store goes on trying.
 	Drop(key SessionKey, done func(error))
 	// Forget says that the session is another's now: the worker will not write it any more.
@@ -80,9 +80,9 @@ func (x ClaimedSession) state() (*parked, error) {
 
 // Errors of a SessionStore.
 var (
-	// ErrSessionUnknown: there is no such session, or no more, or somebody else has taken it.
+	// ErrSessionUnknown: there is no such session, or no more, or another connection has taken it.
 	ErrSessionUnknown = errors.New("there is no such session")
-	// ErrSessionClaimed: somebody has claimed it, and may put it back.
+	// ErrSessionClaimed: another connection has claimed it, and may put it back.
 	ErrSessionClaimed = errors.New("the session is claimed")
 	// ErrSessionTooLarge: it is larger than the store takes; nothing was stored.
 	ErrSessionTooLarge = errors.New("the session is too large for the store")
@@ -109,7 +109,7 @@ func (s *Server) KeepSessions(store SessionStore) { s.store, s.storeApart = stor
 // Instance names this worker in the ids of its connections; never 0.
 func (s *Server) Instance() ident.Worker { return s.instance }
 
-// sharedTokenBytes is the size of a token that says who began the session.
+// sharedTokenBytes is the size of a token that names the worker that began the session.
 const sharedTokenBytes = 2 + len(noToken)
 
 // tokenText is a token of ours as clients know it.
