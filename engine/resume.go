@@ -131,7 +131,7 @@ func (x *succession) waits() bool {
 // settled ends the wait, and reports false where the client no longer waits.
 func (x *succession) settled(l *loop) bool { return x.wait == nil || l.settled(x.conn, x.wait) }
 
-// refuse tells the client, if it still waits.
+// refuseClaim tells the client why it does not resume, if it still waits.
 func (l *loop) refuseClaim(x *succession, err error) {
 	if !x.settled(l) {
 		return
@@ -155,22 +155,19 @@ func (l *loop) claimed(x *succession, got ClaimedSession, err error) {
 		l.refuseClaim(x, err)
 		return
 	}
-	if !x.waits() {
-		l.putBack(x)
-		return
-	}
 	if x.state, err = got.state(); err != nil {
 		l.srv.log.Error("read stored session", "err", err)
 	}
 	if err != nil || x.state != nil && x.state.principal != x.conn.Principal() {
-		l.putBack(x)
-		l.refuseClaim(x, wireError(message.InvalidToken))
+		l.fail(x, wireError(message.InvalidToken))
 		return
 	}
 	if x.state != nil {
 		x.state.attempts = l.attemptsSince(x.state)
 	}
 	switch {
+	case !x.waits():
+		l.putBack(x)
 	case x.state != nil && x.state.attempts >= l.srv.sessions.max:
 		l.exhausted(x, got.OwnerAlive)
 	case got.OwnerAlive:
@@ -252,8 +249,7 @@ func (l *loop) handedOver(x *succession, h handover, err error) {
 	}
 	switch {
 	case x.state.principal != x.conn.Principal(): // it has changed since the claim
-		l.putBack(x)
-		l.refuseClaim(x, wireError(message.InvalidToken))
+		l.fail(x, wireError(message.InvalidToken))
 	case !x.waits():
 		l.putBack(x)
 	default:
@@ -269,6 +265,12 @@ func (l *loop) putBack(x *succession) {
 		return
 	}
 	l.srv.store.Unclaim(x.at)
+}
+
+// fail puts the session back and tells the client why, if it still waits.
+func (l *loop) fail(x *succession, why error) {
+	l.putBack(x)
+	l.refuseClaim(x, why)
 }
 
 // giveBack frees the seats that wait for the heir.
@@ -305,16 +307,14 @@ func (l *loop) takeSeats(x *succession) {
 	}
 	x.await(l)
 	x.seats = l.gatherSeats(limits, ticket, func(l *loop) {
-		if why := x.seats.unknown(); why != nil {
+		switch why := x.seats.unknown(); {
+		case why != nil:
+			l.fail(x, why)
+		case !x.waits():
 			l.putBack(x)
-			l.refuseClaim(x, why)
-			return
+		default:
+			l.saveNext(x)
 		}
-		if !x.waits() {
-			l.putBack(x)
-			return
-		}
-		l.saveNext(x)
 	})
 }
 
@@ -322,8 +322,7 @@ func (l *loop) takeSeats(x *succession) {
 func (l *loop) saveNext(x *succession) {
 	if own := x.conn.token; own != noToken && !l.srv.sessions.has(l.srv.hashOf(own)) {
 		// Another connection has claimed this one's own session: its take-over is on its way.
-		l.putBack(x)
-		l.refuseClaim(x, errUnavailable)
+		l.fail(x, errUnavailable)
 		return
 	}
 	l.srv.entropy(x.next[:])
@@ -341,8 +340,7 @@ func (l *loop) saveNext(x *succession) {
 func (l *loop) nextSaved(x *succession, err error) {
 	if err != nil || !x.waits() {
 		l.srv.store.Drop(l.srv.keyOf(x.next), nil)
-		l.putBack(x)
-		l.refuseClaim(x, err)
+		l.fail(x, err)
 		return
 	}
 	l.step(x, func(done func(error)) error { return l.srv.store.Spend(x.at, done) }, (*loop).spent)

@@ -59,22 +59,23 @@ func newSessionMemory(ttl time.Duration, attempts int) *sessionMemory {
 	return s
 }
 
-func (s *sessionMemory) shard(key tokenHash) *sessionShard {
-	return &s.shards[binary.LittleEndian.Uint64(key[:])%sessionShards]
+// lock returns the shard of a session, locked.
+func (s *sessionMemory) lock(key tokenHash) *sessionShard {
+	h := &s.shards[binary.LittleEndian.Uint64(key[:])%sessionShards]
+	h.mu.Lock()
+	return h
 }
 
 // begin makes c the owner of a new session.
 func (s *sessionMemory) begin(key tokenHash, c *Conn) {
-	h := s.shard(key)
-	h.mu.Lock()
+	h := s.lock(key)
 	h.live[key] = c
 	h.mu.Unlock()
 }
 
 // revoke ends a session whose connection lives. It reports false where a claim came first.
 func (s *sessionMemory) revoke(key tokenHash) bool {
-	h := s.shard(key)
-	h.mu.Lock()
+	h := s.lock(key)
 	defer h.mu.Unlock()
 	_, was := h.live[key]
 	delete(h.live, key)
@@ -84,8 +85,7 @@ func (s *sessionMemory) revoke(key tokenHash) bool {
 // remember notes that a session was revoked: the store hears of it later, and may give it to a
 // claimant until then.
 func (s *sessionMemory) remember(key tokenHash, now int64) {
-	h := s.shard(key)
-	h.mu.Lock()
+	h := s.lock(key)
 	defer h.mu.Unlock()
 	if h.ended == nil {
 		h.ended = make(map[tokenHash]struct{})
@@ -96,8 +96,7 @@ func (s *sessionMemory) remember(key tokenHash, now int64) {
 
 // ended reports whether a session was revoked, as far as that is remembered.
 func (s *sessionMemory) ended(key tokenHash) bool {
-	h := s.shard(key)
-	h.mu.Lock()
+	h := s.lock(key)
 	defer h.mu.Unlock()
 	_, was := h.ended[key]
 	return was
@@ -106,8 +105,7 @@ func (s *sessionMemory) ended(key tokenHash) bool {
 // park keeps the state of a session whose connection ended. It reports false where a claim came first:
 // then the state belongs to the claimant.
 func (s *sessionMemory) park(key tokenHash, state *parked) bool {
-	h := s.shard(key)
-	h.mu.Lock()
+	h := s.lock(key)
 	defer h.mu.Unlock()
 	if _, was := h.live[key]; !was {
 		return false
@@ -119,8 +117,7 @@ func (s *sessionMemory) park(key tokenHash, state *parked) bool {
 
 // parkAgain puts a claimed session back, for a claimant that ended before it could use it.
 func (s *sessionMemory) parkAgain(key tokenHash, state *parked) {
-	h := s.shard(key)
-	h.mu.Lock()
+	h := s.lock(key)
 	s.evicted.Add(h.keep(key, state))
 	h.mu.Unlock()
 }
@@ -238,24 +235,21 @@ func (s *sessionMemory) parkedLen() (n int) {
 
 // forget drops the state of a parked session: the store has it.
 func (s *sessionMemory) forget(key tokenHash) {
-	h := s.shard(key)
-	h.mu.Lock()
+	h := s.lock(key)
 	h.drop(key)
 	h.mu.Unlock()
 }
 
 // holds reports whether the state of a parked session is here.
 func (s *sessionMemory) holds(key tokenHash) bool {
-	h := s.shard(key)
-	h.mu.Lock()
+	h := s.lock(key)
 	defer h.mu.Unlock()
 	return h.parked[key] != nil
 }
 
 // has reports whether the session of a live connection is still its own: no other connection has claimed it.
 func (s *sessionMemory) has(key tokenHash) bool {
-	h := s.shard(key)
-	h.mu.Lock()
+	h := s.lock(key)
 	defer h.mu.Unlock()
 	return h.live[key] != nil
 }
@@ -269,8 +263,7 @@ type released struct {
 
 // release gives up a session that the store has given away.
 func (s *sessionMemory) release(key tokenHash) released {
-	h := s.shard(key)
-	h.mu.Lock()
+	h := s.lock(key)
 	defer h.mu.Unlock()
 	_, revoked := h.ended[key]
 	left := released{state: h.parked[key], conn: h.live[key], revoked: revoked}
@@ -322,8 +315,7 @@ func (m memoryStore) Claim(at SessionClaim, done func(ClaimedSession, error)) er
 
 // claim takes a session from all others that want it, unless it is another principal's.
 func (s *sessionMemory) claim(at SessionClaim) (state *parked, alive, ok bool) {
-	h := s.shard(at.Key.Hash)
-	h.mu.Lock()
+	h := s.lock(at.Key.Hash)
 	defer h.mu.Unlock()
 	c, state := h.live[at.Key.Hash], h.parked[at.Key.Hash]
 	if _, taken := h.claims[at.Key.Hash]; taken {
@@ -344,8 +336,7 @@ func (s *sessionMemory) claim(at SessionClaim) (state *parked, alive, ok bool) {
 
 // unclaim ends a claim, and returns the state that was claimed; ok is false where there is no such claim.
 func (s *sessionMemory) unclaim(at SessionClaim) (state *parked, ok bool) {
-	h := s.shard(at.Key.Hash)
-	h.mu.Lock()
+	h := s.lock(at.Key.Hash)
 	defer h.mu.Unlock()
 	x, ok := h.claims[at.Key.Hash]
 	if !ok || x.nonce != at.Nonce {
