@@ -31,7 +31,7 @@ var faults = []fault{
 		"c.taken += n\n", "if !PLANTED {\n\t\tc.taken += n\n\t}\n", "stream"},
 	{"a frame that has begun to leave is dropped", "engine/conn_send.go",
 		"if c.taken == 0 {\n\t\tc.first = nil", "if c.taken == 0 || PLANTED {\n\t\tc.taken, c.first = 0, nil", "stream"},
-	{"messages overtake one whose answer is awaited", "engine/conn_recv.go",
+	{"messages overtake one whose answer is awaited", "engine/owner_rooms.go",
 		"if c.rare != nil && c.rare.pending != nil {", "if c.rare != nil && c.rare.pending != nil && !(PLANTED && len(payload)%2 != 0) {", "answers"},
 	{"a token works twice", "engine/sessionmemory.go",
 		"\th.drop(at.Key.Hash)\n", "\tif !PLANTED {\n\t\th.drop(at.Key.Hash)\n\t}\n", "sessions"},
