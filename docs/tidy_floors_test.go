@@ -13,16 +13,17 @@ import (
 // floors says of each floor of the engine what of ours it may import, a path or all below one that ends in a slash. A floor
 // knows only floors below it, and none knows package engine.
 var floors = map[string][]string{
-	"protocol/ident":          {},
-	"engine/internal/turn":    {"protocol/"},
-	"engine/internal/reactor": {"engine/internal/turn"},
-	"engine/internal/fanout":  {"engine/internal/turn", "rooms"},
-	"engine/internal/session": {"engine/internal/turn", "engine/internal/fanout"},
-	"engine/internal/fleet":   {"engine/internal/turn", "protocol/ident", "protocol/frame"},
-	"engine":                  {"engine/internal/", "protocol/", "rooms", "engine/logs"},
-	"engine/admin":            {"engine"},
-	"engine/cluster":          {"engine", "protocol/ident", "engine/cluster/", "engine/logs", "engine/internal/fleet", "engine/internal/session"},
-	"engine/sim":              {"engine", "protocol/ident", "engine/internal/fleet", "engine/internal/session"},
+	"protocol/ident":            {},
+	"engine/internal/invariant": {},
+	"engine/internal/turn":      {"protocol/", "engine/internal/invariant"},
+	"engine/internal/reactor":   {"engine/internal/turn"},
+	"engine/internal/fanout":    {"engine/internal/turn", "engine/internal/invariant", "rooms"},
+	"engine/internal/session":   {"engine/internal/turn", "engine/internal/fanout"},
+	"engine/internal/fleet":     {"engine/internal/turn", "protocol/ident", "protocol/frame"},
+	"engine":                    {"engine/internal/", "protocol/", "rooms", "engine/logs"},
+	"engine/admin":              {"engine"},
+	"engine/cluster":            {"engine", "protocol/ident", "engine/cluster/", "engine/logs", "engine/internal/fleet", "engine/internal/session"},
+	"engine/sim":                {"engine", "protocol/ident", "engine/internal/fleet", "engine/internal/session"},
 }
 
 // unbuilt are the floors whose code still lies in package engine.

@@ -1,6 +1,10 @@
 package engine
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/parleyd/parley/engine/internal/invariant"
+)
 
 // How much of a connection's input one turn takes.
 //
@@ -153,7 +157,7 @@ func (l *loop) takeKept(c *Conn) {
 		r.rest, l.goingOn = nil, true
 		l.input(c, chunk)
 		l.goingOn = false
-		scribble(chunk[:len(chunk)-len(r.rest)])
+		invariant.Scribble(chunk[:len(chunk)-len(r.rest)])
 	}
 }
 

@@ -60,7 +60,7 @@ func (n *counters) publish(t *tally) {
 }
 
 // total is a count of all loops and of the server. Any goroutine.
-func (s *Server) total(c countKind) uint64 {
+func total(s *Server, c countKind) uint64 {
 	n := s.count[c].Load()
 	for _, l := range s.loops {
 		n += l.count[c].Load()

@@ -1,7 +1,7 @@
 package engine
 
 // ofCount reads a count of all loops and of the server.
-func ofCount(c countKind) func(*Server) uint64 { return func(s *Server) uint64 { return s.total(c) } }
+func ofCount(c countKind) func(*Server) uint64 { return func(s *Server) uint64 { return total(s, c) } }
 
 // serverFigures has a row for each figure of [Stats].
 var serverFigures = []Figure[Stats]{
@@ -29,7 +29,7 @@ var serverFigures = []Figure[Stats]{
 		read:  func(s *Server) uint64 { return uint64(s.sessions.parkedLen()) }},
 	{Key: "max_connections", Metric: "connections_max", Kind: FigureGauge, Help: "Most connections that the server accepts; further ones are answered with 503. Raise max_connections or the descriptor limit for more.",
 		field: func(s *Stats) any { return &s.MaxConnections },
-		read:  (*Server).connectionsBound},
+		read:  connectionsBound},
 	{Key: "bytes_received", Metric: "received_bytes_total", Help: "Bytes received from clients.",
 		field: func(s *Stats) any { return &s.BytesReceived }, read: ofCount(countBytesIn)},
 	{Key: "bytes_sent", Metric: "sent_bytes_total", Help: "Bytes sent to clients.",
@@ -90,7 +90,7 @@ var serverFigures = []Figure[Stats]{
 		read:  func(s *Server) uint64 { return s.saves.micros.Load() }},
 	{Key: "session_unsaved_millis", Metric: "session_unsaved_seconds", Per: 1000, Kind: FigureHighest, Help: "Age in seconds of the oldest change of a session that is not stored yet; 0 where all are stored.",
 		field: func(s *Stats) any { return &s.SessionUnsavedMillis },
-		read:  (*Server).unsavedMillis},
+		read:  unsavedMillis},
 }
 
 // loopFigures has a row for each figure of [LoopStats]. Its metrics have the labels worker and loop.

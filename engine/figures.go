@@ -36,7 +36,7 @@ type figuresAway struct {
 // figuresHere are this worker's.
 func (s *Server) figuresHere() figures {
 	f := figures{connections: s.live.Load(), rooms: int64(s.index.Counted(s.lowest())), memory: memoryUsage(), uptime: int64(s.uptime().Seconds())}
-	f.sent, f.received = s.total(countSent), s.total(countReceived)
+	f.sent, f.received = total(s, countSent), total(s, countReceived)
 	return f
 }
 

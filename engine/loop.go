@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/parleyd/parley/engine/internal/invariant"
 	"github.com/parleyd/parley/protocol/handshake"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/protocol/proxy"
@@ -88,6 +89,7 @@ type loop struct {
 
 	buffers [][]byte
 	load    atomic.Int32 // descriptors, those on their way too
+	checkAt uint32       // the slot that was checked last
 	tally   tally
 	count   counters
 	ended   [causes]atomic.Uint64
@@ -117,7 +119,7 @@ func (l *loop) serve(c *Conn, chunk []byte) {
 	l.tally[countBytesIn] += uint64(len(chunk))
 	c.lastActive.Store(l.now)
 	l.converse(c, chunk)
-	scribble(chunk)
+	invariant.Scribble(chunk)
 	l.finish()
 	l.served = nil
 }
@@ -287,6 +289,9 @@ func (l *loop) finish() {
 		l.shrunk = nil
 	}
 	l.count.publish(&l.tally)
+	if invariant.On {
+		l.check()
+	}
 }
 
 // wake makes sure that a drain follows.

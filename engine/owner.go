@@ -57,6 +57,8 @@ type floor interface {
 	afterTurn()
 	// tick is called every tick.
 	tick()
+	// check panics where c contradicts what the floor knows of it. Builds with the tag invariants call it at the ends of turns.
+	check(c *Conn)
 	// stalled is told that no loop looked for a while.
 	stalled(late int64)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/invariant"
 	"github.com/parleyd/parley/protocol/message"
 )
 
@@ -171,7 +172,7 @@ func TestPanicUnderALock(t *testing.T) {
 
 // Builds for tests catch nothing, builds for use do.
 func TestRescuing(t *testing.T) {
-	if s, err := New(DefaultConfig()); err != nil || s.rescues != rescuing {
+	if s, err := New(DefaultConfig()); err != nil || s.rescues == invariant.On {
 		t.Error(err)
 	}
 	defer func() {

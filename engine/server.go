@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/parleyd/parley/engine/internal/invariant"
 	"github.com/parleyd/parley/engine/logs"
 	"github.com/parleyd/parley/protocol/deflate"
 	"github.com/parleyd/parley/protocol/frame"
@@ -106,7 +107,7 @@ func New(cfg Config, settings ...Setting) (*Server, error) {
 
 		pendingBytesMax: max(pendingBytesLeast, 2*cfg.MessageBytesMax),
 		walltime:        time.Now,
-		rescues:         rescuing,
+		rescues:         !invariant.On,
 		entropy:         func(b []byte) { rand.Read(b) },
 	}
 	t, err := newTuned(cfg)

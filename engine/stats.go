@@ -103,7 +103,7 @@ func (s *Server) StatsHere() Stats {
 }
 
 // connectionsBound is the most connections that the server accepts, 0 before it runs.
-func (s *Server) connectionsBound() uint64 {
+func connectionsBound(s *Server) uint64 {
 	if s.state.Load() < stateRunning {
 		return 0
 	}
@@ -111,7 +111,7 @@ func (s *Server) connectionsBound() uint64 {
 }
 
 // unsavedMillis is the age of the oldest change of a session that is not stored yet, rounded up; 0 where all are.
-func (s *Server) unsavedMillis() (millis uint64) {
+func unsavedMillis(s *Server) (millis uint64) {
 	for _, l := range s.loops {
 		if oldest := l.saves.oldest(); oldest != 0 {
 			millis = max(millis, uint64((s.clock()-oldest)/1e6+1))

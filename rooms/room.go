@@ -229,6 +229,19 @@ func (r *Room) Entered() int {
 	return r.entered()
 }
 
+// Miscount is by how much more the room counts than it has members and held seats: 0. Any goroutine.
+func (r *Room) Miscount() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.entered()
+	for loop := range r.rosters {
+		if s := r.rosters[loop].Load(); s != nil {
+			n -= len(s.members)
+		}
+	}
+	return n
+}
+
 // full reports whether there is no seat left. Under mu.
 func (r *Room) full() bool { return r.limit > 0 && r.taken.Load() >= r.limit }
 

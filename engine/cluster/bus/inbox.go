@@ -4,6 +4,7 @@ import (
 	"iter"
 	"time"
 
+	"github.com/parleyd/parley/engine/internal/invariant"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
@@ -188,7 +189,7 @@ func (in *inbox) deliver(s *stream, raw []byte, entries int) {
 	in.count.entries += uint64(entries)
 	in.count.bytes += uint64(len(raw))
 	in.to.Batch(s.from, eachEntry(raw))
-	scribble(raw)
+	invariant.Scribble(raw)
 }
 
 func (in *inbox) deliverHeld(s *stream) {

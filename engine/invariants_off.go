@@ -1,7 +1,0 @@
-//go:build !invariants
-
-package engine
-
-const rescuing = true
-
-func scribble([]byte) {}
