@@ -207,7 +207,7 @@ func (a *acceptor) wait(d time.Duration) bool {
 // take puts a connection on a loop. A connection that has no remote address was reset by its peer while it waited: it is
 // closed before it reaches gnet, whose enrolment asks for the address when it has copied the descriptor already.
 func (a *acceptor) take(tcp *net.TCPConn) {
-	var counted *Conn // until its lane has it
+	var counted *turnConn // until its lane has it
 	defer func() {
 		if v := recover(); v != nil {
 			a.srv.survive("taking a connection", nil, v)
@@ -228,7 +228,8 @@ func (a *acceptor) take(tcp *net.TCPConn) {
 		tcp.Close()
 		return
 	}
-	c := newConn(best.loop, unmapped(remote.AddrPort()))
+	c := a.srv.ground.newConn(&best.loop.turnLoop)
+	c.setRemote(unmapped(remote.AddrPort()))
 	if a.held.Add(1) > int64(a.srv.connectionsMax) {
 		c.flags |= flagRefusal
 		a.srv.count[countFull].Add(1)
@@ -246,7 +247,7 @@ func (a *acceptor) take(tcp *net.TCPConn) {
 }
 
 // departed is told when a connection's descriptor is closed. Any goroutine.
-func (s *Server) departed(c *Conn) {
+func (s *Server) departed(c *turnConn) {
 	c.loop.load.Add(-1)
 	if a := s.acceptor; a != nil {
 		if a.held.Add(-1) < int64(s.connectionsMax) {

@@ -85,7 +85,7 @@ func (c *Conn) SetAttribute(key string, v any) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	next := c.attrs.Load().with(attribute{key, value, !c.admitted.Load()})
-	if next.bytes > c.loop.srv.cfg.AttributesBytesMax {
+	if next.bytes > c.loop().srv.cfg.AttributesBytesMax {
 		return ErrAttributesFull
 	}
 	c.attrs.Store(next)
@@ -138,7 +138,7 @@ func (c *Conn) SetUserData(v any) error {
 	if err != nil {
 		return err
 	}
-	if len(raw) > c.loop.srv.cfg.AttributesBytesMax {
+	if len(raw) > c.loop().srv.cfg.AttributesBytesMax {
 		return ErrAttributesFull
 	}
 	c.userData.Store(&userData{raw, !c.admitted.Load()})
@@ -171,7 +171,7 @@ func (c *Conn) inheritAttributes(state *parked) (dropped int) {
 	add := func(x attribute) {
 		switch n := next.bytes + len(x.key) + len(x.value); {
 		case next.find(x.key) >= 0:
-		case n > c.loop.srv.cfg.AttributesBytesMax:
+		case n > c.loop().srv.cfg.AttributesBytesMax:
 			dropped++
 		default:
 			next.list, next.bytes = append(next.list, x), n

@@ -212,7 +212,7 @@ func (l *loop) enter(c *Conn, name []byte) (rooms.Entry, *Error) {
 // reserveRoom counts one room more, or reports that the connection is in as many as it may. Whoever reserves before
 // entering, and gives back what comes to nothing, keeps the limit on whatever goroutines others do the same. Any goroutine.
 func (c *Conn) reserveRoom() bool {
-	limit := c.loop.srv.cfg.MaxRoomsPerConnection
+	limit := c.loop().srv.cfg.MaxRoomsPerConnection
 	for {
 		n := c.seats.Load()
 		if limit > 0 && int(n) >= limit {

@@ -16,7 +16,7 @@ const (
 )
 
 // check panics where the loop contradicts itself.
-func (l *loop) check() {
+func (l *turnLoop) check() {
 	if len(l.doomed)+len(l.drops) > 0 {
 		invariant.Broken("the turn is over, and %d connections are still to be ended, %d to be dropped", len(l.doomed), len(l.drops))
 	}
@@ -25,7 +25,7 @@ func (l *loop) check() {
 		invariant.Broken("%d connections are to be written to (notices: %v), and no drain follows", len(dirty), l.owes.writes)
 	}
 	for _, c := range dirty[:min(len(dirty), checkedList)] {
-		if !c.dirty {
+		if !c.has(flagDirty) {
 			invariant.Broken("connection %d is in the dirty list without the flag", c.slot)
 		}
 	}
@@ -64,7 +64,7 @@ func (m *mailbox) check(unopened []letter) {
 }
 
 // checkConn panics where a connection contradicts itself or its loop.
-func (l *loop) checkConn(c *Conn) {
+func (l *turnLoop) checkConn(c *turnConn) {
 	switch {
 	case l.slab.at(c.slot) != c || c.gen == 0 || c.loop != l:
 		invariant.Broken("connection %d of generation %d is not in its slot", c.slot, c.gen)
@@ -80,7 +80,7 @@ func (l *loop) checkConn(c *Conn) {
 
 // checkQueue compares the backlog with the frames that are queued. Nothing more is written of a connection that is dropped: a
 // panic that was caught may have left its queue in any state.
-func checkQueue(c *Conn) {
+func checkQueue(c *turnConn) {
 	if c.has(flagDropping) {
 		return
 	}
@@ -94,7 +94,7 @@ func checkQueue(c *Conn) {
 	if c.taken < 0 || c.taken >= first && first > 0 {
 		invariant.Broken("connection %d has written %d bytes of a frame of %d", c.slot, c.taken, first)
 	}
-	if !c.dirty && !c.blocked && c.phase < phaseLinger {
+	if !c.has(flagDirty) && !c.blocked && c.phase < phaseLinger {
 		invariant.Broken("connection %d has frames queued, and no write follows", c.slot)
 	}
 	bytes := first - c.taken
@@ -112,8 +112,8 @@ func checkQueue(c *Conn) {
 }
 
 // checkLists compares what a connection says of the lists that it is in with the lists.
-func (l *loop) checkLists(c *Conn) {
-	if dirty := l.dirty[l.dirtyAt:]; c.dirty && len(dirty) <= checkedList && !slices.Contains(dirty, c) {
+func (l *turnLoop) checkLists(c *turnConn) {
+	if dirty := l.dirty[l.dirtyAt:]; c.has(flagDirty) && len(dirty) <= checkedList && !slices.Contains(dirty, c) {
 		invariant.Broken("connection %d is marked dirty, and not in the list", c.slot)
 	}
 	if c.doomed {

@@ -11,7 +11,8 @@ import (
 const checkedRooms = 3
 
 // check panics where a connection, its rooms and what waits for it contradict each other.
-func (f roomsFloor) check(c *Conn) {
+func (f roomsFloor) check(t *turnConn) {
+	c := connOf(t)
 	if c.rare != nil && c.rare.pending != nil {
 		c.rare.pending.check(c)
 	}

@@ -19,21 +19,21 @@ var planted = []struct {
 	found string
 	plant func(l *loop, c, other *Conn)
 }{
-	{"1 connections are still to be ended", func(l *loop, c, _ *Conn) { l.doomed = append(l.doomed, c) }},
-	{"1 to be dropped", func(l *loop, c, _ *Conn) { l.drops = append(l.drops, c) }},
-	{"no drain follows", func(l *loop, c, _ *Conn) { l.soil(c); l.mail.rung.Store(false) }},
+	{"1 connections are still to be ended", func(l *loop, c, _ *Conn) { l.doomed = append(l.doomed, &c.turnConn) }},
+	{"1 to be dropped", func(l *loop, c, _ *Conn) { l.drops = append(l.drops, &c.turnConn) }},
+	{"no drain follows", func(l *loop, c, _ *Conn) { l.soil(&c.turnConn); l.mail.rung.Store(false) }},
 	{"(notices: true), and no drain follows", func(l *loop, c, _ *Conn) { l.owes.writes = true; l.mail.rung.Store(false) }},
-	{"in the dirty list without the flag", func(l *loop, c, _ *Conn) { l.soil(c); c.dirty = false; l.mail.rung.Store(true) }},
-	{"marked dirty, and not in the list", func(_ *loop, c, _ *Conn) { c.dirty = true }},
+	{"in the dirty list without the flag", func(l *loop, c, _ *Conn) { l.soil(&c.turnConn); c.flags &^= flagDirty; l.mail.rung.Store(true) }},
+	{"marked dirty, and not in the list", func(_ *loop, c, _ *Conn) { c.flags |= flagDirty }},
 	{"marked to be ended, and the turn is over", func(_ *loop, c, _ *Conn) { c.doomed = true }},
-	{"says that its input waits: true", func(_ *loop, c, _ *Conn) { c.extra().listed = true }},
-	{"says that its input waits: false", func(l *loop, c, _ *Conn) { l.late = append(l.late, c) }},
+	{"says that its input waits: true", func(_ *loop, c, _ *Conn) { c.turnConn.extra().listed = true }},
+	{"says that its input waits: false", func(l *loop, c, _ *Conn) { l.late = append(l.late, &c.turnConn) }},
 	{"1 letters of 4 bytes wait in a mailbox that counts 0 of 0", func(l *loop, c, _ *Conn) {
-		l.mail.post(letter{kind: letterDirect, conn: c, frame: plantedFrame()})
+		l.mail.post(letter{kind: letterDirect, conn: &c.turnConn, frame: plantedFrame()})
 	}},
 	{"in a mailbox that counts 1 of 3", func(l *loop, c, _ *Conn) {
 		l.mail.reserve(3)
-		l.letters, l.opened = []letter{{kind: letterDirect, conn: c, frame: plantedFrame()}}, 0
+		l.letters, l.opened = []letter{{kind: letterDirect, conn: &c.turnConn, frame: plantedFrame()}}, 0
 	}},
 	{"is not in its slot", func(_ *loop, c, other *Conn) { c.slot = other.slot }},
 	{"is gone and keeps its slot", func(_ *loop, c, _ *Conn) { c.phase = phaseGone }},
@@ -41,11 +41,11 @@ var planted = []struct {
 	{"has an empty queue, of which 0 bytes are taken and 1 left", func(_ *loop, c, _ *Conn) { c.backlog = 1 }},
 	{"has written 4 bytes of a frame of 4", func(_ *loop, c, _ *Conn) { c.first, c.taken = plantedFrame(), 4 }},
 	{"has frames queued, and no write follows", func(_ *loop, c, _ *Conn) { c.first, c.backlog = plantedFrame(), 4 }},
-	{"has 4 bytes queued and counts 5", func(l *loop, c, _ *Conn) { l.push(c, plantedFrame()); c.backlog++; l.wake() }},
+	{"has 4 bytes queued and counts 5", func(l *loop, c, _ *Conn) { l.push(&c.turnConn, plantedFrame()); c.backlog++; l.wake() }},
 	{"has 8 bytes queued and counts 7", func(l *loop, c, _ *Conn) {
 		c.blocked = true
-		l.push(c, plantedFrame())
-		l.push(c, plantedFrame())
+		l.push(&c.turnConn, plantedFrame())
+		l.push(&c.turnConn, plantedFrame())
 		c.backlog--
 	}},
 	{"holds 66 bytes of messages and counts 2", func(_ *loop, c, _ *Conn) {
@@ -86,11 +86,11 @@ func TestChecksFindPlantedFaults(t *testing.T) {
 		c, other := w.open(0), w.open(0)
 		w.say(c, `{"type":"join","room":"r"}`)
 		w.drain()
-		if found := broken(c.loop.check); found != "" {
+		if found := broken(c.loop().check); found != "" {
 			t.Fatal("where nothing is wrong:", found)
 		}
-		p.plant(c.loop, c, other)
-		if found := broken(c.loop.check); !strings.HasPrefix(found, "invariant: ") || !strings.Contains(found, p.found) {
+		p.plant(c.loop(), c, other)
+		if found := broken(c.loop().check); !strings.HasPrefix(found, "invariant: ") || !strings.Contains(found, p.found) {
 			t.Errorf("want %q, got %q", p.found, found)
 		}
 	}

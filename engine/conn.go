@@ -8,10 +8,10 @@ import (
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
+	"unsafe"
 
 	"github.com/gobwas/ws"
 
-	"github.com/parleyd/parley/protocol/deflate"
 	"github.com/parleyd/parley/protocol/frame"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
@@ -24,36 +24,11 @@ import (
 //
 // Owner: loop, except what is atomic or under mu.
 type Conn struct {
-	// What delivering and flushing touch, in one cache line: with thousands of members, each line is a miss.
-	first   *outFrame  // the queue: first, then more
-	more    *frameList // nil while at most one frame waits
-	rare    *rare
-	loop    *loop
-	taken   int // bytes of first that the kernel has
-	backlog int // bytes that the kernel has not
-	fd      int // -1: the transport is gone
-	phase   phase
-	bits    uint8 // window of outgoing compressed frames, 0 for none
-	dirty   bool  // in the loop's dirty list
-	blocked bool  // the kernel refused bytes; the writable letter is awaited
-	doomed  bool  // in the loop's list of those to end
-	flags   connFlags
+	turnConn
+	seats    atomic.Int32 // rooms, and places held in rooms
+	admitted atomic.Bool  // upgraded, and authenticated where that is asked for
 
-	gen        uint64
-	slot       uint32
-	posted     atomic.Int32 // frames for this connection that are in the mailbox
-	lastActive atomic.Int64 // nanoseconds on the server's clock
-	decoder    frame.Decoder
-	buf        []byte // a partial head or message; nil while nothing is partial
-	nextBeat   int64  // when to look at the silence; 0: never
-
-	remote      netip.AddrPort
-	handle      any          // the reactor's
-	connectedAt uint32       // seconds since the epoch, until 2106
-	seats       atomic.Int32 // rooms, and places held in rooms
-	cause       atomic.Uint32
-	admitted    atomic.Bool // upgraded, and authenticated where that is asked for
-
+	rare      *rare
 	attrs     atomic.Pointer[attributes]
 	userData  atomic.Pointer[userData]
 	principal atomic.Pointer[string]
@@ -68,25 +43,14 @@ type Conn struct {
 //
 // Owner: loop.
 type rare struct {
-	pending   *pending          // an answer of the application that is awaited
-	softSince int64             // backlog above the soft bound since; 0: it is not
-	closing   *closeCall        // Conn.Close called by the connect handler
-	deadline  int64             // of the current phase, where it has one
-	alarm     int64             // of the owner
-	answerBy  int64             // the owner's: when it must have authenticated, or when who waits for its session has waited enough
-	shrinker  *deflate.Shrinker // context takeover, ours
-	window    *deflate.Window   // context takeover, the peer's
-	scanned   int               // bytes of the head already searched for its end
-	lastLook  bool              // the handshake's time is over; it is read once more
-	welcome   []*outFrame       // sent by the connect handler
-	accepted  *acceptance       // what the handshake agreed on, until the verdict
-	attempts  int               // resumes in a row that led here
+	pending   *pending   // an answer of the application that is awaited
+	closing   *closeCall // Conn.Close called by the connect handler
+	answerBy  int64      // when it must have authenticated, or when who waits for its session has waited enough
+	attempts  int        // resumes in a row that led here
 	resumedAt int64
 	leftover  *parked       // state for a claimant that came while the connection ended
 	heirs     []func(*loop) // claimants that wait until what is held has been carried out
 	arrivals  []*arrival
-	rest      []byte // input that waits for a later turn
-	listed    bool   // in the loop's list of those behindhand
 	departure *departure
 	revival   *revival
 	roomAt    map[*rooms.Room]int // where each of its rooms is in the list, where they are many
@@ -94,9 +58,8 @@ type rare struct {
 
 // idle reports whether nothing of it is in use.
 func (r *rare) idle() bool {
-	return r.pending == nil && r.softSince == 0 && r.closing == nil && r.deadline == 0 && r.alarm == 0 && r.answerBy == 0 && r.shrinker == nil &&
-		r.window == nil && r.welcome == nil && r.accepted == nil && r.attempts == 0 && r.leftover == nil &&
-		r.heirs == nil && r.arrivals == nil && r.rest == nil && !r.listed && r.departure == nil && r.revival == nil && r.roomAt == nil
+	return r.pending == nil && r.closing == nil && r.answerBy == 0 && r.attempts == 0 && r.leftover == nil &&
+		r.heirs == nil && r.arrivals == nil && r.departure == nil && r.revival == nil && r.roomAt == nil
 }
 
 // closeCall is a close that waits for the upgrade.
@@ -106,41 +69,6 @@ type closeCall struct {
 	reason string
 }
 
-type phase uint8
-
-const (
-	phaseHead    phase = iota // the opening handshake arrives
-	phasePreface              // before that, the header of the PROXY protocol, where it is on
-	phaseVerdict              // the application decides whether to let it in
-	phaseOpen                 // upgraded
-	phaseClosing              // a close frame is queued, or the peer's is awaited
-	phaseRefused              // an HTTP error is queued; frames were never spoken, and what comes is thrown away
-	phaseLinger               // our half is shut; waiting for the peer's
-	phaseGone
-)
-
-type connFlags uint16
-
-const (
-	flagCloseReceived connFlags = 1 << iota
-	flagNoHandshake             // the ending owes the peer no close frame of its own
-	flagResumed
-	flagDropping // the reactor was told to close the descriptor
-	flagRefusal  // over max_connections: it gets 503
-	flagUnsaved  // its session has changed since it was saved: it is in the loop's list
-	flagTold     // the client knows the session's token
-	flagMute     // a write has failed, or the transport is gone: what it is given is thrown away
-	flagDiverted // its owner takes the frames that it is given
-	flagKept     // its owner still needs its slot
-	flagMore     // its owner has put off input
-	flagAuth     // the first message must authenticate
-)
-
-func (c *Conn) has(f connFlags) bool { return c.flags&f != 0 }
-
-// newConn makes a connection for a loop, off the loop. It lives from [loop.begin] on.
-func newConn(l *loop, remote netip.AddrPort) *Conn { return &Conn{loop: l, remote: remote} }
-
 // extra returns the rare part, making it on first use.
 func (c *Conn) extra() *rare {
 	if c.rare == nil {
@@ -149,8 +77,19 @@ func (c *Conn) extra() *rare {
 	return c.rare
 }
 
-// place is where the connection lives.
-func (c *Conn) place() place { return place{Loop: c.loop.index, Slot: c.slot, Gen: c.gen} }
+// Flags of the owner.
+const (
+	flagResumed = flagsOfOwner << iota
+	flagUnsaved // its session has changed since it was saved: it is in the loop's list
+	flagTold    // the client knows the session's token
+	flagAuth    // the first message must authenticate
+)
+
+// connOf is the connection whose transport c is; nil for nil.
+func connOf(c *turnConn) *Conn { return (*Conn)(unsafe.Pointer(c)) }
+
+// loop is the loop that the connection lives on.
+func (c *Conn) loop() *loop { return loopOf(c.turnConn.loop) }
 
 // ID names the connection, for as long as it lives, to clients and to the server's calls.
 func (c *Conn) ID() string {
@@ -162,7 +101,7 @@ func (c *Conn) ID() string {
 }
 
 func (c *Conn) appendID(dst []byte) []byte {
-	return c.loop.srv.idOf(c.place()).Append(dst)
+	return c.loop().srv.idOf(c.place()).Append(dst)
 }
 
 // Server is the server that the connection belongs to.
@@ -170,7 +109,7 @@ func (c *Conn) Server() *Server {
 	if c == nil {
 		return nil
 	}
-	return c.loop.srv
+	return c.loop().srv
 }
 
 // Facts says who and since when.
@@ -192,7 +131,7 @@ func (c *Conn) Facts() Facts {
 	}
 	return Facts{
 		ID:            c.ID(),
-		RemoteAddress: addressText(c.remote.Addr()),
+		RemoteAddress: addressText(c.remote),
 		ConnectedAt:   int64(c.connectedAt),
 		LastActivity:  c.LastActivity(),
 		Rooms:         c.Rooms(),
@@ -206,7 +145,7 @@ func (c *Conn) RemoteAddr() netip.AddrPort {
 	if c == nil {
 		return netip.AddrPort{}
 	}
-	return c.remote
+	return c.remoteAddr()
 }
 
 // Rooms lists the rooms that the connection is in.
@@ -229,7 +168,7 @@ func (c *Conn) LastActivity() time.Time {
 	if c == nil {
 		return time.Time{}
 	}
-	return c.loop.srv.wall(c.lastActive.Load())
+	return c.loop().srv.wall(c.lastActive.Load())
 }
 
 // Touch counts as activity of the peer: the seed's updateActivity.
@@ -237,7 +176,7 @@ func (c *Conn) Touch() {
 	if c == nil {
 		return
 	}
-	c.lastActive.Store(c.loop.srv.clock())
+	c.lastActive.Store(c.loop().srv.clock())
 }
 
 // Alive reports whether the connection is open and was heard within the heartbeat timeout.
@@ -245,7 +184,7 @@ func (c *Conn) Alive() bool {
 	if c == nil {
 		return false
 	}
-	return c.Cause() == CauseNone && c.loop.srv.clock()-c.lastActive.Load() < c.loop.srv.tuned.Load().timeout
+	return c.Cause() == CauseNone && c.loop().srv.clock()-c.lastActive.Load() < c.loop().srv.tuned.Load().timeout
 }
 
 // isOpen reports whether the connection was admitted and has not ended. Any goroutine.
@@ -256,7 +195,7 @@ func (c *Conn) Cause() Cause {
 	if c == nil {
 		return CausePeerGone
 	}
-	return Cause(c.cause.Load())
+	return c.turnConn.ended()
 }
 
 // SetPrincipal says who is at the other end, an account's name for instance. A connect or auth handler that tells users
@@ -305,8 +244,8 @@ func (c *Conn) SendBinary(payload []byte) error {
 }
 
 func (c *Conn) sendFrame(f *outFrame) error {
-	if !c.loop.postDirect(c, f) {
-		c.loop.srv.count[countOverloaded].Add(1)
+	if !c.loop().postDirect(&c.turnConn, f) {
+		c.loop().srv.count[countOverloaded].Add(1)
 		return ErrOverloaded
 	}
 	return nil
@@ -330,7 +269,7 @@ func (c *Conn) CloseWith(code ws.StatusCode, reason string) {
 	if code == StatusUnauthorized {
 		cause = CauseUnauthorized
 	}
-	c.loop.postCall(func(l *loop) {
+	c.loop().postCall(func(l *loop) {
 		if c.phase == phaseVerdict {
 			c.extra().closing = &closeCall{cause, code, reason}
 			return
@@ -341,7 +280,7 @@ func (c *Conn) CloseWith(code ws.StatusCode, reason string) {
 
 // farewell makes of an application's code and reason what may be sent. Any goroutine.
 func (c *Conn) farewell(code ws.StatusCode, reason string) (ws.StatusCode, string) {
-	log := c.loop.srv.log
+	log := c.loop().srv.log
 	if !frame.MayBeSent(code) {
 		log.Error("a close code is not allowed, and the server sends 1011 instead; use 1000, 1001, 1008, 1011 to 1013, or 3000 to 4999",
 			"code", int(code), "conn", c.ID())
@@ -387,4 +326,15 @@ func encodeFrame(v any) (*outFrame, error) {
 		return nil, err
 	}
 	return frameInPlace(ws.OpText, raw), nil
+}
+
+// unmapped takes the dress of IPv6 off an address of IPv4, which a listener for both puts on.
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
+
+// addressText is an address as facts tell it, "" where there is none.
+func addressText(a netip.Addr) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }

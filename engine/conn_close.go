@@ -21,15 +21,15 @@ const (
 )
 
 // patience is how long a closing connection may take for one step.
-func patience(c *Conn, wait time.Duration) int64 {
-	if c.Cause() == CauseHeartbeat {
+func patience(c *turnConn, wait time.Duration) int64 {
+	if c.ended() == CauseHeartbeat {
 		return int64(deadWait)
 	}
 	return int64(wait)
 }
 
 // end ends c for a cause, telling the peer code and reason. Ending twice is nothing.
-func (l *loop) end(c *Conn, cause Cause, code ws.StatusCode, reason string) {
+func (l *turnLoop) end(c *turnConn, cause Cause, code ws.StatusCode, reason string) {
 	switch c.phase {
 	case phasePreface, phaseHead, phaseVerdict:
 		l.refuse(c, refusalFor(cause))
@@ -61,13 +61,13 @@ func (l *loop) end(c *Conn, cause Cause, code ws.StatusCode, reason string) {
 }
 
 // endBy ends c with the code and text of its cause.
-func (l *loop) endBy(c *Conn, cause Cause) {
+func (l *turnLoop) endBy(c *turnConn, cause Cause) {
 	row := &causeTable[cause]
 	l.end(c, cause, row.code, row.text)
 }
 
 // emitClose puts a whole close frame behind everything that c was given.
-func (l *loop) emitClose(c *Conn, framed []byte) {
+func (l *turnLoop) emitClose(c *turnConn, framed []byte) {
 	if l.corked == c {
 		l.cork = append(l.cork, framed...)
 		return
@@ -79,14 +79,14 @@ func (l *loop) emitClose(c *Conn, framed []byte) {
 }
 
 // detach takes c out of everything but the wire. It happens once.
-func (l *loop) detach(c *Conn, cause Cause) {
+func (l *turnLoop) detach(c *turnConn, cause Cause) {
 	c.cause.Store(uint32(cause))
 	l.ended[cause].Add(1)
 	l.owner.ended(c, cause)
 }
 
 // closeFlushed goes on when all that was queued has left.
-func (l *loop) closeFlushed(c *Conn) {
+func (l *turnLoop) closeFlushed(c *turnConn) {
 	if !c.has(flagCloseReceived) && !c.has(flagNoHandshake) {
 		return // the peer's close frame, or the deadline, will come
 	}
@@ -94,14 +94,14 @@ func (l *loop) closeFlushed(c *Conn) {
 }
 
 // settle goes on at once where nothing is left to be written.
-func (l *loop) settle(c *Conn) {
+func (l *turnLoop) settle(c *turnConn) {
 	if c.first == nil && !c.blocked && (l.corked != c || len(l.cork) == 0) {
 		l.closeFlushed(c)
 	}
 }
 
 // linger shuts our half and waits for the peer's.
-func (l *loop) linger(c *Conn) {
+func (l *turnLoop) linger(c *turnConn) {
 	if c.phase >= phaseLinger {
 		return
 	}
@@ -114,7 +114,7 @@ func (l *loop) linger(c *Conn) {
 }
 
 // closeReceived handles the peer's close frame, whether it asks or answers.
-func (l *loop) closeReceived(c *Conn, payload []byte) {
+func (l *turnLoop) closeReceived(c *turnConn, payload []byte) {
 	code, _, violation := frame.ParseClose(payload)
 	if violation != 0 {
 		l.violate(c, violation)
@@ -130,7 +130,7 @@ func (l *loop) closeReceived(c *Conn, payload []byte) {
 }
 
 // endAs ends c as its peer has said, which its owner has kept until now.
-func (l *loop) endAs(c *Conn, e ending) {
+func (l *turnLoop) endAs(c *turnConn, e ending) {
 	if e.violation != frame.Fine {
 		l.violate(c, e.violation)
 		return
@@ -139,7 +139,7 @@ func (l *loop) endAs(c *Conn, e ending) {
 }
 
 // endByPeer answers the peer's close frame with its own code [RFC 6455 §5.5.1].
-func (l *loop) endByPeer(c *Conn, code ws.StatusCode) {
+func (l *turnLoop) endByPeer(c *turnConn, code ws.StatusCode) {
 	if code == ws.StatusNoStatusRcvd {
 		l.end(c, CausePeerClosed, 0, "")
 		return
@@ -148,7 +148,7 @@ func (l *loop) endByPeer(c *Conn, code ws.StatusCode) {
 }
 
 // violate fails the connection: the code says how the peer broke the protocol [RFC 6455 §7.1.7].
-func (l *loop) violate(c *Conn, v frame.Violation) {
+func (l *turnLoop) violate(c *turnConn, v frame.Violation) {
 	if c.phase == phaseClosing {
 		c.flags |= flagNoHandshake // what follows cannot be read any more, a close frame neither
 		l.settle(c)
@@ -161,7 +161,7 @@ func (l *loop) violate(c *Conn, v frame.Violation) {
 
 // lose is told that a write failed. What the peer sent before it went may lie unread still: the reactor reads it, finds
 // the end, and says so.
-func (l *loop) lose(c *Conn) {
+func (l *turnLoop) lose(c *turnConn) {
 	if c.phase >= phaseClosing {
 		l.drop(c)
 		return
@@ -172,7 +172,7 @@ func (l *loop) lose(c *Conn) {
 }
 
 // mute throws away what is queued for c, now and from now on.
-func (l *loop) mute(c *Conn) {
+func (l *turnLoop) mute(c *turnConn) {
 	c.flags |= flagMute
 	c.blocked = false
 	c.taken = 0
@@ -181,7 +181,7 @@ func (l *loop) mute(c *Conn) {
 }
 
 // dropMute ends c without a word if it cannot be told anything.
-func (l *loop) dropMute(c *Conn) bool {
+func (l *turnLoop) dropMute(c *turnConn) bool {
 	if !c.has(flagMute) {
 		return false
 	}
@@ -191,7 +191,7 @@ func (l *loop) dropMute(c *Conn) bool {
 }
 
 // drop has the descriptor closed at the end of the turn; gone follows.
-func (l *loop) drop(c *Conn) {
+func (l *turnLoop) drop(c *turnConn) {
 	if !c.has(flagDropping) && c.phase != phaseGone {
 		c.flags |= flagDropping
 		l.drops = append(l.drops, c)
@@ -199,7 +199,7 @@ func (l *loop) drop(c *Conn) {
 }
 
 // depart is the logical end of a connection whose transport is no more.
-func (l *loop) depart(c *Conn) {
+func (l *turnLoop) depart(c *turnConn) {
 	cause := CausePeerGone
 	if c.phase < phaseOpen {
 		cause = CauseHandshake
@@ -210,7 +210,7 @@ func (l *loop) depart(c *Conn) {
 
 // gone is the last that is heard of a connection: its descriptor is closed, by whomever. Where messages of it wait for an
 // answer that is pending, it stays a member of its rooms until they have been carried out.
-func (l *loop) gone(c *Conn) {
+func (l *turnLoop) gone(c *turnConn) {
 	if c.phase == phaseGone || c.fd < 0 {
 		return
 	}
@@ -231,7 +231,7 @@ func (l *loop) gone(c *Conn) {
 }
 
 // release gives back the slot of a connection that has ended and whose descriptor is closed.
-func (l *loop) release(c *Conn) {
+func (l *turnLoop) release(c *turnConn) {
 	c.phase = phaseGone
 	l.freeInput(c)
 	if c.rare != nil {
@@ -249,7 +249,7 @@ func (l *loop) release(c *Conn) {
 }
 
 // forget gives up the slot of a connection that is gone.
-func (l *loop) forget(c *Conn) {
+func (l *turnLoop) forget(c *turnConn) {
 	l.slab.release(c.slot)
 	l.ground.departed(c)
 }

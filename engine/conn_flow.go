@@ -37,12 +37,12 @@ const (
 
 // fresh reports whether sated need not be asked yet: nothing of c waits but a short cork. It is inlined, for it is asked
 // between any two messages of a chunk.
-func (l *loop) fresh(c *Conn) bool {
+func (l *turnLoop) fresh(c *turnConn) bool {
 	return l.sinceLook < lookEvery-1 && len(l.cork) < freshBytes && l.corked == c && c.first == nil && !l.paged && c.posted.Load() == 0
 }
 
 // sated reports whether the turn takes no more of c's input.
-func (l *loop) sated(c *Conn) bool {
+func (l *turnLoop) sated(c *turnConn) bool {
 	switch {
 	case c.phase >= phaseClosing:
 		return false // nothing is answered any more
@@ -57,7 +57,7 @@ func (l *loop) sated(c *Conn) bool {
 }
 
 // hasRoom reports whether c can be given further answers.
-func (l *loop) hasRoom(c *Conn) bool {
+func (l *turnLoop) hasRoom(c *turnConn) bool {
 	if c.has(flagMute) {
 		return true // they are thrown away
 	}
@@ -69,12 +69,12 @@ func (l *loop) hasRoom(c *Conn) bool {
 }
 
 // behindhand reports whether input of c waits for a turn.
-func (c *Conn) behindhand() bool {
+func (c *turnConn) behindhand() bool {
 	return c.has(flagMore) || c.rare != nil && c.rare.rest != nil
 }
 
 // keepInput keeps what a turn does not take of c's input. It is borrowed, unless it was kept before.
-func (l *loop) keepInput(c *Conn, chunk []byte) {
+func (l *turnLoop) keepInput(c *turnConn, chunk []byte) {
 	r := c.extra()
 	switch {
 	case l.goingOn && r.rest == nil:
@@ -95,7 +95,7 @@ func (l *loop) keepInput(c *Conn, chunk []byte) {
 }
 
 // putOff has a later turn go on with the input of c.
-func (l *loop) putOff(c *Conn) {
+func (l *turnLoop) putOff(c *turnConn) {
 	if r := c.extra(); !r.listed {
 		r.listed = true
 		l.late = append(l.late, c)
@@ -104,13 +104,13 @@ func (l *loop) putOff(c *Conn) {
 }
 
 // putOffMessages has a later turn go on with messages that the owner keeps.
-func (l *loop) putOffMessages(c *Conn) {
+func (l *turnLoop) putOffMessages(c *turnConn) {
 	c.flags |= flagMore
 	l.putOff(c)
 }
 
 // goOnBehind goes on with the input that was put off: a slice of one connection's at least.
-func (l *loop) goOnBehind(until int64) {
+func (l *turnLoop) goOnBehind(until int64) {
 	for n := len(l.late); n > 0; n-- {
 		c := l.late[0]
 		l.late[0] = nil
@@ -128,7 +128,7 @@ func (l *loop) goOnBehind(until int64) {
 }
 
 // goOn takes a slice of the input of c that was put off.
-func (l *loop) goOn(c *Conn) {
+func (l *turnLoop) goOn(c *turnConn) {
 	r := c.rare
 	r.listed = false
 	if c.phase == phaseGone || c.phase < phaseClosing && !l.hasRoom(c) {
@@ -144,7 +144,7 @@ func (l *loop) goOn(c *Conn) {
 }
 
 // takeKept takes what was kept of c's input, until the turn is sated again.
-func (l *loop) takeKept(c *Conn) {
+func (l *turnLoop) takeKept(c *turnConn) {
 	r := c.rare
 	if c.has(flagMore) {
 		c.flags &^= flagMore
@@ -162,7 +162,7 @@ func (l *loop) takeKept(c *Conn) {
 }
 
 // roomMade is told that a flush has shortened the backlog of c.
-func (l *loop) roomMade(c *Conn) {
+func (l *turnLoop) roomMade(c *turnConn) {
 	if c.behindhand() && l.hasRoom(c) {
 		l.putOff(c)
 	}
@@ -182,4 +182,11 @@ func frameEnd(cork []byte, raw, at int) int {
 		end += 2 + n
 	}
 	return end
+}
+
+// forgetRest throws away input that was put off.
+func (l *turnLoop) forgetRest(c *turnConn) {
+	if c.rare != nil {
+		c.rare.rest = nil
+	}
 }

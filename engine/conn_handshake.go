@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"github.com/gobwas/ws"
+
 	"github.com/parleyd/parley/protocol/deflate"
 	"github.com/parleyd/parley/protocol/handshake"
 	"github.com/parleyd/parley/protocol/ident"
@@ -38,7 +40,7 @@ func refusalFor(cause Cause) handshake.Refusal {
 
 // begin starts the life of a connection whose descriptor is on the loop. It reports false where the
 // loop has no slot left.
-func (l *loop) begin(c *Conn) bool {
+func (l *turnLoop) begin(c *turnConn) bool {
 	l.now = l.ground.clock()
 	if l.nextTick == 0 {
 		l.nextTick = l.now + int64(l.ground.tick) // or a stall before the first tick would not be seen
@@ -63,7 +65,7 @@ func (l *loop) begin(c *Conn) bool {
 }
 
 // head takes bytes of the opening handshake and returns what follows it.
-func (l *loop) head(c *Conn, chunk []byte) []byte {
+func (l *turnLoop) head(c *turnConn, chunk []byte) []byte {
 	head, rest := chunk, []byte(nil)
 	if c.buf != nil {
 		c.buf = append(c.buf, chunk...)
@@ -92,7 +94,7 @@ func (l *loop) head(c *Conn, chunk []byte) []byte {
 }
 
 // consider has the owner decide on a well-formed request. rest is what came behind it.
-func (l *loop) consider(c *Conn, rest []byte) {
+func (l *turnLoop) consider(c *turnConn, rest []byte) {
 	r := &l.request
 	if c.has(flagRefusal) {
 		l.refuse(c, refusalFull)
@@ -131,7 +133,7 @@ func (l *loop) consider(c *Conn, rest []byte) {
 }
 
 // holdEarly keeps frames that a client sent without waiting for our answer.
-func (l *loop) holdEarly(c *Conn, chunk []byte) {
+func (l *turnLoop) holdEarly(c *turnConn, chunk []byte) {
 	if len(c.buf)+len(chunk) > l.ground.limits.early {
 		l.refuse(c, refusalBusy)
 		return
@@ -140,7 +142,7 @@ func (l *loop) holdEarly(c *Conn, chunk []byte) {
 }
 
 // admit upgrades a connection about which its owner was asked, and goes on with what it has sent since.
-func (l *loop) admit(c *Conn) {
+func (l *turnLoop) admit(c *turnConn) {
 	early := c.buf
 	c.buf = nil
 	l.upgrade(c, c.rare.accepted)
@@ -148,20 +150,20 @@ func (l *loop) admit(c *Conn) {
 }
 
 // upgradeToClose switches protocols for no other reason than to close with a code.
-func (l *loop) upgradeToClose(c *Conn, call *closeCall) {
+func (l *turnLoop) upgradeToClose(c *turnConn, cause Cause, code ws.StatusCode, reason string) {
 	a := c.rare.accepted
 	l.pushRaw(c, sealed(handshake.AppendSwitch(nil, handshake.Accept{Key: a.key, Protocol: a.protocol})))
 	c.decoder.Reset(&l.ground.limits.frame, false)
-	c.rare.accepted, c.rare.closing = nil, nil
+	c.rare.accepted = nil
 	early := c.buf
 	c.buf = nil
 	c.phase = phaseOpen
-	l.end(c, call.cause, call.code, call.reason)
+	l.end(c, cause, code, reason)
 	l.input(c, early)
 }
 
 // upgrade switches protocols and has the owner greet.
-func (l *loop) upgrade(c *Conn, a *acceptance) {
+func (l *turnLoop) upgrade(c *turnConn, a *acceptance) {
 	accept := handshake.Accept{Key: a.key, Protocol: a.protocol}
 	if a.compressed {
 		l.text = a.params.Append(l.text[:0])
@@ -195,7 +197,7 @@ func (l *loop) upgrade(c *Conn, a *acceptance) {
 	l.arm(c)
 }
 
-func (l *loop) startCompression(c *Conn, p deflate.Params) {
+func (l *turnLoop) startCompression(c *turnConn, p deflate.Params) {
 	c.bits = p.ServerBits
 	if !p.ServerNoContext {
 		c.extra().shrinker = new(deflate.Shrinker)
@@ -206,7 +208,7 @@ func (l *loop) startCompression(c *Conn, p deflate.Params) {
 }
 
 // trimRare drops the rare part of a connection that needs it no longer.
-func (l *loop) trimRare(c *Conn) {
+func (l *turnLoop) trimRare(c *turnConn) {
 	if r := c.rare; r != nil {
 		r.accepted, r.scanned = nil, 0
 		if r.idle() {
@@ -216,7 +218,7 @@ func (l *loop) trimRare(c *Conn) {
 }
 
 // refuse answers the handshake with an HTTP error and closes.
-func (l *loop) refuse(c *Conn, r handshake.Refusal) {
+func (l *turnLoop) refuse(c *turnConn, r handshake.Refusal) {
 	if c.phase >= phaseClosing {
 		return
 	}

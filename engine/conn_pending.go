@@ -104,7 +104,7 @@ func (l *loop) settled(c *Conn, p *pending) bool {
 
 // goOnAfter works through what waited for p, until there is something new to wait for.
 func (l *loop) goOnAfter(c *Conn, p *pending) {
-	defer l.rescue(c)
+	defer l.rescue(&c.turnConn)
 	for i, item := range p.held {
 		if c.phase != phaseOpen {
 			return
@@ -115,13 +115,13 @@ func (l *loop) goOnAfter(c *Conn, p *pending) {
 			}
 			return
 		}
-		if i > 0 && l.sated(c) {
+		if i > 0 && l.sated(&c.turnConn) {
 			c.extra().pending = &pending{kind: pendingTurn, held: p.held[i:], bytes: p.bytes}
-			l.putOffMessages(c)
+			l.putOffMessages(&c.turnConn)
 			break
 		}
 		if item.closing {
-			l.endAs(c, item.ending)
+			l.endAs(&c.turnConn, item.ending)
 			return
 		}
 		p.bytes -= len(item.payload) + heldItemBytes
@@ -231,7 +231,7 @@ func (l *loop) askApplication(c *Conn, handlers []ConnectHandler, r *Request) {
 
 // verdict is what the connect handlers said.
 func (l *loop) verdict(c *Conn, p *pending, r *Refusal) {
-	defer l.rescue(c)
+	defer l.rescue(&c.turnConn)
 	if !l.settled(c, p) {
 		return
 	}
@@ -249,10 +249,11 @@ func (l *loop) verdict(c *Conn, p *pending, r *Refusal) {
 		closing = &closeCall{cause, code, reason}
 	}
 	if closing != nil {
-		l.upgradeToClose(c, closing)
+		c.rare.closing = nil
+		l.upgradeToClose(&c.turnConn, closing.cause, closing.code, closing.reason)
 		return
 	}
-	l.admit(c)
+	l.admit(&c.turnConn)
 	l.conclude(c)
 }
 

@@ -12,7 +12,7 @@ import (
 // buffer that the loop lends and takes back, so that a connection that idles holds none.
 
 // input takes a chunk through whatever phase the connection is in.
-func (l *loop) input(c *Conn, chunk []byte) {
+func (l *turnLoop) input(c *turnConn, chunk []byte) {
 	if c.behindhand() {
 		l.keepInput(c, chunk)
 		return
@@ -40,7 +40,7 @@ func (l *loop) input(c *Conn, chunk []byte) {
 }
 
 // frames decodes until the chunk is exhausted, the turn has enough, or the connection is past frames.
-func (l *loop) frames(c *Conn, chunk []byte) []byte {
+func (l *turnLoop) frames(c *turnConn, chunk []byte) []byte {
 	var part frame.Part
 	for c.phase == phaseOpen || c.phase == phaseClosing {
 		part, chunk = c.decoder.Next(chunk)
@@ -72,7 +72,7 @@ func (l *loop) frames(c *Conn, chunk []byte) []byte {
 }
 
 // onData gathers the parts of a message.
-func (l *loop) onData(c *Conn, part *frame.Part) {
+func (l *turnLoop) onData(c *turnConn, part *frame.Part) {
 	if c.phase == phaseClosing {
 		return
 	}
@@ -95,7 +95,7 @@ func (l *loop) onData(c *Conn, part *frame.Part) {
 }
 
 // inflate hands on a compressed message. The outcome is bounded like any message.
-func (l *loop) inflate(c *Conn, op ws.OpCode, compressed []byte) {
+func (l *turnLoop) inflate(c *turnConn, op ws.OpCode, compressed []byte) {
 	var window *deflate.Window
 	if c.rare != nil {
 		window = c.rare.window
@@ -120,13 +120,13 @@ func (l *loop) inflate(c *Conn, op ws.OpCode, compressed []byte) {
 }
 
 // onMessage takes one whole message. payload is borrowed.
-func (l *loop) onMessage(c *Conn, binary bool, payload []byte) {
+func (l *turnLoop) onMessage(c *turnConn, binary bool, payload []byte) {
 	l.tally[countReceived]++
 	l.owner.message(c, binary, payload)
 }
 
 // gatherInput appends a piece to the buffer of a partial message, lending one first.
-func (l *loop) gatherInput(buf, piece []byte) []byte {
+func (l *turnLoop) gatherInput(buf, piece []byte) []byte {
 	if buf == nil {
 		if n := len(l.buffers); n > 0 {
 			buf = l.buffers[n-1]
@@ -139,7 +139,7 @@ func (l *loop) gatherInput(buf, piece []byte) []byte {
 }
 
 // freeInput takes the buffer of a partial message back.
-func (l *loop) freeInput(c *Conn) {
+func (l *turnLoop) freeInput(c *turnConn) {
 	if cap(c.buf) > 0 && cap(c.buf) <= inputBytesKept && len(l.buffers) < inputsKept {
 		l.buffers = append(l.buffers, c.buf[:0])
 	}

@@ -27,7 +27,7 @@ const (
 )
 
 // queue references f for c. Only live connections are given anything.
-func (l *loop) queue(c *Conn, f *outFrame) {
+func (l *turnLoop) queue(c *turnConn, f *outFrame) {
 	if c.phase != phaseOpen {
 		if c.phase == phaseVerdict && len(c.rare.welcome) < welcomeMax {
 			c.rare.welcome = append(c.rare.welcome, f)
@@ -46,7 +46,7 @@ func (l *loop) queue(c *Conn, f *outFrame) {
 }
 
 // push appends f to the queue whatever the phase. The caller judges the backlog.
-func (l *loop) push(c *Conn, f *outFrame) {
+func (l *turnLoop) push(c *turnConn, f *outFrame) {
 	if c.rare != nil && c.rare.shrinker != nil {
 		f = f.taken(c.rare.shrinker)
 	}
@@ -66,17 +66,17 @@ func (l *loop) push(c *Conn, f *outFrame) {
 }
 
 // soil puts c on the list of those that are written to at the end of the turn.
-func (l *loop) soil(c *Conn) {
-	if !c.dirty {
-		c.dirty = true
+func (l *turnLoop) soil(c *turnConn) {
+	if !c.has(flagDirty) {
+		c.flags |= flagDirty
 		l.dirty = append(l.dirty, c)
 	}
 }
 
 // answer gives c a text message of its own, behind everything that it was given before.
-func (l *loop) answer(c *Conn, payload []byte) { l.answerAs(c, ws.OpText, payload) }
+func (l *turnLoop) answer(c *turnConn, payload []byte) { l.answerAs(c, ws.OpText, payload) }
 
-func (l *loop) answerAs(c *Conn, op ws.OpCode, payload []byte) {
+func (l *turnLoop) answerAs(c *turnConn, op ws.OpCode, payload []byte) {
 	if c.phase != phaseOpen {
 		return
 	}
@@ -95,7 +95,7 @@ func (l *loop) answerAs(c *Conn, op ws.OpCode, payload []byte) {
 }
 
 // answerNow gives c a text message without regard to what is posted for it.
-func (l *loop) answerNow(c *Conn, payload []byte) {
+func (l *turnLoop) answerNow(c *turnConn, payload []byte) {
 	if c.phase != phaseOpen {
 		return
 	}
@@ -105,7 +105,7 @@ func (l *loop) answerNow(c *Conn, payload []byte) {
 
 // emit puts one frame of any kind into the cork, or into the queue when c is not the connection whose
 // input is being worked through. payload is borrowed.
-func (l *loop) emit(c *Conn, op ws.OpCode, payload []byte) {
+func (l *turnLoop) emit(c *turnConn, op ws.OpCode, payload []byte) {
 	switch {
 	case l.corked != c:
 		l.push(c, newOutFrame(op, payload))
@@ -120,7 +120,7 @@ func (l *loop) emit(c *Conn, op ws.OpCode, payload []byte) {
 	}
 }
 
-func (l *loop) shrink(c *Conn, dst, payload []byte) []byte {
+func (l *turnLoop) shrink(c *turnConn, dst, payload []byte) []byte {
 	if c.rare != nil && c.rare.shrinker != nil {
 		return c.rare.shrinker.Shrink(dst, payload)
 	}
@@ -129,7 +129,7 @@ func (l *loop) shrink(c *Conn, dst, payload []byte) []byte {
 
 // uncork ends the input of the corked connection: what was gathered leaves in one write, behind what
 // was queued before.
-func (l *loop) uncork(c *Conn) {
+func (l *turnLoop) uncork(c *turnConn) {
 	l.corked = nil
 	if len(l.cork) == 0 || c.phase == phaseGone {
 		l.cork, l.corkRaw = l.cork[:0], 0
@@ -146,7 +146,7 @@ const corkBytesKept = 1 << 20
 
 // flush writes what is queued for c and then tail, in as few system calls as it takes. What the kernel
 // refuses stays queued until it takes bytes again. tail is borrowed.
-func (l *loop) flush(c *Conn, tail []byte) {
+func (l *turnLoop) flush(c *turnConn, tail []byte) {
 	if c.has(flagMute) {
 		l.mute(c)
 		return
@@ -185,7 +185,7 @@ func (l *loop) flush(c *Conn, tail []byte) {
 // keepTail queues what the kernel did not take of tail, which is the cork. Where it took a part of a frame, the byte
 // before the rest is kept too, as taken: whoever drops the queue must see that a frame has begun to leave. What is
 // behind that frame can be dropped.
-func (l *loop) keepTail(c *Conn, tail []byte, written int) {
+func (l *turnLoop) keepTail(c *turnConn, tail []byte, written int) {
 	end := 0
 	if written > 0 {
 		end = frameEnd(tail, l.corkRaw, written)
@@ -201,7 +201,7 @@ func (l *loop) keepTail(c *Conn, tail []byte, written int) {
 }
 
 // pushRaw appends bytes that are already as the wire wants them.
-func (l *loop) pushRaw(c *Conn, f *outFrame) {
+func (l *turnLoop) pushRaw(c *turnConn, f *outFrame) {
 	c.backlog += len(f.plain)
 	if c.first == nil {
 		c.first = f
@@ -214,7 +214,7 @@ func (l *loop) pushRaw(c *Conn, f *outFrame) {
 }
 
 // write makes one system call and returns how much it took of how much it was given.
-func (l *loop) write(c *Conn, tail []byte) (n, want int, err error) {
+func (l *turnLoop) write(c *turnConn, tail []byte) (n, want int, err error) {
 	l.tally[countWrites]++
 	if c.first == nil {
 		n, err = l.wires.write(c.fd, tail)
@@ -239,7 +239,7 @@ func (l *loop) write(c *Conn, tail []byte) (n, want int, err error) {
 	return l.writeVector(c, head, tail)
 }
 
-func (l *loop) writeVector(c *Conn, head, tail []byte) (n, want int, err error) {
+func (l *turnLoop) writeVector(c *turnConn, head, tail []byte) (n, want int, err error) {
 	vector := append(l.vector[:0], head)
 	if c.more != nil {
 		for _, f := range c.more.frames[c.more.head:] {
@@ -263,7 +263,7 @@ func (l *loop) writeVector(c *Conn, head, tail []byte) (n, want int, err error) 
 }
 
 // advance takes n written bytes off the queue, and the rest of n off tail.
-func (l *loop) advance(c *Conn, tail []byte, n int) []byte {
+func (l *turnLoop) advance(c *turnConn, tail []byte, n int) []byte {
 	l.tally[countBytesOut] += uint64(n)
 	for n > 0 && c.first != nil {
 		left := len(c.first.variant(c.bits)) - c.taken
@@ -279,7 +279,7 @@ func (l *loop) advance(c *Conn, tail []byte, n int) []byte {
 	return tail[n:]
 }
 
-func (l *loop) popFrame(c *Conn) {
+func (l *turnLoop) popFrame(c *turnConn) {
 	c.taken = 0
 	m := c.more
 	if m == nil {
@@ -296,7 +296,7 @@ func (l *loop) popFrame(c *Conn) {
 
 // dropQueue forgets what has not begun to leave. A frame of which the kernel has a part stays: without
 // its rest the peer could not read what follows.
-func (l *loop) dropQueue(c *Conn) {
+func (l *turnLoop) dropQueue(c *turnConn) {
 	if c.more != nil {
 		clear(c.more.frames)
 		l.returnList(c)
@@ -309,7 +309,7 @@ func (l *loop) dropQueue(c *Conn) {
 	c.backlog = len(c.first.variant(c.bits)) - c.taken
 }
 
-func (l *loop) lendList() *frameList {
+func (l *turnLoop) lendList() *frameList {
 	if n := len(l.lists); n > 0 {
 		m := l.lists[n-1]
 		l.lists = l.lists[:n-1]
@@ -318,7 +318,7 @@ func (l *loop) lendList() *frameList {
 	return &frameList{frames: make([]*outFrame, 0, 15)}
 }
 
-func (l *loop) returnList(c *Conn) {
+func (l *turnLoop) returnList(c *turnConn) {
 	m := c.more
 	c.more = nil
 	if cap(m.frames) <= listFramesKept && len(l.lists) < listsKept {
@@ -334,7 +334,7 @@ const (
 
 // judge ends a connection whose backlog is over its bound. It only marks: the caller may be walking
 // through a roster.
-func (l *loop) judge(c *Conn) {
+func (l *turnLoop) judge(c *turnConn) {
 	limits, waits := &l.ground.limits, c.waits()
 	switch {
 	case c.phase != phaseOpen:
@@ -352,14 +352,14 @@ func (l *loop) judge(c *Conn) {
 
 // waits is the backlog behind the frame that is being written. That frame counts for nothing: however long it is, a
 // reader is slow only when others have to wait for it.
-func (c *Conn) waits() int {
+func (c *turnConn) waits() int {
 	if c.first == nil {
 		return 0
 	}
 	return c.backlog - len(c.first.variant(c.bits)) + c.taken
 }
 
-func (l *loop) doom(c *Conn) {
+func (l *turnLoop) doom(c *turnConn) {
 	if !c.doomed {
 		c.doomed = true
 		l.doomed = append(l.doomed, c)
@@ -367,10 +367,13 @@ func (l *loop) doom(c *Conn) {
 }
 
 // writable says that the kernel takes bytes for c again.
-func (l *loop) writable(c *Conn) {
+func (l *turnLoop) writable(c *turnConn) {
 	if !c.blocked || c.phase == phaseGone {
 		return
 	}
 	c.blocked = false
 	l.soil(c)
 }
+
+// ownContext reports whether the frames of c are compressed for it alone.
+func (c *turnConn) ownContext() bool { return c.rare != nil && c.rare.shrinker != nil }

@@ -58,12 +58,3 @@ func (n *counters) publish(t *tally) {
 	}
 	*t = tally{}
 }
-
-// total is a count of all loops and of the server. Any goroutine.
-func total(s *Server, c countKind) uint64 {
-	n := s.count[c].Load()
-	for _, l := range s.loops {
-		n += l.count[c].Load()
-	}
-	return n
-}

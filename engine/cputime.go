@@ -13,19 +13,19 @@ type cpuTime struct {
 // since: a figure before each handler would cost a third of a small message.
 const cpuEvery = 100 * time.Millisecond
 
-func (l *loop) noteCPU() {
+func (l *turnLoop) noteCPU() {
 	if l.now-l.cpuAt >= int64(cpuEvery) {
 		l.cpuAt, l.cpu = l.now, readCPU()
 	}
 }
 
 // held counts and logs a handler after which a loop finds that much time gone.
-func (l *loop) held(handler string, took int64) {
+func (l *turnLoop) held(handler string, took int64) {
 	text, starved, attrs := blame(l.cpu, readCPU(), took)
 	if !starved {
 		l.count[countSlowHandlers].Add(1)
 	}
-	l.srv.log.Warn(text, append([]any{"handler", handler, "took", duration(took)}, attrs...)...)
+	l.ground.log.Warn(text, append([]any{"handler", handler, "took", duration(took)}, attrs...)...)
 }
 
 // blame says whether the handler held its loop, or the machine did: a thread that was ready to run and did not for most of

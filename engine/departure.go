@@ -151,7 +151,7 @@ func (d *departure) end(l *loop) {
 		d.inherit(l, d.h)
 	}
 	if c.phase == phaseGone {
-		l.forget(c)
+		l.forget(&c.turnConn)
 	}
 }
 

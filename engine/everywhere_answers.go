@@ -135,7 +135,8 @@ func (s *Server) answerFind(r *fleet.Reader) []byte {
 	}
 	var found fleet.Writer
 	for loop := q.Loop; loop < uint64(len(s.loops)); loop++ {
-		slot, more := s.loops[loop].slab.from(uint32(q.Slot), func(c *Conn) bool {
+		slot, more := s.loops[loop].slab.from(uint32(q.Slot), func(t *turnConn) bool {
+			c := connOf(t)
 			if c.isOpen() && chosen(c) {
 				raw, err := message.Encode(nil, c.Facts())
 				if err == nil {

@@ -51,7 +51,7 @@ func TestAnswersOfOneTurnAreBounded(t *testing.T) {
 			}
 			w.drain()
 			w.read(c)
-			l := c.loop
+			l := c.loop()
 			most := w.server.Server.ground.limits.answers + 40<<10
 			before := w.out[c.fd].Len()
 			w.server.Serve(c, flood(n, row.frame))
@@ -195,7 +195,7 @@ func TestDroppedAnswersEndAtAFrame(t *testing.T) {
 			one := len(chunk) - 4 // unmasked
 			w.room[c.fd] = one + cut
 			w.server.Serve(c, bytes.Repeat(chunk, 3))
-			c.loop.dropQueue(c)
+			c.loop().dropQueue(&c.turnConn)
 			want := 0
 			if cut > 0 {
 				want = one - cut

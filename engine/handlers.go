@@ -126,7 +126,7 @@ var errHandled = errors.New("answered already")
 // builtinHandler lets a built-in type be wrapped. It runs on the loop, within the turn of its message.
 func builtinHandler(f func(*loop, *Conn, *message.Envelope)) Handler {
 	return func(c *Conn, m *Message, _ *Server) (any, error) {
-		l := c.loop
+		l := c.loop()
 		if code := message.Route(m.payload, &l.envelope); code != message.OK {
 			return nil, wireError(code)
 		}
@@ -242,5 +242,5 @@ func (c *Conn) admits(limiter *Rate, now int64) (ok bool, strikes int) {
 
 // endSoon ends the connection by its cause. Any goroutine.
 func (c *Conn) endSoon(cause Cause) {
-	c.loop.postCall(func(l *loop) { l.endBy(c, cause) })
+	c.loop().postCall(func(l *loop) { l.endBy(c, cause) })
 }

@@ -112,7 +112,7 @@ func (s *Server) giveSeats(names []string, q handoverQuestion, then func()) {
 // carried out; then runs on the loop of c. Only when c has ended is the store told to forget the session: a save that came
 // later would bring a spent session back to life. Any goroutine.
 func (c *Conn) postHandOver(key tokenHash, heir place, then func(handover)) {
-	c.loop.postCall(func(l *loop) {
+	c.loop().postCall(func(l *loop) {
 		l.afterHeld(c, func(l *loop) {
 			l.handOver(c, heir, func(l *loop, h handover) {
 				if h.kind == handoverNothing && l.srv.sessions.ended(key) { // between the claim and now

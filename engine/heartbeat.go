@@ -14,7 +14,7 @@ var roomsHeartbeat = func() *outFrame {
 }()
 
 // arm sets the timer of c to the earliest deadline it has.
-func (l *loop) arm(c *Conn) {
+func (l *turnLoop) arm(c *turnConn) {
 	at := c.nextBeat
 	if r := c.rare; r != nil {
 		at = earlier(at, r.deadline)
@@ -31,7 +31,7 @@ func (l *loop) arm(c *Conn) {
 }
 
 // setAlarm sets the one timer that the owner of c has; 0: none.
-func (l *loop) setAlarm(c *Conn, at int64) {
+func (l *turnLoop) setAlarm(c *turnConn, at int64) {
 	if at != 0 || c.rare != nil {
 		c.extra().alarm = at
 	}
@@ -47,7 +47,7 @@ func earlier(a, b int64) int64 {
 }
 
 // timeout sees which of its deadlines c has reached.
-func (l *loop) timeout(c *Conn) {
+func (l *turnLoop) timeout(c *turnConn) {
 	defer l.rescue(c)
 	if r := c.rare; r != nil {
 		if r.deadline != 0 && r.deadline <= l.now {
@@ -72,7 +72,7 @@ func (l *loop) timeout(c *Conn) {
 }
 
 // overdue ends what a phase has time for.
-func (l *loop) overdue(c *Conn) {
+func (l *turnLoop) overdue(c *turnConn) {
 	if c.has(flagMute) && c.phase < phaseClosing {
 		l.endBy(c, CausePeerGone)
 		return
@@ -98,7 +98,7 @@ func (l *loop) overdue(c *Conn) {
 }
 
 // beat asks a silent connection for a sign of life, or ends it.
-func (l *loop) beat(c *Conn) {
+func (l *turnLoop) beat(c *turnConn) {
 	t := l.ground.beats.Load()
 	interval, limit := t.interval, t.timeout
 	if c.phase != phaseOpen {
@@ -126,3 +126,17 @@ func (l *loop) beat(c *Conn) {
 }
 
 var bareHeartbeat = newOutFrame(ws.OpPing, nil)
+
+// rebeat moves heartbeats forward that have become due earlier. Those that have become due later find that out
+// themselves.
+func (l *turnLoop) rebeat() {
+	t := l.ground.beats.Load()
+	l.slab.each(func(c *turnConn) bool {
+		if c.nextBeat != 0 {
+			heard := c.lastActive.Load()
+			c.nextBeat = min(c.nextBeat, max(l.now, heard+t.interval), max(l.now, heard+t.timeout))
+			l.arm(c)
+		}
+		return true
+	})
+}

@@ -17,7 +17,7 @@ type lane struct {
 
 // flight is an enrolment under way.
 type flight struct {
-	conn   *Conn
+	conn   *turnConn
 	result <-chan enrolment
 	begun  int64
 }
@@ -43,7 +43,7 @@ func (x *lane) land(a *acceptor) {
 func (x *lane) await(a *acceptor, f flight) {
 	defer func() {
 		if v := recover(); v != nil {
-			a.srv.survive("enrolling a connection", f.conn, v)
+			a.srv.ground.survive("enrolling a connection", f.conn, v)
 		}
 	}()
 	x.since.Store(f.begun)

@@ -93,7 +93,7 @@ func lastWords(t *testing.T, way, end string) {
 		t.Error("it lives on")
 	}
 	if end == "gone" || end == "close and gone" {
-		if !w.server.Ended(c) || c.loop.slab.at(c.slot) == c {
+		if !w.server.Ended(c) || c.loop().slab.at(c.slot) == &c.turnConn {
 			t.Error("its slot is kept")
 		}
 		if want := map[bool]Cause{true: CausePeerGone, false: CausePeerClosed}[end == "gone"]; c.Cause() != want {
@@ -156,7 +156,7 @@ func TestUnreadWhenAWriteFails(t *testing.T) {
 	w.drain()
 	w.read(ann)
 	w.read(c)
-	c.loop.lose(c)
+	c.loop().lose(&c.turnConn)
 	w.say(c, broadcastText)
 	w.server.Gone(c)
 	w.drain()

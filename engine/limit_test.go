@@ -9,7 +9,7 @@ import (
 func TestRoomLimitWhereJoinsMeet(t *testing.T) {
 	w := newScript(t, func(c *Config) { c.MaxRoomsPerConnection, c.Loops = 1, 1 })
 	s, c := w.server.Server, w.open(0)
-	c.loop.mail.rung.Store(true) // nobody rings: the test drains by itself
+	c.loop().mail.rung.Store(true) // nobody rings: the test drains by itself
 	for range 3000 {
 		var both sync.WaitGroup
 		begin := make(chan struct{})
@@ -19,7 +19,7 @@ func TestRoomLimitWhereJoinsMeet(t *testing.T) {
 		})
 		both.Go(func() {
 			<-begin
-			c.loop.enter(c, []byte("b"))
+			c.loop().enter(c, []byte("b"))
 		})
 		close(begin)
 		both.Wait()
@@ -31,9 +31,9 @@ func TestRoomLimitWhereJoinsMeet(t *testing.T) {
 			t.Fatalf("a connection that may be in one room is in %d", n)
 		}
 		for _, name := range c.Rooms() {
-			c.loop.exit(c, s.index.FindString(name))
+			c.loop().exit(c, s.index.FindString(name))
 		}
 		w.server.Drain(0)
-		c.loop.mail.rung.Store(true)
+		c.loop().mail.rung.Store(true)
 	}
 }

@@ -63,9 +63,11 @@ const lockstepEpoch = 1_000_000_000
 // Open begins the life of an accepted connection on a loop; nil where the loop is full.
 func (x *Lockstep) Open(loop, wire int) *Conn {
 	l := x.Server.loops[loop]
-	c := &Conn{loop: l, fd: wire}
+	t := newConn(&l.turnLoop)
+	t.fd = wire
+	c := connOf(t)
 	l.load.Add(1)
-	if !l.begin(c) {
+	if !l.begin(t) {
 		return nil
 	}
 	return c
@@ -73,9 +75,9 @@ func (x *Lockstep) Open(loop, wire int) *Conn {
 
 // Serve is the turn in which a connection's input is taken. chunk is borrowed.
 func (x *Lockstep) Serve(c *Conn, chunk []byte) {
-	c.loop.serve(c, chunk)
+	c.loop().serve(&c.turnConn, chunk)
 	if c.has(flagDropping) {
-		c.loop.gone(c)
+		c.loop().gone(&c.turnConn)
 	}
 }
 
@@ -83,10 +85,10 @@ func (x *Lockstep) Serve(c *Conn, chunk []byte) {
 func (x *Lockstep) Drain(loop int) { x.Server.loops[loop].drain() }
 
 // Writable says that a watched wire takes bytes again.
-func (x *Lockstep) Writable(c *Conn) { c.loop.post(letter{kind: letterWritable, conn: c}) }
+func (x *Lockstep) Writable(c *Conn) { c.loop().post(letter{kind: letterWritable, conn: &c.turnConn}) }
 
 // Gone says that a connection's transport has ended. To be called between the turns of its loop, or by Drop.
-func (x *Lockstep) Gone(c *Conn) { c.loop.gone(c) }
+func (x *Lockstep) Gone(c *Conn) { c.loop().gone(&c.turnConn) }
 
 // Tick wakes all loops, so that they look at their timers. To be called at least every [Lockstep.TickEvery].
 func (x *Lockstep) Tick() {
@@ -225,13 +227,13 @@ func (w *lockstepWires) again(err error) bool { return err == errWireFull }
 func (w *lockstepWires) shutdown(fd int) { w.world.Shutdown(fd) }
 
 // drop is as the reactor's: the connection that is being served is dropped when its turn is over.
-func (w *lockstepWires) drop(c *Conn) {
+func (w *lockstepWires) drop(c *turnConn) {
 	if c != w.loop.served {
 		w.world.Drop(c.fd)
 	}
 }
 
-func (w *lockstepWires) watch(c *Conn) { w.world.Watch(c.fd) }
+func (w *lockstepWires) watch(c *turnConn) { w.world.Watch(c.fd) }
 
 // ringIn does nothing: the world asks [Lockstep.Alarm].
 func (w *lockstepWires) ringIn(time.Duration) {}

@@ -174,7 +174,7 @@ func TestPostedAnswerIsAccountedFor(t *testing.T) {
 	w.say(c, `{"type":"ping"}`)
 	w.drain()
 	w.expect(c, "connected reconnect_token push pong")
-	if m := &c.loop.mail; m.waiting.Load() != 0 || m.bytes.Load() != 0 {
+	if m := &c.loop().mail; m.waiting.Load() != 0 || m.bytes.Load() != 0 {
 		t.Error("the account does not close:", m.waiting.Load(), m.bytes.Load())
 	}
 }

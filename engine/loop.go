@@ -7,7 +7,7 @@ import (
 
 	"github.com/parleyd/parley/engine/internal/invariant"
 	"github.com/parleyd/parley/protocol/handshake"
-	"github.com/parleyd/parley/protocol/message"
+	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/proxy"
 )
 
@@ -18,19 +18,18 @@ type wires interface {
 	writev(fd int, ps [][]byte) (int, error)
 	again(err error) bool // the kernel is full: try when it is writable
 	shutdown(fd int)      // our half of the stream
-	drop(c *Conn)         // close the descriptor; gone follows, perhaps before drop returns
-	watch(c *Conn)        // post letterWritable once the kernel takes bytes for c
+	drop(c *turnConn)     // close the descriptor; gone follows, perhaps before drop returns
+	watch(c *turnConn)    // post letterWritable once the kernel takes bytes for c
 	ring()                // wake the loop; any goroutine
 	ringIn(time.Duration) // wake the loop after this time, instead of what was asked for before
 }
 
-// loop is one event loop: a goroutine of the reactor, the connections that live on it, and its mailbox.
+// turnLoop is one event loop: a goroutine of the reactor, the connections that live on it, and its mailbox.
 // Everything that happens on it happens in one of two kinds of turn: serve takes one connection's input,
 // drain opens letters. Both end with the writes.
 //
 // Owner: loop, except mail, slab.at, slab.each, count and ended.
-type loop struct {
-	srv    *Server
+type turnLoop struct {
 	ground *ground
 	owner  owner
 	floor  floor
@@ -51,41 +50,32 @@ type loop struct {
 	letters []letter // taken, and opened up to opened
 	opened  int
 
-	dirty       []*Conn // to be written to, from dirtyAt on
+	dirty       []*turnConn // to be written to, from dirtyAt on
 	dirtyAt     int
 	walkLetters int // opened since the last time that nobody was dirty
 	walkBytes   int
-	doomed      []*Conn
-	drops       []*Conn
-	served      *Conn // whose input this turn takes
-	corked      *Conn // whose answers go to the cork
-	notices     []notice
+	doomed      []*turnConn
+	drops       []*turnConn
+	served      *turnConn // whose input this turn takes
+	corked      *turnConn // whose answers go to the cork
 
 	jobs      []job
-	late      []*Conn // whose input goes on in a later turn
-	until     int64   // when the time of this turn is over
-	sinceLook int     // messages taken since the last look at the clock
-	paged     bool    // a page of members was made
-	goingOn   bool    // the input that is taken was kept
+	late      []*turnConn // whose input goes on in a later turn
+	until     int64       // when the time of this turn is over
+	sinceLook int         // messages taken since the last look at the clock
+	paged     bool        // a page of members was made
+	goingOn   bool        // the input that is taken was kept
 
 	cork, gather, shrunk, text, inflated []byte
 	corkRaw                              int // bytes of the cork in front of its first frame
 	vector                               [][]byte
 	lists                                []*frameList
-	stamps                               []uint32 // spread: the last one that reached a slot
-	stamp                                uint32
-
-	unsaved []*Conn // whose sessions have changed
-	saves   savings // on their way
 
 	timers    timers
 	timersSet uint64 // ever
 
-	envelope message.Envelope
-	ahead    ahead
-	request  handshake.Request
-	told     proxy.Fields // of that request
-	outgoing publication
+	request handshake.Request
+	told    proxy.Fields // of that request
 
 	buffers [][]byte
 	load    atomic.Int32 // descriptors, those on their way too
@@ -102,14 +92,12 @@ const (
 	flushGroup      = 16 // connections written to between two looks at the clock
 )
 
-func newLoop(srv *Server, index uint8, seed [32]byte) *loop {
-	l := &loop{srv: srv, ground: &srv.ground, index: index, rand: rand.NewChaCha8(seed), wheel: newWheel(srv.ground.tick)}
-	l.owner, l.floor = srv.ownerFor(l), roomsFloor{l}
-	return l
+func (l *turnLoop) init(g *ground, index uint8, seed [32]byte) {
+	l.ground, l.index, l.rand, l.wheel = g, index, rand.NewChaCha8(seed), newWheel(g.tick)
 }
 
 // serve is the turn of one connection's input. chunk is borrowed and always consumed whole.
-func (l *loop) serve(c *Conn, chunk []byte) {
+func (l *turnLoop) serve(c *turnConn, chunk []byte) {
 	l.now = l.ground.clock()
 	if c.phase == phaseGone {
 		return
@@ -125,7 +113,7 @@ func (l *loop) serve(c *Conn, chunk []byte) {
 }
 
 // converse takes the input and writes the answers.
-func (l *loop) converse(c *Conn, chunk []byte) {
+func (l *turnLoop) converse(c *turnConn, chunk []byte) {
 	defer l.rescueTurn(c)
 	l.input(c, chunk)
 	if r := c.rare; r != nil && len(r.rest) > longInput && l.hasRoom(c) {
@@ -137,7 +125,7 @@ func (l *loop) converse(c *Conn, chunk []byte) {
 
 // drain is the turn of letters and of the clock. It is asked for by the doorbell. What it does not
 // finish within its budget it goes on with after the input that waits.
-func (l *loop) drain() {
+func (l *turnLoop) drain() {
 	l.mail.rung.Store(false) // this is what it was rung for
 	l.now = l.ground.clock()
 	until := l.now + int64(drainBudget)
@@ -165,7 +153,7 @@ func (l *loop) drain() {
 // openLetters opens some letters and reports whether there may be more. A walk through the dirty connections that
 // takes several turns lets new letters in between, so that those who come late in it get them in the same write: as
 // many as one walk may carry, and no more, or the queues would grow faster than they are written.
-func (l *loop) openLetters() bool {
+func (l *turnLoop) openLetters() bool {
 	if l.walkLetters >= drainLettersMax || l.walkBytes >= drainBytesMax {
 		return true
 	}
@@ -195,7 +183,7 @@ func (l *loop) openLetters() bool {
 }
 
 // open does what the first letters say, and returns how many those are: one, or those that the floor takes at once.
-func (l *loop) open(letters []letter) int {
+func (l *turnLoop) open(letters []letter) int {
 	switch x := &letters[0]; x.kind {
 	case letterDirect:
 		l.mail.cancel(1, len(x.frame.plain))
@@ -204,7 +192,7 @@ func (l *loop) open(letters []letter) int {
 	case letterWritable:
 		l.writable(x.conn)
 	case letterCall:
-		x.call(l)
+		x.call()
 	default:
 		return l.floor.deliver(letters, min(gatherBytesMax, drainBytesMax-l.walkBytes))
 	}
@@ -212,7 +200,7 @@ func (l *loop) open(letters []letter) int {
 }
 
 // beforeWrites lets the floor say what it has to say before the connections are written to.
-func (l *loop) beforeWrites() {
+func (l *turnLoop) beforeWrites() {
 	if l.owes.writes {
 		l.owes.writes = false
 		l.floor.beforeWrites()
@@ -222,14 +210,14 @@ func (l *loop) beforeWrites() {
 // flushDirty writes to the dirty connections until the budget is spent, and reports whether it got to
 // the end. It looks at a group of them before it writes to the first: with thousands of members each look is a cache
 // miss, and those of a group are waited for together (docs/performance.md).
-func (l *loop) flushDirty(until int64) bool {
-	var group [flushGroup]*Conn
+func (l *turnLoop) flushDirty(until int64) bool {
+	var group [flushGroup]*turnConn
 	for l.dirtyAt < len(l.dirty) {
 		n := 0
 		for n < len(group) && l.dirtyAt < len(l.dirty) {
 			c := l.dirty[l.dirtyAt]
 			l.dirtyAt++
-			c.dirty = false
+			c.flags &^= flagDirty
 			if c.phase != phaseGone {
 				group[n] = c
 				n++
@@ -252,7 +240,7 @@ func (l *loop) flushDirty(until int64) bool {
 }
 
 // endDoomed ends those that deliver and flush could only mark.
-func (l *loop) endDoomed() {
+func (l *turnLoop) endDoomed() {
 	for len(l.doomed) > 0 {
 		c := l.doomed[len(l.doomed)-1]
 		l.doomed = l.doomed[:len(l.doomed)-1]
@@ -262,7 +250,7 @@ func (l *loop) endDoomed() {
 }
 
 // finish ends a turn of either kind.
-func (l *loop) finish() {
+func (l *turnLoop) finish() {
 	l.endDoomed()
 	for len(l.drops) > 0 {
 		c := l.drops[len(l.drops)-1]
@@ -295,25 +283,25 @@ func (l *loop) finish() {
 }
 
 // wake makes sure that a drain follows.
-func (l *loop) wake() {
+func (l *turnLoop) wake() {
 	if !l.mail.rung.Swap(true) {
 		l.wires.ring()
 	}
 }
 
 // post puts a letter into the mailbox. Any goroutine.
-func (l *loop) post(x letter) {
+func (l *turnLoop) post(x letter) {
 	if l.mail.post(x) {
 		l.wires.ring()
 	}
 }
 
 // postCall runs f on the loop, after what was posted before. Never refused. Any goroutine.
-func (l *loop) postCall(f func(*loop)) { l.post(letter{kind: letterCall, call: f}) }
+func (l *turnLoop) postCall(f func()) { l.post(letter{kind: letterCall, call: f}) }
 
 // postDirect queues a frame for c, behind everything that was posted before. It reports false where the mailbox is full.
 // Any goroutine.
-func (l *loop) postDirect(c *Conn, f *outFrame) bool {
+func (l *turnLoop) postDirect(c *turnConn, f *outFrame) bool {
 	if !l.mail.reserve(len(f.plain)) {
 		return false
 	}
@@ -323,7 +311,7 @@ func (l *loop) postDirect(c *Conn, f *outFrame) bool {
 }
 
 // onTick looks at the timers that are due, and at the time.
-func (l *loop) onTick() {
+func (l *turnLoop) onTick() {
 	l.slots = l.wheel.due(l.now, l.slots[:0])
 	for _, slot := range l.slots {
 		if c := l.slab.at(slot); c != nil {
@@ -334,7 +322,7 @@ func (l *loop) onTick() {
 }
 
 // connAt finds the connection at p, nil if it is no longer there.
-func (l *loop) connAt(p place) *Conn {
+func (l *turnLoop) connAt(p ident.Place) *turnConn {
 	if c := l.slab.at(p.Slot); c != nil && c.gen == p.Gen {
 		return c
 	}

@@ -4,7 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/parleyd/parley/rooms"
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // The mailbox is the one door into a loop.
@@ -42,25 +42,25 @@ const (
 type letterKind uint8
 
 const (
-	letterPublish  letterKind = iota // a frame for the members of a room on this loop
-	letterSpread                     // a frame for connections chosen by a *spread
-	letterDirect                     // a frame for one connection
+	letterDirect   letterKind = iota // a frame for one connection
 	letterWritable                   // the kernel takes bytes for a connection again
 	letterCall                       // anything that is rare
+	lettersOfFloor                   // the kinds from here on are the floor's
 )
 
 // letter is what passes through a mailbox. Which fields count depends on its kind.
 //
 // Owner: the loop, once posted.
 type letter struct {
-	kind   letterKind
-	frame  *outFrame
-	room   *rooms.Room
+	kind  letterKind
+	frame *outFrame
+	conn  *turnConn // direct, writable
+	call  func()
+
+	// For the floor.
+	to     any
 	seq    uint64
-	except place   // publish: the one member that it is not for
-	conn   *Conn   // direct, writable
-	spread *spread // spread, and publish with more than one exception
-	call   func(l *loop)
+	except ident.Place
 }
 
 // reserve takes a place for a letter with a frame of n bytes. Any goroutine.

@@ -21,29 +21,29 @@ import (
 // turn of the connection that they are given.
 type owner interface {
 	// opening decides on a well-formed request, which is borrowed.
-	opening(c *Conn, r *handshake.Request) verdict
+	opening(c *turnConn, r *handshake.Request) verdict
 	// opened is called when the connection is upgraded: greet it.
-	opened(c *Conn)
+	opened(c *turnConn)
 	// message takes one whole message. payload is borrowed.
-	message(c *Conn, binary bool, payload []byte)
+	message(c *turnConn, binary bool, payload []byte)
 	// closing is told that the peer's frames end, and reports whether the connection ends now. Where messages wait, the
 	// owner keeps e behind them and calls [loop.endAs] with it later.
-	closing(c *Conn, e ending) (now bool)
+	closing(c *turnConn, e ending) (now bool)
 	// alarm is called when the time that [loop.setAlarm] was given has come.
-	alarm(c *Conn)
+	alarm(c *turnConn)
 	// excuse moves what the owner measures against the peer by a time in which nobody looked.
-	excuse(c *Conn, stall int64)
+	excuse(c *turnConn, stall int64)
 	// more goes on with input that the owner has put off by [loop.putOffMessages].
-	more(c *Conn)
+	more(c *turnConn)
 	// caughtUp is called when all input that was put off has been taken.
-	caughtUp(c *Conn)
+	caughtUp(c *turnConn)
 	// outlives reports whether the connection stays, without a transport, until its owner has carried out what waits.
-	outlives(c *Conn) bool
+	outlives(c *turnConn) bool
 	// diverted takes a frame for a connection with flagDiverted.
-	diverted(c *Conn, f *outFrame)
+	diverted(c *turnConn, f *outFrame)
 	// ended is called once: the connection is over, but for the bytes that still leave. A connection with flagKept keeps
 	// its slot until [loop.forget].
-	ended(c *Conn, cause Cause)
+	ended(c *turnConn, cause Cause)
 }
 
 // floor is what lives on a loop besides its connections. Its methods run on the loop.
@@ -58,7 +58,7 @@ type floor interface {
 	// tick is called every tick.
 	tick()
 	// check panics where c contradicts what the floor knows of it. Builds with the tag invariants call it at the ends of turns.
-	check(c *Conn)
+	check(c *turnConn)
 	// stalled is told that no loop looked for a while.
 	stalled(late int64)
 }
@@ -95,8 +95,9 @@ type ground struct {
 	limits limits
 
 	heartbeat *outFrame
-	departed  func(c *Conn) // a connection's descriptor is closed; any goroutine
-	survive   func(where string, c *Conn, v any)
+	newConn   func(l *turnLoop) *turnConn
+	departed  func(c *turnConn) // a connection's descriptor is closed; any goroutine
+	survive   func(where string, c *turnConn, v any)
 	seconds   func(at int64) int64 // since the epoch
 }
 

@@ -2,6 +2,8 @@ package engine
 
 import (
 	"fmt"
+	"time"
+	"unsafe"
 
 	"github.com/gobwas/ws"
 
@@ -10,6 +12,56 @@ import (
 )
 
 // What a room server does with the connections of a loop.
+
+// loop is a loop of a room server: what it needs besides what every loop has.
+//
+// Owner: loop, except saves.
+type loop struct {
+	turnLoop
+	srv      *Server
+	notices  []notice
+	stamps   []uint32 // spread: the last one that reached a slot
+	stamp    uint32
+	unsaved  []*Conn // whose sessions have changed
+	saves    savings // on their way
+	envelope message.Envelope
+	ahead    ahead
+	outgoing publication
+}
+
+func newLoop(srv *Server, index uint8, seed [32]byte) *loop {
+	l := &loop{srv: srv}
+	l.init(&srv.ground, index, seed)
+	l.owner, l.floor = srv.ownerFor(l), roomsFloor{l}
+	return l
+}
+
+// loopOf is the loop of a room server that l is the first part of.
+func loopOf(l *turnLoop) *loop { return (*loop)(unsafe.Pointer(l)) }
+
+// postCall runs f on the loop, after what was posted before. Never refused. Any goroutine.
+func (l *loop) postCall(f func(*loop)) { l.turnLoop.postCall(func() { f(l) }) }
+
+// after runs f in a turn that begins d from now or later.
+func (l *loop) after(d time.Duration, f func(*loop)) { l.turnLoop.after(d, func() { f(l) }) }
+
+// postAfter is after for any goroutine.
+func (l *loop) postAfter(d time.Duration, f func(*loop)) { l.turnLoop.postAfter(d, func() { f(l) }) }
+
+// connAt finds the connection at p, nil if it is no longer there.
+func (l *loop) connAt(p place) *Conn { return connOf(l.turnLoop.connAt(p)) }
+
+// each calls f for every connection of the loop. Any goroutine; what comes or goes meanwhile may be seen or not.
+func (l *loop) each(f func(*Conn) bool) bool {
+	return l.slab.each(func(c *turnConn) bool { return f(connOf(c)) })
+}
+
+// newConn makes a connection for a loop, off the loop. It lives from [turnLoop.begin] on.
+func newConn(l *turnLoop) *turnConn {
+	c := new(Conn)
+	c.turnConn.loop = l
+	return &c.turnConn
+}
 
 // roomsOwner owns the connections of a room server.
 //
@@ -30,7 +82,8 @@ var (
 )
 
 // opening looks at where a request comes from, and has the application look at it, on the pool.
-func (o roomsOwner) opening(c *Conn, r *handshake.Request) verdict {
+func (o roomsOwner) opening(t *turnConn, r *handshake.Request) verdict {
+	c := connOf(t)
 	srv := o.srv
 	switch {
 	case srv.leaving.Load():
@@ -38,7 +91,7 @@ func (o roomsOwner) opening(c *Conn, r *handshake.Request) verdict {
 	case !srv.tuned.Load().origins.Allow(r.Origin()):
 		o.count[countOriginsRefused].Add(1)
 		return verdict{refusal: refusalOrigin}
-	case srv.ground.trust != nil && !o.traceClient(c):
+	case srv.ground.trust != nil && !o.traceClient(t):
 		return verdict{refusal: refusalForwarded}
 	}
 	handlers := srv.connectHandlers.Load()
@@ -49,7 +102,13 @@ func (o roomsOwner) opening(c *Conn, r *handshake.Request) verdict {
 	return verdict{ask: func() { o.askApplication(c, *handlers, request) }}
 }
 
-func (o roomsOwner) opened(c *Conn) { o.greet(c) }
+func (o roomsOwner) opened(t *turnConn) {
+	c := connOf(t)
+	if r := c.rare; r != nil && r.idle() {
+		c.rare = nil
+	}
+	o.greet(c)
+}
 
 // greet tells a client its id and, once it is authenticated, the token of its session.
 func (l *loop) greet(c *Conn) {
@@ -74,7 +133,8 @@ func (l *loop) begun(c *Conn) {
 }
 
 // message takes a message to its handler, or keeps it while an answer is awaited.
-func (o roomsOwner) message(c *Conn, binary bool, payload []byte) {
+func (o roomsOwner) message(t *turnConn, binary bool, payload []byte) {
+	c := connOf(t)
 	if c.rare != nil && c.rare.pending != nil {
 		o.hold(c, heldItem{binary: binary, payload: append([]byte(nil), payload...)})
 		return
@@ -82,7 +142,8 @@ func (o roomsOwner) message(c *Conn, binary bool, payload []byte) {
 	o.dispatch(c, binary, payload)
 }
 
-func (o roomsOwner) closing(c *Conn, e ending) (now bool) {
+func (o roomsOwner) closing(t *turnConn, e ending) (now bool) {
+	c := connOf(t)
 	if c.rare == nil || c.rare.pending == nil {
 		return true
 	}
@@ -99,10 +160,11 @@ func (l *loop) resetAlarm(c *Conn) {
 			at = earlier(at, r.pending.deadline)
 		}
 	}
-	l.setAlarm(c, at)
+	l.setAlarm(&c.turnConn, at)
 }
 
-func (o roomsOwner) alarm(c *Conn) {
+func (o roomsOwner) alarm(t *turnConn) {
+	c := connOf(t)
 	if r := c.rare; r.answerBy != 0 && r.answerBy <= o.now {
 		r.answerBy = 0
 		o.waitedEnough(c)
@@ -123,12 +185,13 @@ func (l *loop) waitedEnough(c *Conn) {
 		l.endBy(c, CauseUnauthorized)
 	default:
 		l.dropPending(c)
-		c.rare.rest = nil
+		l.forgetRest(&c.turnConn)
 		l.conclude(c)
 	}
 }
 
-func (o roomsOwner) excuse(c *Conn, stall int64) {
+func (o roomsOwner) excuse(t *turnConn, stall int64) {
+	c := connOf(t)
 	r := c.rare
 	if r.answerBy != 0 {
 		r.answerBy += stall
@@ -139,20 +202,22 @@ func (o roomsOwner) excuse(c *Conn, stall int64) {
 	o.resetAlarm(c)
 }
 
-func (o roomsOwner) more(c *Conn) {
+func (o roomsOwner) more(t *turnConn) {
+	c := connOf(t)
 	p := c.rare.pending
 	c.rare.pending = nil
 	o.goOnAfter(c, p)
 }
 
-func (o roomsOwner) caughtUp(c *Conn) { o.conclude(c) }
+func (o roomsOwner) caughtUp(t *turnConn) { o.conclude(connOf(t)) }
 
-func (o roomsOwner) outlives(c *Conn) bool { return o.loop.outlives(c) }
+func (o roomsOwner) outlives(t *turnConn) bool { return o.loop.outlives(connOf(t)) }
 
-func (o roomsOwner) diverted(c *Conn, f *outFrame) { c.rare.revival.keep(o.loop, f) }
+func (o roomsOwner) diverted(t *turnConn, f *outFrame) { connOf(t).rare.revival.keep(o.loop, f) }
 
 // ended takes c out of its rooms and parks its session.
-func (o roomsOwner) ended(c *Conn, cause Cause) {
+func (o roomsOwner) ended(t *turnConn, cause Cause) {
+	c := connOf(t)
 	opened := c.admitted.Load()
 	if opened {
 		o.srv.live.Add(-1)
@@ -169,17 +234,19 @@ func (o roomsOwner) ended(c *Conn, cause Cause) {
 // Owner: loop.
 type bareOwner struct{ roomsOwner }
 
-func (o bareOwner) opened(c *Conn) {
+func (o bareOwner) opened(t *turnConn) {
+	c := connOf(t)
 	c.admitted.Store(true)
 	o.srv.live.Add(1)
 }
 
-func (o bareOwner) message(c *Conn, binary bool, payload []byte) {
+func (o bareOwner) message(t *turnConn, binary bool, payload []byte) {
+	c := connOf(t)
 	switch raw := o.srv.rawHandler.Load(); {
 	case raw != nil:
 		o.raw(c, *raw, binary, payload)
 	case binary:
-		o.endBy(c, CauseUnsupported)
+		o.endBy(connOf(t), CauseUnsupported)
 	}
 }
 

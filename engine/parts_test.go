@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"net/netip"
 	"testing"
 	"time"
 
@@ -97,7 +96,7 @@ func TestOverloaded(t *testing.T) {
 	c := dial(t, s)
 	c.send(`{"type":"join","room":"r"}`)
 	c.expect("joined")
-	l := s.Connection(c.id).loop
+	l := s.Connection(c.id).loop()
 	l.mail.waiting.Add(mailboxLettersMax)
 	if _, err := s.Broadcast("r", M{"type": "x"}); err != ErrOverloaded {
 		t.Error(err)
@@ -115,7 +114,7 @@ func TestOverloaded(t *testing.T) {
 func TestFailedEnrolmentGivesItsPlaceBack(t *testing.T) {
 	s := startServer(t, nil, nil)
 	for _, result := range []enrolment{{Err: net.ErrClosed}, {}} {
-		c, landed := newConn(s.loops[0], netip.AddrPort{}), make(chan enrolment, 1)
+		c, landed := newConn(&s.loops[0].turnLoop), make(chan enrolment, 1)
 		s.acceptor.held.Add(1)
 		s.loops[0].load.Add(1)
 		landed <- result

@@ -354,7 +354,7 @@ func (s *Server) publishHere(from ident.Worker, room *rooms.Room, f *outFrame, e
 	case 1:
 		p.except = except[0]
 	default:
-		p.spread = &spread{except: except}
+		p.spread = &spread{room: room, except: except}
 	}
 	p.publish()
 }
@@ -408,9 +408,9 @@ func (s *Server) receiveDirect(from ident.Worker, h *fleet.Heard) error {
 	c := s.connAt(to.Place)
 	switch {
 	case c == nil:
-	case c.loop.mail.reserveForeign(len(h.Frame)):
+	case c.loop().mail.reserveForeign(len(h.Frame)):
 		c.posted.Add(1)
-		c.loop.post(letter{kind: letterDirect, conn: c, frame: copyOutFrame(h.Frame)})
+		c.loop().post(letter{kind: letterDirect, conn: &c.turnConn, frame: copyOutFrame(h.Frame)})
 	default:
 		s.missedHere(from)
 	}

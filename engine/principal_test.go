@@ -102,7 +102,7 @@ func shows(t *testing.T, owner, who, state string) string {
 	w.drain()
 	w.read(heir)
 	if state == "handed over" {
-		heir.loop.postCall(func(l *loop) {
+		heir.loop().postCall(func(l *loop) {
 			next := &succession{conn: heir, wait: l.await(heir, pendingClaim, "reconnect", nil)}
 			l.handedOver(next, handover{kind: handoverState, state: &parked{principal: owner}}, nil)
 		})

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"net/netip"
-
 	"github.com/parleyd/parley/protocol/handshake"
 	"github.com/parleyd/parley/protocol/proxy"
 )
@@ -16,8 +14,8 @@ var refusalUntrusted = handshake.Refusal{Status: 403, Reason: "this port takes c
 
 // preface takes bytes of the PROXY protocol's header and returns what follows it. All of the header that has come is
 // gathered, at most HeaderBytesMax; what follows it lies in the chunk that ends it.
-func (l *loop) preface(c *Conn, chunk []byte) []byte {
-	if !l.ground.trust.Includes(c.remote.Addr()) {
+func (l *turnLoop) preface(c *turnConn, chunk []byte) []byte {
+	if !l.ground.trust.Includes(c.remote) {
 		l.count[countPrefacesRefused].Add(1)
 		l.refuse(c, refusalUntrusted)
 		return nil
@@ -40,7 +38,7 @@ func (l *loop) preface(c *Conn, chunk []byte) []byte {
 		return nil
 	}
 	if header.Source.IsValid() {
-		c.remote = header.Source
+		c.setRemote(header.Source)
 	}
 	l.freeInput(c)
 	c.phase = phaseHead
@@ -52,8 +50,8 @@ var refusalForwarded = handshake.Refusal{Status: 400, Reason: "the header fields
 
 // traceClient takes the word of a trusted peer for who is behind it. It reports false where the peer speaks for a client
 // whom it does not name so that it can be believed: to take the peer's own address instead would let clients choose it.
-func (l *loop) traceClient(c *Conn) bool {
-	if !l.ground.trust.Includes(c.remote.Addr()) {
+func (l *turnLoop) traceClient(c *turnConn) bool {
+	if !l.ground.trust.Includes(c.remote) {
 		return true
 	}
 	told, only := &l.told, l.ground.limits.proxyHeader
@@ -74,18 +72,7 @@ func (l *loop) traceClient(c *Conn) bool {
 		l.count[countForwardedIgnored].Add(uint64(ignored))
 	}
 	if client.IsValid() {
-		c.remote = client
+		c.setRemote(client)
 	}
 	return client.IsValid() || ignored == 0
-}
-
-// unmapped takes the dress of IPv6 off an address of IPv4, which a listener for both puts on.
-func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
-
-// addressText is an address as facts tell it, "" where there is none.
-func addressText(a netip.Addr) string {
-	if !a.IsValid() {
-		return ""
-	}
-	return a.String()
 }

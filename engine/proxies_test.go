@@ -38,7 +38,7 @@ func (w *script) arrive(peer netip.AddrPort, input string, cuts uint64) (*Conn, 
 	wire := len(w.out)
 	w.out[wire] = new(bytes.Buffer)
 	c := w.server.Open(0, wire)
-	c.remote = peer
+	c.setRemote(peer)
 	for begin, i := 0, 0; i < len(input); i++ {
 		if cuts&(1<<(i%64)) != 0 || i == len(input)-1 {
 			w.server.Serve(c, []byte(input[begin:i+1]))
@@ -263,7 +263,7 @@ func TestAllocationsBehindProxy(t *testing.T) {
 		chunk := make([]byte, len(input))
 		return testing.AllocsPerRun(100, func() {
 			c := w.server.Open(0, 0)
-			c.remote = peer
+			c.setRemote(peer)
 			copy(chunk, input)
 			w.server.Serve(c, chunk)
 			w.drain()

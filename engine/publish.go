@@ -28,6 +28,12 @@ type publication struct {
 	missed loopBits     // without a place for what another worker said
 }
 
+// Kinds of letters for the floor.
+const (
+	letterPublish = lettersOfFloor + iota // a frame for the members of a room on this loop: to is a *rooms.Room, or a *spread
+	letterSpread                          // a frame for connections chosen by a *spread
+)
+
 // loopBits is a set of loops.
 type loopBits [(loopsMax + 1) / 64]uint64
 
@@ -38,6 +44,7 @@ func (b *loopBits) has(loop uint8) bool { return b[loop/64]&(1<<(loop%64)) != 0 
 //
 // Owner: immutable once posted.
 type spread struct {
+	room   *rooms.Room   // members of it, but for more than one exception
 	rooms  []*rooms.Room // members of any of these, once each; all open connections where it is nil
 	seqs   []uint64      // the frame's number in each room
 	conns  []*Conn       // just these
@@ -69,9 +76,14 @@ func (p *publication) Post(loop uint8, seq uint64) {
 	if p.missed.has(loop) {
 		return
 	}
-	x := letter{kind: letterPublish, frame: p.frame, room: p.room, seq: seq, except: p.except, spread: p.spread}
-	if p.room == nil {
-		x.kind = letterSpread
+	x := letter{kind: letterPublish, frame: p.frame, seq: seq, except: p.except}
+	switch {
+	case p.room == nil:
+		x.kind, x.to = letterSpread, p.spread
+	case p.spread != nil:
+		x.to = p.spread
+	default:
+		x.to = p.room
 	}
 	if p.srv.loops[loop].mail.post(x) {
 		p.ring.add(loop)
@@ -124,14 +136,20 @@ func (f roomsFloor) deliver(letters []letter, bytesMax int) int {
 // fanOut fans a published frame out to the room's members on this loop. It neither writes nor ends
 // anybody: the roster must not change under it.
 func (l *loop) fanOut(x *letter) {
-	roster := x.room.Roster(l.index)
+	room, plain := x.to.(*rooms.Room)
+	var except []place
+	if !plain {
+		many := x.to.(*spread)
+		room, except = many.room, many.except
+	}
+	roster := room.Roster(l.index)
 	for i := range roster {
 		m := &roster[i]
-		if x.seq <= m.JoinSeq || x.excepts(m) {
+		if x.seq <= m.JoinSeq || isExcepted(x, m) {
 			continue
 		}
 		c := l.slab.at(m.Slot)
-		if x.spread != nil && slices.Contains(x.spread.except, c.place()) {
+		if except != nil && slices.Contains(except, c.place()) {
 			continue
 		}
 		l.queue(c, x.frame)
@@ -142,9 +160,10 @@ func (l *loop) fanOut(x *letter) {
 // than bytesMax.
 func runLength(letters []letter, bytesMax int) int {
 	n, bytes := 0, 0
-	for n < len(letters) && n < runMax {
+	first, ok := letters[0].to.(*rooms.Room)
+	for ok && n < len(letters) && n < runMax {
 		x := &letters[n]
-		if x.kind != letterPublish || x.spread != nil || x.room != letters[0].room || bytes+len(x.frame.plain) > bytesMax {
+		if room, ok := x.to.(*rooms.Room); !ok || room != first || bytes+len(x.frame.plain) > bytesMax {
 			break
 		}
 		bytes += len(x.frame.plain)
@@ -160,7 +179,7 @@ const runMax = 64
 // and each gets one frame that is all of them. Those whom it would give what is not for them get theirs one by one: the
 // publishers, and who joined in between.
 func (l *loop) openRun(letters []letter) {
-	room := letters[0].room
+	room := letters[0].to.(*rooms.Room)
 	frames, least := make([]*outFrame, len(letters)), letters[0].seq
 	for i := range letters {
 		frames[i] = letters[i].frame
@@ -172,27 +191,27 @@ func (l *loop) openRun(letters []letter) {
 	for i := range roster {
 		m := &roster[i]
 		c := l.slab.at(m.Slot)
-		if least > m.JoinSeq && !excepts(letters, m) && (c.rare == nil || c.rare.shrinker == nil) {
+		if least > m.JoinSeq && !excepts(letters, m) && !c.ownContext() {
 			l.queue(c, all)
 			continue
 		}
 		for j := range letters {
-			if x := &letters[j]; x.seq > m.JoinSeq && !x.excepts(m) {
+			if x := &letters[j]; x.seq > m.JoinSeq && !isExcepted(x, m) {
 				l.queue(c, x.frame)
 			}
 		}
 	}
 }
 
-// excepts reports whether the letter is not for m.
-func (x *letter) excepts(m *rooms.Member) bool {
+// isExcepted reports whether the letter is not for m.
+func isExcepted(x *letter, m *rooms.Member) bool {
 	return m.Slot == x.except.Slot && m.Gen == x.except.Gen
 }
 
 // excepts reports whether one of the letters is not for m.
 func excepts(letters []letter, m *rooms.Member) bool {
 	for i := range letters {
-		if letters[i].excepts(m) {
+		if isExcepted(&letters[i], m) {
 			return true
 		}
 	}
@@ -201,11 +220,11 @@ func excepts(letters []letter, m *rooms.Member) bool {
 
 // deliverSpread fans a frame out to receivers that are not one room, each once.
 func (l *loop) deliverSpread(x *letter) {
-	s := x.spread
+	s := x.to.(*spread)
 	switch {
 	case s.conns != nil:
 		for _, c := range s.conns {
-			l.queue(c, x.frame)
+			l.queue(&c.turnConn, x.frame)
 		}
 	case s.rooms != nil:
 		l.stamp++
@@ -221,15 +240,15 @@ func (l *loop) deliverSpread(x *letter) {
 			}
 		}
 	default:
-		l.slab.each(func(c *Conn) bool {
+		l.slab.each(func(c *turnConn) bool {
 			l.deliverUnless(c, x)
 			return true
 		})
 	}
 }
 
-func (l *loop) deliverUnless(c *Conn, x *letter) {
-	if c.admitted.Load() && c.phase == phaseOpen && !slices.Contains(x.spread.except, c.place()) {
+func (l *loop) deliverUnless(c *turnConn, x *letter) {
+	if connOf(c).admitted.Load() && c.phase == phaseOpen && !slices.Contains(x.to.(*spread).except, c.place()) {
 		l.queue(c, x.frame)
 	}
 }
@@ -249,7 +268,7 @@ func (s *Server) Broadcast(room string, v any, except ...string) (members int, e
 	if r := s.index.FindString(room); r != nil {
 		p := &publication{srv: s, frame: f, room: r, except: nowhere}
 		if len(out) > 0 {
-			p.spread = &spread{except: s.own(out)}
+			p.spread = &spread{room: r, except: s.own(out)}
 		}
 		if members, err = p.publish(); err != nil {
 			return members, err
@@ -359,7 +378,7 @@ func (s *Server) broadcastChosen(chosen func(*Conn) bool, f *outFrame, out []pla
 	}
 	for i, conns := range lists {
 		if len(conns) > 0 {
-			s.loops[i].post(letter{kind: letterSpread, frame: f, spread: &spread{conns: conns}})
+			s.loops[i].post(letter{kind: letterSpread, frame: f, to: &spread{conns: conns}})
 		}
 	}
 	return total, nil
@@ -369,7 +388,7 @@ func (s *Server) broadcastChosen(chosen func(*Conn) bool, f *outFrame, out []pla
 func (s *Server) chosen(chosen func(*Conn) bool, out []place) (lists [][]*Conn, total int) {
 	lists = make([][]*Conn, len(s.loops))
 	for i, l := range s.loops {
-		l.slab.each(func(c *Conn) bool {
+		l.each(func(c *Conn) bool {
 			if c.isOpen() && !slices.Contains(out, c.place()) && chosen(c) {
 				lists[i] = append(lists[i], c)
 			}

@@ -138,7 +138,7 @@ func (r *reactor) ticker() {
 type enrolment = gnet.RegisteredResult
 
 // enroll puts an accepted connection on its loop. The result arrives once it is there, or failed.
-func (r *reactor) enroll(c *Conn, tcp *net.TCPConn) (<-chan enrolment, error) {
+func (r *reactor) enroll(c *turnConn, tcp *net.TCPConn) (<-chan enrolment, error) {
 	return r.hosts[c.loop.index].eventLoop.Enroll(gnet.NewContext(context.Background(), c), tcp)
 }
 
@@ -162,7 +162,7 @@ func (r *reactor) stop() {
 
 // OnOpen begins a connection's life on its loop.
 func (r *reactor) OnOpen(g gnet.Conn) ([]byte, gnet.Action) {
-	c, ok := g.Context().(*Conn)
+	c, ok := g.Context().(*turnConn)
 	if !ok {
 		return nil, gnet.None
 	}
@@ -189,7 +189,7 @@ func (r *reactor) onTraffic(g gnet.Conn) gnet.Action {
 		return gnet.Close
 	}
 	switch to := g.Context().(type) {
-	case *Conn:
+	case *turnConn:
 		to.loop.serve(to, chunk)
 		if to.has(flagDropping) {
 			return gnet.Close
@@ -205,7 +205,7 @@ func (r *reactor) onTraffic(g gnet.Conn) gnet.Action {
 func (r *reactor) OnClose(g gnet.Conn, _ error) gnet.Action {
 	returned := false
 	defer r.srv.mustReturn(&returned)
-	if c, ok := g.Context().(*Conn); ok {
+	if c, ok := g.Context().(*turnConn); ok {
 		c.loop.gone(c)
 	}
 	returned = true
@@ -244,7 +244,7 @@ func (h *host) shutdown(fd int) { unix.Shutdown(fd, unix.SHUT_WR) }
 
 // drop closes the descriptor. The connection whose input is being taken is closed by OnTraffic's return
 // value instead: gnet still holds it.
-func (h *host) drop(c *Conn) {
+func (h *host) drop(c *turnConn) {
 	if c == h.loop.served {
 		return
 	}
@@ -253,7 +253,7 @@ func (h *host) drop(c *Conn) {
 	}
 }
 
-func (h *host) watch(c *Conn) { h.reactor.writable.watch(c) }
+func (h *host) watch(c *turnConn) { h.reactor.writable.watch(c) }
 
 // ring wakes the loop. A full pipe means that it has been rung often enough. The application may call when the
 // server has stopped: the rope holds the descriptor for as long as it is pulled, and nothing else once it is closed.

@@ -87,7 +87,7 @@ func TestInputAfterARefusal(t *testing.T) {
 			w.out[wire], w.room[wire] = new(bytes.Buffer), 0 // what it is told cannot leave yet
 			c := w.server.Open(0, wire)
 			if way.peer {
-				c.remote = proxyAddress
+				c.setRemote(proxyAddress)
 			}
 			switch way.name {
 			case "a full pool":

@@ -78,17 +78,3 @@ func (s *Server) Reload(cfg Config) (fixed []string, err error) {
 	}
 	return fixed, nil
 }
-
-// rebeat moves heartbeats forward that have become due earlier. Those that have become due later find that out
-// themselves.
-func (l *loop) rebeat() {
-	t := l.ground.beats.Load()
-	l.slab.each(func(c *Conn) bool {
-		if c.nextBeat != 0 {
-			heard := c.lastActive.Load()
-			c.nextBeat = min(c.nextBeat, max(l.now, heard+t.interval), max(l.now, heard+t.timeout))
-			l.arm(c)
-		}
-		return true
-	})
-}

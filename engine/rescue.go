@@ -36,45 +36,6 @@ func (s *Server) survive(where string, c *Conn, v any) {
 	}
 }
 
-// rescue is deferred where a stranger's connection is worked for outside its turn.
-func (l *loop) rescue(c *Conn) {
-	if v := recover(); v != nil {
-		l.giveUp(c, v, false)
-	}
-}
-
-// rescueTurn is deferred where a stranger's input is taken with its answers in the cork. Once the cork has been handed to
-// the write, an answer may have left in part.
-func (l *loop) rescueTurn(c *Conn) {
-	if v := recover(); v != nil {
-		l.giveUp(c, v, l.corked != c)
-		l.uncork(c)
-	}
-}
-
-// giveUp ends a connection in whose work a panic was caught. Where it was being written to, an answer may have left in
-// part: then, and where it is closing already, nothing more can be told it. A second panic is not caught.
-func (l *loop) giveUp(c *Conn, v any, writing bool) {
-	l.ground.survive("the turn of a connection", c, v)
-	l.goingOn = false
-	if c.rare != nil {
-		c.rare.rest = nil // the panic may be in it, and would come again
-	}
-	if !writing && c.phase < phaseClosing {
-		l.endBy(c, CausePanic)
-		c.flags |= flagNoHandshake // what it sends is not worth reading any more
-		return
-	}
-	if c.phase < phaseClosing {
-		l.detach(c, CausePanic)
-		c.phase = phaseClosing
-	}
-	if writing {
-		l.cork = l.cork[:0]
-	}
-	l.drop(c)
-}
-
 // lockWait is how long a lock is waited for before it counts as held for ever, in lockWaits parts: time in which the
 // process is stopped makes no part.
 var lockWait = 5 * time.Second
@@ -105,7 +66,7 @@ func (s *Server) proveUnlocked(v any) {
 // walkLocks takes and gives back every lock that code on a loop takes.
 func (s *Server) walkLocks() {
 	for _, l := range s.loops {
-		l.slab.each(func(c *Conn) bool {
+		l.each(func(c *Conn) bool {
 			c.mu.Lock()
 			c.mu.Unlock()
 			return true

@@ -82,7 +82,7 @@ func (v *revival) end(l *loop) {
 	c.rare.revival = nil
 	c.flags &^= flagDiverted
 	for _, f := range v.stash {
-		l.queue(c, f)
+		l.queue(&c.turnConn, f)
 	}
 	l.goOnAfter(c, v.entering)
 }
@@ -111,7 +111,7 @@ func (v *revival) abandon(l *loop) {
 func (v *revival) keep(l *loop, f *outFrame) {
 	v.stash = append(v.stash, f)
 	if v.bytes += len(f.plain); v.bytes > l.srv.cfg.BacklogHardBytes {
-		l.doom(v.conn)
+		l.doom(&v.conn.turnConn)
 	}
 }
 

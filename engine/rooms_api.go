@@ -112,7 +112,7 @@ func (x *Rooms) join(c *Conn, a *arrival) (told bool, err error) {
 		return false, wireError(code)
 	}
 	switch {
-	case c != nil && c.loop.srv != x.srv:
+	case c != nil && c.loop().srv != x.srv:
 		return false, ErrForeignConn
 	case !c.isOpen():
 		return false, ErrNotOpen
@@ -131,7 +131,7 @@ func (x *Rooms) join(c *Conn, a *arrival) (told bool, err error) {
 		c.seats.Add(-1)
 		return false, ErrRoomFull
 	case err == rooms.ErrSeat:
-		c.loop.postCall(func(l *loop) { l.arrive(c, a) })
+		c.loop().postCall(func(l *loop) { l.arrive(c, a) })
 		return true, nil
 	case err != nil:
 		c.seats.Add(-1)
@@ -140,7 +140,7 @@ func (x *Rooms) join(c *Conn, a *arrival) (told bool, err error) {
 		c.seats.Add(-1)
 		return false, nil
 	}
-	c.loop.postCall(func(l *loop) { l.tellArrival(c, a, l.enterHeld(c, held.Room)) })
+	c.loop().postCall(func(l *loop) { l.tellArrival(c, a, l.enterHeld(c, held.Room)) })
 	return true, nil
 }
 
@@ -177,10 +177,10 @@ func (l *loop) tellJoined(c *Conn, e rooms.Entry) {
 //
 // Scope: this worker.
 func (x *Rooms) Leave(c *Conn, name string) {
-	if c == nil || c.loop.srv != x.srv {
+	if c == nil || c.loop().srv != x.srv {
 		return
 	}
-	c.loop.postCall(func(l *loop) {
+	c.loop().postCall(func(l *loop) {
 		l.turnBack(c, name)
 		if r := x.srv.index.FindString(name); r != nil && l.exit(c, r) {
 			l.text = message.AppendLeft(l.text[:0], []byte(name), nil)
@@ -212,7 +212,7 @@ func (x *Rooms) Members(name string) []*Conn {
 // Scope: this worker.
 func (x *Rooms) Has(name string, c *Conn) bool {
 	r := x.srv.index.FindString(name)
-	return r != nil && c != nil && c.loop.srv == x.srv && r.Contains(c.place())
+	return r != nil && c != nil && c.loop().srv == x.srv && r.Contains(c.place())
 }
 
 // Stats says how a room is; ok is false where there is none. Of members on other workers it is what these said last, a
@@ -306,10 +306,10 @@ func (l *loop) vacate(r *rooms.Room, told *outFrame) (all bool) {
 		if len(roster) == 0 {
 			return true
 		}
-		c := l.slab.at(roster[len(roster)-1].Slot)
+		c := connOf(l.slab.at(roster[len(roster)-1].Slot))
 		l.exit(c, r)
 		if heir := l.srv.index.FindString(r.Name()); heir == nil || !heir.Has(c.place()) {
-			l.queue(c, told)
+			l.queue(&c.turnConn, told)
 		}
 	}
 	return len(r.Roster(l.index)) == 0

@@ -160,7 +160,8 @@ func (s *Server) assemble() {
 func (s *Server) layGround() {
 	cfg, g := &s.cfg, &s.ground
 	g.clock, g.tick, g.log = s.clock, tickOf(s.cfg), s.log
-	g.departed, g.survive, g.seconds = s.departed, s.survive, s.seconds
+	g.newConn, g.departed, g.seconds = newConn, s.departed, s.seconds
+	g.survive = func(where string, c *turnConn, v any) { s.survive(where, connOf(c), v) }
 	g.heartbeat = roomsHeartbeat
 	if cfg.Bare {
 		g.heartbeat = bareHeartbeat
@@ -209,7 +210,8 @@ func (s *Server) Start() error {
 	if !s.state.CompareAndSwap(stateNew, stateStarting) {
 		return errors.New("start server: it was started before")
 	}
-	s.log = logs.Queued(s.log) // loops log, and must not wait for the reader of the log
+	s.log = logs.Queued(s.log)
+	s.ground.log = s.log // loops log, and must not wait for the reader of the log
 	s.connectionsMax = s.cfg.MaxConnections
 	reserve, err := planDescriptors(s)
 	if err != nil {
@@ -330,13 +332,13 @@ func (s *Server) sendAway() {
 }
 
 // sendAway ends the loop's connections, one slot after the other.
-func (l *loop) sendAway() job {
+func (l *loop) sendAway() steps {
 	next, more := uint32(0), true
 	return func(l *loop, until int64) bool {
 		for more && l.srv.clock() <= until || next == 0 && more {
 			left := partSize
-			next, more = l.slab.from(next, func(c *Conn) bool {
-				l.endBy(c, CauseShutdown)
+			next, more = l.slab.from(next, func(c *turnConn) bool {
+				l.endBy(connOf(c), CauseShutdown)
 				left--
 				return left > 0
 			})
@@ -352,7 +354,7 @@ func (l *loop) sendAway() job {
 func (s *Server) Connections() iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
 		for _, l := range s.loops {
-			if !l.slab.each(func(c *Conn) bool { return !c.isOpen() || yield(c) }) {
+			if !l.each(func(c *Conn) bool { return !c.isOpen() || yield(c) }) {
 				return
 			}
 		}

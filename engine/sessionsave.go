@@ -19,8 +19,8 @@ const (
 
 // postChanged marks the session of c as changed. Any goroutine.
 func (c *Conn) postChanged() {
-	if c.loop.srv.storeApart {
-		c.loop.postCall(func(l *loop) { l.changed(c) })
+	if c.loop().srv.storeApart {
+		c.loop().postCall(func(l *loop) { l.changed(c) })
 	}
 }
 
@@ -113,7 +113,8 @@ func (s *Server) SaveSessions(done func()) {
 // saveAll saves the sessions of a loop's connections from a slot on, a part at a time.
 func (l *loop) saveAll(from uint32, done func()) {
 	n := 0
-	next, more := l.slab.from(from, func(c *Conn) bool {
+	next, more := l.slab.from(from, func(t *turnConn) bool {
+		c := connOf(t)
 		if c.token != noToken {
 			l.save(c, nil)
 			n++

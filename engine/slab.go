@@ -19,14 +19,14 @@ type slab struct {
 
 const slabChunkSlots = 512
 
-type slabChunk [slabChunkSlots]atomic.Pointer[Conn]
+type slabChunk [slabChunkSlots]atomic.Pointer[turnConn]
 
 // slotsMax is how many slots a connection id can name.
 const slotsMax = ident.SlotsMax
 
 // take puts c, whose generation is set, into a slot, and reports false where there is none left. The most
 // recently freed slot is used again first: it is still in the cache.
-func (s *slab) take(c *Conn) bool {
+func (s *slab) take(c *turnConn) bool {
 	var slot uint32
 	if n := len(s.free); n > 0 {
 		slot = s.free[n-1]
@@ -63,7 +63,7 @@ func (s *slab) release(slot uint32) {
 }
 
 // at returns what is in a slot, nil for an empty or unknown one. Any goroutine.
-func (s *slab) at(slot uint32) *Conn {
+func (s *slab) at(slot uint32) *turnConn {
 	chunks := s.chunks.Load()
 	if chunks == nil || slot/slabChunkSlots >= uint32(len(*chunks)) {
 		return nil
@@ -73,7 +73,7 @@ func (s *slab) at(slot uint32) *Conn {
 
 // each calls f for every connection there is, slot by slot. Any goroutine; what comes or goes meanwhile
 // may be seen or not.
-func (s *slab) each(f func(*Conn) bool) bool {
+func (s *slab) each(f func(*turnConn) bool) bool {
 	chunks := s.chunks.Load()
 	if chunks == nil {
 		return true
@@ -89,7 +89,7 @@ func (s *slab) each(f func(*Conn) bool) bool {
 }
 
 // from calls f for every connection from a slot on until it returns false, and says where to go on. As each.
-func (s *slab) from(slot uint32, f func(*Conn) bool) (next uint32, more bool) {
+func (s *slab) from(slot uint32, f func(*turnConn) bool) (next uint32, more bool) {
 	chunks := s.chunks.Load()
 	if chunks == nil {
 		return 0, false

@@ -12,7 +12,7 @@ func TestSocketOptions(t *testing.T) {
 	s := startServer(t, nil, nil)
 	c := s.Connection(dial(t, s).id)
 	done := make(chan [2]int, 1)
-	c.loop.postCall(func(*loop) {
+	c.loop().postCall(func(*loop) {
 		nodelay, _ := unix.GetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY)
 		lowat, _ := unix.GetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT)
 		done <- [2]int{nodelay, lowat}

@@ -12,13 +12,13 @@ package engine
 const stallTicks = 4
 
 // catchUp is told that the tick was due at due.
-func (l *loop) catchUp(due int64) {
+func (l *turnLoop) catchUp(due int64) {
 	late := l.now - due
 	if due == 0 || late <= stallTicks*int64(l.ground.tick) {
 		return
 	}
 	l.count[countStalls].Add(1)
-	l.slab.each(func(c *Conn) bool {
+	l.slab.each(func(c *turnConn) bool {
 		l.excuse(c, late)
 		return true
 	})
@@ -26,7 +26,7 @@ func (l *loop) catchUp(due int64) {
 }
 
 // excuse moves what is measured against the peer of c by the time of a stall that ends now.
-func (l *loop) excuse(c *Conn, stall int64) {
+func (l *turnLoop) excuse(c *turnConn, stall int64) {
 	now := l.now
 	for heard := c.lastActive.Load(); !c.lastActive.CompareAndSwap(heard, max(heard, min(heard+stall, now))); {
 		heard = c.lastActive.Load()

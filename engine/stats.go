@@ -137,3 +137,12 @@ func (s *Stats) AddCounts(o Stats) {
 		}
 	}
 }
+
+// total is a count of all loops and of the server. Any goroutine.
+func total(s *Server, c countKind) uint64 {
+	n := s.count[c].Load()
+	for _, l := range s.loops {
+		n += l.count[c].Load()
+	}
+	return n
+}

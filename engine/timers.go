@@ -18,12 +18,12 @@ type timers []timer
 type timer struct {
 	at int64  // on the server's clock
 	n  uint64 // of two that are due at the same time the one that was set first runs first
-	f  func(*loop)
+	f  func()
 }
 
 // after runs f on this loop in a turn that begins d from now or later. It cannot be stopped: f looks at whether it is still
 // wanted. What is set on a loop that has stopped never runs.
-func (l *loop) after(d time.Duration, f func(*loop)) {
+func (l *turnLoop) after(d time.Duration, f func()) {
 	l.timersSet++
 	heap.Push(&l.timers, timer{l.ground.clock() + int64(d), l.timersSet, f})
 	if l.timers[0].n == l.timersSet {
@@ -32,17 +32,17 @@ func (l *loop) after(d time.Duration, f func(*loop)) {
 }
 
 // postAfter is after for any goroutine.
-func (l *loop) postAfter(d time.Duration, f func(*loop)) {
-	l.postCall(func(l *loop) { l.after(d, f) })
+func (l *turnLoop) postAfter(d time.Duration, f func()) {
+	l.postCall(func() { l.after(d, f) })
 }
 
 // runTimers runs what is due, some of it at least: the rest waits for another turn once until has passed.
-func (l *loop) runTimers(until int64) {
+func (l *turnLoop) runTimers(until int64) {
 	if len(l.timers) == 0 || l.timers[0].at > l.now {
 		return
 	}
 	for len(l.timers) > 0 && l.timers[0].at <= l.now {
-		heap.Pop(&l.timers).(timer).f(l)
+		heap.Pop(&l.timers).(timer).f()
 		if l.ground.clock() > until {
 			break
 		}

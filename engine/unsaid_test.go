@@ -40,7 +40,7 @@ func TestAnnouncementsThatNobodyHeardOf(t *testing.T) {
 	w.say(ann, `{"type":"join","room":"r"}`)
 	w.drain()
 	w.read(ann)
-	mail := &ann.loop.mail
+	mail := &ann.loop().mail
 	join := func() {
 		w.say(w.open(1), `{"type":"join","room":"r"}`)
 		w.drain()

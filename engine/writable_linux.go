@@ -36,7 +36,7 @@ func startWritableWatch(s *Server) (*writableWatch, error) {
 }
 
 // watch has letterWritable posted once c's descriptor takes bytes. Loop-only.
-func (w *writableWatch) watch(c *Conn) {
+func (w *writableWatch) watch(c *turnConn) {
 	ev := unix.EpollEvent{
 		Events: unix.EPOLLOUT | unix.EPOLLONESHOT,
 		Fd:     int32(uint32(c.loop.index)<<24 | c.slot), // loop and slot; the generation's low bits follow

@@ -20,7 +20,7 @@ type writableWatch struct {
 	ended chan struct{}
 
 	mu      sync.Mutex
-	waiting map[int]*Conn
+	waiting map[int]*turnConn
 }
 
 func startWritableWatch(s *Server) (*writableWatch, error) {
@@ -28,7 +28,7 @@ func startWritableWatch(s *Server) (*writableWatch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make kqueue: %w", err)
 	}
-	w := &writableWatch{srv: s, queue: queue, ended: make(chan struct{}), waiting: make(map[int]*Conn)}
+	w := &writableWatch{srv: s, queue: queue, ended: make(chan struct{}), waiting: make(map[int]*turnConn)}
 	if err := unix.Pipe(w.pipe[:]); err != nil {
 		unix.Close(queue)
 		return nil, fmt.Errorf("make pipe: %w", err)
@@ -48,7 +48,7 @@ func (w *writableWatch) change(fd, filter, flags int) error {
 }
 
 // watch has letterWritable posted once c's descriptor takes bytes. Loop-only.
-func (w *writableWatch) watch(c *Conn) {
+func (w *writableWatch) watch(c *turnConn) {
 	w.mu.Lock()
 	w.waiting[c.fd] = c
 	w.mu.Unlock()
