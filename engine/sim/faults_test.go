@@ -49,9 +49,9 @@ var faults = []fault{
 	{"an idle connection's timer outlives it", "engine/conn_close.go",
 		"l.wheel.clear(c.slot)\n", "if !PLANTED {\n\t\tl.wheel.clear(c.slot)\n\t}\n", "leaks"},
 	{"what waits for an answer is thrown away when the stream ends", "engine/conn_close.go",
-		"c.phase < phaseClosing && l.outlives(c)", "c.phase < phaseClosing && !PLANTED && l.outlives(c)", "lost"},
+		"c.phase < phaseClosing && l.owner.outlives(c)", "c.phase < phaseClosing && !PLANTED && l.owner.outlives(c)", "lost"},
 	{"a slow reader is never ended", "engine/conn_send.go",
-		"waits > cfg.BacklogHardBytes:", "waits > cfg.BacklogHardBytes && !PLANTED:", "limits"},
+		"waits > limits.hard:", "waits > limits.hard && !PLANTED:", "limits"},
 }
 
 const plantedSource = `package PACKAGE
