@@ -141,10 +141,11 @@ const (
 // sizes are the figures that are over their bounds today. They may only shrink: a figure that grew fails, and so does one that
 // shrank by a tenth while its entry did not.
 var sizes = map[string]int{
-	"files of engine":          84,
-	"lines of engine":          14400,
-	"methods of engine.Server": 155,
-	"methods of engine.loop":   245,
+	"files of engine":            84,
+	"lines of engine":            14400,
+	"methods of engine.Server":   155,
+	"methods of engine.loop":     141,
+	"methods of engine.turnLoop": 108,
 }
 
 // measure returns all figures that the bounds are about, and the bound of each.
