@@ -23,7 +23,7 @@ var floors = map[string][]string{
 	"engine":                    {"engine/internal/", "protocol/", "rooms", "engine/logs"},
 	"engine/admin":              {"engine"},
 	"engine/cluster":            {"engine", "protocol/ident", "engine/cluster/", "engine/logs", "engine/internal/fleet", "engine/internal/session"},
-	"engine/sim":                {"engine", "protocol/ident", "engine/internal/fleet", "engine/internal/session"},
+	"engine/sim":                {"engine", "protocol/ident", "engine/cluster/bus", "engine/internal/fleet", "engine/internal/session"},
 }
 
 // unbuilt are the floors whose code still lies in package engine.

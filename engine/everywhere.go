@@ -262,22 +262,42 @@ type errand struct {
 
 // one asks the worker of a connection.
 func (x *Everywhere) one(ctx context.Context, e errand) error {
-	id, whose := x.srv.locate(e.id)
-	if whose == nobodys {
+	worker, question, ok := e.question(x.srv)
+	if !ok {
 		return ErrConnectionUnknown
 	}
-	w := new(fleet.Writer)
-	w.Place(id.Place)
-	if e.with != nil {
-		e.with(w)
-	}
-	answers, err := x.collect(ctx, e.verb, []parcel{{id.Worker, w.B}})
+	answers, err := x.collect(ctx, e.verb, []parcel{{worker, question}})
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
 		return ErrUnanswered
-	case len(answers) == 0:
+	}
+	return e.outcome(answers)
+}
+
+// question is what is asked of the connection's worker; ok is false where the id is none.
+func (e *errand) question(s *Server) (worker ident.Worker, question []byte, ok bool) {
+	id, whose := s.locate(e.id)
+	w := new(fleet.Writer)
+	w.Place(id.Place)
+	if e.with != nil {
+		e.with(w)
+	}
+	return id.Worker, w.B, whose != nobodys
+}
+
+// waitOf is how long an answer is waited for.
+func waitOf(v fleet.Verb) time.Duration {
+	if v == fleet.Join {
+		return joinWait
+	}
+	return gatherWait
+}
+
+// outcome is what the worker says.
+func (e *errand) outcome(answers []parcel) error {
+	if len(answers) == 0 {
 		return ErrConnectionUnknown // its worker is gone, and it with that
 	}
 	r := &fleet.Reader{Rest: answers[0].bytes}
@@ -332,10 +352,7 @@ func (x *Everywhere) pages(ctx context.Context, v fleet.Verb, first []byte, take
 
 // collect gathers and waits.
 func (x *Everywhere) collect(ctx context.Context, v fleet.Verb, questions []parcel) (answers []parcel, partial *PartialError) {
-	wait := gatherWait
-	if v == fleet.Join {
-		wait = joinWait
-	}
+	wait := waitOf(v)
 	if until, ok := ctx.Deadline(); ok {
 		wait = min(wait, time.Until(until))
 	}

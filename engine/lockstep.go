@@ -117,10 +117,10 @@ func (x *Lockstep) SendAway() {
 	x.Server.sendAway()
 }
 
-// Offloaded runs one handler, connect handler or auth handler that waits for the pool, on the caller's
-// goroutine, and reports whether there was one.
+// Offloaded runs one handler, connect handler, auth handler or answer to another worker that waits for a pool, on the
+// caller's goroutine, and reports whether there was one.
 func (x *Lockstep) Offloaded() bool {
-	for _, p := range x.Server.pools.all() {
+	for _, p := range x.pools() {
 		p.mu.Lock()
 		if p.head < len(p.queue) {
 			f := p.pop()
@@ -131,6 +131,25 @@ func (x *Lockstep) Offloaded() bool {
 		p.mu.Unlock()
 	}
 	return false
+}
+
+// OffloadWaits reports whether [Lockstep.Offloaded] has something to run.
+func (x *Lockstep) OffloadWaits() bool {
+	for _, p := range x.pools() {
+		if p.head < len(p.queue) {
+			return true
+		}
+	}
+	return false
+}
+
+// pools are all that hold work for [Lockstep.Offloaded].
+func (x *Lockstep) pools() []*pool {
+	all := x.Server.pools.all()
+	if x.Server.peers == nil {
+		return all[:]
+	}
+	return append(all[:], x.Server.peers.answering)
 }
 
 // Ended reports whether a connection's transport is known to have ended.
@@ -166,7 +185,7 @@ func (x *Lockstep) Leftovers() (list []string) {
 		expect("claims", len(h.claims))
 		expect("sessions that wait for their end", h.queued())
 	}
-	for _, p := range s.pools.all() {
+	for _, p := range x.pools() {
 		expect("work for a pool", len(p.queue)-p.head)
 	}
 	for _, l := range s.loops {

@@ -69,7 +69,8 @@ func (x *Rooms) Create(name string, o RoomOptions) error {
 		}
 	}
 	if x.srv.created() != nil {
-		return x.createEverywhere(CreatedRoom{Name: name, MaxMembers: min(max(o.MaxMembers, 0), math.MaxInt32), Metadata: metadata})
+		r := CreatedRoom{Name: name, MaxMembers: min(max(o.MaxMembers, 0), math.MaxInt32), Metadata: metadata}
+		return answered(func(done func(error)) { x.createEverywhere(r, done) })
 	}
 	_, err := x.srv.index.Create(name, rooms.CreateOptions{
 		MaxMembers: min(o.MaxMembers, math.MaxInt32), Metadata: metadata, CreatedAt: x.srv.seconds(x.srv.clock())})
@@ -269,7 +270,7 @@ func (x *Rooms) Len() int { return x.srv.index.Len() }
 // Scope: all workers.
 func (x *Rooms) Delete(name string) bool {
 	if x.srv.created() != nil {
-		return x.deleteEverywhere(name)
+		return answered(func(done func(bool)) { x.deleteEverywhere(name, done) })
 	}
 	return x.srv.deleteRoom(name)
 }

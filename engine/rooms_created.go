@@ -52,26 +52,36 @@ func (s *Server) RoomCreated(r CreatedRoom) {
 // RoomDeleted ends a room that all workers knew. Any goroutine, but always that of [Server.RoomCreated].
 func (s *Server) RoomDeleted(name string) { s.deleteRoom(name) }
 
-// createEverywhere waits for what all workers say of a new room.
-func (x *Rooms) createEverywhere(r CreatedRoom) error {
+// createEverywhere tells done what all workers say of a new room.
+func (x *Rooms) createEverywhere(r CreatedRoom, done func(error)) {
 	if old := x.srv.index.FindString(r.Name); old != nil && old.Explicit() {
-		return ErrRoomExists
+		done(ErrRoomExists)
+		return
 	}
-	return answered(func(done func(error)) { x.srv.created().Create(r, done) })
+	x.srv.created().Create(r, done)
 }
 
-// deleteEverywhere ends a room on all workers: one that was created by what they share, any other by telling them.
-func (x *Rooms) deleteEverywhere(name string) bool {
-	if r := x.srv.index.FindString(name); r == nil || r.Explicit() {
-		err := answered(func(done func(error)) { x.srv.created().Delete(name, done) })
+// deleteEverywhere ends a room on all workers: one that was created by what they share, any other by telling them. It tells
+// done whether there was one.
+func (x *Rooms) deleteEverywhere(name string, done func(bool)) {
+	if r := x.srv.index.FindString(name); r != nil && !r.Explicit() {
+		done(x.vacateEverywhere(name))
+		return
+	}
+	x.srv.created().Delete(name, func(err error) {
 		switch {
 		case err == nil:
-			return true
-		case !errors.Is(err, ErrRoomUnknown):
+			done(true)
+		case errors.Is(err, ErrRoomUnknown):
+			done(x.vacateEverywhere(name))
+		default:
 			x.srv.log.Error("a room cannot be deleted", "room", name, "err", err)
-			return false
+			done(false)
 		}
-	}
+	})
+}
+
+func (x *Rooms) vacateEverywhere(name string) bool {
 	x.srv.peers.say(true, &fleet.Entry{Kind: fleet.Vacate, Room: name})
 	return x.srv.deleteRoom(name)
 }
@@ -80,8 +90,8 @@ func (x *Rooms) deleteEverywhere(name string) bool {
 func (s *Server) receiveVacate(h *fleet.Heard) { s.deleteRoom(string(h.Room)) }
 
 // answered waits for the answer to a call.
-func answered(call func(done func(error))) error {
-	answer := make(chan error, 1)
-	call(func(err error) { answer <- err })
+func answered[T any](call func(done func(T))) T {
+	answer := make(chan T, 1)
+	call(func(x T) { answer <- x })
 	return <-answer
 }

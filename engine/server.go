@@ -231,9 +231,14 @@ func (s *Server) Start() error {
 	}
 	s.state.Store(stateRunning)
 	s.emit(Event{Kind: EventStarted})
+	s.meet()
+	return nil
+}
+
+// meet asks the other workers for what this one must know of them.
+func (s *Server) meet() {
 	s.sayWish(true)
 	s.askCounts(0)
-	return nil
 }
 
 // Run starts the server, serves until ctx is done, and takes its leave: [Server.Shutdown].

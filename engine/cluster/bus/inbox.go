@@ -2,6 +2,8 @@ package bus
 
 import (
 	"iter"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/parleyd/parley/engine/internal/invariant"
@@ -290,8 +292,8 @@ func (in *inbox) bury(s *stream) {
 
 // tick does what is due. It is called when the time that arm was told has passed, or earlier.
 func (in *inbox) tick(now time.Time) {
-	for _, s := range in.streams {
-		switch {
+	for _, from := range slices.Sorted(maps.Keys(in.streams)) {
+		switch s := in.streams[from]; {
 		case s.dying.IsZero():
 			in.chase(s, now)
 		case now.Before(s.dying):

@@ -21,10 +21,15 @@ func (l *Link) onStream(m *nats.Msg) {
 	if l.closed {
 		return
 	}
-	if m.Data[0] == kindBatch {
-		l.inbox.batch(from, m.Data, false, time.Now())
-	} else if n, ok := parseNote(m.Data); ok && n.kind == kindTop {
-		l.inbox.top(from, n.last, time.Now())
+	l.inbox.said(from, m.Data, time.Now())
+}
+
+// said takes what a publisher says to all.
+func (in *inbox) said(from ident.Worker, data []byte, now time.Time) {
+	if data[0] == kindBatch {
+		in.batch(from, data, false, now)
+	} else if n, ok := parseNote(data); ok && n.kind == kindTop {
+		in.top(from, n.last, now)
 	}
 }
 
@@ -39,30 +44,41 @@ func (l *Link) onAnswer(m *nats.Msg) {
 	if l.closed {
 		return
 	}
-	if m.Data[0] == kindBatch {
-		l.inbox.batch(from, m.Data, true, time.Now())
+	l.inbox.answer(from, m.Data, time.Now())
+}
+
+// answer takes what a publisher says to us, because we asked.
+func (in *inbox) answer(from ident.Worker, data []byte, now time.Time) {
+	if data[0] == kindBatch {
+		in.batch(from, data, true, now)
 		return
 	}
-	n, ok := parseNote(m.Data)
+	n, ok := parseNote(data)
 	switch {
 	case ok && n.kind == kindGone:
-		l.inbox.gone(from, n.first, n.last, time.Now())
+		in.gone(from, n.first, n.last, now)
 	case ok && n.kind == kindDone:
-		l.inbox.done(from, time.Now())
+		in.done(from, now)
 	}
 }
 
 // onQuestion takes what others want from us. It does not wait for the receiver: a worker whose receiver is
 // slow still answers.
 func (l *Link) onQuestion(m *nats.Msg) {
-	from, ok := publisher(m.Subject)
-	n, whole := parseNote(m.Data)
+	if from, ok := publisher(m.Subject); ok {
+		l.sender.asked(from, m.Data)
+	}
+}
+
+// asked takes what another worker wants from us. Any goroutine.
+func (s *sender) asked(from ident.Worker, data []byte) {
+	n, whole := parseNote(data)
 	switch {
-	case !ok || !whole:
+	case !whole:
 	case n.kind == kindHello:
-		l.sender.want(func(e *errands) { e.top = true })
+		s.want(func(e *errands) { e.top = true })
 	case n.kind == kindQuestion:
-		l.sender.want(func(e *errands) { e.answers[from] = seqRange{n.first, n.last} })
+		s.want(func(e *errands) { e.answers[from] = seqRange{n.first, n.last} })
 	}
 }
 

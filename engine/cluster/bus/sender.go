@@ -28,10 +28,11 @@ type sender struct {
 	stop     chan struct{}
 	stopped  chan struct{}
 
-	announced uint64 // the last top that was announced
-	repeats   int    // announcements that follow quickly
-	timer     *time.Timer
-	slow      bool // the timer is set for announceRarely
+	announced uint64        // the last top that was announced
+	repeats   int           // announcements that follow quickly
+	due       time.Duration // until announceOnTime, counted from when it was last set
+	dueSet    bool          // since the goroutine looked
+	slow      bool          // due is announceRarely
 }
 
 // wire is what the sender needs of a *nats.Conn.
@@ -75,7 +76,7 @@ func newSender(w wire, out *outbox, instance ident.Worker) *sender {
 		wake:    make(chan struct{}, 1),
 		stop:    make(chan struct{}),
 		stopped: make(chan struct{}),
-		timer:   time.NewTimer(announceSoon),
+		due:     announceSoon,
 		repeats: announceTimes,
 	}
 }
@@ -99,15 +100,20 @@ func (s *sender) want(change func(*errands)) {
 // run works until stop is closed.
 func (s *sender) run() {
 	defer close(s.stopped)
-	defer s.timer.Stop()
+	timer := time.NewTimer(s.due)
+	defer timer.Stop()
 	for {
+		if s.dueSet {
+			s.dueSet = false
+			timer.Reset(s.due)
+		}
 		select {
 		case <-s.stop:
 			return
 		case <-s.wake:
 			for s.round() {
 			}
-		case <-s.timer.C:
+		case <-timer.C:
 			s.announceOnTime()
 		}
 	}
@@ -154,11 +160,14 @@ func (e *errands) take() (hello, top bool, question, answer errand) {
 }
 
 func takeOne(list map[ident.Worker]seqRange) errand {
+	var first errand
 	for to, r := range list {
-		delete(list, to)
-		return errand{to, r}
+		if first.to == 0 || to < first.to {
+			first = errand{to, r}
+		}
 	}
-	return errand{}
+	delete(list, first.to)
+	return first
 }
 
 // batches hands over up to batchesPerRound.
@@ -175,7 +184,7 @@ func (s *sender) batches() (more, up bool) {
 		s.out.commit(seq)
 		if s.slow {
 			s.slow = false
-			s.timer.Reset(announceSoon)
+			s.announceIn(announceSoon)
 		}
 	}
 	return true, true
@@ -189,12 +198,15 @@ func (s *sender) announceOnTime() {
 	s.announce()
 	s.slow = s.repeats == 0
 	if s.slow {
-		s.timer.Reset(announceRarely)
+		s.announceIn(announceRarely)
 		return
 	}
 	s.repeats--
-	s.timer.Reset(announceSoon)
+	s.announceIn(announceSoon)
 }
+
+// announceIn sets when announceOnTime is due.
+func (s *sender) announceIn(d time.Duration) { s.due, s.dueSet = d, true }
 
 func (s *sender) announce() (up bool) {
 	top := s.out.top()

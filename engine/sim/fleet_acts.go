@@ -1,0 +1,91 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/parleyd/parley/engine"
+)
+
+func (f *Fleet) roomName() string { return fmt.Sprintf("room %d", f.rand.IntN(f.plan.rooms)) }
+
+// act lets a person do something.
+func (f *Fleet) act(p *fleetPerson) {
+	k := p.now
+	switch {
+	case k == nil:
+		f.dial(p)
+	case f.fault(f.plan.cuts):
+		k.reset()
+	case f.fault(f.plan.hangups):
+		f.tracef("%s hangs up", k.name)
+		k.hangUp()
+	case f.fault(f.plan.freezes):
+		k.frozen, p.now = true, nil
+		f.tracef("%s is gone without a word", k.name)
+	case k.open && !k.closing && len(k.asked) < 10:
+		f.talk(k)
+	}
+}
+
+// talk sends something.
+func (f *Fleet) talk(k *fleetClient) {
+	switch n := f.rand.IntN(20); {
+	case n < 5:
+		k.ask("join", f.roomName(), "")
+	case n < 7:
+		k.ask("leave", f.roomName(), "")
+	case n < 15:
+		pad := strings.Repeat("x", f.rand.IntN(pick(f.rand, 10, 300, 1000)))
+		k.ask("broadcast", f.roomName(), fmt.Sprintf(`,"data":{"m":%d,"pad":%q}`, f.number(), pad))
+	case n < 16:
+		k.ask("members", f.roomName(), "")
+	case n < 17:
+		k.ask("ping", "", "")
+	}
+}
+
+// applicationActs is a goroutine of the application on a worker.
+func (f *Fleet) applicationActs() {
+	w := f.slots[f.rand.IntN(len(f.slots))]
+	if w == nil || !w.serving || !f.chance(f.plan.application) {
+		return
+	}
+	s, m := w.server.Server, f.number()
+	message := engine.M{"type": "app", "m": m}
+	var c *fleetConn
+	if list := f.truth.ordered; len(list) > 0 {
+		c = list[f.rand.IntN(len(list))]
+	}
+	switch n := f.rand.IntN(6); {
+	case n < 2:
+		room := f.roomName()
+		f.truth.publish(w, m, room, nil)
+		s.Broadcast(room, message)
+	case n == 2:
+		f.truth.publish(w, m, "*", nil)
+		s.BroadcastAll(message)
+	case c == nil:
+	case n == 3:
+		p := f.truth.publish(w, m, "@"+c.id, nil)
+		p.refused = !s.SendTo(c.id, message)
+	case n == 4:
+		f.applicationJoins(w, c)
+	default:
+		p, knows := f.truth.publish(w, m, "@"+c.id, nil), w.knows(c.client.w)
+		p.refused = true
+		w.server.SendToEverywhere(c.id, message, func(err error) {
+			if errors.Is(err, engine.ErrConnectionUnknown) && c.ended == 0 && knows {
+				f.complain("events", "worker %d does not find %s", w.instance, c.id)
+			}
+			p.refused = err != nil
+		})
+	}
+}
+
+func (f *Fleet) applicationJoins(w *worker, c *fleetConn) {
+	room := f.roomName()
+	f.tracef("worker %d takes %s into %s", w.instance, c.id, room)
+	w.server.JoinEverywhere(c.id, room, func(err error) { f.tracef("worker %d has taken %s into %s: %v", w.instance, c.id, room, err) })
+}

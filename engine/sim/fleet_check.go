@@ -1,0 +1,140 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/parleyd/parley/protocol/ident"
+)
+
+// converged checks what must hold when nothing goes wrong any more, and enough time has passed.
+func (t *fleetTruth) converged() {
+	for _, c := range t.ordered {
+		if c.ended == 0 && !c.client.cut {
+			t.hasAll(c)
+		}
+	}
+	for i := range t.f.plan.rooms {
+		t.counts(fmt.Sprintf("room %d", i))
+	}
+	for _, w := range t.f.slots {
+		if w != nil {
+			t.figures(w)
+		}
+	}
+}
+
+// hasAll checks that a client has read what it must have, and knows who is in its rooms.
+func (t *fleetTruth) hasAll(c *fleetConn) {
+	for _, s := range c.stays {
+		if s.out != 0 {
+			continue
+		}
+		for _, publisher := range t.speakers[s.room] {
+			list := t.said[[2]string{s.room, publisher}]
+			for _, p := range list[min(s.next[publisher], len(list)):] {
+				if t.owed(s, p) {
+					t.f.complain("gap", "%s never reads message %d of %s in %s", c.id, p.m, publisher, s.room)
+				}
+			}
+		}
+		t.viewed(s)
+	}
+	if len(c.client.asked) > 0 {
+		t.f.complain("answers", "%s waits for %d answers, the first to %v", c.id, len(c.client.asked), c.client.asked[0])
+	}
+}
+
+// viewed checks what a member was told of the others who came and went.
+func (t *fleetTruth) viewed(s *fleetStay) {
+	if t.f.plan.config.AnnounceMembersMax < 0 || s.room == "*" || s.room[0] == '@' {
+		return
+	}
+	here := s.conn.client.w
+	for _, other := range t.ordered {
+		w := other.client.w
+		if other == s.conn || w != here && t.lost[[2]ident.Worker{here.instance, w.instance}] > s.in {
+			continue
+		}
+		there, view := other.stay(s.room), s.view[other.id]
+		switch {
+		case there == nil && (view == present || view == assumed && t.knew(s, other)):
+			t.f.complain("notices", "%s still believes that %s is in %s", s.conn.id, other.id, s.room)
+		case there != nil && (view == gone || view == unheard && there.in > s.in):
+			t.f.complain("notices", "%s never learns that %s is in %s", s.conn.id, other.id, s.room)
+		}
+	}
+}
+
+// counts checks that all workers know how many members a room has, and who they are.
+func (t *fleetTruth) counts(room string) {
+	members := t.members(room)
+	for _, w := range t.f.slots {
+		if w == nil {
+			continue
+		}
+		stats, _ := w.server.Server.Rooms().Stats(room)
+		if stats.Connections != len(members) {
+			t.f.complain("counts", "worker %d believes that %s has %d members, it has %d", w.instance, room, stats.Connections, len(members))
+		}
+		t.ask(func(done func()) {
+			w.server.MembersEverywhere(room, func(ids []string, missing []ident.Worker) {
+				slices.Sort(ids)
+				if len(missing) > 0 || !slices.Equal(ids, idsOf(members)) {
+					t.f.complain("counts", "worker %d is told that %s has the members %v (no answer of %v), it has %v",
+						w.instance, room, ids, missing, idsOf(members))
+				}
+				done()
+			})
+		})
+	}
+}
+
+// figures checks how many connections there are.
+func (t *fleetTruth) figures(w *worker) {
+	open := 0
+	for _, c := range t.ordered {
+		if c.ended == 0 {
+			open++
+		}
+	}
+	if n := w.server.Server.ConnectionCount(); n != open {
+		t.f.complain("counts", "worker %d believes in %d connections, there are %d", w.instance, n, open)
+	}
+	t.ask(func(done func()) {
+		w.server.CountEverywhere(func(n int, missing []ident.Worker) {
+			if n != open || len(missing) > 0 {
+				t.f.complain("counts", "worker %d is told of %d connections (no answer of %v), there are %d", w.instance, n, missing, open)
+			}
+			done()
+		})
+	})
+}
+
+// ask has a question answered.
+func (t *fleetTruth) ask(question func(done func())) {
+	answered := 0
+	question(func() { answered++ })
+	for i := 0; answered == 0 && i < 200; i++ {
+		t.f.settle()
+		t.f.pass(tickEvery)
+	}
+	if answered != 1 {
+		t.f.complain("answers", "a question to all workers was answered %d times", answered)
+	}
+}
+
+// knew reports whether a worker of a member must have known that another was in the room when the member came: that one
+// stayed for long enough after it.
+func (t *fleetTruth) knew(s *fleetStay, other *fleetConn) bool {
+	if other.client.w == s.conn.client.w {
+		return true
+	}
+	for _, there := range other.stays {
+		if there.room == s.room && there.in < s.in && there.outAt-s.inAt > time.Second {
+			return t.f.plan.soundBus()
+		}
+	}
+	return false
+}

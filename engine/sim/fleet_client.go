@@ -1,0 +1,314 @@
+package sim
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/engine"
+)
+
+// fleetPerson is somebody who connects to any worker, talks, disappears and comes back elsewhere.
+type fleetPerson struct {
+	name  string
+	known []string     // tokens, the latest last
+	now   *fleetClient // nil: not connected
+}
+
+// fleetClient is a person's end of one connection, and the connection's wire, which takes everything.
+//
+// Owner: the simulation.
+type fleetClient struct {
+	f      *Fleet
+	person *fleetPerson
+	name   string
+	w      *worker
+	loop   int
+	wire   int
+	conn   *engine.Conn
+	truth  *fleetConn // nil: not admitted yet
+
+	up, down []byte // on their way to the server, and from it
+	in       []byte
+	head     bool // the answer to the handshake is awaited
+	open     bool
+	frozen   bool
+	closing  bool // a close frame was sent
+	closed   bool // a close frame was read
+	cut      bool // reset, or its worker is dead
+	upEnd    bool // its half is ended, behind up
+	downEnd  bool // the server's half is ended
+	dropped  bool // the server closed it
+	departed bool // and has been told that it is closed
+	asked    []*fleetRequest
+	refs     int
+}
+
+// fleetRequest is a message that is owed one answer.
+//
+// Owner: the simulation.
+type fleetRequest struct {
+	ref       int
+	typ, room string
+	token     string
+	published *fleetMessage
+	at        int // when it was asked: see fleetTruth.clock
+}
+
+func (q *fleetRequest) String() string { return fmt.Sprintf("%s %s #%d", q.typ, q.room, q.ref) }
+
+// dial connects to a worker that serves, and asks for the upgrade.
+func (f *Fleet) dial(p *fleetPerson) {
+	var serving []*worker
+	for _, w := range f.slots {
+		if w != nil && w.serving {
+			serving = append(serving, w)
+		}
+	}
+	if len(serving) == 0 {
+		return
+	}
+	w := serving[f.rand.IntN(len(serving))]
+	k := &fleetClient{f: f, person: p, w: w, wire: len(f.clients), loop: f.rand.IntN(f.plan.config.Loops), head: true}
+	k.name = fmt.Sprintf("%s/%d", p.name, k.wire)
+	f.clients, p.now = append(f.clients, k), k
+	f.tracef("%s dials worker %d, loop %d", k.name, w.instance, k.loop)
+	k.up = []byte("GET /chat HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+	k.conn = w.server.Open(k.loop, k.wire)
+}
+
+// next is what can happen to the client's wire; nil for nothing.
+func (k *fleetClient) next() func() {
+	var can []func()
+	if len(k.down) > 0 && !k.frozen {
+		can = append(can, k.read)
+	}
+	if !k.departed && !k.w.dead && !k.w.busy[k.loop] {
+		switch {
+		case k.dropped, (k.cut || k.upEnd) && len(k.up) == 0:
+			can = append(can, func() { k.w.turn(k.loop, k.depart) })
+		case len(k.up) > 0:
+			can = append(can, k.serve)
+		}
+	}
+	if (k.downEnd || k.dropped || k.cut) && len(k.down) == 0 && !k.frozen && (!k.upEnd || k.person.now == k) {
+		can = append(can, k.notice)
+	}
+	if len(can) == 0 {
+		return nil
+	}
+	return can[k.f.rand.IntN(len(can))]
+}
+
+func (k *fleetClient) read() {
+	n := len(k.down)
+	if k.f.chance(0.2) {
+		n = 1 + k.f.rand.IntN(n)
+	}
+	k.in = append(k.in, k.down[:n]...)
+	k.down = k.down[n:]
+	k.hear()
+}
+
+func (k *fleetClient) serve() {
+	n := len(k.up)
+	if k.f.chance(0.2) {
+		n = 1 + k.f.rand.IntN(n)
+	}
+	chunk := slices.Clone(k.up[:n])
+	k.up = k.up[n:]
+	k.w.turn(k.loop, func() {
+		k.w.server.Serve(k.conn, chunk)
+		if k.w.server.Ended(k.conn) {
+			k.departed, k.dropped = true, true
+		}
+	})
+}
+
+// depart tells the server that the wire is closed.
+func (k *fleetClient) depart() {
+	if !k.departed {
+		k.departed, k.up = true, nil
+		k.w.server.Gone(k.conn)
+	}
+}
+
+// notice is when the client sees that its stream has ended.
+func (k *fleetClient) notice() {
+	k.upEnd = true
+	if k.person.now == k {
+		k.person.now = nil
+	}
+}
+
+// hangUp ends the client's half when it has said what it has to say.
+func (k *fleetClient) hangUp() {
+	if !k.upEnd {
+		k.frozen = false
+		k.notice()
+	}
+}
+
+// reset cuts the connection. What was on its way is lost.
+func (k *fleetClient) reset() {
+	k.f.tracef("%s is cut", k.name)
+	k.cut, k.down = true, nil
+	if k.f.chance(0.5) {
+		k.up = nil
+	}
+	k.notice()
+}
+
+// bereave is the end of its worker. What that had written may still arrive.
+func (k *fleetClient) bereave() {
+	k.cut, k.up = true, nil
+	if k.f.chance(0.5) {
+		k.down = nil
+	}
+	if k.person.now == k && len(k.down) == 0 {
+		k.notice()
+	}
+}
+
+// ask sends a message that is owed an answer.
+func (k *fleetClient) ask(typ, room, more string) *fleetRequest {
+	k.refs++
+	q := &fleetRequest{ref: k.refs, typ: typ, room: room, at: k.f.truth.tick()}
+	k.asked = append(k.asked, q)
+	text := fmt.Sprintf(`{"type":%q,"ref":%d`, typ, q.ref)
+	if room != "" {
+		text += fmt.Sprintf(`,"room":%q`, room)
+	}
+	k.send(ws.OpText, []byte(text+more+"}"))
+	k.f.tracef("%s asks %v%s", k.name, q, more)
+	return q
+}
+
+func (k *fleetClient) send(op ws.OpCode, payload []byte) {
+	if !k.cut && !k.upEnd {
+		var buf bytes.Buffer
+		ws.WriteFrame(&buf, ws.MaskFrame(ws.NewFrame(op, true, payload))) // into memory
+		k.up = append(k.up, buf.Bytes()...)
+	}
+}
+
+// hear takes what has arrived.
+func (k *fleetClient) hear() {
+	if k.head {
+		end := bytes.Index(k.in, []byte("\r\n\r\n"))
+		if end < 0 {
+			return
+		}
+		if !bytes.HasPrefix(k.in, []byte("HTTP/1.1 101 ")) {
+			k.f.complain("stream", "%s is refused: %.12s", k.name, k.in)
+			return
+		}
+		k.in, k.head, k.open = k.in[end+4:], false, true
+	}
+	for k.nextFrame() {
+	}
+}
+
+// nextFrame takes one whole frame off what has arrived.
+func (k *fleetClient) nextFrame() bool {
+	r := bytes.NewReader(k.in)
+	h, err := ws.ReadHeader(r)
+	if err != nil || h.Length > int64(r.Len()) {
+		if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+			k.f.complain("stream", "%s cannot read a header: %v", k.name, err)
+		}
+		return false
+	}
+	at := len(k.in) - r.Len()
+	payload := k.in[at : at+int(h.Length)]
+	k.in = k.in[at+int(h.Length):]
+	switch {
+	case k.closed:
+		k.f.complain("stream", "%s reads a frame after the close frame", k.name)
+	case h.Masked || !h.Fin || h.Rsv != 0:
+		k.f.complain("stream", "%s reads a frame that is not as it should be: %+v", k.name, h)
+	case h.OpCode == ws.OpText:
+		k.message(payload)
+	case h.OpCode == ws.OpPing:
+		if !k.closing {
+			k.send(ws.OpPong, payload)
+		}
+	case h.OpCode == ws.OpClose:
+		k.closed = true
+		code, reason := ws.ParseCloseFrameData(payload)
+		k.f.tracef("%s is told to close: %d %s", k.name, code, reason)
+		if !k.closing {
+			k.send(ws.OpClose, payload[:min(2, len(payload))])
+		}
+		k.closing = true
+	case h.OpCode != ws.OpPong:
+		k.f.complain("stream", "%s reads a frame of opcode %d", k.name, h.OpCode)
+	}
+	return true
+}
+
+// message checks one message against the truth.
+func (k *fleetClient) message(text []byte) {
+	var b body
+	if err := json.Unmarshal(text, &b); err != nil {
+		k.f.complain("stream", "%s reads %q: %v", k.name, text, err)
+		return
+	}
+	if b.Type == "ping" {
+		return
+	}
+	k.f.tracef("%s reads %s %s%s #%d m%d %s", k.name, b.Type, b.Room, b.ID, b.Ref, b.number(), b.Code)
+	t, c := k.f.truth, k.truth
+	switch {
+	case b.Type == "connected" || b.Type == "announcements":
+	case c == nil:
+		k.f.complain("delivery", "%s reads %s before it is admitted", k.name, text)
+	case b.Type == "reconnect_token":
+		t.given(k, b.Token)
+	case b.Type == "broadcast" || b.Type == "app":
+		t.read(c, b.number())
+	case b.Type == "member_joined" || b.Type == "member_left":
+		t.noticed(c, b.Room, b.ID, b.Type == "member_joined")
+	case b.Type == "joined" && b.Ref == 0:
+		c.announce(b.Room)
+	case b.Type == "left" && b.Ref == 0:
+		c.toldLeft(b.Room)
+	default:
+		k.answered(&b)
+	}
+}
+
+// answered checks an answer: it is to the oldest request.
+func (k *fleetClient) answered(b *body) {
+	f, c := k.f, k.truth
+	if len(k.asked) == 0 || k.asked[0].ref != b.Ref {
+		f.complain("answers", "%s reads %s #%d out of turn; it waits for %v", k.name, b.Type, b.Ref, k.asked)
+		return
+	}
+	q := k.asked[0]
+	k.asked = k.asked[1:]
+	if c.current == q {
+		c.current = nil
+	}
+	if b.Type == "error" {
+		f.truth.refused(k, q, b.Code)
+		return
+	}
+	if b.Type != answers[q.typ] {
+		f.complain("answers", "%s asked %v and reads %s", k.name, q, b.Type)
+		return
+	}
+	switch q.typ {
+	case "join":
+		c.announce(q.room)
+	case "leave":
+		c.toldLeft(q.room)
+	case "reconnect":
+		f.truth.restored(k, q, b)
+	}
+}

@@ -1,0 +1,65 @@
+package sim
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/parleyd/parley/engine"
+)
+
+// fleetPlan is what kind of world of several workers a seed makes.
+//
+// Owner: immutable once drawn.
+type fleetPlan struct {
+	config  engine.Config
+	workers int
+	clients int
+	rooms   int
+
+	meanwhile, cuts, freezes, hangups, application float64
+
+	lag       float64 // messages between workers that do not get on while time passes
+	losses    float64 // messages between workers that are lost
+	doubles   float64
+	severings float64 // of one worker from the bus
+	restarts  float64 // of the bus
+	kills     float64 // of a worker
+	ringBytes int
+}
+
+func drawFleetPlan(r *rand.Rand) fleetPlan {
+	c := engine.DefaultConfig()
+	c.Loops = pick(r, 1, 2, 2)
+	c.HeartbeatInterval = 400 * time.Millisecond
+	c.HeartbeatTimeout = 1500 * time.Millisecond
+	c.ReconnectionTTL = pick(r, 3*time.Second, 20*time.Second)
+	c.ReconnectionMaxAttempts = pick(r, 2, 50)
+	c.AnnounceMembersMax = pick(r, -1, 500, 500)
+	c.MessageBytesMax = 4 << 10
+	c.HandshakeTimeout = time.Second
+	c.AuthTimeout = time.Second
+	p := fleetPlan{
+		config:      c,
+		workers:     2 + r.IntN(4),
+		clients:     3 + r.IntN(8),
+		rooms:       1 + r.IntN(3),
+		meanwhile:   pick(r, 0, 0.05, 0.3),
+		cuts:        pick(r, 0, 0.02, 0.05),
+		freezes:     pick(r, 0, 0.005, 0.02),
+		hangups:     pick(r, 0, 0.02, 0.05),
+		application: pick(r, 0, 0.3, 1),
+		lag:         pick(r, 0, 0.1, 0.8),
+		ringBytes:   pick(r, 4<<10, 64<<10),
+	}
+	if pick(r, false, true, true) { // else the bus is sound
+		p.losses = pick(r, 0, 0.01, 0.2)
+		p.doubles = pick(r, 0, 0.05)
+		p.severings = pick(r, 0, 0.1)
+		p.restarts = pick(r, 0, 0, 0.05)
+	}
+	p.kills = pick(r, 0, 0, 0.05, 0.2)
+	return p
+}
+
+// soundBus reports whether nothing goes wrong on the bus.
+func (p *fleetPlan) soundBus() bool { return p.losses == 0 && p.severings == 0 && p.restarts == 0 }

@@ -1,0 +1,44 @@
+package sim
+
+import (
+	"fmt"
+	"testing"
+)
+
+func playFleet(t *testing.T, seed uint64, tail int) *Report {
+	t.Helper()
+	r := RunFleet(seed, *stepsFlag)
+	if len(r.Complaints) > 0 {
+		for _, line := range r.Trace[max(0, len(r.Trace)-tail):] {
+			fmt.Println(line)
+		}
+		t.Errorf("seed %d: %v\nlook at it with: go test ./engine/sim -run TestFleetSeeds -seed=%d", seed, r.Complaints, seed)
+	}
+	return r
+}
+
+// Whatever the workers and the bus between them do, what clients read is what must be, and nothing is left behind.
+func TestFleetSeeds(t *testing.T) {
+	if *seedFlag != 0 {
+		playFleet(t, *seedFlag, 1<<30)
+		return
+	}
+	for seed := range uint64(*seedsFlag / 2) {
+		playFleet(t, seed+1, 60)
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// One seed is one history of several workers, too.
+func TestFleetRepeatable(t *testing.T) {
+	for seed := uint64(1); seed <= 10; seed++ {
+		a, b := RunFleet(seed, *stepsFlag), RunFleet(seed, *stepsFlag)
+		for i := range a.Trace {
+			if i >= len(b.Trace) || a.Trace[i] != b.Trace[i] {
+				t.Fatalf("seed %d: the second run differs at line %d: %q", seed, i, a.Trace[i])
+			}
+		}
+	}
+}

@@ -1,0 +1,374 @@
+package sim
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/protocol/ident"
+)
+
+// fleetTruth is what must be over several workers, as their events tell it. Workers see the messages of different publishers
+// in different orders; those of one publisher have one order everywhere.
+//
+// Owner: the simulation.
+type fleetTruth struct {
+	f        *Fleet
+	now      int // grows with everything that is noted
+	conns    map[string]*fleetConn
+	ordered  []*fleetConn
+	messages map[int]*fleetMessage
+	said     map[[2]string][]*fleetMessage // by room and publisher
+	speakers map[string][]string           // by room: the publishers
+	lost     map[[2]ident.Worker]int       // by receiver and publisher: when messages were declared lost last
+	sessions map[string]*fleetSession
+	resumed  int
+}
+
+// fleetConn is a connection that was admitted.
+//
+// Owner: the simulation.
+type fleetConn struct {
+	id      string
+	client  *fleetClient
+	conn    *engine.Conn
+	stays   []*fleetStay
+	current *fleetRequest
+	ended   int // when: 0 while it lives
+	last    map[string]int
+}
+
+// fleetStay is a connection's stay in a room, among its own direct messages ("@" and its id), or among all ("*").
+//
+// Owner: the simulation.
+type fleetStay struct {
+	conn      *fleetConn
+	room      string
+	in, out   int // when it entered and left; 0: it goes on
+	announced bool
+	over      bool              // the client knows that it has left
+	next      map[string]int    // by publisher: what may be read next
+	view      map[string]belief // in who is in the room
+	inAt      time.Duration
+	outAt     time.Duration
+}
+
+// belief is what a member knows of another connection.
+type belief uint8
+
+const (
+	unheard belief = iota
+	assumed        // it was in when the member came
+	present        // the member was told that it joined
+	gone           // the member was told that it left
+)
+
+// fleetMessage is something that was published.
+//
+// Owner: the simulation.
+type fleetMessage struct {
+	m         int
+	room      string
+	publisher string
+	from      *worker
+	except    *fleetConn
+	at        int
+	index     int // among those of its publisher in its room
+	refused   bool
+}
+
+func newFleetTruth(f *Fleet) *fleetTruth {
+	return &fleetTruth{f: f, conns: map[string]*fleetConn{}, messages: map[int]*fleetMessage{}, said: map[[2]string][]*fleetMessage{},
+		speakers: map[string][]string{}, lost: map[[2]ident.Worker]int{}, sessions: map[string]*fleetSession{}}
+}
+
+// tick is the truth's clock, which never stands still.
+func (t *fleetTruth) tick() int {
+	t.now++
+	return t.now
+}
+
+// listen has the truth follow a worker's events.
+func (t *fleetTruth) listen(w *worker) {
+	e := w.server.Server.Emitter()
+	e.On(engine.EventConnect, func(ev engine.Event) { t.connected(w, ev) })
+	e.On(engine.EventMessage, func(ev engine.Event) { t.message(w, ev) })
+	e.On(engine.EventRoomJoin, func(ev engine.Event) { t.joined(ev) })
+	e.On(engine.EventRoomLeave, func(ev engine.Event) { t.left(ev) })
+	e.On(engine.EventReconnect, func(ev engine.Event) { t.f.tracef("%s resumes %s", ev.Conn.ID(), ev.Session.PreviousConnectionID) })
+	e.On(engine.EventDisconnect, func(ev engine.Event) { t.disconnected(ev) })
+	e.On(engine.EventError, func(ev engine.Event) {
+		if _, ok := ev.Err.(*engine.MissedError); !ok {
+			t.f.complain("errors", "worker %d: %v", w.instance, ev.Err)
+		}
+	})
+}
+
+func (t *fleetTruth) connected(w *worker, ev engine.Event) {
+	for _, k := range t.f.clients {
+		if k.conn != ev.Conn && (k.w != w || k.conn != nil || k.truth != nil) {
+			continue
+		}
+		c := &fleetConn{id: ev.Conn.ID(), client: k, conn: ev.Conn, last: map[string]int{}}
+		if t.conns[c.id] != nil {
+			t.f.complain("events", "two connections have the id %s", c.id)
+		}
+		t.conns[c.id], k.truth = c, c
+		t.ordered = append(t.ordered, c)
+		t.enter(c, "@"+c.id).announced = true
+		t.enter(c, "*").announced = true
+		t.f.tracef("%s is admitted as %s", k.name, c.id)
+		return
+	}
+	t.f.complain("events", "a connection of nobody is admitted")
+}
+
+// of is the connection of an event.
+func (t *fleetTruth) of(ev engine.Event) *fleetConn { return t.conns[ev.Conn.ID()] }
+
+func (t *fleetTruth) enter(c *fleetConn, room string) *fleetStay {
+	s := &fleetStay{conn: c, room: room, in: t.tick(), next: map[string]int{}, view: map[string]belief{}, inAt: t.f.now}
+	for _, other := range t.members(room) {
+		s.view[other.id] = assumed
+	}
+	c.stays = append(c.stays, s)
+	return s
+}
+
+// stay is that of c in a room, which goes on; nil for none.
+func (c *fleetConn) stay(room string) *fleetStay {
+	for _, s := range c.stays {
+		if s.room == room && s.out == 0 {
+			return s
+		}
+	}
+	return nil
+}
+
+func (t *fleetTruth) message(w *worker, ev engine.Event) {
+	var b body
+	if json.Unmarshal(ev.Message.Payload(), &b) != nil {
+		return
+	}
+	c := t.of(ev)
+	for _, q := range c.client.asked {
+		if q.ref == b.Ref {
+			c.current = q
+		}
+	}
+	if b.Type == "broadcast" && c.stay(b.Room) != nil && c.current != nil {
+		c.current.published = t.publish(w, b.number(), b.Room, c)
+	}
+}
+
+// publish notes a message, of a connection or (nil) of the application on a worker.
+func (t *fleetTruth) publish(w *worker, m int, room string, by *fleetConn) *fleetMessage {
+	publisher := fmt.Sprintf("the application of worker %d", w.instance)
+	if by != nil {
+		publisher = by.id
+	}
+	key := [2]string{room, publisher}
+	p := &fleetMessage{m: m, room: room, publisher: publisher, from: w, except: by, at: t.tick(), index: len(t.said[key])}
+	if p.index == 0 {
+		t.speakers[room] = append(t.speakers[room], publisher)
+	}
+	t.said[key] = append(t.said[key], p)
+	t.messages[m] = p
+	t.f.tracef("%s publishes %d in %s", publisher, m, room)
+	return p
+}
+
+func (t *fleetTruth) joined(ev engine.Event) {
+	c := t.of(ev)
+	if c.stay(ev.Room) != nil {
+		t.f.complain("events", "%s enters %s, where it is", c.id, ev.Room)
+	}
+	t.enter(c, ev.Room)
+	t.f.tracef("%s enters %s", c.id, ev.Room)
+	t.limits(ev.Room)
+	t.f.meanwhile()
+}
+
+// limits checks that a room has no more members than it may have.
+func (t *fleetTruth) limits(room string) {
+	limit, n := t.f.plan.config.MaxConnectionsPerRoom, 0
+	for _, c := range t.ordered {
+		if c.ended == 0 && c.stay(room) != nil {
+			n++
+		}
+	}
+	if limit > 0 && n > limit {
+		t.f.complain("limits", "%s has %d members, %d are allowed", room, n, limit)
+	}
+}
+
+func (t *fleetTruth) left(ev engine.Event) {
+	c := t.of(ev)
+	s := c.stay(ev.Room)
+	if s == nil {
+		t.f.complain("events", "%s leaves room %s, where it is not", c.id, ev.Room)
+		return
+	}
+	s.out, s.outAt = t.tick(), t.f.now
+	t.f.tracef("%s leaves %s", c.id, ev.Room)
+	t.f.meanwhile()
+}
+
+func (t *fleetTruth) disconnected(ev engine.Event) {
+	c := t.of(ev)
+	for _, s := range c.stays {
+		if s.out == 0 && s.room != "*" && s.room[0] != '@' {
+			t.f.complain("events", "%s has ended, and is still in room %s", c.id, s.room)
+		}
+	}
+	t.end(c)
+	t.f.tracef("%s has ended: %v", c.id, ev.Cause)
+	t.f.meanwhile()
+}
+
+func (t *fleetTruth) end(c *fleetConn) {
+	for _, s := range c.stays {
+		if s.out == 0 {
+			s.out, s.outAt = t.tick(), t.f.now
+		}
+	}
+	c.ended = t.tick()
+}
+
+// died ends the connections of a worker that was killed.
+func (t *fleetTruth) died(w *worker) {
+	for _, c := range t.ordered {
+		if c.client.w == w && c.ended == 0 {
+			t.end(c)
+		}
+	}
+}
+
+// missed notes that a worker was told that it has lost something of another.
+func (t *fleetTruth) missed(w *worker, from ident.Worker) {
+	t.lost[[2]ident.Worker{w.instance, from}] = t.tick()
+}
+
+// turnEnded forgets which message a loop's connections were at, unless that may go on in a later turn.
+func (t *fleetTruth) turnEnded(w *worker, loop int) {
+	for _, k := range t.f.clients {
+		if c := k.truth; c != nil && k.w == w && k.loop == loop && c.current != nil && c.current.typ == "broadcast" {
+			c.current = nil
+		}
+	}
+}
+
+// owed reports whether a stay must have been given a message for certain.
+func (t *fleetTruth) owed(s *fleetStay, p *fleetMessage) bool {
+	w := s.conn.client.w
+	switch {
+	case p.refused || p.except == s.conn || p.at < s.in:
+		return false
+	case w != p.from && (p.from.dead || p.at < t.lost[[2]ident.Worker{w.instance, p.from.instance}]):
+		return false
+	}
+	return true
+}
+
+// read checks that a client may read message m now.
+func (t *fleetTruth) read(c *fleetConn, m int) {
+	p := t.messages[m]
+	if p == nil {
+		t.f.complain("delivery", "%s reads message %d, which nobody sent", c.id, m)
+		return
+	}
+	if c.last[p.publisher] >= m {
+		t.f.complain("order", "%s reads message %d of %s after %d", c.id, m, p.publisher, c.last[p.publisher])
+	}
+	c.last[p.publisher] = m
+	fits := false
+	for _, s := range c.stays {
+		if s.room != p.room || s.over || !s.announced || s.out != 0 && s.out < p.at || p.except == c {
+			continue
+		}
+		fits = true
+		list := t.said[[2]string{p.room, p.publisher}]
+		for _, before := range list[min(s.next[p.publisher], p.index):p.index] {
+			if s.out == 0 && t.owed(s, before) {
+				t.f.complain("gap", "%s reads message %d of %s in %s, and has not read %d", c.id, m, p.publisher, p.room, before.m)
+			}
+		}
+		s.next[p.publisher] = p.index + 1
+	}
+	if !fits {
+		t.f.complain("delivery", "%s reads message %d of %s, which is not for it", c.id, m, p.room)
+	}
+}
+
+// announce notes that a client was told of its stay in a room.
+func (c *fleetConn) announce(room string) {
+	for _, s := range c.stays {
+		if s.room == room && !s.announced {
+			s.announced = true
+			return
+		}
+	}
+}
+
+// toldLeft notes that a client was told of the end of its stay.
+func (c *fleetConn) toldLeft(room string) {
+	for _, s := range c.stays {
+		if s.room == room && s.announced && s.out != 0 && !s.over {
+			s.over = true
+			return
+		}
+	}
+}
+
+// noticed takes a member_joined or member_left.
+func (t *fleetTruth) noticed(c *fleetConn, room, id string, joined bool) {
+	for _, s := range c.stays {
+		switch {
+		case s.room != room || s.over || !s.announced:
+		case id == c.id:
+			t.f.complain("notices", "%s is told about itself in room %s", c.id, room)
+		case joined && s.view[id] == present && t.heardAll(c.client.w, t.conns[id], s.in):
+			t.f.complain("notices", "%s is told twice that %s joined %s", c.id, id, room)
+		case joined:
+			s.view[id] = present
+		default:
+			s.view[id] = gone
+		}
+	}
+}
+
+// refused takes an error for an answer.
+func (t *fleetTruth) refused(k *fleetClient, q *fleetRequest, code string) {
+	if q.published != nil {
+		q.published.refused = true
+		t.f.complain("answers", "%s is in %s, and its broadcast is answered with %s", k.name, q.room, code)
+	}
+	if q.typ == "reconnect" {
+		t.spurned(k, q, code)
+	}
+}
+
+// members are the connections in a room, over all workers.
+func (t *fleetTruth) members(room string) (list []*fleetConn) {
+	for _, c := range t.ordered {
+		if c.ended == 0 && c.stay(room) != nil {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+func idsOf(list []*fleetConn) (ids []string) {
+	for _, c := range list {
+		ids = append(ids, c.id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// heardAll reports whether a worker has missed nothing, as far as it was told, of that of another connection.
+func (t *fleetTruth) heardAll(w *worker, other *fleetConn, since int) bool {
+	return other != nil && t.lost[[2]ident.Worker{w.instance, other.client.w.instance}] < since
+}

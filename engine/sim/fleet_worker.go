@@ -1,0 +1,264 @@
+package sim
+
+import (
+	"iter"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/cluster/bus"
+	"github.com/parleyd/parley/protocol/ident"
+)
+
+// worker is one of the servers of a [Fleet], from its start to its end: the shipped code, in place of a process. What the
+// supervisor tells it comes in orders, as package cluster gives them to the engine.
+//
+// Owner: the simulation.
+type worker struct {
+	f         *Fleet
+	slot      int
+	instance  ident.Worker
+	server    *engine.Lockstep
+	link      *bus.Lockstep
+	rung      []bool // by loop
+	busy      []bool // by loop: in a turn
+	receiving bool
+	serving   bool // it takes connections
+	dead      bool
+	ticked    time.Duration
+	welcome   order
+	orders    []order
+	peers     []ident.Worker // that it knows of
+	began     time.Duration
+}
+
+// order is what the supervisor says to a worker.
+type order struct {
+	peers, ready []ident.Worker
+	dead         []ident.Worker
+}
+
+// spawn starts a worker in a slot.
+func (f *Fleet) spawn(slot int) {
+	w := &worker{f: f, slot: slot, instance: ident.Worker(len(f.workers) + 1), began: f.now, ticked: f.now}
+	w.rung, w.busy = make([]bool, f.plan.config.Loops), make([]bool, f.plan.config.Loops)
+	server, err := engine.NewLockstep(f.plan.config, w, engine.WithLogger(slog.New(slog.DiscardHandler)))
+	if err != nil {
+		f.complain("plan", "%v", err)
+		return
+	}
+	w.server = server
+	f.tracef("worker %d begins", w.instance)
+	f.workers = append(f.workers, w)
+	f.slots[slot] = w
+	w.welcome = f.order()
+	for _, other := range f.workers {
+		if other.dead {
+			w.welcome.dead = append(w.welcome.dead, other.instance)
+		}
+	}
+	server.Attach(engine.Membership{Instance: w.instance, Bus: w})
+	w.link = bus.NewLockstep(bus.LinkOptions{Instance: w.instance, Peers: w.welcome.ready, RingBytes: f.plan.ringBytes},
+		func(subject string, payload []byte) error { return f.bus.publish(w, subject, payload) },
+		bus.Receiver{Batch: w.batch, Lost: w.lost, Gone: server.Server.Gone}, f.clock())
+	f.truth.listen(w)
+	f.later(5*time.Second, func() { w.link.GiveUp() })
+	f.tell(nil)
+}
+
+// order is what the supervisor says now.
+func (f *Fleet) order() (o order) {
+	for _, w := range f.workers {
+		if w.dead {
+			continue
+		}
+		o.peers = append(o.peers, w.instance)
+		if w.serving {
+			o.ready = append(o.ready, w.instance)
+		}
+	}
+	return o
+}
+
+// tell has the supervisor say to all workers who lives, and who has died.
+func (f *Fleet) tell(dead []ident.Worker) {
+	for _, w := range f.slots {
+		if w != nil {
+			o := f.order()
+			o.dead = dead
+			w.orders = append(w.orders, o)
+		}
+	}
+}
+
+// moves are what a worker can do next.
+func (w *worker) moves(can []func()) []func() {
+	for loop := range w.rung {
+		if w.rung[loop] && !w.busy[loop] {
+			can = append(can, func() { w.drain(loop) })
+		}
+	}
+	if w.link.Waiting() {
+		can = append(can, w.link.Round)
+	}
+	switch {
+	case !w.serving && w.link.Settled():
+		can = append(can, w.serve)
+	case w.serving && len(w.orders) > 0:
+		can = append(can, w.obey)
+	}
+	if w.server.OffloadWaits() {
+		can = append(can, func() { w.server.Offloaded() })
+	}
+	return can
+}
+
+// serve is when the worker has met the others, and begins to take connections.
+func (w *worker) serve() {
+	s := w.server.Server
+	for _, dead := range w.welcome.dead {
+		w.link.Forget(dead, w.f.clock())
+	}
+	w.peers = w.welcome.peers
+	s.Peers(w.peers)
+	s.Serving(w.welcome.ready)
+	w.server.Meet()
+	w.serving = true
+	w.f.tracef("worker %d serves", w.instance)
+	w.f.tell(nil)
+}
+
+// obey does what the supervisor said first.
+func (w *worker) obey() {
+	o := w.orders[0]
+	w.orders = w.orders[1:]
+	w.peers = o.peers
+	w.server.Server.Peers(w.peers)
+	w.server.Server.Serving(o.ready)
+	for _, dead := range o.dead {
+		w.link.Forget(dead, w.f.clock())
+	}
+}
+
+// killOne ends a worker without a word.
+func (f *Fleet) killOne() {
+	w := f.slots[f.rand.IntN(len(f.slots))]
+	if w == nil || !w.serving || slices.Contains(w.busy, true) || w.receiving {
+		return
+	}
+	f.trouble = f.now
+	f.tracef("worker %d is killed", w.instance)
+	w.dead, f.slots[w.slot] = true, nil
+	f.bus.bury(w)
+	for _, k := range f.clients {
+		if k.w == w {
+			k.bereave()
+		}
+	}
+	f.truth.died(w)
+	f.later(f.span(0, 50*time.Millisecond), func() { f.tell([]ident.Worker{w.instance}) })
+	f.later(f.span(50*time.Millisecond, time.Second), func() { f.spawn(w.slot) })
+}
+
+// batch gives the entries of another worker to the server, as package cluster does.
+func (w *worker) batch(from ident.Worker, entries iter.Seq[[]byte]) {
+	for entry := range entries {
+		if err := w.server.Server.Receive(from, entry); err != nil {
+			w.f.complain("entries", "worker %d makes no sense of what %d says: %v", w.instance, from, err)
+		}
+	}
+}
+
+func (w *worker) lost(from ident.Worker, first, last uint64) {
+	w.f.trouble = w.f.now
+	w.f.tracef("worker %d has lost %d to %d of worker %d", w.instance, first, last, from)
+	w.f.truth.missed(w, from)
+	w.server.Server.Missed(from)
+}
+
+// due is when the worker's loops or its link want to look at the time.
+func (w *worker) due() time.Duration {
+	at := w.ticked + w.server.TickEvery()
+	if alarm, ok := w.server.Alarm(); ok {
+		at = min(at, alarm)
+	}
+	return max(w.f.now, min(at, w.link.Due().Sub(time.Unix(1_000_000_000, 0))))
+}
+
+// look does what is due.
+func (w *worker) look() {
+	if !w.link.Due().After(w.f.clock()) && !w.receiving {
+		w.receiving = true
+		w.link.Tick(w.f.clock())
+		w.receiving = false
+	}
+	alarm, ok := w.server.Alarm()
+	if w.f.now >= w.ticked+w.server.TickEvery() || ok && alarm <= w.f.now {
+		w.ticked = w.f.now
+		w.server.Tick()
+	}
+}
+
+func (w *worker) turn(loop int, do func()) {
+	w.busy[loop] = true
+	do()
+	w.busy[loop] = false
+	w.f.truth.turnEnded(w, loop)
+}
+
+func (w *worker) drain(loop int) {
+	if !w.busy[loop] {
+		w.rung[loop] = false
+		w.turn(loop, func() { w.server.Drain(loop) })
+	}
+}
+
+// Append is of [engine.Bus], as Flush and Up.
+func (w *worker) Append(entry []byte) error { return w.link.Append(entry) }
+
+// Flush has what was appended leave.
+func (w *worker) Flush() { w.link.Flush() }
+
+// Up reports whether the bus is reached.
+func (w *worker) Up() bool { return w.link.Up() }
+
+// Now is the made-up time; the workers have one clock.
+func (w *worker) Now() time.Duration { return w.f.now }
+
+// Entropy fills b from the seed.
+func (w *worker) Entropy(b []byte) {
+	for i := range b {
+		b[i] = byte(w.f.rand.Uint32())
+	}
+}
+
+// Write takes all of p.
+func (w *worker) Write(wire int, p []byte) (n int, alive bool) {
+	k := w.f.clients[wire]
+	switch {
+	case k.dropped || k.departed || k.downEnd:
+		w.f.complain("stream", "%d bytes are written to wire %d after its end", len(p), wire)
+		return 0, false
+	case k.cut:
+		return 0, false
+	}
+	k.down = append(k.down, p...)
+	w.f.meanwhile()
+	return len(p), true
+}
+
+// Shutdown ends the server's half.
+func (w *worker) Shutdown(wire int) { w.f.clients[wire].downEnd = true }
+
+// Drop closes the wire, in a later step.
+func (w *worker) Drop(wire int) { w.f.clients[wire].dropped = true }
+
+// Watch is for wires that are full, which these never are.
+func (w *worker) Watch(int) {}
+
+// Ring notes that a loop wants a turn.
+func (w *worker) Ring(loop int) { w.rung[loop] = true }
+
+// knows reports whether the worker has been told of another.
+func (w *worker) knows(other *worker) bool { return slices.Contains(w.peers, other.instance) }
