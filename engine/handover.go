@@ -83,6 +83,9 @@ func (s *Server) answerHandOver(payload []byte, answer func([]byte)) {
 	}
 	left := s.sessions.release(q.key)
 	if left.conn == nil {
+		if left.state != nil {
+			s.sessions.parkAgain(q.key, left.state) // until parkStored knows whose it is
+		}
 		tell(left.handover())
 		return
 	}
@@ -110,7 +113,8 @@ func (s *Server) giveSeats(names []string, q handoverQuestion, then func()) {
 
 // postHandOver has c end in favour of the heir that has claimed its session, once the messages of c that wait have been
 // carried out; then runs on the loop of c. Only when c has ended is the store told to forget the session: a save that came
-// later would bring a spent session back to life. Any goroutine.
+// later would bring a spent session back to life. An heir on another worker may not hear of it, and its claim come to
+// nothing: so the state is kept here until the store knows whose the session is. Any goroutine.
 func (c *Conn) postHandOver(key tokenHash, heir place, then func(handover)) {
 	c.loop().postCall(func(l *loop) {
 		l.afterHeld(c, func(l *loop) {
@@ -118,7 +122,13 @@ func (c *Conn) postHandOver(key tokenHash, heir place, then func(handover)) {
 				if h.kind == handoverNothing && l.srv.sessions.ended(key) { // between the claim and now
 					h.kind = handoverEnded
 				}
-				if h.kind != handoverSpent {
+				switch {
+				case h.state != nil && heir == nowhere:
+					kept := *h.state
+					kept.resumedAtMillis = 0
+					l.srv.sessions.parkAgain(key, &kept)
+					l.srv.parkLater(SessionKey{l.srv.instance, key}, &kept)
+				case h.kind != handoverSpent:
 					l.srv.store.Forget(SessionKey{l.srv.instance, key})
 				}
 				then(h)

@@ -83,11 +83,11 @@ func (x *Rooms) deleteEverywhere(name string, done func(bool)) {
 
 func (x *Rooms) vacateEverywhere(name string) bool {
 	x.srv.peers.say(true, &fleet.Entry{Kind: fleet.Vacate, Room: name})
-	return x.srv.deleteRoom(name)
+	return x.srv.vacateRoom(name)
 }
 
-// receiveVacate deletes a room that another worker has deleted.
-func (s *Server) receiveVacate(h *fleet.Heard) { s.deleteRoom(string(h.Room)) }
+// receiveVacate deletes a room that another worker has deleted, unless an application has created it since.
+func (s *Server) receiveVacate(h *fleet.Heard) { s.vacateRoom(string(h.Room)) }
 
 // answered waits for the answer to a call.
 func answered[T any](call func(done func(T))) T {

@@ -3,6 +3,7 @@ package engine
 import (
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
@@ -96,7 +97,20 @@ func (l *loop) dropSession(key SessionKey, told func(error)) {
 	if l.srv.storeApart {
 		l.srv.sessions.remember(key.Hash, l.now)
 	}
-	l.srv.store.Drop(key, told)
+	l.srv.dropStored(key, told)
+}
+
+// dropStored has the store forget a session for good. Whoever holds a claim may put it back, so it is dropped until the
+// claim has ended. told, which may be nil, hears what became of the first attempt. Any goroutine.
+func (s *Server) dropStored(key SessionKey, told func(error)) {
+	s.store.Drop(key, func(err error) {
+		if errors.Is(err, ErrSessionClaimed) || errors.Is(err, ErrSessionsAway) {
+			s.loops[0].postAfter(saveAgain, func(*loop) { s.dropStored(key, nil) })
+		}
+		if told != nil {
+			told(err)
+		}
+	})
 }
 
 // park keeps the session of an ending connection, and returns the token that restores it, "" for none. state is what is

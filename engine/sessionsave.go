@@ -65,7 +65,7 @@ func (l *loop) saveChanged() {
 }
 
 // save gives the store the session of c as it is now. Whoever has claimed the session may put it back, so it is saved again
-// later. After ErrSessionsAway the store keeps the value and writes it later; no retry is needed here.
+// later.
 func (l *loop) save(c *Conn, batch *saveBatch) {
 	t := c.token
 	again := func() { l.later(c, t, (*loop).changed) }
@@ -76,7 +76,9 @@ func (l *loop) save(c *Conn, batch *saveBatch) {
 			again()
 		case errors.Is(err, ErrSessionUnknown):
 			l.postCall(func(l *loop) { l.outlived(c, t) })
-		case err != nil && !errors.Is(err, ErrSessionsAway): // the store's disk is full
+		case errors.Is(err, ErrSessionsAway): // the store goes on, unless it finds the session claimed
+			again()
+		case err != nil: // the store's disk is full
 			l.srv.unstored(err)
 			again()
 		}
@@ -212,8 +214,10 @@ func (s *Server) parkStored(key SessionKey, state *parked) {
 			s.sessions.forget(key.Hash)
 		case err == nil:
 			s.sessions.forget(key.Hash)
-		case !errors.Is(err, ErrSessionsAway) && s.state.Load() != stateStopped:
-			s.unstored(err)
+		case s.state.Load() != stateStopped: // after ErrSessionsAway the store goes on, unless it finds the session claimed
+			if !errors.Is(err, ErrSessionsAway) {
+				s.unstored(err)
+			}
 			s.parkLater(key, state)
 		}
 	})
@@ -229,7 +233,7 @@ func (s *Server) parkStored(key SessionKey, state *parked) {
 	}
 }
 
-// parkLater is for a store that has refused. Any goroutine.
+// parkLater is parkStored in a while, where the state of the session is still here. Any goroutine.
 func (s *Server) parkLater(key SessionKey, state *parked) {
 	s.loops[0].postAfter(saveAgain, func(*loop) {
 		if s.sessions.holds(key.Hash) {

@@ -139,12 +139,21 @@ func (x *Index) Create(name string, o CreateOptions) (*Room, error) {
 
 // Delete takes a room out of the index. Its members are still on its rosters: their loops must let them
 // leave. Who enters a room of that name from now on enters another one. Any goroutine.
-func (x *Index) Delete(name string) (*Room, bool) {
+func (x *Index) Delete(name string) (*Room, bool) { return x.remove(name, true) }
+
+// Vacate is [Index.Delete] of a room that came to be by itself: one that was created stays. Any goroutine.
+func (x *Index) Vacate(name string) (*Room, bool) { return x.remove(name, false) }
+
+func (x *Index) remove(name string, created bool) (*Room, bool) {
 	r := x.FindString(name)
 	if r == nil {
 		return nil, false
 	}
 	r.mu.Lock()
+	if r.explicit && !created {
+		r.mu.Unlock()
+		return nil, false
+	}
 	was := r.dead
 	r.dead = true
 	r.mu.Unlock()
