@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -68,13 +69,17 @@ func TestPlantedFaults(t *testing.T) {
 		t.Skip("builds a server with faults")
 	}
 	binary := buildFaulty(t)
-	if out, err := exec.Command(binary, "-test.run", "TestSeeds", "-seeds", "20").CombinedOutput(); err != nil {
+	if out, err := exec.Command(binary, "-test.run", "Seeds", "-seeds", "40").CombinedOutput(); err != nil {
 		t.Fatalf("no fault is named, and one shows:\n%s", out)
 	}
-	for _, f := range faults {
+	for i, f := range slices.Concat(faults, fleetFaults) {
+		test := "TestUntil"
+		if i >= len(faults) {
+			test = "TestFleetUntil"
+		}
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.Command(binary, "-test.run", "TestUntil", "-until", f.checker)
+			cmd := exec.Command(binary, "-test.run", "^"+test+"$", "-until", f.checker)
 			cmd.Env = append(os.Environ(), "PLANTED_FAULT="+f.name)
 			out, err := cmd.CombinedOutput()
 			if err == nil {
@@ -98,7 +103,7 @@ func buildFaulty(t *testing.T) string {
 	for _, folder := range []string{"engine", "rooms"} {
 		changed[folder+"/planted.go"] = strings.Replace(plantedSource, "PACKAGE", folder, 1)
 	}
-	for _, f := range faults {
+	for _, f := range slices.Concat(faults, fleetFaults) {
 		if changed[f.file] == "" {
 			text, err := os.ReadFile(filepath.Join(root, f.file))
 			if err != nil {

@@ -20,6 +20,9 @@ type Fleet struct {
 	now     time.Duration
 	bus     *fleetBus
 	truth   *fleetTruth
+	store   *sessionBook
+	seats   *seatBook
+	created *roomBook
 	slots   []*worker // nil: its worker is dead, and the next one has not begun
 	workers []*worker // all that ever were, by their instance from 1 on
 	people  []*fleetPerson
@@ -28,6 +31,7 @@ type Fleet struct {
 	quiet   bool           // no fault happens any more
 	trouble time.Duration
 	message int
+	turns   int // of all loops
 
 	trace      []string
 	complaints []Complaint
@@ -47,6 +51,9 @@ func RunFleet(seed uint64, steps int) *Report {
 	f.plan = drawFleetPlan(f.rand)
 	f.bus = newFleetBus(f)
 	f.truth = newFleetTruth(f)
+	f.seats = &seatBook{f: f, rooms: map[string]*seatRecord{}}
+	f.created = &roomBook{f: f, rooms: map[string]*createdRoom{}}
+	f.store = &sessionBook{f: f, records: map[engine.SessionKey]*sessionRecord{}}
 	f.slots = make([]*worker, f.plan.workers)
 	for i := range f.plan.clients {
 		f.people = append(f.people, &fleetPerson{name: string(rune('a' + i))})
@@ -256,6 +263,7 @@ func (f *Fleet) rest() {
 	f.tracef("coming to rest")
 	f.quiet, f.plan.meanwhile = true, 0
 	f.bus.mend()
+	f.store.away = 0
 	for _, k := range f.clients {
 		k.frozen = false
 	}
@@ -281,6 +289,9 @@ func (f *Fleet) rest() {
 			f.complain("leaks", "worker %d: %s", w.instance, what)
 		}
 	}
+	f.store.leftovers()
+	f.created.agreed()
+	f.seats.leftovers()
 }
 
 var _ engine.World = (*worker)(nil)

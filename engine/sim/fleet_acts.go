@@ -8,7 +8,9 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-func (f *Fleet) roomName() string { return fmt.Sprintf("room %d", f.rand.IntN(f.plan.rooms)) }
+func roomOf(i int) string { return fmt.Sprintf("room %d", i) }
+
+func (f *Fleet) roomName() string { return roomOf(f.rand.IntN(f.plan.rooms)) }
 
 // act lets a person do something.
 func (f *Fleet) act(p *fleetPerson) {
@@ -42,7 +44,9 @@ func (f *Fleet) talk(k *fleetClient) {
 	case n < 16:
 		k.ask("members", f.roomName(), "")
 	case n < 17:
-		k.ask("ping", "", "")
+		k.ask("note", "", fmt.Sprintf(`,"from":"%d"`, f.number()))
+	default:
+		f.reconnect(k)
 	}
 }
 
@@ -58,7 +62,11 @@ func (f *Fleet) applicationActs() {
 	if list := f.truth.ordered; len(list) > 0 {
 		c = list[f.rand.IntN(len(list))]
 	}
-	switch n := f.rand.IntN(6); {
+	switch n := f.rand.IntN(7); {
+	case n == 6:
+		if f.plan.creates {
+			f.createOrDelete(w)
+		}
 	case n < 2:
 		room := f.roomName()
 		f.truth.publish(w, m, room, nil)
@@ -88,4 +96,29 @@ func (f *Fleet) applicationJoins(w *worker, c *fleetConn) {
 	room := f.roomName()
 	f.tracef("worker %d takes %s into %s", w.instance, c.id, room)
 	w.server.JoinEverywhere(c.id, room, func(err error) { f.tracef("worker %d has taken %s into %s: %v", w.instance, c.id, room, err) })
+}
+
+// serveApplication registers the application's handlers.
+func (w *worker) serveApplication() {
+	w.server.Server.On("note", func(c *engine.Conn, m *engine.Message, _ *engine.Server) (any, error) {
+		x := w.f.truth.conns[c.ID()]
+		x.note, x.notedAt = decode(m.Payload()).From, w.f.now
+		return engine.M{"type": "noted"}, c.SetAttribute("note", x.note)
+	})
+}
+
+// createOrDelete has the application create a room, or delete one, perhaps one that nobody created.
+func (f *Fleet) createOrDelete(w *worker) {
+	room := f.roomName()
+	if f.chance(0.6) {
+		limit := 0
+		if f.plan.config.MaxConnectionsPerRoom == 0 {
+			limit = pick(f.rand, 0, 2)
+		}
+		f.tracef("worker %d creates %s for %d", w.instance, room, limit)
+		w.server.CreateRoom(room, limit, func(err error) { f.tracef("worker %d has created %s: %v", w.instance, room, err) })
+		return
+	}
+	f.tracef("worker %d deletes %s", w.instance, room)
+	w.server.DeleteRoom(room, func(existed bool) { f.tracef("worker %d has deleted %s: %v", w.instance, room, existed) })
 }

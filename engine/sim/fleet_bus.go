@@ -107,6 +107,9 @@ func (f *Fleet) clock() time.Time { return time.Unix(1_000_000_000, int64(f.now)
 // suffer lets the bus be away, for one worker or for all.
 func (b *fleetBus) suffer() {
 	switch {
+	case b.f.fault(b.f.plan.storeAway):
+		b.trouble("the stores are away")
+		b.f.store.away = b.f.now + b.f.span(10*time.Millisecond, pick(b.f.rand, 300*time.Millisecond, 3*time.Second))
 	case b.f.fault(b.f.plan.restarts):
 		b.trouble("the bus is restarted")
 		for _, l := range b.roads {

@@ -15,14 +15,38 @@ func (t *fleetTruth) converged() {
 			t.hasAll(c)
 		}
 	}
+	t.succeeded()
 	for i := range t.f.plan.rooms {
 		t.counts(fmt.Sprintf("room %d", i))
 	}
 	for _, w := range t.f.slots {
 		if w != nil {
 			t.figures(w)
+			t.allHeard(w)
 		}
 	}
+}
+
+// succeeded checks that no connection lives on whose session another one has resumed.
+func (t *fleetTruth) succeeded() {
+	for _, c := range t.ordered {
+		for _, s := range c.sessions {
+			if s.used > 0 && c.ended == 0 && !t.deaf(c.client.w) {
+				t.f.complain("sessions", "%s lives on, and its session was resumed", c.id)
+			}
+		}
+	}
+}
+
+// deaf reports whether a worker was told that it has lost something that another said: a question whose asker goes by what
+// is stored then.
+func (t *fleetTruth) deaf(w *worker) bool {
+	for pair := range t.lost {
+		if pair[0] == w.instance {
+			return true
+		}
+	}
+	return false
 }
 
 // hasAll checks that a client has read what it must have, and knows who is in its rooms.
@@ -48,13 +72,13 @@ func (t *fleetTruth) hasAll(c *fleetConn) {
 
 // viewed checks what a member was told of the others who came and went.
 func (t *fleetTruth) viewed(s *fleetStay) {
-	if t.f.plan.config.AnnounceMembersMax < 0 || s.room == "*" || s.room[0] == '@' {
+	if t.f.plan.config.AnnounceMembersMax < 0 || t.f.plan.creates || s.room == "*" || s.room[0] == '@' {
 		return
 	}
 	here := s.conn.client.w
 	for _, other := range t.ordered {
 		w := other.client.w
-		if other == s.conn || w != here && t.lost[[2]ident.Worker{here.instance, w.instance}] > s.in {
+		if other == s.conn || w != here && t.lost[lossOf(here, w.instance)] > s.in {
 			continue
 		}
 		there, view := other.stay(s.room), s.view[other.id]

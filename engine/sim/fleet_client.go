@@ -45,6 +45,7 @@ type fleetClient struct {
 	dropped  bool // the server closed it
 	departed bool // and has been told that it is closed
 	asked    []*fleetRequest
+	shown    []*asking
 	refs     int
 }
 
@@ -312,3 +313,6 @@ func (k *fleetClient) answered(b *body) {
 		f.truth.restored(k, q, b)
 	}
 }
+
+// turn is the number of the latest turn of the client's loop.
+func (k *fleetClient) turn() int { return k.w.turns[k.loop] }

@@ -25,6 +25,11 @@ type fleetPlan struct {
 	restarts  float64 // of the bus
 	kills     float64 // of a worker
 	ringBytes int
+
+	storeDelay time.Duration // each way, at most
+	storeBusy  float64       // calls that are refused
+	storeAway  float64
+	creates    bool // the application creates and deletes rooms
 }
 
 func drawFleetPlan(r *rand.Rand) fleetPlan {
@@ -36,6 +41,8 @@ func drawFleetPlan(r *rand.Rand) fleetPlan {
 	c.ReconnectionMaxAttempts = pick(r, 2, 50)
 	c.AnnounceMembersMax = pick(r, -1, 500, 500)
 	c.MessageBytesMax = 4 << 10
+	c.MaxConnectionsPerRoom = pick(r, 0, 0, 2, 3)
+	c.MaxRoomsPerConnection = pick(r, 0, 0, 1)
 	c.HandshakeTimeout = time.Second
 	c.AuthTimeout = time.Second
 	p := fleetPlan{
@@ -57,9 +64,20 @@ func drawFleetPlan(r *rand.Rand) fleetPlan {
 		p.severings = pick(r, 0, 0.1)
 		p.restarts = pick(r, 0, 0, 0.05)
 	}
+	p.storeDelay = pick(r, time.Millisecond, 5*time.Millisecond, 100*time.Millisecond)
+	if pick(r, false, true) { // else the store is sound
+		p.storeBusy = pick(r, 0, 0.05)
+		p.storeAway = pick(r, 0, 0.05)
+	}
+	p.creates = pick(r, false, false, true)
 	p.kills = pick(r, 0, 0, 0.05, 0.2)
 	return p
 }
 
 // soundBus reports whether nothing goes wrong on the bus.
 func (p *fleetPlan) soundBus() bool { return p.losses == 0 && p.severings == 0 && p.restarts == 0 }
+
+// sound reports whether nothing goes wrong but what clients do.
+func (p *fleetPlan) sound() bool {
+	return p.soundBus() && p.storeBusy == 0 && p.storeAway == 0 && p.kills == 0
+}

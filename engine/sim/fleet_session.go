@@ -1,34 +1,160 @@
 package sim
 
+import (
+	"slices"
+	"time"
+)
+
 // fleetSession is what a token restores.
 //
 // Owner: the simulation.
 type fleetSession struct {
-	of   *fleetConn
-	used int
+	of        *fleetConn
+	at        int // when the client was told
+	used      int
+	asks      []*asking // that showed it
+	exhausted bool      // it was resumed too often in a row
+}
+
+// asking is a reconnect message.
+//
+// Owner: the simulation.
+type asking struct {
+	by      *fleetClient
+	at      int
+	session *fleetSession
+	refused bool
+	settled int // when it was answered
 }
 
 // given notes a token that a client was told.
 func (t *fleetTruth) given(k *fleetClient, token string) {
 	k.person.known = append(k.person.known, token)
-	t.sessions[token] = &fleetSession{of: k.truth}
+	s := &fleetSession{of: k.truth, at: t.tick()}
+	t.sessions[token], k.truth.sessions = s, append(k.truth.sessions, s)
+}
+
+// reconnect shows a token: mostly one's own latest, sometimes any that anybody was given.
+func (f *Fleet) reconnect(k *fleetClient) {
+	from := k.person
+	if f.chance(0.1) {
+		from = f.people[f.rand.IntN(len(f.people))]
+	}
+	if len(from.known) == 0 {
+		return
+	}
+	token := from.known[len(from.known)-1-min(pick(f.rand, 0, 0, 0, 1, 2), len(from.known)-1)]
+	q := k.ask("reconnect", "", `,"token":"`+token+`"`)
+	q.token = token
+	s := f.truth.sessions[token]
+	x := &asking{by: k, at: q.at, session: s}
+	s.asks, k.shown = append(s.asks, x), append(k.shown, x)
+}
+
+// settleAsking notes what became of a reconnect message.
+func (k *fleetClient) settleAsking(q *fleetRequest, refused bool) {
+	for _, x := range k.shown {
+		if x.at == q.at {
+			x.settled, x.refused = k.f.truth.tick(), refused
+		}
+	}
+}
+
+// doubtful reports whether a session may be over without its token having been used: somebody else has shown it and was not
+// told what came of it, or its own connection has become the heir of another one.
+func (s *fleetSession) doubtful(by *fleetRequest) bool {
+	own := slices.ContainsFunc(s.of.client.shown, func(x *asking) bool { return !x.refused && (x.settled == 0 || x.settled > s.at) })
+	for _, other := range s.of.sessions { // whoever claims an earlier one takes over the connection, and ends the later
+		if slices.ContainsFunc(other.asks, func(x *asking) bool { return x.at != by.at && !x.refused }) {
+			return true
+		}
+	}
+	return own
+}
+
+// spurned checks a token that was refused.
+func (t *fleetTruth) spurned(k *fleetClient, q *fleetRequest, code string) {
+	k.settleAsking(q, true)
+	s, f := t.sessions[q.token], t.f
+	switch {
+	case code == "unavailable" && f.plan.sound():
+		f.complain("sessions", "%s is told %s, and nothing is away", k.name, code)
+	case code == "attempts_exhausted" && f.plan.config.ReconnectionMaxAttempts > 10:
+		f.complain("sessions", "%s is told %s", k.name, code)
+	case code == "already_resumed" && !slices.ContainsFunc(k.shown, func(x *asking) bool { return x.at < q.at && x.settled != 0 && !x.refused }):
+		f.complain("sessions", "%s is told %s", k.name, code)
+	case code != "invalid_token" || s.used > 0 || s.of == k.truth || s.exhausted || s.doubtful(q):
+	case s.of.ended != 0 && f.now-s.of.endedAt > f.plan.config.ReconnectionTTL-time.Second:
+	default:
+		f.complain("sessions", "%s shows a good token of %s and is told %s", k.name, s.of.id, code)
+	}
+	s.exhausted = s.exhausted || code == "attempts_exhausted"
 }
 
 // restored checks what a token gave.
 func (t *fleetTruth) restored(k *fleetClient, q *fleetRequest, b *body) {
+	k.settleAsking(q, false)
 	s := t.sessions[q.token]
-	if s == nil {
-		t.f.complain("sessions", "%s resumes with a token that nobody was given", k.name)
-		return
-	}
 	t.resumed++
 	if s.used++; s.used > 1 {
 		t.f.complain("sessions", "%s resumes with a token that was used before", k.name)
 	}
+	if b.Previous != s.of.id {
+		t.f.complain("sessions", "%s resumes %s with a token of %s", k.name, b.Previous, s.of.id)
+	}
 	for _, room := range b.Rooms {
 		k.truth.announce(room)
 	}
+	got := slices.Clone(b.Rooms)
+	for _, lost := range b.Lost {
+		got = append(got, lost.Room)
+	}
+	t.compare(k, s.of, got)
 }
 
-// spurned checks a token that was refused.
-func (t *fleetTruth) spurned(k *fleetClient, q *fleetRequest, code string) {}
+// compare holds what was restored against what the earlier connection had.
+func (t *fleetTruth) compare(k *fleetClient, old *fleetConn, got []string) {
+	f := t.f
+	if old.ended == 0 || f.trouble > 0 && min(old.endedAt, f.now)-f.trouble < 3*time.Second || f.plan.storeDelay > quickStore {
+		return
+	}
+	if old.note != "" && k.truth.inherited != old.note && old.firm(old.notedAt) {
+		f.complain("sessions", "%s inherits the attribute %q, %s had %q", k.name, k.truth.inherited, old.id, old.note)
+	}
+	for i := range f.plan.rooms {
+		room := roomOf(i)
+		was, since := old.had(room)
+		if old.firm(since) && !old.moving(room) && was != slices.Contains(got, room) {
+			f.complain("sessions", "%s resumes %s and gets the rooms %v; that it was in %s was %v since %v", k.name, old.id, got, room, was, since)
+		}
+	}
+}
+
+// quickStore is how slow a store may be that keeps what is older than 50 ms without help.
+const quickStore = 10 * time.Millisecond
+
+// had says whether a connection was in a room when it ended, and since when.
+func (c *fleetConn) had(room string) (was bool, since time.Duration) {
+	for _, s := range c.stays {
+		switch {
+		case s.room != room:
+		case s.final:
+			was, since = true, s.inAt
+		default:
+			was, since = false, s.outAt
+		}
+	}
+	return was, since
+}
+
+// firm reports whether a change at a time must have outlived the connection's worker.
+func (c *fleetConn) firm(at time.Duration) bool {
+	w := c.client.w
+	return !w.dead || w.died-at > 50*time.Millisecond
+}
+
+// moving reports whether a join or leave of the room was not answered when the connection's worker was killed: it may have
+// been stored.
+func (c *fleetConn) moving(room string) bool {
+	return c.client.w.dead && slices.ContainsFunc(c.client.asked, func(q *fleetRequest) bool { return q.room == room })
+}

@@ -8,10 +8,12 @@ import (
 func playFleet(t *testing.T, seed uint64, tail int) *Report {
 	t.Helper()
 	r := RunFleet(seed, *stepsFlag)
-	if len(r.Complaints) > 0 {
+	if len(r.Complaints) > 0 || *seedFlag != 0 {
 		for _, line := range r.Trace[max(0, len(r.Trace)-tail):] {
 			fmt.Println(line)
 		}
+	}
+	if len(r.Complaints) > 0 {
 		t.Errorf("seed %d: %v\nlook at it with: go test ./engine/sim -run TestFleetSeeds -seed=%d", seed, r.Complaints, seed)
 	}
 	return r
@@ -38,6 +40,20 @@ func TestFleetRepeatable(t *testing.T) {
 		for i := range a.Trace {
 			if i >= len(b.Trace) || a.Trace[i] != b.Trace[i] {
 				t.Fatalf("seed %d: the second run differs at line %d: %q", seed, i, a.Trace[i])
+			}
+		}
+	}
+}
+
+// With -until, seeds of several workers are played until a checker complains, whatever else is found on the way.
+func TestFleetUntil(t *testing.T) {
+	if *untilFlag == "" {
+		t.Skip("for planted faults")
+	}
+	for seed := range uint64(*seedsFlag / 2) {
+		for _, c := range RunFleet(seed+1, *stepsFlag).Complaints {
+			if c.Checker == *untilFlag {
+				t.Fatalf("seed %d: COMPLAINT %s: %s", seed+1, c.Checker, c.Text)
 			}
 		}
 	}

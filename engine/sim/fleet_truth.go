@@ -25,19 +25,26 @@ type fleetTruth struct {
 	lost     map[[2]ident.Worker]int       // by receiver and publisher: when messages were declared lost last
 	sessions map[string]*fleetSession
 	resumed  int
+	events   map[string][]happening // by connection
 }
 
 // fleetConn is a connection that was admitted.
 //
 // Owner: the simulation.
 type fleetConn struct {
-	id      string
-	client  *fleetClient
-	conn    *engine.Conn
-	stays   []*fleetStay
-	current *fleetRequest
-	ended   int // when: 0 while it lives
-	last    map[string]int
+	id         string
+	client     *fleetClient
+	conn       *engine.Conn
+	admittedAt time.Duration
+	stays      []*fleetStay
+	sessions   []*fleetSession // of its tokens
+	current    *fleetRequest
+	ended      int // when: 0 while it lives
+	endedAt    time.Duration
+	note       string
+	notedAt    time.Duration
+	inherited  string
+	last       map[string]int
 }
 
 // fleetStay is a connection's stay in a room, among its own direct messages ("@" and its id), or among all ("*").
@@ -49,6 +56,9 @@ type fleetStay struct {
 	in, out   int // when it entered and left; 0: it goes on
 	announced bool
 	over      bool              // the client knows that it has left
+	final     bool              // it lasted until the connection's end
+	asked     bool              // its client asked for its end
+	leftIn    int               // the turn in which it ended
 	next      map[string]int    // by publisher: what may be read next
 	view      map[string]belief // in who is in the room
 	inAt      time.Duration
@@ -81,7 +91,7 @@ type fleetMessage struct {
 
 func newFleetTruth(f *Fleet) *fleetTruth {
 	return &fleetTruth{f: f, conns: map[string]*fleetConn{}, messages: map[int]*fleetMessage{}, said: map[[2]string][]*fleetMessage{},
-		speakers: map[string][]string{}, lost: map[[2]ident.Worker]int{}, sessions: map[string]*fleetSession{}}
+		speakers: map[string][]string{}, lost: map[[2]ident.Worker]int{}, sessions: map[string]*fleetSession{}, events: map[string][]happening{}}
 }
 
 // tick is the truth's clock, which never stands still.
@@ -93,11 +103,19 @@ func (t *fleetTruth) tick() int {
 // listen has the truth follow a worker's events.
 func (t *fleetTruth) listen(w *worker) {
 	e := w.server.Server.Emitter()
+	for _, kind := range wanted {
+		e.On(kind, t.happened)
+	}
 	e.On(engine.EventConnect, func(ev engine.Event) { t.connected(w, ev) })
 	e.On(engine.EventMessage, func(ev engine.Event) { t.message(w, ev) })
 	e.On(engine.EventRoomJoin, func(ev engine.Event) { t.joined(ev) })
 	e.On(engine.EventRoomLeave, func(ev engine.Event) { t.left(ev) })
-	e.On(engine.EventReconnect, func(ev engine.Event) { t.f.tracef("%s resumes %s", ev.Conn.ID(), ev.Session.PreviousConnectionID) })
+	e.On(engine.EventReconnect, func(ev engine.Event) {
+		c := t.of(ev)
+		c.note, _ = engine.Attribute[string](c.conn, "note")
+		c.notedAt, c.inherited = t.f.now, c.note
+		t.f.tracef("%s resumes %s", c.id, ev.Session.PreviousConnectionID)
+	})
 	e.On(engine.EventDisconnect, func(ev engine.Event) { t.disconnected(ev) })
 	e.On(engine.EventError, func(ev engine.Event) {
 		if _, ok := ev.Err.(*engine.MissedError); !ok {
@@ -111,7 +129,7 @@ func (t *fleetTruth) connected(w *worker, ev engine.Event) {
 		if k.conn != ev.Conn && (k.w != w || k.conn != nil || k.truth != nil) {
 			continue
 		}
-		c := &fleetConn{id: ev.Conn.ID(), client: k, conn: ev.Conn, last: map[string]int{}}
+		c := &fleetConn{id: ev.Conn.ID(), client: k, conn: ev.Conn, admittedAt: t.f.now, last: map[string]int{}}
 		if t.conns[c.id] != nil {
 			t.f.complain("events", "two connections have the id %s", c.id)
 		}
@@ -212,6 +230,8 @@ func (t *fleetTruth) left(ev engine.Event) {
 		return
 	}
 	s.out, s.outAt = t.tick(), t.f.now
+	s.asked = c.conn.Cause() == engine.CauseNone && c.current != nil && c.current.typ == "leave" && c.current.room == ev.Room
+	s.leftIn = c.client.turn()
 	t.f.tracef("%s leaves %s", c.id, ev.Room)
 	t.f.meanwhile()
 }
@@ -219,6 +239,7 @@ func (t *fleetTruth) left(ev engine.Event) {
 func (t *fleetTruth) disconnected(ev engine.Event) {
 	c := t.of(ev)
 	for _, s := range c.stays {
+		s.final = s.out != 0 && !s.asked && s.leftIn == c.client.turn()
 		if s.out == 0 && s.room != "*" && s.room[0] != '@' {
 			t.f.complain("events", "%s has ended, and is still in room %s", c.id, s.room)
 		}
@@ -231,10 +252,10 @@ func (t *fleetTruth) disconnected(ev engine.Event) {
 func (t *fleetTruth) end(c *fleetConn) {
 	for _, s := range c.stays {
 		if s.out == 0 {
-			s.out, s.outAt = t.tick(), t.f.now
+			s.out, s.outAt, s.final = t.tick(), t.f.now, true
 		}
 	}
-	c.ended = t.tick()
+	c.ended, c.endedAt = t.tick(), t.f.now
 }
 
 // died ends the connections of a worker that was killed.
@@ -248,7 +269,7 @@ func (t *fleetTruth) died(w *worker) {
 
 // missed notes that a worker was told that it has lost something of another.
 func (t *fleetTruth) missed(w *worker, from ident.Worker) {
-	t.lost[[2]ident.Worker{w.instance, from}] = t.tick()
+	t.lost[lossOf(w, from)] = t.tick()
 }
 
 // turnEnded forgets which message a loop's connections were at, unless that may go on in a later turn.
@@ -266,7 +287,7 @@ func (t *fleetTruth) owed(s *fleetStay, p *fleetMessage) bool {
 	switch {
 	case p.refused || p.except == s.conn || p.at < s.in:
 		return false
-	case w != p.from && (p.from.dead || p.at < t.lost[[2]ident.Worker{w.instance, p.from.instance}]):
+	case w != p.from && (p.from.dead || p.at < t.lost[lossOf(w, p.from.instance)]):
 		return false
 	}
 	return true
@@ -370,5 +391,8 @@ func idsOf(list []*fleetConn) (ids []string) {
 
 // heardAll reports whether a worker has missed nothing, as far as it was told, of that of another connection.
 func (t *fleetTruth) heardAll(w *worker, other *fleetConn, since int) bool {
-	return other != nil && t.lost[[2]ident.Worker{w.instance, other.client.w.instance}] < since
+	return other != nil && t.lost[lossOf(w, other.client.w.instance)] < since
 }
+
+// lossOf is what lost has of what a worker was to hear of another.
+func lossOf(w *worker, from ident.Worker) [2]ident.Worker { return [2]ident.Worker{w.instance, from} }

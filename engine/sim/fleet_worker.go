@@ -21,8 +21,12 @@ type worker struct {
 	instance  ident.Worker
 	server    *engine.Lockstep
 	link      *bus.Lockstep
-	rung      []bool // by loop
-	busy      []bool // by loop: in a turn
+	shelves   *shelves
+	book      []func() // that it asks of the seats and the created rooms
+	learned   int      // changes of created rooms
+	rung      []bool   // by loop
+	busy      []bool   // by loop: in a turn
+	turns     []int    // by loop: the number of the latest one
 	receiving bool
 	serving   bool // it takes connections
 	dead      bool
@@ -30,6 +34,10 @@ type worker struct {
 	welcome   order
 	orders    []order
 	peers     []ident.Worker // that it knows of
+	deaths    map[ident.Worker]time.Duration
+	died      time.Duration
+	servedAt  time.Duration
+	heard     map[string]*hearing // by connection
 	began     time.Duration
 }
 
@@ -43,6 +51,7 @@ type order struct {
 func (f *Fleet) spawn(slot int) {
 	w := &worker{f: f, slot: slot, instance: ident.Worker(len(f.workers) + 1), began: f.now, ticked: f.now}
 	w.rung, w.busy = make([]bool, f.plan.config.Loops), make([]bool, f.plan.config.Loops)
+	w.turns = make([]int, f.plan.config.Loops)
 	server, err := engine.NewLockstep(f.plan.config, w, engine.WithLogger(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		f.complain("plan", "%v", err)
@@ -58,11 +67,16 @@ func (f *Fleet) spawn(slot int) {
 			w.welcome.dead = append(w.welcome.dead, other.instance)
 		}
 	}
-	server.Attach(engine.Membership{Instance: w.instance, Bus: w})
+	w.deaths = map[ident.Worker]time.Duration{}
+	server.Attach(engine.Membership{Instance: w.instance, Bus: w, Seats: seatsOf{w}, Rooms: roomsOf{w}})
+	w.shelves = newShelves(w)
+	server.Server.KeepSessions(w.shelves)
 	w.link = bus.NewLockstep(bus.LinkOptions{Instance: w.instance, Peers: w.welcome.ready, RingBytes: f.plan.ringBytes},
 		func(subject string, payload []byte) error { return f.bus.publish(w, subject, payload) },
 		bus.Receiver{Batch: w.batch, Lost: w.lost, Gone: server.Server.Gone}, f.clock())
 	f.truth.listen(w)
+	f.truth.wish(w)
+	w.serveApplication()
 	f.later(5*time.Second, func() { w.link.GiveUp() })
 	f.tell(nil)
 }
@@ -108,6 +122,9 @@ func (w *worker) moves(can []func()) []func() {
 	case w.serving && len(w.orders) > 0:
 		can = append(can, w.obey)
 	}
+	if w.serving && w.reached() && w.learned < len(w.f.created.changes) {
+		can = append(can, w.learn)
+	}
 	if w.server.OffloadWaits() {
 		can = append(can, func() { w.server.Offloaded() })
 	}
@@ -118,13 +135,14 @@ func (w *worker) moves(can []func()) []func() {
 func (w *worker) serve() {
 	s := w.server.Server
 	for _, dead := range w.welcome.dead {
-		w.link.Forget(dead, w.f.clock())
+		w.bury(dead)
 	}
 	w.peers = w.welcome.peers
+	w.f.created.read(w)
 	s.Peers(w.peers)
 	s.Serving(w.welcome.ready)
 	w.server.Meet()
-	w.serving = true
+	w.serving, w.servedAt = true, w.f.now
 	w.f.tracef("worker %d serves", w.instance)
 	w.f.tell(nil)
 }
@@ -137,8 +155,15 @@ func (w *worker) obey() {
 	w.server.Server.Peers(w.peers)
 	w.server.Server.Serving(o.ready)
 	for _, dead := range o.dead {
-		w.link.Forget(dead, w.f.clock())
+		w.bury(dead)
 	}
+}
+
+// bury is told of a worker's death.
+func (w *worker) bury(dead ident.Worker) {
+	w.link.Forget(dead, w.f.clock())
+	w.deaths[dead] = w.f.of(dead).died
+	w.f.seats.reap(w.f.of(dead))
 }
 
 // killOne ends a worker without a word.
@@ -147,7 +172,7 @@ func (f *Fleet) killOne() {
 	if w == nil || !w.serving || slices.Contains(w.busy, true) || w.receiving {
 		return
 	}
-	f.trouble = f.now
+	w.died = f.now
 	f.tracef("worker %d is killed", w.instance)
 	w.dead, f.slots[w.slot] = true, nil
 	f.bus.bury(w)
@@ -201,7 +226,8 @@ func (w *worker) look() {
 }
 
 func (w *worker) turn(loop int, do func()) {
-	w.busy[loop] = true
+	w.f.turns++
+	w.turns[loop], w.busy[loop] = w.f.turns, true
 	do()
 	w.busy[loop] = false
 	w.f.truth.turnEnded(w, loop)

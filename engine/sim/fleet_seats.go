@@ -1,0 +1,196 @@
+package sim
+
+import (
+	"slices"
+	"time"
+
+	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/protocol/ident"
+)
+
+// seatBook are the made-up seats of limited rooms. It promises what the ledger and its adapter in package cluster do, and no
+// more: never more seats than the limit, but for those that are forced or were given; a verdict that a room is full may be a
+// moment old; what a worker does to one room happens in its order; a dead worker's seats are free some time after its death.
+//
+// Owner: the simulation.
+type seatBook struct {
+	f     *Fleet
+	rooms map[string]*seatRecord
+}
+
+// seatRecord is what is known of a room.
+//
+// Owner: the simulation.
+type seatRecord struct {
+	used   map[*worker]int
+	gifts  []seatGift
+	fullAt time.Duration
+	was    bool // full, at fullAt
+}
+
+type seatGift struct {
+	from, to *worker
+	ticket   engine.SeatTicket
+	until    time.Duration
+}
+
+const (
+	giftTime = 3 * time.Second
+	fullTime = 50 * time.Millisecond
+)
+
+func (b *seatBook) record(room string) *seatRecord {
+	r := b.rooms[room]
+	if r == nil {
+		r = &seatRecord{used: map[*worker]int{}}
+		b.rooms[room] = r
+	}
+	r.gifts = slices.DeleteFunc(r.gifts, func(g seatGift) bool { return g.until <= b.f.now })
+	return r
+}
+
+func (r *seatRecord) taken() int {
+	n := len(r.gifts)
+	for _, used := range r.used {
+		n += used
+	}
+	return n
+}
+
+// reap frees the seats of a worker that is dead, once another has been told. A gift of its is void a second later.
+func (b *seatBook) reap(dead *worker) {
+	b.f.later(b.f.span(time.Millisecond, 50*time.Millisecond), func() {
+		for _, r := range b.rooms {
+			delete(r.used, dead)
+			r.gifts = slices.DeleteFunc(r.gifts, func(g seatGift) bool { return g.to == dead })
+			for i := range r.gifts {
+				if g := &r.gifts[i]; g.from == dead {
+					g.until = min(g.until, b.f.now+time.Second)
+				}
+			}
+		}
+	})
+}
+
+// leftovers checks that nobody holds a seat.
+func (b *seatBook) leftovers() {
+	for room := range b.rooms {
+		if n := b.record(room).taken(); n != 0 {
+			b.f.complain("leaks", "%d seats of %s are taken, and nobody is in", n, room)
+		}
+	}
+}
+
+// seatsOf are the seats as one worker uses them.
+type seatsOf struct{ w *worker }
+
+// Acquire is of [engine.Seats].
+func (s seatsOf) Acquire(room string, limit int, ticket engine.SeatTicket, done func(error)) {
+	if s.w.f.fault(s.w.f.plan.storeBusy) {
+		done(engine.ErrOverloaded)
+		return
+	}
+	told := false
+	s.w.f.later(awayTime, func() {
+		if !told && !s.w.dead {
+			told = true
+			done(engine.ErrUnavailable)
+		}
+	})
+	s.w.atBook(func() {
+		if told {
+			return
+		}
+		err := s.acquire(room, limit, ticket)
+		s.w.f.tracef("worker %d acquires a seat in %s: %v", s.w.instance, room, err)
+		told = true
+		s.w.answer(func() { done(err) })
+
+	})
+}
+
+func (s seatsOf) acquire(room string, limit int, ticket engine.SeatTicket) error {
+	f, r := s.w.f, s.w.f.seats.record(room)
+	for i, g := range r.gifts {
+		if g.to == s.w && g.ticket == ticket {
+			r.gifts = slices.Delete(r.gifts, i, i+1)
+			r.used[s.w]++
+			return nil
+		}
+	}
+	switch {
+	case r.taken() >= limit:
+		r.was, r.fullAt = true, f.now
+		return engine.ErrRoomFull
+	case r.was && f.now-r.fullAt < fullTime && ticket == (engine.SeatTicket{}) && f.chance(0.3):
+		return engine.ErrRoomFull
+	}
+	r.used[s.w]++
+	return nil
+}
+
+// Give is of [engine.Seats].
+func (s seatsOf) Give(room string, to ident.Worker, ticket engine.SeatTicket, done func()) {
+	s.w.atBook(func() {
+		r := s.w.f.seats.record(room)
+		s.w.f.tracef("worker %d gives %d a seat in %s", s.w.instance, to, room)
+		if r.used[s.w] > 0 {
+			r.used[s.w]--
+			if heir := s.w.f.of(to); !heir.dead {
+				r.gifts = append(r.gifts, seatGift{s.w, heir, ticket, s.w.f.now + giftTime})
+			}
+		}
+		s.w.answer(done)
+
+	})
+}
+
+// Release is of [engine.Seats].
+func (s seatsOf) Release(room string) {
+	s.w.atBook(func() {
+		r := s.w.f.seats.record(room)
+		if r.used[s.w]--; r.used[s.w] < 0 && !s.w.dead {
+			s.w.f.complain("seats", "worker %d gives back a seat of %s that it does not have", s.w.instance, room)
+		}
+
+	})
+}
+
+// Force is of [engine.Seats].
+func (s seatsOf) Force(room string, _, n int) { s.w.f.seats.record(room).used[s.w] += n }
+
+// atBook has something happen on the bus, behind what this worker asked for before.
+func (w *worker) atBook(do func()) {
+	w.book = append(w.book, do)
+	if len(w.book) == 1 {
+		w.f.later(w.f.span(200*time.Microsecond, w.f.plan.storeDelay), w.nextAtBook)
+	}
+}
+
+func (w *worker) nextAtBook() {
+	switch {
+	case w.dead:
+		return
+	case !w.reached():
+		w.f.later(20*time.Millisecond, w.nextAtBook)
+		return
+	}
+	for len(w.book) > 0 {
+		do := w.book[0]
+		w.book = w.book[1:]
+		do()
+		if w.f.chance(0.5) && len(w.book) > 0 {
+			w.f.later(w.f.span(100*time.Microsecond, w.f.plan.storeDelay), w.nextAtBook)
+			return
+		}
+	}
+}
+
+// answer tells a worker something in a moment, unless it is dead by then.
+func (w *worker) answer(told func()) {
+	w.f.later(w.f.span(100*time.Microsecond, w.f.plan.storeDelay), func() {
+		if !w.dead {
+			told()
+		}
+	})
+}
