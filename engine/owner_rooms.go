@@ -106,6 +106,7 @@ func (o roomsOwner) opened(t *turnConn) {
 	c := connOf(t)
 	if r := c.rare; r != nil && r.idle() {
 		c.rare = nil
+		o.setAlarm(t, 0) // of the wait for the verdict
 	}
 	o.greet(c)
 }
@@ -165,14 +166,18 @@ func (l *loop) resetAlarm(c *Conn) {
 
 func (o roomsOwner) alarm(t *turnConn) {
 	c := connOf(t)
-	if r := c.rare; r.answerBy != 0 && r.answerBy <= o.now {
+	r := c.rare
+	if r == nil {
+		return
+	}
+	if r.answerBy != 0 && r.answerBy <= o.now {
 		r.answerBy = 0
 		o.waitedEnough(c)
 	}
-	if p := c.rare.pending; p != nil && p.deadline != 0 && p.deadline <= o.now {
+	if p := r.pending; p != nil && p.deadline != 0 && p.deadline <= o.now {
 		o.pendingOverdue(c)
 	}
-	if c.phase != phaseGone && c.rare != nil {
+	if c.phase != phaseGone {
 		o.resetAlarm(c)
 	}
 }
@@ -193,6 +198,9 @@ func (l *loop) waitedEnough(c *Conn) {
 func (o roomsOwner) excuse(t *turnConn, stall int64) {
 	c := connOf(t)
 	r := c.rare
+	if r == nil {
+		return
+	}
 	if r.answerBy != 0 {
 		r.answerBy += stall
 	}

@@ -1,9 +1,11 @@
 package engine
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/gobwas/ws"
@@ -99,6 +101,26 @@ func BenchmarkTurn(b *testing.B) {
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/delivery")
 		})
+	}
+}
+
+// A connection that a connect handler let in keeps nothing of the wait for it, and a stall finds nothing to move.
+func TestVerdictLeavesNothingBehind(t *testing.T) {
+	w := newScript(t, nil)
+	w.server.Server.OnConnect(func(*Conn, *Request) error { return nil })
+	w.out[1] = new(bytes.Buffer)
+	c := w.server.Open(1, 1)
+	w.server.Serve(c, []byte(wholeRequest))
+	w.server.Offloaded()
+	w.drain()
+	if c.phase != phaseOpen || c.rare != nil || c.turnConn.rare != nil {
+		t.Errorf("in phase %v it still has %+v and %+v", c.phase, c.rare, c.turnConn.rare)
+	}
+	c.turnConn.extra().alarm = 1 // of a wait that is over
+	w.now += time.Second // without a tick
+	w.pass(w.server.TickEvery())
+	if c.Cause() != CauseNone {
+		t.Error("it ended:", c.Cause())
 	}
 }
 
