@@ -140,7 +140,7 @@ func (l *loop) refuseClaim(x *succession, err error) {
 	told := errUnavailable
 	if coded, ok := errors.AsType[*Error](err); ok {
 		told = coded
-	} else if errors.Is(err, ErrSessionUnknown) || errors.Is(err, ErrSessionClaimed) {
+	} else if errors.Is(err, ErrSessionUnknown) {
 		told = wireError(message.InvalidToken)
 	}
 	l.complain(x.conn, told, x.asked.ref)
