@@ -319,3 +319,19 @@ func TestSendToNobody(t *testing.T) {
 		t.Error("a worker that does not live has a connection")
 	}
 }
+
+// A worker that has deleted a room which nobody had created then does not delete the one that was created since.
+func TestLateDeletionSparesCreatedRoom(t *testing.T) {
+	w, _ := newPeer(t, nil)
+	s := w.server.Server
+	c := w.open(0)
+	w.say(c, `{"type":"join","room":"r"}`)
+	s.RoomCreated(CreatedRoom{Name: "r", MaxMembers: 5})
+	if err := s.Receive(9, fleet.Append(nil, &fleet.Entry{Kind: fleet.Vacate, Room: "r"})); err != nil {
+		t.Fatal(err)
+	}
+	w.drain()
+	if r := s.index.FindString("r"); r == nil || !r.Explicit() || r.Len() != 1 {
+		t.Error("the created room is gone, or empty")
+	}
+}

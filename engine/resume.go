@@ -329,6 +329,11 @@ func (l *loop) saveNext(x *succession) {
 	next := *x.state
 	next.previous, next.instance = x.conn.place(), l.srv.instance
 	next.rooms = slices.DeleteFunc(slices.Clone(next.rooms), func(room string) bool { return x.seats[room] != nil })
+	for _, room := range roomNames(x.conn.rooms) { // it is in some already
+		if !slices.Contains(next.rooms, room) {
+			next.rooms = append(next.rooms, room)
+		}
+	}
 	next.attempts++
 	next.resumedAtMillis = l.srv.wall(l.now).UnixMilli()
 	l.step(x, func(done func(error)) error {

@@ -120,3 +120,25 @@ func TestEndsBeforeTheAnswer(t *testing.T) {
 		t.Error(n, "rooms are left")
 	}
 }
+
+// held is a store that has a session which another connection has claimed, and gives it to nobody.
+type held struct{ shelf }
+
+func (held) Claim(_ SessionClaim, done func(ClaimedSession, error)) error {
+	done(ClaimedSession{}, ErrSessionClaimed)
+	return nil
+}
+
+// A session that stays claimed may be put back: its client is told to try again, and keeps its token.
+func TestClaimedSessionMayComeBack(t *testing.T) {
+	w := newScript(t, nil)
+	w.keep(&held{})
+	c, other := w.open(0), w.open(1)
+	w.read(c)
+	token := w.server.Server.tokenText(other.token)
+	w.say(c, `{"type":"reconnect","ref":1,"token":"`+token+`"}`)
+	w.drain()
+	if told := strings.Join(w.read(c), " "); !strings.Contains(told, `"unavailable"`) {
+		t.Error("it is told", told)
+	}
+}

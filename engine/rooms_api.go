@@ -276,12 +276,17 @@ func (x *Rooms) Delete(name string) bool {
 }
 
 // deleteRoom ends a room on this worker.
-func (s *Server) deleteRoom(name string) bool { return s.emptied(s.index.Delete(name)) }
+func (s *Server) deleteRoom(name string) bool {
+	r, ok := s.index.Delete(name)
+	if ok {
+		s.empty(r)
+	}
+	return ok
+}
 
 // vacateRoom ends a room that came to be by itself.
-func (s *Server) vacateRoom(name string) bool { return s.emptied(s.index.Vacate(name)) }
-
-func (s *Server) emptied(r *rooms.Room, ok bool) bool {
+func (s *Server) vacateRoom(name string) bool {
+	r, ok := s.index.Vacate(name)
 	if ok {
 		s.empty(r)
 	}

@@ -373,7 +373,7 @@ func TestOwnerGivesTheSeats(t *testing.T) {
 	if w.drain(); len(answers) != 2 || !bytes.Equal(answers[1], answers[0]) || len(d.gifts) != 2 {
 		t.Error("it does not keep what it has handed over until the store knows whose that is", answers)
 	}
-	for _, wrong := range [][]byte{nil, q.key[:], append(q.append(nil), 0)} {
+	for _, wrong := range [][]byte{nil, q.key[:]} { // a longer one is of a later version
 		s.answerHandOver(wrong, func(b []byte) {
 			if handoverKind(b[0]) != handoverNothing {
 				t.Error(b)

@@ -10,5 +10,9 @@
 // It refuses to look inside the loops: what it knows of them comes through events, answers and bytes. It knows
 // nothing of sockets, of real time, and of races within a turn: those are for the tests on loopback.
 //
-// Start reading at [Run], then World.step; truth.go says what must be.
+// Worlds of several workers are [RunFleet]'s: the same servers over a bus and stores that are made up, and workers that are
+// killed and replaced.
+//
+// Start reading at [Run], then World.step; truth.go says what must be. Of several workers: fleet.go, fleet_worker.go,
+// fleet_bus.go, then fleet_truth.go.
 package sim

@@ -23,7 +23,7 @@ var faults = []fault{
 		"m.letters = append(m.letters, x)",
 		"if PLANTED {\n\t\tm.letters = append([]letter{x}, m.letters...)\n\t} else {\n\t\tm.letters = append(m.letters, x)\n\t}", "order"},
 	{"a newcomer is given what is older than its join", "engine/publish.go",
-		"x.seq <= m.JoinSeq || x.excepts(m)", "x.seq <= m.JoinSeq && !PLANTED || x.excepts(m)", "delivery"},
+		"x.seq <= m.JoinSeq || isExcepted(x, m)", "x.seq <= m.JoinSeq && !PLANTED || isExcepted(x, m)", "delivery"},
 	{"a wake-up is lost", "engine/mailbox.go",
 		"return !m.rung.Swap(true)", "return !m.rung.Swap(true) && !(PLANTED && m.posts.Load()%7 == 0)", "gap"},
 	{"a blocked connection is never written to again", "engine/conn_send.go",

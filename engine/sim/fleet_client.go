@@ -57,7 +57,8 @@ type fleetRequest struct {
 	typ, room string
 	token     string
 	published *fleetMessage
-	at        int // when it was asked: see fleetTruth.clock
+	entered   *fleetStay // that a join began
+	at        int        // when it was asked: see fleetTruth.clock
 }
 
 func (q *fleetRequest) String() string { return fmt.Sprintf("%s %s #%d", q.typ, q.room, q.ref) }
@@ -306,7 +307,9 @@ func (k *fleetClient) answered(b *body) {
 	}
 	switch q.typ {
 	case "join":
-		c.announce(q.room)
+		if q.entered != nil { // else it was in already
+			q.entered.announced = true
+		}
 	case "leave":
 		c.toldLeft(q.room)
 	case "reconnect":

@@ -78,7 +78,7 @@ func (t *fleetTruth) heard(w *worker, ev engine.RemoteEvent) {
 
 // known reports whether a worker must have known at a time what another wants of it.
 func (t *fleetTruth) known(w, other *worker, at time.Duration) bool {
-	return t.f.plan.soundBus() && at-max(w.servedAt, other.servedAt) > time.Second
+	return t.f.plan.soundBus() && len(t.lost) == 0 && at-max(w.servedAt, other.servedAt) > time.Second
 }
 
 // allHeard checks, when all is quiet, that every worker has heard what happened to the connections of those that live.

@@ -28,6 +28,9 @@ type seatRecord struct {
 	was    bool // full, at fullAt
 }
 
+// seatGift is a seat that one worker has given to another.
+//
+// Owner: the simulation.
 type seatGift struct {
 	from, to *worker
 	ticket   engine.SeatTicket

@@ -77,7 +77,7 @@ func (t *fleetTruth) spurned(k *fleetClient, q *fleetRequest, code string) {
 	k.settleAsking(q, true)
 	s, f := t.sessions[q.token], t.f
 	switch {
-	case code == "unavailable" && f.plan.sound():
+	case code == "unavailable" && f.plan.sound() && len(s.asks) == 1 && len(s.of.sessions) == 1 && len(s.of.client.shown) == 0:
 		f.complain("sessions", "%s is told %s, and nothing is away", k.name, code)
 	case code == "attempts_exhausted" && f.plan.config.ReconnectionMaxAttempts > 10:
 		f.complain("sessions", "%s is told %s", k.name, code)

@@ -55,6 +55,7 @@ type fleetStay struct {
 	room      string
 	in, out   int // when it entered and left; 0: it goes on
 	announced bool
+	byMessage bool              // it was begun by a join of the client
 	over      bool              // the client knows that it has left
 	final     bool              // it lasted until the connection's end
 	asked     bool              // its client asked for its end
@@ -203,7 +204,13 @@ func (t *fleetTruth) joined(ev engine.Event) {
 	if c.stay(ev.Room) != nil {
 		t.f.complain("events", "%s enters %s, where it is", c.id, ev.Room)
 	}
-	t.enter(c, ev.Room)
+	s := t.enter(c, ev.Room)
+	if q := c.current; q != nil && q.typ == "join" && q.room == ev.Room {
+		if q.entered != nil { // that was the application, then
+			q.entered.byMessage = false
+		}
+		q.entered, s.byMessage = s, true
+	}
 	t.f.tracef("%s enters %s", c.id, ev.Room)
 	t.limits(ev.Room)
 	t.f.meanwhile()
@@ -323,13 +330,19 @@ func (t *fleetTruth) read(c *fleetConn, m int) {
 	}
 }
 
-// announce notes that a client was told of its stay in a room.
+// announce notes that a client was told of its stay in a room, otherwise than by the answer to a join of its own.
 func (c *fleetConn) announce(room string) {
+	var next *fleetStay
 	for _, s := range c.stays {
-		if s.room == room && !s.announced {
-			s.announced = true
-			return
+		if s.room != room || s.announced {
+			continue
 		}
+		if next == nil || next.byMessage && !s.byMessage {
+			next = s
+		}
+	}
+	if next != nil {
+		next.announced = true
 	}
 }
 
@@ -364,7 +377,9 @@ func (t *fleetTruth) noticed(c *fleetConn, room, id string, joined bool) {
 func (t *fleetTruth) refused(k *fleetClient, q *fleetRequest, code string) {
 	if q.published != nil {
 		q.published.refused = true
-		t.f.complain("answers", "%s is in %s, and its broadcast is answered with %s", k.name, q.room, code)
+		if !t.f.plan.creates { // else the room may just have been deleted
+			t.f.complain("answers", "%s is in %s, and its broadcast is answered with %s", k.name, q.room, code)
+		}
 	}
 	if q.typ == "reconnect" {
 		t.spurned(k, q, code)
