@@ -6,9 +6,8 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// What a room knows of its members on other workers: how many each has, as that worker said last, and who they are where
-// it announces who comes and goes. The ids are for the one case in which nobody says who has left: that of a worker that
-// has died.
+// What a room knows of its members on other workers: the count that each worker told last, and the members' places if
+// the room announces joins and leaves. The places are for one case: a worker that has died tells no leaves.
 
 // remote is one other worker's share of a room.
 type remote struct {
@@ -16,10 +15,10 @@ type remote struct {
 	members []Place
 }
 
-// Away is the number of members on other workers, as far as is known. Any goroutine.
+// Away is the number of members on other workers, as those told last. Any goroutine.
 func (r *Room) Away() int { return int(r.away.Load()) }
 
-// AwayOf is that of one other worker. Any goroutine.
+// AwayOf is the number of members on one other worker. Any goroutine.
 func (r *Room) AwayOf(worker ident.Worker) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -74,13 +73,13 @@ func (r *Room) drop(worker ident.Worker) {
 	}
 }
 
-// Bury forgets what a worker that is gone had here, and returns those of its members that it had told of. Any goroutine.
+// Bury forgets the share of a worker that is gone, and returns its members that are known by place. Any goroutine.
 func (r *Room) Bury(worker ident.Worker) []Place {
 	left, _ := r.bury(worker)
 	return left
 }
 
-// bury is Bury; was says whether anything was known of that worker.
+// bury is Bury; was reports whether the worker had a share.
 func (r *Room) bury(worker ident.Worker) (left []Place, was bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -94,7 +93,7 @@ func (r *Room) bury(worker ident.Worker) (left []Place, was bool) {
 	return o.members, true
 }
 
-// RemoteJoined notes a member of another worker, which is not noted yet. Any goroutine.
+// RemoteJoined notes a member of another worker. It must not be noted yet. Any goroutine.
 func (r *Room) RemoteJoined(worker ident.Worker, p Place) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -118,7 +117,7 @@ func (r *Room) RemoteLeft(worker ident.Worker, p Place) {
 	r.tidy(worker, o)
 }
 
-// RemoteRoster notes all members that one loop of another worker has, in place of those noted before. Any goroutine.
+// RemoteRoster replaces the noted members of one loop of another worker. Any goroutine.
 func (r *Room) RemoteRoster(worker ident.Worker, loop uint8, all []Place) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -127,7 +126,8 @@ func (r *Room) RemoteRoster(worker ident.Worker, loop uint8, all []Place) {
 	r.tidy(worker, o)
 }
 
-// RemoteUnknown forgets who another worker's members are, and not how many: it no longer tells. Any goroutine.
+// RemoteUnknown forgets the places of another worker's members, which that worker tells no more, and keeps their count.
+// Any goroutine.
 func (r *Room) RemoteUnknown(worker ident.Worker) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -137,7 +137,7 @@ func (r *Room) RemoteUnknown(worker ident.Worker) {
 	}
 }
 
-// tidy drops a share that says nothing. Under mu.
+// tidy drops an empty share. Under mu.
 func (r *Room) tidy(worker ident.Worker, o *remote) {
 	if len(o.members) > 0 {
 		return
@@ -148,10 +148,11 @@ func (r *Room) tidy(worker ident.Worker, o *remote) {
 	}
 }
 
-// SetCounted marks a room whose count is to be told to others, and reports whether this call did. Any goroutine.
+// SetCounted notes whether this worker tells the room's count to others, and reports whether this call changed it. Any
+// goroutine.
 func (r *Room) SetCounted(counted bool) bool { return r.counted.CompareAndSwap(!counted, counted) }
 
-// Introduce reports whether the room is new to other workers, once. Any goroutine.
+// Introduce returns true on its first call only: then the room is new to other workers. Any goroutine.
 func (r *Room) Introduce() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -160,7 +161,7 @@ func (r *Room) Introduce() bool {
 	return !was
 }
 
-// RemoteMembers is how many members of another worker are known by name. Any goroutine.
+// RemoteMembers is the number of another worker's members that are known by place. Any goroutine.
 func (r *Room) RemoteMembers(worker ident.Worker) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -7,9 +7,9 @@ import (
 )
 
 // A room that has members on several workers is one room. So that a sum over all workers counts it once, the
-// lowest worker that has members counts it; one without any member, which stays because it was created, is counted
-// by the lowest worker of all. Each room's share changes when its first member comes or its last one goes, here or
-// elsewhere: nobody walks through the rooms to count them.
+// lowest worker that has members counts it. A created room without members is counted by the lowest worker of all.
+// A room's share changes when its first member comes or its last one goes, here or elsewhere: no count walks through
+// the rooms.
 
 // census is an index's part of the count.
 type census struct {
@@ -17,19 +17,19 @@ type census struct {
 	ours, vacant atomic.Int64
 }
 
-// SetWorker says which of several workers this is. Once, before anything is known of the others.
+// SetWorker tells the index which worker this is. Once, before the first count of another worker.
 func (x *Index) SetWorker(worker ident.Worker) { x.census.worker = worker }
 
-// share says where a room is counted.
+// share is where a room is counted.
 type share uint8
 
 const (
 	shareVacant share = iota // no members anywhere: each room begins so
 	shareOurs
-	shareNobodys // it is counted elsewhere, or dead
+	shareNone // counted by another worker, or dead
 )
 
-// Counted is the number of rooms that this worker counts; lowest says whether no other worker is lower. Any goroutine.
+// Counted is the number of rooms that this worker counts; lowest means that it is the lowest worker. Any goroutine.
 func (x *Index) Counted(lowest bool) int {
 	n := x.census.ours.Load()
 	if lowest {
@@ -38,7 +38,7 @@ func (x *Index) Counted(lowest bool) int {
 	return int(n)
 }
 
-// recount puts the room where it belongs. Under mu.
+// recount brings the room's share up to date. Under mu.
 func (r *Room) recount() {
 	now := r.shareNow()
 	if now == r.share {
@@ -52,15 +52,15 @@ func (r *Room) recount() {
 func (r *Room) shareNow() share {
 	switch {
 	case r.dead:
-		return shareNobodys
+		return shareNone
 	case r.taken.Load() == 0 && r.away.Load() == 0:
 		return shareVacant
 	case r.taken.Load() == 0:
-		return shareNobodys
+		return shareNone
 	}
 	for worker, o := range r.remotes {
 		if worker < r.index.census.worker && o.count > 0 {
-			return shareNobodys
+			return shareNone
 		}
 	}
 	return shareOurs
@@ -75,8 +75,8 @@ func (c *census) add(s share, n int64) {
 	}
 }
 
-// RangeFrom calls f for the rooms from a place in the index on, for as long as goOn says so when a part of them is through,
-// and returns the place to go on at, 0 for the end. The first place is 0. Any goroutine.
+// RangeFrom calls f for the rooms from the shard numbered at on, and goOn before each further shard. next is the shard at
+// which goOn returned false, 0 after the last one. f runs without a lock. Any goroutine.
 func (x *Index) RangeFrom(at int, f func(*Room), goOn func() bool) (next int) {
 	var list []*Room
 	for i := max(at, 0); i < len(x.shards); i++ {

@@ -7,8 +7,8 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// Of several workers whose members come and go at random, and who are told each other's counts late, all together count
-// each room once when everything has been told.
+// Several workers, whose members come and go at random and whose counts reach each other late, together count each room
+// once when all counts have arrived.
 func TestCensus(t *testing.T) {
 	const workers, names = 3, 4
 	random := rand.New(rand.NewPCG(7, 7))
@@ -79,7 +79,7 @@ func TestCensus(t *testing.T) {
 	}
 }
 
-// Who is known elsewhere follows what is told, and a worker's death leaves nothing.
+// The members known on other workers follow the entries from there, and a worker's death leaves none.
 func TestRemoteMembers(t *testing.T) {
 	x := NewIndex(1, Options{})
 	x.Enter([]byte("r"), at(0, 1), 1)
@@ -100,11 +100,11 @@ func TestRemoteMembers(t *testing.T) {
 	r.RemoteJoined(6, at(0, 1))
 	r.RemoteUnknown(6)
 	if r.RemoteMembers(6) != 0 || r.Away() != 1 {
-		t.Fatal("how many they are stays known")
+		t.Fatal("the count is forgotten together with the places")
 	}
 	r.SetAway(6, 0)
 	r.RemoteLeft(6, at(0, 1))
 	if r.remotes != nil || r.Bury(6) != nil {
-		t.Error("nothing is known any more, and something is kept")
+		t.Error("an empty share is kept")
 	}
 }

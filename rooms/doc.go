@@ -1,5 +1,5 @@
-// Package rooms is the state of rooms: who is in, who holds a seat, how many may come, and the order of
-// what is published. It is pure state.
+// Package rooms is the state of rooms: members, held seats, limits, and the order of publications. It is pure
+// state.
 //
 // What it refuses to do: I/O, telling the time (times are arguments), starting goroutines, and knowing what
 // a connection is: a member is a [Place].

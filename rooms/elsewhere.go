@@ -6,28 +6,28 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// What is known of rooms that have members on other workers and none here.
+// The counts of rooms that have members on other workers and none here.
 //
-// Problem: who is the first to join such a room on this worker is told how many are in it. Asking the others then would
-// cost each new room a round trip; telling them only what concerns a room of theirs loses what was said before.
+// Problem: the first member to join such a room on this worker is told the number of members. Asking the other workers
+// then would cost each new room a round trip; keeping counts only of rooms that are here would lose the earlier ones.
 //
-// Invariant: a count that another worker has told stands in exactly one place: in the room of that name, or, where there
-// is none, in the table of its shard. It moves under the shard's lock: into a room that comes to be, back when it goes.
+// Invariant: a count that another worker has told stands in exactly one place: in the room of that name, or, if there
+// is none here, in the table of its shard. It moves under the shard's lock: into a new room, and back when the room goes.
 //
 // The table holds a hash of the name in place of the name: some 30 bytes for each room and worker. The hash has a seed of
-// this process, so that nobody can choose two names that share an entry. The table is bounded (elsewhereMax): of what is
-// beyond, nothing is known until a room of that name comes to be here and asks.
+// this process, so that no client can choose two names that share an entry. The table is bounded (elsewhereMax): a count
+// beyond the bound is dropped, and a new room here asks the other workers.
 //
 // Lock order: a shard's, then a room's.
 
-// elsewhereMax bounds the counts in the tables of an index, of all other workers together: some 30 MB.
+// elsewhereMax bounds the number of counts in the tables of an index, of all other workers together: some 30 MB.
 const elsewhereMax = 1 << 20
 
 // shares are the counts of one worker, by the hash of the room's name.
 type shares map[uint64]int32
 
-// SetAway notes how many members another worker has in a room, and returns the room, nil where there is none here. Any
-// goroutine; name is not kept.
+// SetAway notes the number of members that another worker has in a room, and returns the room, nil if it is not here.
+// Any goroutine; name is not kept.
 func (x *Index) SetAway(name []byte, worker ident.Worker, n int32) *Room {
 	h := x.shard(name)
 	h.mu.Lock()
@@ -41,7 +41,8 @@ func (x *Index) SetAway(name []byte, worker ident.Worker, n int32) *Room {
 	return nil
 }
 
-// Away is how many members a room has on other workers, as far as is known, whether it is here or not. Any goroutine.
+// Away is the number of members of a room on other workers, as those told last. The room need not be here. Any
+// goroutine.
 func (x *Index) Away(name string) (n int) {
 	h := x.shardOf(name)
 	h.mu.RLock()
@@ -83,21 +84,21 @@ func (x *Index) keepShare(h *shard, worker ident.Worker, key uint64, n int32) {
 	kept[key] = n
 }
 
-// trim gives back the memory of a worker that has nothing in the table: a map never shrinks. Under the shard's lock.
+// trim drops a worker's table once it is empty: a map never shrinks. Under the shard's lock.
 func (h *shard) trim(worker ident.Worker) {
 	if len(h.elsewhere[worker]) == 0 {
 		delete(h.elsewhere, worker)
 	}
 }
 
-// forgetShares drops what a worker has in the table. Under the shard's lock.
+// forgetShares drops a worker's counts from the table. Under the shard's lock.
 func (x *Index) forgetShares(h *shard, worker ident.Worker) {
 	x.elsewhere.Add(-int64(len(h.elsewhere[worker])))
 	delete(h.elsewhere, worker)
 }
 
-// takeIn moves what is known of a new room from the table, or from the dead room in whose place it is, into it. Under the
-// shard's lock; nobody else knows r yet.
+// takeIn moves the counts of a new room into it: from the table, or from the dead room that it replaces. Under the
+// shard's lock; no other goroutine has r yet.
 func (x *Index) takeIn(h *shard, r, dead *Room) {
 	if dead != nil {
 		for worker, o := range dead.yield() {
@@ -115,7 +116,7 @@ func (x *Index) takeIn(h *shard, r, dead *Room) {
 	r.recount()
 }
 
-// putBack moves what a room that goes knew of the other workers into the table. Under the shard's lock.
+// putBack moves the other workers' counts of a room that goes into the table. Under the shard's lock.
 func (x *Index) putBack(h *shard, r *Room) {
 	gone := r.yield()
 	if len(gone) == 0 {
@@ -127,7 +128,7 @@ func (x *Index) putBack(h *shard, r *Room) {
 	}
 }
 
-// yield takes what the room knows of the other workers out of it.
+// yield takes the other workers' shares out of the room.
 func (r *Room) yield() map[ident.Worker]*remote {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -137,8 +138,8 @@ func (r *Room) yield() map[ident.Worker]*remote {
 	return gone
 }
 
-// Doubt forgets what another worker has said of rooms that are not here, and calls f for each that is: whoever asks that
-// worker about these, and for all others, knows the truth again. f may call anything. Any goroutine.
+// Doubt forgets another worker's counts of rooms that are not here, and calls f for each room that is: the caller asks
+// that worker about these, and for its counts of all others. f runs without a lock. Any goroutine.
 func (x *Index) Doubt(worker ident.Worker, f func(*Room)) {
 	var list []*Room
 	for i := range x.shards {
@@ -156,27 +157,27 @@ func (x *Index) Doubt(worker ident.Worker, f func(*Room)) {
 	}
 }
 
-// Bury forgets all that is known of a worker that is gone, and calls f for each room here in which it had members, with
-// those that it had told of. f may call anything. Any goroutine.
+// Bury forgets the counts of a worker that is gone, and calls f for each room here in which it had a share, with its
+// members that are known by place. f runs without a lock. Any goroutine.
 func (x *Index) Bury(worker ident.Worker, f func(r *Room, left []Place)) {
-	type grave struct {
+	type loss struct {
 		room *Room
 		left []Place
 	}
-	var graves []grave
+	var losses []loss
 	for i := range x.shards {
 		h := &x.shards[i]
-		graves = graves[:0]
+		losses = losses[:0]
 		h.mu.Lock()
 		x.forgetShares(h, worker)
 		for _, r := range h.rooms {
 			if left, was := r.bury(worker); was {
-				graves = append(graves, grave{r, left})
+				losses = append(losses, loss{r, left})
 			}
 		}
 		h.mu.Unlock()
-		for _, g := range graves {
-			f(g.room, g.left)
+		for _, o := range losses {
+			f(o.room, o.left)
 		}
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// kept counts what stands in the tables.
+// kept is the number of counts in the tables.
 func (x *Index) kept() (n int) {
 	for i := range x.shards {
 		for _, s := range x.shards[i].elsewhere {
@@ -20,7 +20,7 @@ func (x *Index) kept() (n int) {
 	return n
 }
 
-// What others have told of a room is known to its first member here, whatever came in between.
+// A new room here has the counts that other workers told before, in whatever order rooms and counts came and went.
 func TestElsewhereModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		x := NewIndex(1, Options{})
@@ -77,7 +77,7 @@ func TestElsewhereModel(t *testing.T) {
 	})
 }
 
-// A dead room that a new one has taken the place of hands on what it knew, and takes nothing back.
+// A dead room that a new one has replaced hands its counts on, and takes none back.
 func TestElsewhereOfTheDead(t *testing.T) {
 	x := NewIndex(1, Options{})
 	x.SetWorker(7)
@@ -108,12 +108,12 @@ func TestElsewhereIsBounded(t *testing.T) {
 		t.Fatal(x.kept(), "are kept")
 	}
 	if x.Away("room 0") != 2 || x.Away("room 299") != 0 {
-		t.Error("what was there first stays, what comes too late is not known")
+		t.Error("the first counts must stay, and one beyond the bound must be dropped")
 	}
 	x.SetAway([]byte("room 0"), 1, 0)
 	x.SetAway([]byte("room 299"), 2, 5)
 	if x.kept() != 100 || x.Away("room 299") != 5 {
-		t.Error("what has become free is not used")
+		t.Error("a place that has become free is not used")
 	}
 	x.Bury(1, func(*Room, []Place) {})
 	x.Bury(2, func(*Room, []Place) {})
@@ -124,7 +124,7 @@ func TestElsewhereIsBounded(t *testing.T) {
 	}
 }
 
-// What is told while rooms come and go on several loops ends in one place.
+// Counts that arrive while rooms come and go on several loops end in one place.
 func TestElsewhereWhileRoomsVanish(t *testing.T) {
 	x := NewIndex(4, Options{})
 	var loops sync.WaitGroup

@@ -20,7 +20,7 @@ type Index struct {
 	shards [shardCount]shard
 	loops  int
 	limit  int32
-	seats  Seats // nil: they are nobody else's
+	seats  Seats // nil: not shared with other processes
 	ids    atomic.Uint64
 	size   atomic.Int64
 	census census
@@ -32,7 +32,7 @@ type Index struct {
 
 const shardCount = 256
 
-// shard holds the rooms whose names fall to it, and what is known of those that are not here.
+// shard holds the rooms whose names fall to it, and the other workers' counts of rooms that are not here.
 //
 // Owner: shared (mutex: mu).
 type shard struct {
@@ -42,14 +42,14 @@ type shard struct {
 	_         [24]byte                // a cache line each
 }
 
-// Options say what holds for every room.
+// Options are the defaults of every room.
 type Options struct {
-	MaxMembers int // of rooms that are not created with a limit of their own; 0 means none
+	MaxMembers int // of rooms that are not created with a limit of their own; 0 means no limit
 }
 
-// CreateOptions say what one room is like.
+// CreateOptions are the properties of one created room.
 type CreateOptions struct {
-	MaxMembers int    // 0 means the index's
+	MaxMembers int    // 0 means the index's limit
 	Metadata   []byte // kept, not copied
 	CreatedAt  int64  // seconds since the epoch
 }
@@ -70,7 +70,7 @@ func (x *Index) shardOf(name string) *shard { return &x.shards[xxhash.Sum64Strin
 // Len is the number of rooms. Any goroutine.
 func (x *Index) Len() int { return int(x.size.Load()) }
 
-// Find returns a room, nil where there is none. Any goroutine; name is not kept.
+// Find returns a room, nil if there is none. Any goroutine; name is not kept.
 func (x *Index) Find(name []byte) *Room {
 	h := x.shard(name)
 	h.mu.RLock()
@@ -79,7 +79,7 @@ func (x *Index) Find(name []byte) *Room {
 	return r
 }
 
-// FindString is Find.
+// FindString is Find for a string.
 func (x *Index) FindString(name string) *Room {
 	h := x.shardOf(name)
 	h.mu.RLock()
@@ -88,7 +88,7 @@ func (x *Index) FindString(name string) *Room {
 	return r
 }
 
-// findOrCreate returns the room of that name, or a new one in place of none or of a stale one.
+// findOrCreate returns the room of that name; if there is none, or only the stale one, it makes a new one.
 func (x *Index) findOrCreate(name []byte, stale *Room, now int64) *Room {
 	h := x.shard(name)
 	h.mu.Lock()
@@ -106,7 +106,7 @@ func (x *Index) findOrCreate(name []byte, stale *Room, now int64) *Room {
 	return r
 }
 
-// lockLiving finds a room that can be entered, or makes one, and locks it.
+// lockLiving finds a room that is not dead, or makes one, and locks it.
 func (x *Index) lockLiving(name []byte, now int64) *Room {
 	r := x.Find(name)
 	if r == nil {
@@ -122,8 +122,8 @@ func (x *Index) lockLiving(name []byte, now int64) *Room {
 	}
 }
 
-// Create makes a room that stays although it is empty. One that came to be by itself is adopted: its
-// members stay, even if they are more than the limit. [ErrExists]: it was created before. Any goroutine.
+// Create makes a room that stays when it is empty. A room that its members made becomes that room: they stay,
+// even if they are more than the limit. [ErrExists]: the room was created before. Any goroutine.
 func (x *Index) Create(name string, o CreateOptions) (*Room, error) {
 	r := x.lockLiving([]byte(name), o.CreatedAt)
 	defer r.mu.Unlock()
@@ -137,11 +137,11 @@ func (x *Index) Create(name string, o CreateOptions) (*Room, error) {
 	return r, nil
 }
 
-// Delete takes a room out of the index. Its members are still on its rosters: their loops must let them
-// leave. Who enters a room of that name from now on enters another one. Any goroutine.
+// Delete takes a room out of the index. Its members are still on its rosters: their loops must let them leave.
+// A later join to that name enters a new room. Any goroutine.
 func (x *Index) Delete(name string) (*Room, bool) { return x.remove(name, true) }
 
-// Vacate is [Index.Delete] of a room that came to be by itself: one that was created stays. Any goroutine.
+// Vacate is [Index.Delete], but a created room stays. Any goroutine.
 func (x *Index) Vacate(name string) (*Room, bool) { return x.remove(name, false) }
 
 func (x *Index) remove(name string, created bool) (*Room, bool) {
@@ -176,7 +176,7 @@ func (x *Index) drop(r *Room) {
 	h.mu.Unlock()
 }
 
-// Range calls f for each room until it returns false. f may call anything. Any goroutine.
+// Range calls f for each room until f returns false. f runs without a lock. Any goroutine.
 func (x *Index) Range(f func(*Room) bool) {
 	var list []*Room
 	for i := range x.shards {
@@ -195,9 +195,8 @@ func (x *Index) Range(f func(*Room) bool) {
 	}
 }
 
-// Enter makes p a member, and the room where there is none. [ErrFull]: there is no seat; a member of a full
-// room is in already and is not refused. [ErrSeat]: a shared seat must be acquired first. Only p's loop may call it;
-// name is not kept.
+// Enter makes p a member, and makes the room if there is none. [ErrFull]: all seats are taken, and p is not a
+// member already. [ErrSeat]: a shared seat must be acquired first. Only p's loop may call it; name is not kept.
 func (x *Index) Enter(name []byte, p Place, now int64) (Entry, error) {
 	for r := x.Find(name); ; {
 		if r != nil {
@@ -206,23 +205,23 @@ func (x *Index) Enter(name []byte, p Place, now int64) (Entry, error) {
 			}
 		}
 		if x.seats != nil && x.limit > 0 {
-			return Entry{Limit: int(x.limit)}, ErrSeat // no room is made for who may be refused
+			return Entry{Limit: int(x.limit)}, ErrSeat // the member may yet be refused: no room is made for it
 		}
 		r = x.findOrCreate(name, r, now)
 	}
 }
 
-// Held is a seat that is kept.
+// Held is the outcome of [Index.Hold].
 type Held struct {
 	Room    *Room
-	Already bool // p is a member, or has a seat: no second one was taken
+	Already bool // the place is a member or holds a seat: no second one was taken
 }
 
-// Hold keeps a seat for p until [Room.EnterHeld] or [Room.Release]. [ErrFull]; [ErrSeat]: seats of this room are acquired
-// elsewhere. Any goroutine; name is not kept.
+// Hold keeps a seat for p until [Room.EnterHeld] or [Index.Release]. [ErrFull]: all seats are taken; [ErrSeat]: a shared
+// seat must be acquired first. Any goroutine; name is not kept.
 func (x *Index) Hold(name []byte, p Place, now int64) (Held, error) {
 	if x.Scarce(name, p) > 0 {
-		return Held{}, ErrSeat // no room is made for who may be refused
+		return Held{}, ErrSeat // the member may yet be refused: no room is made for it
 	}
 	r := x.lockLiving(name, now)
 	defer r.mu.Unlock()
@@ -252,7 +251,7 @@ func (x *Index) Release(r *Room, p Place) {
 	}
 }
 
-// vanish marks an empty room that nobody created as dead. Under mu.
+// vanish marks an empty room as dead, unless it was created. Under mu.
 func (r *Room) vanish() bool {
 	if r.dead || r.explicit || r.taken.Load() > 0 {
 		r.recount()
@@ -262,14 +261,15 @@ func (r *Room) vanish() bool {
 	return true
 }
 
-// Leave takes p out, and the room with its last member unless it was created; seq is the leave's place in the
-// room's order. left is false where p is no member: a late leave cannot undo a newer join, which has another generation. Only p's loop may call it.
+// Leave takes p out; a room without members goes, too, unless it was created. seq is the leave's place in the room's
+// order. left is false if p is no member: a late leave cannot undo a newer join, which has another generation. Only p's
+// loop may call it.
 func (x *Index) Leave(r *Room, p Place) (left bool, seq uint64) {
 	left, seq, _ = x.leave(r, p, false)
 	return left, seq
 }
 
-// leave frees p's seat, or keeps it where it is shared, for the caller to dispose of.
+// leave frees p's seat; with keep, the caller gets a shared seat instead.
 func (x *Index) leave(r *Room, p Place, keep bool) (left bool, seq uint64, kept bool) {
 	r.mu.Lock()
 	s := r.rosters[p.Loop].Load()
@@ -297,8 +297,8 @@ func (x *Index) leave(r *Room, p Place, keep bool) (left bool, seq uint64, kept 
 	return true, seq, kept
 }
 
-// Handover takes p out and keeps its seat for another place, never freeing it in between; seq is the leave's
-// place in the room's order. left is false where p is no member. Only p's loop may call it.
+// Handover takes p out and holds its seat for another place, never freeing it in between; seq is the leave's
+// place in the room's order. left is false if p is no member. Only p's loop may call it.
 func (x *Index) Handover(r *Room, p, to Place) (left bool, seq uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -321,9 +321,9 @@ func (x *Index) Handover(r *Room, p, to Place) (left bool, seq uint64) {
 	return true, seq
 }
 
-// PublishAll numbers a message in several rooms at once and posts it to every loop that has members of any,
-// one letter each. seqs, of the same length as list, gets the numbers. [ErrOverloaded]: nothing has happened.
-// list is sorted, and must hold no room twice. Any goroutine.
+// PublishAll numbers a message in several rooms at once and posts it to every loop that has members or held seats
+// of any, one letter each. seqs, of the same length as list, gets the numbers. [ErrOverloaded]: nothing was posted.
+// PublishAll sorts list, which must hold no room twice. Any goroutine.
 func PublishAll(list []*Room, seqs []uint64, p Poster) error {
 	slices.SortFunc(list, func(a, b *Room) int { return cmp.Compare(a.id, b.id) })
 	var loops [4]uint64

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Whoever is a member all the time is on a page, however others come and go between the pages.
+// A member that stays during the whole listing appears on a page, however others come and go between the pages.
 func TestPages(t *testing.T) {
 	x, random := NewIndex(3, Options{}), rand.New(rand.NewPCG(1, 1))
 	room := []byte("r")

@@ -15,16 +15,16 @@ import (
 // and go on all of them, limits hold exactly, and all loops see the messages in one order.
 //
 // Invariant: a roster has one writer, its loop, which changes it under the room's lock and reads it without.
-// Everybody else reads it under the lock. taken counts members and held seats and never exceeds the limit.
+// All other goroutines read it under the lock. taken counts members and held seats and never exceeds the limit.
 // Messages are numbered, and their letters posted to all loops, under the lock: every mailbox gets them in
 // the order of their numbers.
 //
-// Joins and leaves take a place in the room's order, too: so it is well defined who was there when somebody
-// came, although that is told later, when the turn is over and joins and leaves of one member have cancelled.
+// Joins and leaves take a number in the room's order, too. The notices follow at the end of the turn, when the
+// joins and leaves of one member have cancelled; the number says which members were in the room at that point.
 //
 // Steps: Enter takes the seat and the roster entry in one step, on the member's loop. From any other
-// goroutine, Hold takes the seat, with the number that the room has reached, and EnterHeld makes the entry
-// when the member's loop gets to it; what is published in between is posted to that loop behind it.
+// goroutine, Hold takes the seat, with the number that the room has reached, and EnterHeld makes the entry on
+// the member's loop; messages published in between are posted to that loop, behind the entry.
 //
 // What lost: one list of members under a read-write lock (fan-out holds it for as long as the writes
 // take), a copy of the list for each change (quadratic while a room fills), one map per room (twice the
@@ -32,11 +32,11 @@ import (
 //
 // Where seats are shared with other processes, see seats.go.
 
-// Place is where a member's connection lives. The zero Place is no member's.
+// Place is where a member's connection lives. No member has the zero Place.
 type Place = ident.Place
 
-// Member is an entry in a roster. What has a number up to JoinSeq, that of its join or of its seat's, is not
-// for it.
+// Member is an entry in a roster. Messages numbered JoinSeq or lower are not delivered to it: JoinSeq is the
+// number of its join, or of the step that held its seat.
 type Member struct {
 	Slot    uint32
 	Gen     uint64
@@ -67,32 +67,32 @@ type Room struct {
 	seq       uint64
 	limit     int32
 	explicit  bool
-	dead      bool // out of the index: nobody enters any more
+	dead      bool // out of the index: it takes no members
 	quiet     atomic.Bool
 	taken     atomic.Int32 // written under mu
 
 	remotes    map[ident.Worker]*remote // members on other workers; nil for none
-	away       atomic.Int32             // how many they are, written under mu
+	away       atomic.Int32             // their number, written under mu
 	counted    atomic.Bool
 	introduced bool
 	share      share
 }
 
-// Entry is what a member gets.
+// Entry is the outcome of entering a room.
 //
 // Owner: the caller.
 type Entry struct {
 	Room    *Room
-	Members int    // itself included, held seats not
-	JoinSeq uint64 // the number of its join; from a held seat it may get what is older
-	Already bool   // it was in before: nothing has changed
+	Members int    // the new one included, held seats not
+	JoinSeq uint64 // the number of the join; from a held seat, delivery may begin with older messages
+	Already bool   // it was a member before: nothing has changed
 	Limit   int    // with [ErrSeat]: the room's
 }
 
 // Name is the room's name. Any goroutine.
 func (r *Room) Name() string { return r.name }
 
-// CreatedAt is when the room came to be, in seconds since the epoch. Any goroutine.
+// CreatedAt is when the room was made, in seconds since the epoch. Any goroutine.
 func (r *Room) CreatedAt() int64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -109,42 +109,35 @@ func (r *Room) Limit() int {
 	return int(r.limit)
 }
 
-// Metadata is what the room was created with. Not to be changed. Any goroutine.
+// Metadata is the application's data of a created room. The caller must not change it. Any goroutine.
 func (r *Room) Metadata() []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.metadata
 }
 
-// Explicit says whether the room was created, and so stays although it is empty. Any goroutine.
+// Explicit reports whether the room was created, and so stays when it is empty. Any goroutine.
 func (r *Room) Explicit() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.explicit
 }
 
-// Dead says whether the room is out of the index: nobody enters it any more. Any goroutine.
+// Dead reports whether the room is out of the index: it takes no members. Any goroutine.
 func (r *Room) Dead() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.dead
 }
 
-// Seq is the number of the latest message, join or leave. Any goroutine.
-func (r *Room) Seq() uint64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.seq
-}
-
-// Quiet says whether the room no longer announces who comes and goes. Any goroutine.
+// Quiet reports whether the room announces no joins and leaves. Any goroutine.
 func (r *Room) Quiet() bool { return r.quiet.Load() }
 
-// SetQuiet changes that, and reports whether this call did. Any goroutine.
+// SetQuiet sets Quiet, and reports whether this call changed it. Any goroutine.
 func (r *Room) SetQuiet(quiet bool) bool { return r.quiet.CompareAndSwap(!quiet, quiet) }
 
-// Roster returns the members on a loop. Only that loop may call it, and only read the slice, until it
-// changes the roster itself.
+// Roster returns the members on a loop. Only that loop may call it. The slice is borrowed until the loop changes
+// the roster, and must not be written to.
 func (r *Room) Roster(loop uint8) []Member {
 	if s := r.rosters[loop].Load(); s != nil {
 		return s.members
@@ -192,15 +185,15 @@ func (r *Room) Members(dst []Place) []Place {
 // Cursor is a place between the pages of a room's members.
 type Cursor struct {
 	Loop uint8
-	Left uint32 // members of the loop that are on this page and later ones; more than there are: all
+	Left uint32 // members of the loop on this page and later ones; a number above their count means all
 }
 
 // FirstPage is the cursor to begin with.
 var FirstPage = Cursor{Left: math.MaxUint32}
 
-// Page appends the places of up to n members, and says where the next page begins; more is false where this was
-// the last. It goes through each roster from its end: the entry that takes a leaver's place comes from behind,
-// so that who is a member all the time is on a page, perhaps on two. Who joins meanwhile may be on none. Any
+// Page appends the places of up to n members. next is where the next page begins; more is false on the last page.
+// It reads each roster from its end, because the entry that fills a leaver's place comes from the end: a member
+// that stays during the whole listing appears at least once. One that joins meanwhile may be missing. Any
 // goroutine.
 func (r *Room) Page(dst []Place, from Cursor, n int) (page []Place, next Cursor, more bool) {
 	r.mu.Lock()
@@ -229,7 +222,8 @@ func (r *Room) Entered() int {
 	return r.entered()
 }
 
-// Miscount is by how much more the room counts than it has members and held seats: 0. Any goroutine.
+// Miscount is the count of members and held seats less their true number; a value other than 0 is a bug. Any
+// goroutine.
 func (r *Room) Miscount() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -242,7 +236,7 @@ func (r *Room) Miscount() int {
 	return n
 }
 
-// full reports whether there is no seat left. Under mu.
+// full reports whether all seats are taken. Under mu.
 func (r *Room) full() bool { return r.limit > 0 && r.taken.Load() >= r.limit }
 
 // on returns a loop's roster, making it on first use. Under mu.
@@ -255,7 +249,7 @@ func (r *Room) on(loop uint8) *roster {
 	return s
 }
 
-// enter takes a seat and makes the entry. alive is false where the room is out of the index.
+// enter takes a seat and makes the entry. alive is false if the room is out of the index.
 func (r *Room) enter(p Place) (e Entry, alive bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -279,8 +273,8 @@ func (r *Room) enter(p Place) (e Entry, alive bool, err error) {
 	return r.add(p, since), true, nil
 }
 
-// add makes the entry of a member that gets what has a number above since. Its join takes a number of its
-// own: a held seat is nobody's yet for those who come before it is filled. Under mu.
+// add makes the entry of a member that gets the messages numbered above since. Its join takes a number of its
+// own: members that joined while the seat was held learn of this join as a later one. Under mu.
 func (r *Room) add(p Place, since uint64) Entry {
 	r.seq++
 	r.on(p.Loop).add(Member{Slot: p.Slot, Gen: p.Gen, JoinSeq: since})
@@ -291,8 +285,8 @@ func (r *Room) add(p Place, since uint64) Entry {
 // entered is the number of members without held seats. Under mu.
 func (r *Room) entered() int { return r.Len() - len(r.held) }
 
-// EnterHeld turns a held seat into a roster entry. Only p's loop may call it. Where p has become a member
-// meanwhile, Already is set; [ErrNotHeld]: there is no seat for p, or the room is no more.
+// EnterHeld turns a held seat into a roster entry. Only p's loop may call it. Already is set if p has become a
+// member meanwhile; [ErrNotHeld]: there is no seat for p, or the room is out of the index.
 func (r *Room) EnterHeld(p Place) (Entry, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -321,7 +315,7 @@ func (r *Room) hold(p Place) {
 	r.recount()
 }
 
-// unhold takes p's seat out of those held, without freeing it. Under mu.
+// unhold takes p's seat out of the held ones, without freeing it. Under mu.
 func (r *Room) unhold(p Place) (seq uint64, was bool) {
 	seq, was = r.held[p]
 	if was {
@@ -336,7 +330,7 @@ func (r *Room) unhold(p Place) (seq uint64, was bool) {
 
 // Poster posts letters. Its methods run under the room's lock.
 type Poster interface {
-	// Reserve takes a place in a loop's mailbox, or refuses.
+	// Reserve takes a place in a loop's mailbox, and reports whether there was one.
 	Reserve(loop uint8) bool
 	// Cancel gives a place back.
 	Cancel(loop uint8)
@@ -344,8 +338,8 @@ type Poster interface {
 	Post(loop uint8, seq uint64)
 }
 
-// Publish numbers a message and posts it to every loop that has members or held seats; members is how many
-// there are of both. Where a loop has no place for it, nothing has happened: [ErrOverloaded]. Any goroutine.
+// Publish numbers a message and posts it to every loop that has members or held seats; members is the number of
+// both. [ErrOverloaded]: a loop has no place for it, and nothing was posted. Any goroutine.
 func (r *Room) Publish(p Poster) (seq uint64, members int, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -357,8 +351,8 @@ func (r *Room) Publish(p Poster) (seq uint64, members int, err error) {
 	return r.seq, int(r.taken.Load()), nil
 }
 
-// Tell posts what happened at a place in the order that was taken before: a join or a leave. It is for those
-// who were members then. [ErrOverloaded]. Any goroutine.
+// Tell posts a notice with the number that its join or leave took. It is for the members at that point of the
+// order. [ErrOverloaded]: a loop has no place for it, and nothing was posted. Any goroutine.
 func (r *Room) Tell(p Poster, seq uint64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -369,7 +363,7 @@ func (r *Room) Tell(p Poster, seq uint64) error {
 	return nil
 }
 
-// reserve takes a place on every loop concerned, or on none. Under mu.
+// reserve takes a place on every loop that has members or held seats, or on none. Under mu.
 func (r *Room) reserve(p Poster) bool {
 	for i := range r.rosters {
 		if r.rosters[i].Load().present() && !p.Reserve(uint8(i)) {

@@ -140,7 +140,7 @@ func TestPublish(t *testing.T) {
 	x.Hold([]byte("r"), at(2, 1), 1)
 	r := x.FindString("r")
 	p := newPost(3)
-	if _, _, err := r.Publish(p); err != ErrOverloaded || len(p.posted) != 0 || r.Seq() != 3 || fmt.Sprint(p.reserved) != "map[0:0 2:0]" {
+	if _, _, err := r.Publish(p); err != ErrOverloaded || len(p.posted) != 0 || r.seq != 3 || fmt.Sprint(p.reserved) != "map[0:0 2:0]" {
 		t.Fatal("a refused publish left something behind:", err, p)
 	}
 	p = newPost(-1)
@@ -149,7 +149,7 @@ func TestPublish(t *testing.T) {
 	}
 	e, _ := x.Enter([]byte("r"), at(0, 9), 1)
 	if e.JoinSeq != 5 {
-		t.Fatal("a newcomer would be given what is older:", e.JoinSeq)
+		t.Fatal("a newcomer would be given older messages:", e.JoinSeq)
 	}
 	if e, err := r.EnterHeld(at(2, 1)); err != nil || e.JoinSeq != 6 || r.Roster(2)[0].JoinSeq != 3 || e.Members != 4 {
 		t.Fatal("a seat counts from when it was taken, its join from when it was filled:", e, err)
@@ -161,11 +161,11 @@ func TestPublish(t *testing.T) {
 		t.Fatal(err, p.posted, seqs)
 	}
 	p = newPost(-1)
-	if err := r.Tell(p, 5); err != nil || r.Seq() != 7 || fmt.Sprint(p.posted) != "map[0:[5] 2:[5] 3:[5]]" {
-		t.Fatal("telling a join takes no number of its own:", err, r.Seq(), p.posted)
+	if err := r.Tell(p, 5); err != nil || r.seq != 7 || fmt.Sprint(p.posted) != "map[0:[5] 2:[5] 3:[5]]" {
+		t.Fatal("telling a join takes no number of its own:", err, r.seq, p.posted)
 	}
 	p = newPost(2)
-	if err := PublishAll(list, seqs, p); err != ErrOverloaded || r.Seq() != 7 || fmt.Sprint(p.reserved) != "map[0:0]" {
+	if err := PublishAll(list, seqs, p); err != ErrOverloaded || r.seq != 7 || fmt.Sprint(p.reserved) != "map[0:0]" {
 		t.Fatal(err, p)
 	}
 }
@@ -269,7 +269,7 @@ func TestAgainstModel(t *testing.T) {
 	})
 }
 
-// Loops come and go, others hold and publish, an observer watches the limit: run it with -race.
+// Members enter and leave on their loops, other goroutines hold and publish, an observer watches the limit: for -race.
 func TestConcurrent(t *testing.T) {
 	const loops, limit, rounds = 4, 5, 3000
 	x := NewIndex(loops, Options{MaxMembers: limit})
@@ -333,7 +333,7 @@ func (nothingPost) Reserve(uint8) bool { return true }
 func (nothingPost) Cancel(uint8)       {}
 func (nothingPost) Post(uint8, uint64) {}
 
-// What a warm room does allocates nothing.
+// Joins, leaves and publishes in a warm room allocate nothing.
 func TestNoAllocation(t *testing.T) {
 	x := NewIndex(2, Options{})
 	for i := range uint32(100) {

@@ -12,13 +12,13 @@ type roster struct {
 	held    int32
 }
 
-// scanMax is the length up to which looking through the members is as fast as the table.
+// scanMax is the length up to which a scan of the members is as fast as the table.
 const scanMax = 16
 
 // present reports whether messages must be posted to the loop.
 func (s *roster) present() bool { return s != nil && (len(s.members) > 0 || s.held > 0) }
 
-// find returns the position of p, -1 where it is no member.
+// find returns the position of p, -1 if it is no member.
 func (s *roster) find(p Place) int {
 	i := s.position(p.Slot)
 	if i >= 0 && s.members[i].Gen == p.Gen {
@@ -42,7 +42,7 @@ func (s *roster) position(slot uint32) int {
 	return -1
 }
 
-// probe returns where slot is in the table, or where it would go.
+// probe returns the place of slot in the table, or the free place for it.
 func (s *roster) probe(slot uint32) uint32 {
 	mask := uint32(len(s.table) - 1)
 	h := s.home(slot)
@@ -76,7 +76,7 @@ func (s *roster) rehash(n int) {
 	}
 }
 
-// remove takes the member at a position out. The last one takes its place.
+// remove takes the member at a position out. The last member moves there.
 func (s *roster) remove(at int) {
 	last := len(s.members) - 1
 	if s.table != nil {
@@ -99,7 +99,7 @@ func (s *roster) remove(at int) {
 	}
 }
 
-// forget takes slot out of the table and closes the hole behind it.
+// forget takes slot out of the table and moves later entries of its chain up.
 func (s *roster) forget(slot uint32) {
 	mask := uint32(len(s.table) - 1)
 	hole := s.probe(slot)

@@ -2,8 +2,8 @@ package rooms
 
 import "testing"
 
-// A roster that was long, has shrunk and grows again keeps its table whole: who is added between the two bounds is
-// found, and is added once.
+// A roster that was long, has shrunk and grows again keeps its table whole: a member added between the two bounds is
+// found, and is there once.
 func TestRosterGrowsAgain(t *testing.T) {
 	for low := scanMax/2 + 1; low <= scanMax; low++ {
 		var s roster

@@ -6,30 +6,30 @@ import "errors"
 //
 // Problem: the limit of a room holds for its members in all processes together, each of which has an index of its own.
 //
-// Invariant: a room with a limit holds as many of the shared seats as it has members and held places: taken. A seat is
-// acquired before it is taken, and given back under the room's lock in the same step that lowers taken, so that no two
-// of these steps are seen in the wrong order. A room without a limit holds none; where it gets one, its members are
-// counted in the step that sets it.
+// Invariant: a room with a limit holds as many of the shared seats as it has members and held seats of its own: taken.
+// A seat is acquired before taken rises, and given back under the room's lock in the step that lowers taken: no other
+// goroutine sees these steps in the wrong order. A room without a limit holds none; the step that sets a limit counts
+// its members.
 
 // Seats are shared with other processes. The methods are called under a room's lock: they must not wait, nor call the
 // room.
 type Seats interface {
 	// Release gives a seat back.
 	Release(room string)
-	// Force takes n seats, whether there are as many or not: their holders are in already.
+	// Force takes n seats even beyond the limit: their holders are members already.
 	Force(room string, limit, n int)
 }
 
-// ErrSeat says that a seat must be acquired from the shared ones, for [Index.EnterSeated].
+// ErrSeat means that the caller must acquire a shared seat, and then call [Index.EnterSeated].
 var ErrSeat = errors.New("a shared seat must be acquired first")
 
-// ShareSeats has limits hold for several processes together. Once, before anybody enters.
+// ShareSeats makes limits hold for several processes together. Once, before any room has members.
 func (x *Index) ShareSeats(s Seats) { x.seats = s }
 
-// shared reports whether the room's seats are. Under mu.
+// shared reports whether the room's seats are shared with other processes. Under mu.
 func (r *Room) shared() bool { return r.limit > 0 && r.index.seats != nil }
 
-// unseat counts one member or held place less. Under mu.
+// unseat counts one member or held seat less. Under mu.
 func (r *Room) unseat() {
 	r.taken.Add(-1)
 	if r.shared() {
@@ -37,8 +37,8 @@ func (r *Room) unseat() {
 	}
 }
 
-// Scarce is the limit of a room, or of one that would be made, where its seats are shared; 0 where p needs none of them,
-// being in or having a place already, and where they are not shared. Any goroutine.
+// Scarce is the limit of a room, or of the room that would be made. It is 0 if p needs no shared seat: the seats are
+// not shared, or p is a member or holds a seat. Any goroutine.
 func (x *Index) Scarce(name []byte, p Place) int {
 	if x.seats == nil {
 		return 0
@@ -58,9 +58,8 @@ func (x *Index) Scarce(name []byte, p Place) int {
 	return int(r.limit)
 }
 
-// EnterSeated makes p, for which a seat was acquired, a member. spare reports that the seat is not needed and must be
-// given back: p was in already, or had a place, or the room has no limit any more. Only p's loop may call it; name is
-// not kept.
+// EnterSeated makes p, for which a seat was acquired, a member. spare reports that the caller must give the seat back:
+// p was a member or held a seat before, or the room has no limit any more. Only p's loop may call it; name is not kept.
 func (x *Index) EnterSeated(name []byte, p Place, now int64) (e Entry, spare bool) {
 	r := x.lockLiving(name, now)
 	defer r.mu.Unlock()
@@ -75,15 +74,15 @@ func (x *Index) EnterSeated(name []byte, p Place, now int64) (e Entry, spare boo
 	return r.add(p, since), held || r.limit == 0
 }
 
-// Withdraw is [Index.Leave], but does not give the seat back where it is shared: kept says that the caller must see to it.
-// Only p's loop may call it.
+// Withdraw is [Index.Leave], but keeps a shared seat: kept reports that the caller must give it back. Only p's loop may
+// call it.
 func (x *Index) Withdraw(r *Room, p Place) (left bool, seq uint64, kept bool) {
 	return x.leave(r, p, true)
 }
 
-// Adopt makes a room that was created elsewhere the same here. One that came to be by itself keeps its members, even if
-// they are more than the limit. One that was created before has been deleted since: it is dead now, and returned, so
-// that its members can be let out. Any goroutine.
+// Adopt creates the room here that another worker has created. A room that its members made keeps them, even if they are
+// more than the limit. A room of that name that was created before has been deleted since: Adopt marks it dead and
+// returns it as replaced, and the caller must let its members leave. Any goroutine.
 func (x *Index) Adopt(name string, o CreateOptions) (r, replaced *Room) {
 	r = x.lockLiving([]byte(name), o.CreatedAt)
 	for r.explicit {

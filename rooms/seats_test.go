@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// ledger counts what an index has of shared seats.
+// ledger counts the shared seats of an index.
 type ledger struct {
 	held   map[string]int
 	forced map[string]int
@@ -70,11 +70,11 @@ func TestSharedSeats(t *testing.T) {
 	x.Handover(r, b, c)
 	x.Leave(r, c)
 	if s.held["r"] != 0 || x.Len() != 0 {
-		t.Fatal("seats are kept that nobody has:", s.held, x.Len())
+		t.Fatal("seats without a holder are kept:", s.held, x.Len())
 	}
 }
 
-// Who withdraws keeps the seat, where it is shared, and nothing else.
+// A withdrawal keeps a shared seat, and frees any other.
 func TestWithdraw(t *testing.T) {
 	x, s := sharing(2)
 	a, b := at(0, 1), at(1, 2)
@@ -83,7 +83,7 @@ func TestWithdraw(t *testing.T) {
 		t.Error(left, seq, kept, s.held, r.Len(), x.Len())
 	}
 	if left, _, kept := x.Withdraw(r, a); left || kept {
-		t.Error("nobody withdraws twice")
+		t.Error("a second withdrawal took effect")
 	}
 	free, none := sharing(0)
 	e, _ := free.Enter([]byte("r"), b, 1)
@@ -113,7 +113,7 @@ func TestAdopt(t *testing.T) {
 	}
 	seat(t, x, s, "r", at(0, 0))
 	if _, old := x.Adopt("r", CreateOptions{}); old != r || !r.Dead() || x.FindString("r") == r || x.FindString("r").Limit() != 0 {
-		t.Fatal("who is created again was deleted in between")
+		t.Fatal("a room that is created again was deleted in between")
 	}
 	if e, err := x.Enter([]byte("r"), at(1, 9), 1); err != nil || e.Room == r {
 		t.Fatal(e, err)
@@ -124,7 +124,7 @@ func TestAdopt(t *testing.T) {
 	if s.held["r"] != 0 {
 		t.Fatal("the dead room keeps seats:", s.held)
 	}
-	// The limit has gone while somebody waited for his seat: he has no use for it.
+	// The limit has gone while a member waited for its seat: the seat is spare.
 	if seat(t, x, s, "r", at(0, 1)); s.held["r"] != 0 {
 		t.Fatal("a seat in a room without a limit:", s.held)
 	}
