@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// [RFC 7692 §5] [RFC 7692 §7.1] what is accepted, and what the answer says.
+// [RFC 7692 §5] [RFC 7692 §7.1] the offers that are accepted, and their answers.
 func TestNegotiate(t *testing.T) {
 	for _, c := range []struct{ name, offer, want string }{
 		{"nothing offered", "", "declined"},
@@ -53,7 +53,7 @@ func TestNegotiate(t *testing.T) {
 	}
 }
 
-// standard inflates with the standard library, and fails where a reference goes back further than 2^bits.
+// standard inflates with the standard library, and fails if a reference goes back further than 2^bits.
 func standard(t testing.TB, dict, compressed []byte) []byte {
 	t.Helper()
 	r := flate.NewReaderDict(io.MultiReader(bytes.NewReader(compressed), strings.NewReader(messageEnd)), dict)
@@ -96,7 +96,7 @@ func TestWindows(t *testing.T) {
 	}
 }
 
-// Both sides take their contexts over: later messages are smaller, and read right.
+// With contexts kept on both sides, later messages are smaller, and are read right.
 func TestContextTakeover(t *testing.T) {
 	for _, size := range []int{300, 5000, 40_000, 100_000} {
 		s, w := new(Shrinker), NewWindow(bitsMax)
@@ -148,7 +148,7 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// A bomb is stopped at the limit, and costs no more than that.
+// A bomb is stopped at the limit, and costs no more memory than a message of that size.
 func TestBomb(t *testing.T) {
 	bomb := Shrink(nil, make([]byte, 64<<20), 15)
 	var got []byte
@@ -166,7 +166,7 @@ func TestBomb(t *testing.T) {
 	}
 }
 
-// Warm, with room in dst, nothing is allocated.
+// Warm, and with space in dst, Shrink and Inflate allocate nothing.
 func TestNoAllocation(t *testing.T) {
 	src, dst, back := sample(500), make([]byte, 0, 2000), make([]byte, 0, 8000)
 	if n := testing.AllocsPerRun(200, func() { dst = Shrink(dst[:0], src, 15) }); n > 0.1 {

@@ -13,19 +13,20 @@ type Outcome uint8
 // Outcomes.
 const (
 	OK      Outcome = iota
-	Corrupt         // this is no deflate data
-	TooBig          // it is more than the limit; inflating stopped there
-	TooMany         // it is in more parts, each marked as the last, than a message of its length may be
+	Corrupt         // the input is not deflate data
+	TooBig          // the output exceeds the limit; inflating stopped there
+	TooMany         // the input has more final blocks than a message of its length may have
 )
 
-// A part that ends with a block marked as the last costs the copy of a window, however short it is. So a message may be
-// partsLeast of them, and one more for each partBytes of it.
+// A block marked as the last ends a part of a message, and each part costs the copy of a window, however short it is. So
+// a message may have partsLeast parts, and one more for each partBytes of compressed input.
 const (
 	partsLeast = 4
 	partBytes  = 1024
 )
 
-// Window is what a client's next message may refer back to, where it takes its context over.
+// Window is the end of a client's earlier messages, to which its next message may refer back if the client keeps its
+// context.
 //
 // Owner: the connection's loop.
 type Window struct {
@@ -33,10 +34,10 @@ type Window struct {
 	kept []byte
 }
 
-// NewWindow makes one of 2^bits bytes. It grows as messages come.
+// NewWindow makes a window of 2^bits bytes. Its memory grows as messages come.
 func NewWindow(bits uint8) *Window { return &Window{size: 1 << bits} }
 
-// keep remembers the end of what was inflated.
+// keep remembers the end of out, a message's inflated bytes.
 func (w *Window) keep(out []byte) {
 	if len(out) >= w.size {
 		w.kept = append(w.kept[:0], out[len(out)-w.size:]...)
@@ -48,8 +49,8 @@ func (w *Window) keep(out []byte) {
 	w.kept = append(w.kept, out...)
 }
 
-// source is a message followed by what the sender left out, and by an empty last block, so that the
-// reader finds an end.
+// source is a message followed by the flush marker that the sender left out, and by an empty last block, so that
+// the reader finds an end.
 type source struct {
 	message, end []byte
 }
@@ -84,11 +85,11 @@ func (s *source) Read(p []byte) (int, error) {
 
 // inflater is a reader and its source.
 //
-// Owner: who took it out of the pool.
+// Owner: the goroutine that took it out of the pool.
 type inflater struct {
 	source  source
 	reader  io.ReadCloser
-	history []byte // what the next part may refer back to
+	history []byte // earlier output, to which the next part may refer back
 	copied  int    // bytes of windows, for tests
 }
 
@@ -98,11 +99,11 @@ var inflaters = sync.Pool{New: func() any {
 	return i
 }}
 
-// step is how much room inflating asks for at a time.
+// step is the number of bytes by which inflating first grows its output.
 const step = 4096
 
-// Inflate appends a whole message, inflated, to dst: at most limit bytes of it. w is the client's context,
-// nil where it takes none over. compressed is borrowed. Any goroutine, one at a time for one w.
+// Inflate appends a whole message, inflated, to dst: at most limit bytes of it, and one more with [TooBig]. w is the
+// client's context, nil if the client keeps none. compressed is borrowed. Any goroutine, one at a time for one w.
 func Inflate(dst, compressed []byte, limit int, w *Window) ([]byte, Outcome) {
 	i := inflaters.Get().(*inflater)
 	defer inflaters.Put(i)
@@ -143,7 +144,7 @@ func (i *inflater) inflate(dst, compressed []byte, limit int, w *Window) ([]byte
 	return dst, OK
 }
 
-// read inflates up to a last block, stopping once dst is longer than most.
+// read inflates up to the end of a part. It stops once dst is longer than most.
 func (i *inflater) read(dst []byte, most int) ([]byte, Outcome) {
 	for {
 		if cap(dst)-len(dst) < step/4 {
@@ -164,7 +165,7 @@ func (i *inflater) read(dst []byte, most int) ([]byte, Outcome) {
 	}
 }
 
-// remember notes what the next part may refer back to: the end of what came before it.
+// remember makes history the end of the window and of out, the message's output before the next part.
 func (i *inflater) remember(w *Window, out []byte) {
 	const most = 1 << bitsMax
 	out = out[max(0, len(out)-most):]

@@ -1,10 +1,10 @@
-// Package deflate is permessage-deflate, RFC 7692: what is agreed on in the handshake, compressing whole
+// Package deflate is permessage-deflate, RFC 7692: the agreement in the handshake, compressing whole
 // messages, and inflating them within a bound.
 //
 // The compressor is klauspost/compress. By default neither side keeps a context between messages: then a
 // connection costs no memory while it idles, and a broadcast is compressed once for all.
 //
-// What it refuses to do: frames, I/O, and inflating beyond the limit that it is given.
+// What it refuses to do: frames, I/O, and inflating beyond its caller's limit.
 //
 // Start reading at [Negotiate], [Shrink] and [Inflate].
 package deflate
@@ -16,12 +16,12 @@ import (
 	"github.com/gobwas/httphead"
 )
 
-// Options are the server's wishes.
+// Options are the server's settings.
 type Options struct {
-	ContextTakeover bool // keep both contexts between messages, where the client lets us
+	ContextTakeover bool // keep both contexts between messages, if the client's offer allows it
 }
 
-// Params is what was agreed on.
+// Params are the parameters that both sides have agreed on.
 //
 // Owner: immutable.
 type Params struct {
@@ -39,9 +39,9 @@ const (
 	bitsMax   = 15
 )
 
-// Negotiate takes the values of Sec-WebSocket-Extensions and accepts the first offer that it can
-// [RFC 7692 §5]. Offers with unknown, doubled or impossible parameters are declined [RFC 7692 §7.1].
-// ok is false where none is left: the connection goes on without compression.
+// Negotiate takes the values of Sec-WebSocket-Extensions and accepts the first valid offer [RFC 7692 §5]. Offers with
+// unknown, doubled or impossible parameters are declined [RFC 7692 §7.1]. ok is false if no offer is left: the
+// connection goes on without compression.
 func Negotiate(offers []byte, o Options) (p Params, ok bool) {
 	if !bytes.Contains(offers, []byte(extension)) {
 		return Params{}, false
@@ -58,7 +58,7 @@ func Negotiate(offers []byte, o Options) (p Params, ok bool) {
 	return Params{}, false
 }
 
-// accept agrees to one offer, or does not.
+// accept answers one offer; ok is false if the offer is declined.
 func accept(offer httphead.Option, o Options) (p Params, ok bool) {
 	p = Params{ServerBits: bitsMax, ClientBits: bitsMax, ServerNoContext: !o.ContextTakeover, ClientNoContext: !o.ContextTakeover}
 	seen := map[string]bool{}
@@ -78,7 +78,7 @@ func accept(offer httphead.Option, o Options) (p Params, ok bool) {
 			bits, valid := windowBits(value)
 			p.ServerBits, p.tellServerBits = bits, true
 			ok = ok && valid
-		case "client_max_window_bits": // [RFC 7692 §7.1.2.2]: without a value it says that we may ask
+		case "client_max_window_bits": // [RFC 7692 §7.1.2.2]; without a value it permits us to ask for a window
 			if len(value) > 0 {
 				bits, valid := windowBits(value)
 				p.ClientBits, p.tellClientBits = bits, true
@@ -90,7 +90,7 @@ func accept(offer httphead.Option, o Options) (p Params, ok bool) {
 		return ok
 	})
 	if p.ServerBits < bitsMax {
-		p.ServerNoContext = true // a Shrinker is for whole windows
+		p.ServerNoContext = true // a Shrinker refers back by up to a whole window of 32 KiB
 	}
 	return p, ok
 }
@@ -104,7 +104,7 @@ func windowBits(value []byte) (uint8, bool) {
 	return uint8(n), true
 }
 
-// Append appends the value of our Sec-WebSocket-Extensions.
+// Append appends the value of the response's Sec-WebSocket-Extensions.
 func (p Params) Append(dst []byte) []byte {
 	dst = append(dst, extension...)
 	if p.ServerNoContext {

@@ -6,14 +6,14 @@ import (
 	"github.com/klauspost/compress/flate"
 )
 
-// level is the compressor's effort where the window is whole. Measured by BenchmarkShrink
+// level is the compressor's effort with a window of 32 KiB. Measured by BenchmarkShrink
 // (docs/decisions/compression.md).
 const level = flate.BestSpeed
 
 // flushMarker ends a flushed block; it is left out on the wire [RFC 7692 §7.2.1].
 const flushMarker = "\x00\x00\xff\xff"
 
-// sink is where a compressor writes: a slice that grows.
+// sink takes a compressor's output in a slice that grows.
 type sink struct{ buf []byte }
 
 func (s *sink) Write(p []byte) (int, error) {
@@ -36,12 +36,12 @@ func newCompressor(bits uint8) *compressor {
 		c.writer, err = flate.NewWriterWindow(&c.sink, 1<<bits)
 	}
 	if err != nil {
-		panic("deflate: " + err.Error()) // only a level or a window out of range gives one
+		panic("deflate: " + err.Error()) // only a level or a window out of range is an error
 	}
 	return c
 }
 
-// run compresses one message behind what dst holds.
+// run appends one message, compressed, to dst.
 func (c *compressor) run(dst, src []byte) []byte {
 	c.sink.buf = dst
 	c.writer.Write(src) // writing into a slice does not fail
@@ -67,9 +67,9 @@ func Shrink(dst, src []byte, bits uint8) []byte {
 	return dst
 }
 
-// Shrinker compresses one connection's messages, each with the help of the earlier ones. It keeps the last of
-// them as a dictionary and borrows the rest: 8 KiB a connection, where a compressor of its own takes 800.
-// References go back by up to 32 KiB: it is for whole windows.
+// Shrinker compresses one connection's messages, each with the help of the earlier ones. It keeps their end as a
+// dictionary and shares the compressors of all connections: 8 KiB a connection, not the 800 of a compressor.
+// References go back by up to 32 KiB: the client's window must be as large.
 //
 // Owner: the connection's loop.
 type Shrinker struct {
@@ -77,7 +77,7 @@ type Shrinker struct {
 	sink       sink
 }
 
-// dictionaryMax is what the compressor makes use of, in bytes.
+// dictionaryMax is the most that the compressor makes use of, in bytes.
 const dictionaryMax = 8 << 10
 
 // Shrink appends src, compressed. Messages must be sent in the order in which they were compressed.

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// A message in parts, each of which the sender marked as the last, is one message; too many of them for its length are
-// refused before they cost more than its length is worth: the copies of windows are counted. [RFC 7692 §7.2.3.4]
+// A message of several parts, each of which ends with a final block, is one message [RFC 7692 §7.2.3.4]. Too many parts
+// for its length are refused before the copies of windows, which the test counts, cost too much.
 func TestWorkIsBoundedByTheInput(t *testing.T) {
 	text := bytes.Repeat([]byte("0123456789abcdef"), 4096) // 64 KiB
 	whole := finished(text)
@@ -36,7 +36,7 @@ func TestWorkIsBoundedByTheInput(t *testing.T) {
 				t.Errorf("%s: %d bytes of windows are copied for %d of input, %d at most are in order", row.name, i.copied, len(row.message), most)
 			}
 			if row.want == OK && len(out) == 0 {
-				t.Errorf("%s: nothing comes out", row.name)
+				t.Errorf("%s: the output is empty", row.name)
 			}
 			inflaters.Put(i)
 		}
@@ -52,7 +52,7 @@ func finished(text []byte) []byte {
 	return out.Bytes()
 }
 
-// BenchmarkHostileInput measures what a byte of input costs that is made to cost much.
+// BenchmarkHostileInput measures the cost per byte of input that is made to cost much.
 func BenchmarkHostileInput(b *testing.B) {
 	window := &Window{size: 1 << bitsMax, kept: make([]byte, 1<<bitsMax)}
 	for _, row := range []struct {

@@ -52,8 +52,8 @@ func Append(dst []byte, op ws.OpCode, payload []byte) []byte {
 	return append(AppendHeader(dst, op, len(payload)), payload...)
 }
 
-// AppendClose appends a close frame. reason is cut at 123 bytes, between characters; code 0 or 1005 makes
-// a frame without a body [RFC 6455 §5.5.1].
+// AppendClose appends a close frame. It cuts reason at 123 bytes, between characters; code 0 or 1005 makes a frame
+// without a body [RFC 6455 §5.5.1].
 func AppendClose(dst []byte, code ws.StatusCode, reason string) []byte {
 	if code == 0 || code == ws.StatusNoStatusRcvd {
 		return AppendHeader(dst, ws.OpClose, 0)
@@ -80,10 +80,10 @@ func AppendMasked(dst []byte, op ws.OpCode, key [4]byte, payload []byte) []byte 
 	return dst
 }
 
-// ReasonBytesMax is what a close frame holds beside its code [RFC 6455 §5.5].
+// ReasonBytesMax is the longest reason that fits into a close frame beside its code [RFC 6455 §5.5].
 const ReasonBytesMax = ws.MaxControlFramePayloadSize - 2
 
-// ParseClose reads a close frame's body. An empty one gives 1005, which is never sent [RFC 6455 §7.1.5].
+// ParseClose reads a close frame's body. An empty body gives 1005, a code that no peer may send [RFC 6455 §7.1.5].
 // reason is borrowed.
 func ParseClose(payload []byte) (code ws.StatusCode, reason []byte, v Violation) {
 	switch len(payload) {
@@ -103,8 +103,8 @@ func ParseClose(payload []byte) (code ws.StatusCode, reason []byte, v Violation)
 	return code, reason, Fine
 }
 
-// MayBeSent says whether a close code may occur on the wire [RFC 6455 §7.4]. The registry has added 1012
-// to 1014 since, which gobwas's check does not know.
+// MayBeSent reports whether a close code may occur on the wire [RFC 6455 §7.4]. The registry has since added 1012 to
+// 1014, which gobwas's check does not know.
 func MayBeSent(code ws.StatusCode) bool {
 	switch {
 	case code >= 1000 && code <= 1003, code >= 1007 && code <= 1014, code >= 3000 && code <= 4999:

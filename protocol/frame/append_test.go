@@ -11,7 +11,7 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// The header that we append is the one that gobwas/ws writes, with RSV1 for what is compressed [RFC 7692 §6].
+// An appended header is the same as gobwas/ws writes, with RSV1 for a compressed payload [RFC 7692 §6].
 func TestHeaderAgreesWithGobwas(t *testing.T) {
 	for _, n := range []int{0, 1, 125, 126, 127, 65535, 65536, 1 << 20} {
 		var want bytes.Buffer

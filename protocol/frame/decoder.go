@@ -11,14 +11,14 @@ import (
 //
 // Owner: immutable.
 type Limits struct {
-	MessageBytes int64 // payload over all frames of a message; more is TooBig as soon as it is declared
+	MessageBytes int64 // payload over all frames of a message; a header that declares more is TooBig
 	Fragments    int   // frames of a message
 }
 
-// compressedSlack is what deflate may add to a message of stored blocks, at worst, per 64 KiB and in all.
+// compressedSlack is the number of bytes by which stored blocks may lengthen a message, once and for each 64 KiB.
 const compressedSlack = 64
 
-// Kind says what a part is.
+// Kind is the kind of a part.
 type Kind uint8
 
 // Kinds of parts.
@@ -28,10 +28,10 @@ const (
 	Ping               // a whole ping
 	Pong               // a whole pong
 	Close              // a whole close frame; see ParseClose
-	Broken             // the peer broke the protocol: nothing more will come
+	Broken             // the peer broke the protocol: no further part will come
 )
 
-// Part is what Next takes off a chunk.
+// Part is one step of [Decoder.Next].
 //
 // Owner: the caller, until the next call.
 type Part struct {
@@ -40,12 +40,12 @@ type Part struct {
 	Op         ws.OpCode // of the message, on continuation frames too
 	First      bool      // of the message
 	Last       bool      // of the message
-	Compressed bool      // the whole message is
+	Compressed bool      // the whole message is compressed
 	Violation  Violation
 }
 
-// Decoder takes frames apart. The zero Decoder refuses whatever it is given (NotReady); Reset makes it ready. It is small:
-// every connection has one.
+// Decoder takes frames apart. The zero Decoder refuses all input (NotReady); Reset makes it ready. It is small: every
+// connection has one.
 //
 // Owner: one goroutine.
 type Decoder struct {
@@ -59,7 +59,7 @@ type Decoder struct {
 	ctrl   ws.OpCode // of the control frame whose payload arrives; OpContinuation: none
 	length uint8     // of that payload
 	op     ws.OpCode // of the message; OpContinuation: none
-	turn   uint8     // where in the key the next byte of payload is
+	turn   uint8     // index in the key for the next byte of payload
 	flags  flags
 	utf8   UTF8
 }
@@ -73,10 +73,10 @@ type flags uint8
 
 const (
 	flagExtended   flags = 1 << iota // RSV1 may be set
-	flagCompressed                   // it was
+	flagCompressed                   // the message's first frame had RSV1 set
 	flagFinal                        // the frame is the message's last
 	flagStarted                      // a part of the message was handed on
-	flagReady                        // it was reset, and nothing was broken since
+	flagReady                        // Reset was called, and the peer has broken no rule since
 )
 
 // Reset makes d ready for a new connection.
@@ -87,7 +87,7 @@ func (d *Decoder) Reset(l *Limits, compression bool) {
 	}
 }
 
-// Next takes one part off the front of chunk, unmasking it in place, and returns what follows. After a
+// Next takes one part off the front of chunk, unmasking it in place, and returns the rest of chunk. After a
 // violation it returns None for ever.
 func (d *Decoder) Next(chunk []byte) (Part, []byte) {
 	if at, end := d.whole(chunk); end > 0 {
@@ -118,8 +118,8 @@ func (d *Decoder) Next(chunk []byte) (Part, []byte) {
 	return Part{}, nil
 }
 
-// whole unmasks a frame that is a message of its own and lies in chunk to its last byte, which nearly all are, and says
-// where its payload is. Where it is anything else, or wrong, end is 0 and nothing has happened.
+// whole unmasks a frame that is a message of its own and lies in chunk to its last byte, as nearly all do, and returns
+// the bounds of its payload. For any other frame, and for a wrong one, end is 0 and chunk is as it was.
 func (d *Decoder) whole(chunk []byte) (at, end int) {
 	if len(chunk) < smallHeader || d.have != 0 || d.op|d.ctrl != ws.OpContinuation || d.flags&flagReady == 0 {
 		return 0, 0
@@ -139,16 +139,16 @@ func (d *Decoder) whole(chunk []byte) (at, end int) {
 	}
 	key, payload := [4]byte(chunk[at-4:at]), chunk[at:end]
 	if ascii := unmask(payload, key, 0); text && !ascii && !ValidUTF8(payload) {
-		unmask(payload, key, 0) // as it came: the long way says what is wrong with it
+		unmask(payload, key, 0) // masked again: the long way finds the violation
 		return 0, 0
 	}
 	return at, end
 }
 
-// smallHeader is the least that a masked frame's header takes.
+// smallHeader is the size of the shortest masked header.
 const smallHeader = 6
 
-// begin takes a header, and the whole frame where nothing of it is missing.
+// begin takes a header, and with it a control frame that lies whole in chunk, or a data frame without payload.
 func (d *Decoder) begin(chunk []byte) (Part, []byte) {
 	head := chunk
 	if d.have > 0 {
@@ -156,7 +156,7 @@ func (d *Decoder) begin(chunk []byte) (Part, []byte) {
 		head = d.pieces[:int(d.have)+n]
 	}
 	if len(head) >= 2 {
-		// What can be refused now is refused now: the rest of the header may never come.
+		// Checked before the header is whole: the rest of it may never come.
 		if v := d.check(head[0], head[1]); v != Fine {
 			return d.broken(v), nil
 		}
@@ -196,7 +196,7 @@ func (d *Decoder) begin(chunk []byte) (Part, []byte) {
 	return Part{}, chunk
 }
 
-// headerSize is how long the header that starts with b is; more than len(b) where that cannot be told yet.
+// headerSize is the length of the header that starts with b; more than len(b) if b is too short to tell.
 func headerSize(b []byte) int {
 	if len(b) < 2 {
 		return ws.MaxHeaderSize + 1
@@ -237,8 +237,8 @@ func payloadLength(b []byte) (int64, Violation) {
 	}
 }
 
-// check holds a header's first two bytes against the RFC. gobwas's CheckHeader lets RSV2 and RSV3 pass once
-// an extension is on, hence this.
+// check holds a header's first two bytes against the RFC. gobwas's CheckHeader would let RSV2 and RSV3 pass once
+// an extension is on.
 func (d *Decoder) check(b0, b1 byte) Violation {
 	op := ws.OpCode(b0 & 0x0f)
 	final, rsv1 := b0&0x80 != 0, b0&0x40 != 0
@@ -283,7 +283,7 @@ func (d *Decoder) checkSize(op ws.OpCode, rsv1 bool, length int64) Violation {
 	return Fine
 }
 
-// enterFrame takes note of a legal data frame's header.
+// enterFrame records a legal data frame's header.
 func (d *Decoder) enterFrame(b0 byte, op ws.OpCode) {
 	d.flags &^= flagFinal
 	if op != ws.OpContinuation {
@@ -301,7 +301,7 @@ func (d *Decoder) enterFrame(b0 byte, op ws.OpCode) {
 	d.size += d.left
 }
 
-// data hands on what there is of a data frame's payload.
+// data hands on the part of a data frame's payload that chunk holds.
 func (d *Decoder) data(chunk []byte) (Part, []byte) {
 	n := len(chunk)
 	if d.left < int64(n) {
@@ -328,7 +328,7 @@ func (d *Decoder) dataPart(payload []byte) Part {
 	return part
 }
 
-// beginControl takes a control frame that lies whole in chunk, or begins to gather it.
+// beginControl takes a control frame whose payload lies whole in chunk, or begins to gather it.
 func (d *Decoder) beginControl(op ws.OpCode, chunk []byte) (Part, []byte) {
 	n := int(d.left)
 	d.ctrl = op

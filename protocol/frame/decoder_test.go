@@ -15,7 +15,7 @@ import (
 
 var testLimits = Limits{MessageBytes: 1 << 20, Fragments: 64}
 
-// event is a message, a control frame, or the end of it all.
+// event is a message, a control frame, or a violation.
 func event(p Part, payload []byte) string {
 	switch p.Kind {
 	case Data:
@@ -27,7 +27,7 @@ func event(p Part, payload []byte) string {
 	}
 }
 
-// feed decodes input in chunks that cut chooses, and returns what happened.
+// feed decodes input in chunks that cut chooses, and returns the events.
 func feed(t *testing.T, d *Decoder, input []byte, cut func(left int) int) []string {
 	t.Helper()
 	var events []string
@@ -135,7 +135,7 @@ var clauses = []struct {
 	{"[RFC 6455 §5.5.1] case 7.3.4 close", raw(0x88, 0, []byte("\x03\xe8bye")), []string{`control 8:"\x03\xe8bye"`}},
 }
 
-// Every clause, whole, one byte at a time, and cut at random.
+// The decoder obeys every clause, with the input whole, one byte at a time, and cut at random.
 func TestClauses(t *testing.T) {
 	for _, c := range clauses {
 		t.Run(c.name, func(t *testing.T) {
@@ -175,7 +175,7 @@ func TestCompressedBit(t *testing.T) {
 	}
 }
 
-// [RFC 6455 §8.1] case 6.4: text fails at the first byte that cannot be right, not at the message's end.
+// [RFC 6455 §8.1] case 6.4: text fails at the first wrong byte, not at the message's end.
 func TestFailsFast(t *testing.T) {
 	var d Decoder
 	d.Reset(&testLimits, false)

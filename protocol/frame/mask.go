@@ -11,8 +11,8 @@ import (
 // by BenchmarkUnmask.
 const cipherMin = 192
 
-// unmask unmasks p in place; offset is where in the key its first byte is. ascii says that no byte of the outcome has its
-// high bit set; false says nothing.
+// unmask unmasks p in place; offset is the index in the key for its first byte. ascii means that no byte of the outcome
+// has its high bit set; false means that unmask did not look or found one.
 func unmask(p []byte, key [4]byte, offset int) (ascii bool) {
 	if len(p) >= cipherMin {
 		ws.Cipher(p, key, offset)
@@ -21,7 +21,7 @@ func unmask(p []byte, key [4]byte, offset int) (ascii bool) {
 	return unmaskSmall(p, key, offset)
 }
 
-// unmaskSmall looks for high bits on the way: most text has none, and need not be looked at again.
+// unmaskSmall looks for high bits on the way: most text has none, and then needs no check for UTF-8.
 func unmaskSmall(p []byte, key [4]byte, offset int) (ascii bool) {
 	k := bits.RotateLeft32(binary.LittleEndian.Uint32(key[:]), -8*(offset&3))
 	wide := uint64(k)<<32 | uint64(k)

@@ -148,7 +148,7 @@ func couldBegin(tail []byte) bool {
 	return false
 }
 
-// FuzzDecoder holds the decoder, fed in chunks that the input chooses, against the model, which sees all at
+// FuzzDecoder holds the decoder, fed in chunks that the input chooses, against the model, which gets all bytes at
 // once.
 func FuzzDecoder(f *testing.F) {
 	for _, c := range clauses {
@@ -171,7 +171,7 @@ func FuzzDecoder(f *testing.F) {
 	})
 }
 
-// FuzzRoundTrip decodes what AppendMasked makes.
+// FuzzRoundTrip decodes the frames of AppendMasked.
 func FuzzRoundTrip(f *testing.F) {
 	f.Add([]byte("hello"), uint32(7), uint64(3))
 	f.Add(make([]byte, 300), uint32(1), uint64(9))

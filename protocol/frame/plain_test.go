@@ -5,7 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// Whatever stands where in a text, the way by words and the one by vectors agree with the standard library.
+// For each character at each place in a text, the check by words and the check by vectors agree with the standard
+// library.
 func TestValidUTF8AtEachPlace(t *testing.T) {
 	for _, n := range []int{0, 1, 7, 8, 31, 32, 33, 64, 100, plainMax, plainMax + 1, 2 * plainMax} {
 		for _, piece := range []string{"", "ä", "\xff", "\xc3", "\xed\xa0\xbd", "😀", "\xf0\x9f"} {

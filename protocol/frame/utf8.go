@@ -7,7 +7,7 @@ import (
 	fastutf8 "github.com/bytedance/sonic/utf8"
 )
 
-// UTF8 checks text as it arrives, and fails at the first byte that cannot be right. The zero UTF8 is ready.
+// UTF8 checks text as it arrives, and fails at the first wrong byte. The zero UTF8 is ready.
 //
 // Owner: one goroutine.
 type UTF8 struct {
@@ -19,7 +19,7 @@ type UTF8 struct {
 // wholesaleMin is the size from which checking at once with vector code pays.
 const wholesaleMin = 64
 
-// Feed takes the next piece and reports whether all is well so far.
+// Feed takes the next piece and reports whether the text is valid so far.
 func (u *UTF8) Feed(p []byte) bool {
 	for u.need > 0 && len(p) > 0 {
 		if !u.follow(p[0]) {
@@ -60,7 +60,7 @@ func (u *UTF8) Feed(p []byte) bool {
 // Whole reports whether the text may end here.
 func (u *UTF8) Whole() bool { return u.need == 0 }
 
-// tail is how many bytes at the end of p may belong to a character that goes on behind it.
+// tail is the number of bytes at the end of p that may begin a character whose rest follows p.
 func tail(p []byte) int {
 	for n := 1; n <= utf8.UTFMax-1 && n <= len(p); n++ {
 		if b := p[len(p)-n]; b >= 0xc0 {
@@ -72,7 +72,7 @@ func tail(p []byte) int {
 	return 0
 }
 
-// lead takes a character's first byte: the ranges of the second one are those of [RFC 3629 §4].
+// lead takes a character's first byte, and sets the range of the second one [RFC 3629 §4].
 func (u *UTF8) lead(b byte) bool {
 	u.low, u.high = 0x80, 0xbf
 	switch {
@@ -116,10 +116,10 @@ func ValidUTF8(p []byte) bool {
 	return len(p) == 0 || u.Feed(p) && u.Whole()
 }
 
-// plainMax is the size up to which passing over ASCII by words beats vector code, which is called by way of a stub.
+// plainMax is the size up to which skipping ASCII in words of eight bytes beats vector code, whose call is expensive.
 const plainMax = 512
 
-// notPlain is p without the ASCII at its beginning, by words.
+// notPlain is p without the whole words of ASCII at its beginning.
 func notPlain(p []byte) []byte {
 	const high = 0x8080808080808080
 	for len(p) >= 32 {

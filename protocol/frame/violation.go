@@ -2,8 +2,8 @@ package frame
 
 import "github.com/gobwas/ws"
 
-// Violation says how a peer broke the protocol. It is deliberately no error: it costs no allocation, and
-// there is one way out for all of them. Zero means none.
+// Violation says how a peer broke the protocol. It is deliberately no error: it costs no allocation, and all
+// violations end the connection in one place. Zero means none.
 type Violation uint8
 
 // Violations.
@@ -56,5 +56,5 @@ var violationTable = [violations]struct {
 // Code is the close code for v.
 func (v Violation) Code() ws.StatusCode { return violationTable[v].code }
 
-// String is what the close frame says.
+// String is the reason in the close frame.
 func (v Violation) String() string { return violationTable[v].text }

@@ -8,18 +8,18 @@ import (
 	"strings"
 )
 
-// Refusal is why a request is not upgraded. The zero Refusal means that it is.
+// Refusal is the reason for refusing to upgrade a request. The zero Refusal means that the request is upgraded.
 //
 // Owner: the caller.
 type Refusal struct {
 	Status     int    // of HTTP
-	Reason     string // what is wrong and what to do, for the body
+	Reason     string // the fault and its remedy, for the body
 	RetryAfter int    // seconds; 0 for none
 	Bodiless   bool   // the request was a HEAD: its answer has no body [RFC 9110 §9.3.2]
-	Proxied    bool   // by a proxy, for which Upgrade is left out: an HTTP/2 connection behind it must not carry it
+	Proxied    bool   // a proxy passed the request on: the answer omits Upgrade, which an HTTP/2 connection must not carry
 }
 
-// acceptGUID is what the key is hashed with [RFC 6455 §4.2.2].
+// acceptGUID is hashed together with the key [RFC 6455 §4.2.2].
 const acceptGUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 // AcceptKey is the value of Sec-WebSocket-Accept for a key.
@@ -32,7 +32,7 @@ func AcceptKey(key []byte) (accept [28]byte) {
 	return accept
 }
 
-// Accept is what an upgrade agrees to.
+// Accept is the content of the response that upgrades a request.
 type Accept struct {
 	Key        []byte
 	Protocol   string // "" for none
@@ -53,7 +53,7 @@ func AppendSwitch(dst []byte, a Accept) []byte {
 	return append(dst, "\r\n\r\n"...)
 }
 
-// AppendRefusal appends a response that says why, and that the connection is closed.
+// AppendRefusal appends a response that tells the reason and closes the connection.
 func AppendRefusal(dst []byte, r Refusal) []byte {
 	body := strings.ToValidUTF8(r.Reason, "?")
 	dst = append(strconv.AppendInt(append(dst, "HTTP/1.1 "...), int64(r.Status), 10), ' ')
@@ -83,7 +83,7 @@ func AppendRefusal(dst []byte, r Refusal) []byte {
 	return append(append(dst, body...), '\n')
 }
 
-// SelectProtocol picks the first of those spoken that is offered, "" where none is.
+// SelectProtocol picks the first subprotocol of spoken that is offered, "" if none is.
 func SelectProtocol(offered, spoken []string) string {
 	for _, s := range spoken {
 		for _, o := range offered {

@@ -67,7 +67,8 @@ var clauses = []struct {
 	{"more than 8 KiB", request("GET / HTTP/1.1", goodLines+"X: "+strings.Repeat("y", 8<<10)+"\r\n"), 431},
 }
 
-// What a server must look at [RFC 6455 §4.2], and how fields are written [RFC 9112 §5].
+// Parse checks all that the RFC requires of an opening handshake [RFC 6455 §4.2], and how fields are written
+// [RFC 9112 §5].
 func TestClauses(t *testing.T) {
 	for _, c := range clauses {
 		t.Run(c.name, func(t *testing.T) {
@@ -91,7 +92,7 @@ func TestClauses(t *testing.T) {
 	}
 }
 
-// What a refusal must carry so that a client knows what to do [RFC 9110 §15].
+// A refusal carries the header fields that tell a client how to go on [RFC 9110 §15].
 func TestRefusalHeaders(t *testing.T) {
 	for _, c := range []struct {
 		refusal      Refusal
@@ -176,7 +177,7 @@ func TestEnd(t *testing.T) {
 	}
 	for _, bad := range []string{"\x16", "GET / HTTP/1.1\n", "\x00", "POST / ", "\r\nPOST / ", "\n", "hello world"} {
 		if !Hopeless([]byte(bad)) {
-			t.Errorf("%q has hope", bad)
+			t.Errorf("%q is not hopeless", bad)
 		}
 	}
 }
@@ -226,7 +227,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// BenchmarkHandshake beside gobwas/ws's upgrader, which blocks where the head is not whole.
+// BenchmarkHandshake compares with gobwas/ws's upgrader, which blocks if the head is not whole.
 func BenchmarkHandshake(b *testing.B) {
 	b.Run("ours", func(b *testing.B) {
 		head := []byte(browser)
@@ -267,8 +268,9 @@ func TestHead(t *testing.T) {
 	}
 }
 
-// Upgrade is named with its connection option to whom speaks HTTP/1.1 with us [RFC 9110 §7.8] [RFC 9110 §15.5.22], and left out for
-// whom a proxy speaks: nginx hands it on to HTTP/2 clients, which must end the stream then [RFC 9113 §8.2.2].
+// A refusal names Upgrade, with its connection option, to a client that speaks HTTP/1.1 with us [RFC 9110 §7.8]
+// [RFC 9110 §15.5.22]. To a client behind a proxy it does not: nginx hands the field on to HTTP/2 clients, which must end
+// the stream then [RFC 9113 §8.2.2].
 func TestUpgradeRequired(t *testing.T) {
 	for field, want := range map[string]string{"": "websocket", "X-Forwarded-For: 192.0.2.1": "", "x-real-ip: 192.0.2.1": "",
 		"Via: 2.0 proxy": "", "Forwarded: for=192.0.2.1": "", "X-Forwarded-Proto: https": ""} {

@@ -15,18 +15,18 @@ import (
 type Origins struct {
 	all   bool
 	exact map[string]bool
-	under []origin // host is what follows the star: ".example.com"
+	under []origin // host is the text behind the star: ".example.com"
 }
 
 const (
 	originAny  = "*"
-	originNull = "null" // what a browser sends for a page without an origin of its own [RFC 6454 §6.1]
+	originNull = "null" // sent by browsers for a page without an origin of its own [RFC 6454 §6.1]
 )
 
 // NewOrigins makes a list. An entry is an origin (https://example.com, https://example.com:8443), all hosts below a name
 // (https://*.example.com, which is not example.com itself), null (pages without an origin: files, sandboxed frames of
-// anybody), file:// (web views that load files), or * for every origin. An empty list admits every origin, too. The error
-// says what would be right.
+// any site), file:// (web views that load files), or * for every origin. An empty list admits every origin, too. The
+// error names the right form.
 func NewOrigins(list []string) (*Origins, error) {
 	o := &Origins{all: len(list) == 0, exact: make(map[string]bool, len(list))}
 	for _, text := range list {
@@ -51,8 +51,8 @@ func NewOrigins(list []string) (*Origins, error) {
 	return o, nil
 }
 
-// Allow reports whether pages of an origin may connect. "" is a client that is no browser: it may, since it
-// could claim any origin.
+// Allow reports whether pages of an origin may connect. "" is a client that is not a browser: it is allowed, since
+// it could claim any origin.
 func (o *Origins) Allow(text string) bool {
 	if o.all || text == "" {
 		return true
@@ -85,8 +85,8 @@ func (o origin) String() string {
 	return o.scheme + "://" + o.host + ":" + o.port
 }
 
-// readEntry reads what a person wrote into a list. A trailing slash and a name in any script are as good as what the
-// browser sends in their place.
+// readEntry reads an entry of the operator's list. It also takes a trailing slash, and a name in any script, which a
+// browser would send in ASCII.
 func readEntry(text string) (entry origin, wild bool, hint string) {
 	scheme, rest, found := strings.Cut(text, "://")
 	if !found {
@@ -127,7 +127,7 @@ var toASCII = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.Stric
 // ownPorts are the ports that browsers leave out.
 var ownPorts = map[string]string{"http": "80", "https": "443"}
 
-// parseOrigin reads an origin as browsers write it, in any case. A hint says what is wrong.
+// parseOrigin reads an origin as browsers write it, in upper or lower case. A hint names the fault.
 func parseOrigin(text string) (o origin, hint string) {
 	scheme, rest, found := strings.Cut(text, "://")
 	if !found || !isScheme(scheme) {
@@ -191,7 +191,8 @@ func parseOriginHost(host string) (text, hint string) {
 	return strings.ToLower(host), ""
 }
 
-// isScheme reports whether text is a letter and what may follow it in the name of a scheme [RFC 3986 §3.1].
+// isScheme reports whether text is the name of a scheme: a letter, then letters, digits, plus, minus and dot
+// [RFC 3986 §3.1].
 func isScheme(text string) bool {
 	for i := range len(text) {
 		if c := text[i]; !isAlphanumeric(c) && (i == 0 || !strings.ContainsRune("+-.", rune(c))) {

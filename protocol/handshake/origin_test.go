@@ -48,12 +48,12 @@ func TestOrigins(t *testing.T) {
 	}
 	for _, list := range [][]string{nil, {"*"}, {"https://a.example", "*"}} {
 		if all, err := NewOrigins(list); err != nil || !all.Allow("https://anybody.example") || !all.Allow("null") || !all.Allow("garbage") {
-			t.Errorf("%q must admit everybody: %v", list, err)
+			t.Errorf("%q must admit every origin: %v", list, err)
 		}
 	}
 }
 
-// What could never match is refused when it is configured; a scheme begins with a letter [RFC 3986 §3.1].
+// An entry that could never match is refused when it is configured; a scheme begins with a letter [RFC 3986 §3.1].
 func TestNoOrigins(t *testing.T) {
 	for _, text := range []string{
 		"", " ", "example.com", "*.example.com", "https://", "https:///", "https://a/b", "https://a//", "https://a?x", "https://a#x", "https://u@a", "https://u:p@a", "https://a b",
@@ -68,7 +68,8 @@ func TestNoOrigins(t *testing.T) {
 	}
 }
 
-// FuzzOrigins: what is admitted is one host exactly, or ends below the other; and reading an entry twice changes nothing.
+// FuzzOrigins: an admitted origin has exactly the host of an entry, or a host below it; reading an entry twice changes
+// nothing.
 func FuzzOrigins(f *testing.F) {
 	for _, s := range []string{"https://a.example", "https://x.b.example:444", "https://x@b.example", "https://[::1]", "null", "https://*.\u00fc"} {
 		f.Add(s)

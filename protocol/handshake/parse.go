@@ -13,9 +13,9 @@ type Limits struct {
 
 var headEnd = []byte("\r\n\r\n")
 
-// End returns the length of the head that b starts with, its blank line included, 0 where it has not
-// arrived whole. from is how much of b earlier calls have looked through, so that a head that comes byte by
-// byte is looked through once.
+// End returns the length of the head that b starts with, its blank line included, 0 if it has not arrived whole.
+// from is the number of bytes that earlier calls have searched, so that a head that comes byte by byte is searched
+// once.
 func End(b []byte, from int) int {
 	from = max(0, from-len(headEnd)+1)
 	if i := bytes.Index(b[from:], headEnd); i >= 0 {
@@ -24,8 +24,8 @@ func End(b []byte, from int) int {
 	return 0
 }
 
-// Hopeless reports whether b cannot become a head that Parse accepts, so that there is no point in waiting
-// for the rest: it is no HTTP GET, or its lines end in a lone LF.
+// Hopeless reports whether b cannot become a head that Parse accepts, so that waiting for the rest is useless: it
+// is no HTTP GET, or its lines end in a lone LF.
 func Hopeless(b []byte) bool {
 	if b = pastEmptyLine(b); len(b) == 0 || string(b) == "\r" {
 		return false
@@ -57,8 +57,8 @@ func malformed(format string, args ...any) Refusal {
 	return Refusal{Status: 400, Reason: "malformed request: " + fmt.Sprintf(format, args...)}
 }
 
-// Parse reads a head into r, whose slices then borrow from it. The Refusal is zero where the request is
-// one for an upgrade to WebSocket version 13 [RFC 6455 §4.2.1].
+// Parse reads a head into r, whose slices then borrow from it. The Refusal is zero if the request is for an
+// upgrade to WebSocket version 13 [RFC 6455 §4.2.1].
 func Parse(head []byte, l *Limits, r *Request) Refusal {
 	refusal := r.parse(head, l)
 	if refusal.Status != 0 {
@@ -70,7 +70,7 @@ func Parse(head []byte, l *Limits, r *Request) Refusal {
 
 func (r *Request) parse(head []byte, l *Limits) Refusal {
 	r.fields, r.head = r.fields[:0], head
-	r.Target, r.Path, r.RawQuery, r.Host, r.Key = nil, nil, nil, nil, nil
+	r.Path, r.RawQuery, r.Host, r.Key = nil, nil, nil, nil
 	if len(head) > 0 && head[0] == tlsHandshake {
 		return malformed("this port speaks plain HTTP; TLS ends at the proxy")
 	}
@@ -135,7 +135,7 @@ func (r *Request) parseLine(line []byte) Refusal {
 	if string(version) != "HTTP/1.1" {
 		return Refusal{Status: 505, Reason: "a WebSocket needs HTTP/1.1"}
 	}
-	r.Target, r.Path = target, target
+	r.Path = target
 	if i := bytes.Index(target, []byte("://")); i > 0 && target[0] != '/' { // absolute form [RFC 9112 §3.2.2]
 		r.Path = target[i+3:]
 		if slash := bytes.IndexByte(r.Path, '/'); slash >= 0 {
@@ -153,8 +153,8 @@ func (r *Request) parseLine(line []byte) Refusal {
 	return Refusal{}
 }
 
-// parseField reads a header field [RFC 9112 §5]. Folded lines and spaces before the colon are refused:
-// proxies disagree on them.
+// parseField reads a header field [RFC 9112 §5]. It refuses folded lines and spaces before the colon: proxies
+// disagree on them.
 func (r *Request) parseField(line []byte) Refusal {
 	name, value, ok := bytes.Cut(line, []byte(":"))
 	if !ok || !isToken(name) {
@@ -170,7 +170,7 @@ func (r *Request) parseField(line []byte) Refusal {
 	return Refusal{}
 }
 
-// once are the fields that must not occur twice.
+// once lists the fields that must not occur twice.
 var once = [...]string{"Host", "Sec-WebSocket-Key", "Sec-WebSocket-Version"}
 
 // check holds the request against RFC 6455.

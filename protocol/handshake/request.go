@@ -9,15 +9,14 @@ import (
 // Field is a header field.
 type Field struct{ Name, Value []byte }
 
-// Is reports whether the field has a name, without regard to case.
+// Is reports whether the field's name is name, without regard to case.
 func (f Field) Is(name string) bool { return equalFold(f.Name, name) }
 
 // Request is an opening handshake. Its slices are borrowed from the head that was parsed; Clone gives one
 // that owns its bytes.
 //
-// Owner: who parsed it; a clone is immutable.
+// Owner: the caller of Parse; a clone is immutable.
 type Request struct {
-	Target   []byte // as it was sent
 	Path     []byte
 	RawQuery []byte
 	Host     []byte
@@ -30,7 +29,7 @@ type Request struct {
 // Fields returns the header fields in their order.
 func (r *Request) Fields() []Field { return r.fields }
 
-// Header returns the first value of a header field, without surrounding spaces; "" where there is none.
+// Header returns the first value of a header field, without surrounding spaces; "" if there is none.
 func (r *Request) Header(name string) string { return string(r.first(name)) }
 
 func (r *Request) first(name string) []byte {
@@ -53,8 +52,7 @@ func (r *Request) HeaderValues(name string) []string {
 	return list
 }
 
-// Query returns the first value of a key of the query, decoded; "" where there is none, or where it cannot
-// be decoded.
+// Query returns the first value of a key of the query, decoded; "" if there is none, or if it cannot be decoded.
 func (r *Request) Query(key string) string {
 	for part := range strings.SplitSeq(string(r.RawQuery), "&") {
 		name, value, _ := strings.Cut(part, "=")
@@ -69,7 +67,7 @@ func (r *Request) Query(key string) string {
 	return ""
 }
 
-// Cookie returns the value of a cookie, without quotes; "" where there is none.
+// Cookie returns the value of a cookie, without quotes; "" if there is none.
 func (r *Request) Cookie(name string) string {
 	for _, line := range r.HeaderValues("Cookie") {
 		for pair := range strings.SplitSeq(line, ";") {
@@ -85,10 +83,10 @@ func (r *Request) Cookie(name string) string {
 	return ""
 }
 
-// Origin is the page that the client says it comes from; "" where it is no browser.
+// Origin is the origin of the page that connects, as the client claims; "" if the client is not a browser.
 func (r *Request) Origin() string { return r.Header("Origin") }
 
-// Protocols lists the subprotocols that the client offers, the preferred first.
+// Protocols lists the subprotocols that the client offers, its favourite first.
 func (r *Request) Protocols() []string {
 	if r.first("Sec-WebSocket-Protocol") == nil {
 		return nil
@@ -104,8 +102,8 @@ func (r *Request) Protocols() []string {
 	return list
 }
 
-// Extensions returns the offers of Sec-WebSocket-Extensions, of all its fields in their order. Borrowed
-// where there is one field.
+// Extensions returns the offers of all Sec-WebSocket-Extensions fields in their order. Borrowed if there is one
+// field.
 func (r *Request) Extensions() []byte {
 	var all []byte
 	n := 0
@@ -129,7 +127,7 @@ func (r *Request) Clone() *Request {
 	return own
 }
 
-// proxied reports whether a proxy says that it has passed the request on.
+// proxied reports whether a header field shows that a proxy has passed the request on.
 func (r *Request) proxied() bool {
 	for _, f := range r.fields {
 		for _, name := range [...]string{"X-Forwarded-For", "X-Forwarded-Proto", "X-Real-IP", "Forwarded", "Via"} {

@@ -1,7 +1,7 @@
-// Package ident says how workers and connections are named. A connection's id says where the connection lives, so that it
-// is found by arithmetic and not in a table, on whichever worker the question comes up.
+// Package ident names workers and connections. A connection's id contains the place where the connection lives: every
+// worker finds it by arithmetic and needs no table.
 //
-// What it refuses to do: saying whether a worker lives or a connection is open; a name may outlive both.
+// What it refuses to do: telling whether a worker lives or a connection is open; a name may outlive both.
 //
 // Start reading at [ID], then [Worker].
 package ident
@@ -11,8 +11,8 @@ import (
 	"encoding/hex"
 )
 
-// Worker names one life of a worker process among all workers that are one server. It is made of a node, the machine, and
-// of an instance, which is fresh for each start of a worker on that node; every worker of one machine is on node 0. The
+// Worker names one start of a worker process among all workers of a server. It consists of a node, the machine, and
+// an instance, which is new for each start of a worker on that node; every worker of one machine is on node 0. The
 // zero Worker names no worker. Workers are ordered by node and then by instance.
 type Worker uint32
 
@@ -26,7 +26,7 @@ func (w Worker) Node() uint16 { return uint16(w >> 16) }
 func (w Worker) Instance() uint16 { return uint16(w) }
 
 // Place is where a connection lives on its worker: its loop, its slot there, and a generation that tells it from earlier
-// and later tenants of the slot. The zero Place is no connection's: generations start at 1.
+// and later connections in the slot. No connection has the zero Place: generations start at 1.
 type Place struct {
 	Loop uint8
 	Slot uint32
@@ -34,7 +34,7 @@ type Place struct {
 }
 
 const (
-	// SlotsMax is how many slots a loop may have: a slot has 24 bits in an id.
+	// SlotsMax is the most slots that a loop may have: a slot has 24 bits in an id.
 	SlotsMax = 1 << 24
 	// GenMax is the highest generation: it has 48 bits in an id.
 	GenMax = 1<<48 - 1
@@ -48,7 +48,7 @@ type ID struct {
 	Place  Place
 }
 
-// Append writes the id as clients know it.
+// Append appends the id as clients know it.
 func (id ID) Append(dst []byte) []byte {
 	var raw [TextBytes / 2]byte
 	binary.BigEndian.PutUint16(raw[0:], id.Worker.Instance())
@@ -61,7 +61,7 @@ func (id ID) Append(dst []byte) []byte {
 // String is the id as clients know it.
 func (id ID) String() string { return string(id.Append(nil)) }
 
-// Parse is the inverse of [ID.Append]; ok is false for a text that is no id.
+// Parse is the inverse of [ID.Append]; ok is false if text is no id.
 func Parse(text string) (id ID, ok bool) {
 	var raw [TextBytes / 2]byte
 	if len(text) != TextBytes {

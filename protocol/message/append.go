@@ -5,8 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// What the server says by itself. Every function appends one message to dst. ref is the client's, as JSON;
-// nil where it sent none.
+// The messages of the server. Every function appends one message to dst. ref is the client's, as JSON; nil if the
+// client sent none.
 
 func end(dst, ref []byte) []byte {
 	if ref != nil {
@@ -23,7 +23,7 @@ func AppendConnected(dst, id []byte, timestamp int64) []byte {
 	return append(number(append(dst, `","timestamp":`...), timestamp), '}')
 }
 
-// AppendReconnectToken tells the token of the session, and for how many seconds it outlives the connection.
+// AppendReconnectToken tells the session's token; ttl is the time in seconds by which it outlives the connection.
 func AppendReconnectToken(dst []byte, token string, ttl int64) []byte {
 	dst = append(append(dst, `{"type":"reconnect_token","token":"`...), token...)
 	return append(number(append(dst, `","ttl":`...), ttl), '}')
@@ -35,7 +35,7 @@ func AppendReconnectToken(dst []byte, token string, ttl int64) []byte {
 type Joined struct {
 	Room    []byte
 	Members int
-	Gap     bool // the client asked for what it missed, and the room keeps no history
+	Gap     bool // the client asked for messages that it missed, and the room keeps no history
 	Ref     []byte
 }
 
@@ -54,7 +54,7 @@ func AppendLeft(dst, room, ref []byte) []byte {
 	return end(AppendString(append(dst, `{"type":"left","room":`...), room), ref)
 }
 
-// Broadcast is what the members of a room get.
+// Broadcast is a message to the members of a room.
 //
 // Owner: the caller.
 type Broadcast struct {
@@ -64,7 +64,7 @@ type Broadcast struct {
 	Timestamp int64
 }
 
-// AppendBroadcast builds the message for the others in a room.
+// AppendBroadcast builds the message for the other members of a room.
 func AppendBroadcast(dst []byte, m Broadcast) []byte {
 	dst = AppendString(append(dst, `{"type":"broadcast","room":`...), m.Room)
 	dst = append(append(dst, `,"from":"`...), m.From...)
@@ -78,7 +78,7 @@ func AppendBroadcast(dst []byte, m Broadcast) []byte {
 type BroadcastSent struct {
 	Room       []byte
 	Recipients int
-	Delayed    bool // members elsewhere cannot be reached just now: they get it later
+	Delayed    bool // members on other workers get the message later: the bus is away
 	Ref        []byte
 }
 
@@ -108,7 +108,7 @@ type Reconnected struct {
 	Previous []byte
 	Rooms    []string
 	Lost     []LostRoom
-	Gaps     []string // rooms of which something may be missing
+	Gaps     []string // rooms in which the client may have missed messages
 	Ref      []byte
 }
 
@@ -145,16 +145,16 @@ func appendStrings(dst []byte, list []string) []byte {
 	return append(dst, ']')
 }
 
-// Notice says who joined or left a room.
+// Notice is a join or a leave, told to the other members of the room.
 type Notice struct {
 	Room string
-	ID   []byte
+	ID   []byte // of the connection that joined or left
 }
 
-// AppendMemberJoined tells the others of a join.
+// AppendMemberJoined tells the other members of a join.
 func AppendMemberJoined(dst []byte, m Notice) []byte { return appendNotice(dst, "member_joined", m) }
 
-// AppendMemberLeft tells the others of a leave.
+// AppendMemberLeft tells the other members of a leave.
 func AppendMemberLeft(dst []byte, m Notice) []byte { return appendNotice(dst, "member_left", m) }
 
 func appendNotice(dst []byte, kind string, m Notice) []byte {
@@ -163,7 +163,7 @@ func appendNotice(dst []byte, kind string, m Notice) []byte {
 	return append(append(dst, m.ID...), `"}`...)
 }
 
-// AppendAnnouncements tells whether a room says who comes and goes.
+// AppendAnnouncements tells whether a room announces joins and leaves.
 func AppendAnnouncements(dst []byte, room string, on bool, members int) []byte {
 	dst = AppendString(append(dst, `{"type":"announcements","room":`...), room)
 	dst = strconv.AppendBool(append(dst, `,"on":`...), on)
@@ -177,8 +177,8 @@ type Members struct {
 	Room  []byte
 	Count int
 	IDs   []string
-	Next  []byte // where the next page begins; nil: there is none
-	// Partial says that somebody who knows of further members did not answer.
+	Next  []byte // cursor of the next page; nil: there is none
+	// Partial means that a worker with further members did not answer.
 	Partial bool
 	Ref     []byte
 }
@@ -200,13 +200,14 @@ func AppendAuthenticated(dst, ref []byte) []byte {
 	return end(append(dst, `{"type":"authenticated"`...), ref)
 }
 
-// AppendError answers what is refused.
+// AppendError answers a message that is refused.
 func AppendError(dst []byte, code, text string, ref []byte) []byte {
 	dst = AppendString(append(dst, `{"type":"error","code":`...), code)
 	return end(AppendString(append(dst, `,"message":`...), text), ref)
 }
 
-// AppendRef puts a ref into an encoded object, in place: the object must be the caller's to change. An object that has one of its own keeps it.
+// AppendRef puts a ref into an encoded object, in place: the caller must own the object. An object with a ref of its own
+// keeps that.
 func AppendRef(object, ref []byte) []byte {
 	var e Envelope
 	if Route(object, &e); e.seen&keyRef != 0 {
@@ -224,7 +225,7 @@ func AppendRef(object, ref []byte) []byte {
 	return append(object, '}')
 }
 
-// AppendString appends s as a JSON string. What is not valid UTF-8 becomes U+FFFD.
+// AppendString appends s as a JSON string. Each byte that is not valid UTF-8 becomes U+FFFD.
 func AppendString[T []byte | string](dst []byte, s T) []byte {
 	const hex = "0123456789abcdef"
 	dst = append(dst, '"')

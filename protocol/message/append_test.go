@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// Every message that the server says, as the wire protocol writes it.
+// Every message of the server's own has the bytes of the wire protocol.
 func TestAppend(t *testing.T) {
 	id, room, ref := []byte("0001"), []byte("a\"b"), []byte(`"r"`)
 	for want, got := range map[string][]byte{
@@ -67,7 +67,7 @@ func FuzzAppendString(f *testing.F) {
 	})
 }
 
-// Encoding and decoding for the application: bytes are not kept, keys are exact, what is no JSON is an error.
+// For the application's types, Decode keeps no bytes and compares keys exactly; values that JSON cannot hold are errors.
 func TestCodec(t *testing.T) {
 	payload := []byte(`{"text":"hello","Text":"no"}`)
 	var v struct {

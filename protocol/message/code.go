@@ -1,6 +1,6 @@
 package message
 
-// Code says why a message is refused. It is deliberately no error: it costs no allocation.
+// Code is the reason for refusing a message. It is deliberately no error: it costs no allocation.
 type Code uint8
 
 // Codes of the wire protocol.
@@ -54,5 +54,5 @@ var codeTable = [codes]struct{ name, text string }{
 // String is the code on the wire.
 func (c Code) String() string { return codeTable[c].name }
 
-// Text says to a person what is wrong.
+// Text explains the code to a person.
 func (c Code) Text() string { return codeTable[c].text }

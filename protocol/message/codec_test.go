@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What cannot be encoded leaves the bytes in front of it as they were.
+// A value that cannot be encoded leaves the bytes in front of it as they were.
 func TestEncodeFails(t *testing.T) {
 	cycle := map[string]any{}
 	cycle["self"] = cycle

@@ -1,7 +1,7 @@
 package message
 
-// findRef looks for the ref of a message that is refused, behind whatever is wrong with it: it must be a key of the
-// outermost object, and its value sound. Strings and brackets are all that it goes by.
+// findRef looks for the ref of a message that is refused, also behind the fault. The ref must be a key of the outermost
+// object and have a valid value. findRef follows strings and brackets only.
 func (e *Envelope) findRef(b []byte) {
 	depth, keyNext := 0, false
 	for i := 0; i < len(b); i++ {
@@ -30,7 +30,7 @@ func (e *Envelope) findRef(b []byte) {
 	}
 }
 
-// stringEnd is the index behind the quote that ends a string, whatever else is wrong with that; -1 for none.
+// stringEnd is the index behind the quote that ends a string, which need not be valid; -1 for none.
 func stringEnd(b []byte, i int) int {
 	for ; i < len(b); i++ {
 		switch b[i] {
@@ -56,7 +56,7 @@ func (e *Envelope) isRef(quoted []byte) bool {
 	return keyOf(name) == keyRef
 }
 
-// takeRef takes the value of a key that ends in front of i, if it can be a ref.
+// takeRef takes the value behind the key that ends at i, if it can be a ref.
 func (e *Envelope) takeRef(b []byte, i int) {
 	i = skipSpace(b, i)
 	if i >= len(b) || b[i] != ':' {

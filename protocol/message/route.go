@@ -4,18 +4,17 @@ import (
 	"unicode/utf8"
 )
 
-// Envelope is where the parts of a message lie. Its slices are borrowed from the payload, or from the
-// envelope itself where a string had to be unescaped; both are valid until the next Route.
+// Envelope has the parts of a message. Its slices are borrowed from the payload, or from the envelope itself if a
+// string had to be unescaped; both are valid until the next Route.
 //
 // Owner: one goroutine.
 type Envelope struct {
-	Type  []byte // unescaped, as are Room, Token, To and After; nil where absent or no string
+	Type  []byte // unescaped, as are Room, Token and After; nil if absent or no string
 	Room  []byte
 	Token []byte
-	To    []byte
 	After []byte
-	Ref   []byte // JSON as it was sent, good for a reply; nil where absent
-	Data  []byte // JSON as it was sent, as are Last and Since; nil where absent
+	Ref   []byte // JSON as it was sent, checked for use in a reply; nil if absent
+	Data  []byte // JSON as it was sent, as are Last and Since; nil if absent
 	Last  []byte
 	Since []byte
 
@@ -37,7 +36,7 @@ const (
 	keyData
 	keyRef
 	keyToken
-	keyTo
+	keyTo // no message of the server's own has it; one that has it twice is refused all the same
 	keyLast
 	keySince
 	keyAfter
@@ -67,9 +66,9 @@ func keyOf(name []byte) uint16 {
 	return 0
 }
 
-// Route finds the envelope of a message, which must be valid UTF-8. InvalidJSON: it is no object;
-// InvalidMessage: it is one, but broken, too deep, with a key of the envelope twice, or without a type. Ref
-// is set, so that a refusal can carry it, where there is one, as far as that can be told. payload is borrowed.
+// Route finds the envelope of a message, which must be valid UTF-8. InvalidJSON: it is no object; InvalidMessage:
+// the object is broken, too deep, has a key of the envelope twice, or no type. Ref is set also with InvalidMessage
+// if a valid ref can be found, so that the refusal can carry it. payload is borrowed.
 func Route(payload []byte, e *Envelope) Code {
 	code := e.route(payload)
 	if code == InvalidMessage && e.seen&keyRef == 0 {
@@ -129,7 +128,7 @@ func (e *Envelope) route(payload []byte) Code {
 	return OK
 }
 
-// take notes the value of a key of the envelope, and reports whether it may be.
+// take notes the value of a key of the envelope, and reports whether it is valid.
 func (e *Envelope) take(key uint16, value []byte) bool {
 	if e.seen&key != 0 {
 		return false
@@ -144,8 +143,6 @@ func (e *Envelope) take(key uint16, value []byte) bool {
 		e.RoomWrong = e.Room == nil
 	case keyToken:
 		e.Token = e.text(value)
-	case keyTo:
-		e.To = e.text(value)
 	case keyAfter:
 		e.After = e.text(value)
 	case keyData:
@@ -163,7 +160,7 @@ func (e *Envelope) take(key uint16, value []byte) bool {
 	return true
 }
 
-// text returns the string that a value is, nil where it is something else.
+// text returns the content of a value that is a string, nil for any other value.
 func (e *Envelope) text(value []byte) []byte {
 	if value[0] != '"' {
 		return nil
@@ -193,7 +190,7 @@ func (e *Envelope) refValid(value []byte) bool {
 	return true
 }
 
-// unescape decodes the inside of a string that scanString has passed.
+// unescape decodes the inside of a string that scanString has accepted.
 func (e *Envelope) unescape(s []byte) []byte {
 	at := len(e.scratch)
 	out := e.scratch
@@ -238,7 +235,7 @@ func hex4(b []byte) rune {
 	return r
 }
 
-// IsBarePong reports whether a text that is no JSON is the pong that some clients of the seed send.
+// IsBarePong reports whether a text is the pong without JSON that some clients of the seed send.
 func IsBarePong(payload []byte) bool {
 	b := payload[skipSpace(payload, 0):]
 	return len(b) >= 4 && string(b[:4]) == "pong" && skipSpace(b, 4) == len(b)
@@ -247,7 +244,7 @@ func IsBarePong(payload []byte) bool {
 // roomMax is the longest name of a room, in bytes.
 const roomMax = 255
 
-// ValidRoom says whether a name can be a room's: 1 to 255 bytes of UTF-8 without control characters.
+// ValidRoom returns OK if name can be a room's: 1 to 255 bytes of UTF-8 without control characters.
 func ValidRoom(name []byte) Code {
 	if len(name) == 0 {
 		return RoomRequired

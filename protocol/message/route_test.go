@@ -76,7 +76,7 @@ func TestRoute(t *testing.T) {
 	}
 }
 
-// The grammar of JSON, value by value.
+// Each kind of value is held against the grammar of JSON.
 func TestGrammar(t *testing.T) {
 	for _, v := range []string{`0`, `-0`, `1e5`, `1E+5`, `1.5e-3`, `-1.0`, `[]`, `[ ]`, `{}`, `{ }`, `[1,2]`, `[[],{}]`, `"\u12aF"`,
 		`01`, `-`, `+1`, `.5`, `1.`, `1e`, `1e+`, `0x1`, `NaN`, `Infinity`, `tru`, `truee`, `nul`, `[1,]`, `[,1]`, `[1`, `{"a"}`, `{"a":}`,
@@ -217,7 +217,7 @@ var envelopes = func() map[string][]byte {
 	return out
 }()
 
-// BenchmarkRoute beside what sonic and encoding/json take for type and room alone.
+// BenchmarkRoute compares with sonic and encoding/json, which decode type and room alone.
 func BenchmarkRoute(b *testing.B) {
 	for _, name := range []string{"126B", "1KB", "16KB"} {
 		p := envelopes[name]
@@ -249,7 +249,7 @@ func BenchmarkRoute(b *testing.B) {
 	}
 }
 
-// Half a surrogate pair is refused wherever it stands: there are readers that refuse the whole message for it.
+// Half a surrogate pair is refused anywhere in a message: some JSON readers refuse the whole message for it.
 func TestHalfSurrogatePairs(t *testing.T) {
 	for _, half := range []string{`\ud83d`, `\uD83D`, `\ude00`, `\uDFFF`, `\udbff`, `\ud83dx`, `\ud83d\u0041`, `\ud83d\ud83d`, `\ud83d\n`,
 		`\ude00\ud83d`, `\ud83d\ude0z`, `\ud83d\udbff`, `\ud83d\ue000`, `\ud83d\\ude00`, `\ud83d\ude00\ud83d`, `\ud83d\ude00\ude00`, `\ud83d/ude00`} {
@@ -271,7 +271,7 @@ func TestHalfSurrogatePairs(t *testing.T) {
 	}
 }
 
-// A refusal carries the ref wherever it stands, if it is sound itself.
+// A refusal carries the message's ref, before or behind the fault, if the ref itself is valid.
 func TestRefBehindFaults(t *testing.T) {
 	for in, want := range map[string]string{
 		`{"type":5,"ref":"a"}`:                       `"a"`,
@@ -297,7 +297,7 @@ func TestRefBehindFaults(t *testing.T) {
 		`{"type":"x","ref":"a","ref":"b"}`:           `"a"`,
 		`{"type":"x","ref":"a"`:                      `"a"`,
 		`{"type":"x","data":` + strings.Repeat("[", 70) + strings.Repeat("]", 70) + `,"ref":"a"}`: `"a"`,
-		// what is no ref, or not this message's
+		// no ref, or another message's
 		`{"type":5,"ref":1.5}`:                               "",
 		`{"type":5,"ref":01}`:                                "",
 		`{"type":5,"ref":null}`:                              "",

@@ -20,8 +20,8 @@ const (
 	highs = 0x8080808080808080
 )
 
-// special marks the bytes of w that end a run inside a string: a quote, a backslash, a control character.
-// A mark may be false only behind a true one.
+// special marks the bytes of w that need a look inside a string: a quote, a backslash, a control character. Only
+// the lowest mark is sure; a mark above it may be wrong.
 func special(w uint64) uint64 {
 	quote := w ^ ones*'"'
 	slash := w ^ ones*'\\'
@@ -82,8 +82,8 @@ func skipEscape(b []byte, i int) int {
 	return -1
 }
 
-// skipSurrogates is skipEscape for one half of a surrogate pair, which must be the first, and the second behind it: many
-// readers refuse whatever holds a half alone.
+// skipSurrogates is skipEscape for a surrogate, which must be the first of a pair, with the second behind it: many
+// JSON readers refuse a text with a surrogate alone.
 func skipSurrogates(b []byte, i int) int {
 	if hexTable[b[i+2]]-1 >= 0xc || i+11 > len(b) || b[i+5] != '\\' || b[i+6] != 'u' ||
 		b[i+7]|0x20 != 'd' || hexTable[b[i+8]]-1 < 0xc || hexTable[b[i+8]] == 0 || hexTable[b[i+9]] == 0 || hexTable[b[i+10]] == 0 {
@@ -92,7 +92,7 @@ func skipSurrogates(b []byte, i int) int {
 	return i + 11
 }
 
-// hexTable has the value of a hexadecimal digit plus one, 0 for what is none.
+// hexTable has the value of a hexadecimal digit plus one, 0 for any other byte.
 var hexTable = func() (t [256]uint8) {
 	for i := range 10 {
 		t['0'+i] = uint8(i + 1)
@@ -141,14 +141,14 @@ func skipValue(b []byte, i int) int {
 	}
 }
 
-// containers are those that are open around a position.
+// containers are the objects and arrays that are open around a position.
 type containers struct {
 	objects uint64
 	depth   int
 	opened  bool // the innermost has just been opened
 }
 
-// unwind goes from behind a value (or behind an opening bracket) to the next value. done: there is none.
+// unwind goes from behind a value (or behind an opening bracket) to the next value; done is true if there is none.
 func unwind(b []byte, i int, c containers) (next int, objects uint64, depth int, done bool) {
 	for {
 		if c.depth == 1 {

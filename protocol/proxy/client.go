@@ -6,23 +6,23 @@ import (
 	"strings"
 )
 
-// Fields are the values of the header fields in which proxies name clients, those of one name in their order. Borrowed.
+// Fields are the values of the header fields in which proxies name clients, in their order for each name. Borrowed.
 type Fields struct {
 	ForwardedFor [][]byte // X-Forwarded-For
 	RealIP       [][]byte // X-Real-IP
 	Forwarded    [][]byte // Forwarded
 }
 
-// Client finds out for whom a trusted peer speaks. Each field is a chain of addresses to which every proxy appends the
-// one that it saw: read from the right, past those that are trusted, the first that is not is the client; where all are
-// trusted, it is the left-most. What stands further left was sent by the client, and may be anything.
+// Client finds the client of a trusted peer. Each field is a chain of addresses to which every proxy appends the address
+// that it saw. Read from the right, the first address that is not trusted is the client; if all are trusted, the
+// left-most is. Text further to the left was sent by the client, and may be false.
 //
-// Which of the fields the peer sets, and which it passes on as the client sent them, cannot be seen from here. So all that
-// are there must agree; where two name different clients, neither is believed, and the result is zero, as it is where no
-// field names a client. The port is 0 where it is not told.
+// The server cannot see which of the fields the peer sets, and which it passes on as the client sent them. So all fields
+// must agree: if two name different clients, neither is believed. The result is zero then, and also if no field names a
+// client. The port is 0 if no field tells it.
 //
-// ignored is how many fields were not believed: malformed, or in contradiction. A zero client with ignored above 0 is one
-// whom the peer spoke for, in words that cannot be believed: it must not be taken for the peer.
+// ignored counts the fields that were not believed: malformed, or in contradiction. With a zero client, ignored above 0
+// means that the peer spoke for a client that is not known: the caller must not take the peer for the client.
 func (t *Trust) Client(f *Fields) (client netip.AddrPort, ignored int) {
 	outcomes := [...]outcome{
 		t.walk(f.ForwardedFor, parseNode),
@@ -36,7 +36,7 @@ func (t *Trust) Client(f *Fields) (client netip.AddrPort, ignored int) {
 		switch {
 		case !o.found.IsValid():
 		case !client.IsValid(), t.Includes(client.Addr()) && !t.Includes(o.found.Addr()):
-			client = o.found // where one field ends at a trusted proxy, another may reach further
+			client = o.found // one field ends at a trusted proxy, and another reaches further
 		case !t.Includes(o.found.Addr()) && o.found.Addr() != client.Addr():
 			return netip.AddrPort{}, ignored + 2
 		}
@@ -44,15 +44,15 @@ func (t *Trust) Client(f *Fields) (client netip.AddrPort, ignored int) {
 	return client, ignored
 }
 
-// outcome is where a walk came to.
+// outcome is the result of a walk.
 type outcome struct {
 	found     netip.AddrPort
 	malformed bool
 }
 
-// walk goes through the elements of a field from the right. An element that is no address ends it, and then the field
-// names nobody: the trusted proxies to the right of it are not the client. Nor does a field name anybody that is there and
-// empty, as a proxy sends it that fills it from what a client has left out.
+// walk goes through the elements of a field from the right. An element that is no address ends the walk, and the field
+// names no client: the trusted proxies to the right of it are not the client. An empty field names no client, either: a
+// proxy sends one when it copies a field that the client has left out.
 func (t *Trust) walk(values [][]byte, parse func([]byte) (netip.AddrPort, bool)) (o outcome) {
 	for i := len(values) - 1; i >= 0; i-- {
 		for rest, more := values[i], true; more; {
@@ -76,8 +76,8 @@ func (t *Trust) walk(values [][]byte, parse func([]byte) (netip.AddrPort, bool))
 	return o
 }
 
-// cutLast takes the last element off a list. A comma within quotes separates nothing; quotes that are not closed make
-// the whole list one element, which then is malformed.
+// cutLast takes the last element off a list. A comma within quotes does not separate; quotes that are not closed make
+// the whole list one element, which is malformed.
 func cutLast(list []byte) (last, rest []byte, more bool) {
 	quoted := false
 	for i := len(list) - 1; i >= 0; i-- {
@@ -131,7 +131,7 @@ func parseNode(text []byte) (netip.AddrPort, bool) {
 
 const nodeBytesMax = len("[0000:0000:0000:0000:0000:0000:255.255.255.255]:_") + 64 // a port may be a word
 
-// nodePort reads the number behind a colon. A port may be any word [RFC 7239 §6.3]: then it is not known.
+// nodePort reads the number behind a colon. A port may also be a word [RFC 7239 §6.3], which gives 0.
 func nodePort(text []byte) uint16 {
 	if len(text) < 2 {
 		return 0
@@ -144,7 +144,7 @@ func nodePort(text []byte) uint16 {
 }
 
 // parseForwarded reads the node of one element of Forwarded: for=192.0.2.1;proto=http [RFC 7239 §4]. An element without
-// for names nobody.
+// for is malformed here.
 func parseForwarded(element []byte) (node netip.AddrPort, ok bool) {
 	for more := true; more; {
 		var pair []byte
@@ -180,7 +180,7 @@ func cutQuoted(b []byte, separator byte) (before, after []byte, found bool) {
 	return b, nil, false
 }
 
-// unquote takes the quotes off a value. No address holds a character that would have to be escaped.
+// unquote takes the quotes off a value. It decodes no escapes: no address needs any.
 func unquote(value []byte) ([]byte, bool) {
 	if len(value) == 0 || value[0] != '"' {
 		return value, true

@@ -42,7 +42,7 @@ func TestTrust(t *testing.T) {
 		}
 	}
 	if !trust(t, "unix").Includes(netip.Addr{}) || !trust(t, "unix").Anybody() || trust(t).Anybody() || trust(t).Includes(netip.Addr{}) {
-		t.Error("a Unix socket is trusted where it was told, and only there")
+		t.Error("a Unix socket must be trusted if the list names it, and only then")
 	}
 	for text, want := range map[string]string{
 		"nginx": "neither an address", "10.0.0.1/8": "write 10.0.0.0/8", "10.0.0.0/33": "no network",
@@ -142,7 +142,7 @@ func TestClients(t *testing.T) {
 	}
 }
 
-// FuzzClient: whatever a client puts before it, in whichever field, what the proxy appends is what counts.
+// FuzzClient: the address that the proxy appends counts, after any bytes of the client, in each field.
 func FuzzClient(f *testing.F) {
 	for _, row := range clients {
 		f.Add(row.xff, row.fwd)

@@ -7,25 +7,25 @@ import (
 	"strconv"
 )
 
-// Header is what a header of the PROXY protocol says.
+// Header is the content of a header of the PROXY protocol.
 type Header struct {
-	// Source is the client's address; zero where the proxy speaks for itself (LOCAL), does not know (UNKNOWN), or where
-	// the client has no address of the internet. Then the address that the kernel tells is all there is.
+	// Source is the client's address; zero if the proxy speaks for itself (LOCAL), does not know the client (UNKNOWN), or
+	// if the client has no IP address. Then the caller has only the address from the kernel.
 	Source netip.AddrPort
 }
 
-// Fault is what is wrong with a header.
+// Fault is the fault of a header.
 type Fault uint8
 
 // Faults.
 const (
 	FaultNone      Fault = iota
-	FaultMissing         // something else came in place of a header
-	FaultMalformed       // it begins like a header and goes on like none
+	FaultMissing         // the input does not begin like a header
+	FaultMalformed       // the input begins like a header and breaks its rules
 	FaultTooLong         // longer than HeaderBytesMax
 )
 
-// String says it to a person.
+// String explains the fault to a person.
 func (f Fault) String() string {
 	switch f {
 	case FaultNone:
@@ -38,8 +38,8 @@ func (f Fault) String() string {
 	return "the PROXY protocol header is malformed"
 }
 
-// HeaderBytesMax bounds a header. The specification's own bound for version 1 is 107 bytes; version 2 could announce 64
-// KiB, of which the addresses are 216 at most, and the rest are extensions that are skipped here.
+// HeaderBytesMax bounds a header. The specification's own bound for version 1 is 107 bytes. Version 2 could announce 64
+// KiB, of which at most 216 bytes are addresses; the rest are extensions, which Parse skips.
 const HeaderBytesMax = 4 << 10
 
 const (
@@ -49,8 +49,8 @@ const (
 	binaryFixed  = len(binaryStart) + 4 // version and command, family, length
 )
 
-// Parse reads the header that b begins with. n is its length, 0 where it has not arrived whole: then Parse is to be
-// called again with more. It decides at the same byte, and the same way, however the bytes arrive. b is borrowed.
+// Parse reads the header at the beginning of b. n is its length, 0 if it has not arrived whole: then the caller calls
+// Parse again with more. Parse decides at the same byte, and the same way, however the bytes arrive. b is borrowed.
 func Parse(b []byte) (h Header, n int, f Fault) {
 	switch {
 	case startsLike(b, binaryStart):
@@ -81,7 +81,7 @@ func parseText(b []byte) (h Header, n int, f Fault) {
 	line := b[len(textStart) : end-1]
 	family, rest, _ := bytes.Cut(line, []byte(" "))
 	switch string(family) {
-	case "UNKNOWN": // what follows is to be ignored
+	case "UNKNOWN": // the rest of the line is ignored
 		return h, end + 1, FaultNone
 	case "TCP4", "TCP6":
 		if h.Source, f = parseWords(rest, string(family) == "TCP4"); f != FaultNone {
@@ -112,7 +112,7 @@ func parseWords(rest []byte, four bool) (source netip.AddrPort, f Fault) {
 	return netip.AddrPortFrom(from, port), FaultNone
 }
 
-// parseFamily reads an address of one family, as it was told.
+// parseFamily reads an address of one family.
 func parseFamily(text []byte, four bool) (netip.Addr, bool) {
 	a, err := netip.ParseAddr(string(text))
 	return a.Unmap(), err == nil && a.Is4() == four && a.Zone() == ""
@@ -155,7 +155,7 @@ func parseBinary(b []byte) (h Header, n int, f Fault) {
 		return h, 0, FaultMalformed
 	case len(b) < n:
 		return h, 0, FaultNone
-	case local || transport == 0: // its own connection, or one that it knows nothing of
+	case local || transport == 0: // the proxy's own connection, or one unknown to it
 		return h, n, FaultNone
 	}
 	body := b[binaryFixed:n]

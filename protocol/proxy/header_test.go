@@ -76,7 +76,7 @@ var headers = []struct {
 
 const behind = "GET / HTTP/1.1\r\n\r\n"
 
-// Each header is taken for what it is, whole and at every length that it may arrive in, and not a byte behind it.
+// Each header is understood, whole and at every length that it may arrive in, and no byte behind it is taken.
 func TestHeaders(t *testing.T) {
 	for _, row := range headers {
 		t.Run(row.name, func(t *testing.T) {
@@ -104,7 +104,7 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-// FuzzParse: whatever comes, in whatever pieces, is decided alike, within the bound, and what is decided stays so.
+// FuzzParse: any input is decided alike in any pieces, within the bound, and more bytes do not change a decision.
 func FuzzParse(f *testing.F) {
 	for _, row := range headers {
 		f.Add([]byte(row.text), uint64(0x5555))

@@ -7,13 +7,13 @@ import (
 	"strings"
 )
 
-// Trust is whom to believe. The zero Trust believes nobody.
+// Trust is the set of trusted peers. The zero Trust is empty.
 type Trust struct {
 	networks []netip.Prefix
 	unix     bool
 }
 
-// named are the networks that have a word.
+// named are the networks that a word stands for.
 var named = map[string][]netip.Prefix{
 	"loopback": {netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 	"private": {netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"),
@@ -21,8 +21,8 @@ var named = map[string][]netip.Prefix{
 }
 
 // NewTrust reads addresses (10.0.0.1), networks (10.0.0.0/8), and the words loopback (127.0.0.0/8 and ::1), private (the
-// networks of RFC 1918 and fc00::/7) and unix (peers that have no address, of a Unix socket). The error says what would
-// be right.
+// networks of RFC 1918 and fc00::/7) and unix (peers on a Unix socket, which have no address). The error names the right
+// form.
 func NewTrust(list []string) (*Trust, error) {
 	t := &Trust{}
 	for _, text := range list {
@@ -64,10 +64,10 @@ func parseNetwork(text string) (netip.Prefix, error) {
 	return network, nil
 }
 
-// Anybody reports whether there is anybody to believe.
+// Anybody reports whether any peer is trusted.
 func (t *Trust) Anybody() bool { return t.unix || len(t.networks) > 0 }
 
-// Includes reports whether a peer is to be believed. The zero address is that of a peer on a Unix socket.
+// Includes reports whether a peer is trusted. The zero address is that of a peer on a Unix socket.
 func (t *Trust) Includes(a netip.Addr) bool {
 	if !a.IsValid() {
 		return t.unix
