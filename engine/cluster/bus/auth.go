@@ -14,15 +14,15 @@ import (
 )
 
 // Password is the password of an instance, whose user name is "w" and its number: hex of
-// HMAC-SHA256(secret, user name). Whoever knows it can be that instance and no other; the secret stays with
-// the supervisor and the bus.
+// HMAC-SHA256(secret, user name). A process with this password can act as that instance only; the secret stays with the
+// supervisor and the bus.
 func Password(secret []byte, instance ident.Worker) string {
 	mac := hmac.New(sha256.New, secret)
 	mac.Write([]byte(userName(instance)))
 	return hex.EncodeToString(mac.Sum(nil))
 }
 
-// gate lets in whoever has the password, and lets each publish only as itself.
+// gate admits users with the right password, and lets each publish only as itself.
 type gate struct{ secret []byte }
 
 // Check implements server.Authentication.
@@ -31,7 +31,7 @@ func (g gate) Check(c server.ClientAuthentication) bool {
 	digits, _ := strings.CutPrefix(name, "w")
 	n, err := strconv.ParseUint(digits, 10, 16)
 	instance := ident.On(0, uint16(n))
-	// The number has one spelling, or w1 and w01 would be two users with one stream.
+	// Other spellings are refused: w1 and w01 would be two users with one stream.
 	if err != nil || instance == 0 || userName(instance) != name {
 		return false
 	}
@@ -42,8 +42,8 @@ func (g gate) Check(c server.ClientAuthentication) bool {
 	return true
 }
 
-// buckets are the key-value buckets that the ledger makes and uses; what is stored in one of them it follows by what the
-// server republishes, and it asks other workers for seats on a subject of its own.
+// buckets are the key-value buckets that the ledger makes and uses. The ledger follows the changes of one of them on
+// ledgerChanged, where the server republishes them, and asks other workers for seats on ledgerWanted.
 var buckets = []string{"sessions", "seats", "shared"}
 
 const (
@@ -52,9 +52,8 @@ const (
 	responseTime  = 10 * time.Second
 )
 
-// permissions are what the package's doc says, and JetStream for the ledger's buckets. They guard against
-// our mistakes and against strangers on the machine; a worker that is out to harm could still do so
-// through a bucket of the ledger.
+// permissions are the subjects in the package's comment, and JetStream for the ledger's buckets. They guard against our
+// mistakes and against strangers on the machine; a malicious worker could still do harm through the ledger's buckets.
 func permissions(instance ident.Worker) *server.Permissions {
 	publish := []string{
 		subject("p", instance),
@@ -79,7 +78,7 @@ func permissions(instance ident.Worker) *server.Permissions {
 			"p.*", "a.*." + me, "q.*." + me, "q.*.0", inboxPrefix(instance) + ".>",
 			ledgerWanted, ledgerChanged,
 		}},
-		// Whoever was asked for seats may answer, once.
+		// A worker may answer each request for seats once.
 		Response: &server.ResponsePermission{MaxMsgs: 1, Expires: responseTime},
 	}
 }

@@ -21,7 +21,7 @@ func benchBus(b *testing.B) (p *process, url string) {
 	return p, "nats://" + addr
 }
 
-// processorTime is what this process has used.
+// processorTime is the processor time that this process has used.
 func processorTime() time.Duration {
 	var u syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
@@ -54,7 +54,7 @@ func benchLink(b *testing.B, url string, instance ident.Worker, to Receiver) *Li
 }
 
 // benchTraffic publishes b.N entries of 200 bytes, a turn each, from the first publishers of n links, and waits until
-// everybody has everything.
+// each link has all of them.
 func benchTraffic(b *testing.B, publishers, links, turn int) {
 	bus, url := benchBus(b)
 	all, counters := make([]*Link, links), make([]*counter, links)
@@ -112,8 +112,8 @@ func benchTraffic(b *testing.B, publishers, links, turn int) {
 	b.ReportMetric(float64(repaired), "repaired")
 }
 
-// pace keeps publishers no further ahead of the slowest receiver than a window, so that what is measured is what
-// the bus carries, not what its rings can lose.
+// pace keeps publishers within a window of the slowest receiver, so that the benchmark measures the rate of the bus, and
+// no ring drops a batch.
 type pace struct {
 	said     []atomic.Int64
 	counters []*counter
@@ -157,7 +157,7 @@ func BenchmarkFourWorkers(b *testing.B) {
 	}
 }
 
-// Appending alone: what a loop pays.
+// Appending alone: the price for a loop.
 func BenchmarkAppend(b *testing.B) {
 	out := newOutbox(ringBytesDefault)
 	entry := make([]byte, 200)
@@ -167,7 +167,7 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
-// latencies sends one thing at a time, a millisecond apart, and reports how long each took to arrive.
+// latencies sends one entry at a time, a millisecond apart, and reports how long each took to arrive.
 func latencies(b *testing.B, send func(), arrived <-chan time.Time) {
 	took := make([]time.Duration, 0, b.N)
 	pace := time.NewTicker(time.Millisecond)

@@ -39,7 +39,7 @@ func eventually(t testing.TB, what string, cond func() bool) {
 	}
 }
 
-// some is how much of something a test does: all of it in make soak, a part in make test.
+// some is how many repetitions a test makes: all in make soak, a part in make test.
 func some(all, part int) int {
 	if testing.Short() {
 		return part
@@ -57,7 +57,7 @@ func startServer(t testing.TB) *Server {
 	return s
 }
 
-// testLog is for failing tests only: what the server has to say is much.
+// testLog shows the server's many lines for failing tests only.
 func testLog(testing.TB) *slog.Logger {
 	if !testing.Verbose() {
 		return nil
@@ -65,8 +65,7 @@ func testLog(testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, nil))
 }
 
-// witness checks what one worker receives: entries made by entry, in order, each once, without a hole that was
-// not declared.
+// witness checks the entries that one worker receives: made by entryOf, in order, each once, without an undeclared hole.
 type witness struct {
 	mu    sync.Mutex
 	next  map[ident.Worker]uint64 // of each publisher, the number that comes next
@@ -76,7 +75,7 @@ type witness struct {
 	wrong []string
 	gap   map[ident.Worker]bool // a loss was declared just now: a jump is in order
 	block chan struct{}         // while it is open, the receiver hangs
-	// exact holds that batch n+1 is entry n: then a loss is checked to the number.
+	// exact says that batch n+1 is entry n: then a loss is checked to the number.
 	exact bool
 }
 

@@ -13,27 +13,27 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// A bus that is not ours: a NATS server that runs already, with JetStream, and an account of it that nobody else uses.
-// There a worker is who the URL says, not who it says by itself: the account is the boundary.
+// An external bus is a NATS server, with JetStream, that the operator runs. This server needs an account of its own
+// there. All workers use the user of the URL or of the credentials' file: the account is the boundary, not the instance.
 
 // Errors of Occupy.
 var (
 	// ErrOccupied says that another server uses the account.
 	ErrOccupied = errors.New("another server uses this account of the NATS server: give each an account of its own")
-	// ErrNoJetStream says that sessions and seats have no place to be.
+	// ErrNoJetStream says that the account cannot store sessions and seats.
 	ErrNoJetStream = errors.New("the account has no JetStream: turn it on in the NATS server's configuration")
-	// ErrTooSmall says that the messages which it takes are too small.
+	// ErrTooSmall says that the server's largest message is too small for ours.
 	ErrTooSmall = errors.New("raise max_payload in the NATS server's configuration")
 )
 
-// occupiedSubject is where the occupant of an account answers who asks.
+// On occupiedSubject, the server that uses an account answers others that ask whether it is free.
 const (
 	occupiedSubject = "ledger.occupied"
 	occupiedWait    = 500 * time.Millisecond
 )
 
-// RedactURL is a list of URLs for logs and environments: without users and passwords, nor anything that could be a part of
-// one. It does not parse: a password that was not encoded makes any part of a URL look like another.
+// RedactURL makes a list of URLs fit for logs and environments: it removes users, passwords, and all parts that could
+// belong to one. It does not parse: a password that was not encoded makes any part of a URL look like another.
 func RedactURL(list string) string {
 	last := strings.LastIndexByte(list, '@')
 	var out []string
@@ -48,7 +48,7 @@ func RedactURL(list string) string {
 		switch {
 		case !found || scheme != "nats" && scheme != "tls":
 			out = append(out, "(no URL)")
-		case at < 0 && start < last: // the password may hold what looks like the next URL
+		case at < 0 && start < last: // the password may contain text that looks like the next URL
 			out = append(out, scheme+"://"+redacted)
 		case at < 0 && host == "":
 			out = append(out, "(no URL)")
@@ -69,8 +69,8 @@ var (
 	plainHost = regexp.MustCompile(`^([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]+)?/?$`)
 )
 
-// credentials are the options that say who we are, by a file: user:password, a token, or credentials of NATS. The file is
-// read at each connect. Error: it cannot be read now, or holds nothing.
+// credentials makes the options for a file with user:password, a token, or credentials of NATS. The file is read at each
+// connect. Error: the file cannot be read now, or is empty.
 func credentials(path string) ([]nats.Option, error) {
 	if path == "" {
 		return nil, nil
@@ -84,7 +84,7 @@ func credentials(path string) ([]nats.Option, error) {
 	}
 	if !strings.Contains(text, ":") {
 		return []nats.Option{nats.TokenHandler(func() string {
-			token, _ := readCredentials(path) // the server refuses an empty one, and the next attempt reads again
+			token, _ := readCredentials(path) // the server refuses an empty token, and the next attempt reads again
 			return token
 		})}, nil
 	}
@@ -95,15 +95,15 @@ func credentials(path string) ([]nats.Option, error) {
 	})}, nil
 }
 
-// ErrCredentials says that the file with the credentials is of no use.
+// ErrCredentials says that the file with the credentials is missing, unreadable or empty.
 var ErrCredentials = errors.New("write user:password, a token, or NATS credentials into the file, and let this user read it")
 
-// CheckCredentials reports what is wrong with a file of credentials now. A name that could be the credentials themselves,
-// written where the name of their file belongs, is not shown.
+// CheckCredentials returns an error if a file of credentials cannot be used now. The error omits a name that could be the
+// credentials themselves, given by mistake in place of their file's name.
 func CheckCredentials(path string) error {
 	_, err := readCredentials(path)
 	if err != nil && (!strings.Contains(path, "/") || strings.ContainsAny(path, ":@")) {
-		return fmt.Errorf("it names no file that can be read, or one that is empty (the name is not shown, since it could be the secret itself): %w", ErrCredentials)
+		return fmt.Errorf("the file cannot be read, or is empty (its name is not shown, since it could be the secret itself): %w", ErrCredentials)
 	}
 	return err
 }
@@ -120,18 +120,19 @@ func readCredentials(path string) (string, error) {
 	return text, nil
 }
 
-// Address is a NATS server that is not ours, and who we are there.
+// Address is an external NATS server, and our user there.
 type Address struct {
 	URL         string // several are separated by commas
-	Credentials string // a file; "" where the URL says who we are
+	Credentials string // a file; "" where the URL has the user
 }
 
-// Tenancy is the use of an account of a NATS server that is not ours, until Close.
+// Tenancy is the exclusive use of an account of an external NATS server, until Close.
 type Tenancy struct{ nc *nats.Conn }
 
-// Occupy takes the account that a URL names, trying until ctx is done; whoever tries after us is told that it is taken,
-// for as long as we live and are connected. The account must be able to carry messages of bytesMax. Errors: ErrOccupied,
-// ErrNoJetStream, ErrTooSmall, ErrCredentials, nats.ErrAuthorization, ctx's. It waits half a second for the answer that it does not want.
+// Occupy takes the account of an address, trying until ctx is done. While this process lives and is connected, later
+// calls by other servers fail with ErrOccupied. The account must be able to carry messages of bytesMax. Errors:
+// ErrOccupied, ErrNoJetStream, ErrTooSmall, ErrCredentials, nats.ErrAuthorization, ctx's. A call that succeeds takes half
+// a second, in which another server could object.
 func Occupy(ctx context.Context, at Address, bytesMax int) (*Tenancy, error) {
 	url := at.URL
 	known, err := credentials(at.Credentials)
@@ -153,7 +154,7 @@ func Occupy(ctx context.Context, at Address, bytesMax int) (*Tenancy, error) {
 
 func (t *Tenancy) settle(ctx context.Context, bytesMax int) error {
 	if most := int(t.nc.MaxPayload()); most < bytesMax {
-		return fmt.Errorf("it takes messages of %d bytes, %d are needed: %w", most, bytesMax, ErrTooSmall)
+		return fmt.Errorf("messages may have %d bytes, %d are needed: %w", most, bytesMax, ErrTooSmall)
 	}
 	js, err := jetstream.New(t.nc)
 	if err != nil {
@@ -165,11 +166,11 @@ func (t *Tenancy) settle(ctx context.Context, bytesMax int) error {
 	case err != nil:
 		return fmt.Errorf("ask for jetstream: %w", err)
 	}
-	// We answer before we ask: of two that come at the same time at least one hears of the other.
+	// We answer before we ask: of two servers that start at the same time, at least one hears of the other.
 	inbox := t.nc.NewRespInbox()
 	if _, err := t.nc.Subscribe(occupiedSubject, func(m *nats.Msg) {
 		if m.Reply != inbox {
-			_ = m.Respond(nil) // who has no answer in time goes on: the account is as good as free
+			_ = m.Respond(nil) // a server without an answer in time takes the account as free
 		}
 	}); err != nil {
 		return fmt.Errorf("answer for the account: %w", err)
@@ -185,7 +186,7 @@ func (t *Tenancy) settle(ctx context.Context, bytesMax int) error {
 	for until := time.Now().Add(occupiedWait); ; {
 		m, err := answers.NextMsg(time.Until(until))
 		switch {
-		case err == nil && m.Header.Get("Status") == "": // a 503 says that nobody listens
+		case err == nil && m.Header.Get("Status") == "": // NATS answers 503 where no server listens
 			return ErrOccupied
 		case err != nil:
 			return nil
@@ -193,8 +194,8 @@ func (t *Tenancy) settle(ctx context.Context, bytesMax int) error {
 	}
 }
 
-// BytesMax is the largest message that the server takes, of NATS's own. Any goroutine.
+// BytesMax is the largest message that the NATS server takes, in bytes. Any goroutine.
 func (t *Tenancy) BytesMax() int { return int(t.nc.MaxPayload()) }
 
-// Close gives the account up.
+// Close frees the account for other servers.
 func (t *Tenancy) Close() { t.nc.Close() }

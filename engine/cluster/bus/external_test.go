@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Whatever a password holds, what is shown of a URL holds nothing of it, and still says where the bus is.
+// RedactURL shows no part of any password, and still shows the host.
 func TestRedactURL(t *testing.T) {
 	for in, want := range map[string]string{
 		"": "", "nats://127.0.0.1:4222": "nats://127.0.0.1:4222", "tls://a.example": "tls://a.example", "nats://[::1]:4222/": "nats://[::1]:4222/",
@@ -33,7 +33,7 @@ func TestRedactURL(t *testing.T) {
 	}
 }
 
-// A file with credentials is read whenever it is needed, and its absence is said.
+// A file with credentials is read at each connect, and its absence is an error.
 func TestCredentials(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "credentials")
 	if _, err := credentials(path); err == nil || !strings.Contains(err.Error(), "no such file") {

@@ -10,34 +10,32 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// Receiver is told what the other workers say. Its functions are called one after the other, never two at
-// once, on a goroutine of the link; they must not block for long, and must not call the link's Forget or
-// Close. Calls start before Dial returns.
+// Receiver gets the batches of the other workers. Its functions are called one after the other, never two at once, on a
+// goroutine of the link; they must not block for long, and must not call the link's Forget or Close. Calls start before
+// Dial returns.
 //
 // Owner: immutable after Dial.
 type Receiver struct {
 	// Batch gets the entries of one publisher's next batch. The bytes of the entries, and the sequence
 	// itself, are borrowed until it returns.
 	Batch func(from ident.Worker, entries iter.Seq[[]byte])
-	// Lost says that a publisher's batches first to last are gone for good: they stand between what was
-	// delivered before the call and what is delivered after it.
+	// Lost says that a publisher's batches first to last are gone for good: their place is between the batches delivered
+	// before the call and those delivered after it.
 	Lost func(from ident.Worker, first, last uint64)
-	// Gone says that nothing will come any more from an instance that was forgotten. It may be nil.
+	// Gone says that no more calls follow for a forgotten instance. It may be nil.
 	Gone func(from ident.Worker)
 }
 
-// The inbox turns what arrives, with its holes, doubles and late comers, into one ordered stream a
-// publisher.
+// The inbox turns the batches that arrive, some missing, double or late, into one ordered stream for each publisher.
 //
-// Problem: a batch can be missing because the bus restarted, because we were too slow for it, or because
-// the connection broke; it can come twice, since we asked for it and it had only been late; and the
-// publisher can die before it answers.
+// Problem: a batch can be missing because the bus restarted, because we were too slow for it, or because the connection
+// broke; it can come twice, if we asked for it and it had only been late; and the publisher can die before it answers.
 //
-// Invariant: of each publisher, next is the only batch that is delivered, and it grows by one with each
-// delivery or declared loss. So nothing comes twice, or out of order, or is missing without a word.
+// Invariant: of each publisher, next is the only batch that is delivered, and it grows by one with each delivery or
+// declared loss. So no batch is delivered twice or out of order, and none is missing without a call of Lost.
 //
-// Steps: what is next is delivered; what is newer is held, within a bound, and beyond that bound let go (it
-// is a hole like any other then); a hole is asked for, first part first; an answer moves next on.
+// Steps: the next batch is delivered; a newer one is held, or dropped beyond a bound (then it is a hole like any other);
+// the first hole is asked for; an answer increases next.
 //
 // It does no I/O and reads no clock.
 //
@@ -48,27 +46,27 @@ type inbox struct {
 	arm     func(time.Duration) // call tick after this time
 	streams map[ident.Worker]*stream
 	dead    [1 << 16 / 64]uint64 // forgotten instances
-	strange int                  // streams that Dial waits for
+	unheard int                  // streams that Dial waits for
 	settled chan struct{}        // closed when there are none
 	held    int                  // bytes in all streams
 	count   inboxCount
 }
 
-// inboxCount counts what came in.
+// inboxCount counts arrivals.
 //
 // Owner: inbox.
 type inboxCount struct {
 	batches, entries, bytes uint64
 	gaps                    uint64 // times that a hole was found where none was known
 	repaired                uint64 // batches that came in answers
-	lost                    uint64 // batches declared
-	doubles                 uint64 // batches that were there already
+	lost                    uint64 // batches declared lost
+	doubles                 uint64 // batches that had arrived before
 	refused                 uint64 // newer batches beyond heldBytesMax
 	malformed               uint64
 }
 
 const (
-	// heldBytesMax bounds what waits for older batches, of all publishers together.
+	// heldBytesMax bounds the batches that wait for older ones, of all publishers together.
 	heldBytesMax = 16 << 20
 	// heldCost is what a held batch costs besides its bytes.
 	heldCost = 256
@@ -81,17 +79,17 @@ func newInbox(to Receiver, peers []ident.Worker) *inbox {
 	for _, p := range peers {
 		if in.streams[p] == nil {
 			in.streams[p] = &stream{from: p}
-			in.strange++
+			in.unheard++
 		}
 	}
-	if in.strange == 0 {
+	if in.unheard == 0 {
 		close(in.settled)
 	}
 	return in
 }
 
-// stream finds a publisher's, and makes one for an instance that was not listed: it is younger than we
-// are, so that everything it ever says is for us. It is nil for a forgotten one.
+// stream finds a publisher's stream. An instance that was not listed is younger than we are: its stream is made here, and
+// starts at its first batch. It is nil for a forgotten instance.
 func (in *inbox) stream(from ident.Worker) *stream {
 	if in.dead[from/64]&(1<<(from%64)) != 0 {
 		return nil
@@ -104,7 +102,7 @@ func (in *inbox) stream(from ident.Worker) *stream {
 	return s
 }
 
-// meet settles where a listed publisher's stream starts for us: after top.
+// meet sets where a listed publisher's stream starts for us: after top.
 func (in *inbox) meet(s *stream, top uint64) {
 	if s.known {
 		return
@@ -120,21 +118,21 @@ func (in *inbox) meet(s *stream, top uint64) {
 // settle takes a stream off the list of those that Dial waits for.
 func (in *inbox) settle(s *stream) {
 	if !s.late {
-		if in.strange--; in.strange == 0 {
+		if in.unheard--; in.unheard == 0 {
 			close(in.settled)
 		}
 	}
 }
 
-// stopWaiting is called when Dial's patience ends: whom we have not met by then, we meet late.
-func (in *inbox) stopWaiting() (unmet []ident.Worker) {
+// stopWaiting is called when Dial stops waiting for peers. It marks those that are not known yet as late, and returns them.
+func (in *inbox) stopWaiting() (silent []ident.Worker) {
 	for _, s := range in.streams {
 		if !s.known && !s.late {
 			s.late = true
-			unmet = append(unmet, s.from)
+			silent = append(silent, s.from)
 		}
 	}
-	return unmet
+	return silent
 }
 
 // batch takes a batch that came in the publisher's stream, or (repair) in an answer.
@@ -145,7 +143,7 @@ func (in *inbox) batch(from ident.Worker, raw []byte, repair bool, now time.Time
 	}
 	seq, entries, ok := parseBatch(raw)
 	if !ok {
-		// A publisher of ours does not say such a thing. Asking again would bring it again.
+		// No worker publishes such a batch on purpose. Asking again would bring it again.
 		in.count.malformed++
 		in.gone(from, seq, seq, now)
 		return
@@ -206,7 +204,7 @@ func (in *inbox) deliverHeld(s *stream) {
 	}
 }
 
-// chase asks for what is missing, unless that was done just now.
+// chase asks for the first missing batches, unless a recent question is still out.
 func (in *inbox) chase(s *stream, now time.Time) {
 	if s.shouldAsk(now) {
 		first, last := s.gap()
@@ -217,7 +215,7 @@ func (in *inbox) chase(s *stream, now time.Time) {
 	}
 }
 
-// top takes an announcement: the publisher has said everything up to top, so what is not here is missing.
+// top takes an announcement: the publisher has sent all batches up to top, so those that are not here are missing.
 func (in *inbox) top(from ident.Worker, top uint64, now time.Time) {
 	s := in.stream(from)
 	if s == nil {
@@ -233,7 +231,7 @@ func (in *inbox) top(from ident.Worker, top uint64, now time.Time) {
 	in.chase(s, now)
 }
 
-// gone takes the publisher's word that it no longer has first to last.
+// gone takes the publisher's statement that it no longer has first to last.
 func (in *inbox) gone(from ident.Worker, first, last uint64, now time.Time) {
 	s := in.stream(from)
 	if s == nil || !s.known || first > s.next || last < s.next {
@@ -244,7 +242,7 @@ func (in *inbox) gone(from ident.Worker, first, last uint64, now time.Time) {
 	in.chase(s, now)
 }
 
-// skipTo declares what is missing up to last, and delivers what is held in between and right after it.
+// skipTo declares the missing batches up to last as lost, and delivers those held in between and right after.
 func (in *inbox) skipTo(s *stream, last uint64) {
 	for s.next <= last {
 		first, end := s.next, last
@@ -266,7 +264,7 @@ func (in *inbox) done(from ident.Worker, now time.Time) {
 	}
 }
 
-// forget lets a dead publisher's last batches come in for a moment, asking for nothing any more.
+// forget accepts a dead publisher's batches for forgetGrace more, and asks it no more questions.
 func (in *inbox) forget(from ident.Worker, now time.Time) {
 	s := in.stream(from)
 	if s == nil || !s.dying.IsZero() {
@@ -276,7 +274,7 @@ func (in *inbox) forget(from ident.Worker, now time.Time) {
 	in.arm(forgetGrace)
 }
 
-// bury gives up what is missing, delivers what is held, and drops the state.
+// bury declares the missing batches of a dead publisher as lost, delivers those held, and deletes its stream.
 func (in *inbox) bury(s *stream) {
 	if s.known {
 		in.skipTo(s, s.seen)
@@ -290,7 +288,7 @@ func (in *inbox) bury(s *stream) {
 	}
 }
 
-// tick does what is due. It is called when the time that arm was told has passed, or earlier.
+// tick repeats questions and ends streams that are due. It is called when the time given to arm has passed, or earlier.
 func (in *inbox) tick(now time.Time) {
 	for _, from := range slices.Sorted(maps.Keys(in.streams)) {
 		switch s := in.streams[from]; {

@@ -53,7 +53,7 @@ func (w *world) add(instance ident.Worker, ringBytes int) {
 	n.seen.exact = true
 	n.inbox = newInbox(n.seen.receiver(), nil)
 	n.inbox.ask = func(to ident.Worker, first, last uint64) {
-		n.sender.want(func(e *errands) { e.questions[to] = seqRange{first, last} })
+		n.sender.want(func(r *requests) { r.questions[to] = seqRange{first, last} })
 	}
 	n.inbox.arm = func(d time.Duration) {
 		if at := w.now.Add(d); n.tickAt.IsZero() || at.Before(n.tickAt) {
@@ -67,7 +67,7 @@ func (w *world) add(instance ident.Worker, ringBytes int) {
 	w.nodes = append(w.nodes, n)
 }
 
-// publish puts a message into the mail of those whom it is for, or not.
+// publish puts a message into the mail of its receivers, unless the wire loses it.
 func (w *world) publish(from *node, subject string, payload []byte) error {
 	if w.dice.Float64() < w.loss/10 {
 		return errAddressInUse // any error: the bus is away
@@ -105,9 +105,9 @@ func (w *world) read(n *node, count int) {
 		case kind == kindTop:
 			n.inbox.top(from, x.last, w.now)
 		case kind == kindHello:
-			n.sender.errands.top = true
+			n.sender.requests.top = true
 		case kind == kindQuestion:
-			n.sender.errands.answers[from] = seqRange{x.first, x.last}
+			n.sender.requests.answers[from] = seqRange{x.first, x.last}
 		case kind == kindGone:
 			n.inbox.gone(from, x.first, x.last, w.now)
 		case kind == kindDone:
@@ -144,7 +144,7 @@ func (w *world) step(n *node) {
 	}
 }
 
-// settle lets the wire be good, and time pass, until nothing happens any more.
+// settle makes the wire faultless, and lets time pass until no message is left.
 func (w *world) settle() {
 	w.loss = 0
 	for range 400 {
@@ -163,8 +163,8 @@ func (w *world) settle() {
 	}
 }
 
-// Whatever the wire does, each publisher's batches are delivered in order, once, or declared lost to the
-// number; and what the ring still has is not lost.
+// Over a wire that loses, doubles and swaps, each publisher's batches are delivered in order, once, or declared lost to
+// the number; a batch in the ring is not lost.
 func TestLossyWire(t *testing.T) {
 	var lost, repaired, gaps uint64
 	for seed := range uint64(150) {
@@ -197,8 +197,7 @@ func TestLossyWire(t *testing.T) {
 	}
 }
 
-// A publisher that dies leaves nothing open: what came is delivered, what is missing declared, and what comes
-// later ignored.
+// After a publisher's death its batches that came are delivered, the missing ones declared lost, and later ones ignored.
 func TestForgetOnALossyWire(t *testing.T) {
 	for seed := range uint64(60) {
 		w := newWorld(t, seed, 3)
@@ -235,7 +234,7 @@ func lateBatch(seq uint64) []byte {
 	return raw
 }
 
-// A newcomer starts where a peer that was there before stands, and takes a younger one from its first word.
+// A newcomer starts at the current batch of an older peer, and at the first batch of a younger one.
 func TestNewcomerStartsAtTheTop(t *testing.T) {
 	seen := newWitness()
 	in := newInbox(seen.receiver(), []ident.Worker{7, 8})
@@ -263,13 +262,13 @@ func TestNewcomerStartsAtTheTop(t *testing.T) {
 	}
 }
 
-// A peer that is met late, after Dial gave up waiting, has what it said before declared lost.
+// The earlier batches of a peer that is heard only after Dial stopped waiting are declared lost.
 func TestPeerMetLate(t *testing.T) {
 	seen := newWitness()
 	in := newInbox(seen.receiver(), []ident.Worker{7})
 	in.arm = func(time.Duration) {}
-	if unmet := in.stopWaiting(); !slices.Equal(unmet, []ident.Worker{7}) {
-		t.Errorf("unmet are %v", unmet)
+	if silent := in.stopWaiting(); !slices.Equal(silent, []ident.Worker{7}) {
+		t.Errorf("silent are %v", silent)
 	}
 	in.top(7, 12, time.Unix(1, 0))
 	if got := seen.lost[7]; !slices.Equal(got, []seqRange{{1, 12}}) {
@@ -277,7 +276,7 @@ func TestPeerMetLate(t *testing.T) {
 	}
 }
 
-// What waits for older batches is bounded; what is beyond the bound is asked for later, and comes.
+// Batches that wait for older ones are bounded; those beyond the bound are asked for later, and come.
 func TestHeldIsBounded(t *testing.T) {
 	out := newOutbox(64 << 20)
 	seen := newWitness()
@@ -312,7 +311,7 @@ func TestHeldIsBounded(t *testing.T) {
 	}
 }
 
-// Nonsense is neither delivered nor asked for for ever.
+// A malformed batch is not delivered, and not asked for again.
 func TestMalformedBatch(t *testing.T) {
 	seen := newWitness()
 	in := newInbox(seen.receiver(), nil)

@@ -20,14 +20,14 @@ import (
 // Owner: immutable after Dial.
 type LinkOptions struct {
 	URL       string         // "nats://127.0.0.1:4222"; unused with Local
-	External  bool           // the URL is of a server that is not ours, and says who we are there; Password is unused
-	File      string         // with External: who we are there, in place of what the URL says; see Address
+	External  bool           // the URL names an external NATS server and our user there; Password is unused
+	File      string         // with External: a file with our user, in place of the URL's; see Address
 	Local     *Server        // a server in this process, instead of URL
-	Instance  ident.Worker   // who we are; not 0
+	Instance  ident.Worker   // the number of this worker; not 0
 	Password  string         // see Password
 	Peers     []ident.Worker // the instances that live already; those not listed are taken to be younger
 	PeersWait time.Duration  // how long Dial waits to hear of Peers; 0 = 5 s
-	RingBytes int            // what is kept for those who missed it; 0 = 16 MiB
+	RingBytes int            // how much is kept for receivers that missed it; 0 = 16 MiB
 	Log       *slog.Logger   // nil = none
 	Status    func(up bool)  // called when the bus is reached (first by Dial) or lost, in order; may be nil
 }
@@ -35,24 +35,24 @@ type LinkOptions struct {
 const (
 	ringBytesDefault = 16 << 20
 	peersWaitDefault = 5 * time.Second
-	// inboxBytesMax and inboxBatchesMax bound what has arrived and waits for the receiver; beyond them NATS
-	// drops, and what it dropped is asked for again.
+	// inboxBytesMax and inboxBatchesMax bound the batches that have arrived and wait for the receiver; beyond them NATS
+	// drops batches, and the inbox asks for them again.
 	inboxBytesMax   = 32 << 20
 	inboxBatchesMax = 1 << 17
 
 	reconnectWait   = 50 * time.Millisecond
 	reconnectJitter = 25 * time.Millisecond
 	dialTimeout     = 2 * time.Second
-	// A bus that is silent for three pings is left, and dialled again.
+	// A connection without answers to pingsOutMax pings is closed, and the bus dialled again.
 	pingEvery   = 2 * time.Second
 	pingsOutMax = 3
-	// writeTimeout is for the sender: a bus that does not read for so long is as good as gone.
+	// writeTimeout is for the sender: a bus that does not read for so long counts as gone.
 	writeTimeout = 5 * time.Second
 	closeWait    = time.Second
 )
 
-// Link is a worker's connection to the bus: it publishes this worker's stream of batches and delivers all
-// others'. It reconnects for ever.
+// Link is a worker's connection to the bus: it publishes this worker's batches and delivers those of the others. It
+// reconnects for ever.
 //
 // Its memory is bounded by RingBytes (and an eighth of it), inboxBytesMax, heldBytesMax, and a few batches.
 //
@@ -73,27 +73,27 @@ type Link struct {
 	reconnects atomic.Uint64
 }
 
-// Stats is what a link has done since Dial. Batches and bytes count without what is asked for again.
+// Stats counts the work of a link since Dial. Batches and bytes that are sent again are not counted.
 //
-// Owner: who took it.
+// Owner: the caller of Link.Stats.
 type Stats struct {
 	Up                               bool
 	BatchesOut, EntriesOut, BytesOut uint64
 	BatchesIn, EntriesIn, BytesIn    uint64
 	BytesUnsent                      uint64 // in the ring, not yet handed to the connection
-	BatchesOverrun                   uint64 // that left the ring before they could be: lost for everybody
+	BatchesOverrun                   uint64 // left the ring before they were handed over: lost for all receivers
 	Gaps                             uint64 // times that batches of a publisher were found missing
-	BatchesRepaired                  uint64 // that came when they were asked for
+	BatchesRepaired                  uint64 // came in answer to a question
 	BatchesLost                      uint64 // declared with Receiver.Lost
-	BatchesDouble                    uint64 // that came again, and were not delivered again
+	BatchesDouble                    uint64 // came again, and were not delivered again
 	BatchesMalformed                 uint64
 	Reconnects                       uint64
 }
 
-// Dial connects to the bus, trying until ctx is done, and returns once it knows how far every peer has got:
-// from then on nothing that a peer publishes is missed in silence. A peer that is not heard of within
-// PeersWait is logged, and what it said before it was heard of is declared lost. A wrong password fails at
-// once. The receiver is called before Dial returns.
+// Dial connects to the bus, trying until ctx is done, and returns once it knows the highest batch of every peer: from
+// then on each batch of a peer is delivered or declared lost. A peer that is silent for PeersWait is logged, and its
+// batches before the first that arrives are declared lost. A wrong password fails at once. The receiver is called before
+// Dial returns.
 func Dial(ctx context.Context, opts LinkOptions, to Receiver) (*Link, error) {
 	if err := opts.complete(); err != nil {
 		return nil, fmt.Errorf("dial bus: %w", err)
@@ -149,7 +149,7 @@ func userName(instance ident.Worker) string { return "w" + strconv.Itoa(int(inst
 // inboxPrefix is where a user's answers from JetStream arrive.
 func inboxPrefix(instance ident.Worker) string { return "_INBOX." + userName(instance) }
 
-// connOptions are NATS's, whose defaults give up after 60 attempts. The handlers wait for ready.
+// connOptions are the options of NATS. The handlers wait for ready.
 func (l *Link) connOptions(opts LinkOptions, ready <-chan struct{}) []nats.Option {
 	return append(connOptions(opts),
 		nats.NoEcho(),
@@ -175,6 +175,7 @@ func (l *Link) connOptions(opts LinkOptions, ready <-chan struct{}) []nats.Optio
 	)
 }
 
+// connOptions are the options of any connection to the bus. NATS's default is to give up after 60 attempts.
 func connOptions(opts LinkOptions) []nats.Option {
 	list := []nats.Option{
 		nats.Name(userName(opts.Instance)),
@@ -183,7 +184,7 @@ func connOptions(opts LinkOptions) []nats.Option {
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait),
 		nats.ReconnectJitter(reconnectJitter, reconnectJitter),
-		nats.ReconnectBufSize(-1), // the ring is the better one: it knows what was sent
+		nats.ReconnectBufSize(-1), // the ring takes its place: it knows which batches were sent
 		nats.ReconnectOnFlusherError(),
 		nats.FlusherTimeout(writeTimeout),
 		nats.PingInterval(pingEvery),
@@ -191,7 +192,7 @@ func connOptions(opts LinkOptions) []nats.Option {
 		nats.IgnoreAuthErrorAbort(),
 	}
 	if opts.External {
-		return list // other servers of a cluster may be found, and take over
+		return list // NATS may find other servers of its cluster, and reconnect to them
 	}
 	return append(list, nats.UserInfo(userName(opts.Instance), opts.Password), nats.IgnoreDiscoveredServers())
 }
@@ -244,21 +245,21 @@ func (l *Link) open(ctx context.Context, opts LinkOptions) error {
 			return ctx.Err()
 		}
 		l.mu.Lock()
-		unmet := l.inbox.stopWaiting()
+		silent := l.inbox.stopWaiting()
 		l.mu.Unlock()
-		l.log.Warn("some workers do not answer yet: messages that they send before they do are declared lost", "instances", unmet)
+		l.log.Warn("some workers do not answer yet: the messages they send until they answer are declared lost", "instances", silent)
 	}
 	return nil
 }
 
-// greet asks all how far they got, and says it of ourselves.
+// greet asks all publishers for their highest batch, and announces ours.
 func (l *Link) greet() {
-	l.sender.want(func(e *errands) { e.hello, e.top = true, true })
+	l.sender.want(func(r *requests) { r.hello, r.top = true, true })
 }
 
-// Append adds an entry to the batch that is being filled. The bytes are copied. It never waits for the bus
-// and allocates nothing; the entry leaves with the next Flush, or when the batch is full (64 KiB). The only
-// error is ErrEntryTooLarge. Any goroutine; the entries of one goroutine stay in order.
+// Append adds an entry to the batch that is being filled. The bytes are copied. It never waits for the bus and allocates
+// nothing; the entry leaves with the next Flush, or when the batch is full (64 KiB). The only error is ErrEntryTooLarge.
+// Any goroutine; the entries of one goroutine stay in order.
 func (l *Link) Append(entry []byte) error {
 	full, err := l.out.append(entry)
 	if full {
@@ -267,25 +268,25 @@ func (l *Link) Append(entry []byte) error {
 	return err
 }
 
-// Flush lets what was appended leave, without waiting for it: call it at the end of a turn. It costs next
-// to nothing where nothing was appended. Any goroutine.
+// Flush has the sender publish the appended entries, and does not wait: call it at the end of a turn. It costs next to
+// nothing if there are none. Any goroutine.
 func (l *Link) Flush() {
 	if l.out.flush() {
 		l.sender.ring()
 	}
 }
 
-// Unsent is how many bytes wait for the connection: it grows while the bus is away or slower than we are.
-// What is beyond RingBytes is lost for everybody, and declared. Any goroutine.
+// Unsent is how many bytes wait for the connection: it grows while the bus is away or slower than we are. Beyond
+// RingBytes the oldest batches are lost for all receivers, and declared. Any goroutine.
 func (l *Link) Unsent() int {
 	l.out.mu.Lock()
 	defer l.out.mu.Unlock()
 	return l.out.unsent
 }
 
-// Forget says that a peer's process is gone. What it published and what has reached the bus is still
-// delivered, for a quarter of a second; then what is missing is declared lost, Receiver.Gone is called, and
-// whatever comes later is ignored. Any goroutine but the receiver's.
+// Forget says that a peer's process is gone. Batches of it that have reached the bus are still delivered, for a quarter
+// of a second; then the missing ones are declared lost, Receiver.Gone is called, and later ones are ignored. Any
+// goroutine but the receiver's.
 func (l *Link) Forget(instance ident.Worker) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -295,7 +296,7 @@ func (l *Link) Forget(instance ident.Worker) {
 // Conn is the connection itself, for the ledger. It lives as long as the link.
 func (l *Link) Conn() *nats.Conn { return l.nc }
 
-// Up reports whether the bus is reached, as far as we know. Any goroutine.
+// Up reports whether the bus is connected, as far as the link knows. Any goroutine.
 func (l *Link) Up() bool { return l.up.Load() }
 
 // Stats counts since Dial. Any goroutine but the receiver's.
@@ -314,15 +315,15 @@ func (l *Link) Stats() Stats {
 	return s
 }
 
-// Close sends what was appended, waiting a second for it at most, and ends the connection. The receiver is
-// not called any more once it has returned. Any goroutine but the receiver's; once.
+// Close sends the appended entries, waiting a second for it at most, and ends the connection. The receiver is not called
+// any more once Close has returned. Any goroutine but the receiver's; once.
 func (l *Link) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeWait)
 	defer cancel()
 	if l.nc.IsConnected() {
 		l.Flush()
 		l.awaitSent(ctx)
-		_ = l.nc.FlushWithContext(ctx) // the server has it, or it never will
+		_ = l.nc.FlushWithContext(ctx) // without an answer in time, the entries are lost
 	}
 	l.mu.Lock()
 	l.closed = true
@@ -336,7 +337,7 @@ func (l *Link) Close() {
 	l.up.Store(false)
 }
 
-// awaitSent waits until the sender has handed over what there is.
+// awaitSent waits until the sender has handed all batches over.
 func (l *Link) awaitSent(ctx context.Context) {
 	poll := time.NewTicker(time.Millisecond)
 	defer poll.Stop()

@@ -8,9 +8,9 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// What arrives: NATS calls these, each subscription on a goroutine of its own; mu makes one line of them.
+// NATS calls the on... functions, each subscription on a goroutine of its own; mu lets one of them run at a time.
 
-// onStream takes what a publisher says to all.
+// onStream takes a batch or an announcement of a publisher to all.
 func (l *Link) onStream(m *nats.Msg) {
 	from, ok := publisher(m.Subject)
 	if !ok || len(m.Data) == 0 {
@@ -24,7 +24,7 @@ func (l *Link) onStream(m *nats.Msg) {
 	l.inbox.said(from, m.Data, time.Now())
 }
 
-// said takes what a publisher says to all.
+// said takes a batch or an announcement of a publisher to all.
 func (in *inbox) said(from ident.Worker, data []byte, now time.Time) {
 	if data[0] == kindBatch {
 		in.batch(from, data, false, now)
@@ -33,7 +33,7 @@ func (in *inbox) said(from ident.Worker, data []byte, now time.Time) {
 	}
 }
 
-// onAnswer takes what a publisher says to us, because we asked.
+// onAnswer takes a publisher's answer to a question of ours.
 func (l *Link) onAnswer(m *nats.Msg) {
 	from, ok := publisher(m.Subject)
 	if !ok || len(m.Data) == 0 {
@@ -47,7 +47,7 @@ func (l *Link) onAnswer(m *nats.Msg) {
 	l.inbox.answer(from, m.Data, time.Now())
 }
 
-// answer takes what a publisher says to us, because we asked.
+// answer takes a publisher's answer to a question of ours.
 func (in *inbox) answer(from ident.Worker, data []byte, now time.Time) {
 	if data[0] == kindBatch {
 		in.batch(from, data, true, now)
@@ -62,32 +62,32 @@ func (in *inbox) answer(from ident.Worker, data []byte, now time.Time) {
 	}
 }
 
-// onQuestion takes what others want from us. It does not wait for the receiver: a worker whose receiver is
-// slow still answers.
+// onQuestion takes another worker's question. It does not wait for the receiver: a worker with a slow receiver still
+// answers.
 func (l *Link) onQuestion(m *nats.Msg) {
 	if from, ok := publisher(m.Subject); ok {
 		l.sender.asked(from, m.Data)
 	}
 }
 
-// asked takes what another worker wants from us. Any goroutine.
+// asked takes another worker's question. Any goroutine.
 func (s *sender) asked(from ident.Worker, data []byte) {
 	n, whole := parseNote(data)
 	switch {
 	case !whole:
 	case n.kind == kindHello:
-		s.want(func(e *errands) { e.top = true })
+		s.want(func(r *requests) { r.top = true })
 	case n.kind == kindQuestion:
-		s.want(func(e *errands) { e.answers[from] = seqRange{n.first, n.last} })
+		s.want(func(r *requests) { r.answers[from] = seqRange{n.first, n.last} })
 	}
 }
 
 // ask passes a question on to the sender. The caller holds mu.
 func (l *Link) ask(from ident.Worker, first, last uint64) {
-	l.sender.want(func(e *errands) { e.questions[from] = seqRange{first, last} })
+	l.sender.want(func(r *requests) { r.questions[from] = seqRange{first, last} })
 }
 
-// arm has tick called after d, or earlier. The caller holds mu.
+// arm makes tick run after d, or earlier. The caller holds mu.
 func (l *Link) arm(d time.Duration) {
 	at := time.Now().Add(d)
 	switch {

@@ -15,7 +15,7 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// Four workers under heavy traffic: everybody gets everything of everybody else, once and in order.
+// Four workers under heavy traffic: each gets all entries of all others, once and in order.
 func TestFourWorkers(t *testing.T) {
 	noLeaks(t)
 	entries := uint64(some(30000, 10000))
@@ -45,7 +45,7 @@ func TestFourWorkers(t *testing.T) {
 	}
 }
 
-// fourWorkers are instances 1 to 4, who know of each other.
+// fourWorkers are instances 1 to 4, each with the others as its peers.
 func fourWorkers(t testing.TB, url string, ringBytes int) (links []*Link, witnesses []*witness) {
 	links, witnesses = make([]*Link, 4), make([]*witness, 4)
 	var dials sync.WaitGroup
@@ -149,7 +149,7 @@ func (c *cable) set(cut bool) {
 	}
 }
 
-// Where the ring is too small for what a receiver missed, exactly that is declared lost which has left it.
+// If the ring is too small for the batches that a receiver missed, exactly those that have left it are declared lost.
 func TestRingTooSmall(t *testing.T) {
 	noLeaks(t)
 	s := startServer(t)
@@ -230,7 +230,7 @@ func TestPublisherCut(t *testing.T) {
 	}
 }
 
-// A receiver that hangs costs bounded memory, holds nobody up, and gets all when it goes on.
+// A receiver that hangs costs bounded memory, delays no other worker, and gets all batches when it goes on.
 func TestReceiverBlocked(t *testing.T) {
 	noLeaks(t)
 	s := startServer(t)
@@ -286,8 +286,7 @@ func TestSizes(t *testing.T) {
 	g.check(t)
 }
 
-// A newcomer gets nothing of what was published before it came, and everything that is published after Dial
-// has returned.
+// A newcomer gets no entry from before its Dial, and all entries that are published after Dial has returned.
 func TestNewcomer(t *testing.T) {
 	s := startServer(t)
 	l := dial(t, options(s.URL(), 1), newWitness())
@@ -347,8 +346,8 @@ func TestAppendAllocates(t *testing.T) {
 	}
 }
 
-// A publisher that is cut off for longer than its ring lasts goes on; what has left the ring is lost for everybody,
-// and declared to the number. Publishing never waits for the bus.
+// A publisher that is cut off for longer than its ring lasts goes on; the batches that have left the ring are lost for all
+// receivers, and declared to the number. Publishing never waits for the bus.
 func TestRingOverrun(t *testing.T) {
 	noLeaks(t)
 	s := startServer(t)

@@ -7,28 +7,28 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// Lockstep is a link without a connection: its caller carries the messages, says what time it is, and calls one method
-// after the other. It is for simulations, and runs the code that [Link] runs. Its methods are for one goroutine.
+// Lockstep is a link without a connection: its caller carries the messages, gives the time, and calls one method after
+// the other. It is for simulations, and runs the code of [Link]. Its methods are for one goroutine.
 //
 // Owner: the caller.
 type Lockstep struct {
 	out    *outbox
 	sender *sender
 	inbox  *inbox
-	tickAt time.Time // when the inbox wants to look; zero: it does not
+	tickAt time.Time // when the inbox wants its tick; zero: never
 	sayAt  time.Time // when an announcement is due
 	now    time.Time
 	up     bool
 	gaveUp bool // waiting for peers
 }
 
-// NewLockstep makes a link that publishes by a function, whose payload is borrowed. Of opts Instance, Peers and RingBytes
-// count; the link is up, and has greeted. now is the time.
+// NewLockstep makes a link that publishes with a function, whose payload is borrowed. It uses only Instance, Peers and
+// RingBytes of opts; the link is up, and has greeted its peers.
 func NewLockstep(opts LinkOptions, publish func(subject string, payload []byte) error, to Receiver, now time.Time) *Lockstep {
 	x := &Lockstep{out: newOutbox(opts.RingBytes), inbox: newInbox(to, opts.Peers), now: now, up: true}
 	x.sender = newSender(wire{publish, x.Up}, x.out, opts.Instance)
 	x.inbox.ask = func(from ident.Worker, first, last uint64) {
-		x.sender.want(func(e *errands) { e.questions[from] = seqRange{first, last} })
+		x.sender.want(func(r *requests) { r.questions[from] = seqRange{first, last} })
 	}
 	x.inbox.arm = func(d time.Duration) {
 		if at := x.now.Add(d); x.tickAt.IsZero() || at.Before(x.tickAt) {
@@ -40,7 +40,7 @@ func NewLockstep(opts LinkOptions, publish func(subject string, payload []byte) 
 	return x
 }
 
-func (x *Lockstep) greet() { x.sender.want(func(e *errands) { e.hello, e.top = true, true }) }
+func (x *Lockstep) greet() { x.sender.want(func(r *requests) { r.hello, r.top = true, true }) }
 
 // Append is [Link.Append].
 func (x *Lockstep) Append(entry []byte) error {
@@ -61,7 +61,7 @@ func (x *Lockstep) Flush() {
 // Up is [Link.Up].
 func (x *Lockstep) Up() bool { return x.up }
 
-// SetUp says that the bus is reached, or is not any more.
+// SetUp says whether the bus can be reached from now on.
 func (x *Lockstep) SetUp(up bool) {
 	if up && !x.up {
 		x.greet()
@@ -69,10 +69,10 @@ func (x *Lockstep) SetUp(up bool) {
 	x.up = up
 }
 
-// Settled reports whether [Dial] would return: every peer has been heard, or is given up.
-func (x *Lockstep) Settled() bool { return x.gaveUp || x.inbox.strange == 0 }
+// Settled reports whether [Dial] would return: every peer has been heard, or GiveUp was called.
+func (x *Lockstep) Settled() bool { return x.gaveUp || x.inbox.unheard == 0 }
 
-// GiveUp is when [Dial] waits no longer for peers that have not been heard.
+// GiveUp stops waiting for silent peers, as [Dial] does after PeersWait.
 func (x *Lockstep) GiveUp() {
 	x.inbox.stopWaiting()
 	x.gaveUp = true
@@ -81,7 +81,7 @@ func (x *Lockstep) GiveUp() {
 // Waiting reports whether a Round is asked for.
 func (x *Lockstep) Waiting() bool { return len(x.sender.wake) > 0 }
 
-// Round publishes what there is, as the goroutine of a link does when it is rung.
+// Round publishes what is ready, as the goroutine of a link does when it is woken.
 func (x *Lockstep) Round() {
 	select {
 	case <-x.sender.wake:
@@ -107,7 +107,7 @@ func (x *Lockstep) Due() time.Time {
 	return x.sayAt
 }
 
-// Tick does what is due at a time.
+// Tick does everything that is due at now.
 func (x *Lockstep) Tick(now time.Time) {
 	x.now = now
 	if !x.tickAt.IsZero() && !now.Before(x.tickAt) {

@@ -11,30 +11,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// After a write that failed, JetStream refuses all others for as long as its process lives, be there room on the disk
-// again or not; without an answer, so that workers go on trying. Ending the process at once would be worse: a server that
-// finds its disk full when it starts does not start, nor is what was stored to be read meanwhile. So it is started anew
-// when its directory can be written to again.
+// After a failed write, JetStream ignores all further writes for as long as its process lives, even once the disk has
+// space again; workers get no answer, and go on trying. Ending the process at once would be worse: a server does not start
+// on a full disk, and until then stored records could not be read. So the embedded server is started anew when its
+// directory can be written to again.
 //
-// Files that were deleted under it (a cleaner, a volume that was emptied) it would go on writing to, and nothing of that would
-// be there after its next start. Then, too, it starts anew at once: the ledgers write what they know once more.
+// If its files are deleted (by a cleaner, or with the volume's contents), the server would go on writing to the deleted
+// files, and lose everything with its next start. Then it starts anew at once, and the ledgers write their records again.
 
 const (
 	mendEvery = time.Second
-	// probeBytes is what has to fit, lest it break again at once.
+	// probeBytes must fit on the disk, or the next write would fail again.
 	probeBytes = 256 << 10
-	// calm is how long a server that was started anew has to last; one that does not is given ever more time, up to mendMax.
+	// calm is how long a server that was started anew has to last; if it does not, the pause before the next start doubles,
+	// up to mendMax.
 	calm    = time.Minute
 	mendMax = time.Minute
 )
 
-// Unwritable is why a directory, or something in it, cannot be written to by this process; nil where all can. A file of
-// another user, or one that may only be read, is as bad as a directory of that kind: each is written to sooner or later.
+// Unwritable returns an error if this process cannot write to a directory or to anything in it. Files count like
+// directories: each of them is written to sooner or later.
 func Unwritable(dir string) error {
 	return filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			if errors.Is(err, fs.ErrNotExist) && path != dir {
-				return nil // it has just gone
+				return nil // deleted meanwhile
 			}
 			return err
 		}
@@ -49,27 +50,27 @@ func Unwritable(dir string) error {
 	})
 }
 
-// mend starts the embedded server anew when that is due, until Close.
+// mend starts the embedded server anew when its files are broken or deleted, until Close.
 func (s *Server) mend() {
 	defer close(s.mended)
 	look := time.NewTicker(mendEvery)
 	defer look.Stop()
-	var started time.Time // when it was started anew last
+	var started time.Time // the last time that mend started it anew
 	pause := mendEvery
 	for {
 		select {
 		case <-s.stop:
 			return
 		case <-s.log.broken:
-		case <-look.C: // it may also have given up on files as a whole
+		case <-look.C: // the server may also have switched JetStream off
 			if s.embedded().JetStreamEnabled() && s.deleted() == "" {
 				continue
 			}
 		}
-		s.lament()
+		s.logFault()
 		if time.Since(started) > calm {
 			pause = mendEvery
-		} else if pause = min(2*pause, mendMax); !s.wait(pause) { // starting anew has not mended it
+		} else if pause = min(2*pause, mendMax); !s.wait(pause) { // the last start did not help
 			return
 		}
 		if !s.until(s.writable) {
@@ -88,7 +89,7 @@ func (s *Server) mend() {
 	}
 }
 
-// wait lets a time pass; false after Close.
+// wait sleeps for d; false after Close.
 func (s *Server) wait(d time.Duration) bool {
 	over := time.NewTimer(d)
 	defer over.Stop()
@@ -122,13 +123,13 @@ func (s *Server) relaunch() bool {
 	return err == nil
 }
 
-// lament says why the server is started anew.
-func (s *Server) lament() {
+// logFault says why the server is started anew.
+func (s *Server) logFault() {
 	if gone := s.deleted(); gone != "" {
 		s.opts.Log.Error("files of the bus have been deleted; it restarts, and the workers write their sessions, seats and created rooms again", "gone", gone)
 		return
 	}
-	why := "the disk is full, perhaps"
+	why := "the disk may be full"
 	if err := Unwritable(s.opts.Dir); err != nil {
 		why = err.Error()
 	}
@@ -136,7 +137,7 @@ func (s *Server) lament() {
 		"dir", s.opts.Dir, "why", why)
 }
 
-// deleted is the directory of a stream that the server still has, and the disk has not; empty where there is none.
+// deleted is the directory of a stream that the server has and the disk has not; empty where there is none.
 func (s *Server) deleted() string {
 	all, err := s.embedded().Jsz(&server.JSzOptions{Accounts: true, Streams: true})
 	if err != nil {
@@ -153,7 +154,7 @@ func (s *Server) deleted() string {
 	return ""
 }
 
-// writable tries to write a file of some size beside the streams, and looks whether these could be written.
+// writable tries to write a file of probeBytes beside the streams, and checks the permissions of all files.
 func (s *Server) writable() bool {
 	if os.MkdirAll(s.opts.Dir, 0o700) != nil || Unwritable(s.opts.Dir) != nil {
 		return false

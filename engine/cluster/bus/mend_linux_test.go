@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A disk that was full for a while costs what could not be written meanwhile, and nothing else. Files may not grow here,
-// for the kernel says no to that as to a disk without room.
+// After a time of a full disk only the writes of that time are lost. Here a limit keeps files from growing: the kernel
+// refuses such writes like those to a full disk.
 //
-// It runs in a process of its own: of the files that may not grow one is the test binary's own log.
+// It runs in a process of its own: the limit holds for the test binary's own log too.
 func TestFullDisk(t *testing.T) {
 	if os.Getenv("FULL_DISK") == "" {
 		own := exec.Command(os.Args[0], "-test.run=^TestFullDisk$", "-test.count=1")

@@ -10,9 +10,9 @@ import (
 // ErrEntryTooLarge is what Append returns for an entry beyond EntryBytesMax, or beyond half the ring.
 var ErrEntryTooLarge = errors.New("entry is too large for the bus")
 
-// outbox is what a worker publishes: the batch that is being filled, and the ring of those that are
-// numbered. It never waits for the bus: where the bus is away or slower than its publishers, the ring runs
-// over, and the receivers hear of that from the sequence.
+// outbox holds the batch that a worker is filling, and the ring of its numbered batches. It never waits for the bus: if
+// the bus is away or slower than its publishers, the ring drops its oldest batches, and receivers see the gap in the
+// sequence.
 //
 // Owner: shared (mutex: mu).
 type outbox struct {
@@ -22,11 +22,11 @@ type outbox struct {
 	mu       sync.Mutex
 	batch    []byte // being filled; its header is blank
 	entries  uint32 // in it
-	due      bool   // it is to leave as it is
+	due      bool   // Flush was called: the sender takes it as it is
 	ring     ring
-	sent     uint64 // the newest batch that was handed to NATS, or that the ring lost before it could be
+	sent     uint64 // the newest batch that was handed to NATS, or that the ring dropped before
 	unsent   int    // bytes of the batches after sent
-	overrun  uint64 // batches that the ring lost before they were handed over
+	overrun  uint64 // batches that the ring dropped before they were handed over
 	appended uint64 // entries ever
 	bytes    uint64 // of all batches ever sealed
 }
@@ -41,7 +41,7 @@ func newOutbox(ringBytes int) *outbox {
 	return o
 }
 
-// limit fits entries and batches into what a server takes in one message. Before the first append.
+// limit bounds entries and batches by the largest message that the server takes. Before the first append.
 func (o *outbox) limit(payload int) {
 	o.entryMax = min(o.entryMax, payload-batchSlack)
 	o.batchLimit = min(o.batchLimit, payload)
@@ -69,7 +69,7 @@ func (o *outbox) append(entry []byte) (full bool, err error) {
 	return full, nil
 }
 
-// flush marks the batch as one that is to leave. It reports whether there is anything in it.
+// flush marks the batch for sending. It reports whether the batch has entries.
 func (o *outbox) flush() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -92,7 +92,7 @@ func (o *outbox) seal() {
 	o.batch = o.batch[:batchHeaderBytes]
 }
 
-// gone is told of a batch that the ring drops.
+// gone accounts for a batch that the ring drops.
 func (o *outbox) gone(seq uint64, size int) {
 	if seq > o.sent {
 		o.sent = seq
@@ -124,15 +124,15 @@ func (o *outbox) commit(seq uint64) {
 	}
 }
 
-// top is how far the publisher got, as receivers count it.
+// top is the highest sequence that receivers can expect.
 func (o *outbox) top() uint64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.sent
 }
 
-// again copies a batch that was sent before into buf. Where the ring no longer has it, oldest is the first
-// one that it has, or will have.
+// again copies a batch that was sent before into buf. If the ring no longer has it, raw is empty, and oldest is the first
+// batch that the ring has, or will have.
 func (o *outbox) again(seq uint64, buf []byte) (raw []byte, oldest uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

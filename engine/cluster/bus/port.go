@@ -10,13 +10,13 @@ import (
 
 const (
 	loopback = "127.0.0.1"
-	// portMin keeps clear of the ports that services are known by.
+	// portMin avoids the well-known ports of other services.
 	portMin = 10000
 	portMax = 65535
 )
 
-// ephemeralPorts is the range from which the kernel takes ports for dials. A server there finds its port
-// taken by some connection after a restart. Where the kernel does not say, it is what IANA suggests.
+// ephemeralPorts is the range from which the kernel takes ports for dials, or IANA's if the kernel does not tell. A
+// server with a port in this range may find it taken by some connection after a restart.
 func ephemeralPorts() (low, high int) {
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	if err == nil {
@@ -27,12 +27,12 @@ func ephemeralPorts() (low, high int) {
 	return 49152, portMax
 }
 
-// choosePort finds a free port outside that range. Nothing keeps it free.
+// choosePort finds a free port outside the ephemeral range. Another process may take it before we do.
 func choosePort() (int, error) {
 	low, high := ephemeralPorts()
 	below, above := max(low-portMin, 0), max(portMax-high, 0)
 	if below+above == 0 {
-		return 0, fmt.Errorf("choose port: all from %d on are ephemeral (%d to %d): name a port for the bus", portMin, low, high)
+		return 0, fmt.Errorf("choose port: all ports from %d on are ephemeral (%d to %d): name a port for the bus", portMin, low, high)
 	}
 	var err error
 	for range 64 {

@@ -38,7 +38,7 @@ func busRole() error {
 	return nil
 }
 
-// workerOrder is what a worker process is told; report is what it says each time it is asked.
+// workerOrder is a worker process's order; report is its answer to each question.
 type workerOrder struct {
 	URL      string
 	Instance ident.Worker
@@ -242,7 +242,7 @@ func TestWorkerFrozen(t *testing.T) {
 	other := newWitness()
 	dial(t, options(url, 3, 1), other)
 	frozen.signal(t, syscall.SIGSTOP)
-	// More than the server keeps for it and the kernel holds on both ends.
+	// More than the server and both kernels keep for it.
 	const entries, size = 1600, 60 << 10
 	for n := range uint64(entries) {
 		appendEntry(t, l, n, size)
@@ -262,7 +262,7 @@ func TestWorkerFrozen(t *testing.T) {
 	other.check(t)
 }
 
-// A frozen bus holds nobody up: what is appended meanwhile waits in the ring, and arrives.
+// A frozen bus delays no worker: entries that are appended meanwhile wait in the ring, and arrive.
 func TestBusFrozen(t *testing.T) {
 	noLeaks(t)
 	bus, addr := busProcess(t, t.TempDir(), 0)
@@ -286,7 +286,7 @@ func TestBusFrozen(t *testing.T) {
 	g.check(t)
 }
 
-// What a worker published before it was killed arrives; then it is gone.
+// Entries that a worker published before it was killed arrive; then it is gone.
 func TestWorkerKilled(t *testing.T) {
 	noLeaks(t)
 	s := startServer(t)

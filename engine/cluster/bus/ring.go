@@ -1,7 +1,7 @@
 package bus
 
-// ring keeps the newest batches of a publisher, by sequence, in one piece of memory of a fixed size: the
-// oldest make room. A batch lies in one piece; one that would run over the end starts again at the front.
+// ring keeps the newest batches of a publisher, by sequence, in one piece of memory of a fixed size: new batches
+// overwrite the oldest. A batch is contiguous; one that would cross the end starts at the front.
 //
 // Owner: outbox (mutex: mu).
 type ring struct {
@@ -9,15 +9,14 @@ type ring struct {
 	spans []span                     // of batch seq at seq % len(spans); a power of two
 	first uint64                     // the oldest batch that is kept
 	top   uint64                     // the newest; first-1 where none is kept
-	head  uint32                     // where the next one goes
-	gone  func(seq uint64, size int) // told of each batch that makes room
+	head  uint32                     // the offset of the next batch
+	gone  func(seq uint64, size int) // called for each batch that is dropped
 }
 
 type span struct{ off, size uint32 }
 
 const (
-	// ringUnit is what the smallest batch takes of the ring, so that the number of spans is bounded: 8 bytes
-	// for each 64 of the ring.
+	// ringUnit is the space of the smallest batch, in bytes. It bounds the spans: 8 bytes for each 64 of the ring.
 	ringUnit = 64
 	// RingBytesMin and RingBytesMax bound LinkOptions.RingBytes.
 	RingBytesMin = 4 << 10
@@ -30,14 +29,14 @@ func newRing(size int, gone func(seq uint64, size int)) ring {
 	return ring{arena: make([]byte, size), spans: make([]span, spansMin), first: 1, gone: gone}
 }
 
-// room is the space that a batch takes.
-func room(size int) uint32 { return uint32((size + ringUnit - 1) / ringUnit * ringUnit) }
+// padded is the space of a batch in the ring.
+func padded(size int) uint32 { return uint32((size + ringUnit - 1) / ringUnit * ringUnit) }
 
-// place numbers the next batch, of at most len(arena) bytes, and says where its bytes go.
+// place numbers the next batch, of at most len(arena) bytes, and returns the space for its bytes.
 func (r *ring) place(size int) (dst []byte) {
-	need := room(size)
+	need := padded(size)
 	if int(r.head)+int(need) > len(r.arena) {
-		// Those behind the head are the oldest: they go before anything at the front does.
+		// The batches behind the head are the oldest: they are dropped before any at the front.
 		for r.first <= r.top && r.span(r.first).off >= r.head {
 			r.drop()
 		}
@@ -45,7 +44,7 @@ func (r *ring) place(size int) (dst []byte) {
 	}
 	for r.first <= r.top {
 		oldest := r.span(r.first)
-		if oldest.off >= r.head+need || oldest.off+room(int(oldest.size)) <= r.head {
+		if oldest.off >= r.head+need || oldest.off+padded(int(oldest.size)) <= r.head {
 			break
 		}
 		r.drop()
@@ -75,7 +74,7 @@ func (r *ring) grow() {
 	r.spans = spans
 }
 
-// at returns a batch that is kept. The bytes are good until the next place.
+// at returns a batch that is kept. The bytes are valid until the next place.
 func (r *ring) at(seq uint64) []byte {
 	s := r.span(seq)
 	return r.arena[s.off:][:s.size]

@@ -10,74 +10,74 @@ import (
 // The sender is the only goroutine of a link that writes to the bus: batches, announcements, questions and
 // answers.
 //
-// Problem: nats.Conn.Publish blocks, with the connection's lock held, when the server does not read (it is
-// frozen, or far behind). A loop that ends its turn must never wait for that.
+// Problem: nats.Conn.Publish blocks, with the connection's lock held, when the server does not read (it is frozen, or
+// far behind). A loop that ends its turn must never wait for that.
 //
-// So Flush only rings; the sender takes what is there, which also makes one batch of the turns of many
-// loops when it has more to do than it can. The price is one more wake-up before a lone entry leaves.
+// So Flush only wakes the sender. The sender takes all entries at once, so that under load the turns of many loops share
+// a batch. The price is one more wake-up before a lone entry leaves.
 //
-// Owner: its goroutine, errands apart.
+// Owner: its goroutine, except requests.
 type sender struct {
 	wire     wire
 	out      *outbox
 	instance ident.Worker
 	stream   string // the subject of our batches
 	buf      []byte
-	errands  errands
+	requests requests
 	wake     chan struct{}
 	stop     chan struct{}
 	stopped  chan struct{}
 
 	announced uint64        // the last top that was announced
-	repeats   int           // announcements that follow quickly
+	repeats   int           // announcements left at the short interval
 	due       time.Duration // until announceOnTime, counted from when it was last set
-	dueSet    bool          // since the goroutine looked
+	dueSet    bool          // due was set, and the goroutine has not armed its timer
 	slow      bool          // due is announceRarely
 }
 
-// wire is what the sender needs of a *nats.Conn.
+// wire is the part of a *nats.Conn that the sender uses.
 type wire struct {
 	publish   func(subject string, payload []byte) error
 	connected func() bool
 }
 
-// errands are what others want from the sender. Each list holds at most one entry a peer: a newer question
+// requests is the work for the sender besides batches. Each list holds at most one entry for a peer: a newer question
 // replaces the older.
 //
 // Owner: shared (mutex: mu).
-type errands struct {
+type requests struct {
 	mu        sync.Mutex
-	hello     bool                      // ask all how far they got
-	top       bool                      // say how far we got
-	questions map[ident.Worker]seqRange // whom we ask
-	answers   map[ident.Worker]seqRange // who asked us
+	hello     bool                      // ask all for their highest sequence
+	top       bool                      // announce our highest sequence
+	questions map[ident.Worker]seqRange // by the worker that we ask
+	answers   map[ident.Worker]seqRange // by the worker that asked us
 }
 
 type seqRange struct{ first, last uint64 }
 
 const (
-	// announceSoon is how long a lost tail goes unnoticed at most while the bus is up.
+	// announceSoon is how long the loss of the newest batches stays unnoticed at most while the bus is up.
 	announceSoon = 200 * time.Millisecond
-	// announceRarely is for a publisher that has nothing to say, in case the quick ones were lost too.
+	// announceRarely is the interval of an idle publisher, in case the earlier announcements were lost too.
 	announceRarely = 2 * time.Second
 	announceTimes  = 5
-	// answerBytesMax is how much one question brings; the asker asks on.
+	// answerBytesMax bounds the answer to one question; the receiver asks again for the rest.
 	answerBytesMax = 256 << 10
-	// batchesPerRound bounds how long an errand waits behind our own batches.
+	// batchesPerRound bounds how long a request waits behind our own batches.
 	batchesPerRound = 16
 )
 
 func newSender(w wire, out *outbox, instance ident.Worker) *sender {
 	return &sender{
 		wire: w, out: out, instance: instance,
-		stream:  subject("p", instance),
-		buf:     make([]byte, 0, batchBytesMax),
-		errands: errands{questions: map[ident.Worker]seqRange{}, answers: map[ident.Worker]seqRange{}},
-		wake:    make(chan struct{}, 1),
-		stop:    make(chan struct{}),
-		stopped: make(chan struct{}),
-		due:     announceSoon,
-		repeats: announceTimes,
+		stream:   subject("p", instance),
+		buf:      make([]byte, 0, batchBytesMax),
+		requests: requests{questions: map[ident.Worker]seqRange{}, answers: map[ident.Worker]seqRange{}},
+		wake:     make(chan struct{}, 1),
+		stop:     make(chan struct{}),
+		stopped:  make(chan struct{}),
+		due:      announceSoon,
+		repeats:  announceTimes,
 	}
 }
 
@@ -89,11 +89,11 @@ func (s *sender) ring() {
 	}
 }
 
-// want changes the errands and rings. Any goroutine.
-func (s *sender) want(change func(*errands)) {
-	s.errands.mu.Lock()
-	change(&s.errands)
-	s.errands.mu.Unlock()
+// want changes the requests and wakes the sender. Any goroutine.
+func (s *sender) want(change func(*requests)) {
+	s.requests.mu.Lock()
+	change(&s.requests)
+	s.requests.mu.Unlock()
 	s.ring()
 }
 
@@ -119,8 +119,8 @@ func (s *sender) run() {
 	}
 }
 
-// round sends some batches and runs the errands. It reports whether there may be more to do; while the bus
-// is away there is not: its return rings.
+// round sends some batches and serves some requests. It reports whether there may be more to do. While the bus is away
+// it reports false: the sender is woken when the bus is back.
 func (s *sender) round() bool {
 	if !s.wire.connected() {
 		return false
@@ -129,7 +129,7 @@ func (s *sender) round() bool {
 	if !up {
 		return false
 	}
-	hello, top, question, answer := s.errands.take()
+	hello, top, question, answer := s.requests.take()
 	if hello {
 		up = s.say(subjectTo("q", s.instance, 0), note{kind: kindHello})
 	}
@@ -145,25 +145,25 @@ func (s *sender) round() bool {
 	return up && (more || hello || top || question.to != 0 || answer.to != 0)
 }
 
-// errand is a question or an answer that is due.
-type errand struct {
+// request is a question or an answer that is due.
+type request struct {
 	to ident.Worker
 	seqRange
 }
 
-func (e *errands) take() (hello, top bool, question, answer errand) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	hello, top = e.hello, e.top
-	e.hello, e.top = false, false
-	return hello, top, takeOne(e.questions), takeOne(e.answers)
+func (r *requests) take() (hello, top bool, question, answer request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	hello, top = r.hello, r.top
+	r.hello, r.top = false, false
+	return hello, top, takeOne(r.questions), takeOne(r.answers)
 }
 
-func takeOne(list map[ident.Worker]seqRange) errand {
-	var first errand
+func takeOne(list map[ident.Worker]seqRange) request {
+	var first request
 	for to, r := range list {
 		if first.to == 0 || to < first.to {
-			first = errand{to, r}
+			first = request{to, r}
 		}
 	}
 	delete(list, first.to)
@@ -190,7 +190,7 @@ func (s *sender) batches() (more, up bool) {
 	return true, true
 }
 
-// announceOnTime says how far we got: soon after something was said, a few times, then rarely.
+// announceOnTime announces our highest sequence: every announceSoon, announceTimes after the last batch, then rarely.
 func (s *sender) announceOnTime() {
 	if s.out.top() != s.announced {
 		s.repeats = announceTimes
@@ -222,12 +222,12 @@ func (s *sender) say(subject string, n note) (up bool) {
 	return s.wire.publish(subject, s.buf) == nil
 }
 
-// answer sends what was asked for again, as much as one question brings.
-func (s *sender) answer(e errand) (up bool) {
-	subject := subjectTo("a", s.instance, e.to)
-	// What was not handed over yet comes by itself.
-	last := min(e.last, s.out.top())
-	seq, sent := e.first, 0
+// answer sends the batches of a question again, up to answerBytesMax.
+func (s *sender) answer(r request) (up bool) {
+	subject := subjectTo("a", s.instance, r.to)
+	// Newer batches are still to be sent to all.
+	last := min(r.last, s.out.top())
+	seq, sent := r.first, 0
 	for seq <= last && sent < answerBytesMax {
 		raw, oldest := s.out.again(seq, s.buf)
 		s.buf = raw[:0]
@@ -248,5 +248,5 @@ func (s *sender) answer(e errand) (up bool) {
 		sent += len(raw)
 		seq++
 	}
-	return s.say(subject, note{kindDone, e.first, seq - 1})
+	return s.say(subject, note{kindDone, r.first, seq - 1})
 }

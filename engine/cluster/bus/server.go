@@ -24,32 +24,31 @@ type ServerOptions struct {
 	Port   int          // on 127.0.0.1; 0 = choose one outside the range of ephemeral ports
 	Local  bool         // no port at all: only LinkOptions.Local and Server.Connect reach it
 	Log    *slog.Logger // nil = none
-	// SyncInterval is how often JetStream makes the files safe against the machine's fall (the process's own
-	// fall loses nothing that it acknowledged); 0 = 1 s.
+	// SyncInterval is how often JetStream syncs its files to the disk, against a crash of the machine (a crash of the
+	// process alone loses no acknowledged write); 0 = 1 s.
 	SyncInterval time.Duration
 }
 
 const (
 	secretBytesMin = 16
-	// pendingBytesMax is what the server keeps for a worker that does not read; beyond it the worker is cut
-	// off, and asks for what it missed when it is back.
+	// pendingBytesMax is how much the server keeps for a worker that does not read; beyond it the server disconnects the
+	// worker, which asks for the missed batches when it is back.
 	pendingBytesMax = 32 << 20
-	// memoryBytesMax is for streams kept in memory, of which the ledger has none.
+	// memoryBytesMax is for streams kept in memory; the ledger has none.
 	memoryBytesMax = 16 << 20
 	writeDeadline  = 5 * time.Second
-	// connsMax bounds what strangers on this machine can take before they are sent away for want of a password: a worker
-	// has one connection.
+	// connsMax bounds the connections of strangers on this machine, who have no password: a worker has one connection.
 	connsMax = 1024
-	// authSeconds: many workers may start at once on few cores.
+	// authSeconds is generous: many workers may start at once on few cores.
 	authSeconds         = 10
 	startTimeout        = 30 * time.Second
 	syncIntervalDefault = time.Second
 	portAttempts        = 16
 )
 
-// Server is the embedded NATS server. It listens on loopback only, and each user can only be itself. It
-// keeps the streams that the ledger makes in files, and nothing else. Where these cannot be written (the disk is full)
-// what was stored can still be read; it starts anew, in its place, as soon as they can be: see mend.go.
+// Server is the embedded NATS server. It listens on loopback only, and each user can act only as itself. It keeps the
+// ledger's streams in files, and stores nothing else. While the files cannot be written (the disk is full), stored records
+// can still be read; the embedded server is started anew as soon as the files can be written: see mend.go.
 //
 // Owner: shared (mutex: mu).
 type Server struct {
@@ -60,11 +59,10 @@ type Server struct {
 	ns      *server.Server
 	closing sync.Once
 	stop    chan struct{} // closed by Close
-	mended  chan struct{} // closed when nobody mends any more
+	mended  chan struct{} // closed when mend has returned
 }
 
-// Start starts the server and returns when it takes connections and JetStream has read its files, or why
-// that cannot be.
+// Start starts the server and returns when it takes connections and JetStream has read its files.
 func Start(opts ServerOptions) (*Server, error) {
 	if err := opts.complete(); err != nil {
 		return nil, fmt.Errorf("start bus: %w", err)
@@ -72,7 +70,7 @@ func Start(opts ServerOptions) (*Server, error) {
 	if opts.Port != 0 || opts.Local {
 		return start(opts)
 	}
-	// Between the choice and the server's own bind, somebody else may take the port.
+	// Another process may take the port before the server binds it.
 	for range portAttempts - 1 {
 		if s, err := startAnywhere(opts); err == nil || !errors.Is(err, errAddressInUse) {
 			return s, err
@@ -92,7 +90,7 @@ func startAnywhere(opts ServerOptions) (*Server, error) {
 
 func (o *ServerOptions) complete() error {
 	if o.Dir == "" {
-		return errors.New("no directory: name one where sessions and seats are kept")
+		return errors.New("no directory: name one to keep sessions and seats in")
 	}
 	if len(o.Secret) < secretBytesMin {
 		return fmt.Errorf("secret of %d bytes is too short: give %d random ones", len(o.Secret), secretBytesMin)
@@ -151,7 +149,7 @@ func (s *Server) launch() error {
 	return nil
 }
 
-// await polls, since the server says only in its log why it cannot start.
+// await polls: the server reports a failed start only in its log.
 func (s *Server) await(ns *server.Server) error {
 	for deadline := time.Now().Add(startTimeout); time.Now().Before(deadline); {
 		select {
@@ -176,7 +174,7 @@ func (s *Server) Addr() string {
 	return net.JoinHostPort(loopback, strconv.Itoa(s.opts.Port))
 }
 
-// URL is what LinkOptions.URL wants.
+// URL is the server's address for LinkOptions.URL.
 func (s *Server) URL() string { return "nats://" + s.Addr() }
 
 // Connect makes a connection inside this process, as the given instance: for the ledger of a server that is

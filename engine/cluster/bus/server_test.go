@@ -16,8 +16,8 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// A wrong password, another's password, a second spelling of a name: nobody gets in, and Dial says so at
-// once instead of trying on.
+// A wrong password, another's password, a second spelling of a name: each is refused, and Dial fails at once instead of
+// trying again.
 func TestStrangersAreRefused(t *testing.T) {
 	s := startServer(t)
 	for user, password := range map[string]string{
@@ -96,7 +96,7 @@ func TestUsersAreThemselves(t *testing.T) {
 	}
 }
 
-// Nothing but 127.0.0.1 is listened on, at a port that no dial of the machine's will take.
+// The server listens on 127.0.0.1 only, at a port outside the kernel's range for dials.
 func TestListensOnLoopbackOnly(t *testing.T) {
 	s := startServer(t)
 	host, port, err := net.SplitHostPort(s.Addr())

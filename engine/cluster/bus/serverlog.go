@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// serverLog passes on what the embedded server logs: what it calls a notice is of interest to nobody but a
-// slow worker. Its fatal errors end nothing; they are how it says that it cannot start.
+// serverLog passes the embedded server's log lines on. Notices are for debugging, except those about slow workers. A
+// fatal error does not end the process; it is the server's report that it cannot start.
 type serverLog struct {
 	log    *slog.Logger
 	fatal  chan string
@@ -19,7 +19,7 @@ func newServerLog(log *slog.Logger) *serverLog {
 	return &serverLog{log: log, fatal: make(chan string, 1), broken: make(chan struct{}, 1)}
 }
 
-// Noticef logs for debugging, slow consumers apart.
+// Noticef logs a notice for debugging, and a slow consumer as a warning.
 func (l *serverLog) Noticef(format string, v ...any) {
 	text := fmt.Sprintf(format, v...)
 	if strings.Contains(text, "Slow Consumer") {
@@ -56,10 +56,10 @@ func (l *serverLog) Fatalf(format string, v ...any) {
 	}
 }
 
-// Debugf is switched off.
+// Debugf logs nothing.
 func (l *serverLog) Debugf(string, ...any) {}
 
-// Tracef is switched off.
+// Tracef logs nothing.
 func (l *serverLog) Tracef(string, ...any) {}
 
 var errAddressInUse = errors.New("address already in use")

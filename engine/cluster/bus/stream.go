@@ -7,18 +7,18 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// stream is what one publisher says, as one receiver sees it: which batch is next, which newer ones wait
-// for it, and what has been asked.
+// stream is one publisher's stream as one receiver sees it: the number of the next batch, the newer batches that wait
+// for it, and the question that is out.
 //
 // Owner: inbox.
 type stream struct {
 	from   ident.Worker
-	known  bool      // next means something; else the first word of the publisher sets it
-	late   bool      // it was to be known when Dial returned, and was not
+	known  bool      // next is valid; else the publisher's first message sets it
+	late   bool      // it was not known when Dial stopped waiting
 	next   uint64    // the batch to deliver next
-	seen   uint64    // the highest that is known to exist
-	held   []heldRaw // newer ones, in order, without doubles
-	dying  time.Time // when what is missing is given up; zero while the publisher lives
+	seen   uint64    // the highest batch that is known to exist
+	held   []heldRaw // newer batches, in order, without doubles
+	dying  time.Time // when the missing batches are declared lost; zero while the publisher lives
 	asked  time.Time // zero while no question is out
 	askedN uint64    // next, when it was asked
 	wait   time.Duration
@@ -41,7 +41,7 @@ func (s *stream) gap() (first, last uint64) {
 	return s.next, s.seen
 }
 
-// hold keeps a batch for later. It reports false where it is there already.
+// hold keeps a batch for later. It reports false if it has the batch already.
 func (s *stream) hold(seq uint64, raw []byte) bool {
 	i, found := slices.BinarySearchFunc(s.held, seq, func(h heldRaw, seq uint64) int {
 		switch {
@@ -76,7 +76,7 @@ const (
 	askWaitMax = time.Second
 )
 
-// shouldAsk decides whether the gap is asked for now, and remembers that it was.
+// shouldAsk decides whether to ask for the gap now. If so, the caller must ask.
 func (s *stream) shouldAsk(now time.Time) bool {
 	if !s.missing() || !s.dying.IsZero() {
 		s.asked, s.wait = time.Time{}, 0
@@ -94,7 +94,7 @@ func (s *stream) shouldAsk(now time.Time) bool {
 	return true
 }
 
-// answered says that an answer has come to its end: if it brought anything, more can be asked for at once.
+// answered ends a question: if the answer brought anything, the next question may follow at once.
 func (s *stream) answered() {
 	if s.next != s.askedN {
 		s.asked = time.Time{}

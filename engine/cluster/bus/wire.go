@@ -9,33 +9,33 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// Everything on the bus starts with one byte that says what it is. Numbers are little endian.
+// Every message on the bus starts with its kind, one byte. Numbers are little endian.
 //
 //	batch     kind, sequence (8), entries (4), then each entry: its length (uvarint), its bytes
 //	others    kind, first (8), last (8)
 const (
 	kindBatch    byte = 'b'
 	kindTop      byte = 't' // last: the publisher's highest sequence so far
-	kindHello    byte = 'h' // say how far you got
-	kindQuestion byte = 'q' // send first to last again
+	kindHello    byte = 'h' // asks for an announcement
+	kindQuestion byte = 'q' // asks for first to last again
 	kindGone     byte = 'g' // first to last have left the ring
-	kindDone     byte = 'd' // that was the answer; it ended with last
+	kindDone     byte = 'd' // the end of an answer; its last batch was last
 )
 
 const (
 	batchHeaderBytes = 1 + 8 + 4
 	noteBytes        = 1 + 8 + 8
-	// batchBytesMax is where a batch is split. Only an entry that is larger makes a larger batch.
+	// batchBytesMax is where a batch is split. Only a single larger entry makes a larger batch.
 	batchBytesMax = 64 << 10
-	// batchSlack is what a batch of one entry needs besides it, and more.
+	// batchSlack is more than a batch of one entry needs besides the entry.
 	batchSlack = 1 << 10
 	// EntryBytesMax bounds one entry, in bytes. A small ring bounds it further, to half its size.
 	EntryBytesMax = payloadBytesMax - batchSlack
-	// payloadBytesMax is what the server takes in one message.
+	// payloadBytesMax is the largest message that the server takes.
 	payloadBytesMax = 8 << 20
 )
 
-// note is anything but a batch.
+// note is any message but a batch.
 type note struct {
 	kind        byte
 	first, last uint64
@@ -61,8 +61,8 @@ func sealBatch(raw []byte, seq uint64, entries uint32) {
 	binary.LittleEndian.PutUint32(raw[9:], entries)
 }
 
-// parseBatch checks a batch as a whole, so that its entries can be walked without a check. The sequence is
-// returned even if the rest is wrong, where there is one.
+// parseBatch checks a whole batch, so that eachEntry needs no checks. If the header is complete, the sequence is returned
+// even where the rest is wrong.
 func parseBatch(raw []byte) (seq uint64, entries int, ok bool) {
 	if len(raw) < batchHeaderBytes || raw[0] != kindBatch {
 		return 0, 0, false
