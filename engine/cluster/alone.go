@@ -11,8 +11,8 @@ import (
 	"github.com/parleyd/parley/engine/cluster/supervise"
 )
 
-// runAlone is the server without supervisor and bus. To a service manager it is what a supervisor is: it says when it
-// is ready, reads its settings again on SIGHUP, feeds the watchdog as long as its loops take turns.
+// runAlone is the server without supervisor and bus. Towards a service manager it acts as a supervisor does: it says when
+// it is ready, reads its settings again on SIGHUP, and feeds the watchdog while its loops take turns.
 func runAlone(ctx context.Context, srv *engine.Server, o Options) error {
 	var notify supervise.Notifier
 	notify.Begin(o.Log)
@@ -39,7 +39,7 @@ func runAlone(ctx context.Context, srv *engine.Server, o Options) error {
 		o.Serving(ctx)
 	}
 	notify.Ready()
-	attend(ctx, srv, o, attention{&notify, hangups})
+	serveSignals(ctx, srv, o, signals{&notify, hangups})
 	notify.Stopping()
 	within, begun := srv.Config().ShutdownTimeout, time.Now()
 	o.Log.Info("stopping", "why", context.Cause(ctx), "within", within)
@@ -50,16 +50,16 @@ func runAlone(ctx context.Context, srv *engine.Server, o Options) error {
 	return err
 }
 
-// attention is what the only process looks at besides its connections.
-type attention struct {
+// signals connect the only process with its service manager and operator.
+type signals struct {
 	notify  *supervise.Notifier
 	hangups <-chan os.Signal
 }
 
-// attend does what is asked until ctx is done.
-func attend(ctx context.Context, srv *engine.Server, o Options, a attention) {
+// serveSignals feeds the watchdog and reloads on SIGHUP until ctx is done.
+func serveSignals(ctx context.Context, srv *engine.Server, o Options, s signals) {
 	var feed <-chan time.Time
-	if every := a.notify.Watchdog(); every > 0 {
+	if every := s.notify.Watchdog(); every > 0 {
 		t := time.NewTicker(every)
 		defer t.Stop()
 		feed = t.C
@@ -69,13 +69,13 @@ func attend(ctx context.Context, srv *engine.Server, o Options, a attention) {
 		case <-ctx.Done():
 			return
 		case now := <-feed:
-			if healthy(ctx, srv, a.notify.Watchdog()) {
-				a.notify.Alive(now)
+			if healthy(ctx, srv, s.notify.Watchdog()) {
+				s.notify.Alive(now)
 			}
-		case <-a.hangups:
-			a.notify.Reloading()
+		case <-s.hangups:
+			s.notify.Reloading()
 			reloadAlone(srv, o)
-			a.notify.Ready()
+			s.notify.Ready()
 		}
 	}
 }

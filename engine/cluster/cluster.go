@@ -1,15 +1,15 @@
 // Package cluster makes several processes one server: `processes: N` workers on one port, a bus between them, and a
-// parent that starts them and starts them again. A program of one's own gets all that in one call:
+// supervisor that starts them and restarts them. An application needs one call:
 //
 //	srv, err := engine.New(engine.Config{Port: 9090, Processes: 4})
 //	... handlers ...
 //	err = cluster.Run(ctx, srv, cluster.Options{})
 //
-// The same program runs once for each role, with the same arguments: what stands before Run must have no effect that
-// may not happen several times, such as opening a file to write to it.
+// The program's main runs once in every process, with the same arguments: code before Run must be safe to repeat. It must
+// not, for example, open a file to write to it.
 //
-// What it refuses to do: know what a message means (package engine), how a process is started and watched (package
-// supervise), how bytes get from one to another (package bus), and what must outlive a process (package ledger).
+// What it refuses to do: know the meaning of a message (package engine), start and watch processes (package supervise),
+// carry bytes between them (package bus), and store records that must outlive a process (package ledger).
 //
 // Start reading at [Run], then worker.go.
 package cluster
@@ -33,33 +33,34 @@ import (
 	"github.com/parleyd/parley/engine/logs"
 )
 
-// Options are what Run can be told. The zero value works.
+// Options are the settings of Run. The zero value works.
 //
 // Owner: immutable once given.
 type Options struct {
-	// Log is written to by a goroutine of its own, so that its handler may block: what it does not take in time is dropped,
-	// and counted in the log. Nil means slog's default.
+	// Log is written to by a goroutine of its own, so that its handler may block: lines that the handler does not take in
+	// time are dropped, and counted in the log. Nil means slog's default.
 	Log *slog.Logger
-	// Parent is called in the supervisor, before anything is started; it may keep what it is given, and serve it to
+	// Parent is called in the supervisor, before any process is started; it may keep the Overview, and serve it to
 	// operators.
 	Parent func(*Overview) error
-	// Ready is called once everybody serves, with the address: in the supervisor, or in the only process. It must not block.
+	// Ready is called once all workers serve, with the address: in the supervisor, or in the only process. It must not
+	// block.
 	Ready func(addr net.Addr)
 	// Reload is called on SIGHUP, in the supervisor or in the only process, and reads the configuration again: see
-	// [Fresh]. An error leaves everything as it was. Nil: SIGHUP changes nothing.
+	// [Fresh]. An error leaves the configuration as it was. Nil: SIGHUP changes nothing.
 	Reload func() (Fresh, error)
-	// Adopt is called in every process, the supervisor too, with Fresh.Own, and returns the names of what it cannot
-	// change while the process runs.
+	// Adopt is called in every process, including the supervisor, with Fresh.Own, and returns the names of the settings
+	// that it cannot change while the process runs.
 	Adopt func(own json.RawMessage) (fixed []string)
-	// Serving is called in each process that has connections, when it begins to take them; ctx is done when it stops.
+	// Serving is called in each process that has connections, when it begins to accept them; ctx is done when it stops.
 	Serving func(ctx context.Context)
 }
 
-// Run serves until ctx is done, with as many workers as the server's configuration says, and takes its leave. With one
-// process it is the server's own Run.
+// Run serves until ctx is done, with as many workers as the server's configuration says, and shuts down. With one process
+// there is no supervisor and no bus.
 //
-// In the supervisor it returns nil after a leave-taking that was asked for; in a child its return is followed by the
-// process's end: the caller must not go on. [ExitCode] is what the process should end with.
+// In the supervisor and in the only process it returns nil after a shutdown that ctx asked for. In a child the process
+// must end when Run has returned: the caller must not go on. [ExitCode] gives the exit code for the error.
 func Run(ctx context.Context, srv *engine.Server, o Options) error {
 	if o.Log == nil {
 		o.Log = slog.Default()
@@ -70,7 +71,7 @@ func Run(ctx context.Context, srv *engine.Server, o Options) error {
 		defer cancel()
 		logs.Flush(bounded, o.Log)
 	}()
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a log that has no reader any more is no reason to end
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a log without a reader must not end the process
 	switch supervise.Role() {
 	case supervise.RoleBus:
 		return runBus(ctx, o)
@@ -83,34 +84,34 @@ func Run(ctx context.Context, srv *engine.Server, o Options) error {
 	}
 	err := run(ctx, srv, o)
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-		return nil // asked to leave while it waited for what it needs
+		return nil // asked to stop before it had started
 	}
 	return err
 }
 
-// logWait bounds the wait for the log's reader at the end.
+// logWait bounds how long Run waits for the log's handler at the end.
 const logWait = time.Second
 
-// Parent reports whether this process is the one that was started by hand, and not a child of it.
+// Parent reports whether this process was started by the operator, and is not a child of the supervisor.
 func Parent() bool { return supervise.Role() == "" }
 
 // ExitCode is the code of a process that ends with err.
 func ExitCode(err error) int { return supervise.ExitCode(err) }
 
-// inheritance is what the supervisor's children are told besides who they are.
+// inheritance has the settings that the supervisor's children inherit from it.
 //
 // Owner: the holder.
 type inheritance struct {
-	Dir     string `json:"dir"`               // of the bus's files
-	Passing bool   `json:"passing,omitempty"` // the directory is there for one run of the server, and goes with it
-	Epoch   int64  `json:"epoch"`             // when the supervisor started, in milliseconds since 1970: instances begin anew with it
-	Fresh   *Fresh `json:"fresh,omitempty"`   // what was read again last
+	Dir       string `json:"dir"`                 // of the bus's files
+	Temporary bool   `json:"temporary,omitempty"` // the directory is deleted at the end of the server
+	Epoch     int64  `json:"epoch"`               // when the supervisor started, in milliseconds since 1970: instances are numbered from 1 in each epoch
+	Fresh     *Fresh `json:"fresh,omitempty"`     // the latest reload
 
-	BytesMax int    `json:"bytes_max,omitempty"` // of a message, where the bus is not ours
-	BusURL   string `json:"bus_url,omitempty"`   // of it, with its password: it comes this way only
+	BytesMax int    `json:"bytes_max,omitempty"` // of a message on an external bus
+	BusURL   string `json:"bus_url,omitempty"`   // of an external bus, with its password: children get it in no other way
 }
 
-func inherited(welcome supervise.Welcome) (given inheritance, err error) {
+func parseInheritance(welcome supervise.Welcome) (given inheritance, err error) {
 	if err := json.Unmarshal(welcome.Settings, &given); err != nil {
 		return given, fmt.Errorf("read settings: %w", err)
 	}
@@ -124,7 +125,7 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 	cfg := srv.Config()
 	given := inheritance{Epoch: time.Now().UnixMilli()}
 	if cfg.BusURL != "" {
-		tenancy, err := occupy(ctx, cfg, o)
+		tenancy, err := takeAccount(ctx, cfg, o)
 		if err != nil {
 			return err
 		}
@@ -136,14 +137,14 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 			return err
 		}
 		defer end()
-		held, err := lock(ctx, dir, patience(cfg), o.Log) // here, so that it is said once, and before anything is started
+		held, err := lock(ctx, dir, patience(cfg), o.Log) // here, so that a fault is logged once, before any child starts
 		if err != nil {
 			return err
 		}
-		held.Close() // it is for the bus
-		given.Dir, given.Passing = dir, cfg.DataDir == ""
+		held.Close() // the bus process takes the lock
+		given.Dir, given.Temporary = dir, cfg.DataDir == ""
 	}
-	legacy, err := json.Marshal(given)
+	inherited, err := json.Marshal(given)
 	if err != nil {
 		return fmt.Errorf("encode settings: %w", err)
 	}
@@ -151,7 +152,7 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 		Listen:       []string{net.JoinHostPort(cfg.Host, strconv.Itoa(max(cfg.Port, 0)))},
 		Workers:      cfg.Processes,
 		Bus:          cfg.BusURL == "",
-		Settings:     legacy,
+		Settings:     inherited,
 		DrainTimeout: cfg.ShutdownTimeout,
 		Log:          o.Log,
 	}
@@ -164,7 +165,7 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 		signal.Stop(early)
 		select {
 		case <-early:
-			syscall.Kill(os.Getpid(), syscall.SIGHUP) // the settings were read before it; no error towards oneself
+			syscall.Kill(os.Getpid(), syscall.SIGHUP) // again, since the settings were read before the first
 		default:
 		}
 		if o.Ready != nil {
@@ -184,14 +185,14 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 	return parent.Run(ctx)
 }
 
-// runBus is the process that carries what workers say to each other.
+// runBus is the bus process: it carries the workers' messages to each other.
 func runBus(ctx context.Context, o Options) error {
 	control, err := supervise.Join()
 	if err != nil {
 		return err
 	}
 	welcome := control.Welcome()
-	given, err := inherited(welcome)
+	given, err := parseInheritance(welcome)
 	if err != nil {
 		return err
 	}
@@ -201,7 +202,7 @@ func runBus(ctx context.Context, o Options) error {
 			return fmt.Errorf("read address of the bus: %w", err)
 		}
 	}
-	if err := remake(given); err != nil {
+	if err := restoreDir(given); err != nil {
 		return err
 	}
 	held, err := lock(ctx, given.Dir, lockWait, o.Log)
@@ -222,8 +223,8 @@ func runBus(ctx context.Context, o Options) error {
 			control.Reloaded(order, inherit(order.Settings, nil, o))
 		case supervise.Drain:
 			server.Close()
-			if order.Orphaned && given.Passing {
-				os.RemoveAll(given.Dir) // the supervisor would have
+			if order.Orphaned && given.Temporary {
+				os.RemoveAll(given.Dir) // in place of the supervisor
 			}
 			return nil
 		}

@@ -16,20 +16,20 @@ import (
 	"github.com/parleyd/parley/engine/cluster/ledger"
 )
 
-// Where the bus keeps its files: under data_dir, so that sessions outlive the server, or in a directory that goes with it.
+// The bus keeps its files in data_dir, so that sessions outlive the server, or in a temporary directory.
 
 const (
-	// lockWait is for a bus that starts while one before it is still ending: the server has waited for its predecessor.
+	// lockWait is how long a bus waits for the end of an earlier bus of the same server.
 	lockWait = 3 * time.Second
-	// leaveSlack is what a leave-taking may exceed shutdown_timeout by: saves of sessions, the end of the workers and of the
-	// bus.
+	// leaveSlack is by how much a shutdown may exceed shutdown_timeout: for saving sessions, and for the end of the workers
+	// and of the bus.
 	leaveSlack = 6 * time.Second
 	lockRetry  = 20 * time.Millisecond
-	// finishWait is for writing the sessions of those who have just been sent away.
+	// finishWait is how long a shutdown waits for the last writes to the ledger.
 	finishWait = 2 * time.Second
 )
 
-// busDir is the directory for the bus of a server, and what is to be done with it in the end.
+// busDir makes the directory for the bus of a server. end deletes it, if it is temporary.
 func busDir(dataDir string) (dir string, end func(), err error) {
 	if dataDir == "" {
 		if dir, err = os.MkdirTemp("", "parley-bus-"); err != nil {
@@ -46,25 +46,25 @@ func busDir(dataDir string) (dir string, end func(), err error) {
 	return dir, func() {}, nil
 }
 
-// patience is how long a server waits for data_dir: as long as its predecessor, with the same settings, may take to leave.
+// patience is how long a server waits for data_dir: as long as an earlier server with the same settings may take to stop.
 func patience(cfg engine.Config) time.Duration { return cfg.ShutdownTimeout + leaveSlack }
 
-// remake makes the directory again where it was deleted while the server ran: what was in it the workers know. In a directory
-// that everybody may write to, somebody else may have come first.
-func remake(given inheritance) error {
+// restoreDir makes the directory again if it was deleted while the server ran; the workers write its records again. In a
+// shared directory such as /tmp, another user may have made one of the same name meanwhile.
+func restoreDir(given inheritance) error {
 	if err := os.MkdirAll(given.Dir, 0o700); err != nil {
 		return fmt.Errorf("make the directory of the bus again: %w", err)
 	}
-	if given.Passing && !ours(given.Dir) {
+	if given.Temporary && !ours(given.Dir) {
 		return fmt.Errorf("the directory of the bus, %s, belongs to another user: end the server, and name a directory in TMPDIR that only its user may write to", given.Dir)
 	}
 	return nil
 }
 
-// lock keeps two servers from writing to one directory, and cleaners of temporary files from its contents: some of these
-// are never written again, and would be too old for systemd-tmpfiles after ten days. What it returns is to stay open for
-// as long as the bus runs. A directory of another server is waited for, and then no mistake in the settings: starting
-// again later may help. One that cannot be written to is a *[engine.ConfigError].
+// lock keeps two servers from writing to one directory, and cleaners from deleting its files: systemd-tmpfiles deletes
+// files that were not written for ten days, but spares a locked directory. The file must stay open for as long as the bus
+// runs. If another server holds the lock after wait, the error is no *[engine.ConfigError]: a later start may succeed. If
+// the directory cannot be written to, it is one.
 func lock(ctx context.Context, dir string, wait time.Duration, log *slog.Logger) (*os.File, error) {
 	file, err := os.Open(dir)
 	if err != nil {
@@ -100,10 +100,10 @@ func lock(ctx context.Context, dir string, wait time.Duration, log *slog.Logger)
 }
 
 func unusable(err error) error {
-	return &engine.ConfigError{Key: "data_dir", Hint: fmt.Sprintf("it cannot be written to (%v); name a directory that this user may write to, or give it to this user with all that it holds", err)}
+	return &engine.ConfigError{Key: "data_dir", Hint: fmt.Sprintf("it cannot be written to (%v); name a directory that this user may write to, or make this user the owner of it and of all files in it", err)}
 }
 
-// local is the ledger of a server that is one process: on a bus that nobody else can reach.
+// local is the ledger of a server of one process, on a bus that no other process can reach.
 //
 // Owner: the goroutine of Run.
 type local struct {
@@ -141,15 +141,15 @@ func (x *local) open(ctx context.Context, srv *engine.Server, o Options) error {
 	}
 	bounded, cancel := context.WithTimeout(ctx, openWait)
 	defer cancel()
-	if x.book, err = ledger.Open(bounded, x.conn, bookOptions(srv, time.Now().UnixMilli(), o)); err != nil {
+	if x.ledger, err = ledger.Open(bounded, x.conn, ledgerOptions(srv, time.Now().UnixMilli(), o)); err != nil {
 		return fmt.Errorf("open ledger: %w", err)
 	}
 	return nil
 }
 
-// close ends what has been opened, the latest first.
+// close closes in the reverse order of open.
 func (x *local) close() {
-	if x.book != nil {
+	if x.ledger != nil {
 		bounded, cancel := context.WithTimeout(context.Background(), finishWait)
 		defer cancel()
 		x.finish(bounded)
@@ -165,8 +165,8 @@ func (x *local) close() {
 	}
 }
 
-// bookOptions are those of a ledger, whoever keeps it.
-func bookOptions(srv *engine.Server, epoch int64, o Options) ledger.Options {
+// ledgerOptions are the options that a worker and a server of one process share.
+func ledgerOptions(srv *engine.Server, epoch int64, o Options) ledger.Options {
 	return ledger.Options{
 		Instance:   srv.Instance(),
 		Epoch:      epoch,
@@ -178,5 +178,5 @@ func bookOptions(srv *engine.Server, epoch int64, o Options) ledger.Options {
 	}
 }
 
-// coalesce is what the ledger waits for further saves; the engine has waited before.
+// coalesce is how long the ledger waits for further saves; the engine has waited before.
 const coalesce = 10 * time.Millisecond

@@ -10,13 +10,13 @@ import (
 	"github.com/parleyd/parley/engine/cluster/bus"
 )
 
-// messageSlack is what goes beside a client's message from worker to worker, at most.
+// messageSlack is how many bytes an entry on the bus has besides a client's message, at most.
 const messageSlack = 64 << 10
 
-// occupy takes the NATS server that the configuration names for this server alone, before any process is started. It
-// waits for one that cannot be reached, as workers do.
-func occupy(ctx context.Context, cfg engine.Config, o Options) (*bus.Tenancy, error) {
-	o.Log.Info("the bus is a NATS server that runs already", "bus_url", bus.RedactURL(cfg.BusURL))
+// takeAccount takes the account of bus_url for this server alone, before any process is started. It waits for a NATS
+// server that cannot be reached, as workers do.
+func takeAccount(ctx context.Context, cfg engine.Config, o Options) (*bus.Tenancy, error) {
+	o.Log.Info("the bus is an external NATS server", "bus_url", bus.RedactURL(cfg.BusURL))
 	bounded, cancel := context.WithTimeout(ctx, dialWait)
 	defer cancel()
 	tenancy, err := bus.Occupy(bounded, bus.Address{URL: cfg.BusURL, Credentials: cfg.BusCredentials}, max(cfg.MessageBytesMax+messageSlack, ledgerBytes))
@@ -31,5 +31,5 @@ func occupy(ctx context.Context, cfg engine.Config, o Options) (*bus.Tenancy, er
 	return tenancy, nil
 }
 
-// ledgerBytes is what a record of the ledger may have.
+// ledgerBytes bounds a record of the ledger.
 const ledgerBytes = 600 << 10

@@ -9,59 +9,59 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// What of the ledger the engine uses for rooms: the seats of limited ones, and those that were created on purpose.
+// This file makes the ledger's seats and created rooms fit the engine's interfaces.
 
-// seats are the ledger's, as the engine asks for them.
+// seats implements [engine.Seats] over the ledger.
 type seats struct{ w *worker }
 
 // Acquire implements engine.Seats.
 func (s seats) Acquire(room string, limit int, ticket engine.SeatTicket, done func(error)) {
-	book, tell := s.w.book.Load(), func(err error) { done(told(err)) }
+	held, tell := s.w.ledger.Load().Seats, func(err error) { done(roomError(err)) }
 	var err error
 	if ticket == (engine.SeatTicket{}) {
-		err = book.Seats.Acquire(room, limit, 1, func(_ int, err error) { tell(err) })
+		err = held.Acquire(room, limit, 1, func(_ int, err error) { tell(err) })
 	} else {
-		err = book.Seats.Take(room, limit, ledger.Ticket(ticket), tell)
+		err = held.Take(room, limit, ledger.Ticket(ticket), tell)
 	}
 	if err != nil {
 		tell(err)
 	}
 }
 
-// Give implements engine.Seats. A seat that cannot be given is free.
+// Give implements engine.Seats. A seat that cannot be given is released.
 func (s seats) Give(room string, to ident.Worker, ticket engine.SeatTicket, done func()) {
-	book := s.w.book.Load()
-	if err := book.Seats.Give(room, to, ledger.Ticket(ticket), func(error) { done() }); err != nil {
-		book.Seats.Release(room, 1)
+	held := s.w.ledger.Load().Seats
+	if err := held.Give(room, to, ledger.Ticket(ticket), func(error) { done() }); err != nil {
+		held.Release(room, 1)
 		done()
 	}
 }
 
 // Release implements engine.Seats.
-func (s seats) Release(room string) { s.w.book.Load().Seats.Release(room, 1) }
+func (s seats) Release(room string) { s.w.ledger.Load().Seats.Release(room, 1) }
 
 // Force implements engine.Seats.
-func (s seats) Force(room string, limit, n int) { s.w.book.Load().Seats.Force(room, limit, n) }
+func (s seats) Force(room string, limit, n int) { s.w.ledger.Load().Seats.Force(room, limit, n) }
 
-// created are the ledger's rooms, as the engine asks for them.
+// created implements [engine.Created] over the ledger.
 type created struct{ w *worker }
 
 // Create implements engine.Created.
 func (c created) Create(r engine.CreatedRoom, done func(error)) {
 	room := ledger.Room{Name: r.Name, MembersMax: uint32(r.MaxMembers), Metadata: r.Metadata}
-	if err := c.w.book.Load().Rooms.Create(room, func(err error) { done(told(err)) }); err != nil {
-		done(told(err))
+	if err := c.w.ledger.Load().Rooms.Create(room, func(err error) { done(roomError(err)) }); err != nil {
+		done(roomError(err))
 	}
 }
 
 // Delete implements engine.Created.
 func (c created) Delete(name string, done func(error)) {
-	if err := c.w.book.Load().Rooms.Delete(name, func(err error) { done(told(err)) }); err != nil {
-		done(told(err))
+	if err := c.w.ledger.Load().Rooms.Delete(name, func(err error) { done(roomError(err)) }); err != nil {
+		done(roomError(err))
 	}
 }
 
-// roomChanged is told of rooms that were created or deleted, on the ledger's goroutine.
+// roomChanged passes created and deleted rooms on to the server. It runs on the ledger's goroutine.
 func (w *worker) roomChanged(r ledger.Room, deleted bool) {
 	if deleted {
 		w.srv.RoomDeleted(r.Name)
@@ -71,9 +71,9 @@ func (w *worker) roomChanged(r ledger.Room, deleted bool) {
 		CreatedAt: r.CreatedAt / time.Second.Milliseconds()})
 }
 
-// told is the ledger's error as the engine knows it. What it does not know is a caller's mistake, such as metadata that
-// are too large, and says so itself.
-func told(err error) error {
+// roomError translates an error of the ledger about rooms and seats into the engine's. Any other is a caller's mistake,
+// such as too large metadata, and is returned as it is.
+func roomError(err error) error {
 	switch {
 	case err == nil:
 		return nil

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// ours reports whether a directory belongs to this user, and is no link to another.
+// ours reports whether dir is a directory of this user, and not a symbolic link.
 func ours(dir string) bool {
 	at, err := os.Lstat(dir)
 	if err != nil || !at.IsDir() {
@@ -17,5 +17,6 @@ func ours(dir string) bool {
 	return ok && int(stat.Uid) == os.Geteuid()
 }
 
-// lockFile takes a file or directory, or says that another process has it. The kernel lets go of it when that one ends.
+// lockFile locks a file or directory, and fails if another process holds the lock. The kernel frees it when the holder
+// ends.
 func lockFile(f *os.File) error { return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) }

@@ -17,7 +17,7 @@ type Overview struct {
 	parent *supervise.Supervisor
 
 	mu   sync.Mutex
-	past engine.Stats // what workers that are gone had counted
+	past engine.Stats // the counts of workers that have ended
 }
 
 // Addr is where the workers listen.
@@ -29,8 +29,8 @@ func (o *Overview) Addr() net.Addr {
 	return at
 }
 
-// gone keeps what a worker had counted: sums do not go back when it starts anew. What it counted in its last quarter of
-// a second nobody knows.
+// gone keeps the counts of a worker that has ended, so that sums do not decrease. The counts of its last quarter of a
+// second are lost.
 func (o *Overview) gone(w supervise.WardStatus) {
 	var one engine.Stats
 	if len(w.Stats) == 0 || json.Unmarshal(w.Stats, &one) != nil {
@@ -41,8 +41,8 @@ func (o *Overview) gone(w supervise.WardStatus) {
 	o.past.AddCounts(one)
 }
 
-// Stats adds up what the workers have said last, no older than half a second, and lists them. A room with members on
-// several workers is counted once. Counts include those of workers that are gone; the uptime is the supervisor's.
+// Stats adds up the latest reports of the workers, no older than half a second, and lists the workers. A room with
+// members on several workers is counted once. Counts include workers that have ended; the uptime is the supervisor's.
 func (o *Overview) Stats() engine.Stats {
 	status := o.parent.Status()
 	total := engine.Stats{Ended: map[string]uint64{}}
@@ -83,7 +83,8 @@ func rowOf(w supervise.WardStatus) engine.WorkerStats {
 	return row
 }
 
-// Degraded says which worker cannot reach the others, or cannot keep sessions and give out seats, and why; empty where all can.
+// Degraded names a worker that cannot reach the bus, or cannot keep sessions and give out seats, and the reason; empty if
+// there is none.
 func (o *Overview) Degraded() string {
 	for _, w := range o.parent.Status().Workers {
 		var one engine.Stats
@@ -92,7 +93,7 @@ func (o *Overview) Degraded() string {
 		}
 		switch {
 		case !one.Bus.Up:
-			return fmt.Sprintf("worker %d does not reach the bus: sessions, limited rooms and what others say must wait", w.Index)
+			return fmt.Sprintf("worker %d does not reach the bus: sessions, limited rooms and messages of other workers must wait", w.Index)
 		case one.Bus.Unkept != "":
 			return fmt.Sprintf("worker %d cannot keep sessions and give out seats: %s", w.Index, one.Bus.Unkept)
 		}
@@ -100,7 +101,7 @@ func (o *Overview) Degraded() string {
 	return ""
 }
 
-// Healthy reports which worker does not serve; nil where all do.
+// Healthy returns an error that names a worker that does not serve; nil if all do.
 func (o *Overview) Healthy(context.Context) error {
 	for _, w := range o.parent.Status().Workers {
 		if w.State != "ready" {

@@ -7,7 +7,7 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// busReport is what the bus tells the supervisor of itself.
+// busReport has the figures that the bus process reports to the supervisor.
 type busReport struct {
 	Process engine.ProcessStats `json:"process"`
 }

@@ -15,15 +15,15 @@ type Fresh struct {
 	Own    json.RawMessage `json:"own,omitempty"` // the program's own settings, for Options.Adopt
 }
 
-// reread is the supervisor's part of a reload: what it returns is handed to every worker, those that start later too. A
-// configuration that no worker would take is refused here: the supervisor's own server never serves, but knows.
+// reread is the supervisor's part of a reload. All workers get its result, including those that start later. It refuses
+// an invalid configuration: the supervisor's own server never serves, but checks settings as a worker's does.
 func reread(srv *engine.Server, o Options, given inheritance) (json.RawMessage, error) {
 	fresh, err := o.Reload()
 	if err != nil {
 		return nil, err
 	}
 	before := srv.Config()
-	fixed, err := adopt(fresh, srv, o) // the workers say what cannot change, but for what they do not know
+	fixed, err := adopt(fresh, srv, o) // the workers log the fixed settings, except bus_url, which they cannot compare
 	if err != nil {
 		return nil, err
 	}
@@ -39,13 +39,13 @@ func reread(srv *engine.Server, o Options, given inheritance) (json.RawMessage, 
 	return raw, nil
 }
 
-// inherit is a child's part. srv is nil in the bus. The names are of what cannot change.
+// inherit is a child's part of a reload. srv is nil in the bus. It returns the names of the settings that need a restart.
 func inherit(settings json.RawMessage, srv *engine.Server, o Options) (fixed []string) {
 	var given inheritance
 	err := json.Unmarshal(settings, &given)
 	if err == nil && given.Fresh != nil {
 		if srv != nil {
-			given.Fresh.Config.BusURL = srv.Config().BusURL // without its password, perhaps; the supervisor has compared
+			given.Fresh.Config.BusURL = srv.Config().BusURL // maybe without its password; the supervisor has compared them
 		}
 		fixed, err = adopt(*given.Fresh, srv, o)
 	}
@@ -67,7 +67,7 @@ func adopt(fresh Fresh, srv *engine.Server, o Options) (fixed []string, err erro
 	return fixed, nil
 }
 
-// reloadAlone is a reload where there is one process.
+// reloadAlone is a reload of a server of one process.
 func reloadAlone(srv *engine.Server, o Options) {
 	var fixed []string
 	before := srv.Config()
@@ -86,8 +86,8 @@ func reloadAlone(srv *engine.Server, o Options) {
 	o.Log.Info("reloaded")
 }
 
-// sayChanges logs what a reload has brought into force: a list of origins that became shorter by accident is found here.
-// What holds secrets cannot change while the server runs, and is not among it.
+// sayChanges logs the settings that a reload has changed, so that an operator sees, for example, an origin that was deleted
+// by mistake. Secrets cannot change while the server runs, and are never logged here.
 func sayChanges(o Options, before, after engine.Config) {
 	from, to := reflect.ValueOf(before), reflect.ValueOf(after)
 	for i := range from.NumField() {

@@ -19,34 +19,34 @@ import (
 
 // worker is one of the processes that have connections.
 //
-// Owner: the goroutine of runWorker, except road and book.
+// Owner: the goroutine of runWorker, except bus and ledger.
 type worker struct {
 	srv     *engine.Server
 	control *supervise.Control
-	road    road
+	bus     lateLink
 	options Options
-	book    atomic.Pointer[ledger.Ledger] // opened before the server starts
-	keeps   keeping
+	ledger  atomic.Pointer[ledger.Ledger] // opened before the server starts
+	fault   fault
 }
 
-// road is the link, once there is one: it delivers before Dial returns.
-type road struct{ link atomic.Pointer[bus.Link] }
+// lateLink implements [engine.Bus]. A link calls its receiver before Dial returns it: until then the server has none.
+type lateLink struct{ link atomic.Pointer[bus.Link] }
 
-func (r *road) Append(entry []byte) error {
-	if l := r.link.Load(); l != nil {
+func (b *lateLink) Append(entry []byte) error {
+	if l := b.link.Load(); l != nil {
 		return l.Append(entry)
 	}
 	return errNoLink
 }
 
-func (r *road) Flush() {
-	if l := r.link.Load(); l != nil {
+func (b *lateLink) Flush() {
+	if l := b.link.Load(); l != nil {
 		l.Flush()
 	}
 }
 
-func (r *road) Up() bool {
-	l := r.link.Load()
+func (b *lateLink) Up() bool {
+	l := b.link.Load()
 	return l != nil && l.Up()
 }
 
@@ -63,7 +63,7 @@ func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
 		return err
 	}
 	welcome := control.Welcome()
-	given, err := inherited(welcome)
+	given, err := parseInheritance(welcome)
 	if err != nil {
 		return err
 	}
@@ -72,21 +72,21 @@ func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
 	if err != nil {
 		return err
 	}
-	srv.Attach(engine.Membership{Instance: welcome.Instance, Bus: &w.road, Listener: listener,
+	srv.Attach(engine.Membership{Instance: welcome.Instance, Bus: &w.bus, Listener: listener,
 		BytesMax: given.BytesMax, Seats: seats{w}, Rooms: created{w}})
 	if err := w.dial(ctx, welcome, given); err != nil {
 		return err
 	}
-	if err := w.openBook(ctx, given, welcome.Peers.Ready); err != nil {
+	if err := w.openLedger(ctx, given, welcome.Peers.Ready); err != nil {
 		return err
 	}
 	for _, d := range welcome.Peers.Dead {
-		w.road.link.Load().Forget(d.Instance) // its last words may be on their way still
-		w.buried(d)
+		w.bus.link.Load().Forget(d.Instance) // its last batches may still arrive
+		w.died(d)
 	}
 	srv.Peers(welcome.Peers.Peers)
 	srv.Serving(welcome.Peers.Ready)
-	inherit(welcome.Settings, srv, o) // what was reloaded before this worker was started
+	inherit(welcome.Settings, srv, o) // the reloads before this worker was started
 	if err := srv.Start(); err != nil {
 		return err
 	}
@@ -97,10 +97,10 @@ func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
 		o.Serving(serving)
 	}
 	go control.Pulse(serving, srv.Healthy)
-	return w.obey(serving)
+	return w.followOrders(serving)
 }
 
-// dial connects to the bus. It waits for one that is away instead of ending: five ends in a row would end the server.
+// dial connects to the bus. If the bus is away it waits: five workers that end in a row would end the server.
 func (w *worker) dial(ctx context.Context, welcome supervise.Welcome, given inheritance) error {
 	bounded, cancel := context.WithTimeout(ctx, dialWait)
 	defer cancel()
@@ -131,18 +131,18 @@ func (w *worker) dial(ctx context.Context, welcome supervise.Welcome, given inhe
 	if err != nil {
 		return err
 	}
-	w.road.link.Store(link)
+	w.bus.link.Store(link)
 	return nil
 }
 
-// obey does what the supervisor says until it says to leave.
-func (w *worker) obey(ctx context.Context) error {
+// followOrders carries out the supervisor's orders, and reports figures, until it is told to drain.
+func (w *worker) followOrders(ctx context.Context) error {
 	stats := time.NewTicker(statsEvery)
 	defer stats.Stop()
 	for {
 		select {
 		case <-stats.C:
-			w.keeps.say(w.book.Load().Why(), w.options.Log)
+			w.fault.log(w.ledger.Load().Why(), w.options.Log)
 			if err := w.control.Stats(w.stats()); err != nil {
 				w.options.Log.Error("report figures", "err", err)
 			}
@@ -151,10 +151,10 @@ func (w *worker) obey(ctx context.Context) error {
 			case supervise.Peers:
 				w.srv.Peers(order.Peers)
 				w.srv.Serving(order.Ready)
-				w.book.Load().Peers(order.Ready)
+				w.ledger.Load().Peers(order.Ready)
 				for _, d := range order.Dead {
-					w.road.link.Load().Forget(d.Instance)
-					w.buried(d)
+					w.bus.link.Load().Forget(d.Instance)
+					w.died(d)
 				}
 			case supervise.Reload:
 				w.control.Reloaded(order, inherit(order.Settings, w.srv, w.options))
@@ -165,34 +165,34 @@ func (w *worker) obey(ctx context.Context) error {
 	}
 }
 
-// stats are the server's figures and those of its link.
+// stats are the figures of the server, its link and its process.
 func (w *worker) stats() engine.Stats {
 	s := w.srv.StatsHere()
-	b := w.road.link.Load().Stats()
+	b := w.bus.link.Load().Stats()
 	s.Bus = &engine.BusStats{Up: b.Up, EntriesOut: b.EntriesOut, EntriesIn: b.EntriesIn, BytesOut: b.BytesOut, BytesIn: b.BytesIn,
 		Unsent: b.BytesUnsent, Gaps: b.Gaps, Repaired: b.BatchesRepaired, Lost: b.BatchesLost, Overrun: b.BatchesOverrun,
-		Reconnects: b.Reconnects, Unkept: w.book.Load().Why()}
+		Reconnects: b.Reconnects, Unkept: w.ledger.Load().Why()}
 	own := ownProcess()
 	s.Process = &own
 	return s
 }
 
-// leave sends everybody away.
+// leave sends all clients away, and closes the ledger and the link.
 func (w *worker) leave(ctx context.Context, d supervise.Drain) error {
 	bounded, cancel := w.control.Draining(context.WithoutCancel(ctx), d)
 	defer cancel()
 	err := w.srv.Shutdown(bounded)
 	written, end := context.WithTimeout(context.WithoutCancel(ctx), finishWait)
 	defer end()
-	sessions{w.book.Load()}.finish(written)
-	w.road.link.Load().Close()
+	sessions{w.ledger.Load()}.finish(written)
+	w.bus.link.Load().Close()
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		return nil // who did not go in time was cut off
+		return nil // connections that did not end in time were cut off
 	}
 	return err
 }
 
-// shared is the socket that all workers accept from.
+// shared is the listening socket of all workers.
 type shared struct {
 	acceptor *supervise.Acceptor
 	addr     net.Addr
@@ -210,8 +210,8 @@ func newShared(file *os.File, addr string) (*shared, error) {
 	return &shared{acceptor, at}, nil
 }
 
-// AcceptTCP is the engine's [engine.Listener]. A connection whose peer has reset it since the kernel handed it out has no
-// remote address: the conn says so by a nil RemoteAddr, and the engine closes it.
+// AcceptTCP implements [engine.Listener]. A connection that its peer has reset meanwhile has no remote address: RemoteAddr
+// returns nil, and the engine closes it.
 func (s *shared) AcceptTCP() (*net.TCPConn, error) {
 	fd, _, err := s.acceptor.Accept()
 	if err != nil {
@@ -226,7 +226,7 @@ func (s *shared) AcceptTCP() (*net.TCPConn, error) {
 	tcp, ok := conn.(*net.TCPConn)
 	if !ok {
 		conn.Close()
-		return nil, fmt.Errorf("take accepted connection: it is a %T, and the listening socket of a worker is one of TCP", conn)
+		return nil, fmt.Errorf("take accepted connection: it is a %T, not a TCP connection", conn)
 	}
 	return tcp, nil
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/parleyd/parley/engine/cluster/ledger"
 )
 
-// A death that the ledger is too busy to take is told again, until it is taken; then no more.
+// A death that the ledger is too busy to record is repeated until the ledger takes it.
 func TestDeathsAreInsistedOn(t *testing.T) {
 	calls, taken := 0, make(chan int, 1)
 	(&worker{}).insist("record a worker's end", 7, func(done func(error)) error {
