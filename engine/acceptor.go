@@ -27,7 +27,6 @@ type reserve struct {
 const (
 	reserveMost   = 512
 	reserveLeast  = 48
-	refusalWait   = time.Second // for a newcomer's request, when it will be refused anyway
 	acceptBackoff = 5 * time.Millisecond
 	acceptPause   = 200 * time.Millisecond
 	notSentLowat  = 16 << 10 // bytes; what the kernel hides of a slow reader's backlog

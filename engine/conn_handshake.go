@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"time"
+
 	"github.com/gobwas/ws"
 
 	"github.com/parleyd/parley/protocol/deflate"
@@ -29,6 +31,9 @@ var (
 	refusalBusy    = handshake.Refusal{Status: 503, Reason: "too many connections wait for their authentication; try again later", RetryAfter: 2}
 	refusalFailed  = handshake.Refusal{Status: 500, Reason: "the server failed to look at this request"}
 )
+
+// refusalWait is how long a newcomer has for its request, when it will be refused anyway.
+const refusalWait = time.Second
 
 // refusalFor is what a connection that is ended before its upgrade is told.
 func refusalFor(cause Cause) handshake.Refusal {

@@ -2,8 +2,7 @@ package engine
 
 import "sync/atomic"
 
-// countKind names one count. To add one: a name here, a field of [Stats], a row of serverFigures, and the increments; a test
-// tells if one of them is forgotten.
+// countKind names one count: of the transport, or from countersOfOwner on, of its owner.
 type countKind uint8
 
 const (
@@ -20,24 +19,13 @@ const (
 	// These are seldom.
 	countAccepted countKind = iota - 1
 	countRefused
-	countAcceptErrors
-	countFull
-	countErrors
-	countOverloaded
-	countPanics
-	countMissed
-	countUntold
-	countSkipped
-	countSessionsTooLarge
 	countSlowHandlers
 	countStalls
-	countOverdue
-	countResumed
-	countResumesRefused
-	countOriginsRefused
 	countPrefacesRefused
 	countForwardedIgnored
-	countersMax
+	countersOfOwner // the kinds from here on are the owner's
+
+	countersMax = 32
 )
 
 // tally counts what happens in a turn, without atomics. It is published at the turn's end.

@@ -25,7 +25,7 @@ func (l *turnLoop) held(handler string, took int64) {
 	if !starved {
 		l.count[countSlowHandlers].Add(1)
 	}
-	l.ground.log.Warn(text, append([]any{"handler", handler, "took", duration(took)}, attrs...)...)
+	l.ground.log.Warn(text, append([]any{"handler", handler, "took", time.Duration(took)}, attrs...)...)
 }
 
 // blame says whether the handler held its loop, or the machine did: a thread that was ready to run and did not for most of
@@ -37,7 +37,7 @@ func blame(before, after cpuTime, took int64) (text string, starved bool, attrs 
 		return held, false, nil
 	}
 	ran, waited := min(after.ran-before.ran, took), min(after.waited-before.waited, took)
-	attrs = []any{"cpu", duration(ran), "waited_for_cpu", duration(waited)}
+	attrs = []any{"cpu", time.Duration(ran), "waited_for_cpu", time.Duration(waited)}
 	if waited > took/2 {
 		return "a loop stood still while a handler ran: the machine gave it no CPU", true, attrs
 	}

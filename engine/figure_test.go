@@ -89,7 +89,7 @@ func TestCountsAreFigures(t *testing.T) {
 			memory = i // it changes by itself
 		}
 	}
-	for c := range countersMax {
+	for c := range countsEnd {
 		before := read()
 		s.count[c].Add(1)
 		s.loops[1].count[c].Add(2)

@@ -117,7 +117,7 @@ func TestVerdictLeavesNothingBehind(t *testing.T) {
 		t.Errorf("in phase %v it still has %+v and %+v", c.phase, c.rare, c.turnConn.rare)
 	}
 	c.turnConn.extra().alarm = 1 // of a wait that is over
-	w.now += time.Second // without a tick
+	w.now += time.Second         // without a tick
 	w.pass(w.server.TickEvery())
 	if c.Cause() != CauseNone {
 		t.Error("it ended:", c.Cause())
