@@ -28,7 +28,6 @@ var floors = map[string][]string{
 
 // unbuilt are the floors whose code still lies in package engine.
 var unbuilt = []string{
-	"engine/internal/turn",
 	"engine/internal/reactor",
 	"engine/internal/fanout",
 	"engine/internal/session",
@@ -73,7 +72,7 @@ func engineOrFloor(s *source) bool {
 // that a made-up world can advance it.
 var timers = map[string]string{
 	"engine/acceptor.go wait":        "the acceptor has no loop",
-	"engine/reactor.go ringIn":       "it rings for the earliest of a loop's timers",
+	"engine/reactor.go RingIn":       "it rings for the earliest of a loop's timers",
 	"engine/reactor.go ticker":       "the tick of all loops comes from it",
 	"engine/rescue.go proveUnlocked": "it watches a goroutine that may be stuck",
 	"engine/server.go Shutdown":      "the caller's goroutine waits for loops that may be held",
@@ -141,11 +140,11 @@ const (
 // sizes are the figures that are over their bounds today. They may only shrink: a figure that grew fails, and so does one that
 // shrank by a tenth while its entry did not.
 var sizes = map[string]int{
-	"files of engine":            84,
-	"lines of engine":            14400,
-	"methods of engine.Server":   155,
-	"methods of engine.loop":     141,
-	"methods of engine.turnLoop": 108,
+	"files of engine":                      62,
+	"lines of engine":                      11450,
+	"methods of engine.Server":             155,
+	"methods of engine.loop":               141,
+	"methods of engine/internal/turn.Loop": 108,
 }
 
 // measure returns all figures that the bounds are about, and the bound of each.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/parleyd/parley/engine/internal/turn"
 )
 
 // The acceptor is ours because gnet's ends the engine when the file table is full. It takes connections as
@@ -206,7 +208,7 @@ func (a *acceptor) wait(d time.Duration) bool {
 // take puts a connection on a loop. A connection that has no remote address was reset by its peer while it waited: it is
 // closed before it reaches gnet, whose enrolment asks for the address when it has copied the descriptor already.
 func (a *acceptor) take(tcp *net.TCPConn) {
-	var counted *turnConn // until its lane has it
+	var counted *turn.Conn // until its lane has it
 	defer func() {
 		if v := recover(); v != nil {
 			a.srv.survive("taking a connection", nil, v)
@@ -227,13 +229,13 @@ func (a *acceptor) take(tcp *net.TCPConn) {
 		tcp.Close()
 		return
 	}
-	c := a.srv.ground.newConn(&best.loop.turnLoop)
-	c.setRemote(unmapped(remote.AddrPort()))
+	c := a.srv.ground.NewConn(&best.loop.Loop)
+	c.SetRemote(unmapped(remote.AddrPort()))
 	if a.held.Add(1) > int64(a.srv.connectionsMax) {
-		c.flags |= flagRefusal
+		c.Flags |= turn.FlagRefusal
 		a.srv.count[countFull].Add(1)
 	}
-	best.loop.load.Add(1)
+	best.loop.Load.Add(1)
 	counted = c
 	result, err := a.srv.reactor.enroll(c, tcp)
 	counted = nil
@@ -246,8 +248,8 @@ func (a *acceptor) take(tcp *net.TCPConn) {
 }
 
 // departed is told when a connection's descriptor is closed. Any goroutine.
-func (s *Server) departed(c *turnConn) {
-	c.loop.load.Add(-1)
+func (s *Server) departed(c *turn.Conn) {
+	c.Loop.Load.Add(-1)
 	if a := s.acceptor; a != nil {
 		if a.held.Add(-1) < int64(s.connectionsMax) {
 			a.tellRoom() // the acceptor may be waiting for a connection, as others are who would refuse it

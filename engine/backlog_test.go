@@ -17,21 +17,21 @@ func TestLargeMessagesToHealthyReceivers(t *testing.T) {
 		w := newScript(t, func(c *Config) { c.MessageBytesMax = row.message })
 		c := w.open(0)
 		w.read(c)
-		w.room[c.fd] = 0 // it is off the CPU
+		w.room[c.wire.Fd] = 0 // it is off the CPU
 		text := M{"type": "m", "pad": strings.Repeat("x", row.size-40)}
 		for range row.burst {
 			c.Send(text)
 			w.drain()
 		}
 		for range 3 * row.burst {
-			w.room[c.fd] = row.size / 3
+			w.room[c.wire.Fd] = row.size / 3
 			w.server.Writable(c)
 			w.drain()
 			w.now += w.server.Server.cfg.BacklogGrace / 100
 			w.server.Tick()
 			w.drain()
 		}
-		if c.Cause() != CauseNone || c.backlog > row.size {
+		if c.Cause() != CauseNone || c.wire.Backlog > row.size {
 			t.Errorf("messages of up to %d bytes: %d of %d bytes end their receiver: %s", row.message, row.burst, row.size, c.Cause())
 		}
 	}
@@ -42,7 +42,7 @@ func TestFrameThatIsWrittenDoesNotCount(t *testing.T) {
 	w := newScript(t, func(c *Config) { c.MessageBytesMax, c.BacklogSoftBytes, c.BacklogHardBytes = 1<<10, 1<<10, 4<<10 })
 	c := w.open(0)
 	w.read(c)
-	w.room[c.fd] = 100
+	w.room[c.wire.Fd] = 100
 	c.Send(M{"type": "large", "pad": strings.Repeat("x", 100<<10)})
 	w.drain()
 	w.now += 2 * w.server.Server.cfg.BacklogGrace

@@ -3,6 +3,7 @@ package engine
 import (
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
 )
@@ -27,8 +28,8 @@ func builtinRoutes() map[string]*route {
 }
 
 func (l *loop) onPing(c *Conn, e *message.Envelope) {
-	l.text = message.AppendPong(l.text[:0], l.srv.seconds(l.now), e.Ref)
-	l.answer(c, l.text)
+	l.Text = message.AppendPong(l.Text[:0], l.srv.seconds(l.Now), e.Ref)
+	l.answer(c, l.Text)
 }
 
 // roomOf checks the name that a message gives, and answers where there is none.
@@ -51,7 +52,7 @@ func (l *loop) onJoin(c *Conn, e *message.Envelope) {
 	if !l.roomOf(c, e) {
 		return
 	}
-	if c.posted.Load() == 0 {
+	if c.wire.Posted.Load() == 0 {
 		l.join(c, e.Room, e.Ref, e.Since != nil)
 		return
 	}
@@ -77,8 +78,8 @@ func (l *loop) joinNow(c *Conn, m move) {
 		l.complain(c, err, ref)
 		return
 	}
-	l.text = message.AppendJoined(l.text[:0], message.Joined{Room: room, Members: entry.Members + entry.Room.Away(), Gap: since, Ref: ref})
-	l.answerNow(c, l.text)
+	l.Text = message.AppendJoined(l.Text[:0], message.Joined{Room: room, Members: entry.Members + entry.Room.Away(), Gap: since, Ref: ref})
+	l.answerNow(c, l.Text)
 }
 
 func (l *loop) onLeave(c *Conn, e *message.Envelope) {
@@ -94,8 +95,8 @@ func (l *loop) leaveNow(c *Conn, m move) {
 		l.complain(c, wireError(message.NotInRoom), m.ref)
 		return
 	}
-	l.text = message.AppendLeft(l.text[:0], m.room, m.ref)
-	l.answer(c, l.text)
+	l.Text = message.AppendLeft(l.Text[:0], m.room, m.ref)
+	l.answer(c, l.Text)
 }
 
 // ownRoom is the room that a message names, of which c must be a member; nil where it was told why not.
@@ -125,9 +126,9 @@ func (l *loop) onBroadcast(c *Conn, e *message.Envelope) {
 	l.announce() // who joined before this message is announced before it
 	var id [idSize]byte
 	from := c.appendID(id[:0])
-	f := buildOutFrame(ws.OpText, len(e.Data)+len(e.Room)+broadcastBytes, func(dst []byte) []byte {
+	f := turn.BuildFrame(ws.OpText, len(e.Data)+len(e.Room)+broadcastBytes, func(dst []byte) []byte {
 		return message.AppendBroadcast(dst, message.Broadcast{
-			Room: e.Room, From: from, Data: e.Data, Timestamp: l.srv.seconds(l.now)})
+			Room: e.Room, From: from, Data: e.Data, Timestamp: l.srv.seconds(l.Now)})
 	})
 	p := &l.outgoing
 	*p = publication{srv: l.srv, frame: f, room: r, except: c.place()}
@@ -137,9 +138,9 @@ func (l *loop) onBroadcast(c *Conn, e *message.Envelope) {
 		return
 	}
 	l.forward(f, r.Name(), c.place())
-	l.text = message.AppendBroadcastSent(l.text[:0], message.BroadcastSent{
+	l.Text = message.AppendBroadcastSent(l.Text[:0], message.BroadcastSent{
 		Room: e.Room, Recipients: max(members-1, 0) + r.Away(), Delayed: l.srv.cutOff(), Ref: e.Ref})
-	l.answer(c, l.text)
+	l.answer(c, l.Text)
 }
 
 // broadcastBytes is about what a broadcast costs besides room and data.
@@ -158,8 +159,8 @@ func (l *loop) onAuth(c *Conn, e *message.Envelope) {
 	case handler == nil:
 		l.complain(c, &Error{Code: message.UnknownType.String(), Message: "this server asks for no auth message"}, e.Ref)
 	default:
-		l.text = message.AppendAuthenticated(l.text[:0], e.Ref)
-		l.answer(c, l.text)
+		l.Text = message.AppendAuthenticated(l.Text[:0], e.Ref)
+		l.answer(c, l.Text)
 	}
 }
 
@@ -177,9 +178,9 @@ func (l *loop) authenticated(c *Conn, p *pending, out outcome) {
 		l.endBy(c, CauseUnauthorized)
 		return
 	}
-	c.flags &^= flagAuth
-	l.text = message.AppendAuthenticated(l.text[:0], p.ref)
-	l.answer(c, l.text)
+	c.wire.Flags &^= flagAuth
+	l.Text = message.AppendAuthenticated(l.Text[:0], p.ref)
+	l.answer(c, l.Text)
 	l.begun(c)
 	l.goOnAfter(c, p)
 }
@@ -194,7 +195,7 @@ func (l *loop) enter(c *Conn, name []byte) (rooms.Entry, *Error) {
 		}
 		c.seats.Add(1) // it is in already
 	}
-	entry, err := l.srv.index.Enter(name, c.place(), l.srv.seconds(l.now))
+	entry, err := l.srv.index.Enter(name, c.place(), l.srv.seconds(l.Now))
 	switch {
 	case err == rooms.ErrSeat:
 		return entry, errSeat

@@ -86,7 +86,7 @@ func TestBinaryReplyKeepsItsPlace(t *testing.T) {
 	w.server.Serve(c, masked(ws.OpBinary, "x"))
 	w.drain()
 	var got []string
-	for out := w.out[c.fd]; out.Len() > 0; {
+	for out := w.out[c.wire.Fd]; out.Len() > 0; {
 		f, err := ws.ReadFrame(out)
 		if err != nil {
 			t.Fatal(err)

@@ -1,68 +1,37 @@
 package engine
 
-import "github.com/gobwas/ws"
+import "github.com/parleyd/parley/engine/internal/turn"
 
 // Cause says why a connection ended. The zero Cause is that of a live connection.
-type Cause uint8
+type Cause = turn.Cause
 
 // Causes. Each has one row in the table of causes: the close code that the peer is sent, and a label
 // for logs and metrics.
 const (
-	CauseNone         Cause = iota
-	CausePeerClosed         // the peer sent a close frame
-	CausePeerGone           // the transport ended without one
-	CauseProtocol           // the peer broke RFC 6455; the code says how
-	CauseUnsupported        // binary data, and nobody to take it
-	CauseHandshake          // no upgrade took place: refused, too slow, or gone
-	CauseUnauthorized       // authentication failed or came too late
-	CauseHeartbeat          // silent for heartbeat_timeout
-	CauseSlow               // backlog over its bound
-	CauseTakenOver          // its session was resumed by a newer connection
-	CauseRateLimited        // a rate limit that ends connections
-	CauseOverloaded         // more waited for a pending answer than is allowed
-	CausePanic              // a handler of the application panicked
-	CauseApplication        // Conn.Close
-	CauseShutdown           // the server goes away
-	causes
+	CauseNone         = turn.CauseNone
+	CausePeerClosed   = turn.CausePeerClosed   // the peer sent a close frame
+	CausePeerGone     = turn.CausePeerGone     // the transport ended without one
+	CauseProtocol     = turn.CauseProtocol     // the peer broke RFC 6455; the code says how
+	CauseUnsupported  = turn.CauseUnsupported  // binary data, and nobody to take it
+	CauseHandshake    = turn.CauseHandshake    // no upgrade took place: refused, too slow, or gone
+	CauseUnauthorized = turn.CauseUnauthorized // authentication failed or came too late
+	CauseHeartbeat    = turn.CauseHeartbeat    // silent for heartbeat_timeout
+	CauseSlow         = turn.CauseSlow         // backlog over its bound
+	CauseTakenOver    = turn.CauseTakenOver    // its session was resumed by a newer connection
+	CauseRateLimited  = turn.CauseRateLimited  // a rate limit that ends connections
+	CauseOverloaded   = turn.CauseOverloaded   // more waited for a pending answer than is allowed
+	CausePanic        = turn.CausePanic        // a handler of the application panicked
+	CauseApplication  = turn.CauseApplication  // Conn.Close
+	CauseShutdown     = turn.CauseShutdown     // the server goes away
 )
 
 // Close codes of our own [wire protocol, close codes].
 const (
-	StatusUnauthorized ws.StatusCode = 4001
-	StatusHeartbeat    ws.StatusCode = 4002
-	StatusSlow         ws.StatusCode = 4003
-	StatusTakenOver    ws.StatusCode = 4004
-	StatusRateLimited  ws.StatusCode = 4005
+	StatusUnauthorized = turn.StatusUnauthorized
+	StatusHeartbeat    = turn.StatusHeartbeat
+	StatusSlow         = turn.StatusSlow
+	StatusTakenOver    = turn.StatusTakenOver
+	StatusRateLimited  = turn.StatusRateLimited
 	// StatusTryAgain is the registry's 1013, which gobwas/ws does not name.
-	StatusTryAgain ws.StatusCode = 1013
+	StatusTryAgain = turn.StatusTryAgain
 )
-
-var causeTable = [causes]struct {
-	label string
-	code  ws.StatusCode
-	text  string
-}{
-	CauseNone:         {"none", 0, ""},
-	CausePeerClosed:   {"peer_closed", ws.StatusNormalClosure, ""},
-	CausePeerGone:     {"peer_gone", 0, ""},
-	CauseProtocol:     {"protocol", ws.StatusProtocolError, ""},
-	CauseUnsupported:  {"unsupported", ws.StatusUnsupportedData, "binary messages are not understood here"},
-	CauseHandshake:    {"handshake", 0, ""},
-	CauseUnauthorized: {"unauthorized", StatusUnauthorized, "unauthorized"},
-	CauseHeartbeat:    {"heartbeat", StatusHeartbeat, "heartbeat timeout"},
-	CauseSlow:         {"slow_consumer", StatusSlow, "slow consumer"},
-	CauseTakenOver:    {"taken_over", StatusTakenOver, "session resumed elsewhere"},
-	CauseRateLimited:  {"rate_limited", StatusRateLimited, "rate limited"},
-	CauseOverloaded:   {"overloaded", StatusTryAgain, "too much at once, try again later"},
-	CausePanic:        {"panic", ws.StatusInternalServerError, "internal error"},
-	CauseApplication:  {"application", ws.StatusNormalClosure, ""},
-	CauseShutdown:     {"shutdown", ws.StatusGoingAway, "server is going away"},
-}
-
-// String is the label that logs and metrics use.
-func (c Cause) String() string {
-	if c >= causes {
-		return "unknown"
-	}
-	return causeTable[c].label
-}

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/parleyd/parley/engine/internal/invariant"
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/rooms"
 )
 
@@ -11,18 +12,18 @@ import (
 const checkedRooms = 3
 
 // check panics where a connection, its rooms and what waits for it contradict each other.
-func (f roomsFloor) check(t *turnConn) {
+func (f roomsFloor) Check(t *turn.Conn) {
 	c := connOf(t)
 	if c.rare != nil && c.rare.pending != nil {
 		c.rare.pending.check(c)
 	}
 	if n := int(c.seats.Load()); n < len(c.rooms) {
-		invariant.Broken("connection %d is in %d rooms and counts %d", c.slot, len(c.rooms), n)
+		invariant.Broken("connection %d is in %d rooms and counts %d", c.wire.Slot, len(c.rooms), n)
 	}
 	for i := range min(len(c.rooms), checkedRooms) {
-		r := c.rooms[(int(f.checkAt)+i)%len(c.rooms)]
+		r := c.rooms[(int(f.CheckAt)+i)%len(c.rooms)]
 		if !r.Has(c.place()) {
-			invariant.Broken("connection %d lists room %q, whose roster has no such member", c.slot, r.Name())
+			invariant.Broken("connection %d lists room %q, whose roster has no such member", c.wire.Slot, r.Name())
 		}
 		if n := r.Miscount(); n != 0 {
 			invariant.Broken("room %q counts %d more than it has members and held seats", r.Name(), n)
@@ -38,16 +39,16 @@ func (p *pending) check(c *Conn) {
 		bytes += len(p.held[i].payload) + heldItemBytes
 	}
 	if bytes != p.bytes {
-		invariant.Broken("connection %d holds %d bytes of messages and counts %d", c.slot, bytes, p.bytes)
+		invariant.Broken("connection %d holds %d bytes of messages and counts %d", c.wire.Slot, bytes, p.bytes)
 	}
 }
 
 // checkRoster compares some members of a room with their connections.
 func (f roomsFloor) checkRoster(r *rooms.Room) {
-	roster := r.Roster(f.index)
+	roster := r.Roster(f.Index)
 	for i := range min(len(roster), checkedRooms) {
-		m := &roster[(int(f.checkAt)+i)%len(roster)]
-		c := f.connAt(place{Loop: f.index, Slot: m.Slot, Gen: m.Gen})
+		m := &roster[(int(f.CheckAt)+i)%len(roster)]
+		c := f.connAt(place{Loop: f.Index, Slot: m.Slot, Gen: m.Gen})
 		if c == nil {
 			invariant.Broken("room %q has connection %d of generation %d as a member, and there is none", r.Name(), m.Slot, m.Gen)
 		}

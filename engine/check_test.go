@@ -11,6 +11,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/parleyd/parley/engine/internal/invariant"
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/rooms"
 )
 
@@ -19,46 +20,46 @@ var planted = []struct {
 	found string
 	plant func(l *loop, c, other *Conn)
 }{
-	{"1 connections are still to be ended", func(l *loop, c, _ *Conn) { l.doomed = append(l.doomed, &c.turnConn) }},
-	{"1 to be dropped", func(l *loop, c, _ *Conn) { l.drops = append(l.drops, &c.turnConn) }},
-	{"no drain follows", func(l *loop, c, _ *Conn) { l.soil(&c.turnConn); l.mail.rung.Store(false) }},
-	{"(notices: true), and no drain follows", func(l *loop, c, _ *Conn) { l.owes.writes = true; l.mail.rung.Store(false) }},
-	{"in the dirty list without the flag", func(l *loop, c, _ *Conn) { l.soil(&c.turnConn); c.flags &^= flagDirty; l.mail.rung.Store(true) }},
-	{"marked dirty, and not in the list", func(_ *loop, c, _ *Conn) { c.flags |= flagDirty }},
-	{"marked to be ended, and the turn is over", func(_ *loop, c, _ *Conn) { c.doomed = true }},
-	{"says that its input waits: true", func(_ *loop, c, _ *Conn) { c.turnConn.extra().listed = true }},
-	{"says that its input waits: false", func(l *loop, c, _ *Conn) { l.late = append(l.late, &c.turnConn) }},
+	{"1 connections are still to be ended", func(l *loop, c, _ *Conn) { l.Doomed = append(l.Doomed, &c.wire) }},
+	{"1 to be dropped", func(l *loop, c, _ *Conn) { l.Drops = append(l.Drops, &c.wire) }},
+	{"no drain follows", func(l *loop, c, _ *Conn) { l.Soil(&c.wire); l.Mail.Rung.Store(false) }},
+	{"(notices: true), and no drain follows", func(l *loop, c, _ *Conn) { l.Owes.Writes = true; l.Mail.Rung.Store(false) }},
+	{"in the dirty list without the flag", func(l *loop, c, _ *Conn) { l.Soil(&c.wire); c.wire.Flags &^= turn.FlagDirty; l.Mail.Rung.Store(true) }},
+	{"marked dirty, and not in the list", func(_ *loop, c, _ *Conn) { c.wire.Flags |= turn.FlagDirty }},
+	{"marked to be ended, and the turn is over", func(_ *loop, c, _ *Conn) { c.wire.Doomed = true }},
+	{"says that its input waits: true", func(_ *loop, c, _ *Conn) { c.wire.Extra().Listed = true }},
+	{"says that its input waits: false", func(l *loop, c, _ *Conn) { l.Late = append(l.Late, &c.wire) }},
 	{"1 letters of 4 bytes wait in a mailbox that counts 0 of 0", func(l *loop, c, _ *Conn) {
-		l.mail.post(letter{kind: letterDirect, conn: &c.turnConn, frame: plantedFrame()})
+		l.Mail.Post(turn.Letter{Kind: turn.LetterDirect, Conn: &c.wire, Frame: plantedFrame()})
 	}},
 	{"in a mailbox that counts 1 of 3", func(l *loop, c, _ *Conn) {
-		l.mail.reserve(3)
-		l.letters, l.opened = []letter{{kind: letterDirect, conn: &c.turnConn, frame: plantedFrame()}}, 0
+		l.Mail.Reserve(3)
+		l.Letters, l.Opened = []turn.Letter{{Kind: turn.LetterDirect, Conn: &c.wire, Frame: plantedFrame()}}, 0
 	}},
-	{"is not in its slot", func(_ *loop, c, other *Conn) { c.slot = other.slot }},
-	{"is gone and keeps its slot", func(_ *loop, c, _ *Conn) { c.phase = phaseGone }},
-	{"counts -1 posted frames", func(_ *loop, c, _ *Conn) { c.posted.Store(-1) }},
-	{"has an empty queue, of which 0 bytes are taken and 1 left", func(_ *loop, c, _ *Conn) { c.backlog = 1 }},
-	{"has written 4 bytes of a frame of 4", func(_ *loop, c, _ *Conn) { c.first, c.taken = plantedFrame(), 4 }},
-	{"has frames queued, and no write follows", func(_ *loop, c, _ *Conn) { c.first, c.backlog = plantedFrame(), 4 }},
-	{"has 4 bytes queued and counts 5", func(l *loop, c, _ *Conn) { l.push(&c.turnConn, plantedFrame()); c.backlog++; l.wake() }},
+	{"is not in its slot", func(_ *loop, c, other *Conn) { c.wire.Slot = other.wire.Slot }},
+	{"is gone and keeps its slot", func(_ *loop, c, _ *Conn) { c.wire.Phase = turn.PhaseGone }},
+	{"counts -1 posted frames", func(_ *loop, c, _ *Conn) { c.wire.Posted.Store(-1) }},
+	{"has an empty queue, of which 0 bytes are taken and 1 left", func(_ *loop, c, _ *Conn) { c.wire.Backlog = 1 }},
+	{"has written 4 bytes of a frame of 4", func(_ *loop, c, _ *Conn) { c.wire.First, c.wire.Taken = plantedFrame(), 4 }},
+	{"has frames queued, and no write follows", func(_ *loop, c, _ *Conn) { c.wire.First, c.wire.Backlog = plantedFrame(), 4 }},
+	{"has 4 bytes queued and counts 5", func(l *loop, c, _ *Conn) { l.Push(&c.wire, plantedFrame()); c.wire.Backlog++; l.Wake() }},
 	{"has 8 bytes queued and counts 7", func(l *loop, c, _ *Conn) {
-		c.blocked = true
-		l.push(&c.turnConn, plantedFrame())
-		l.push(&c.turnConn, plantedFrame())
-		c.backlog--
+		c.wire.Blocked = true
+		l.Push(&c.wire, plantedFrame())
+		l.Push(&c.wire, plantedFrame())
+		c.wire.Backlog--
 	}},
 	{"holds 66 bytes of messages and counts 2", func(_ *loop, c, _ *Conn) {
 		c.extra().pending = &pending{held: []heldItem{{payload: []byte("hi")}}, bytes: 2}
 	}},
 	{"is in 1 rooms and counts 0", func(_ *loop, c, _ *Conn) { c.seats.Store(0) }},
 	{`lists room "r", whose roster has no such member`, func(l *loop, c, _ *Conn) { l.srv.index.Leave(c.rooms[0], c.place()) }},
-	{`as a member, and there is none`, func(l *loop, _, _ *Conn) { l.srv.index.Enter([]byte("r"), place{Loop: l.index, Slot: 77, Gen: 7}, 0) }},
+	{`as a member, and there is none`, func(l *loop, _, _ *Conn) { l.srv.index.Enter([]byte("r"), place{Loop: l.Index, Slot: 77, Gen: 7}, 0) }},
 	{`as a member, which does not list the room`, func(l *loop, _, other *Conn) { l.srv.index.Enter([]byte("r"), other.place(), 0) }},
 	{`room "r" counts 1 more than it has members and held seats`, func(_ *loop, c, _ *Conn) { taken(c.rooms[0]).Add(1) }},
 }
 
-func plantedFrame() *outFrame { return newOutFrame(ws.OpText, []byte("hi")) }
+func plantedFrame() *turn.Frame { return turn.NewFrame(ws.OpText, []byte("hi")) }
 
 // taken is what a room counts, which no other package may touch.
 func taken(r *rooms.Room) *atomic.Int32 {
@@ -86,11 +87,11 @@ func TestChecksFindPlantedFaults(t *testing.T) {
 		c, other := w.open(0), w.open(0)
 		w.say(c, `{"type":"join","room":"r"}`)
 		w.drain()
-		if found := broken(c.loop().check); found != "" {
+		if found := broken(c.loop().Check); found != "" {
 			t.Fatal("where nothing is wrong:", found)
 		}
 		p.plant(c.loop(), c, other)
-		if found := broken(c.loop().check); !strings.HasPrefix(found, "invariant: ") || !strings.Contains(found, p.found) {
+		if found := broken(c.loop().Check); !strings.HasPrefix(found, "invariant: ") || !strings.Contains(found, p.found) {
 			t.Errorf("want %q, got %q", p.found, found)
 		}
 	}

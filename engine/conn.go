@@ -12,6 +12,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/frame"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
@@ -24,7 +25,7 @@ import (
 //
 // Owner: loop, except what is atomic or under mu.
 type Conn struct {
-	turnConn
+	wire     turn.Conn
 	seats    atomic.Int32 // rooms, and places held in rooms
 	admitted atomic.Bool  // upgraded, and authenticated where that is asked for
 
@@ -79,17 +80,17 @@ func (c *Conn) extra() *rare {
 
 // Flags of the owner.
 const (
-	flagResumed = flagsOfOwner << iota
+	flagResumed = turn.FlagsOfOwner << iota
 	flagUnsaved // its session has changed since it was saved: it is in the loop's list
 	flagTold    // the client knows the session's token
 	flagAuth    // the first message must authenticate
 )
 
 // connOf is the connection whose transport c is; nil for nil.
-func connOf(c *turnConn) *Conn { return (*Conn)(unsafe.Pointer(c)) }
+func connOf(c *turn.Conn) *Conn { return (*Conn)(unsafe.Pointer(c)) }
 
 // loop is the loop that the connection lives on.
-func (c *Conn) loop() *loop { return loopOf(c.turnConn.loop) }
+func (c *Conn) loop() *loop { return loopOf(c.wire.Loop) }
 
 // ID names the connection, for as long as it lives, to clients and to the server's calls.
 func (c *Conn) ID() string {
@@ -131,8 +132,8 @@ func (c *Conn) Facts() Facts {
 	}
 	return Facts{
 		ID:            c.ID(),
-		RemoteAddress: addressText(c.remote),
-		ConnectedAt:   int64(c.connectedAt),
+		RemoteAddress: addressText(c.wire.Remote),
+		ConnectedAt:   int64(c.wire.ConnectedAt),
 		LastActivity:  c.LastActivity(),
 		Rooms:         c.Rooms(),
 		Principal:     c.Principal(),
@@ -145,7 +146,7 @@ func (c *Conn) RemoteAddr() netip.AddrPort {
 	if c == nil {
 		return netip.AddrPort{}
 	}
-	return c.remoteAddr()
+	return c.wire.RemoteAddr()
 }
 
 // Rooms lists the rooms that the connection is in.
@@ -168,7 +169,7 @@ func (c *Conn) LastActivity() time.Time {
 	if c == nil {
 		return time.Time{}
 	}
-	return c.loop().srv.wall(c.lastActive.Load())
+	return c.loop().srv.wall(c.wire.LastActive.Load())
 }
 
 // Touch counts as activity of the peer: the seed's updateActivity.
@@ -176,7 +177,7 @@ func (c *Conn) Touch() {
 	if c == nil {
 		return
 	}
-	c.lastActive.Store(c.loop().srv.clock())
+	c.wire.LastActive.Store(c.loop().srv.clock())
 }
 
 // Alive reports whether the connection is open and was heard within the heartbeat timeout.
@@ -184,7 +185,7 @@ func (c *Conn) Alive() bool {
 	if c == nil {
 		return false
 	}
-	return c.Cause() == CauseNone && c.loop().srv.clock()-c.lastActive.Load() < c.loop().srv.tuned.Load().timeout
+	return c.Cause() == CauseNone && c.loop().srv.clock()-c.wire.LastActive.Load() < c.loop().srv.tuned.Load().timeout
 }
 
 // isOpen reports whether the connection was admitted and has not ended. Any goroutine.
@@ -195,7 +196,7 @@ func (c *Conn) Cause() Cause {
 	if c == nil {
 		return CausePeerGone
 	}
-	return c.turnConn.ended()
+	return c.wire.Ended()
 }
 
 // SetPrincipal says who is at the other end, an account's name for instance. A connect or auth handler that tells users
@@ -240,11 +241,11 @@ func (c *Conn) SendBinary(payload []byte) error {
 	if c == nil {
 		return ErrConnectionUnknown
 	}
-	return c.sendFrame(newOutFrame(ws.OpBinary, payload))
+	return c.sendFrame(turn.NewFrame(ws.OpBinary, payload))
 }
 
-func (c *Conn) sendFrame(f *outFrame) error {
-	if !c.loop().postDirect(&c.turnConn, f) {
+func (c *Conn) sendFrame(f *turn.Frame) error {
+	if !c.loop().PostDirect(&c.wire, f) {
 		c.loop().srv.count[countOverloaded].Add(1)
 		return ErrOverloaded
 	}
@@ -270,7 +271,7 @@ func (c *Conn) CloseWith(code ws.StatusCode, reason string) {
 		cause = CauseUnauthorized
 	}
 	c.loop().postCall(func(l *loop) {
-		if c.phase == phaseVerdict {
+		if c.wire.Phase == turn.PhaseVerdict {
 			c.extra().closing = &closeCall{cause, code, reason}
 			return
 		}
@@ -305,27 +306,27 @@ var ErrMessageTooLarge = errors.New("the message is larger than one worker can s
 var ErrInvalidUTF8 = errors.New("a text message must be valid UTF-8; send binary data with SendBinary")
 
 // encodeShared makes a text frame of v that other workers can be handed.
-func (s *Server) encodeShared(v any) (*outFrame, error) {
+func (s *Server) encodeShared(v any) (*turn.Frame, error) {
 	f, err := encodeFrame(v)
-	if err == nil && s.peers != nil && len(f.plain)-int(f.payload) > s.peers.BytesMax {
+	if err == nil && s.peers != nil && len(f.Plain)-int(f.Payload) > s.peers.BytesMax {
 		return nil, ErrMessageTooLarge
 	}
 	return f, err
 }
 
 // encodeFrame makes a text frame of v.
-func encodeFrame(v any) (*outFrame, error) {
+func encodeFrame(v any) (*turn.Frame, error) {
 	if raw, ok := v.([]byte); ok {
 		if !frame.ValidUTF8(raw) {
 			return nil, ErrInvalidUTF8
 		}
-		return newOutFrame(ws.OpText, raw), nil
+		return turn.NewFrame(ws.OpText, raw), nil
 	}
 	raw, err := message.Encode(make([]byte, ws.MaxHeaderSize, 256), v)
 	if err != nil {
 		return nil, err
 	}
-	return frameInPlace(ws.OpText, raw), nil
+	return turn.FrameInPlace(ws.OpText, raw), nil
 }
 
 // unmapped takes the dress of IPv6 off an address of IPv4, which a listener for both puts on.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/handshake"
 )
 
@@ -50,7 +51,7 @@ type heldItem struct {
 	payload []byte
 	binary  bool
 	closing bool
-	ending  ending // where it is closing
+	ending  turn.Ending // where it is closing
 }
 
 // heldItemBytes is what an item costs besides its payload.
@@ -58,7 +59,7 @@ const heldItemBytes = 64
 
 // await makes c wait for an answer.
 func (l *loop) await(c *Conn, kind pendingKind, name string, ref []byte) *pending {
-	p := &pending{kind: kind, name: name, deadline: l.now + int64(l.srv.cfg.OffloadTimeout)}
+	p := &pending{kind: kind, name: name, deadline: l.Now + int64(l.srv.cfg.OffloadTimeout)}
 	if len(ref) > 0 {
 		p.ref = append([]byte(nil), ref...)
 	}
@@ -104,9 +105,9 @@ func (l *loop) settled(c *Conn, p *pending) bool {
 
 // goOnAfter works through what waited for p, until there is something new to wait for.
 func (l *loop) goOnAfter(c *Conn, p *pending) {
-	defer l.rescue(&c.turnConn)
+	defer l.Rescue(&c.wire)
 	for i, item := range p.held {
-		if c.phase != phaseOpen {
+		if c.wire.Phase != turn.PhaseOpen {
 			return
 		}
 		if r := c.rare; r != nil && r.pending != nil {
@@ -115,13 +116,13 @@ func (l *loop) goOnAfter(c *Conn, p *pending) {
 			}
 			return
 		}
-		if i > 0 && l.sated(&c.turnConn) {
+		if i > 0 && l.Sated(&c.wire) {
 			c.extra().pending = &pending{kind: pendingTurn, held: p.held[i:], bytes: p.bytes}
-			l.putOffMessages(&c.turnConn)
+			l.PutOffMessages(&c.wire)
 			break
 		}
 		if item.closing {
-			l.endAs(&c.turnConn, item.ending)
+			l.EndAs(&c.wire, item.ending)
 			return
 		}
 		p.bytes -= len(item.payload) + heldItemBytes
@@ -136,12 +137,12 @@ func (l *loop) goOnAfter(c *Conn, p *pending) {
 // have been had the answer been quicker.
 func (l *loop) outlives(c *Conn) bool {
 	switch r := c.rare; {
-	case c.behindhand():
+	case c.wire.Behindhand():
 		return true
 	case r == nil || r.pending == nil:
 		return false
-	case c.phase == phaseVerdict:
-		return len(c.buf) > 0
+	case c.wire.Phase == turn.PhaseVerdict:
+		return len(c.wire.Buf) > 0
 	default:
 		return len(r.pending.held) > 0 && !r.pending.held[0].closing
 	}
@@ -149,13 +150,13 @@ func (l *loop) outlives(c *Conn) bool {
 
 // conclude lets those go on who waited until nothing is pending for c any more.
 func (l *loop) conclude(c *Conn) {
-	if c.phase >= phaseClosing || c.rare != nil && c.rare.pending != nil || c.behindhand() {
+	if c.wire.Phase >= turn.PhaseClosing || c.rare != nil && c.rare.pending != nil || c.wire.Behindhand() {
 		return
 	}
 	for _, f := range c.takeHeirs() {
 		f(l)
 	}
-	if c.fd < 0 {
+	if c.wire.Fd < 0 {
 		l.endBy(c, CausePeerGone)
 	}
 }
@@ -175,12 +176,12 @@ func (c *Conn) takeHeirs() []func(*loop) {
 // session do not wait.
 func (l *loop) afterHeld(c *Conn, f func(*loop)) {
 	r := c.rare
-	if c.phase != phaseOpen || !l.outlives(c) || r.pending != nil && r.pending.kind == pendingClaim {
+	if c.wire.Phase != turn.PhaseOpen || !l.outlives(c) || r.pending != nil && r.pending.kind == pendingClaim {
 		f(l)
 		return
 	}
 	r.heirs = append(r.heirs, f)
-	r.answerBy = earlier(r.answerBy, l.now+int64(handOverWait/2))
+	r.answerBy = turn.Earlier(r.answerBy, l.Now+int64(handOverWait/2))
 	l.resetAlarm(c)
 }
 
@@ -189,13 +190,13 @@ func (l *loop) dropPending(c *Conn) {
 	if c.rare != nil {
 		c.rare.pending = nil
 	}
-	c.flags &^= flagMore
+	c.wire.Flags &^= turn.FlagMore
 }
 
 // pendingOverdue answers in place of an application that took too long.
 func (l *loop) pendingOverdue(c *Conn) {
 	p := c.rare.pending
-	l.count[countOverdue].Add(1)
+	l.Count[countOverdue].Add(1)
 	l.srv.log.Warn("an answer took too long", "handler", p.name, "conn", c.ID(), "timeout", l.srv.cfg.OffloadTimeout)
 	switch p.kind {
 	case pendingVerdict:
@@ -225,13 +226,13 @@ func (l *loop) askApplication(c *Conn, handlers []ConnectHandler, r *Request) {
 	})
 	if !ok {
 		c.rare.pending = nil
-		l.refuse(c, refusalBusy)
+		l.refuse(c, turn.RefusalBusy)
 	}
 }
 
 // verdict is what the connect handlers said.
 func (l *loop) verdict(c *Conn, p *pending, r *Refusal) {
-	defer l.rescue(&c.turnConn)
+	defer l.Rescue(&c.wire)
 	if !l.settled(c, p) {
 		return
 	}
@@ -250,10 +251,10 @@ func (l *loop) verdict(c *Conn, p *pending, r *Refusal) {
 	}
 	if closing != nil {
 		c.rare.closing = nil
-		l.upgradeToClose(&c.turnConn, closing.cause, closing.code, closing.reason)
+		l.UpgradeToClose(&c.wire, closing.cause, closing.code, closing.reason)
 		return
 	}
-	l.admit(&c.turnConn)
+	l.Admit(&c.wire)
 	l.conclude(c)
 }
 
@@ -271,7 +272,7 @@ func (l *loop) authenticate(c *Conn, handler AuthHandler, token string, ref []by
 	})
 	if !ok && l.settled(c, p) {
 		l.complain(c, errOverloaded, ref)
-		c.rare.answerBy = l.now + int64(l.srv.cfg.AuthTimeout)
+		c.rare.answerBy = l.Now + int64(l.srv.cfg.AuthTimeout)
 		l.resetAlarm(c)
 	}
 }

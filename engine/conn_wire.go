@@ -3,23 +3,29 @@ package engine
 import (
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/handshake"
 )
 
 // What the rest of the server asks of a connection's transport.
 
-func (l *loop) answer(c *Conn, payload []byte) { l.turnLoop.answer(&c.turnConn, payload) }
+func (l *loop) answer(c *Conn, payload []byte) { l.Loop.Answer(&c.wire, payload) }
 
 func (l *loop) answerAs(c *Conn, op ws.OpCode, payload []byte) {
-	l.turnLoop.answerAs(&c.turnConn, op, payload)
+	l.Loop.AnswerAs(&c.wire, op, payload)
 }
 
-func (l *loop) answerNow(c *Conn, payload []byte) { l.turnLoop.answerNow(&c.turnConn, payload) }
+func (l *loop) answerNow(c *Conn, payload []byte) { l.Loop.AnswerNow(&c.wire, payload) }
 
 func (l *loop) end(c *Conn, cause Cause, code ws.StatusCode, reason string) {
-	l.turnLoop.end(&c.turnConn, cause, code, reason)
+	l.Loop.End(&c.wire, cause, code, reason)
 }
 
-func (l *loop) endBy(c *Conn, cause Cause) { l.turnLoop.endBy(&c.turnConn, cause) }
+func (l *loop) endBy(c *Conn, cause Cause) { l.Loop.EndBy(&c.wire, cause) }
 
-func (l *loop) refuse(c *Conn, r handshake.Refusal) { l.turnLoop.refuse(&c.turnConn, r) }
+func (l *loop) refuse(c *Conn, r handshake.Refusal) { l.Loop.Refuse(&c.wire, r) }
+
+// place is where the connection lives on its worker. Any goroutine.
+func (c *Conn) place() place { return c.wire.Place() }
+
+func (c *Conn) has(f turn.ConnFlags) bool { return c.wire.Has(f) }

@@ -1,9 +1,11 @@
 package engine
 
+import "github.com/parleyd/parley/engine/internal/turn"
+
 // Counts of a room server. To add one: a name here, a field of [Stats], a row of serverFigures, and the increments; a test
 // tells if one of them is forgotten.
 const (
-	countAcceptErrors = countersOfOwner + iota
+	countAcceptErrors = turn.CountersOfOwner + iota
 	countFull
 	countErrors
 	countOverloaded
@@ -20,4 +22,4 @@ const (
 )
 
 // There is room for all of them.
-const _ = uint(countersMax - countsEnd)
+const _ = uint(turn.CountersMax - countsEnd)

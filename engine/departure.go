@@ -3,6 +3,7 @@ package engine
 import (
 	"slices"
 
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/rooms"
 )
 
@@ -83,7 +84,7 @@ func (l *loop) beginDeparture(d *departure) {
 	d.state.rooms = make([]string, 0, len(d.rooms))
 	d.token, c.token = c.token, noToken
 	c.extra().departure = d
-	c.flags |= flagKept
+	c.wire.Flags |= turn.FlagKept
 	l.work(inParts(len(d.rooms), d.step, d.end))
 }
 
@@ -134,7 +135,7 @@ func (l *loop) bequeath(c *Conn, r *rooms.Room, heir place, h *handover) {
 func (d *departure) end(l *loop) {
 	c := d.conn
 	c.rare.departure = nil
-	c.flags &^= flagKept
+	c.wire.Flags &^= turn.FlagKept
 	l.announce()
 	told := ""
 	c.token = d.token
@@ -150,8 +151,8 @@ func (d *departure) end(l *loop) {
 	if d.inherit != nil {
 		d.inherit(l, d.h)
 	}
-	if c.phase == phaseGone {
-		l.forget(&c.turnConn)
+	if c.wire.Phase == turn.PhaseGone {
+		l.Forget(&c.wire)
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/parleyd/parley/engine/internal/turn"
 )
 
 // crowd is a world in which entering or leaving a room takes 5 us, and one connection in many rooms.
@@ -49,7 +51,7 @@ func (w *crowd) drain() {
 
 func (w *crowd) end() {
 	w.t.Helper()
-	if w.longest > 2*drainBudget {
+	if w.longest > 2*turn.DrainBudget {
 		w.t.Errorf("a turn takes %v", w.longest)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/frame"
 	"github.com/parleyd/parley/protocol/message"
 )
@@ -171,16 +172,16 @@ func (l *loop) routed(c *Conn, e *message.Envelope, payload []byte) {
 
 // runHandler runs a handler here and now.
 func (l *loop) runHandler(c *Conn, r *route, m *Message) {
-	begun, posts := l.srv.clock(), l.mail.posts.Load()
+	begun, posts := l.srv.clock(), l.Mail.Posts.Load()
 	out := l.srv.run(c, r, m)
 	took := l.srv.clock() - begun
-	if took > int64(drainBudget)/lookEvery {
-		l.sinceLook = lookEvery // look at the clock before the next message
+	if took > int64(turn.DrainBudget)/turn.LookEvery {
+		l.SinceLook = turn.LookEvery // look at the clock before the next message
 	}
 	if took > int64(handlerSlow) {
-		l.held(r.name, took)
+		l.Held(r.name, took)
 	}
-	if l.mail.posts.Load() != posts {
+	if l.Mail.Posts.Load() != posts {
 		// What the handler sent is in the mailbox: the reply goes behind it.
 		l.afterLetters(c, func() { l.reply(c, r.name, m.ref, out) })
 		return
@@ -190,9 +191,9 @@ func (l *loop) runHandler(c *Conn, r *route, m *Message) {
 
 // afterLetters has the answers that f gives go through the mailbox.
 func (l *loop) afterLetters(c *Conn, f func()) {
-	c.posted.Add(1)
+	c.wire.Posted.Add(1)
 	f()
-	c.posted.Add(-1)
+	c.wire.Posted.Add(-1)
 }
 
 // reply answers with what a handler returned. ref is borrowed.
@@ -213,17 +214,17 @@ func (l *loop) reply(c *Conn, name string, ref []byte, out outcome) {
 	}
 	raw := out.reply
 	if ref != nil && len(raw) > 1 && raw[0] == '{' {
-		l.text = message.AppendRef(append(l.text[:0], raw...), ref) // the bytes may be the application's
-		raw = l.text
+		l.Text = message.AppendRef(append(l.Text[:0], raw...), ref) // the bytes may be the application's
+		raw = l.Text
 	}
 	l.answer(c, raw)
 }
 
 // complain answers with an error message.
 func (l *loop) complain(c *Conn, e *Error, ref []byte) {
-	l.count[countErrors].Add(1)
-	l.text = message.AppendError(l.text[:0], e.Code, e.Message, ref)
-	l.answer(c, l.text)
+	l.Count[countErrors].Add(1)
+	l.Text = message.AppendError(l.Text[:0], e.Code, e.Message, ref)
+	l.answer(c, l.Text)
 }
 
 // raw gives what is no JSON object to the application.
@@ -233,7 +234,7 @@ func (l *loop) raw(c *Conn, handler RawHandler, binary bool, payload []byte) {
 		op = ws.OpBinary
 	}
 	l.announce()
-	posts := l.mail.posts.Load()
+	posts := l.Mail.Posts.Load()
 	reply, err := l.guardRaw(c, handler, binary, payload)
 	switch {
 	case err != nil:
@@ -241,7 +242,7 @@ func (l *loop) raw(c *Conn, handler RawHandler, binary bool, payload []byte) {
 	case reply == nil:
 	case !binary && !frame.ValidUTF8(reply):
 		l.reply(c, "raw", nil, outcome{refusal: wireError(message.Internal), failed: fmt.Errorf("send reply: %w", ErrInvalidUTF8)})
-	case l.mail.posts.Load() != posts:
+	case l.Mail.Posts.Load() != posts:
 		l.afterLetters(c, func() { l.answerAs(c, op, reply) })
 	default:
 		l.answerAs(c, op, reply)

@@ -8,7 +8,7 @@
 // What it refuses to do: TLS (the proxy's), HTTP beyond the opening handshake (engine/admin's), decoding
 // what it only relays, waiting for a peer, and buffering without a bound.
 //
-// Start reading at loop.go (a turn), then conn_recv.go and conn_send.go (the way in and out), mailbox.go
-// (the door), publish.go (publish and fan out), session.go and resume.go. server.go is the public face, and
-// reactor.go the only file that knows gnet. Anything here is loop-only unless it is marked.
+// Start reading in engine/internal/turn, where turns are taken, then owner_rooms.go (what a room server does with a
+// connection), dispatch.go and builtin.go, publish.go (publish and fan out), session.go and resume.go. server.go is the
+// public face, and reactor.go the only file that knows gnet. Anything here is loop-only unless it is marked.
 package engine

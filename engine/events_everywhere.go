@@ -181,7 +181,7 @@ func (s *Server) tellEverywhere(ev *Event) {
 		s.log.Error("encode event", "err", err)
 		return
 	}
-	ev.Conn.loop().owes.flush = true
+	ev.Conn.loop().Owes.Flush = true
 	s.peers.say(false, &fleet.Entry{Kind: fleet.Event, Target: target, Body: fleet.Body{Payload: raw}})
 }
 

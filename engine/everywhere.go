@@ -243,7 +243,7 @@ func (x *Everywhere) SendTo(ctx context.Context, id string, v any) (exists bool,
 	if err != nil {
 		return false, err
 	}
-	err = x.one(ctx, errand{verb: fleet.Send, id: id, with: func(w *fleet.Writer) { w.B = append(w.B, f.plain...) }})
+	err = x.one(ctx, errand{verb: fleet.Send, id: id, with: func(w *fleet.Writer) { w.B = append(w.B, f.Plain...) }})
 	if err == ErrConnectionUnknown {
 		return false, nil
 	}

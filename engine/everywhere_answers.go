@@ -8,6 +8,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
@@ -135,7 +136,7 @@ func (s *Server) answerFind(r *fleet.Reader) []byte {
 	}
 	var found fleet.Writer
 	for loop := q.Loop; loop < uint64(len(s.loops)); loop++ {
-		slot, more := s.loops[loop].slab.from(uint32(q.Slot), func(t *turnConn) bool {
+		slot, more := s.loops[loop].Slab.From(uint32(q.Slot), func(t *turn.Conn) bool {
 			c := connOf(t)
 			if c.isOpen() && chosen(c) {
 				raw, err := message.Encode(nil, c.Facts())
@@ -178,7 +179,7 @@ func (s *Server) answerForConn(v fleet.Verb, question []byte, answer func([]byte
 		told(nil)
 	case fleet.Send:
 		if raw := r.Frame(); raw != nil {
-			f := copyOutFrame(raw)
+			f := heardFrame(raw)
 			told(c.sendFrame(f))
 		}
 	}

@@ -62,7 +62,7 @@ func TestFarewells(t *testing.T) {
 			w.server.Server.log = slog.New(slog.NewTextHandler(&log, nil))
 			c := begin(w)
 			w.drain()
-			raw := w.out[c.fd].Bytes()
+			raw := w.out[c.wire.Fd].Bytes()
 			if at := strings.Index(string(raw), "\r\n\r\n"); at >= 0 {
 				raw = raw[at+4:]
 			}

@@ -1,7 +1,11 @@
 package engine
 
+import "github.com/parleyd/parley/engine/internal/turn"
+
 // ofCount reads a count of all loops and of the server.
-func ofCount(c countKind) func(*Server) uint64 { return func(s *Server) uint64 { return total(s, c) } }
+func ofCount(c turn.CountKind) func(*Server) uint64 {
+	return func(s *Server) uint64 { return total(s, c) }
+}
 
 // serverFigures has a row for each figure of [Stats].
 var serverFigures = []Figure[Stats]{
@@ -15,9 +19,9 @@ var serverFigures = []Figure[Stats]{
 		field: func(s *Stats) any { return &s.RoomsCounted },
 		read:  func(s *Server) uint64 { return uint64(s.index.Counted(s.lowest())) }},
 	{Key: "messages_sent", Metric: "messages_sent_total", Help: "Messages sent to clients; a broadcast counts once for each recipient.",
-		field: func(s *Stats) any { return &s.MessagesSent }, read: ofCount(countSent)},
+		field: func(s *Stats) any { return &s.MessagesSent }, read: ofCount(turn.CountSent)},
 	{Key: "messages_received", Metric: "messages_received_total", Help: "Messages received from clients.",
-		field: func(s *Stats) any { return &s.MessagesReceived }, read: ofCount(countReceived)},
+		field: func(s *Stats) any { return &s.MessagesReceived }, read: ofCount(turn.CountReceived)},
 	{Key: "uptime", Metric: "uptime_seconds", Kind: FigureHighest, Help: "Seconds since the server's start.",
 		field: func(s *Stats) any { return &s.Uptime },
 		read:  func(s *Server) uint64 { return uint64(s.uptime().Seconds()) }},
@@ -31,19 +35,19 @@ var serverFigures = []Figure[Stats]{
 		field: func(s *Stats) any { return &s.MaxConnections },
 		read:  connectionsBound},
 	{Key: "bytes_received", Metric: "received_bytes_total", Help: "Bytes received from clients.",
-		field: func(s *Stats) any { return &s.BytesReceived }, read: ofCount(countBytesIn)},
+		field: func(s *Stats) any { return &s.BytesReceived }, read: ofCount(turn.CountBytesIn)},
 	{Key: "bytes_sent", Metric: "sent_bytes_total", Help: "Bytes sent to clients.",
-		field: func(s *Stats) any { return &s.BytesSent }, read: ofCount(countBytesOut)},
+		field: func(s *Stats) any { return &s.BytesSent }, read: ofCount(turn.CountBytesOut)},
 	{Key: "writes", Metric: "writes_total", Help: "System calls that wrote to clients' sockets.",
-		field: func(s *Stats) any { return &s.Writes }, read: ofCount(countWrites)},
+		field: func(s *Stats) any { return &s.Writes }, read: ofCount(turn.CountWrites)},
 	{Key: "writes_blocked", Metric: "writes_blocked_total", Help: "System calls of which the kernel did not take all bytes: the client reads more slowly than the server sends.",
-		field: func(s *Stats) any { return &s.WritesBlocked }, read: ofCount(countBlocked)},
+		field: func(s *Stats) any { return &s.WritesBlocked }, read: ofCount(turn.CountBlocked)},
 	{Key: "pings", Metric: "pings_sent_total", Help: "Pings sent to clients that were silent for heartbeat_interval.",
-		field: func(s *Stats) any { return &s.Pings }, read: ofCount(countPings)},
+		field: func(s *Stats) any { return &s.Pings }, read: ofCount(turn.CountPings)},
 	{Key: "accepted", Metric: "connections_accepted_total", Help: "Connections whose WebSocket handshake has succeeded.",
-		field: func(s *Stats) any { return &s.Accepted }, read: ofCount(countAccepted)},
+		field: func(s *Stats) any { return &s.Accepted }, read: ofCount(turn.CountAccepted)},
 	{Key: "refused", Metric: "handshakes_refused_total", Help: "Handshakes answered with an HTTP error, for any reason.",
-		field: func(s *Stats) any { return &s.Refused }, read: ofCount(countRefused)},
+		field: func(s *Stats) any { return &s.Refused }, read: ofCount(turn.CountRefused)},
 	{Key: "accept_errors", Metric: "accept_errors_total", Help: "Connections that the server could not accept: the peer had reset them, or the process had no descriptor left.",
 		field: func(s *Stats) any { return &s.AcceptErrors }, read: ofCount(countAcceptErrors)},
 	{Key: "full", Metric: "connections_over_limit_total", Help: "Connections refused because max_connections were open. Raise max_connections, or add workers.",
@@ -66,9 +70,9 @@ var serverFigures = []Figure[Stats]{
 	{Key: "sessions_too_large", Metric: "sessions_too_large_total", Help: "Attempts to store a session of more than 512 KiB; its last stored state stays. Keep less in the session's attributes.",
 		field: func(s *Stats) any { return &s.SessionsTooLarge }, read: ofCount(countSessionsTooLarge)},
 	{Key: "slow_handlers", Metric: "slow_handlers_total", Help: "Calls of handlers that held their event loop for more than 50 ms. Register these handlers with engine.Offload().",
-		field: func(s *Stats) any { return &s.SlowHandlers }, read: ofCount(countSlowHandlers)},
+		field: func(s *Stats) any { return &s.SlowHandlers }, read: ofCount(turn.CountSlowHandlers)},
 	{Key: "stalls", Metric: "stalls_total", Help: "Times that an event loop stood still for a while: the process was stopped, had no CPU, or a handler held the loop. That time counts against no client.",
-		field: func(s *Stats) any { return &s.Stalls }, read: ofCount(countStalls)},
+		field: func(s *Stats) any { return &s.Stalls }, read: ofCount(turn.CountStalls)},
 	{Key: "overdue", Metric: "handler_timeouts_total", Help: "Offloaded, connect and auth handlers that did not answer within offload_timeout.",
 		field: func(s *Stats) any { return &s.Overdue }, read: ofCount(countOverdue)},
 	{Key: "resumed", Metric: "sessions_resumed_total", Help: "Sessions that a client has resumed with its token.",
@@ -78,9 +82,9 @@ var serverFigures = []Figure[Stats]{
 	{Key: "origins_refused", Metric: "origins_refused_total", Help: "Handshakes refused because the setting origins does not list the origin of the page.",
 		field: func(s *Stats) any { return &s.OriginsRefused }, read: ofCount(countOriginsRefused)},
 	{Key: "prefaces_refused", Metric: "proxy_headers_refused_total", Help: "Connections closed because they did not begin with a valid PROXY protocol header from a trusted proxy.",
-		field: func(s *Stats) any { return &s.PrefacesRefused }, read: ofCount(countPrefacesRefused)},
+		field: func(s *Stats) any { return &s.PrefacesRefused }, read: ofCount(turn.CountPrefacesRefused)},
 	{Key: "forwarded_ignored", Metric: "forwarded_headers_ignored_total", Help: "Header fields of trusted proxies, like X-Forwarded-For, that were malformed or contradicted each other.",
-		field: func(s *Stats) any { return &s.ForwardedIgnored }, read: ofCount(countForwardedIgnored)},
+		field: func(s *Stats) any { return &s.ForwardedIgnored }, read: ofCount(turn.CountForwardedIgnored)},
 	{Key: "ended", Metric: "connections_ended_total", Label: "cause", Help: "Connections that have ended, by the cause of their end.",
 		field: func(s *Stats) any { return &s.Ended }},
 	{Key: "session_saves", Metric: "session_save_seconds", Kind: FigureHistogram, Help: "Seconds until a change of a session was stored, where sessions outlive their worker.",

@@ -92,7 +92,7 @@ func TestCountsAreFigures(t *testing.T) {
 	for c := range countsEnd {
 		before := read()
 		s.count[c].Add(1)
-		s.loops[1].count[c].Add(2)
+		s.loops[1].Count[c].Add(2)
 		grown := 0
 		for i, n := range read() {
 			if i != memory && n != before[i] {
@@ -105,9 +105,9 @@ func TestCountsAreFigures(t *testing.T) {
 			t.Errorf("count %d is in %d figures, want one", c, grown)
 		}
 	}
-	source, table := sourceOf(t, "*.go"), sourceOf(t, "counters.go")
-	for _, name := range regexp.MustCompile(`(?m)^\tcount[A-Z]\w+`).FindAllString(table, -1) {
-		if name = strings.TrimSpace(name); !regexp.MustCompile(`count\[` + name + `\]\.Add|tally\[` + name + `\]`).MatchString(source) {
+	source, table := sourceOf(t, "*.go")+sourceOf(t, "internal/turn/*.go"), sourceOf(t, "counts.go")+sourceOf(t, "internal/turn/counters.go")
+	for _, name := range regexp.MustCompile(`(?m)^\t[cC]ount[A-Z]\w+`).FindAllString(table, -1) {
+		if name = strings.TrimSpace(name); !regexp.MustCompile(`[cC]ount\[(?:turn\.)?` + name + `\]\.Add|tally\[` + name + `\]`).MatchString(source) {
 			t.Errorf("%s is never counted", name)
 		}
 	}

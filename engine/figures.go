@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
@@ -36,7 +37,7 @@ type figuresAway struct {
 // figuresHere are this worker's.
 func (s *Server) figuresHere() figures {
 	f := figures{connections: s.live.Load(), rooms: int64(s.index.Counted(s.lowest())), memory: memoryUsage(), uptime: int64(s.uptime().Seconds())}
-	f.sent, f.received = total(s, countSent), total(s, countReceived)
+	f.sent, f.received = total(s, turn.CountSent), total(s, turn.CountReceived)
 	return f
 }
 
@@ -45,15 +46,15 @@ func (l *loop) reportFigures() {
 	s := l.srv
 	known := &s.peers.figures
 	changed := known.told.connections != s.live.Load() || known.told.rooms != int64(s.index.Counted(s.lowest()))
-	if changed || l.now-known.toldAt >= int64(sayFiguresEvery) {
-		known.told, known.toldAt = s.figuresHere(), l.now
+	if changed || l.Now-known.toldAt >= int64(sayFiguresEvery) {
+		known.told, known.toldAt = s.figuresHere(), l.Now
 		l.sayFigures(0, known.told)
 	}
 }
 
 // sayFigures tells a worker, or all, at the end of the turn.
 func (l *loop) sayFigures(target ident.Worker, f figures) {
-	l.owes.flush = true
+	l.Owes.Flush = true
 	l.srv.peers.say(false, &fleet.Entry{Kind: fleet.Figures, Target: target, Body: fleet.Body{Figures: fleet.FigureSet{
 		Connections: uint64(f.connections), Rooms: uint64(f.rooms), Sent: f.sent, Received: f.received, Memory: f.memory, Uptime: uint64(f.uptime)}}})
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/gobwas/ws"
+	"github.com/parleyd/parley/engine/internal/turn"
 )
 
 // flood is one chunk of n messages, made by f of their numbers.
@@ -52,16 +53,16 @@ func TestAnswersOfOneTurnAreBounded(t *testing.T) {
 			w.drain()
 			w.read(c)
 			l := c.loop()
-			most := w.server.Server.ground.limits.answers + 40<<10
-			before := w.out[c.fd].Len()
+			most := w.server.Server.ground.Limits.Answers + 40<<10
+			before := w.out[c.wire.Fd].Len()
 			w.server.Serve(c, flood(n, row.frame))
-			if got := w.out[c.fd].Len() - before; got > most {
+			if got := w.out[c.wire.Fd].Len() - before; got > most {
 				t.Errorf("the first turn gives %d bytes, %d at most are in order", got, most)
 			}
-			if letters := l.mail.waiting.Load(); letters > 2*answersLettersMax {
+			if letters := l.Mail.Waiting.Load(); letters > 2*turn.AnswersLettersMax {
 				t.Errorf("%d letters wait", letters)
 			}
-			bystander := w.open(int(l.index)) // takes its turns in between
+			bystander := w.open(int(l.Index)) // takes its turns in between
 			w.expect(bystander, "connected reconnect_token")
 			w.drain()
 			texts := w.read(c)
@@ -85,23 +86,23 @@ func TestInputWaitsForWhoReadsNothing(t *testing.T) {
 		w := newScript(t, nil)
 		c := w.open(0)
 		w.read(c)
-		w.room[c.fd] = 10_000
+		w.room[c.wire.Fd] = 10_000
 		payload := func(i int) string { return fmt.Sprintf("%0125d", i) }
 		if kind == ws.OpText {
 			payload = func(i int) string { return fmt.Sprintf(`{"type":"ping","ref":%d}`, i) }
 		}
 		n := 0
-		for !c.behindhand() && n < 100_000 {
+		for !c.wire.Behindhand() && n < 100_000 {
 			w.server.Serve(c, flood(100, func(int) []byte { n++; return masked(kind, payload(n-1)) }))
 			w.drain()
 		}
-		if got, most := w.server.Backlog(c), w.server.Server.ground.limits.answers+1<<10; got > most {
+		if got, most := w.server.Backlog(c), w.server.Server.ground.Limits.Answers+1<<10; got > most {
 			t.Errorf("the backlog is %d, %d at most are in order", got, most)
 		}
-		delete(w.room, c.fd)
+		delete(w.room, c.wire.Fd)
 		w.server.Writable(c)
 		w.drain()
-		out := w.out[c.fd]
+		out := w.out[c.wire.Fd]
 		for i := range n {
 			f, err := ws.ReadFrame(out)
 			if err != nil || kind == ws.OpPing && string(f.Payload) != payload(i) ||
@@ -110,7 +111,7 @@ func TestInputWaitsForWhoReadsNothing(t *testing.T) {
 			}
 		}
 
-		w.room[c.fd] = 0
+		w.room[c.wire.Fd] = 0
 		for range 100_000 {
 			if c.Cause() != CauseNone {
 				break
@@ -141,7 +142,7 @@ func TestHeldMessagesAreTakenInSlices(t *testing.T) {
 	w.server.Offloaded()
 	w.rung[0] = false
 	w.server.Drain(0)
-	if got := w.out[c.fd].Len(); got > 100<<10 {
+	if got := w.out[c.wire.Fd].Len(); got > 100<<10 {
 		t.Errorf("one turn answers with %d bytes", got)
 	}
 	w.drain()
@@ -193,9 +194,9 @@ func TestDroppedAnswersEndAtAFrame(t *testing.T) {
 			w.read(c)
 			chunk := masked(ws.OpText, strings.Repeat("a", size))
 			one := len(chunk) - 4 // unmasked
-			w.room[c.fd] = one + cut
+			w.room[c.wire.Fd] = one + cut
 			w.server.Serve(c, bytes.Repeat(chunk, 3))
-			c.loop().dropQueue(&c.turnConn)
+			c.loop().DropQueue(&c.wire)
 			want := 0
 			if cut > 0 {
 				want = one - cut
@@ -215,17 +216,17 @@ func TestSlowEndLosesWhatIsLatest(t *testing.T) {
 	})
 	c := w.open(0)
 	w.read(c)
-	w.room[c.fd] = 3000
+	w.room[c.wire.Fd] = 3000
 	ping := func(i int) []byte { return masked(ws.OpText, fmt.Sprintf(`{"type":"ping","ref":%d}`, i)) }
 	w.server.Serve(c, flood(100, ping))
-	if !c.blocked {
+	if !c.wire.Blocked {
 		t.Fatal("the peer takes everything")
 	}
 	w.server.Serve(c, flood(2000, func(i int) []byte { return ping(100 + i) }))
 	if c.Cause() != CauseSlow {
 		t.Fatalf("ended by %v", c.Cause())
 	}
-	delete(w.room, c.fd)
+	delete(w.room, c.wire.Fd)
 	w.server.Writable(c)
 	w.drain()
 	for i, text := range w.read(c) {

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
@@ -36,30 +37,30 @@ func TestFullLoopMissesAlone(t *testing.T) {
 	}
 	receive := func() {
 		for _, e := range says {
-			e.Frame = f.plain
+			e.Frame = f.Plain
 			if err := s.Receive(9, fleet.Append(nil, &e)); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	mail := &s.loops[0].mail
-	mail.waiting.Add(mailboxLettersMax) // a publisher of ours would be refused
+	mail := &s.loops[0].Mail
+	mail.Waiting.Add(turn.MailboxLettersMax) // a publisher of ours would be refused
 	receive()
 	if len(told) != 0 || s.count[countMissed].Load() != 0 {
 		t.Fatalf("%d messages are missed while the loop has places", s.count[countMissed].Load())
 	}
-	mail.waiting.Add(mailboxLettersMax)
+	mail.Waiting.Add(turn.MailboxLettersMax)
 	receive()
 	if n := s.count[countMissed].Load(); n != 4 || len(told) != 1 || told[0] != 9 {
 		t.Errorf("%d messages are missed, and told of workers %v", n, told)
 	}
-	mail.waiting.Add(-2 * mailboxLettersMax)
+	mail.Waiting.Add(-2 * turn.MailboxLettersMax)
 	w.drain()
 	w.expect(held, "m m m m")
 	w.expect(free, "m m m m m m m m")
 	for _, l := range s.loops {
-		if n := l.mail.waiting.Load(); n != 0 {
-			t.Errorf("loop %d keeps %d places", l.index, n)
+		if n := l.Mail.Waiting.Load(); n != 0 {
+			t.Errorf("loop %d keeps %d places", l.Index, n)
 		}
 	}
 }

@@ -44,7 +44,7 @@ func chunkwise(t *testing.T, input []byte, cuts uint64, upgraded bool) []byte {
 			w.server.Serve(c, bytes.Clone(input[begin:i+1]))
 			begin = i + 1
 		}
-		if n := cap(c.buf); n > 4*(4096+DefaultConfig().HandshakeBytesMax) {
+		if n := cap(c.wire.Buf); n > 4*(4096+DefaultConfig().HandshakeBytesMax) {
 			t.Fatalf("%d bytes are held of a partial message", n)
 		}
 	}

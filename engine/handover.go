@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/rooms"
 )
@@ -140,7 +141,7 @@ func (c *Conn) postHandOver(key tokenHash, heir place, then func(handover)) {
 // handOver ends old in favour of its heir, and then says what that inherits. The member_left of old goes out before the
 // heir's member_joined.
 func (l *loop) handOver(old *Conn, heir place, then func(*loop, handover)) {
-	if old.phase != phaseOpen {
+	if old.wire.Phase != turn.PhaseOpen {
 		l.handOverEnded(old, heir, then)
 		return
 	}

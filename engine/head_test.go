@@ -62,7 +62,7 @@ func TestUnreadRequestIsNotTooLate(t *testing.T) {
 			wire := len(w.out)
 			w.out[wire] = new(bytes.Buffer)
 			conn := w.server.Open(0, wire)
-			conn.setRemote(netip.MustParseAddrPort("127.0.0.1:1"))
+			conn.wire.SetRemote(netip.MustParseAddrPort("127.0.0.1:1"))
 			if c.before != "" {
 				w.server.Serve(conn, []byte(c.before))
 			}

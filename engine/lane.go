@@ -3,6 +3,8 @@ package engine
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/parleyd/parley/engine/internal/turn"
 )
 
 // lane is the way of new connections onto one loop. Each is awaited on its own: a loop that a handler holds takes no more
@@ -17,7 +19,7 @@ type lane struct {
 
 // flight is an enrolment under way.
 type flight struct {
-	conn   *turnConn
+	conn   *turn.Conn
 	result <-chan enrolment
 	begun  int64
 }
@@ -43,7 +45,7 @@ func (x *lane) land(a *acceptor) {
 func (x *lane) await(a *acceptor, f flight) {
 	defer func() {
 		if v := recover(); v != nil {
-			a.srv.ground.survive("enrolling a connection", f.conn, v)
+			a.srv.ground.Survive("enrolling a connection", f.conn, v)
 		}
 	}()
 	x.since.Store(f.begun)
@@ -60,7 +62,7 @@ func (x *lane) await(a *acceptor, f flight) {
 		default:
 		}
 	}
-	if r.Err != nil || f.conn.gen == 0 {
+	if r.Err != nil || f.conn.Gen == 0 {
 		a.srv.departed(f.conn)
 		a.srv.count[countAcceptErrors].Add(1)
 		a.srv.log.Warn("cannot enrol a connection", "err", r.Err)
@@ -93,7 +95,7 @@ func (a *acceptor) lane() *lane {
 // freest is the lane with a place whose loop has the fewest connections; nil where there is none.
 func (a *acceptor) freest() (best *lane) {
 	for _, x := range a.lanes {
-		if len(x.flying) < cap(x.flying) && (best == nil || x.loop.load.Load() < best.loop.load.Load()) && !x.stuck(a.srv.clock) {
+		if len(x.flying) < cap(x.flying) && (best == nil || x.loop.Load.Load() < best.loop.Load.Load()) && !x.stuck(a.srv.clock) {
 			best = x
 		}
 	}

@@ -93,7 +93,7 @@ func lastWords(t *testing.T, way, end string) {
 		t.Error("it lives on")
 	}
 	if end == "gone" || end == "close and gone" {
-		if !w.server.Ended(c) || c.loop().slab.at(c.slot) == &c.turnConn {
+		if !w.server.Ended(c) || c.loop().Slab.At(c.wire.Slot) == &c.wire {
 			t.Error("its slot is kept")
 		}
 		if want := map[bool]Cause{true: CausePeerGone, false: CausePeerClosed}[end == "gone"]; c.Cause() != want {
@@ -109,7 +109,7 @@ func TestLastWordsAreBounded(t *testing.T) {
 	s.On("work", func(*Conn, *Message, *Server) (any, error) { return nil, nil }, Offload())
 	c := w.open(0)
 	w.read(c)
-	fd := c.fd
+	fd := c.wire.Fd
 	w.server.Serve(c, []byte(maskedTexts(`{"type":"work"}`, `{"type":"work"}`, `{"type":"work"}`)))
 	w.server.Gone(c)
 	c.Send(M{"type": "push"})
@@ -156,7 +156,7 @@ func TestUnreadWhenAWriteFails(t *testing.T) {
 	w.drain()
 	w.read(ann)
 	w.read(c)
-	c.loop().lose(&c.turnConn)
+	c.loop().Lose(&c.wire)
 	w.say(c, broadcastText)
 	w.server.Gone(c)
 	w.drain()

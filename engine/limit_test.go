@@ -9,7 +9,7 @@ import (
 func TestRoomLimitWhereJoinsMeet(t *testing.T) {
 	w := newScript(t, func(c *Config) { c.MaxRoomsPerConnection, c.Loops = 1, 1 })
 	s, c := w.server.Server, w.open(0)
-	c.loop().mail.rung.Store(true) // nobody rings: the test drains by itself
+	c.loop().Mail.Rung.Store(true) // nobody rings: the test drains by itself
 	for range 3000 {
 		var both sync.WaitGroup
 		begin := make(chan struct{})
@@ -34,6 +34,6 @@ func TestRoomLimitWhereJoinsMeet(t *testing.T) {
 			c.loop().exit(c, s.index.FindString(name))
 		}
 		w.server.Drain(0)
-		c.loop().mail.rung.Store(true)
+		c.loop().Mail.Rung.Store(true)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/rooms"
 )
@@ -53,8 +54,8 @@ func NewLockstep(cfg Config, w World, settings ...Setting) (*Lockstep, error) {
 	s.pools = newPools(0, nil)
 	s.state.Store(stateRunning)
 	for _, l := range s.loops {
-		l.wires = &lockstepWires{world: w, loop: l}
-		l.mail.rung.Store(false)
+		l.Wires = &lockstepWires{world: w, loop: l}
+		l.Mail.Rung.Store(false)
 	}
 	return &Lockstep{s}, nil
 }
@@ -65,11 +66,11 @@ const lockstepEpoch = 1_000_000_000
 // Open begins the life of an accepted connection on a loop; nil where the loop is full.
 func (x *Lockstep) Open(loop, wire int) *Conn {
 	l := x.Server.loops[loop]
-	t := newConn(&l.turnLoop)
-	t.fd = wire
+	t := newConn(&l.Loop)
+	t.Fd = wire
 	c := connOf(t)
-	l.load.Add(1)
-	if !l.begin(t) {
+	l.Load.Add(1)
+	if !l.Begin(t) {
 		return nil
 	}
 	return c
@@ -77,25 +78,27 @@ func (x *Lockstep) Open(loop, wire int) *Conn {
 
 // Serve is the turn in which a connection's input is taken. chunk is borrowed.
 func (x *Lockstep) Serve(c *Conn, chunk []byte) {
-	c.loop().serve(&c.turnConn, chunk)
-	if c.has(flagDropping) {
-		c.loop().gone(&c.turnConn)
+	c.loop().Serve(&c.wire, chunk)
+	if c.has(turn.FlagDropping) {
+		c.loop().Gone(&c.wire)
 	}
 }
 
 // Drain is the turn that a ring asked for.
-func (x *Lockstep) Drain(loop int) { x.Server.loops[loop].drain() }
+func (x *Lockstep) Drain(loop int) { x.Server.loops[loop].Drain() }
 
 // Writable says that a watched wire takes bytes again.
-func (x *Lockstep) Writable(c *Conn) { c.loop().post(letter{kind: letterWritable, conn: &c.turnConn}) }
+func (x *Lockstep) Writable(c *Conn) {
+	c.loop().Post(turn.Letter{Kind: turn.LetterWritable, Conn: &c.wire})
+}
 
 // Gone says that a connection's transport has ended. To be called between the turns of its loop, or by Drop.
-func (x *Lockstep) Gone(c *Conn) { c.loop().gone(&c.turnConn) }
+func (x *Lockstep) Gone(c *Conn) { c.loop().Gone(&c.wire) }
 
 // Tick wakes all loops, so that they look at their timers. To be called at least every [Lockstep.TickEvery].
 func (x *Lockstep) Tick() {
 	for _, l := range x.Server.loops {
-		l.wake()
+		l.Wake()
 	}
 }
 
@@ -103,15 +106,15 @@ func (x *Lockstep) Tick() {
 // false where none is set.
 func (x *Lockstep) Alarm() (at time.Duration, ok bool) {
 	for _, l := range x.Server.loops {
-		if len(l.timers) > 0 && (!ok || l.timers[0].at < int64(at)) {
-			at, ok = time.Duration(l.timers[0].at), true
+		if len(l.Timers) > 0 && (!ok || l.Timers[0].At < int64(at)) {
+			at, ok = time.Duration(l.Timers[0].At), true
 		}
 	}
 	return at, ok
 }
 
 // TickEvery is how often the loops want to look at their timers.
-func (x *Lockstep) TickEvery() time.Duration { return x.Server.ground.tick }
+func (x *Lockstep) TickEvery() time.Duration { return x.Server.ground.Tick }
 
 // SendAway ends all connections as [Server.Shutdown] does.
 func (x *Lockstep) SendAway() {
@@ -155,13 +158,13 @@ func (x *Lockstep) pools() []*pool {
 }
 
 // Ended reports whether a connection's transport is known to have ended.
-func (x *Lockstep) Ended(c *Conn) bool { return c.phase == phaseGone }
+func (x *Lockstep) Ended(c *Conn) bool { return c.wire.Phase == turn.PhaseGone }
 
 // Backlog is the number of bytes that wait for a connection's wire.
-func (x *Lockstep) Backlog(c *Conn) int { return c.backlog }
+func (x *Lockstep) Backlog(c *Conn) int { return c.wire.Backlog }
 
 // Waiting is the part of the backlog that is behind the frame that is being written: what the bounds are for.
-func (x *Lockstep) Waiting(c *Conn) int { return c.waits() }
+func (x *Lockstep) Waiting(c *Conn) int { return c.wire.Waits() }
 
 // Leftovers lists what a server without connections still holds and should not. Sessions that wait to be
 // resumed count: to be called after reconnection_ttl.
@@ -191,17 +194,17 @@ func (x *Lockstep) Leftovers() (list []string) {
 		expect("work for a pool", len(p.queue)-p.head)
 	}
 	for _, l := range s.loops {
-		expect("load", int(l.load.Load()))
-		expect("slots", l.slab.live)
-		expect("letters", len(l.mail.letters)+len(l.letters)-l.opened)
-		expect("reserved letters", int(l.mail.waiting.Load()))
-		expect("reserved bytes", int(l.mail.bytes.Load()))
-		expect("dirty connections", len(l.dirty))
-		expect("doomed connections", len(l.doomed))
+		expect("load", int(l.Load.Load()))
+		expect("slots", l.Slab.Live)
+		expect("letters", len(l.Mail.Letters)+len(l.Letters)-l.Opened)
+		expect("reserved letters", int(l.Mail.Waiting.Load()))
+		expect("reserved bytes", int(l.Mail.Bytes.Load()))
+		expect("dirty connections", len(l.Dirty))
+		expect("doomed connections", len(l.Doomed))
 		expect("notices", len(l.notices))
-		expect("jobs", len(l.jobs))
-		expect("connections whose input waits", len(l.late))
-		expect("timers", l.wheel.armed()+len(l.timers))
+		expect("jobs", len(l.Jobs))
+		expect("connections whose input waits", len(l.Late))
+		expect("timers", l.Wheel.Armed()+len(l.Timers))
 	}
 	return list
 }
@@ -217,7 +220,7 @@ var (
 	errWireFailed = errors.New("the wire is cut")
 )
 
-func (w *lockstepWires) write(fd int, p []byte) (int, error) {
+func (w *lockstepWires) Write(fd int, p []byte) (int, error) {
 	n, alive := w.world.Write(fd, p)
 	switch {
 	case !alive:
@@ -228,10 +231,10 @@ func (w *lockstepWires) write(fd int, p []byte) (int, error) {
 	return n, nil
 }
 
-func (w *lockstepWires) writev(fd int, ps [][]byte) (int, error) {
+func (w *lockstepWires) Writev(fd int, ps [][]byte) (int, error) {
 	total := 0
 	for _, p := range ps {
-		n, err := w.write(fd, p)
+		n, err := w.Write(fd, p)
 		if err != nil && total == 0 {
 			return -1, err
 		}
@@ -243,23 +246,23 @@ func (w *lockstepWires) writev(fd int, ps [][]byte) (int, error) {
 	return total, nil
 }
 
-func (w *lockstepWires) again(err error) bool { return err == errWireFull }
+func (w *lockstepWires) Again(err error) bool { return err == errWireFull }
 
-func (w *lockstepWires) shutdown(fd int) { w.world.Shutdown(fd) }
+func (w *lockstepWires) Shutdown(fd int) { w.world.Shutdown(fd) }
 
 // drop is as the reactor's: the connection that is being served is dropped when its turn is over.
-func (w *lockstepWires) drop(c *turnConn) {
-	if c != w.loop.served {
-		w.world.Drop(c.fd)
+func (w *lockstepWires) Drop(c *turn.Conn) {
+	if c != w.loop.Served {
+		w.world.Drop(c.Fd)
 	}
 }
 
-func (w *lockstepWires) watch(c *turnConn) { w.world.Watch(c.fd) }
+func (w *lockstepWires) Watch(c *turn.Conn) { w.world.Watch(c.Fd) }
 
 // ringIn does nothing: the world asks [Lockstep.Alarm].
-func (w *lockstepWires) ringIn(time.Duration) {}
+func (w *lockstepWires) RingIn(time.Duration) {}
 
-func (w *lockstepWires) ring() { w.world.Ring(int(w.loop.index)) }
+func (w *lockstepWires) Ring() { w.world.Ring(int(w.loop.Index)) }
 
 // A [Lockstep] that is one of several workers. Its world carries the entries of its bus to the others' [Server.Receive],
 // and calls what package cluster calls: Peers, Serving, Missed, Gone, RoomCreated, RoomDeleted, SaveSessions.
@@ -327,7 +330,7 @@ func (x *Lockstep) SendToEverywhere(id string, v any, done func(error)) {
 		done(err)
 		return
 	}
-	x.one(errand{verb: fleet.Send, id: id, with: func(w *fleet.Writer) { w.B = append(w.B, f.plain...) }}, done)
+	x.one(errand{verb: fleet.Send, id: id, with: func(w *fleet.Writer) { w.B = append(w.B, f.Plain...) }}, done)
 }
 
 func (x *Lockstep) one(e errand, done func(error)) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/deflate"
 )
 
@@ -121,7 +122,7 @@ func masked(op ws.OpCode, text string) []byte {
 // read takes what a client was sent since the last time: the text of each frame, "close CODE" for a close frame.
 func (w *script) read(c *Conn) (texts []string) {
 	w.t.Helper()
-	raw := w.out[c.fd]
+	raw := w.out[c.wire.Fd]
 	if at := bytes.Index(raw.Bytes(), []byte("\r\n\r\n")); at >= 0 && bytes.HasPrefix(raw.Bytes(), []byte("HTTP")) {
 		raw.Next(at + 4)
 	}
@@ -174,8 +175,8 @@ func TestPostedAnswerIsAccountedFor(t *testing.T) {
 	w.say(c, `{"type":"ping"}`)
 	w.drain()
 	w.expect(c, "connected reconnect_token push pong")
-	if m := &c.loop().mail; m.waiting.Load() != 0 || m.bytes.Load() != 0 {
-		t.Error("the account does not close:", m.waiting.Load(), m.bytes.Load())
+	if m := &c.loop().Mail; m.Waiting.Load() != 0 || m.Bytes.Load() != 0 {
+		t.Error("the account does not close:", m.Waiting.Load(), m.Bytes.Load())
 	}
 }
 
@@ -213,14 +214,14 @@ func TestHalfWrittenAnswerIsFinished(t *testing.T) {
 	w := newScript(t, func(c *Config) { c.MessageBytesMax, c.BacklogSoftBytes, c.BacklogHardBytes = 1<<10, 1<<10, 2<<10 })
 	c := w.open(0)
 	w.read(c)
-	w.room[c.fd] = 10 // of the answer
+	w.room[c.wire.Fd] = 10 // of the answer
 	w.say(c, `{"type":"ping"}`)
 	c.Send(M{"type": "push", "pad": strings.Repeat("x", 3<<10)})
 	w.drain()
 	if c.Cause() != CauseSlow {
 		t.Fatal("the backlog is over its bound, and the cause is", c.Cause())
 	}
-	delete(w.room, c.fd)
+	delete(w.room, c.wire.Fd)
 	w.server.Writable(c)
 	w.drain()
 	w.expect(c, "pong close 4003")
@@ -233,7 +234,7 @@ func TestPingsAreBounded(t *testing.T) {
 		c.HeartbeatInterval, c.HeartbeatTimeout = time.Second, time.Hour
 	})
 	c := w.open(0)
-	w.room[c.fd] = 0
+	w.room[c.wire.Fd] = 0
 	w.pass(20 * time.Second)
 	if c.Cause() != CauseSlow || w.server.Backlog(c) > 125+32 {
 		t.Error("a peer that takes nothing has a backlog of", w.server.Backlog(c), "and the cause", c.Cause())
@@ -425,7 +426,7 @@ func TestLettersLeaveTimeForInput(t *testing.T) {
 	l.postCall(again)
 	w.rung[0] = false
 	w.server.Drain(0)
-	if most := int(drainBudget/(100*time.Microsecond)) + 2; opened > most || !w.rung[0] {
+	if most := int(turn.DrainBudget/(100*time.Microsecond)) + 2; opened > most || !w.rung[0] {
 		t.Errorf("%d letters were opened in one turn, %d fit; it goes on: %v", opened, most, w.rung[0])
 	}
 }

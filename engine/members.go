@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
@@ -39,7 +40,7 @@ func (c membersCursor) text() []byte {
 
 func (l *loop) onMembers(c *Conn, e *message.Envelope) {
 	r := l.ownRoom(c, e)
-	if r == nil || c.has(flagMute) {
+	if r == nil || c.has(turn.FlagMute) {
 		return
 	}
 	from := membersCursor{Cursor: rooms.FirstPage}
@@ -70,11 +71,11 @@ func (l *loop) onMembers(c *Conn, e *message.Envelope) {
 }
 
 func (l *loop) tellMembers(c *Conn, b *membersBook, ref []byte) {
-	l.paged = true
+	l.Paged = true
 	m := b.page
 	m.Room, m.Ref = b.room, ref
-	l.text = message.AppendMembers(l.text[:0], m)
-	l.answer(c, l.text)
+	l.Text = message.AppendMembers(l.Text[:0], m)
+	l.answer(c, l.Text)
 }
 
 // membersBook is a page that is being put together.

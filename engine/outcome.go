@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/frame"
 	"github.com/parleyd/parley/protocol/message"
 )
@@ -105,7 +106,7 @@ func (s *Server) runConnect(c *Conn, handlers []ConnectHandler, r *Request) (ref
 	return refusal
 }
 
-var refusalPanicked = &Refusal{Status: refusalFailed.Status, Reason: refusalFailed.Reason}
+var refusalPanicked = &Refusal{Status: turn.RefusalFailed.Status, Reason: turn.RefusalFailed.Reason}
 
 // asRefusal makes a refusal of what a connect handler returned.
 func asRefusal(err error) *Refusal {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/handshake"
 	"github.com/parleyd/parley/protocol/message"
 )
@@ -17,7 +18,7 @@ import (
 //
 // Owner: loop, except saves.
 type loop struct {
-	turnLoop
+	turn.Loop
 	srv      *Server
 	notices  []notice
 	stamps   []uint32 // spread: the last one that reached a slot
@@ -31,36 +32,36 @@ type loop struct {
 
 func newLoop(srv *Server, index uint8, seed [32]byte) *loop {
 	l := &loop{srv: srv}
-	l.init(&srv.ground, index, seed)
-	l.owner, l.floor = srv.ownerFor(l), roomsFloor{l}
+	l.Init(&srv.ground, index, seed)
+	l.Owner, l.Floor = srv.ownerFor(l), roomsFloor{l}
 	return l
 }
 
 // loopOf is the loop of a room server that l is the first part of.
-func loopOf(l *turnLoop) *loop { return (*loop)(unsafe.Pointer(l)) }
+func loopOf(l *turn.Loop) *loop { return (*loop)(unsafe.Pointer(l)) }
 
 // postCall runs f on the loop, after what was posted before. Never refused. Any goroutine.
-func (l *loop) postCall(f func(*loop)) { l.turnLoop.postCall(func() { f(l) }) }
+func (l *loop) postCall(f func(*loop)) { l.Loop.PostCall(func() { f(l) }) }
 
 // after runs f in a turn that begins d from now or later.
-func (l *loop) after(d time.Duration, f func(*loop)) { l.turnLoop.after(d, func() { f(l) }) }
+func (l *loop) after(d time.Duration, f func(*loop)) { l.Loop.After(d, func() { f(l) }) }
 
 // postAfter is after for any goroutine.
-func (l *loop) postAfter(d time.Duration, f func(*loop)) { l.turnLoop.postAfter(d, func() { f(l) }) }
+func (l *loop) postAfter(d time.Duration, f func(*loop)) { l.Loop.PostAfter(d, func() { f(l) }) }
 
 // connAt finds the connection at p, nil if it is no longer there.
-func (l *loop) connAt(p place) *Conn { return connOf(l.turnLoop.connAt(p)) }
+func (l *loop) connAt(p place) *Conn { return connOf(l.Loop.ConnAt(p)) }
 
 // each calls f for every connection of the loop. Any goroutine; what comes or goes meanwhile may be seen or not.
 func (l *loop) each(f func(*Conn) bool) bool {
-	return l.slab.each(func(c *turnConn) bool { return f(connOf(c)) })
+	return l.Slab.Each(func(c *turn.Conn) bool { return f(connOf(c)) })
 }
 
 // newConn makes a connection for a loop, off the loop. It lives from [turnLoop.begin] on.
-func newConn(l *turnLoop) *turnConn {
+func newConn(l *turn.Loop) *turn.Conn {
 	c := new(Conn)
-	c.turnConn.loop = l
-	return &c.turnConn
+	c.wire.Loop = l
+	return &c.wire
 }
 
 // roomsOwner owns the connections of a room server.
@@ -69,7 +70,7 @@ func newConn(l *turnLoop) *turnConn {
 type roomsOwner struct{ *loop }
 
 // ownerFor is what the connections of l belong to.
-func (s *Server) ownerFor(l *loop) owner {
+func (s *Server) ownerFor(l *loop) turn.Owner {
 	if s.cfg.Bare {
 		return bareOwner{roomsOwner{l}}
 	}
@@ -82,31 +83,31 @@ var (
 )
 
 // opening looks at where a request comes from, and has the application look at it, on the pool.
-func (o roomsOwner) opening(t *turnConn, r *handshake.Request) verdict {
+func (o roomsOwner) Opening(t *turn.Conn, r *handshake.Request) turn.Verdict {
 	c := connOf(t)
 	srv := o.srv
 	switch {
 	case srv.leaving.Load():
-		return verdict{refusal: refusalLeaving}
+		return turn.Verdict{Refusal: turn.RefusalLeaving}
 	case !srv.tuned.Load().origins.Allow(r.Origin()):
-		o.count[countOriginsRefused].Add(1)
-		return verdict{refusal: refusalOrigin}
-	case srv.ground.trust != nil && !o.traceClient(t):
-		return verdict{refusal: refusalForwarded}
+		o.Count[countOriginsRefused].Add(1)
+		return turn.Verdict{Refusal: refusalOrigin}
+	case srv.ground.Trust != nil && !o.TraceClient(t):
+		return turn.Verdict{Refusal: turn.RefusalForwarded}
 	}
 	handlers := srv.connectHandlers.Load()
 	if handlers == nil {
-		return verdict{}
+		return turn.Verdict{}
 	}
 	request := r.Clone()
-	return verdict{ask: func() { o.askApplication(c, *handlers, request) }}
+	return turn.Verdict{Ask: func() { o.askApplication(c, *handlers, request) }}
 }
 
-func (o roomsOwner) opened(t *turnConn) {
+func (o roomsOwner) Opened(t *turn.Conn) {
 	c := connOf(t)
 	if r := c.rare; r != nil && r.idle() {
 		c.rare = nil
-		o.setAlarm(t, 0) // of the wait for the verdict
+		o.SetAlarm(t, 0) // of the wait for the verdict
 	}
 	o.greet(c)
 }
@@ -114,11 +115,11 @@ func (o roomsOwner) opened(t *turnConn) {
 // greet tells a client its id and, once it is authenticated, the token of its session.
 func (l *loop) greet(c *Conn) {
 	var id [idSize]byte
-	l.text = message.AppendConnected(l.text[:0], c.appendID(id[:0]), int64(c.connectedAt))
-	l.answer(c, l.text)
+	l.Text = message.AppendConnected(l.Text[:0], c.appendID(id[:0]), int64(c.wire.ConnectedAt))
+	l.answer(c, l.Text)
 	if l.srv.authHandler.Load() != nil && c.principal.Load() == nil {
-		c.flags |= flagAuth
-		c.extra().answerBy = l.now + int64(l.srv.cfg.AuthTimeout)
+		c.wire.Flags |= flagAuth
+		c.extra().answerBy = l.Now + int64(l.srv.cfg.AuthTimeout)
 		l.resetAlarm(c)
 		return
 	}
@@ -134,7 +135,7 @@ func (l *loop) begun(c *Conn) {
 }
 
 // message takes a message to its handler, or keeps it while an answer is awaited.
-func (o roomsOwner) message(t *turnConn, binary bool, payload []byte) {
+func (o roomsOwner) Message(t *turn.Conn, binary bool, payload []byte) {
 	c := connOf(t)
 	if c.rare != nil && c.rare.pending != nil {
 		o.hold(c, heldItem{binary: binary, payload: append([]byte(nil), payload...)})
@@ -143,7 +144,7 @@ func (o roomsOwner) message(t *turnConn, binary bool, payload []byte) {
 	o.dispatch(c, binary, payload)
 }
 
-func (o roomsOwner) closing(t *turnConn, e ending) (now bool) {
+func (o roomsOwner) Closing(t *turn.Conn, e turn.Ending) (now bool) {
 	c := connOf(t)
 	if c.rare == nil || c.rare.pending == nil {
 		return true
@@ -158,26 +159,26 @@ func (l *loop) resetAlarm(c *Conn) {
 	if r := c.rare; r != nil {
 		at = r.answerBy
 		if r.pending != nil {
-			at = earlier(at, r.pending.deadline)
+			at = turn.Earlier(at, r.pending.deadline)
 		}
 	}
-	l.setAlarm(&c.turnConn, at)
+	l.SetAlarm(&c.wire, at)
 }
 
-func (o roomsOwner) alarm(t *turnConn) {
+func (o roomsOwner) Alarm(t *turn.Conn) {
 	c := connOf(t)
 	r := c.rare
 	if r == nil {
 		return
 	}
-	if r.answerBy != 0 && r.answerBy <= o.now {
+	if r.answerBy != 0 && r.answerBy <= o.Now {
 		r.answerBy = 0
 		o.waitedEnough(c)
 	}
-	if p := r.pending; p != nil && p.deadline != 0 && p.deadline <= o.now {
+	if p := r.pending; p != nil && p.deadline != 0 && p.deadline <= o.Now {
 		o.pendingOverdue(c)
 	}
-	if c.phase != phaseGone {
+	if c.wire.Phase != turn.PhaseGone {
 		o.resetAlarm(c)
 	}
 }
@@ -185,17 +186,17 @@ func (o roomsOwner) alarm(t *turnConn) {
 // waitedEnough ends the wait for the authentication of c, or that of another connection for its session.
 func (l *loop) waitedEnough(c *Conn) {
 	switch {
-	case c.phase != phaseOpen:
+	case c.wire.Phase != turn.PhaseOpen:
 	case c.has(flagAuth):
 		l.endBy(c, CauseUnauthorized)
 	default:
 		l.dropPending(c)
-		l.forgetRest(&c.turnConn)
+		l.ForgetRest(&c.wire)
 		l.conclude(c)
 	}
 }
 
-func (o roomsOwner) excuse(t *turnConn, stall int64) {
+func (o roomsOwner) Excuse(t *turn.Conn, stall int64) {
 	c := connOf(t)
 	r := c.rare
 	if r == nil {
@@ -210,21 +211,21 @@ func (o roomsOwner) excuse(t *turnConn, stall int64) {
 	o.resetAlarm(c)
 }
 
-func (o roomsOwner) more(t *turnConn) {
+func (o roomsOwner) More(t *turn.Conn) {
 	c := connOf(t)
 	p := c.rare.pending
 	c.rare.pending = nil
 	o.goOnAfter(c, p)
 }
 
-func (o roomsOwner) caughtUp(t *turnConn) { o.conclude(connOf(t)) }
+func (o roomsOwner) CaughtUp(t *turn.Conn) { o.conclude(connOf(t)) }
 
-func (o roomsOwner) outlives(t *turnConn) bool { return o.loop.outlives(connOf(t)) }
+func (o roomsOwner) Outlives(t *turn.Conn) bool { return o.loop.outlives(connOf(t)) }
 
-func (o roomsOwner) diverted(t *turnConn, f *outFrame) { connOf(t).rare.revival.keep(o.loop, f) }
+func (o roomsOwner) Diverted(t *turn.Conn, f *turn.Frame) { connOf(t).rare.revival.keep(o.loop, f) }
 
 // ended takes c out of its rooms and parks its session.
-func (o roomsOwner) ended(t *turnConn, cause Cause) {
+func (o roomsOwner) Ended(t *turn.Conn, cause Cause) {
 	c := connOf(t)
 	opened := c.admitted.Load()
 	if opened {
@@ -242,13 +243,13 @@ func (o roomsOwner) ended(t *turnConn, cause Cause) {
 // Owner: loop.
 type bareOwner struct{ roomsOwner }
 
-func (o bareOwner) opened(t *turnConn) {
+func (o bareOwner) Opened(t *turn.Conn) {
 	c := connOf(t)
 	c.admitted.Store(true)
 	o.srv.live.Add(1)
 }
 
-func (o bareOwner) message(t *turnConn, binary bool, payload []byte) {
+func (o bareOwner) Message(t *turn.Conn, binary bool, payload []byte) {
 	c := connOf(t)
 	switch raw := o.srv.rawHandler.Load(); {
 	case raw != nil:
@@ -263,25 +264,25 @@ func (o bareOwner) message(t *turnConn, binary bool, payload []byte) {
 // Owner: loop.
 type roomsFloor struct{ *loop }
 
-func (f roomsFloor) beforeWrites() { f.announce() }
+func (f roomsFloor) BeforeWrites() { f.announce() }
 
-func (f roomsFloor) afterTurn() { f.srv.peers.Bus.Flush() }
+func (f roomsFloor) AfterTurn() { f.srv.peers.Bus.Flush() }
 
-func (f roomsFloor) tick() {
+func (f roomsFloor) Tick() {
 	f.srv.resyncWall()
-	if f.index != 0 {
+	if f.Index != 0 {
 		return
 	}
-	f.srv.sessions.expire(f.now)
+	f.srv.sessions.expire(f.Now)
 	if f.srv.peers != nil {
 		f.reportCounts()
 		f.reportFigures()
-		f.srv.expireAsks(f.now)
+		f.srv.expireAsks(f.Now)
 	}
 }
 
-func (f roomsFloor) stalled(late int64) {
-	if f.index == 0 {
+func (f roomsFloor) Stalled(late int64) {
+	if f.Index == 0 {
 		f.srv.sessions.lag.Add(late)
 	}
 }

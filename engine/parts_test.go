@@ -9,13 +9,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/parleyd/parley/engine/internal/turn"
 )
 
 // The wheel fires every timer at the first tick that is not before its time, none twice, whatever is set,
 // moved and cleared in between, and however long it stood still.
 func TestWheelAgainstModel(t *testing.T) {
 	const tick = time.Millisecond
-	w := newWheel(tick)
+	w := turn.NewWheel(tick)
 	r := rand.New(rand.NewPCG(1, 2))
 	due := map[uint32]int64{}
 	now := int64(0)
@@ -24,11 +26,11 @@ func TestWheelAgainstModel(t *testing.T) {
 		switch r.IntN(4) {
 		case 0, 1:
 			at := now + r.Int64N(int64(3000*tick))
-			w.set(slot, at)
+			w.Set(slot, at)
 			ticks := max((at+int64(tick)-1)/int64(tick), now/int64(tick)+1)
 			due[slot] = ticks * int64(tick)
 		case 2:
-			w.clear(slot)
+			w.Clear(slot)
 			delete(due, slot)
 		default:
 			now += r.Int64N(int64(5 * tick))
@@ -36,7 +38,7 @@ func TestWheelAgainstModel(t *testing.T) {
 				now += int64(5000 * tick)
 			}
 			fired := map[uint32]bool{}
-			for _, s := range w.due(now, nil) {
+			for _, s := range w.Due(now, nil) {
 				if fired[s] {
 					t.Fatalf("slot %d fired twice", s)
 				}
@@ -63,29 +65,29 @@ func TestWheelAgainstModel(t *testing.T) {
 
 // A mailbox keeps order, asks for one wake-up at a time, and refuses beyond its bounds.
 func TestMailbox(t *testing.T) {
-	var m mailbox
-	if !m.post(letter{seq: 1}) || m.post(letter{seq: 2}) {
+	var m turn.Mailbox
+	if !m.Post(turn.Letter{Seq: 1}) || m.Post(turn.Letter{Seq: 2}) {
 		t.Error("one wake-up for both letters")
 	}
-	if got := m.take(nil); len(got) != 2 || got[0].seq != 1 || got[1].seq != 2 {
+	if got := m.Take(nil); len(got) != 2 || got[0].Seq != 1 || got[1].Seq != 2 {
 		t.Error(got)
 	}
-	if !m.post(letter{seq: 3}) {
+	if !m.Post(turn.Letter{Seq: 3}) {
 		t.Error("after a take a wake-up is due again")
 	}
-	for range mailboxLettersMax {
-		if !m.reserve(10) {
+	for range turn.MailboxLettersMax {
+		if !m.Reserve(10) {
 			t.Fatal("refused too early")
 		}
 	}
-	if m.reserve(10) {
+	if m.Reserve(10) {
 		t.Error("no bound on letters")
 	}
-	m.cancel(mailboxLettersMax, 10*mailboxLettersMax)
-	if m.waiting.Load() != 0 || m.bytes.Load() != 0 {
-		t.Error("the account does not close:", m.waiting.Load(), m.bytes.Load())
+	m.Cancel(turn.MailboxLettersMax, 10*turn.MailboxLettersMax)
+	if m.Waiting.Load() != 0 || m.Bytes.Load() != 0 {
+		t.Error("the account does not close:", m.Waiting.Load(), m.Bytes.Load())
 	}
-	if m.reserve(mailboxBytesMax+1) || m.bytes.Load() != 0 {
+	if m.Reserve(turn.MailboxBytesMax+1) || m.Bytes.Load() != 0 {
 		t.Error("no bound on bytes")
 	}
 }
@@ -97,7 +99,7 @@ func TestOverloaded(t *testing.T) {
 	c.send(`{"type":"join","room":"r"}`)
 	c.expect("joined")
 	l := s.Connection(c.id).loop()
-	l.mail.waiting.Add(mailboxLettersMax)
+	l.Mail.Waiting.Add(turn.MailboxLettersMax)
 	if _, err := s.Broadcast("r", M{"type": "x"}); err != ErrOverloaded {
 		t.Error(err)
 	}
@@ -105,7 +107,7 @@ func TestOverloaded(t *testing.T) {
 	if m := c.expect("error"); m["code"] != "overloaded" || m["ref"] != 1.0 {
 		t.Error(m)
 	}
-	l.mail.waiting.Add(-mailboxLettersMax)
+	l.Mail.Waiting.Add(-turn.MailboxLettersMax)
 	c.send(`{"type":"broadcast","room":"r","data":1}`)
 	c.expect("broadcast_sent")
 }
@@ -114,12 +116,12 @@ func TestOverloaded(t *testing.T) {
 func TestFailedEnrolmentGivesItsPlaceBack(t *testing.T) {
 	s := startServer(t, nil, nil)
 	for _, result := range []enrolment{{Err: net.ErrClosed}, {}} {
-		c, landed := newConn(&s.loops[0].turnLoop), make(chan enrolment, 1)
+		c, landed := newConn(&s.loops[0].Loop), make(chan enrolment, 1)
 		s.acceptor.held.Add(1)
-		s.loops[0].load.Add(1)
+		s.loops[0].Load.Add(1)
 		landed <- result
 		s.acceptor.lanes[0].flying <- flight{conn: c, result: landed}
-		eventually(t, "the place is free again", func() bool { return s.acceptor.held.Load() == 0 && s.loops[0].load.Load() == 0 })
+		eventually(t, "the place is free again", func() bool { return s.acceptor.held.Load() == 0 && s.loops[0].Load.Load() == 0 })
 	}
 	if n := s.Stats().AcceptErrors; n != 2 {
 		t.Error(n, "accept errors")
@@ -156,8 +158,8 @@ func TestCallsAfterShutdown(t *testing.T) {
 	conn.Send(M{"type": "x"})
 	conn.Close()
 	for _, l := range s.loops {
-		l.mail.rung.Store(false)
-		l.wake()
+		l.Mail.Rung.Store(false)
+		l.Wake()
 	}
 	for _, fd := range ends {
 		var buf [1]byte
@@ -198,9 +200,9 @@ func TestClaimedSessionsLeaveTheQueue(t *testing.T) {
 // million of them spread over an interval.
 func BenchmarkWheelOfAMillion(b *testing.B) {
 	const timers, tick, interval = 1_000_000, int64(100 * time.Millisecond), int64(30 * time.Second)
-	w := newWheel(time.Duration(tick))
+	w := turn.NewWheel(time.Duration(tick))
 	for slot := range uint32(timers) {
-		w.set(uint32(uint64(slot)*7919%timers), int64(slot)*interval/timers+tick)
+		w.Set(uint32(uint64(slot)*7919%timers), int64(slot)*interval/timers+tick)
 	}
 	var slots []uint32
 	visits, now := 0, int64(0)
@@ -208,9 +210,9 @@ func BenchmarkWheelOfAMillion(b *testing.B) {
 	b.ResetTimer()
 	for visits < b.N {
 		now += tick
-		slots = w.due(now, slots[:0])
+		slots = w.Due(now, slots[:0])
 		for _, slot := range slots {
-			w.set(slot, now+interval)
+			w.Set(slot, now+interval)
 		}
 		visits += len(slots)
 	}

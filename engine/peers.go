@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
@@ -95,7 +96,7 @@ func (p *peers) say(flush bool, e *fleet.Entry) {
 func (p *peers) append(e *fleet.Entry) error {
 	p.entry = fleet.Append(p.entry[:0], e)
 	err := p.Bus.Append(p.entry)
-	if cap(p.entry) > corkBytesKept {
+	if cap(p.entry) > turn.CorkBytesKept {
 		p.entry = nil
 	}
 	return err
@@ -121,22 +122,22 @@ func (s *Server) untold(err error) {
 }
 
 // forward tells the others of a message to a room, now.
-func (s *Server) forward(flush bool, f *outFrame, room string, except []ident.ID) {
-	s.peers.say(flush, &fleet.Entry{Kind: fleet.Publish, Room: room, Conns: except, Frame: f.plain})
+func (s *Server) forward(flush bool, f *turn.Frame, room string, except []ident.ID) {
+	s.peers.say(flush, &fleet.Entry{Kind: fleet.Publish, Room: room, Conns: except, Frame: f.Plain})
 }
 
 // forward tells the others of a message that one of the loop's connections has to do with, at the end of the turn.
-func (l *loop) forward(f *outFrame, room string, except place) {
+func (l *loop) forward(f *turn.Frame, room string, except place) {
 	if l.srv.peers == nil {
 		return
 	}
-	l.owes.flush = true
+	l.Owes.Flush = true
 	l.srv.forward(false, f, room, []ident.ID{l.srv.idOf(except)})
 }
 
 // forwardSpread tells the others of a message to several rooms, or to everybody where names is empty.
-func (s *Server) forwardSpread(f *outFrame, names []string, except []ident.ID) {
-	s.peers.say(true, &fleet.Entry{Kind: fleet.Spread, Rooms: names, Conns: except, Frame: f.plain})
+func (s *Server) forwardSpread(f *turn.Frame, names []string, except []ident.ID) {
+	s.peers.say(true, &fleet.Entry{Kind: fleet.Spread, Rooms: names, Conns: except, Frame: f.Plain})
 }
 
 // BroadcastMatching sends v to the open connections whose attribute has a value, compared as JSON. Cost: each
@@ -207,7 +208,7 @@ func (s *Server) broadcastAsked(a asked, v any, except []string) error {
 	if _, err := s.broadcastChosen(s.chooser(a), f, s.own(out)); err != nil || s.peers == nil {
 		return err
 	}
-	s.peers.say(true, &fleet.Entry{Kind: a.kind, Key: a.key, Conns: out, Frame: f.plain, Body: fleet.Body{Payload: a.value}})
+	s.peers.say(true, &fleet.Entry{Kind: a.kind, Key: a.key, Conns: out, Frame: f.Plain, Body: fleet.Body{Payload: a.value}})
 	return nil
 }
 
@@ -258,7 +259,7 @@ func (s *Server) SendTo(id string, v any) bool {
 	if err != nil {
 		return false
 	}
-	s.peers.say(true, &fleet.Entry{Kind: fleet.Direct, Target: to.Worker, Conns: []ident.ID{to}, Frame: f.plain})
+	s.peers.say(true, &fleet.Entry{Kind: fleet.Direct, Target: to.Worker, Conns: []ident.ID{to}, Frame: f.Plain})
 	return true
 }
 
@@ -343,11 +344,17 @@ func (s *Server) hearInRoom(from ident.Worker, room *rooms.Room, h *fleet.Heard)
 }
 
 func (s *Server) receivePublish(from ident.Worker, room *rooms.Room, h *fleet.Heard) {
-	s.publishHere(from, room, copyOutFrame(h.Frame), h.Conns.Of(s.instance))
+	s.publishHere(from, room, heardFrame(h.Frame), h.Conns.Of(s.instance))
+}
+
+// heardFrame copies a whole frame that another worker has encoded.
+func heardFrame(raw []byte) *turn.Frame {
+	header, _ := fleet.FrameSize(raw)
+	return turn.CopyFrame(raw, header)
 }
 
 // publishHere publishes to the members on this worker.
-func (s *Server) publishHere(from ident.Worker, room *rooms.Room, f *outFrame, except []place) {
+func (s *Server) publishHere(from ident.Worker, room *rooms.Room, f *turn.Frame, except []place) {
 	p := &publication{srv: s, frame: f, room: room, except: nowhere, from: from}
 	switch len(except) {
 	case 0:
@@ -369,7 +376,7 @@ func (s *Server) receiveSpread(from ident.Worker, h *fleet.Heard) {
 	if len(h.Rooms) > 0 && len(list) == 0 {
 		return
 	}
-	p := &publication{srv: s, frame: copyOutFrame(h.Frame), spread: &spread{except: h.Conns.Of(s.instance)}, from: from}
+	p := &publication{srv: s, frame: heardFrame(h.Frame), spread: &spread{except: h.Conns.Of(s.instance)}, from: from}
 	if len(h.Rooms) == 0 {
 		p.postEverywhere()
 		return
@@ -386,7 +393,7 @@ func (s *Server) receiveChosen(from ident.Worker, h *fleet.Heard) {
 		return
 	}
 	lists, _ := s.chosen(chosen, h.Conns.Of(s.instance))
-	p := &publication{srv: s, frame: copyOutFrame(h.Frame), from: from}
+	p := &publication{srv: s, frame: heardFrame(h.Frame), from: from}
 	for i, conns := range lists {
 		if len(conns) > 0 {
 			p.spread = &spread{conns: conns}
@@ -408,9 +415,9 @@ func (s *Server) receiveDirect(from ident.Worker, h *fleet.Heard) error {
 	c := s.connAt(to.Place)
 	switch {
 	case c == nil:
-	case c.loop().mail.reserveForeign(len(h.Frame)):
-		c.posted.Add(1)
-		c.loop().post(letter{kind: letterDirect, conn: &c.turnConn, frame: copyOutFrame(h.Frame)})
+	case c.loop().Mail.ReserveForeign(len(h.Frame)):
+		c.wire.Posted.Add(1)
+		c.loop().Post(turn.Letter{Kind: turn.LetterDirect, Conn: &c.wire, Frame: heardFrame(h.Frame)})
 	default:
 		s.missedHere(from)
 	}

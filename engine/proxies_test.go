@@ -38,7 +38,7 @@ func (w *script) arrive(peer netip.AddrPort, input string, cuts uint64) (*Conn, 
 	wire := len(w.out)
 	w.out[wire] = new(bytes.Buffer)
 	c := w.server.Open(0, wire)
-	c.setRemote(peer)
+	c.wire.SetRemote(peer)
 	for begin, i := 0, 0; i < len(input); i++ {
 		if cuts&(1<<(i%64)) != 0 || i == len(input)-1 {
 			w.server.Serve(c, []byte(input[begin:i+1]))
@@ -97,8 +97,8 @@ func TestRemoteAddr(t *testing.T) {
 				} else if !strings.HasPrefix(out, "HTTP/1.1 101") || c.RemoteAddr() != netip.MustParseAddrPort(row.want) || !strings.Contains(out, `"ref":7`) {
 					t.Fatalf("%v: %q", c.RemoteAddr(), out)
 				}
-				if c.buf != nil {
-					t.Errorf("%d bytes are held", cap(c.buf))
+				if c.wire.Buf != nil {
+					t.Errorf("%d bytes are held", cap(c.wire.Buf))
 				}
 			})
 		}
@@ -171,8 +171,8 @@ func TestSlowPreface(t *testing.T) {
 	for _, input := range []string{"PROXY TCP4 192.0.2.1", "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x0f\xf0" + strings.Repeat("x", 4000)} {
 		w := behindProxy(t, true)
 		c, out := w.arrive(proxyAddress, input, ^uint64(0))
-		if out != "" || len(c.buf) != len(input) || cap(c.buf) > 2*proxy.HeaderBytesMax {
-			t.Fatalf("%q, %d of %d bytes held", out, len(c.buf), cap(c.buf))
+		if out != "" || len(c.wire.Buf) != len(input) || cap(c.wire.Buf) > 2*proxy.HeaderBytesMax {
+			t.Fatalf("%q, %d of %d bytes held", out, len(c.wire.Buf), cap(c.wire.Buf))
 		}
 		w.pass(w.server.Server.cfg.HandshakeTimeout + w.server.TickEvery())
 		if out := w.out[0].String(); !strings.HasPrefix(out, "HTTP/1.1 408") {
@@ -201,8 +201,8 @@ func FuzzPreface(f *testing.F) {
 		if outA != outB || a.RemoteAddr() != b.RemoteAddr() {
 			t.Fatalf("whole: %v %q; in pieces: %v %q", a.RemoteAddr(), outA, b.RemoteAddr(), outB)
 		}
-		if cap(b.buf) > 4*(proxy.HeaderBytesMax+DefaultConfig().HandshakeBytesMax) {
-			t.Fatalf("%d bytes are held", cap(b.buf))
+		if cap(b.wire.Buf) > 4*(proxy.HeaderBytesMax+DefaultConfig().HandshakeBytesMax) {
+			t.Fatalf("%d bytes are held", cap(b.wire.Buf))
 		}
 	})
 }
@@ -263,7 +263,7 @@ func TestAllocationsBehindProxy(t *testing.T) {
 		chunk := make([]byte, len(input))
 		return testing.AllocsPerRun(100, func() {
 			c := w.server.Open(0, 0)
-			c.setRemote(peer)
+			c.wire.SetRemote(peer)
 			copy(chunk, input)
 			w.server.Serve(c, chunk)
 			w.drain()

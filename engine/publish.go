@@ -5,6 +5,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
@@ -19,7 +20,7 @@ import (
 // Owner: who publishes.
 type publication struct {
 	srv    *Server
-	frame  *outFrame
+	frame  *turn.Frame
 	room   *rooms.Room
 	except place
 	spread *spread
@@ -30,8 +31,8 @@ type publication struct {
 
 // Kinds of letters for the floor.
 const (
-	letterPublish = lettersOfFloor + iota // a frame for the members of a room on this loop: to is a *rooms.Room, or a *spread
-	letterSpread                          // a frame for connections chosen by a *spread
+	letterPublish = turn.LettersOfFloor + iota // a frame for the members of a room on this loop: to is a *rooms.Room, or a *spread
+	letterSpread                               // a frame for connections chosen by a *spread
 )
 
 // loopBits is a set of loops.
@@ -54,11 +55,11 @@ type spread struct {
 // Reserve takes a place in a loop's mailbox. A loop without one for what another worker said misses it, and is alone in
 // that.
 func (p *publication) Reserve(loop uint8) bool {
-	mail := &p.srv.loops[loop].mail
+	mail := &p.srv.loops[loop].Mail
 	if p.from == 0 {
-		return mail.reserve(len(p.frame.plain))
+		return mail.Reserve(len(p.frame.Plain))
 	}
-	if !mail.reserveForeign(len(p.frame.plain)) {
+	if !mail.ReserveForeign(len(p.frame.Plain)) {
 		p.missed.add(loop)
 	}
 	return true
@@ -67,7 +68,7 @@ func (p *publication) Reserve(loop uint8) bool {
 // Cancel gives it back.
 func (p *publication) Cancel(loop uint8) {
 	if !p.missed.has(loop) {
-		p.srv.loops[loop].mail.cancel(1, len(p.frame.plain))
+		p.srv.loops[loop].Mail.Cancel(1, len(p.frame.Plain))
 	}
 }
 
@@ -76,16 +77,16 @@ func (p *publication) Post(loop uint8, seq uint64) {
 	if p.missed.has(loop) {
 		return
 	}
-	x := letter{kind: letterPublish, frame: p.frame, seq: seq, except: p.except}
+	x := turn.Letter{Kind: letterPublish, Frame: p.frame, Seq: seq, Except: p.except}
 	switch {
 	case p.room == nil:
-		x.kind, x.to = letterSpread, p.spread
+		x.Kind, x.To = letterSpread, p.spread
 	case p.spread != nil:
-		x.to = p.spread
+		x.To = p.spread
 	default:
-		x.to = p.room
+		x.To = p.room
 	}
-	if p.srv.loops[loop].mail.post(x) {
+	if p.srv.loops[loop].Mail.Post(x) {
 		p.ring.add(loop)
 	}
 }
@@ -108,8 +109,8 @@ func (s *Server) orOverloaded(err error) error {
 
 func (p *publication) wake() {
 	for _, l := range p.srv.loops {
-		if p.ring.has(l.index) {
-			l.wires.ring()
+		if p.ring.has(l.Index) {
+			l.Wires.Ring()
 		}
 	}
 	if p.missed != (loopBits{}) {
@@ -118,16 +119,16 @@ func (p *publication) wake() {
 }
 
 // deliver takes the letters that are frames for rooms and for chosen connections.
-func (f roomsFloor) deliver(letters []letter, bytesMax int) int {
+func (f roomsFloor) Deliver(letters []turn.Letter, bytesMax int) int {
 	n, x := runLength(letters, bytesMax), &letters[0]
 	switch {
 	case n > 1:
 		f.openRun(letters[:n])
-	case x.kind == letterPublish:
-		f.mail.cancel(1, len(x.frame.plain))
+	case x.Kind == letterPublish:
+		f.Mail.Cancel(1, len(x.Frame.Plain))
 		f.fanOut(x)
 	default:
-		f.mail.cancel(1, len(x.frame.plain))
+		f.Mail.Cancel(1, len(x.Frame.Plain))
 		f.deliverSpread(x)
 	}
 	return n
@@ -135,38 +136,38 @@ func (f roomsFloor) deliver(letters []letter, bytesMax int) int {
 
 // fanOut fans a published frame out to the room's members on this loop. It neither writes nor ends
 // anybody: the roster must not change under it.
-func (l *loop) fanOut(x *letter) {
-	room, plain := x.to.(*rooms.Room)
+func (l *loop) fanOut(x *turn.Letter) {
+	room, plain := x.To.(*rooms.Room)
 	var except []place
 	if !plain {
-		many := x.to.(*spread)
+		many := x.To.(*spread)
 		room, except = many.room, many.except
 	}
-	roster := room.Roster(l.index)
+	roster := room.Roster(l.Index)
 	for i := range roster {
 		m := &roster[i]
-		if x.seq <= m.JoinSeq || isExcepted(x, m) {
+		if x.Seq <= m.JoinSeq || isExcepted(x, m) {
 			continue
 		}
-		c := l.slab.at(m.Slot)
-		if except != nil && slices.Contains(except, c.place()) {
+		c := l.Slab.At(m.Slot)
+		if except != nil && slices.Contains(except, c.Place()) {
 			continue
 		}
-		l.queue(c, x.frame)
+		l.Queue(c, x.Frame)
 	}
 }
 
 // runLength is how many letters from the first on are messages to one room, one behind the other, of no more bytes in all
 // than bytesMax.
-func runLength(letters []letter, bytesMax int) int {
+func runLength(letters []turn.Letter, bytesMax int) int {
 	n, bytes := 0, 0
-	first, ok := letters[0].to.(*rooms.Room)
+	first, ok := letters[0].To.(*rooms.Room)
 	for ok && n < len(letters) && n < runMax {
 		x := &letters[n]
-		if room, ok := x.to.(*rooms.Room); !ok || room != first || bytes+len(x.frame.plain) > bytesMax {
+		if room, ok := x.To.(*rooms.Room); !ok || room != first || bytes+len(x.Frame.Plain) > bytesMax {
 			break
 		}
-		bytes += len(x.frame.plain)
+		bytes += len(x.Frame.Plain)
 		n++
 	}
 	return max(n, 1)
@@ -178,38 +179,38 @@ const runMax = 64
 // openRun delivers several messages to one room at once: its members are walked through once instead of once a message,
 // and each gets one frame that is all of them. Those whom it would give what is not for them get theirs one by one: the
 // publishers, and who joined in between.
-func (l *loop) openRun(letters []letter) {
-	room := letters[0].to.(*rooms.Room)
-	frames, least := make([]*outFrame, len(letters)), letters[0].seq
+func (l *loop) openRun(letters []turn.Letter) {
+	room := letters[0].To.(*rooms.Room)
+	frames, least := make([]*turn.Frame, len(letters)), letters[0].Seq
 	for i := range letters {
-		frames[i] = letters[i].frame
-		least = min(least, letters[i].seq) // a notice has the place of what it tells of
-		l.mail.cancel(1, len(frames[i].plain))
+		frames[i] = letters[i].Frame
+		least = min(least, letters[i].Seq) // a notice has the place of what it tells of
+		l.Mail.Cancel(1, len(frames[i].Plain))
 	}
-	all := joined(frames)
-	roster := room.Roster(l.index)
+	all := turn.Join(frames)
+	roster := room.Roster(l.Index)
 	for i := range roster {
 		m := &roster[i]
-		c := l.slab.at(m.Slot)
-		if least > m.JoinSeq && !excepts(letters, m) && !c.ownContext() {
-			l.queue(c, all)
+		c := l.Slab.At(m.Slot)
+		if least > m.JoinSeq && !excepts(letters, m) && !c.OwnContext() {
+			l.Queue(c, all)
 			continue
 		}
 		for j := range letters {
-			if x := &letters[j]; x.seq > m.JoinSeq && !isExcepted(x, m) {
-				l.queue(c, x.frame)
+			if x := &letters[j]; x.Seq > m.JoinSeq && !isExcepted(x, m) {
+				l.Queue(c, x.Frame)
 			}
 		}
 	}
 }
 
 // isExcepted reports whether the letter is not for m.
-func isExcepted(x *letter, m *rooms.Member) bool {
-	return m.Slot == x.except.Slot && m.Gen == x.except.Gen
+func isExcepted(x *turn.Letter, m *rooms.Member) bool {
+	return m.Slot == x.Except.Slot && m.Gen == x.Except.Gen
 }
 
 // excepts reports whether one of the letters is not for m.
-func excepts(letters []letter, m *rooms.Member) bool {
+func excepts(letters []turn.Letter, m *rooms.Member) bool {
 	for i := range letters {
 		if isExcepted(&letters[i], m) {
 			return true
@@ -219,37 +220,37 @@ func excepts(letters []letter, m *rooms.Member) bool {
 }
 
 // deliverSpread fans a frame out to receivers that are not one room, each once.
-func (l *loop) deliverSpread(x *letter) {
-	s := x.to.(*spread)
+func (l *loop) deliverSpread(x *turn.Letter) {
+	s := x.To.(*spread)
 	switch {
 	case s.conns != nil:
 		for _, c := range s.conns {
-			l.queue(&c.turnConn, x.frame)
+			l.Queue(&c.wire, x.Frame)
 		}
 	case s.rooms != nil:
 		l.stamp++
-		if n := int(l.slab.size); len(l.stamps) < n {
+		if n := int(l.Slab.Size); len(l.stamps) < n {
 			l.stamps = append(l.stamps, make([]uint32, n-len(l.stamps))...)
 		}
 		for i, r := range s.rooms {
-			for _, m := range r.Roster(l.index) {
+			for _, m := range r.Roster(l.Index) {
 				if l.stamps[m.Slot] != l.stamp && s.seqs[i] > m.JoinSeq {
 					l.stamps[m.Slot] = l.stamp
-					l.deliverUnless(l.slab.at(m.Slot), x)
+					l.deliverUnless(l.Slab.At(m.Slot), x)
 				}
 			}
 		}
 	default:
-		l.slab.each(func(c *turnConn) bool {
+		l.Slab.Each(func(c *turn.Conn) bool {
 			l.deliverUnless(c, x)
 			return true
 		})
 	}
 }
 
-func (l *loop) deliverUnless(c *turnConn, x *letter) {
-	if connOf(c).admitted.Load() && c.phase == phaseOpen && !slices.Contains(x.to.(*spread).except, c.place()) {
-		l.queue(c, x.frame)
+func (l *loop) deliverUnless(c *turn.Conn, x *turn.Letter) {
+	if connOf(c).admitted.Load() && c.Phase == turn.PhaseOpen && !slices.Contains(x.To.(*spread).except, c.Place()) {
+		l.Queue(c, x.Frame)
 	}
 }
 
@@ -336,15 +337,15 @@ func (s *Server) BroadcastAll(v any, except ...string) error {
 
 func (p *publication) postEverywhere() error {
 	for i, l := range p.srv.loops {
-		if !p.Reserve(l.index) {
+		if !p.Reserve(l.Index) {
 			for _, reserved := range p.srv.loops[:i] {
-				p.Cancel(reserved.index)
+				p.Cancel(reserved.Index)
 			}
 			return p.srv.orOverloaded(rooms.ErrOverloaded)
 		}
 	}
 	for _, l := range p.srv.loops {
-		p.Post(l.index, 0)
+		p.Post(l.Index, 0)
 	}
 	p.wake()
 	return nil
@@ -364,13 +365,13 @@ func (s *Server) BroadcastWhere(chosen func(*Conn) bool, v any, except ...string
 }
 
 // broadcastChosen gives the frame to all that are chosen, or to nobody: who is refused may try again.
-func (s *Server) broadcastChosen(chosen func(*Conn) bool, f *outFrame, out []place) (total int, err error) {
+func (s *Server) broadcastChosen(chosen func(*Conn) bool, f *turn.Frame, out []place) (total int, err error) {
 	lists, total := s.chosen(chosen, out)
 	for i, conns := range lists {
-		if len(conns) > 0 && !s.loops[i].mail.reserve(len(f.plain)) {
+		if len(conns) > 0 && !s.loops[i].Mail.Reserve(len(f.Plain)) {
 			for j := range i {
 				if len(lists[j]) > 0 {
-					s.loops[j].mail.cancel(1, len(f.plain))
+					s.loops[j].Mail.Cancel(1, len(f.Plain))
 				}
 			}
 			return 0, s.orOverloaded(rooms.ErrOverloaded)
@@ -378,7 +379,7 @@ func (s *Server) broadcastChosen(chosen func(*Conn) bool, f *outFrame, out []pla
 	}
 	for i, conns := range lists {
 		if len(conns) > 0 {
-			s.loops[i].post(letter{kind: letterSpread, frame: f, to: &spread{conns: conns}})
+			s.loops[i].Post(turn.Letter{Kind: letterSpread, Frame: f, To: &spread{conns: conns}})
 		}
 	}
 	return total, nil
@@ -422,12 +423,12 @@ func (l *loop) notify(n notice) {
 				break
 			}
 			l.notices = slices.Delete(l.notices, i, i+1)
-			l.owes.writes = len(l.notices) > 0
+			l.Owes.Writes = len(l.notices) > 0
 			return
 		}
 	}
 	l.notices = append(l.notices, n)
-	l.owes.writes = true
+	l.Owes.Writes = true
 }
 
 // noticesSearched bounds the look back: a pair that is further apart is told, one after the other.
@@ -446,7 +447,7 @@ func (l *loop) announce() {
 		n.room = nil
 	}
 	l.notices = l.notices[:0]
-	l.owes.writes = false
+	l.Owes.Writes = false
 }
 
 func (l *loop) say(n *notice) {
@@ -460,9 +461,9 @@ func (l *loop) say(n *notice) {
 }
 
 // noticeFrame tells who joined or left a room. id is borrowed.
-func noticeFrame(r *rooms.Room, id []byte, joined bool) *outFrame {
+func noticeFrame(r *rooms.Room, id []byte, joined bool) *turn.Frame {
 	m := message.Notice{Room: r.Name(), ID: id}
-	return buildOutFrame(ws.OpText, len(m.Room)+noticeBytes, func(dst []byte) []byte {
+	return turn.BuildFrame(ws.OpText, len(m.Room)+noticeBytes, func(dst []byte) []byte {
 		if joined {
 			return message.AppendMemberJoined(dst, m)
 		}
@@ -485,7 +486,7 @@ func (l *loop) maySay(r *rooms.Room) bool {
 }
 
 func (l *loop) tellAnnouncements(r *rooms.Room, on bool, members int) {
-	f := buildOutFrame(ws.OpText, len(r.Name())+noticeBytes, func(dst []byte) []byte {
+	f := turn.BuildFrame(ws.OpText, len(r.Name())+noticeBytes, func(dst []byte) []byte {
 		return message.AppendAnnouncements(dst, r.Name(), on, members)
 	})
 	p := &l.outgoing

@@ -14,6 +14,8 @@ import (
 	"github.com/panjf2000/gnet/v2"
 	"github.com/panjf2000/gnet/v2/pkg/logging"
 	"golang.org/x/sys/unix"
+
+	"github.com/parleyd/parley/engine/internal/turn"
 )
 
 // The reactor hosts the loops on gnet: the only file that knows it. gnet reads and tells us when; we
@@ -69,13 +71,13 @@ func startReactor(s *Server) (*reactor, error) {
 	}
 	for _, l := range s.loops {
 		h := &host{reactor: r, loop: l}
-		l.wires = h
+		l.Wires = h
 		r.hosts = append(r.hosts, h)
 		if err := r.hang(h); err != nil {
 			r.stop()
 			return nil, err
 		}
-		h.ring()
+		h.Ring()
 	}
 	go r.ticker()
 	return r, nil
@@ -120,7 +122,7 @@ func (r *reactor) hang(h *host) error {
 
 // ticker wakes the loops so that they look at their timers.
 func (r *reactor) ticker() {
-	t := time.NewTicker(r.srv.ground.tick)
+	t := time.NewTicker(r.srv.ground.Tick)
 	defer t.Stop()
 	for {
 		select {
@@ -128,7 +130,7 @@ func (r *reactor) ticker() {
 			return
 		case <-t.C:
 			for _, l := range r.srv.loops {
-				l.wake()
+				l.Wake()
 			}
 		}
 	}
@@ -138,8 +140,8 @@ func (r *reactor) ticker() {
 type enrolment = gnet.RegisteredResult
 
 // enroll puts an accepted connection on its loop. The result arrives once it is there, or failed.
-func (r *reactor) enroll(c *turnConn, tcp *net.TCPConn) (<-chan enrolment, error) {
-	return r.hosts[c.loop.index].eventLoop.Enroll(gnet.NewContext(context.Background(), c), tcp)
+func (r *reactor) enroll(c *turn.Conn, tcp *net.TCPConn) (<-chan enrolment, error) {
+	return r.hosts[c.Loop.Index].eventLoop.Enroll(gnet.NewContext(context.Background(), c), tcp)
 }
 
 func (r *reactor) stop() {
@@ -162,13 +164,13 @@ func (r *reactor) stop() {
 
 // OnOpen begins a connection's life on its loop.
 func (r *reactor) OnOpen(g gnet.Conn) ([]byte, gnet.Action) {
-	c, ok := g.Context().(*turnConn)
+	c, ok := g.Context().(*turn.Conn)
 	if !ok {
 		return nil, gnet.None
 	}
-	c.handle, c.fd = g, g.Fd()
-	tuneConn(c.fd)
-	if !c.loop.begin(c) {
+	c.Handle, c.Fd = g, g.Fd()
+	tuneConn(c.Fd)
+	if !c.Loop.Begin(c) {
 		return nil, gnet.Close
 	}
 	return nil, gnet.None
@@ -189,14 +191,14 @@ func (r *reactor) onTraffic(g gnet.Conn) gnet.Action {
 		return gnet.Close
 	}
 	switch to := g.Context().(type) {
-	case *turnConn:
-		to.loop.serve(to, chunk)
-		if to.has(flagDropping) {
+	case *turn.Conn:
+		to.Loop.Serve(to, chunk)
+		if to.Has(turn.FlagDropping) {
 			return gnet.Close
 		}
 	case *doorbell:
-		to.host.loop.drain()
-		to.host.loop.noteCPU()
+		to.host.loop.Drain()
+		to.host.loop.NoteCPU()
 	}
 	return gnet.None
 }
@@ -205,8 +207,8 @@ func (r *reactor) onTraffic(g gnet.Conn) gnet.Action {
 func (r *reactor) OnClose(g gnet.Conn, _ error) gnet.Action {
 	returned := false
 	defer r.srv.mustReturn(&returned)
-	if c, ok := g.Context().(*turnConn); ok {
-		c.loop.gone(c)
+	if c, ok := g.Context().(*turn.Conn); ok {
+		c.Loop.Gone(c)
 	}
 	returned = true
 	return gnet.None
@@ -232,32 +234,32 @@ func onLoop() bool {
 	}
 }
 
-func (h *host) write(fd int, p []byte) (int, error) { return writeNow(fd, p) }
+func (h *host) Write(fd int, p []byte) (int, error) { return writeNow(fd, p) }
 
-func (h *host) writev(fd int, ps [][]byte) (int, error) { return h.vector.writeNow(fd, ps) }
+func (h *host) Writev(fd int, ps [][]byte) (int, error) { return h.vector.writeNow(fd, ps) }
 
-func (h *host) again(err error) bool {
+func (h *host) Again(err error) bool {
 	return err == unix.EAGAIN || err == unix.EINTR || err == unix.ENOBUFS || err == unix.ENOMEM
 }
 
-func (h *host) shutdown(fd int) { unix.Shutdown(fd, unix.SHUT_WR) }
+func (h *host) Shutdown(fd int) { unix.Shutdown(fd, unix.SHUT_WR) }
 
 // drop closes the descriptor. The connection whose input is being taken is closed by OnTraffic's return
 // value instead: gnet still holds it.
-func (h *host) drop(c *turnConn) {
-	if c == h.loop.served {
+func (h *host) Drop(c *turn.Conn) {
+	if c == h.loop.Served {
 		return
 	}
-	if g, ok := c.handle.(gnet.Conn); ok {
+	if g, ok := c.Handle.(gnet.Conn); ok {
 		h.eventLoop.Close(g)
 	}
 }
 
-func (h *host) watch(c *turnConn) { h.reactor.writable.watch(c) }
+func (h *host) Watch(c *turn.Conn) { h.reactor.writable.watch(c) }
 
 // ring wakes the loop. A full pipe means that it has been rung often enough. The application may call when the
 // server has stopped: the rope holds the descriptor for as long as it is pulled, and nothing else once it is closed.
-func (h *host) ring() { h.rope.Control(h.pull) }
+func (h *host) Ring() { h.rope.Control(h.pull) }
 
 // rang rings once. Where that fails for another reason than a full pipe, the loop is not taken for rung: the next letter,
 // or the next tick, rings again.
@@ -267,14 +269,14 @@ func (h *host) rang(write func() error) {
 		err = write()
 	}
 	if err != nil && err != unix.EAGAIN {
-		h.loop.mail.rung.Store(false)
+		h.loop.Mail.Rung.Store(false)
 	}
 }
 
 // ringIn is called on the loop only.
-func (h *host) ringIn(d time.Duration) {
+func (h *host) RingIn(d time.Duration) {
 	if h.alarm == nil {
-		h.alarm = time.AfterFunc(d, h.loop.wake)
+		h.alarm = time.AfterFunc(d, h.loop.Wake)
 		return
 	}
 	h.alarm.Reset(d)

@@ -8,6 +8,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/rooms"
 )
@@ -49,11 +50,11 @@ func TestChosenAllOrNobody(t *testing.T) {
 	s := w.server.Server
 	c, d := w.welcome(0), w.welcome(1)
 	all := func(*Conn) bool { return true }
-	s.loops[1].mail.waiting.Add(mailboxLettersMax)
+	s.loops[1].Mail.Waiting.Add(turn.MailboxLettersMax)
 	if n, err := s.BroadcastWhere(all, M{"type": "x"}); n != 0 || !errors.Is(err, ErrOverloaded) {
 		t.Fatal(n, err)
 	}
-	s.loops[1].mail.waiting.Add(-mailboxLettersMax)
+	s.loops[1].Mail.Waiting.Add(-turn.MailboxLettersMax)
 	w.drain()
 	w.expect(c, "")
 	if n, err := s.BroadcastWhere(all, M{"type": "y"}); n != 2 || err != nil {
@@ -65,8 +66,8 @@ func TestChosenAllOrNobody(t *testing.T) {
 	w.server.Gone(c)
 	w.server.Gone(d)
 	for _, l := range s.loops {
-		if n := l.mail.waiting.Load(); n != 0 {
-			t.Errorf("loop %d keeps %d places", l.index, n)
+		if n := l.Mail.Waiting.Load(); n != 0 {
+			t.Errorf("loop %d keeps %d places", l.Index, n)
 		}
 	}
 }
@@ -80,7 +81,7 @@ func TestFilterPanics(t *testing.T) {
 	d := w.welcome(1)
 	var told int
 	s.Emitter().On(EventError, func(Event) { told++ })
-	e := fleet.Entry{Kind: fleet.Filtered, Key: "bad", Frame: newOutFrame(ws.OpText, []byte("{}")).plain}
+	e := fleet.Entry{Kind: fleet.Filtered, Key: "bad", Frame: turn.NewFrame(ws.OpText, []byte("{}")).Plain}
 	if err := s.Receive(3, fleet.Append(nil, &e)); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +110,7 @@ func TestHearsWhenItAccepts(t *testing.T) {
 
 // A frame that is not one whole message, or not as we write it, would break the streams of all members: it is refused.
 func TestDamagedFrames(t *testing.T) {
-	whole := newOutFrame(ws.OpText, bytes.Repeat([]byte("x"), 200)).plain
+	whole := turn.NewFrame(ws.OpText, bytes.Repeat([]byte("x"), 200)).Plain
 	change := func(f func(b []byte) []byte) []byte { return f(bytes.Clone(whole)) }
 	for what, raw := range map[string][]byte{
 		"none":       {},
@@ -206,7 +207,7 @@ func TestCreatedRoomIsCounted(t *testing.T) {
 
 // What is garbage is refused, panics nowhere, and reaches nobody.
 func FuzzReceive(f *testing.F) {
-	frame := newOutFrame(ws.OpText, []byte(`{"type":"x"}`)).plain
+	frame := turn.NewFrame(ws.OpText, []byte(`{"type":"x"}`)).Plain
 	who := []ident.ID{{Worker: 7, Place: place{Loop: 0, Slot: 0, Gen: 1}}, {Worker: 3, Place: place{Loop: 1, Slot: 2, Gen: 3}}}
 	for _, e := range []fleet.Entry{
 		{Kind: fleet.Publish, Room: "r", Conns: who, Frame: frame},

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/engine/internal/turn"
 )
 
 const (
@@ -87,13 +89,13 @@ func TestInputAfterARefusal(t *testing.T) {
 			w.out[wire], w.room[wire] = new(bytes.Buffer), 0 // what it is told cannot leave yet
 			c := w.server.Open(0, wire)
 			if way.peer {
-				c.setRemote(proxyAddress)
+				c.wire.SetRemote(proxyAddress)
 			}
 			switch way.name {
 			case "a full pool":
 				s.pools.connect.close()
 			case "a full server":
-				c.flags |= flagRefusal
+				c.wire.Flags |= turn.FlagRefusal
 			case "shutdown before the request":
 				s.leaving.Store(true)
 			}
@@ -121,8 +123,8 @@ func TestInputAfterARefusal(t *testing.T) {
 			}
 			w.server.Gone(c)
 			w.drain()
-			if n := s.ConnectionCount(); n != 0 || c.buf != nil {
-				t.Errorf("%d connections are counted, its buffer has %d bytes", n, len(c.buf))
+			if n := s.ConnectionCount(); n != 0 || c.wire.Buf != nil {
+				t.Errorf("%d connections are counted, its buffer has %d bytes", n, len(c.wire.Buf))
 			}
 		})
 	}

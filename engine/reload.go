@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/handshake"
 )
 
@@ -71,9 +72,9 @@ func (s *Server) Reload(cfg Config) (fixed []string, err error) {
 	}
 	old := s.tuned.Swap(t)
 	if old.interval != t.interval || old.timeout != t.timeout {
-		s.ground.beats.Store(&beats{t.interval, t.timeout})
+		s.ground.Beats.Store(&turn.Beats{Interval: t.interval, Timeout: t.timeout})
 		for _, l := range s.loops {
-			l.postCall((*loop).rebeat)
+			l.postCall((*loop).Rebeat)
 		}
 	}
 	return fixed, nil

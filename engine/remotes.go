@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/rooms"
 )
@@ -51,7 +52,7 @@ func (l *loop) reportCounts() {
 		l.srv.reportCount(r)
 	}
 	if n > 0 {
-		l.owes.flush = true
+		l.Owes.Flush = true
 	}
 	if n < len(list) {
 		l.postCall((*loop).reportCounts)
@@ -121,7 +122,7 @@ func (l *loop) tellCounts(target ident.Worker, at int) {
 			n++
 		}
 	}, func() bool { return n < countsMax })
-	l.owes.flush = l.owes.flush || n > 0
+	l.Owes.Flush = l.Owes.Flush || n > 0
 	if next > 0 {
 		l.postCall(func(l *loop) { l.tellCounts(target, next) })
 	}
@@ -137,13 +138,13 @@ func (s *Server) reviewAnnouncements(r *rooms.Room) {
 
 // forwardNotice tells the others who joined or left, at the end of the turn. Where another loop has found meanwhile that
 // the room has grown too large, they keep no id any more: it is a message like any other then.
-func (l *loop) forwardNotice(f *outFrame, n *notice) {
+func (l *loop) forwardNotice(f *turn.Frame, n *notice) {
 	if l.srv.peers == nil {
 		return
 	}
-	l.owes.flush = true
+	l.Owes.Flush = true
 	p := l.srv.peers
-	e := fleet.Entry{Kind: fleet.Notice, Room: n.room.Name(), Conns: []ident.ID{l.srv.idOf(n.place)}, Frame: f.plain, Body: fleet.Body{On: n.joined}}
+	e := fleet.Entry{Kind: fleet.Notice, Room: n.room.Name(), Conns: []ident.ID{l.srv.idOf(n.place)}, Frame: f.Plain, Body: fleet.Body{On: n.joined}}
 	p.mu.Lock()
 	if n.room.Quiet() {
 		e.Kind, e.Conns = fleet.Publish, nil
@@ -162,7 +163,7 @@ func (s *Server) receiveNotice(from ident.Worker, room *rooms.Room, h *fleet.Hea
 	} else {
 		room.RemoteLeft(from, who.Place)
 	}
-	s.publishHere(from, room, copyOutFrame(h.Frame), nil)
+	s.publishHere(from, room, heardFrame(h.Frame), nil)
 	return nil
 }
 
@@ -185,17 +186,17 @@ func (s *Server) tellRoster(r *rooms.Room, target ident.Worker) {
 // sayRoster tells this loop's part. Whoever is on it has been announced: the notices of this turn go first.
 func (l *loop) sayRoster(r *rooms.Room, target ident.Worker) {
 	l.announce()
-	roster := r.Roster(l.index)
+	roster := r.Roster(l.Index)
 	if len(roster) == 0 {
 		return
 	}
 	list := make([]ident.ID, len(roster))
 	for i, m := range roster {
-		list[i] = l.srv.idOf(place{Loop: l.index, Slot: m.Slot, Gen: m.Gen})
+		list[i] = l.srv.idOf(place{Loop: l.Index, Slot: m.Slot, Gen: m.Gen})
 	}
-	l.owes.flush = true
+	l.Owes.Flush = true
 	p := l.srv.peers
-	e := fleet.Entry{Kind: fleet.Roster, Target: target, Room: r.Name(), Conns: list, Body: fleet.Body{Loop: l.index}}
+	e := fleet.Entry{Kind: fleet.Roster, Target: target, Room: r.Name(), Conns: list, Body: fleet.Body{Loop: l.Index}}
 	p.mu.Lock()
 	if r.Quiet() {
 		e.Kind = fleet.Quiet
@@ -212,7 +213,7 @@ func (l *loop) announcementsChanged(r *rooms.Room, on bool) {
 	case on:
 		l.srv.tellRoster(r, 0)
 	default:
-		l.owes.flush = true
+		l.Owes.Flush = true
 		l.srv.peers.say(false, &fleet.Entry{Kind: fleet.Quiet, Room: r.Name()})
 	}
 }

@@ -26,7 +26,7 @@ func (s *Server) survive(where string, c *Conn, v any) {
 		panic(v)
 	}
 	id := ""
-	if c != nil && c.gen != 0 {
+	if c != nil && c.wire.Gen != 0 {
 		id = c.ID()
 	}
 	s.count[countPanics].Add(1)
@@ -71,8 +71,8 @@ func (s *Server) walkLocks() {
 			c.mu.Unlock()
 			return true
 		})
-		l.mail.mu.Lock()
-		l.mail.mu.Unlock()
+		l.Mail.Mu.Lock()
+		l.Mail.Mu.Unlock()
 	}
 	s.sessions.parkedLen()
 	s.index.Range(func(r *rooms.Room) bool {

@@ -13,6 +13,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/parleyd/parley/engine/internal/invariant"
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/message"
 )
 
@@ -83,7 +84,7 @@ func TestPanicBeforeTheUpgrade(t *testing.T) {
 	w.server.Server.rescues = true
 	w.server.Server.tuned.Store(&tuned{}) // the fault: there are no origins to ask
 	c := w.open(0)
-	if got := w.out[c.fd].String(); !strings.HasPrefix(got, "HTTP/1.1 500 ") {
+	if got := w.out[c.wire.Fd].String(); !strings.HasPrefix(got, "HTTP/1.1 500 ") {
 		t.Errorf("answered with %q", got)
 	}
 }
@@ -93,7 +94,7 @@ func TestPanicOverLoopback(t *testing.T) {
 	s := startServer(t, func(c *Config) { c.Loops = 1 }, func(s *Server) {
 		plant(s, panics)
 		(*s.routes.Load())["blow"] = &route{name: "blow", builtin: func(l *loop, c *Conn, _ *message.Envelope) {
-			c.first, c.more = sealed([]byte("\x89\x00")), &frameList{} // the list behind the first frame is never empty
+			c.wire.First, c.wire.More = turn.Sealed([]byte("\x89\x00")), &turn.FrameList{} // the list behind the first frame is never empty
 			l.answer(c, []byte(`{}`))
 		}}
 	})

@@ -63,7 +63,7 @@ func (l *loop) onReconnect(c *Conn, e *message.Envelope) {
 	key := SessionKey{owner, hashToken(e.Token)}
 	switch {
 	case !ok:
-		l.count[countResumesRefused].Add(1)
+		l.Count[countResumesRefused].Add(1)
 		l.complain(c, wireError(message.InvalidToken), e.Ref)
 		return
 	case c.has(flagResumed):
@@ -73,7 +73,7 @@ func (l *loop) onReconnect(c *Conn, e *message.Envelope) {
 		l.complain(c, &Error{Code: message.InvalidToken.String(),
 			Message: "this is the connection's own token; show it on the next connection"}, e.Ref)
 		return
-	case c.posted.Load() > 0:
+	case c.wire.Posted.Load() > 0:
 		// What the restored rooms give c must come behind the answer, and the answer behind what is posted.
 		last := e.Last != nil
 		l.behind(c, "reconnect", e.Ref, func(ref []byte) { l.claim(c, key, resumeAsk{ref, last}) })
@@ -136,7 +136,7 @@ func (l *loop) refuseClaim(x *succession, err error) {
 	if !x.settled(l) {
 		return
 	}
-	l.count[countResumesRefused].Add(1)
+	l.Count[countResumesRefused].Add(1)
 	told := errUnavailable
 	if coded, ok := errors.AsType[*Error](err); ok {
 		told = coded
@@ -180,7 +180,7 @@ func (l *loop) claimed(x *succession, got ClaimedSession, err error) {
 // attemptsSince is how many resumes in a row led to a session; the count starts again once a resumed connection has
 // lived for heartbeat_timeout.
 func (l *loop) attemptsSince(state *parked) int {
-	lived := l.srv.wall(l.now).UnixMilli() - state.resumedAtMillis
+	lived := l.srv.wall(l.Now).UnixMilli() - state.resumedAtMillis
 	if state.resumedAtMillis != 0 && lived >= l.srv.tuned.Load().timeout/int64(time.Millisecond) {
 		return 0
 	}
@@ -335,7 +335,7 @@ func (l *loop) saveNext(x *succession) {
 		}
 	}
 	next.attempts++
-	next.resumedAtMillis = l.srv.wall(l.now).UnixMilli()
+	next.resumedAtMillis = l.srv.wall(l.Now).UnixMilli()
 	l.step(x, func(done func(error)) error {
 		return l.srv.store.Save(l.srv.keyOf(x.next), SessionValue{&next}, done)
 	}, (*loop).nextSaved)
@@ -368,7 +368,7 @@ func (l *loop) spent(x *succession, err error) {
 
 // revoked makes the client the heir. What was posted for it while it waited goes out before the answer.
 func (l *loop) revoked(x *succession, _ error) {
-	if x.wait != nil && x.conn.posted.Load() > 0 {
+	if x.wait != nil && x.conn.wire.Posted.Load() > 0 {
 		l.postCall(func(l *loop) { l.restore(x) })
 		return
 	}
@@ -390,9 +390,9 @@ func (l *loop) restore(x *succession) {
 		return
 	}
 	c := x.conn
-	c.flags |= flagResumed
+	c.wire.Flags |= flagResumed
 	c.extra().attempts = x.state.attempts + 1
-	c.rare.resumedAt = l.now
+	c.rare.resumedAt = l.Now
 	if n := c.inheritAttributes(x.state); n > 0 {
 		l.srv.log.Warn("some attributes of a session do not fit beside those of the new connection and are dropped; raise attributes_bytes_max", "conn", c.ID(), "dropped", n)
 	}

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
 )
@@ -16,7 +17,7 @@ type revival struct {
 	answer   message.Reconnected
 	entered  int // of held
 	entering *pending
-	stash    []*outFrame
+	stash    []*turn.Frame
 	bytes    int // of those
 }
 
@@ -34,14 +35,14 @@ func (l *loop) revive(v *revival) {
 	v.entering.deadline = 0 // the loop comes to its end
 	v.answer.Ref = v.entering.ref
 	v.conn.rare.revival = v
-	v.conn.flags |= flagDiverted
+	v.conn.wire.Flags |= turn.FlagDiverted
 	l.work(inParts(n, v.step, v.end))
 }
 
 // step enters one room.
 func (v *revival) step(l *loop, i int) {
 	c := v.conn
-	if c.phase != phaseOpen {
+	if c.wire.Phase != turn.PhaseOpen {
 		return
 	}
 	if i < len(v.held) {
@@ -63,9 +64,9 @@ func (v *revival) tell(l *loop) {
 	if v.asked.last {
 		v.answer.Gaps = v.answer.Rooms
 	}
-	l.count[countResumed].Add(1)
-	l.text = message.AppendReconnected(l.text[:0], v.answer)
-	l.answerNow(c, l.text)
+	l.Count[countResumed].Add(1)
+	l.Text = message.AppendReconnected(l.Text[:0], v.answer)
+	l.answerNow(c, l.Text)
 	l.follow(c, v.next)
 	l.srv.emit(Event{Kind: EventReconnect, Conn: c, Session: &Session{
 		PreviousConnectionID: string(v.answer.Previous), Rooms: v.answer.Rooms, Attempts: c.rare.attempts}})
@@ -80,9 +81,9 @@ func (v *revival) end(l *loop) {
 	}
 	v.tell(l)
 	c.rare.revival = nil
-	c.flags &^= flagDiverted
+	c.wire.Flags &^= turn.FlagDiverted
 	for _, f := range v.stash {
-		l.queue(&c.turnConn, f)
+		l.Queue(&c.wire, f)
 	}
 	l.goOnAfter(c, v.entering)
 }
@@ -91,7 +92,7 @@ func (v *revival) end(l *loop) {
 func (v *revival) abandon(l *loop) {
 	c := v.conn
 	c.rare.revival = nil
-	c.flags &^= flagDiverted
+	c.wire.Flags &^= turn.FlagDiverted
 	if c.rare.departure != nil { // out of the rooms that it has entered
 		l.work(func(l *loop, _ int64) bool {
 			if c.rare.departure != nil {
@@ -108,10 +109,10 @@ func (v *revival) abandon(l *loop) {
 }
 
 // keep keeps a frame for behind the answer.
-func (v *revival) keep(l *loop, f *outFrame) {
+func (v *revival) keep(l *loop, f *turn.Frame) {
 	v.stash = append(v.stash, f)
-	if v.bytes += len(f.plain); v.bytes > l.srv.cfg.BacklogHardBytes {
-		l.doom(&v.conn.turnConn)
+	if v.bytes += len(f.Plain); v.bytes > l.srv.cfg.BacklogHardBytes {
+		l.Doom(&v.conn.wire)
 	}
 }
 

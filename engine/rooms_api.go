@@ -8,6 +8,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
 )
@@ -147,7 +148,7 @@ func (x *Rooms) join(c *Conn, a *arrival) (told bool, err error) {
 
 // enterHeld turns a held seat into membership, or gives it back where the connection has ended.
 func (l *loop) enterHeld(c *Conn, r *rooms.Room) error {
-	if c.phase != phaseOpen {
+	if c.wire.Phase != turn.PhaseOpen {
 		l.srv.freeHeld(r, c.place())
 		return ErrNotOpen
 	}
@@ -169,8 +170,8 @@ func (l *loop) enterHeld(c *Conn, r *rooms.Room) error {
 // tellJoined tells c that the application took it into a room: as the answer to a join does, in front of whatever the room
 // gives it from now on, but without a ref.
 func (l *loop) tellJoined(c *Conn, e rooms.Entry) {
-	l.text = message.AppendJoined(l.text[:0], message.Joined{Room: []byte(e.Room.Name()), Members: e.Members + e.Room.Away()})
-	l.answerNow(c, l.text)
+	l.Text = message.AppendJoined(l.Text[:0], message.Joined{Room: []byte(e.Room.Name()), Members: e.Members + e.Room.Away()})
+	l.answerNow(c, l.Text)
 }
 
 // Leave takes c out of a room, soon, and tells it `left`. Being out already is no error. A connection of another server is in
@@ -184,8 +185,8 @@ func (x *Rooms) Leave(c *Conn, name string) {
 	c.loop().postCall(func(l *loop) {
 		l.turnBack(c, name)
 		if r := x.srv.index.FindString(name); r != nil && l.exit(c, r) {
-			l.text = message.AppendLeft(l.text[:0], []byte(name), nil)
-			l.answer(c, l.text)
+			l.Text = message.AppendLeft(l.Text[:0], []byte(name), nil)
+			l.answer(c, l.Text)
 		}
 	})
 }
@@ -296,7 +297,7 @@ func (s *Server) vacateRoom(name string) bool {
 // empty has the members of a room that is deleted leave it.
 func (s *Server) empty(r *rooms.Room) {
 	name := r.Name()
-	f := buildOutFrame(ws.OpText, len(name)+noticeBytes, func(dst []byte) []byte {
+	f := turn.BuildFrame(ws.OpText, len(name)+noticeBytes, func(dst []byte) []byte {
 		return message.AppendLeft(dst, []byte(name), nil)
 	})
 	for _, l := range s.loops {
@@ -310,19 +311,19 @@ func (s *Server) empty(r *rooms.Room) {
 
 // vacate takes this loop's members out of a deleted room, some at a time, and reports whether all are. Who has entered a
 // new room of that name by now is told nothing: it would take it for the new one.
-func (l *loop) vacate(r *rooms.Room, told *outFrame) (all bool) {
+func (l *loop) vacate(r *rooms.Room, told *turn.Frame) (all bool) {
 	for range vacateMax {
-		roster := r.Roster(l.index)
+		roster := r.Roster(l.Index)
 		if len(roster) == 0 {
 			return true
 		}
-		c := connOf(l.slab.at(roster[len(roster)-1].Slot))
+		c := connOf(l.Slab.At(roster[len(roster)-1].Slot))
 		l.exit(c, r)
 		if heir := l.srv.index.FindString(r.Name()); heir == nil || !heir.Has(c.place()) {
-			l.queue(&c.turnConn, told)
+			l.Queue(&c.wire, told)
 		}
 	}
-	return len(r.Roster(l.index)) == 0
+	return len(r.Roster(l.Index)) == 0
 }
 
 // vacateMax is the members that leave a deleted room in one go: others want their turn, too.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
@@ -68,7 +69,7 @@ func (l *loop) awaitSeat(c *Conn, m move, limit int) {
 
 // seatFound ends the wait. What was posted for c in the meantime goes out before the answer.
 func (l *loop) seatFound(c *Conn, p *pending, m move, err *Error) {
-	if c.posted.Load() > 0 {
+	if c.wire.Posted.Load() > 0 {
 		l.postCall(func(l *loop) { l.seatUsed(c, p, m, err) })
 		return
 	}
@@ -101,13 +102,13 @@ func (l *loop) seatUsed(c *Conn, p *pending, m move, err *Error) {
 
 func (l *loop) joinSeated(c *Conn, m move) {
 	entry := l.takeSeat(c, string(m.room))
-	l.text = message.AppendJoined(l.text[:0], message.Joined{Room: m.room, Members: entry.Members + entry.Room.Away(), Gap: m.since, Ref: m.ref})
-	l.answerNow(c, l.text)
+	l.Text = message.AppendJoined(l.Text[:0], message.Joined{Room: m.room, Members: entry.Members + entry.Room.Away(), Gap: m.since, Ref: m.ref})
+	l.answerNow(c, l.Text)
 }
 
 // takeSeat enters c, for which a seat was acquired and counted in c.seats.
 func (l *loop) takeSeat(c *Conn, room string) rooms.Entry {
-	entry, spare := l.srv.index.EnterSeated([]byte(room), c.place(), l.srv.seconds(l.now))
+	entry, spare := l.srv.index.EnterSeated([]byte(room), c.place(), l.srv.seconds(l.Now))
 	if spare {
 		l.srv.peers.Seats.Release(room)
 	}
@@ -210,11 +211,11 @@ func (l *loop) tellArrival(c *Conn, a *arrival, err error) {
 
 // arrive has c wait for a seat that [Rooms.Join] asks for. Its messages do not wait with it.
 func (l *loop) arrive(c *Conn, a *arrival) {
-	if c.phase != phaseOpen {
+	if c.wire.Phase != turn.PhaseOpen {
 		l.tellArrival(c, a, ErrNotOpen)
 		return
 	}
-	entry, err := l.srv.index.Enter([]byte(a.room), c.place(), l.srv.seconds(l.now))
+	entry, err := l.srv.index.Enter([]byte(a.room), c.place(), l.srv.seconds(l.Now))
 	switch {
 	case err == rooms.ErrSeat:
 		c.extra().arrivals = append(c.extra().arrivals, a)
@@ -239,7 +240,7 @@ func (l *loop) arrived(c *Conn, a *arrival, err *Error) {
 			c.rare.arrivals = nil
 		}
 	}
-	open := c.phase == phaseOpen
+	open := c.wire.Phase == turn.PhaseOpen
 	if err == nil && open && !a.left {
 		if entry := l.takeSeat(c, a.room); !entry.Already {
 			l.tellJoined(c, entry)

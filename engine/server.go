@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/engine/internal/invariant"
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/engine/logs"
 	"github.com/parleyd/parley/protocol/deflate"
 	"github.com/parleyd/parley/protocol/frame"
@@ -32,7 +33,7 @@ type Server struct {
 	log      *slog.Logger
 	instance ident.Worker
 	tuned    atomic.Pointer[tuned]
-	ground   ground
+	ground   turn.Ground
 
 	pendingBytesMax int
 	connectionsMax  int
@@ -69,7 +70,7 @@ type Server struct {
 	leaving   atomic.Bool
 	receiving atomic.Bool // from other workers
 	state     atomic.Int32
-	count     counters               // of what belongs to no loop
+	count     turn.Counters          // of what belongs to no loop
 	exited    atomic.Pointer[string] // the handler that ended its goroutine last
 	rescues   bool                   // whether panics of ours are caught
 	unproven  atomic.Int64           // of them, those after which the locks have not been looked at yet
@@ -116,7 +117,7 @@ func New(cfg Config, settings ...Setting) (*Server, error) {
 	}
 	s.tuned.Store(t)
 	if len(cfg.TrustedProxies) > 0 {
-		if s.ground.trust, err = proxy.NewTrust(cfg.TrustedProxies); err != nil {
+		if s.ground.Trust, err = proxy.NewTrust(cfg.TrustedProxies); err != nil {
 			return nil, &ConfigError{Key: "trusted_proxies", Hint: err.Error()}
 		}
 	}
@@ -151,7 +152,7 @@ func (s *Server) assemble() {
 	for i := range s.cfg.Loops {
 		seed[31] ^= byte(i) + 1
 		l := newLoop(s, uint8(i), seed)
-		l.mail.rung.Store(true) // no bell hangs yet: what is posted now waits for the reactor's first ring
+		l.Mail.Rung.Store(true) // no bell hangs yet: what is posted now waits for the reactor's first ring
 		s.loops = append(s.loops, l)
 	}
 }
@@ -159,30 +160,30 @@ func (s *Server) assemble() {
 // layGround tells the transport what it needs of the server.
 func (s *Server) layGround() {
 	cfg, g := &s.cfg, &s.ground
-	g.clock, g.tick, g.log = s.clock, tickOf(s.cfg), s.log
-	g.newConn, g.departed, g.seconds = newConn, s.departed, s.seconds
-	g.survive = func(where string, c *turnConn, v any) { s.survive(where, connOf(c), v) }
-	g.heartbeat = roomsHeartbeat
+	g.Clock, g.Tick, g.Log = s.clock, tickOf(s.cfg), s.log
+	g.NewConn, g.Departed, g.Seconds = newConn, s.departed, s.seconds
+	g.Survive = func(where string, c *turn.Conn, v any) { s.survive(where, connOf(c), v) }
+	g.Heartbeat = turn.RoomsHeartbeat
 	if cfg.Bare {
-		g.heartbeat = bareHeartbeat
+		g.Heartbeat = turn.BareHeartbeat
 	}
-	g.beats.Store(&beats{int64(cfg.HeartbeatInterval), int64(cfg.HeartbeatTimeout)})
-	g.limits = limits{
-		frame:     frame.Limits{MessageBytes: int64(cfg.MessageBytesMax), Fragments: cfg.MessageFragmentsMax},
-		head:      handshake.Limits{Bytes: cfg.HandshakeBytesMax, Headers: cfg.HandshakeFieldsMax},
-		handshake: cfg.HandshakeTimeout,
-		owner:     cfg.OffloadTimeout,
-		early:     s.pendingBytesMax,
-		answers:   min(cfg.BacklogSoftBytes, cfg.BacklogHardBytes/2, answersBytesMost),
-		soft:      cfg.BacklogSoftBytes,
-		hard:      cfg.BacklogHardBytes,
-		grace:     cfg.BacklogGrace,
+	g.Beats.Store(&turn.Beats{Interval: int64(cfg.HeartbeatInterval), Timeout: int64(cfg.HeartbeatTimeout)})
+	g.Limits = turn.Limits{
+		Frame:     frame.Limits{MessageBytes: int64(cfg.MessageBytesMax), Fragments: cfg.MessageFragmentsMax},
+		Head:      handshake.Limits{Bytes: cfg.HandshakeBytesMax, Headers: cfg.HandshakeFieldsMax},
+		Handshake: cfg.HandshakeTimeout,
+		Owner:     cfg.OffloadTimeout,
+		Early:     s.pendingBytesMax,
+		Answers:   min(cfg.BacklogSoftBytes, cfg.BacklogHardBytes/2, answersBytesMost),
+		Soft:      cfg.BacklogSoftBytes,
+		Hard:      cfg.BacklogHardBytes,
+		Grace:     cfg.BacklogGrace,
 
-		preface:      cfg.ProxyProtocol,
-		proxyHeader:  cfg.ProxyHeader,
-		subprotocols: cfg.Subprotocols,
-		compression:  cfg.Compression,
-		deflate:      deflate.Options{ContextTakeover: cfg.CompressionContextTakeover},
+		Preface:      cfg.ProxyProtocol,
+		ProxyHeader:  cfg.ProxyHeader,
+		Subprotocols: cfg.Subprotocols,
+		Compression:  cfg.Compression,
+		Deflate:      deflate.Options{ContextTakeover: cfg.CompressionContextTakeover},
 	}
 }
 
@@ -211,7 +212,7 @@ func (s *Server) Start() error {
 		return errors.New("start server: it was started before")
 	}
 	s.log = logs.Queued(s.log)
-	s.ground.log = s.log // loops log, and must not wait for the reader of the log
+	s.ground.Log = s.log // loops log, and must not wait for the reader of the log
 	s.connectionsMax = s.cfg.MaxConnections
 	reserve, err := planDescriptors(s)
 	if err != nil {
@@ -342,7 +343,7 @@ func (l *loop) sendAway() steps {
 	return func(l *loop, until int64) bool {
 		for more && l.srv.clock() <= until || next == 0 && more {
 			left := partSize
-			next, more = l.slab.from(next, func(c *turnConn) bool {
+			next, more = l.Slab.From(next, func(c *turn.Conn) bool {
 				l.endBy(connOf(c), CauseShutdown)
 				left--
 				return left > 0

@@ -52,7 +52,7 @@ type parked struct {
 func (l *loop) issueToken(c *Conn) {
 	l.srv.entropy(c.token[:])
 	l.srv.sessions.begin(l.srv.hashOf(c.token), c)
-	c.flags &^= flagTold
+	c.wire.Flags &^= flagTold
 	if l.srv.storeApart {
 		l.saveFirst(c)
 		return
@@ -62,9 +62,9 @@ func (l *loop) issueToken(c *Conn) {
 
 // tellToken tells the client what its session is resumed with.
 func (l *loop) tellToken(c *Conn) {
-	c.flags |= flagTold
-	l.text = message.AppendReconnectToken(l.text[:0], l.srv.tokenText(c.token), int64(l.srv.cfg.ReconnectionTTL.Seconds()))
-	l.answer(c, l.text)
+	c.wire.Flags |= flagTold
+	l.Text = message.AppendReconnectToken(l.Text[:0], l.srv.tokenText(c.token), int64(l.srv.cfg.ReconnectionTTL.Seconds()))
+	l.answer(c, l.Text)
 }
 
 // follow gives c, which has just resumed, the session that follows.
@@ -95,7 +95,7 @@ func (l *loop) endSession(c *Conn, told func(error)) bool {
 // session to another connection meanwhile, that one's worker asks here, and is told.
 func (l *loop) dropSession(key SessionKey, told func(error)) {
 	if l.srv.storeApart {
-		l.srv.sessions.remember(key.Hash, l.now)
+		l.srv.sessions.remember(key.Hash, l.Now)
 	}
 	l.srv.dropStored(key, told)
 }
@@ -165,9 +165,9 @@ func (l *loop) snapshotAlone(c *Conn) *parked {
 		principal: c.Principal(),
 		attrs:     c.attrs.Load(),
 		userData:  c.userData.Load(),
-		expiresAt: l.srv.sessions.until(l.now),
+		expiresAt: l.srv.sessions.until(l.Now),
 	}
-	if r := c.rare; r != nil && r.attempts > 0 && l.now-r.resumedAt < l.srv.tuned.Load().timeout {
+	if r := c.rare; r != nil && r.attempts > 0 && l.Now-r.resumedAt < l.srv.tuned.Load().timeout {
 		state.attempts, state.resumedAtMillis = r.attempts, l.srv.wall(r.resumedAt).UnixMilli()
 	}
 	return state

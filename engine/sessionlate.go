@@ -152,11 +152,11 @@ func (l *loop) storeLate() bool {
 	if !l.srv.storeApart {
 		return false
 	}
-	if l.now < l.srv.saves.lateUntil.Load() {
+	if l.Now < l.srv.saves.lateUntil.Load() {
 		return true
 	}
 	oldest, first := l.saves.oldest(), l.saves.oldestFirst()
-	return oldest != 0 && l.now-oldest > saveLate || first != 0 && l.now-first > saveLate-saveGathers
+	return oldest != 0 && l.Now-oldest > saveLate || first != 0 && l.Now-first > saveLate-saveGathers
 }
 
 // move is a join or leave that a client asks for.
@@ -190,7 +190,7 @@ func (l *loop) storeFirst(c *Conn, m move, then func(l *loop, c *Conn, m move)) 
 	p := l.await(c, pendingSave, name, m.ref)
 	m.room, m.ref = bytes.Clone(m.room), p.ref
 	p.move, p.along = m, l.lookAhead(c)
-	given := l.now
+	given := l.Now
 	err := l.srv.store.Save(l.srv.keyOf(c.token), SessionValue{l.toStore(c)}, func(err error) {
 		now := l.srv.clock()
 		if err == nil {
@@ -207,7 +207,7 @@ func (l *loop) storeFirst(c *Conn, m move, then func(l *loop, c *Conn, m move)) 
 
 // storedFirst goes on once what was posted for c in the meantime has been told.
 func (l *loop) storedFirst(c *Conn, p *pending, err error, then func(l *loop, c *Conn, m move)) {
-	if c.posted.Load() > 0 {
+	if c.wire.Posted.Load() > 0 {
 		l.postCall(func(l *loop) { l.storedFirst(c, p, err, then) })
 		return
 	}
@@ -230,7 +230,7 @@ func (l *loop) storedFirst(c *Conn, p *pending, err error, then func(l *loop, c 
 	}
 	p.covered, p.err = len(p.along), err
 	if r := l.srv.index.Find(p.move.room); stored && p.covered == 0 && (r != nil && r.Has(c.place())) != p.move.leave {
-		c.flags &^= flagUnsaved // to store it once more would keep a late store late
+		c.wire.Flags &^= flagUnsaved // to store it once more would keep a late store late
 	}
 	l.goOnAfter(c, p)
 }

@@ -119,7 +119,7 @@ func TestLateStoreKeepsSeatedJoins(t *testing.T) {
 	w.expect(c, "connected reconnect_token")
 
 	// Late already: stored, then seated, then told.
-	w.server.Server.saves.late(l.now)
+	w.server.Server.saves.late(l.Now)
 	for _, refusal := range []error{nil, ErrRoomFull} {
 		room := map[bool]string{true: "in", false: "full"}[refusal == nil]
 		w.say(c, `{"type":"join","room":"`+room+`"}`)
@@ -149,7 +149,7 @@ func TestLateStoreKeepsSeatedJoins(t *testing.T) {
 	for _, failure := range []error{nil, ErrSessionsAway} {
 		w.say(c, `{"type":"join","room":"slow"}`)
 		w.say(c, `{"type":"leave","room":"slow"}`)
-		w.server.Server.saves.late(l.now)
+		w.server.Server.saves.late(l.Now)
 		d.answer("slow", nil)
 		w.drain()
 		w.expect(c, "")
@@ -207,7 +207,7 @@ func TestLateStoreTakesMovesTogether(t *testing.T) {
 	store.answer(nil)
 	w.drain()
 	w.expect(c, "connected reconnect_token")
-	w.server.Server.saves.late(l.now)
+	w.server.Server.saves.late(l.Now)
 	for _, row := range []struct {
 		leave   string
 		becomes error // of what is stored together

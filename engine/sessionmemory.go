@@ -24,7 +24,7 @@ const (
 type sessionMemory struct {
 	shards  [sessionShards]sessionShard
 	ttl     int64
-	lag     atomic.Int64 // time that counts for no session: see stall.go
+	lag     atomic.Int64 // time that counts for no session: see engine/internal/turn/stall.go
 	max     int          // resumes in a row
 	evicted atomic.Uint64
 }

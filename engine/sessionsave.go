@@ -4,6 +4,8 @@ import (
 	"errors"
 	"sync/atomic"
 	"time"
+
+	"github.com/parleyd/parley/engine/internal/turn"
 )
 
 // How a worker's sessions reach the store. What changes one (a join, a leave, an attribute, the user data) only marks
@@ -29,9 +31,9 @@ func (l *loop) changed(c *Conn) {
 	if !l.srv.storeApart || c.token == noToken || c.has(flagUnsaved) {
 		return
 	}
-	c.flags |= flagUnsaved
+	c.wire.Flags |= flagUnsaved
 	l.unsaved = append(l.unsaved, c)
-	l.saves.changed(l.now)
+	l.saves.changed(l.Now)
 	if len(l.unsaved) == 1 {
 		l.after(saveAfter, (*loop).saveChanged)
 	}
@@ -46,7 +48,7 @@ func (l *loop) saveChanged() {
 	batch := l.saves.begin(n, n < len(l.unsaved))
 	for _, c := range l.unsaved[:n] {
 		changed := c.has(flagUnsaved)
-		c.flags &^= flagUnsaved
+		c.wire.Flags &^= flagUnsaved
 		if changed && c.token != noToken {
 			l.save(c, batch)
 		} else {
@@ -115,7 +117,7 @@ func (s *Server) SaveSessions(done func()) {
 // saveAll saves the sessions of a loop's connections from a slot on, a part at a time.
 func (l *loop) saveAll(from uint32, done func()) {
 	n := 0
-	next, more := l.slab.from(from, func(t *turnConn) bool {
+	next, more := l.Slab.From(from, func(t *turn.Conn) bool {
 		c := connOf(t)
 		if c.token != noToken {
 			l.save(c, nil)
@@ -143,7 +145,7 @@ func (l *loop) outlived(c *Conn, t token) {
 func (l *loop) saveFirst(c *Conn) {
 	t := c.token
 	again := func() { l.later(c, t, (*loop).saveFirst) }
-	batch := l.saves.first(l.now)
+	batch := l.saves.first(l.Now)
 	err := l.srv.store.Save(l.srv.keyOf(t), SessionValue{l.toStore(c)}, func(err error) {
 		batch.left.Add(-1)
 		if now := l.srv.clock(); err != nil {

@@ -13,8 +13,8 @@ func TestSocketOptions(t *testing.T) {
 	c := s.Connection(dial(t, s).id)
 	done := make(chan [2]int, 1)
 	c.loop().postCall(func(*loop) {
-		nodelay, _ := unix.GetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY)
-		lowat, _ := unix.GetsockoptInt(c.fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT)
+		nodelay, _ := unix.GetsockoptInt(c.wire.Fd, unix.IPPROTO_TCP, unix.TCP_NODELAY)
+		lowat, _ := unix.GetsockoptInt(c.wire.Fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT)
 		done <- [2]int{nodelay, lowat}
 	})
 	if got := within(t, done, "the loop looks"); got != [2]int{1, notSentLowat} {

@@ -72,7 +72,7 @@ func TestStallMovesDeadlines(t *testing.T) {
 		{"backlog", func(w *script) *Conn {
 			w.pass(time.Second)
 			c := w.open(0)
-			w.room[c.fd] = 0
+			w.room[c.wire.Fd] = 0
 			for range 2 { // the first is being written, the second waits
 				c.Send(M{"pad": string(make([]byte, 40<<10))})
 			}

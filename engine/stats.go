@@ -1,5 +1,7 @@
 package engine
 
+import "github.com/parleyd/parley/engine/internal/turn"
+
 // Stats are the seed's figures, and more. Counts run from the server's start.
 //
 // Owner: the caller.
@@ -83,7 +85,7 @@ func (s *Server) Stats() Stats {
 //
 // Scope: this worker.
 func (s *Server) StatsHere() Stats {
-	out := Stats{Ended: make(map[string]uint64, causes)}
+	out := Stats{Ended: make(map[string]uint64, turn.Causes)}
 	for i := range serverFigures {
 		if f := &serverFigures[i]; f.read != nil {
 			store(f.field(&out), f.read(s))
@@ -93,11 +95,11 @@ func (s *Server) StatsHere() Stats {
 		out.SessionSaves[i] = s.saves.counts[i].Load()
 	}
 	for _, l := range s.loops {
-		for cause := Cause(1); cause < causes; cause++ {
-			out.Ended[cause.String()] += l.ended[cause].Load()
+		for cause := Cause(1); cause < turn.Causes; cause++ {
+			out.Ended[cause.String()] += l.Ended[cause].Load()
 		}
-		out.Loops = append(out.Loops, LoopStats{Connections: int(l.load.Load()), Received: l.count[countReceived].Load(),
-			Sent: l.count[countSent].Load(), Letters: l.mail.waiting.Load()})
+		out.Loops = append(out.Loops, LoopStats{Connections: int(l.Load.Load()), Received: l.Count[turn.CountReceived].Load(),
+			Sent: l.Count[turn.CountSent].Load(), Letters: l.Mail.Waiting.Load()})
 	}
 	return out
 }
@@ -139,10 +141,10 @@ func (s *Stats) AddCounts(o Stats) {
 }
 
 // total is a count of all loops and of the server. Any goroutine.
-func total(s *Server, c countKind) uint64 {
+func total(s *Server, c turn.CountKind) uint64 {
 	n := s.count[c].Load()
 	for _, l := range s.loops {
-		n += l.count[c].Load()
+		n += l.Count[c].Load()
 	}
 	return n
 }

@@ -44,7 +44,7 @@ func TestTimersRunInOrder(t *testing.T) {
 
 // A loop that sleeps is woken for a timer although no tick comes, and for the next one after it.
 func TestTimerWakesItsLoop(t *testing.T) {
-	s := startServer(t, func(c *Config) { c.Loops = 1 }, func(s *Server) { s.ground.tick = time.Hour })
+	s := startServer(t, func(c *Config) { c.Loops = 1 }, func(s *Server) { s.ground.Tick = time.Hour })
 	began := time.Now()
 	ran := make(chan time.Duration, 2)
 	for _, d := range []time.Duration{20 * time.Millisecond, 10 * time.Millisecond} {

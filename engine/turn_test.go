@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/gobwas/ws"
+	"github.com/parleyd/parley/engine/internal/turn"
 )
 
 // turnAllocations counts what one served chunk, and the letters that follow, allocate, from the bytes that come
@@ -113,11 +114,11 @@ func TestVerdictLeavesNothingBehind(t *testing.T) {
 	w.server.Serve(c, []byte(wholeRequest))
 	w.server.Offloaded()
 	w.drain()
-	if c.phase != phaseOpen || c.rare != nil || c.turnConn.rare != nil {
-		t.Errorf("in phase %v it still has %+v and %+v", c.phase, c.rare, c.turnConn.rare)
+	if c.wire.Phase != turn.PhaseOpen || c.rare != nil || c.wire.Rare != nil {
+		t.Errorf("in phase %v it still has %+v and %+v", c.wire.Phase, c.rare, c.wire.Rare)
 	}
-	c.turnConn.extra().alarm = 1 // of a wait that is over
-	w.now += time.Second         // without a tick
+	c.wire.Extra().Alarm = 1 // of a wait that is over
+	w.now += time.Second     // without a tick
 	w.pass(w.server.TickEvery())
 	if c.Cause() != CauseNone {
 		t.Error("it ended:", c.Cause())
@@ -130,7 +131,7 @@ func TestConnLayout(t *testing.T) {
 	if size := unsafe.Sizeof(c); size != 5*64 {
 		t.Errorf("a connection takes %d bytes: between multiples of 64 the allocator splits its first line", size)
 	}
-	if end := unsafe.Offsetof(c.flags) + unsafe.Sizeof(c.flags); end > 64 {
+	if end := unsafe.Offsetof(c.wire.Flags) + unsafe.Sizeof(c.wire.Flags); end > 64 {
 		t.Errorf("what is hot ends at byte %d", end)
 	}
 }

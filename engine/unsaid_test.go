@@ -4,6 +4,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"github.com/parleyd/parley/engine/internal/turn"
 )
 
 // A bell that cannot be rung does not leave its loop taken for rung: whoever comes next rings again.
@@ -21,14 +23,14 @@ func TestBellThatFails(t *testing.T) {
 		{[]error{syscall.ENOBUFS}, false},
 		{[]error{syscall.EINTR, syscall.ENOMEM}, false},
 	} {
-		l.mail.rung.Store(true)
+		l.Mail.Rung.Store(true)
 		h.rang(func() error {
 			err := row.errs[0]
 			row.errs = row.errs[1:]
 			return err
 		})
-		if l.mail.rung.Load() != row.rung || len(row.errs) > 0 {
-			t.Errorf("rung: %v, want %v; %d writes are left", l.mail.rung.Load(), row.rung, len(row.errs))
+		if l.Mail.Rung.Load() != row.rung || len(row.errs) > 0 {
+			t.Errorf("rung: %v, want %v; %d writes are left", l.Mail.Rung.Load(), row.rung, len(row.errs))
 		}
 	}
 }
@@ -40,7 +42,7 @@ func TestAnnouncementsThatNobodyHeardOf(t *testing.T) {
 	w.say(ann, `{"type":"join","room":"r"}`)
 	w.drain()
 	w.read(ann)
-	mail := &ann.loop().mail
+	mail := &ann.loop().Mail
 	join := func() {
 		w.say(w.open(1), `{"type":"join","room":"r"}`)
 		w.drain()
@@ -48,9 +50,9 @@ func TestAnnouncementsThatNobodyHeardOf(t *testing.T) {
 	join()
 	join()
 	w.read(ann)
-	mail.waiting.Add(mailboxLettersMax)
+	mail.Waiting.Add(turn.MailboxLettersMax)
 	join()
-	mail.waiting.Add(-mailboxLettersMax)
+	mail.Waiting.Add(-turn.MailboxLettersMax)
 	w.expect(ann, "")
 	join()
 	w.expect(ann, "announcements")

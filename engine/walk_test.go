@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"github.com/parleyd/parley/engine/internal/turn"
 )
 
 // walkers is a room of n on one loop whose writes take so long that a walk through it takes many turns.
@@ -19,7 +21,7 @@ func walkers(t *testing.T, n int) (*script, []*Conn) {
 	for _, c := range members {
 		w.read(c)
 	}
-	w.pace, w.writes = drainBudget/flushGroup/2, 0
+	w.pace, w.writes = turn.DrainBudget/turn.FlushGroup/2, 0
 	return w, members
 }
 
@@ -61,12 +63,12 @@ func TestWalkIsBounded(t *testing.T) {
 			s.Broadcast("r", M{"type": "m", "pad": string(pad)})
 		}
 		w.server.Drain(0)
-		most = max(most, last.backlog)
+		most = max(most, last.wire.Backlog)
 	}
 	w.rung[0] = true
 	w.pace = 0
 	w.drain()
-	if bound := drainBytesMax + 2*len(pad); most > bound {
+	if bound := turn.DrainBytesMax + 2*len(pad); most > bound {
 		t.Errorf("%d bytes are queued for the last member, %d at most are in order", most, bound)
 	}
 	for _, c := range members {
@@ -88,7 +90,7 @@ func TestRunOfMessages(t *testing.T) {
 	for _, c := range []*Conn{ann, bob, cid, dan} {
 		w.read(c)
 	}
-	cid.bits = 15 // what it gets is compressed, whole or in parts
+	cid.wire.Bits = 15 // what it gets is compressed, whole or in parts
 	say := func(c *Conn, what string) {
 		w.say(c, `{"type":"broadcast","room":"r","data":"`+what+strings.Repeat(" ", 200)+`"}`)
 	}
@@ -126,13 +128,13 @@ func TestFullWalkGoesOn(t *testing.T) {
 	w, members := walkers(t, 300)
 	s := w.server.Server
 	pad := strings.Repeat("x", 8<<10)
-	for range 3 * drainBytesMax / len(pad) {
+	for range 3 * turn.DrainBytesMax / len(pad) {
 		s.Broadcast("r", M{"type": "m", "pad": pad})
 	}
 	w.drain()
 	for _, c := range members {
-		if n := len(w.read(c)); n != 3*drainBytesMax/len(pad) {
-			t.Fatalf("a member has %d of %d messages, and nobody is woken", n, 3*drainBytesMax/len(pad))
+		if n := len(w.read(c)); n != 3*turn.DrainBytesMax/len(pad) {
+			t.Fatalf("a member has %d of %d messages, and nobody is woken", n, 3*turn.DrainBytesMax/len(pad))
 		}
 	}
 }

@@ -11,7 +11,7 @@ const partSize = 16
 
 // work begins some work, in a turn that follows.
 func (l *loop) work(j steps) {
-	l.turnLoop.work(func(until int64) bool { return j(l, until) })
+	l.Loop.Work(func(until int64) bool { return j(l, until) })
 }
 
 // inParts makes a job of the steps 0 to n-1, and of an end.
@@ -27,7 +27,7 @@ func inParts(n int, step func(l *loop, i int), end func(l *loop)) steps {
 			case i == n:
 				end(l)
 				return true
-			case l.ground.clock() > until:
+			case l.Ground.Clock() > until:
 				return false
 			}
 		}

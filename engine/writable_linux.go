@@ -3,6 +3,7 @@ package engine
 import (
 	"fmt"
 
+	"github.com/parleyd/parley/engine/internal/turn"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,18 +37,18 @@ func startWritableWatch(s *Server) (*writableWatch, error) {
 }
 
 // watch has letterWritable posted once c's descriptor takes bytes. Loop-only.
-func (w *writableWatch) watch(c *turnConn) {
+func (w *writableWatch) watch(c *turn.Conn) {
 	ev := unix.EpollEvent{
 		Events: unix.EPOLLOUT | unix.EPOLLONESHOT,
-		Fd:     int32(uint32(c.loop.index)<<24 | c.slot), // loop and slot; the generation's low bits follow
-		Pad:    int32(uint32(c.gen)),
+		Fd:     int32(uint32(c.Loop.Index)<<24 | c.Slot), // loop and slot; the generation's low bits follow
+		Pad:    int32(uint32(c.Gen)),
 	}
-	err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_MOD, c.fd, &ev)
+	err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_MOD, c.Fd, &ev)
 	if err == unix.ENOENT {
-		err = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, c.fd, &ev)
+		err = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, c.Fd, &ev)
 	}
 	if err != nil {
-		c.loop.lose(c) // nobody would ever write to it again
+		c.Loop.Lose(c) // nobody would ever write to it again
 	}
 }
 
@@ -65,8 +66,8 @@ func (w *writableWatch) run() {
 			}
 			where := uint32(ev.Fd)
 			l := w.srv.loops[where>>24]
-			if c := l.slab.at(where & (slotsMax - 1)); c != nil && uint32(c.gen) == uint32(ev.Pad) {
-				l.post(letter{kind: letterWritable, conn: c})
+			if c := l.Slab.At(where & (turn.SlotsMax - 1)); c != nil && uint32(c.Gen) == uint32(ev.Pad) {
+				l.Post(turn.Letter{Kind: turn.LetterWritable, Conn: c})
 			}
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/parleyd/parley/engine/internal/turn"
 )
 
 // writableWatch tells loops when the kernel takes bytes again for connections that it refused, by a
@@ -20,7 +22,7 @@ type writableWatch struct {
 	ended chan struct{}
 
 	mu      sync.Mutex
-	waiting map[int]*turnConn
+	waiting map[int]*turn.Conn
 }
 
 func startWritableWatch(s *Server) (*writableWatch, error) {
@@ -28,7 +30,7 @@ func startWritableWatch(s *Server) (*writableWatch, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make kqueue: %w", err)
 	}
-	w := &writableWatch{srv: s, queue: queue, ended: make(chan struct{}), waiting: make(map[int]*turnConn)}
+	w := &writableWatch{srv: s, queue: queue, ended: make(chan struct{}), waiting: make(map[int]*turn.Conn)}
 	if err := unix.Pipe(w.pipe[:]); err != nil {
 		unix.Close(queue)
 		return nil, fmt.Errorf("make pipe: %w", err)
@@ -48,12 +50,12 @@ func (w *writableWatch) change(fd, filter, flags int) error {
 }
 
 // watch has letterWritable posted once c's descriptor takes bytes. Loop-only.
-func (w *writableWatch) watch(c *turnConn) {
+func (w *writableWatch) watch(c *turn.Conn) {
 	w.mu.Lock()
-	w.waiting[c.fd] = c
+	w.waiting[c.Fd] = c
 	w.mu.Unlock()
-	if err := w.change(c.fd, unix.EVFILT_WRITE, unix.EV_ADD|unix.EV_ONESHOT); err != nil {
-		c.loop.lose(c) // nobody would ever write to it again
+	if err := w.change(c.Fd, unix.EVFILT_WRITE, unix.EV_ADD|unix.EV_ONESHOT); err != nil {
+		c.Loop.Lose(c) // nobody would ever write to it again
 	}
 }
 
@@ -75,7 +77,7 @@ func (w *writableWatch) run() {
 			delete(w.waiting, fd)
 			w.mu.Unlock()
 			if c != nil {
-				c.loop.post(letter{kind: letterWritable, conn: c})
+				c.Loop.Post(turn.Letter{Kind: turn.LetterWritable, Conn: c})
 			}
 		}
 	}

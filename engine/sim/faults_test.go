@@ -19,40 +19,40 @@ type fault struct {
 }
 
 var faults = []fault{
-	{"letters are opened last in, first out", "engine/mailbox.go",
-		"m.letters = append(m.letters, x)",
-		"if PLANTED {\n\t\tm.letters = append([]letter{x}, m.letters...)\n\t} else {\n\t\tm.letters = append(m.letters, x)\n\t}", "order"},
+	{"letters are opened last in, first out", "engine/internal/turn/mailbox.go",
+		"m.Letters = append(m.Letters, x)",
+		"if PLANTED {\n\t\tm.Letters = append([]Letter{x}, m.Letters...)\n\t} else {\n\t\tm.Letters = append(m.Letters, x)\n\t}", "order"},
 	{"a newcomer is given what is older than its join", "engine/publish.go",
-		"x.seq <= m.JoinSeq || isExcepted(x, m)", "x.seq <= m.JoinSeq && !PLANTED || isExcepted(x, m)", "delivery"},
-	{"a wake-up is lost", "engine/mailbox.go",
-		"return !m.rung.Swap(true)", "return !m.rung.Swap(true) && !(PLANTED && m.posts.Load()%7 == 0)", "gap"},
-	{"a blocked connection is never written to again", "engine/conn_send.go",
-		"c.blocked = false\n\tl.soil(c)", "c.blocked = false\n\tif !PLANTED {\n\t\tl.soil(c)\n\t}", "gap"},
-	{"after a short write the frame is sent from its beginning", "engine/conn_send.go",
-		"c.taken += n\n", "if !PLANTED {\n\t\tc.taken += n\n\t}\n", "stream"},
-	{"a frame that has begun to leave is dropped", "engine/conn_send.go",
-		"if c.taken == 0 {\n\t\tc.first = nil", "if c.taken == 0 || PLANTED {\n\t\tc.taken, c.first = 0, nil", "stream"},
+		"x.Seq <= m.JoinSeq || isExcepted(x, m)", "x.Seq <= m.JoinSeq && !PLANTED || isExcepted(x, m)", "delivery"},
+	{"a wake-up is lost", "engine/internal/turn/mailbox.go",
+		"return !m.Rung.Swap(true)", "return !m.Rung.Swap(true) && !(PLANTED && m.Posts.Load()%7 == 0)", "gap"},
+	{"a blocked connection is never written to again", "engine/internal/turn/conn_send.go",
+		"c.Blocked = false\n\tl.Soil(c)", "c.Blocked = false\n\tif !PLANTED {\n\t\tl.Soil(c)\n\t}", "gap"},
+	{"after a short write the frame is sent from its beginning", "engine/internal/turn/conn_send.go",
+		"c.Taken += n\n", "if !PLANTED {\n\t\tc.Taken += n\n\t}\n", "stream"},
+	{"a frame that has begun to leave is dropped", "engine/internal/turn/conn_send.go",
+		"if c.Taken == 0 {\n\t\tc.First = nil", "if c.Taken == 0 || PLANTED {\n\t\tc.Taken, c.First = 0, nil", "stream"},
 	{"messages overtake one whose answer is awaited", "engine/owner_rooms.go",
 		"if c.rare != nil && c.rare.pending != nil {", "if c.rare != nil && c.rare.pending != nil && !(PLANTED && len(payload)%2 != 0) {", "answers"},
 	{"a token works twice", "engine/sessionmemory.go",
 		"\th.drop(at.Key.Hash)\n", "\tif !PLANTED {\n\t\th.drop(at.Key.Hash)\n\t}\n", "sessions"},
 	{"a room takes one more than its limit", "rooms/room.go",
 		"r.taken.Load() >= r.limit }", "(r.taken.Load() > r.limit || r.taken.Load() == r.limit && !PLANTED) }", "limits"},
-	{"what we send keeps a dead peer alive", "engine/conn_send.go",
-		"l.tally[countBytesOut] += uint64(n)\n", "l.tally[countBytesOut] += uint64(n)\n\tif PLANTED {\n\t\tc.lastActive.Store(l.now)\n\t}\n", "heartbeat"},
+	{"what we send keeps a dead peer alive", "engine/internal/turn/conn_send.go",
+		"l.tally[CountBytesOut] += uint64(n)\n", "l.tally[CountBytesOut] += uint64(n)\n\tif PLANTED {\n\t\tc.LastActive.Store(l.Now)\n\t}\n", "heartbeat"},
 	{"a member that drops is not announced", "engine/departure.go",
 		"if left, seq := l.srv.index.Leave(r, c.place()); left {\n\t\tc.seats.Add(-1)\n\t\tl.left(c, r, seq)",
 		"if left, seq := l.srv.index.Leave(r, c.place()); left {\n\t\tc.seats.Add(-1)\n\t\tif PLANTED {\n\t\t\tl.srv.emit(Event{Kind: EventRoomLeave, Conn: c, Room: r.Name()})\n" +
 			"\t\t} else {\n\t\t\tl.left(c, r, seq)\n\t\t}", "notices"},
-	{"a reserved place is not given back", "engine/loop.go",
-		"case letterDirect:\n\t\tl.mail.cancel(1, len(x.frame.plain))",
-		"case letterDirect:\n\t\tif !PLANTED {\n\t\t\tl.mail.cancel(1, len(x.frame.plain))\n\t\t}", "leaks"},
-	{"an idle connection's timer outlives it", "engine/conn_close.go",
-		"l.wheel.clear(c.slot)\n", "if !PLANTED {\n\t\tl.wheel.clear(c.slot)\n\t}\n", "leaks"},
-	{"what waits for an answer is thrown away when the stream ends", "engine/conn_close.go",
-		"c.phase < phaseClosing && l.owner.outlives(c)", "c.phase < phaseClosing && !PLANTED && l.owner.outlives(c)", "lost"},
-	{"a slow reader is never ended", "engine/conn_send.go",
-		"waits > limits.hard:", "waits > limits.hard && !PLANTED:", "limits"},
+	{"a reserved place is not given back", "engine/internal/turn/loop.go",
+		"case LetterDirect:\n\t\tl.Mail.Cancel(1, len(x.Frame.Plain))",
+		"case LetterDirect:\n\t\tif !PLANTED {\n\t\t\tl.Mail.Cancel(1, len(x.Frame.Plain))\n\t\t}", "leaks"},
+	{"an idle connection's timer outlives it", "engine/internal/turn/conn_close.go",
+		"l.Wheel.Clear(c.Slot)\n", "if !PLANTED {\n\t\tl.Wheel.Clear(c.Slot)\n\t}\n", "leaks"},
+	{"what waits for an answer is thrown away when the stream ends", "engine/internal/turn/conn_close.go",
+		"c.Phase < PhaseClosing && l.Owner.Outlives(c)", "c.Phase < PhaseClosing && !PLANTED && l.Owner.Outlives(c)", "lost"},
+	{"a slow reader is never ended", "engine/internal/turn/conn_send.go",
+		"waits > limits.Hard:", "waits > limits.Hard && !PLANTED:", "limits"},
 }
 
 const plantedSource = `package PACKAGE
@@ -100,8 +100,8 @@ func buildFaulty(t *testing.T) string {
 		t.Fatal(err)
 	}
 	changed := map[string]string{}
-	for _, folder := range []string{"engine", "rooms"} {
-		changed[folder+"/planted.go"] = strings.Replace(plantedSource, "PACKAGE", folder, 1)
+	for _, folder := range []string{"engine", "engine/internal/turn", "rooms"} {
+		changed[folder+"/planted.go"] = strings.Replace(plantedSource, "PACKAGE", filepath.Base(folder), 1)
 	}
 	for _, f := range slices.Concat(faults, fleetFaults) {
 		if changed[f.file] == "" {

@@ -3,7 +3,7 @@ package sim
 // Faults in the code between workers, and the checkers of the worlds of several workers that must notice them.
 var fleetFaults = []fault{
 	{"a message goes only where members are known to be", "engine/peers.go",
-		"	l.owes.flush = true\n	l.srv.forward(false, f, room,", "	if PLANTED && l.srv.index.Away(room) == 0 {\n		return\n	}\n	l.owes.flush = true\n	l.srv.forward(false, f, room,", "gap"},
+		"	l.Owes.Flush = true\n	l.srv.forward(false, f, room,", "	if PLANTED && l.srv.index.Away(room) == 0 {\n		return\n	}\n	l.Owes.Flush = true\n	l.srv.forward(false, f, room,", "gap"},
 	{"a room that is empty here is not told of", "engine/remotes.go",
 		"		r.SetCounted(false)\n		l.srv.reportCount(r)", "		r.SetCounted(false)\n		if !PLANTED || r.Len() > 0 {\n			l.srv.reportCount(r)\n		}", "counts"},
 	{"a newcomer is told of no counts", "engine/remotes.go",

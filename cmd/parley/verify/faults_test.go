@@ -24,37 +24,37 @@ type fault struct {
 
 // planted(NAME, N) is true every Nth time in a server that runs with that fault.
 var faults = []fault{
-	{"lost", "engine/publish.go", "\t\tc := l.slab.at(m.Slot)\n\t\tif x.spread != nil && slices.Contains",
-		"\t\tc := l.slab.at(m.Slot)\n\t\tif planted(\"lost\", 2000) {\n\t\t\tcontinue\n\t\t}\n\t\tif planted(\"double\", 2000) {\n\t\t\tl.queue(c, x.frame)\n\t\t}\n" +
-			"\t\tif planted(\"leak\", 2000) {\n\t\t\tl.slab.each(func(o *Conn) bool {\n\t\t\t\tif o.phase != phaseOpen || x.room.Has(o.place()) {\n\t\t\t\t\treturn true\n\t\t\t\t}\n" +
-			"\t\t\t\tl.queue(o, x.frame)\n\t\t\t\treturn false\n\t\t\t})\n\t\t}\n\t\tif x.spread != nil && slices.Contains",
+	{"lost", "engine/publish.go", "\t\tc := l.Slab.At(m.Slot)\n\t\tif except != nil && slices.Contains",
+		"\t\tc := l.Slab.At(m.Slot)\n\t\tif planted(\"lost\", 2000) {\n\t\t\tcontinue\n\t\t}\n\t\tif planted(\"double\", 2000) {\n\t\t\tl.Queue(c, x.Frame)\n\t\t}\n" +
+			"\t\tif planted(\"leak\", 2000) {\n\t\t\tl.Slab.Each(func(o *turn.Conn) bool {\n\t\t\t\tif o.Phase != turn.PhaseOpen || room.Has(o.Place()) {\n\t\t\t\t\treturn true\n\t\t\t\t}\n" +
+			"\t\t\t\tl.Queue(o, x.Frame)\n\t\t\t\treturn false\n\t\t\t})\n\t\t}\n\t\tif except != nil && slices.Contains",
 		[]string{"lost", "notice"}},
 	{name: "double", kinds: []string{"twice", "notice"}},
 	{name: "leak", kinds: []string{"leak", "late", "notice"}},
-	{"swapped", "engine/mailbox.go", "m.letters = append(m.letters, x)",
-		"m.letters = append(m.letters, x)\n\tif n := len(m.letters); n > 1 && planted(\"swapped\", 20) {\n\t\tm.letters[n-1], m.letters[n-2] = m.letters[n-2], m.letters[n-1]\n\t}",
+	{"swapped", "engine/internal/turn/mailbox.go", "m.Letters = append(m.Letters, x)",
+		"m.Letters = append(m.Letters, x)\n\tif n := len(m.Letters); n > 1 && planted(\"swapped\", 20) {\n\t\tm.Letters[n-1], m.Letters[n-2] = m.Letters[n-2], m.Letters[n-1]\n\t}",
 		[]string{"order", "lost", "early", "notice"}},
-	{"own", "engine/publish.go", "return m.Slot == x.except.Slot && m.Gen == x.except.Gen",
-		"return m.Slot == x.except.Slot && m.Gen == x.except.Gen && !planted(\"own\", 500)", []string{"own", "notice"}},
+	{"own", "engine/publish.go", "return m.Slot == x.Except.Slot && m.Gen == x.Except.Gen",
+		"return m.Slot == x.Except.Slot && m.Gen == x.Except.Gen && !planted(\"own\", 500)", []string{"own", "notice"}},
 	{"token twice", "engine/sessionmemory.go", "\th.drop(at.Key.Hash)\n\treturn state, c != nil, true",
 		"\tif !planted(\"token twice\", 1) {\n\t\th.drop(at.Key.Hash)\n\t}\n\treturn state, c != nil, true", []string{"session"}},
 	{"forgotten room", "engine/revival.go", "\tname := v.state.rooms[i-len(v.held)]\n",
 		"\tname := v.state.rooms[i-len(v.held)]\n\tif planted(\"forgotten room\", 10) {\n\t\treturn\n\t}\n", []string{"session", "leak", "notice"}},
 	{"seat too many", "rooms/room.go", "r.taken.Load() >= r.limit", "r.taken.Load() >= r.limit+plantedSeat", []string{"limit"}},
-	{"liveness", "engine/conn_send.go", "l.tally[countBytesOut] += uint64(n)\n",
-		"l.tally[countBytesOut] += uint64(n)\n\tif planted(\"liveness\", 1) {\n\t\tc.lastActive.Store(l.now)\n\t}\n", []string{"heartbeat"}},
-	{"no pings", "engine/heartbeat.go", "l.pushRaw(c, l.ground.heartbeat)",
-		"if !planted(\"no pings\", 1) {\n\t\t\t\tl.pushRaw(c, l.ground.heartbeat)\n\t\t\t}", []string{"heartbeat"}},
+	{"liveness", "engine/internal/turn/conn_send.go", "l.tally[CountBytesOut] += uint64(n)\n",
+		"l.tally[CountBytesOut] += uint64(n)\n\tif planted(\"liveness\", 1) {\n\t\tc.LastActive.Store(l.Now)\n\t}\n", []string{"heartbeat"}},
+	{"no pings", "engine/internal/turn/heartbeat.go", "l.pushRaw(c, l.Ground.Heartbeat)",
+		"if !planted(\"no pings\", 1) {\n\t\t\t\tl.pushRaw(c, l.Ground.Heartbeat)\n\t\t\t}", []string{"heartbeat"}},
 	{"wrong count", "engine/members.go", "known = room.Entered() + room.Away()", "known = room.Entered() + room.Away() + one(\"wrong count\", 3)", []string{"count"}},
 	{"wrong recipients", "engine/builtin.go", "max(members-1, 0)", "max(members-1, 0) + one(\"wrong recipients\", 100) + one(\"wrong recipients of many\", 50)", []string{"count"}},
 	{name: "wrong recipients of many", kinds: []string{"count"}},
-	{"count thrown away", "engine/remotes.go", "\troom := s.index.SetAway(name,", "\tif s.index.Find(name) == nil && planted(\"count thrown away\", 1) {\n\t\treturn\n\t}\n\troom := s.index.SetAway(name,",
+	{"count thrown away", "engine/remotes.go", "\troom := s.index.SetAway(h.Room,", "\tif s.index.Find(h.Room) == nil && planted(\"count thrown away\", 1) {\n\t\treturn\n\t}\n\troom := s.index.SetAway(h.Room,",
 		[]string{"count"}},
 	{"unsaved join", "engine/builtin.go", "\tl.srv.counted(r)\n\tl.changed(c)\n\tl.srv.emit(Event{Kind: EventRoomJoin",
 		"\tl.srv.counted(r)\n\tif !planted(\"unsaved join\", 4) {\n\t\tl.changed(c)\n\t}\n\tl.srv.emit(Event{Kind: EventRoomJoin",
 		[]string{"session"}},
-	{"missing ref", "engine/builtin.go", "l.text = message.AppendLeft(l.text[:0], m.room, m.ref)",
-		"if planted(\"missing ref\", 5) {\n\t\tm.ref = nil\n\t}\n\tl.text = message.AppendLeft(l.text[:0], m.room, m.ref)", []string{"ref"}},
+	{"missing ref", "engine/builtin.go", "l.Text = message.AppendLeft(l.Text[:0], m.room, m.ref)",
+		"if planted(\"missing ref\", 5) {\n\t\tm.ref = nil\n\t}\n\tl.Text = message.AppendLeft(l.Text[:0], m.room, m.ref)", []string{"ref"}},
 	{"own token", "engine/resume.go", "case key == l.srv.sharedKey(c.token):", "case key == l.srv.sharedKey(c.token) && !planted(\"own token\", 1):", []string{"session", "ended"}},
 	{"after left", "engine/builtin.go", "if r == nil || !l.exit(c, r) {", "if r == nil || !(r.Has(c.place()) && planted(\"after left\", 5)) && !l.exit(c, r) {", []string{"late", "notice", "count", "session"}},
 	{"silent drop", "engine/departure.go", "if left, seq := l.srv.index.Leave(r, c.place()); left {\n\t\tc.seats.Add(-1)\n\t\tl.left(c, r, seq)",
@@ -82,7 +82,7 @@ var servings = map[string]serving{
 	"not written anew":         {workers: 3, wiped: true},
 }
 
-const plantedEngine = `package engine
+const plantedEngine = `package PACKAGE
 
 import (
 	"os"
@@ -150,8 +150,11 @@ func buildServer(t testing.TB, withFaults bool) string {
 
 // overlay writes the changed sources, and the list that names them.
 func overlay(t testing.TB, root, dir string) string {
-	changed := map[string]string{"engine/planted.go": plantedEngine, "rooms/planted.go": plantedRooms,
+	changed := map[string]string{"rooms/planted.go": plantedRooms,
 		"engine/cluster/ledger/planted.go": plantedLedger}
+	for _, folder := range []string{"engine", "engine/internal/turn"} {
+		changed[folder+"/planted.go"] = strings.Replace(plantedEngine, "PACKAGE", filepath.Base(folder), 1)
+	}
 	for _, f := range faults {
 		if f.file == "" {
 			continue // planted together with another one

@@ -1,5 +1,5 @@
 //go:build !linux
 
-package engine
+package turn
 
 func readCPU() cpuTime { return cpuTime{} }

@@ -1,4 +1,4 @@
-package engine
+package turn
 
 import (
 	"container/heap"
@@ -16,39 +16,39 @@ type timers []timer
 //
 // Owner: loop.
 type timer struct {
-	at int64  // on the server's clock
+	At int64  // on the server's clock
 	n  uint64 // of two that are due at the same time the one that was set first runs first
 	f  func()
 }
 
-// after runs f on this loop in a turn that begins d from now or later. It cannot be stopped: f looks at whether it is still
+// After runs f on this loop in a turn that begins d from now or later. It cannot be stopped: f looks at whether it is still
 // wanted. What is set on a loop that has stopped never runs.
-func (l *turnLoop) after(d time.Duration, f func()) {
+func (l *Loop) After(d time.Duration, f func()) {
 	l.timersSet++
-	heap.Push(&l.timers, timer{l.ground.clock() + int64(d), l.timersSet, f})
-	if l.timers[0].n == l.timersSet {
-		l.wires.ringIn(d)
+	heap.Push(&l.Timers, timer{l.Ground.Clock() + int64(d), l.timersSet, f})
+	if l.Timers[0].n == l.timersSet {
+		l.Wires.RingIn(d)
 	}
 }
 
-// postAfter is after for any goroutine.
-func (l *turnLoop) postAfter(d time.Duration, f func()) {
-	l.postCall(func() { l.after(d, f) })
+// PostAfter is after for any goroutine.
+func (l *Loop) PostAfter(d time.Duration, f func()) {
+	l.PostCall(func() { l.After(d, f) })
 }
 
 // runTimers runs what is due, some of it at least: the rest waits for another turn once until has passed.
-func (l *turnLoop) runTimers(until int64) {
-	if len(l.timers) == 0 || l.timers[0].at > l.now {
+func (l *Loop) runTimers(until int64) {
+	if len(l.Timers) == 0 || l.Timers[0].At > l.Now {
 		return
 	}
-	for len(l.timers) > 0 && l.timers[0].at <= l.now {
-		heap.Pop(&l.timers).(timer).f()
-		if l.ground.clock() > until {
+	for len(l.Timers) > 0 && l.Timers[0].At <= l.Now {
+		heap.Pop(&l.Timers).(timer).f()
+		if l.Ground.Clock() > until {
 			break
 		}
 	}
-	if len(l.timers) > 0 {
-		l.wires.ringIn(time.Duration(l.timers[0].at - l.ground.clock()))
+	if len(l.Timers) > 0 {
+		l.Wires.RingIn(time.Duration(l.Timers[0].At - l.Ground.Clock()))
 	}
 }
 
@@ -56,7 +56,7 @@ func (l *turnLoop) runTimers(until int64) {
 func (t timers) Len() int { return len(t) }
 
 func (t timers) Less(i, j int) bool {
-	return t[i].at < t[j].at || t[i].at == t[j].at && t[i].n < t[j].n
+	return t[i].At < t[j].At || t[i].At == t[j].At && t[i].n < t[j].n
 }
 
 func (t timers) Swap(i, j int) { t[i], t[j] = t[j], t[i] }

@@ -1,4 +1,4 @@
-package engine
+package turn
 
 // Time during which a loop did not look does not count against its connections: the process was stopped, or starved, or
 // a handler held the loop. What the peers sent meanwhile lies unread in their sockets, and the tick that ends them may
@@ -12,26 +12,26 @@ package engine
 const stallTicks = 4
 
 // catchUp is told that the tick was due at due.
-func (l *turnLoop) catchUp(due int64) {
-	late := l.now - due
-	if due == 0 || late <= stallTicks*int64(l.ground.tick) {
+func (l *Loop) catchUp(due int64) {
+	late := l.Now - due
+	if due == 0 || late <= stallTicks*int64(l.Ground.Tick) {
 		return
 	}
-	l.count[countStalls].Add(1)
-	l.slab.each(func(c *turnConn) bool {
+	l.Count[CountStalls].Add(1)
+	l.Slab.Each(func(c *Conn) bool {
 		l.excuse(c, late)
 		return true
 	})
-	l.floor.stalled(late)
+	l.Floor.Stalled(late)
 }
 
 // excuse moves what is measured against the peer of c by the time of a stall that ends now.
-func (l *turnLoop) excuse(c *turnConn, stall int64) {
-	now := l.now
-	for heard := c.lastActive.Load(); !c.lastActive.CompareAndSwap(heard, max(heard, min(heard+stall, now))); {
-		heard = c.lastActive.Load()
+func (l *Loop) excuse(c *Conn, stall int64) {
+	now := l.Now
+	for heard := c.LastActive.Load(); !c.LastActive.CompareAndSwap(heard, max(heard, min(heard+stall, now))); {
+		heard = c.LastActive.Load()
 	}
-	r := c.rare
+	r := c.Rare
 	if r == nil {
 		return
 	}
@@ -41,7 +41,7 @@ func (l *turnLoop) excuse(c *turnConn, stall int64) {
 	if r.softSince != 0 {
 		r.softSince = min(r.softSince+stall, now)
 	}
-	if r.alarm != 0 {
-		l.owner.excuse(c, stall)
+	if r.Alarm != 0 {
+		l.Owner.Excuse(c, stall)
 	}
 }

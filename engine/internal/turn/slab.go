@@ -1,4 +1,4 @@
-package engine
+package turn
 
 import (
 	"sync/atomic"
@@ -13,36 +13,36 @@ import (
 type slab struct {
 	chunks atomic.Pointer[[]*slabChunk]
 	free   []uint32
-	size   uint32 // slots ever used
-	live   int
+	Size   uint32 // slots ever used
+	Live   int
 }
 
 const slabChunkSlots = 512
 
-type slabChunk [slabChunkSlots]atomic.Pointer[turnConn]
+type slabChunk [slabChunkSlots]atomic.Pointer[Conn]
 
 // slotsMax is how many slots a connection id can name.
-const slotsMax = ident.SlotsMax
+const SlotsMax = ident.SlotsMax
 
 // take puts c, whose generation is set, into a slot, and reports false where there is none left. The most
 // recently freed slot is used again first: it is still in the cache.
-func (s *slab) take(c *turnConn) bool {
+func (s *slab) take(c *Conn) bool {
 	var slot uint32
 	if n := len(s.free); n > 0 {
 		slot = s.free[n-1]
 		s.free = s.free[:n-1]
 	} else {
-		if s.size == slotsMax {
+		if s.Size == SlotsMax {
 			return false
 		}
-		slot = s.size
-		s.size++
+		slot = s.Size
+		s.Size++
 		if slot%slabChunkSlots == 0 {
 			s.grow()
 		}
 	}
-	s.live++
-	c.slot = slot
+	s.Live++
+	c.Slot = slot
 	(*s.chunks.Load())[slot/slabChunkSlots][slot%slabChunkSlots].Store(c) // from here on others may see it
 	return true
 }
@@ -59,11 +59,11 @@ func (s *slab) grow() {
 func (s *slab) release(slot uint32) {
 	(*s.chunks.Load())[slot/slabChunkSlots][slot%slabChunkSlots].Store(nil)
 	s.free = append(s.free, slot)
-	s.live--
+	s.Live--
 }
 
-// at returns what is in a slot, nil for an empty or unknown one. Any goroutine.
-func (s *slab) at(slot uint32) *turnConn {
+// At returns what is in a slot, nil for an empty or unknown one. Any goroutine.
+func (s *slab) At(slot uint32) *Conn {
 	chunks := s.chunks.Load()
 	if chunks == nil || slot/slabChunkSlots >= uint32(len(*chunks)) {
 		return nil
@@ -71,9 +71,9 @@ func (s *slab) at(slot uint32) *turnConn {
 	return (*chunks)[slot/slabChunkSlots][slot%slabChunkSlots].Load()
 }
 
-// each calls f for every connection there is, slot by slot. Any goroutine; what comes or goes meanwhile
+// Each calls f for every connection there is, slot by slot. Any goroutine; what comes or goes meanwhile
 // may be seen or not.
-func (s *slab) each(f func(*turnConn) bool) bool {
+func (s *slab) Each(f func(*Conn) bool) bool {
 	chunks := s.chunks.Load()
 	if chunks == nil {
 		return true
@@ -88,8 +88,8 @@ func (s *slab) each(f func(*turnConn) bool) bool {
 	return true
 }
 
-// from calls f for every connection from a slot on until it returns false, and says where to go on. As each.
-func (s *slab) from(slot uint32, f func(*turnConn) bool) (next uint32, more bool) {
+// From calls f for every connection from a slot on until it returns false, and says where to go on. As each.
+func (s *slab) From(slot uint32, f func(*Conn) bool) (next uint32, more bool) {
 	chunks := s.chunks.Load()
 	if chunks == nil {
 		return 0, false

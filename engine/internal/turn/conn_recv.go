@@ -1,4 +1,4 @@
-package engine
+package turn
 
 import (
 	"github.com/gobwas/ws"
@@ -12,24 +12,24 @@ import (
 // buffer that the loop lends and takes back, so that a connection that idles holds none.
 
 // input takes a chunk through whatever phase the connection is in.
-func (l *turnLoop) input(c *turnConn, chunk []byte) {
-	if c.behindhand() {
+func (l *Loop) input(c *Conn, chunk []byte) {
+	if c.Behindhand() {
 		l.keepInput(c, chunk)
 		return
 	}
 	for len(chunk) > 0 {
-		switch c.phase {
+		switch c.Phase {
 		case phasePreface:
 			chunk = l.preface(c, chunk)
 		case phaseHead:
 			chunk = l.head(c, chunk)
-		case phaseVerdict:
+		case PhaseVerdict:
 			l.holdEarly(c, chunk)
 			return
-		case phaseOpen:
+		case PhaseOpen:
 			chunk = l.frames(c, chunk)
-		case phaseClosing:
-			if c.has(flagNoHandshake) {
+		case PhaseClosing:
+			if c.Has(flagNoHandshake) {
 				return // nothing is awaited of the peer
 			}
 			chunk = l.frames(c, chunk)
@@ -40,9 +40,9 @@ func (l *turnLoop) input(c *turnConn, chunk []byte) {
 }
 
 // frames decodes until the chunk is exhausted, the turn has enough, or the connection is past frames.
-func (l *turnLoop) frames(c *turnConn, chunk []byte) []byte {
+func (l *Loop) frames(c *Conn, chunk []byte) []byte {
 	var part frame.Part
-	for c.phase == phaseOpen || c.phase == phaseClosing {
+	for c.Phase == PhaseOpen || c.Phase == PhaseClosing {
 		part, chunk = c.decoder.Next(chunk)
 		switch part.Kind {
 		case frame.None:
@@ -50,7 +50,7 @@ func (l *turnLoop) frames(c *turnConn, chunk []byte) []byte {
 		case frame.Data:
 			l.onData(c, &part)
 		case frame.Ping:
-			if c.phase != phaseClosing {
+			if c.Phase != PhaseClosing {
 				l.emit(c, ws.OpPong, part.Payload)
 			}
 		case frame.Close:
@@ -62,8 +62,8 @@ func (l *turnLoop) frames(c *turnConn, chunk []byte) []byte {
 		switch {
 		case len(chunk) == 0:
 		case l.fresh(c):
-			l.sinceLook++
-		case l.sated(c):
+			l.SinceLook++
+		case l.Sated(c):
 			l.keepInput(c, chunk)
 			return nil
 		}
@@ -72,40 +72,40 @@ func (l *turnLoop) frames(c *turnConn, chunk []byte) []byte {
 }
 
 // onData gathers the parts of a message.
-func (l *turnLoop) onData(c *turnConn, part *frame.Part) {
-	if c.phase == phaseClosing {
+func (l *Loop) onData(c *Conn, part *frame.Part) {
+	if c.Phase == PhaseClosing {
 		return
 	}
 	payload := part.Payload
 	if !part.First || !part.Last {
-		c.buf = l.gatherInput(c.buf, payload)
+		c.Buf = l.gatherInput(c.Buf, payload)
 		if !part.Last {
 			return
 		}
-		payload = c.buf
+		payload = c.Buf
 	}
 	if part.Compressed {
 		l.inflate(c, part.Op, payload)
 	} else {
 		l.onMessage(c, part.Op == ws.OpBinary, payload)
 	}
-	if c.buf != nil {
+	if c.Buf != nil {
 		l.freeInput(c)
 	}
 }
 
 // inflate hands on a compressed message. The outcome is bounded like any message.
-func (l *turnLoop) inflate(c *turnConn, op ws.OpCode, compressed []byte) {
+func (l *Loop) inflate(c *Conn, op ws.OpCode, compressed []byte) {
 	var window *deflate.Window
-	if c.rare != nil {
-		window = c.rare.window
+	if c.Rare != nil {
+		window = c.Rare.window
 	}
-	payload, outcome := deflate.Inflate(l.inflated[:0], compressed, int(l.ground.limits.frame.MessageBytes), window)
+	payload, outcome := deflate.Inflate(l.inflated[:0], compressed, int(l.Ground.Limits.Frame.MessageBytes), window)
 	switch {
 	case outcome == deflate.TooBig:
 		l.violate(c, frame.TooBig)
 	case outcome == deflate.TooMany:
-		l.end(c, CauseProtocol, ws.StatusPolicyViolation, "a compressed message of too many parts")
+		l.End(c, CauseProtocol, ws.StatusPolicyViolation, "a compressed message of too many parts")
 	case outcome != deflate.OK:
 		l.violate(c, frame.Damaged)
 	case op == ws.OpText && !frame.ValidUTF8(payload):
@@ -114,19 +114,19 @@ func (l *turnLoop) inflate(c *turnConn, op ws.OpCode, compressed []byte) {
 		l.onMessage(c, op == ws.OpBinary, payload)
 	}
 	l.inflated = payload[:0]
-	if cap(payload) > corkBytesKept {
+	if cap(payload) > CorkBytesKept {
 		l.inflated = nil
 	}
 }
 
 // onMessage takes one whole message. payload is borrowed.
-func (l *turnLoop) onMessage(c *turnConn, binary bool, payload []byte) {
-	l.tally[countReceived]++
-	l.owner.message(c, binary, payload)
+func (l *Loop) onMessage(c *Conn, binary bool, payload []byte) {
+	l.tally[CountReceived]++
+	l.Owner.Message(c, binary, payload)
 }
 
 // gatherInput appends a piece to the buffer of a partial message, lending one first.
-func (l *turnLoop) gatherInput(buf, piece []byte) []byte {
+func (l *Loop) gatherInput(buf, piece []byte) []byte {
 	if buf == nil {
 		if n := len(l.buffers); n > 0 {
 			buf = l.buffers[n-1]
@@ -139,11 +139,11 @@ func (l *turnLoop) gatherInput(buf, piece []byte) []byte {
 }
 
 // freeInput takes the buffer of a partial message back.
-func (l *turnLoop) freeInput(c *turnConn) {
-	if cap(c.buf) > 0 && cap(c.buf) <= inputBytesKept && len(l.buffers) < inputsKept {
-		l.buffers = append(l.buffers, c.buf[:0])
+func (l *Loop) freeInput(c *Conn) {
+	if cap(c.Buf) > 0 && cap(c.Buf) <= inputBytesKept && len(l.buffers) < inputsKept {
+		l.buffers = append(l.buffers, c.Buf[:0])
 	}
-	c.buf = nil
+	c.Buf = nil
 }
 
 const (

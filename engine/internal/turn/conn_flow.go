@@ -1,4 +1,4 @@
-package engine
+package turn
 
 import (
 	"encoding/binary"
@@ -23,133 +23,133 @@ import (
 // sends ahead is in its right).
 
 const (
-	// answersLettersMax bounds the frames for one connection that wait in the mailbox.
-	answersLettersMax = 64
-	// lookEvery is how many messages are taken between two looks at the clock.
-	lookEvery = 16
+	// AnswersLettersMax bounds the frames for one connection that wait in the mailbox.
+	AnswersLettersMax = 64
+	// LookEvery is how many messages are taken between two looks at the clock.
+	LookEvery = 16
 	// freshBytes is the cork of which none is too long: answersBytesMax is more.
 	freshBytes = 4 << 10
 	// longInput is the kept input above which a turn takes more time for it: the peer sends faster than we go on.
 	longInput = 64 << 10
 	// longBudget is that time.
-	longBudget = 8 * drainBudget
+	longBudget = 8 * DrainBudget
 )
 
 // fresh reports whether sated need not be asked yet: nothing of c waits but a short cork. It is inlined, for it is asked
 // between any two messages of a chunk.
-func (l *turnLoop) fresh(c *turnConn) bool {
-	return l.sinceLook < lookEvery-1 && len(l.cork) < freshBytes && l.corked == c && c.first == nil && !l.paged && c.posted.Load() == 0
+func (l *Loop) fresh(c *Conn) bool {
+	return l.SinceLook < LookEvery-1 && len(l.cork) < freshBytes && l.corked == c && c.First == nil && !l.Paged && c.Posted.Load() == 0
 }
 
-// sated reports whether the turn takes no more of c's input.
-func (l *turnLoop) sated(c *turnConn) bool {
+// Sated reports whether the turn takes no more of c's input.
+func (l *Loop) Sated(c *Conn) bool {
 	switch {
-	case c.phase >= phaseClosing:
+	case c.Phase >= PhaseClosing:
 		return false // nothing is answered any more
-	case l.paged || !l.hasRoom(c):
+	case l.Paged || !l.hasRoom(c):
 		return true
 	}
-	if l.sinceLook++; l.sinceLook < lookEvery {
+	if l.SinceLook++; l.SinceLook < LookEvery {
 		return false
 	}
-	l.sinceLook = 0
-	return l.ground.clock() > l.until
+	l.SinceLook = 0
+	return l.Ground.Clock() > l.until
 }
 
 // hasRoom reports whether c can be given further answers.
-func (l *turnLoop) hasRoom(c *turnConn) bool {
-	if c.has(flagMute) {
+func (l *Loop) hasRoom(c *Conn) bool {
+	if c.Has(FlagMute) {
 		return true // they are thrown away
 	}
-	n := c.waits()
+	n := c.Waits()
 	if l.corked == c {
 		n += len(l.cork)
 	}
-	return n <= l.ground.limits.answers && c.posted.Load() <= answersLettersMax
+	return n <= l.Ground.Limits.Answers && c.Posted.Load() <= AnswersLettersMax
 }
 
-// behindhand reports whether input of c waits for a turn.
-func (c *turnConn) behindhand() bool {
-	return c.has(flagMore) || c.rare != nil && c.rare.rest != nil
+// Behindhand reports whether input of c waits for a turn.
+func (c *Conn) Behindhand() bool {
+	return c.Has(FlagMore) || c.Rare != nil && c.Rare.rest != nil
 }
 
 // keepInput keeps what a turn does not take of c's input. It is borrowed, unless it was kept before.
-func (l *turnLoop) keepInput(c *turnConn, chunk []byte) {
-	r := c.extra()
+func (l *Loop) keepInput(c *Conn, chunk []byte) {
+	r := c.Extra()
 	switch {
 	case l.goingOn && r.rest == nil:
 		r.rest = chunk
-	case len(r.rest)+len(chunk) <= l.ground.limits.hard:
+	case len(r.rest)+len(chunk) <= l.Ground.Limits.Hard:
 		r.rest = append(r.rest, chunk...)
 	default:
 		cause := CauseOverloaded
-		if c.blocked {
+		if c.Blocked {
 			cause = CauseSlow
 		}
-		l.endBy(c, cause)
+		l.EndBy(c, cause)
 		r.rest = nil
-		c.flags |= flagNoHandshake // its close frame would come behind what is thrown away
+		c.Flags |= flagNoHandshake // its close frame would come behind what is thrown away
 		return
 	}
 	l.putOff(c)
 }
 
 // putOff has a later turn go on with the input of c.
-func (l *turnLoop) putOff(c *turnConn) {
-	if r := c.extra(); !r.listed {
-		r.listed = true
-		l.late = append(l.late, c)
-		l.wake()
+func (l *Loop) putOff(c *Conn) {
+	if r := c.Extra(); !r.Listed {
+		r.Listed = true
+		l.Late = append(l.Late, c)
+		l.Wake()
 	}
 }
 
-// putOffMessages has a later turn go on with messages that the owner keeps.
-func (l *turnLoop) putOffMessages(c *turnConn) {
-	c.flags |= flagMore
+// PutOffMessages has a later turn go on with messages that the owner keeps.
+func (l *Loop) PutOffMessages(c *Conn) {
+	c.Flags |= FlagMore
 	l.putOff(c)
 }
 
 // goOnBehind goes on with the input that was put off: a slice of one connection's at least.
-func (l *turnLoop) goOnBehind(until int64) {
-	for n := len(l.late); n > 0; n-- {
-		c := l.late[0]
-		l.late[0] = nil
-		l.late = l.late[1:]
+func (l *Loop) goOnBehind(until int64) {
+	for n := len(l.Late); n > 0; n-- {
+		c := l.Late[0]
+		l.Late[0] = nil
+		l.Late = l.Late[1:]
 		l.goOn(c)
-		if l.ground.clock() > until {
+		if l.Ground.Clock() > until {
 			break
 		}
 	}
-	if len(l.late) > 0 {
-		l.wake()
+	if len(l.Late) > 0 {
+		l.Wake()
 		return
 	}
-	l.late = nil
+	l.Late = nil
 }
 
 // goOn takes a slice of the input of c that was put off.
-func (l *turnLoop) goOn(c *turnConn) {
-	r := c.rare
-	r.listed = false
-	if c.phase == phaseGone || c.phase < phaseClosing && !l.hasRoom(c) {
+func (l *Loop) goOn(c *Conn) {
+	r := c.Rare
+	r.Listed = false
+	if c.Phase == PhaseGone || c.Phase < PhaseClosing && !l.hasRoom(c) {
 		return // the flush that makes room for answers puts c on the list again
 	}
-	l.paged, l.corked = false, c
+	l.Paged, l.corked = false, c
 	defer l.rescueTurn(c)
 	l.takeKept(c)
 	l.uncork(c)
-	if !c.behindhand() {
-		l.owner.caughtUp(c)
+	if !c.Behindhand() {
+		l.Owner.CaughtUp(c)
 	}
 }
 
 // takeKept takes what was kept of c's input, until the turn is sated again.
-func (l *turnLoop) takeKept(c *turnConn) {
-	r := c.rare
-	if c.has(flagMore) {
-		c.flags &^= flagMore
-		l.owner.more(c)
-		if c.has(flagMore) {
+func (l *Loop) takeKept(c *Conn) {
+	r := c.Rare
+	if c.Has(FlagMore) {
+		c.Flags &^= FlagMore
+		l.Owner.More(c)
+		if c.Has(FlagMore) {
 			return
 		}
 	}
@@ -162,8 +162,8 @@ func (l *turnLoop) takeKept(c *turnConn) {
 }
 
 // roomMade is told that a flush has shortened the backlog of c.
-func (l *turnLoop) roomMade(c *turnConn) {
-	if c.behindhand() && l.hasRoom(c) {
+func (l *Loop) roomMade(c *Conn) {
+	if c.Behindhand() && l.hasRoom(c) {
 		l.putOff(c)
 	}
 }
@@ -184,9 +184,9 @@ func frameEnd(cork []byte, raw, at int) int {
 	return end
 }
 
-// forgetRest throws away input that was put off.
-func (l *turnLoop) forgetRest(c *turnConn) {
-	if c.rare != nil {
-		c.rare.rest = nil
+// ForgetRest throws away input that was put off.
+func (l *Loop) ForgetRest(c *Conn) {
+	if c.Rare != nil {
+		c.Rare.rest = nil
 	}
 }

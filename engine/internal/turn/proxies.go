@@ -1,4 +1,4 @@
-package engine
+package turn
 
 import (
 	"github.com/parleyd/parley/protocol/handshake"
@@ -14,47 +14,48 @@ var refusalUntrusted = handshake.Refusal{Status: 403, Reason: "this port takes c
 
 // preface takes bytes of the PROXY protocol's header and returns what follows it. All of the header that has come is
 // gathered, at most HeaderBytesMax; what follows it lies in the chunk that ends it.
-func (l *turnLoop) preface(c *turnConn, chunk []byte) []byte {
-	if !l.ground.trust.Includes(c.remote) {
-		l.count[countPrefacesRefused].Add(1)
-		l.refuse(c, refusalUntrusted)
+func (l *Loop) preface(c *Conn, chunk []byte) []byte {
+	if !l.Ground.Trust.Includes(c.Remote) {
+		l.Count[CountPrefacesRefused].Add(1)
+		l.Refuse(c, refusalUntrusted)
 		return nil
 	}
-	gathered, known := chunk, len(c.buf)
+	gathered, known := chunk, len(c.Buf)
 	if known > 0 {
-		c.buf = append(c.buf, chunk[:min(len(chunk), proxy.HeaderBytesMax-known)]...)
-		gathered = c.buf
+		c.Buf = append(c.Buf, chunk[:min(len(chunk), proxy.HeaderBytesMax-known)]...)
+		gathered = c.Buf
 	}
 	header, n, fault := proxy.Parse(gathered)
 	switch {
 	case fault != proxy.FaultNone:
-		l.count[countPrefacesRefused].Add(1)
-		l.refuse(c, handshake.Refusal{Status: 400, Reason: fault.String() + "; proxy_protocol is on, so the proxy must send one first"})
+		l.Count[CountPrefacesRefused].Add(1)
+		l.Refuse(c, handshake.Refusal{Status: 400, Reason: fault.String() + "; proxy_protocol is on, so the proxy must send one first"})
 		return nil
 	case n == 0:
 		if known == 0 {
-			c.buf = l.gatherInput(nil, chunk)
+			c.Buf = l.gatherInput(nil, chunk)
 		}
 		return nil
 	}
 	if header.Source.IsValid() {
-		c.setRemote(header.Source)
+		c.SetRemote(header.Source)
 	}
 	l.freeInput(c)
-	c.phase = phaseHead
+	c.Phase = phaseHead
 	return chunk[n-known:]
 }
 
-var refusalForwarded = handshake.Refusal{Status: 400, Reason: "the header fields of the proxy name two clients, or none that can be read; " +
+// RefusalForwarded is for requests whose client cannot be told.
+var RefusalForwarded = handshake.Refusal{Status: 400, Reason: "the header fields of the proxy name two clients, or none that can be read; " +
 	"if the proxy passes on fields that clients write, name the one that it sets itself in proxy_header"}
 
-// traceClient takes the word of a trusted peer for who is behind it. It reports false where the peer speaks for a client
+// TraceClient takes the word of a trusted peer for who is behind it. It reports false where the peer speaks for a client
 // whom it does not name so that it can be believed: to take the peer's own address instead would let clients choose it.
-func (l *turnLoop) traceClient(c *turnConn) bool {
-	if !l.ground.trust.Includes(c.remote) {
+func (l *Loop) TraceClient(c *Conn) bool {
+	if !l.Ground.Trust.Includes(c.Remote) {
 		return true
 	}
-	told, only := &l.told, l.ground.limits.proxyHeader
+	told, only := &l.told, l.Ground.Limits.ProxyHeader
 	told.ForwardedFor, told.RealIP, told.Forwarded = told.ForwardedFor[:0], told.RealIP[:0], told.Forwarded[:0]
 	for _, f := range l.request.Fields() {
 		switch {
@@ -67,12 +68,12 @@ func (l *turnLoop) traceClient(c *turnConn) bool {
 			told.Forwarded = append(told.Forwarded, f.Value)
 		}
 	}
-	client, ignored := l.ground.trust.Client(told)
+	client, ignored := l.Ground.Trust.Client(told)
 	if ignored > 0 {
-		l.count[countForwardedIgnored].Add(uint64(ignored))
+		l.Count[CountForwardedIgnored].Add(uint64(ignored))
 	}
 	if client.IsValid() {
-		c.setRemote(client)
+		c.SetRemote(client)
 	}
 	return client.IsValid() || ignored == 0
 }

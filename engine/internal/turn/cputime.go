@@ -1,4 +1,4 @@
-package engine
+package turn
 
 import "time"
 
@@ -13,19 +13,20 @@ type cpuTime struct {
 // since: a figure before each handler would cost a third of a small message.
 const cpuEvery = 100 * time.Millisecond
 
-func (l *turnLoop) noteCPU() {
-	if l.now-l.cpuAt >= int64(cpuEvery) {
-		l.cpuAt, l.cpu = l.now, readCPU()
+// NoteCPU notes the figures of the thread, every now and then.
+func (l *Loop) NoteCPU() {
+	if l.Now-l.cpuAt >= int64(cpuEvery) {
+		l.cpuAt, l.cpu = l.Now, readCPU()
 	}
 }
 
-// held counts and logs a handler after which a loop finds that much time gone.
-func (l *turnLoop) held(handler string, took int64) {
+// Held counts and logs a handler after which a loop finds that much time gone.
+func (l *Loop) Held(handler string, took int64) {
 	text, starved, attrs := blame(l.cpu, readCPU(), took)
 	if !starved {
-		l.count[countSlowHandlers].Add(1)
+		l.Count[CountSlowHandlers].Add(1)
 	}
-	l.ground.log.Warn(text, append([]any{"handler", handler, "took", time.Duration(took)}, attrs...)...)
+	l.Ground.Log.Warn(text, append([]any{"handler", handler, "took", time.Duration(took)}, attrs...)...)
 }
 
 // blame says whether the handler held its loop, or the machine did: a thread that was ready to run and did not for most of

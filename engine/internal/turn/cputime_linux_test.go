@@ -1,4 +1,4 @@
-package engine
+package turn
 
 import (
 	"runtime"
@@ -8,6 +8,9 @@ import (
 
 	"golang.org/x/sys/unix"
 )
+
+// patient bounds the wait for what the machine must do.
+const patient = 30 * time.Second
 
 // pinned runs f on a thread that has one processor, the first that this process may use.
 func pinned(t *testing.T, f func()) (ended chan struct{}) {

@@ -1,4 +1,4 @@
-package engine
+package turn
 
 import (
 	"sync/atomic"
@@ -6,21 +6,20 @@ import (
 
 	"github.com/gobwas/ws"
 
-	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/deflate"
 	"github.com/parleyd/parley/protocol/frame"
 )
 
-// outFrame is an encoded message on its way out, or several that leave together. It is built once and referenced by
+// Frame is an encoded message on its way out, or several that leave together. It is built once and referenced by
 // every queue that holds it; its bytes are never changed.
 //
 // The compressed variants are made when the first connection that negotiated one is served, and shared
 // by all with the same window size.
 //
 // Owner: immutable once posted.
-type outFrame struct {
-	plain    []byte // header and payload
-	payload  int32  // where the payload starts in plain
+type Frame struct {
+	Plain    []byte // header and payload
+	Payload  int32  // where the payload starts in plain
 	further  int32  // messages besides the first
 	op       ws.OpCode
 	variants atomic.Pointer[frameVariants]
@@ -28,7 +27,7 @@ type outFrame struct {
 
 // frameVariants are a frame's compressed forms.
 type frameVariants struct {
-	frames []*outFrame // the messages of a frame that is several
+	frames []*Frame // the messages of a frame that is several
 	bytes  [deflateBitsMax + 1]atomic.Pointer[[]byte]
 }
 
@@ -38,87 +37,86 @@ const (
 	deflateBytesMin = 128
 )
 
-// newOutFrame copies payload into a frame of its own.
-func newOutFrame(op ws.OpCode, payload []byte) *outFrame {
+// NewFrame copies payload into a frame of its own.
+func NewFrame(op ws.OpCode, payload []byte) *Frame {
 	n := frame.HeaderSize(len(payload))
 	f, buf := allocFrame(n + len(payload))
-	f.plain, f.payload, f.op = frame.Append(buf, op, payload), int32(n), op
+	f.Plain, f.Payload, f.op = frame.Append(buf, op, payload), int32(n), op
 	return f
 }
 
-// copyOutFrame copies a whole frame that another worker has encoded.
-func copyOutFrame(raw []byte) *outFrame {
-	header, _ := fleet.FrameSize(raw)
+// CopyFrame copies a whole frame that is encoded already. header is the length of what stands before its payload.
+func CopyFrame(raw []byte, header int) *Frame {
 	f, buf := allocFrame(len(raw))
-	f.plain, f.payload, f.op = append(buf, raw...), int32(header), ws.OpCode(raw[0]&0x0f)
+	f.Plain, f.Payload, f.op = append(buf, raw...), int32(header), ws.OpCode(raw[0]&0x0f)
 	return f
 }
 
-// buildOutFrame lets build append a payload of about sizeHint bytes, and frames it without a copy.
-func buildOutFrame(op ws.OpCode, sizeHint int, build func([]byte) []byte) *outFrame {
+// BuildFrame lets build append a payload of about sizeHint bytes, and frames it without a copy.
+func BuildFrame(op ws.OpCode, sizeHint int, build func([]byte) []byte) *Frame {
 	f, buf := allocFrame(ws.MaxHeaderSize + sizeHint)
 	f.inPlace(op, build(buf[:ws.MaxHeaderSize]))
 	return f
 }
 
 // allocFrame makes a frame and a buffer for its bytes, in one allocation where they are few.
-func allocFrame(bytes int) (*outFrame, []byte) {
+func allocFrame(bytes int) (*Frame, []byte) {
 	switch {
 	case bytes <= len(smallFrame{}.buf):
 		x := new(smallFrame)
-		return &x.outFrame, x.buf[:0]
+		return &x.Frame, x.buf[:0]
 	case bytes <= len(mediumFrame{}.buf):
 		x := new(mediumFrame)
-		return &x.outFrame, x.buf[:0]
+		return &x.Frame, x.buf[:0]
 	}
-	return new(outFrame), make([]byte, 0, bytes)
+	return new(Frame), make([]byte, 0, bytes)
 }
 
 // The sizes fill the allocator's classes.
 type (
 	smallFrame struct {
-		outFrame
-		buf [320 - unsafe.Sizeof(outFrame{})]byte
+		Frame
+		buf [320 - unsafe.Sizeof(Frame{})]byte
 	}
 	mediumFrame struct {
-		outFrame
-		buf [1408 - unsafe.Sizeof(outFrame{})]byte
+		Frame
+		buf [1408 - unsafe.Sizeof(Frame{})]byte
 	}
 )
 
 // joined makes one frame of several, in their order.
-func joined(frames []*outFrame) *outFrame {
+func Join(frames []*Frame) *Frame {
 	n := 0
 	for _, f := range frames {
-		n += len(f.plain)
+		n += len(f.Plain)
 	}
-	all := &outFrame{plain: make([]byte, 0, n), further: int32(len(frames) - 1)}
+	all := &Frame{Plain: make([]byte, 0, n), further: int32(len(frames) - 1)}
 	for _, f := range frames {
-		all.plain = append(all.plain, f.plain...)
+		all.Plain = append(all.Plain, f.Plain...)
 	}
 	all.variants.Store(&frameVariants{frames: frames})
 	return all
 }
 
-// frameInPlace makes a frame of a payload that starts at ws.MaxHeaderSize in buf.
-func frameInPlace(op ws.OpCode, buf []byte) *outFrame {
-	f := new(outFrame)
+// FrameInPlace makes a frame of a payload that starts at ws.MaxHeaderSize in buf.
+func FrameInPlace(op ws.OpCode, buf []byte) *Frame {
+	f := new(Frame)
 	f.inPlace(op, buf)
 	return f
 }
 
 // inPlace puts the header in front of a payload that starts at ws.MaxHeaderSize in buf.
-func (f *outFrame) inPlace(op ws.OpCode, buf []byte) {
+func (f *Frame) inPlace(op ws.OpCode, buf []byte) {
 	const room = ws.MaxHeaderSize
 	n := frame.HeaderSize(len(buf) - room)
 	frame.AppendHeader(buf[room-n:room-n:room], op, len(buf)-room)
-	f.plain, f.payload, f.op = buf[room-n:], int32(n), op
+	f.Plain, f.Payload, f.op = buf[room-n:], int32(n), op
 }
 
 // variant returns the bytes for a connection that negotiated a window of 2^bits bytes, or none (0).
-func (f *outFrame) variant(bits uint8) []byte {
-	if bits == 0 || f.further == 0 && len(f.plain)-int(f.payload) < deflateBytesMin {
-		return f.plain
+func (f *Frame) variant(bits uint8) []byte {
+	if bits == 0 || f.further == 0 && len(f.Plain)-int(f.Payload) < deflateBytesMin {
+		return f.Plain
 	}
 	table := f.variants.Load()
 	if table == nil {
@@ -145,11 +143,11 @@ func (f *outFrame) variant(bits uint8) []byte {
 	return b
 }
 
-func (f *outFrame) shrink(bits uint8) []byte {
-	payload := f.plain[f.payload:]
+func (f *Frame) shrink(bits uint8) []byte {
+	payload := f.Plain[f.Payload:]
 	small := deflate.Shrink(nil, payload, bits)
 	if len(small) >= len(payload) {
-		return f.plain
+		return f.Plain
 	}
 	return appendCompressed(make([]byte, 0, frame.HeaderSize(len(small))+len(small)), f.op, small)
 }
@@ -159,13 +157,13 @@ func appendCompressed(dst []byte, op ws.OpCode, small []byte) []byte {
 }
 
 // taken returns f compressed for one connection, whose context it takes over.
-func (f *outFrame) taken(s *deflate.Shrinker) *outFrame {
-	payload := f.plain[f.payload:]
+func (f *Frame) taken(s *deflate.Shrinker) *Frame {
+	payload := f.Plain[f.Payload:]
 	if len(payload) < deflateBytesMin || f.op.IsControl() {
 		return f
 	}
-	return sealed(appendCompressed(nil, f.op, s.Shrink(nil, payload)))
+	return Sealed(appendCompressed(nil, f.op, s.Shrink(nil, payload)))
 }
 
-// sealed makes a frame of bytes that are already as the wire wants them.
-func sealed(raw []byte) *outFrame { return &outFrame{plain: raw, payload: int32(len(raw))} }
+// Sealed makes a frame of bytes that are already as the wire wants them.
+func Sealed(raw []byte) *Frame { return &Frame{Plain: raw, Payload: int32(len(raw))} }

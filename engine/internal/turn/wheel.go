@@ -1,4 +1,4 @@
-package engine
+package turn
 
 import "time"
 
@@ -26,11 +26,12 @@ type wheelNode struct {
 	due        uint32 // 0: not set
 }
 
-func newWheel(tick time.Duration) wheel { return wheel{tick: tick} }
+// NewWheel makes a wheel whose timers come up at multiples of tick.
+func NewWheel(tick time.Duration) wheel { return wheel{tick: tick} }
 
-// set arms the timer of slot for at (nanoseconds on the server's clock), replacing what it was set to.
+// Set arms the timer of slot for at (nanoseconds on the server's clock), replacing what it was set to.
 // It fires at the first tick that is not before at.
-func (w *wheel) set(slot uint32, at int64) {
+func (w *wheel) Set(slot uint32, at int64) {
 	if int(slot) >= len(w.nodes) {
 		w.nodes = append(w.nodes, make([]wheelNode, int(slot)+1-len(w.nodes))...)
 	}
@@ -49,8 +50,8 @@ func (w *wheel) set(slot uint32, at int64) {
 	w.link(slot)
 }
 
-// clear disarms the timer of slot.
-func (w *wheel) clear(slot uint32) {
+// Clear disarms the timer of slot.
+func (w *wheel) Clear(slot uint32) {
 	if int(slot) < len(w.nodes) && w.nodes[slot].due != 0 {
 		w.unlink(slot)
 		w.nodes[slot].due = 0
@@ -79,8 +80,8 @@ func (w *wheel) unlink(slot uint32) {
 	}
 }
 
-// due moves the wheel up to now and appends the slots whose time has come. Their timers are disarmed.
-func (w *wheel) due(now int64, slots []uint32) []uint32 {
+// Due moves the wheel up to now and appends the slots whose time has come. Their timers are disarmed.
+func (w *wheel) Due(now int64, slots []uint32) []uint32 {
 	until := uint32(now / int64(w.tick))
 	if until-w.now > wheelBuckets && until > w.now {
 		w.now = until - wheelBuckets // after a long stop each list needs one visit
@@ -102,8 +103,8 @@ func (w *wheel) due(now int64, slots []uint32) []uint32 {
 	return slots
 }
 
-// armed is the number of timers that are set.
-func (w *wheel) armed() (n int) {
+// Armed is the number of timers that are set.
+func (w *wheel) Armed() (n int) {
 	for i := range w.nodes {
 		if w.nodes[i].due != 0 {
 			n++

@@ -1,0 +1,246 @@
+package turn
+
+import (
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/protocol/deflate"
+	"github.com/parleyd/parley/protocol/handshake"
+	"github.com/parleyd/parley/protocol/ident"
+)
+
+// The opening handshake: the head arrives, perhaps in pieces; the owner looks at it, and may take a while; then the
+// connection is switched, or refused with an HTTP status.
+
+// acceptance is what the handshake agreed on.
+//
+// Owner: loop.
+type acceptance struct {
+	key        []byte
+	protocol   string
+	extensions []byte
+	params     deflate.Params
+	compressed bool
+}
+
+// Refusals of the opening handshake.
+var (
+	refusalTooSlow = handshake.Refusal{Status: 408, Reason: "the opening handshake took too long"}
+	refusalFull    = handshake.Refusal{Status: 503, Reason: "the server has as many connections as it takes; try again later", RetryAfter: 5}
+	RefusalLeaving = handshake.Refusal{Status: 503, Reason: "the server is going away; try again later", RetryAfter: 1}
+	RefusalBusy    = handshake.Refusal{Status: 503, Reason: "too many connections wait for their authentication; try again later", RetryAfter: 2}
+	RefusalFailed  = handshake.Refusal{Status: 500, Reason: "the server failed to look at this request"}
+)
+
+// refusalWait is how long a newcomer has for its request, when it will be refused anyway.
+const refusalWait = time.Second
+
+// refusalFor is what a connection that is ended before its upgrade is told.
+func refusalFor(cause Cause) handshake.Refusal {
+	if cause == CauseShutdown {
+		return RefusalLeaving
+	}
+	return RefusalFailed
+}
+
+// Begin starts the life of a connection whose descriptor is on the loop. It reports false where the
+// loop has no slot left.
+func (l *Loop) Begin(c *Conn) bool {
+	l.Now = l.Ground.Clock()
+	if l.nextTick == 0 {
+		l.nextTick = l.Now + int64(l.Ground.Tick) // or a stall before the first tick would not be seen
+	}
+	c.Gen = l.rand.Uint64()&ident.GenMax | 1
+	c.LastActive.Store(l.Now)
+	if !l.Slab.take(c) {
+		c.Phase = PhaseGone
+		l.Ground.Departed(c)
+		return false
+	}
+	wait := l.Ground.Limits.Handshake
+	if c.Has(FlagRefusal) {
+		wait = min(wait, refusalWait)
+	}
+	c.Extra().deadline = l.Now + int64(wait)
+	l.arm(c)
+	if l.Ground.Limits.Preface {
+		c.Phase = phasePreface
+	}
+	return true
+}
+
+// head takes bytes of the opening handshake and returns what follows it.
+func (l *Loop) head(c *Conn, chunk []byte) []byte {
+	head, rest := chunk, []byte(nil)
+	if c.Buf != nil {
+		c.Buf = append(c.Buf, chunk...)
+		head = c.Buf
+	}
+	n := handshake.End(head, c.Extra().scanned)
+	switch {
+	case n == 0 && len(head) > l.Ground.Limits.Head.Bytes:
+		n = len(head) // Parse says that it is too long
+	case n == 0 && handshake.Hopeless(head):
+		n = len(head)
+	case n == 0:
+		if c.Buf == nil {
+			c.Buf = l.gatherInput(nil, chunk)
+		}
+		c.Rare.scanned = len(head)
+		return nil
+	}
+	rest = head[n:]
+	if refusal := handshake.Parse(head[:n], &l.Ground.Limits.Head, &l.request); refusal.Status != 0 {
+		l.Refuse(c, refusal)
+		return nil
+	}
+	l.consider(c, rest)
+	return nil
+}
+
+// consider has the owner decide on a well-formed request. rest is what came behind it.
+func (l *Loop) consider(c *Conn, rest []byte) {
+	r := &l.request
+	if c.Has(FlagRefusal) {
+		l.Refuse(c, refusalFull)
+		return
+	}
+	said := l.Owner.Opening(c, r)
+	if said.Refusal.Status != 0 {
+		l.Refuse(c, said.Refusal)
+		return
+	}
+	limits := &l.Ground.Limits
+	a := acceptance{key: r.Key, protocol: handshake.SelectProtocol(r.Protocols(), limits.Subprotocols)}
+	if limits.Compression {
+		a.params, a.compressed = deflate.Negotiate(r.Extensions(), limits.Deflate)
+	}
+	c.Rare.deadline = 0
+	if said.Ask == nil {
+		early := c.Buf // rest may lie in it
+		c.Buf = nil
+		l.upgrade(c, &a)
+		l.input(c, rest)
+		if early != nil && len(l.buffers) < inputsKept && cap(early) <= inputBytesKept {
+			l.buffers = append(l.buffers, early[:0])
+		}
+		return
+	}
+	a.key = append([]byte(nil), a.key...)
+	c.Rare.accepted = &a
+	c.Phase = PhaseVerdict
+	early := append([]byte(nil), rest...)
+	l.freeInput(c)
+	if len(early) > 0 {
+		c.Buf = early
+	}
+	said.Ask()
+}
+
+// holdEarly keeps frames that a client sent without waiting for our answer.
+func (l *Loop) holdEarly(c *Conn, chunk []byte) {
+	if len(c.Buf)+len(chunk) > l.Ground.Limits.Early {
+		l.Refuse(c, RefusalBusy)
+		return
+	}
+	c.Buf = append(c.Buf, chunk...)
+}
+
+// Admit upgrades a connection about which its owner was asked, and goes on with what it has sent since.
+func (l *Loop) Admit(c *Conn) {
+	early := c.Buf
+	c.Buf = nil
+	l.upgrade(c, c.Rare.accepted)
+	l.input(c, early)
+}
+
+// UpgradeToClose switches protocols for no other reason than to close with a code.
+func (l *Loop) UpgradeToClose(c *Conn, cause Cause, code ws.StatusCode, reason string) {
+	a := c.Rare.accepted
+	l.pushRaw(c, Sealed(handshake.AppendSwitch(nil, handshake.Accept{Key: a.key, Protocol: a.protocol})))
+	c.decoder.Reset(&l.Ground.Limits.Frame, false)
+	c.Rare.accepted = nil
+	early := c.Buf
+	c.Buf = nil
+	c.Phase = PhaseOpen
+	l.End(c, cause, code, reason)
+	l.input(c, early)
+}
+
+// upgrade switches protocols and has the owner greet.
+func (l *Loop) upgrade(c *Conn, a *acceptance) {
+	accept := handshake.Accept{Key: a.key, Protocol: a.protocol}
+	if a.compressed {
+		l.Text = a.params.Append(l.Text[:0])
+		accept.Extensions = l.Text
+	}
+	l.cork = handshake.AppendSwitch(l.cork, accept)
+	l.corkRaw = len(l.cork)
+	if l.corked != c {
+		l.pushRaw(c, Sealed(append([]byte(nil), l.cork...)))
+		l.cork, l.corkRaw = l.cork[:0], 0
+		l.Soil(c)
+	}
+	c.decoder.Reset(&l.Ground.Limits.Frame, a.compressed)
+	if a.compressed {
+		l.startCompression(c, a.params)
+	}
+	c.ConnectedAt = uint32(l.Ground.Seconds(l.Now))
+	c.LastActive.Store(l.Now) // while it waited for the verdict there was nothing for it to say
+	c.nextBeat = l.Now + l.Ground.Beats.Load().Interval
+	l.Count[CountAccepted].Add(1)
+	c.Phase = PhaseOpen
+	l.Owner.Opened(c)
+	if r := c.Rare; r != nil {
+		welcome := r.welcome
+		r.welcome = nil
+		for _, f := range welcome {
+			l.Queue(c, f)
+		}
+	}
+	l.trimRare(c)
+	l.arm(c)
+}
+
+func (l *Loop) startCompression(c *Conn, p deflate.Params) {
+	c.Bits = p.ServerBits
+	if !p.ServerNoContext {
+		c.Extra().shrinker = new(deflate.Shrinker)
+	}
+	if !p.ClientNoContext {
+		c.Extra().window = deflate.NewWindow(p.ClientBits)
+	}
+}
+
+// trimRare drops the rare part of a connection that needs it no longer.
+func (l *Loop) trimRare(c *Conn) {
+	if r := c.Rare; r != nil {
+		r.accepted, r.scanned = nil, 0
+		if r.idle() {
+			c.Rare = nil
+		}
+	}
+}
+
+// Refuse answers the handshake with an HTTP error and closes.
+func (l *Loop) Refuse(c *Conn, r handshake.Refusal) {
+	if c.Phase >= PhaseClosing {
+		return
+	}
+	l.Count[CountRefused].Add(1)
+	l.detach(c, CauseHandshake)
+	if l.dropMute(c) {
+		return
+	}
+	c.Phase = phaseRefused
+	c.Flags |= flagNoHandshake
+	l.freeInput(c)
+	l.Text = handshake.AppendRefusal(l.Text[:0], r)
+	l.emitClose(c, l.Text)
+	if l.corked == c {
+		l.corkRaw = len(l.cork)
+	}
+	c.Extra().deadline = l.Now + int64(closeWait)
+	l.arm(c)
+}

@@ -1,0 +1,382 @@
+package turn
+
+import (
+	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/protocol/deflate"
+	"github.com/parleyd/parley/protocol/frame"
+)
+
+// The way out. Nothing is written in the middle of a turn: frames are queued, the connection becomes
+// dirty, and one write at the end takes all of them along. Answers to the connection whose input is
+// being worked through are gathered in the loop's cork instead, which costs no frame of their own.
+//
+// The queue is empty most of the time, so an idle connection holds none: the first frame is a pointer
+// in the connection, the rest a list that the loop lends.
+
+// FrameList is the queue behind a connection's first frame.
+type FrameList struct {
+	frames []*Frame
+	head   int
+}
+
+const (
+	welcomeMax     = 64       // frames that a connect handler may send
+	gatherBytesMax = 64 << 10 // below this copying into one buffer beats a vector of slices
+	vectorMax      = 64
+)
+
+// Queue references f for c. Only live connections are given anything.
+func (l *Loop) Queue(c *Conn, f *Frame) {
+	if c.Phase != PhaseOpen {
+		if c.Phase == PhaseVerdict && len(c.Rare.welcome) < welcomeMax {
+			c.Rare.welcome = append(c.Rare.welcome, f)
+		}
+		return
+	}
+	l.tally[CountSent] += uint64(1 + f.further)
+	if c.Has(FlagDiverted) {
+		l.Owner.Diverted(c, f)
+		return
+	}
+	l.Push(c, f)
+	if c.Blocked {
+		l.judge(c)
+	}
+}
+
+// Push appends f to the queue whatever the phase. The caller judges the backlog.
+func (l *Loop) Push(c *Conn, f *Frame) {
+	if c.Rare != nil && c.Rare.shrinker != nil {
+		f = f.taken(c.Rare.shrinker)
+	}
+	c.Backlog += len(f.variant(c.Bits))
+	switch {
+	case c.First == nil:
+		c.First = f
+	default:
+		if c.More == nil {
+			c.More = l.lendList()
+		}
+		c.More.frames = append(c.More.frames, f)
+	}
+	if !c.Blocked {
+		l.Soil(c)
+	}
+}
+
+// Soil puts c on the list of those that are written to at the end of the turn.
+func (l *Loop) Soil(c *Conn) {
+	if !c.Has(FlagDirty) {
+		c.Flags |= FlagDirty
+		l.Dirty = append(l.Dirty, c)
+	}
+}
+
+// Answer gives c a text message of its own, behind everything that it was given before.
+func (l *Loop) Answer(c *Conn, payload []byte) { l.AnswerAs(c, ws.OpText, payload) }
+
+// AnswerAs is Answer for a message of any kind. payload is borrowed.
+func (l *Loop) AnswerAs(c *Conn, op ws.OpCode, payload []byte) {
+	if c.Phase != PhaseOpen {
+		return
+	}
+	if c.Posted.Load() > 0 {
+		f := NewFrame(op, payload)
+		if !l.Mail.force(len(f.Plain)) {
+			l.EndBy(c, CauseOverloaded)
+			return
+		}
+		c.Posted.Add(1)
+		l.Post(Letter{Kind: LetterDirect, Conn: c, Frame: f})
+		return
+	}
+	l.tally[CountSent]++
+	l.emit(c, op, payload)
+}
+
+// AnswerNow gives c a text message without regard to what is posted for it.
+func (l *Loop) AnswerNow(c *Conn, payload []byte) {
+	if c.Phase != PhaseOpen {
+		return
+	}
+	l.tally[CountSent]++
+	l.emit(c, ws.OpText, payload)
+}
+
+// emit puts one frame of any kind into the cork, or into the queue when c is not the connection whose
+// input is being worked through. payload is borrowed.
+func (l *Loop) emit(c *Conn, op ws.OpCode, payload []byte) {
+	switch {
+	case l.corked != c:
+		l.Push(c, NewFrame(op, payload))
+		if c.Blocked {
+			l.judge(c)
+		}
+	case c.Bits != 0 && len(payload) >= deflateBytesMin && !op.IsControl():
+		l.shrunk = l.shrink(c, l.shrunk[:0], payload)
+		l.cork = appendCompressed(l.cork, op, l.shrunk)
+	default:
+		l.cork = frame.Append(l.cork, op, payload)
+	}
+}
+
+func (l *Loop) shrink(c *Conn, dst, payload []byte) []byte {
+	if c.Rare != nil && c.Rare.shrinker != nil {
+		return c.Rare.shrinker.Shrink(dst, payload)
+	}
+	return deflate.Shrink(dst, payload, c.Bits)
+}
+
+// uncork ends the input of the corked connection: what was gathered leaves in one write, behind what
+// was queued before.
+func (l *Loop) uncork(c *Conn) {
+	l.corked = nil
+	if len(l.cork) == 0 || c.Phase == PhaseGone {
+		l.cork, l.corkRaw = l.cork[:0], 0
+		return
+	}
+	l.flush(c, l.cork)
+	l.cork, l.corkRaw = l.cork[:0], 0
+	if cap(l.cork) > CorkBytesKept {
+		l.cork = nil
+	}
+}
+
+// CorkBytesKept is the size up to which a loop keeps a scratch buffer from turn to turn, in bytes.
+const CorkBytesKept = 1 << 20
+
+// flush writes what is queued for c and then tail, in as few system calls as it takes. What the kernel
+// refuses stays queued until it takes bytes again. tail is borrowed.
+func (l *Loop) flush(c *Conn, tail []byte) {
+	if c.Has(FlagMute) {
+		l.mute(c)
+		return
+	}
+	whole := tail
+	for !c.Blocked && (c.First != nil || len(tail) > 0) {
+		n, want, err := l.write(c, tail)
+		if err != nil && !l.Wires.Again(err) {
+			l.Lose(c)
+			return
+		}
+		tail = l.advance(c, tail, n)
+		if n < want {
+			c.Blocked = true
+			l.tally[CountBlocked]++
+		}
+	}
+	if len(tail) > 0 {
+		l.keepTail(c, whole, len(whole)-len(tail))
+	}
+	if c.Blocked {
+		l.judge(c)
+		l.roomMade(c)
+		l.Wires.Watch(c)
+		return
+	}
+	if r := c.Rare; r != nil {
+		r.softSince = 0
+		l.roomMade(c)
+	}
+	if c.Phase == PhaseClosing || c.Phase == phaseRefused {
+		l.closeFlushed(c)
+	}
+}
+
+// keepTail queues what the kernel did not take of tail, which is the cork. Where it took a part of a frame, the byte
+// before the rest is kept too, as taken: whoever drops the queue must see that a frame has begun to leave. What is
+// behind that frame can be dropped.
+func (l *Loop) keepTail(c *Conn, tail []byte, written int) {
+	end := 0
+	if written > 0 {
+		end = frameEnd(tail, l.corkRaw, written)
+	}
+	if end > written {
+		l.pushRaw(c, Sealed(append([]byte(nil), tail[written-1:end]...)))
+		c.Taken = 1
+		c.Backlog--
+	}
+	if end < len(tail) {
+		l.pushRaw(c, Sealed(append([]byte(nil), tail[end:]...)))
+	}
+}
+
+// pushRaw appends bytes that are already as the wire wants them.
+func (l *Loop) pushRaw(c *Conn, f *Frame) {
+	c.Backlog += len(f.Plain)
+	if c.First == nil {
+		c.First = f
+		return
+	}
+	if c.More == nil {
+		c.More = l.lendList()
+	}
+	c.More.frames = append(c.More.frames, f)
+}
+
+// write makes one system call and returns how much it took of how much it was given.
+func (l *Loop) write(c *Conn, tail []byte) (n, want int, err error) {
+	l.tally[CountWrites]++
+	if c.First == nil {
+		n, err = l.Wires.Write(c.Fd, tail)
+		return max(n, 0), len(tail), err
+	}
+	head := c.First.variant(c.Bits)[c.Taken:]
+	if c.More == nil && len(tail) == 0 {
+		n, err = l.Wires.Write(c.Fd, head)
+		return max(n, 0), len(head), err
+	}
+	if c.Backlog+len(tail) <= gatherBytesMax {
+		buf := append(l.gather[:0], head...)
+		if c.More != nil {
+			for _, f := range c.More.frames[c.More.head:] {
+				buf = append(buf, f.variant(c.Bits)...)
+			}
+		}
+		l.gather = append(buf, tail...)
+		n, err = l.Wires.Write(c.Fd, l.gather)
+		return max(n, 0), len(l.gather), err
+	}
+	return l.writeVector(c, head, tail)
+}
+
+func (l *Loop) writeVector(c *Conn, head, tail []byte) (n, want int, err error) {
+	vector := append(l.vector[:0], head)
+	if c.More != nil {
+		for _, f := range c.More.frames[c.More.head:] {
+			if len(vector) == vectorMax {
+				tail = nil
+				break
+			}
+			vector = append(vector, f.variant(c.Bits))
+		}
+	}
+	if len(tail) > 0 {
+		vector = append(vector, tail)
+	}
+	for _, b := range vector {
+		want += len(b)
+	}
+	n, err = l.Wires.Writev(c.Fd, vector)
+	clear(vector)
+	l.vector = vector[:0]
+	return max(n, 0), want, err
+}
+
+// advance takes n written bytes off the queue, and the rest of n off tail.
+func (l *Loop) advance(c *Conn, tail []byte, n int) []byte {
+	l.tally[CountBytesOut] += uint64(n)
+	for n > 0 && c.First != nil {
+		left := len(c.First.variant(c.Bits)) - c.Taken
+		if n < left {
+			c.Taken += n
+			c.Backlog -= n
+			return tail
+		}
+		n -= left
+		c.Backlog -= left
+		l.popFrame(c)
+	}
+	return tail[n:]
+}
+
+func (l *Loop) popFrame(c *Conn) {
+	c.Taken = 0
+	m := c.More
+	if m == nil {
+		c.First = nil
+		return
+	}
+	c.First = m.frames[m.head]
+	m.frames[m.head] = nil
+	m.head++
+	if m.head == len(m.frames) {
+		l.returnList(c)
+	}
+}
+
+// DropQueue forgets what has not begun to leave. A frame of which the kernel has a part stays: without
+// its rest the peer could not read what follows.
+func (l *Loop) DropQueue(c *Conn) {
+	if c.More != nil {
+		clear(c.More.frames)
+		l.returnList(c)
+	}
+	if c.Taken == 0 {
+		c.First = nil
+		c.Backlog = 0
+		return
+	}
+	c.Backlog = len(c.First.variant(c.Bits)) - c.Taken
+}
+
+func (l *Loop) lendList() *FrameList {
+	if n := len(l.lists); n > 0 {
+		m := l.lists[n-1]
+		l.lists = l.lists[:n-1]
+		return m
+	}
+	return &FrameList{frames: make([]*Frame, 0, 15)}
+}
+
+func (l *Loop) returnList(c *Conn) {
+	m := c.More
+	c.More = nil
+	if cap(m.frames) <= listFramesKept && len(l.lists) < listsKept {
+		m.frames, m.head = m.frames[:0], 0
+		l.lists = append(l.lists, m)
+	}
+}
+
+const (
+	listFramesKept = 256
+	listsKept      = 4096
+)
+
+// judge ends a connection whose backlog is over its bound. It only marks: the caller may be walking
+// through a roster.
+func (l *Loop) judge(c *Conn) {
+	limits, waits := &l.Ground.Limits, c.Waits()
+	switch {
+	case c.Phase != PhaseOpen:
+	case waits > limits.Hard:
+		l.Doom(c)
+	case waits <= limits.Soft:
+		if c.Rare != nil {
+			c.Rare.softSince = 0
+		}
+	case c.Extra().softSince == 0:
+		c.Rare.softSince = l.Now
+		l.arm(c)
+	}
+}
+
+// Waits is the backlog behind the frame that is being written. That frame counts for nothing: however long it is, a
+// reader is slow only when others have to wait for it.
+func (c *Conn) Waits() int {
+	if c.First == nil {
+		return 0
+	}
+	return c.Backlog - len(c.First.variant(c.Bits)) + c.Taken
+}
+
+// Doom has c ended for its backlog before the turn is over: at once would change a roster that is walked through.
+func (l *Loop) Doom(c *Conn) {
+	if !c.Doomed {
+		c.Doomed = true
+		l.Doomed = append(l.Doomed, c)
+	}
+}
+
+// writable says that the kernel takes bytes for c again.
+func (l *Loop) writable(c *Conn) {
+	if !c.Blocked || c.Phase == PhaseGone {
+		return
+	}
+	c.Blocked = false
+	l.Soil(c)
+}
+
+// OwnContext reports whether the frames of c are compressed for it alone.
+func (c *Conn) OwnContext() bool { return c.Rare != nil && c.Rare.shrinker != nil }

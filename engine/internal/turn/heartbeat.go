@@ -1,0 +1,143 @@
+package turn
+
+import "github.com/gobwas/ws"
+
+// A connection has one timer in its loop's wheel, set to the earliest of what it waits for. Activity
+// only stamps the connection; when the timer comes up, the stamp is looked at.
+
+// roomsHeartbeat is the seed's ping and the protocol's, for every connection the same, in one write.
+var RoomsHeartbeat = func() *Frame {
+	f := NewFrame(ws.OpText, []byte(`{"type":"ping"}`))
+	f.Plain = append(f.Plain, NewFrame(ws.OpPing, nil).Plain...)
+	f.Payload = int32(len(f.Plain)) // two frames: never compressed
+	return f
+}()
+
+// arm sets the timer of c to the earliest deadline it has.
+func (l *Loop) arm(c *Conn) {
+	at := c.nextBeat
+	if r := c.Rare; r != nil {
+		at = Earlier(at, r.deadline)
+		at = Earlier(at, r.Alarm)
+		if r.softSince != 0 {
+			at = Earlier(at, r.softSince+int64(l.Ground.Limits.Grace))
+		}
+	}
+	if at == 0 {
+		l.Wheel.Clear(c.Slot)
+		return
+	}
+	l.Wheel.Set(c.Slot, at)
+}
+
+// SetAlarm sets the one timer that the owner of c has; 0: none.
+func (l *Loop) SetAlarm(c *Conn, at int64) {
+	if at != 0 || c.Rare != nil {
+		c.Extra().Alarm = at
+	}
+	l.arm(c)
+}
+
+// Earlier is the smaller of two times, of which 0 means none.
+func Earlier(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+// timeout sees which of its deadlines c has reached.
+func (l *Loop) timeout(c *Conn) {
+	defer l.Rescue(c)
+	if r := c.Rare; r != nil {
+		if r.deadline != 0 && r.deadline <= l.Now {
+			r.deadline = 0
+			l.overdue(c)
+		}
+		if r.Alarm != 0 && r.Alarm <= l.Now {
+			r.Alarm = 0
+			l.Owner.Alarm(c)
+		}
+		if r.softSince != 0 && r.softSince+int64(l.Ground.Limits.Grace) <= l.Now {
+			r.softSince = 0
+			l.EndBy(c, CauseSlow)
+		}
+	}
+	if c.nextBeat != 0 && c.nextBeat <= l.Now {
+		l.beat(c)
+	}
+	if c.Phase != PhaseGone {
+		l.arm(c)
+	}
+}
+
+// overdue ends what a phase has time for.
+func (l *Loop) overdue(c *Conn) {
+	if c.Has(FlagMute) && c.Phase < PhaseClosing {
+		l.EndBy(c, CausePeerGone)
+		return
+	}
+	switch c.Phase {
+	case phaseHead, phasePreface:
+		// Its request may lie unread: what was there before this tick is read before the next one, for the kernel tells
+		// of descriptors in the order in which they became ready.
+		if r := c.Rare; !r.lastLook {
+			r.lastLook, r.deadline = true, l.Now+1
+			return
+		}
+		l.Refuse(c, refusalTooSlow)
+	case PhaseClosing, phaseRefused:
+		if c.Blocked {
+			l.drop(c) // it does not even take the last that it is told
+			return
+		}
+		l.linger(c)
+	case phaseLinger:
+		l.drop(c)
+	}
+}
+
+// beat asks a silent connection for a sign of life, or ends it.
+func (l *Loop) beat(c *Conn) {
+	t := l.Ground.Beats.Load()
+	interval, limit := t.Interval, t.Timeout
+	if c.Phase != PhaseOpen {
+		c.nextBeat = 0
+		return
+	}
+	heard := c.LastActive.Load()
+	silence := l.Now - heard
+	switch {
+	case silence >= limit:
+		c.nextBeat = 0
+		l.EndBy(c, CauseHeartbeat)
+	case silence < interval:
+		c.nextBeat = heard + interval
+	default:
+		l.tally[CountPings]++
+		l.pushRaw(c, l.Ground.Heartbeat)
+		if c.Blocked {
+			l.judge(c)
+		} else {
+			l.Soil(c)
+		}
+		c.nextBeat = min(heard+(silence/interval+1)*interval, heard+limit)
+	}
+}
+
+// BareHeartbeat is the protocol's ping alone.
+var BareHeartbeat = NewFrame(ws.OpPing, nil)
+
+// Rebeat moves heartbeats forward that have become due earlier. Those that have become due later find that out
+// themselves.
+func (l *Loop) Rebeat() {
+	t := l.Ground.Beats.Load()
+	l.Slab.Each(func(c *Conn) bool {
+		if c.nextBeat != 0 {
+			heard := c.LastActive.Load()
+			c.nextBeat = min(c.nextBeat, max(l.Now, heard+t.Interval), max(l.Now, heard+t.Timeout))
+			l.arm(c)
+		}
+		return true
+	})
+}

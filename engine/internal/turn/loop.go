@@ -1,0 +1,331 @@
+package turn
+
+import (
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/parleyd/parley/engine/internal/invariant"
+	"github.com/parleyd/parley/protocol/handshake"
+	"github.com/parleyd/parley/protocol/ident"
+	"github.com/parleyd/parley/protocol/proxy"
+)
+
+// wires is what a loop knows of the outer world: a struct of functions would cost an indirection more
+// per write. The reactor implements it over gnet and the kernel, the simulation over scripts.
+type wires interface {
+	Write(fd int, p []byte) (int, error)
+	Writev(fd int, ps [][]byte) (int, error)
+	Again(err error) bool // the kernel is full: try when it is writable
+	Shutdown(fd int)      // our half of the stream
+	Drop(c *Conn)         // close the descriptor; gone follows, perhaps before drop returns
+	Watch(c *Conn)        // post letterWritable once the kernel takes bytes for c
+	Ring()                // wake the loop; any goroutine
+	RingIn(time.Duration) // wake the loop after this time, instead of what was asked for before
+}
+
+// Loop is one event loop: a goroutine of the reactor, the connections that live on it, and its mailbox.
+// Everything that happens on it happens in one of two kinds of turn: serve takes one connection's input,
+// drain opens letters. Both end with the writes.
+//
+// Owner: loop, except mail, slab.at, slab.each, count and ended.
+type Loop struct {
+	Ground *Ground
+	Owner  Owner
+	Floor  floor
+	Owes   owes
+	Index  uint8
+	Wires  wires
+	Mail   Mailbox
+	Slab   slab
+	Wheel  wheel
+	rand   *rand.ChaCha8
+
+	Now      int64 // nanoseconds on the server's clock, read once a turn
+	nextTick int64
+	cpu      cpuTime // of the loop's thread, noted at cpuAt
+	cpuAt    int64
+	slots    []uint32
+
+	Letters []Letter // taken, and opened up to opened
+	Opened  int
+
+	Dirty       []*Conn // to be written to, from dirtyAt on
+	dirtyAt     int
+	walkLetters int // opened since the last time that nobody was dirty
+	walkBytes   int
+	Doomed      []*Conn
+	Drops       []*Conn
+	Served      *Conn // whose input this turn takes
+	corked      *Conn // whose answers go to the cork
+
+	Jobs      []job
+	Late      []*Conn // whose input goes on in a later turn
+	until     int64   // when the time of this turn is over
+	SinceLook int     // messages taken since the last look at the clock
+	Paged     bool    // a page of members was made
+	goingOn   bool    // the input that is taken was kept
+
+	cork, gather, shrunk, Text, inflated []byte
+	corkRaw                              int // bytes of the cork in front of its first frame
+	vector                               [][]byte
+	lists                                []*FrameList
+
+	Timers    timers
+	timersSet uint64 // ever
+
+	request handshake.Request
+	told    proxy.Fields // of that request
+
+	buffers [][]byte
+	Load    atomic.Int32 // descriptors, those on their way too
+	CheckAt uint32       // the slot that was checked last
+	tally   tally
+	Count   Counters
+	Ended   [Causes]atomic.Uint64
+}
+
+const (
+	DrainBudget     = 1500 * time.Microsecond // of letters and writes before input gets its turn
+	DrainBytesMax   = 256 << 10               // frame bytes opened before everybody has them
+	drainLettersMax = 4096
+	FlushGroup      = 16 // connections written to between two looks at the clock
+)
+
+// Init prepares a loop for its first turn. seed is for the generations of connections.
+func (l *Loop) Init(g *Ground, index uint8, seed [32]byte) {
+	l.Ground, l.Index, l.rand, l.Wheel = g, index, rand.NewChaCha8(seed), NewWheel(g.Tick)
+}
+
+// Serve is the turn of one connection's input. chunk is borrowed and always consumed whole.
+func (l *Loop) Serve(c *Conn, chunk []byte) {
+	l.Now = l.Ground.Clock()
+	if c.Phase == PhaseGone {
+		return
+	}
+	l.Served, l.corked = c, c
+	l.until, l.Paged = l.Now+int64(DrainBudget), false
+	l.tally[CountBytesIn] += uint64(len(chunk))
+	c.LastActive.Store(l.Now)
+	l.converse(c, chunk)
+	invariant.Scribble(chunk)
+	l.finish()
+	l.Served = nil
+}
+
+// converse takes the input and writes the answers.
+func (l *Loop) converse(c *Conn, chunk []byte) {
+	defer l.rescueTurn(c)
+	l.input(c, chunk)
+	if r := c.Rare; r != nil && len(r.rest) > longInput && l.hasRoom(c) {
+		l.until = l.Now + int64(longBudget)
+		l.takeKept(c)
+	}
+	l.uncork(c)
+}
+
+// Drain is the turn of letters and of the clock. It is asked for by the doorbell. What it does not
+// finish within its budget it goes on with after the input that waits.
+func (l *Loop) Drain() {
+	l.Mail.Rung.Store(false) // this is what it was rung for
+	l.Now = l.Ground.Clock()
+	until := l.Now + int64(DrainBudget)
+	l.until = until
+	if l.Now >= l.nextTick {
+		l.catchUp(l.nextTick)
+		l.nextTick = l.Now + int64(l.Ground.Tick)
+		l.onTick()
+	}
+	l.runTimers(l.Now + int64(DrainBudget/2))
+	l.goOnBehind(l.Now + int64(DrainBudget/2))
+	l.workOn(l.Now + int64(DrainBudget/2))
+	l.beforeWrites()
+	for more := true; more; {
+		more = l.openLetters()
+		// Letters that give nobody anything take time, too.
+		if !l.flushDirty(until) || more && l.Ground.Clock() > until {
+			l.Wake()
+			break
+		}
+	}
+	l.finish()
+}
+
+// openLetters opens some letters and reports whether there may be more. A walk through the dirty connections that
+// takes several turns lets new letters in between, so that those who come late in it get them in the same write: as
+// many as one walk may carry, and no more, or the queues would grow faster than they are written.
+func (l *Loop) openLetters() bool {
+	if l.walkLetters >= drainLettersMax || l.walkBytes >= DrainBytesMax {
+		return true
+	}
+	if l.Opened == len(l.Letters) {
+		clear(l.Letters)
+		l.Letters, l.Opened = l.Mail.Take(l.Letters), 0
+		if cap(l.Letters) > drainLettersMax && len(l.Letters) < drainLettersMax/4 {
+			l.Letters = append(make([]Letter, 0, drainLettersMax), l.Letters...)
+		}
+		l.beforeWrites()
+	}
+	before := l.Opened
+	for l.Opened < len(l.Letters) && l.walkLetters < drainLettersMax && l.walkBytes < DrainBytesMax {
+		x := l.Letters[l.Opened:]
+		n, bytes := l.open(x), 0
+		for i := range x[:n] {
+			if f := x[i].Frame; f != nil {
+				bytes += len(f.Plain)
+			}
+		}
+		l.walkBytes += bytes
+		l.Opened += n
+		l.walkLetters += n
+	}
+	l.endDoomed()
+	return l.Opened > before
+}
+
+// open does what the first letters say, and returns how many those are: one, or those that the floor takes at once.
+func (l *Loop) open(letters []Letter) int {
+	switch x := &letters[0]; x.Kind {
+	case LetterDirect:
+		l.Mail.Cancel(1, len(x.Frame.Plain))
+		x.Conn.Posted.Add(-1)
+		l.Queue(x.Conn, x.Frame)
+	case LetterWritable:
+		l.writable(x.Conn)
+	case letterCall:
+		x.call()
+	default:
+		return l.Floor.Deliver(letters, min(gatherBytesMax, DrainBytesMax-l.walkBytes))
+	}
+	return 1
+}
+
+// beforeWrites lets the floor say what it has to say before the connections are written to.
+func (l *Loop) beforeWrites() {
+	if l.Owes.Writes {
+		l.Owes.Writes = false
+		l.Floor.BeforeWrites()
+	}
+}
+
+// flushDirty writes to the dirty connections until the budget is spent, and reports whether it got to
+// the end. It looks at a group of them before it writes to the first: with thousands of members each look is a cache
+// miss, and those of a group are waited for together (docs/performance.md).
+func (l *Loop) flushDirty(until int64) bool {
+	var group [FlushGroup]*Conn
+	for l.dirtyAt < len(l.Dirty) {
+		n := 0
+		for n < len(group) && l.dirtyAt < len(l.Dirty) {
+			c := l.Dirty[l.dirtyAt]
+			l.dirtyAt++
+			c.Flags &^= FlagDirty
+			if c.Phase != PhaseGone {
+				group[n] = c
+				n++
+			}
+		}
+		for _, c := range group[:n] {
+			l.flush(c, nil)
+		}
+		if l.Ground.Clock() > until {
+			break
+		}
+	}
+	if l.dirtyAt < len(l.Dirty) {
+		return false
+	}
+	clear(l.Dirty)
+	l.Dirty, l.dirtyAt = l.Dirty[:0], 0
+	l.walkLetters, l.walkBytes = 0, 0
+	return true
+}
+
+// endDoomed ends those that deliver and flush could only mark.
+func (l *Loop) endDoomed() {
+	for len(l.Doomed) > 0 {
+		c := l.Doomed[len(l.Doomed)-1]
+		l.Doomed = l.Doomed[:len(l.Doomed)-1]
+		c.Doomed = false
+		l.EndBy(c, CauseSlow)
+	}
+}
+
+// finish ends a turn of either kind.
+func (l *Loop) finish() {
+	l.endDoomed()
+	for len(l.Drops) > 0 {
+		c := l.Drops[len(l.Drops)-1]
+		l.Drops = l.Drops[:len(l.Drops)-1]
+		switch {
+		case c.Phase == PhaseGone:
+		case c.Fd < 0:
+			l.release(c)
+		default:
+			l.Wires.Drop(c)
+		}
+	}
+	if l.Owes.Writes || l.dirtyAt < len(l.Dirty) {
+		l.Wake()
+	}
+	if l.Owes.Flush {
+		l.Owes.Flush = false
+		l.Floor.AfterTurn()
+	}
+	if cap(l.Text) > CorkBytesKept {
+		l.Text = nil
+	}
+	if cap(l.shrunk) > CorkBytesKept {
+		l.shrunk = nil
+	}
+	l.Count.publish(&l.tally)
+	if invariant.On {
+		l.Check()
+	}
+}
+
+// Wake makes sure that a drain follows.
+func (l *Loop) Wake() {
+	if !l.Mail.Rung.Swap(true) {
+		l.Wires.Ring()
+	}
+}
+
+// Post puts a letter into the mailbox. Any goroutine.
+func (l *Loop) Post(x Letter) {
+	if l.Mail.Post(x) {
+		l.Wires.Ring()
+	}
+}
+
+// PostCall runs f on the loop, after what was posted before. Never refused. Any goroutine.
+func (l *Loop) PostCall(f func()) { l.Post(Letter{Kind: letterCall, call: f}) }
+
+// PostDirect queues a frame for c, behind everything that was posted before. It reports false where the mailbox is full.
+// Any goroutine.
+func (l *Loop) PostDirect(c *Conn, f *Frame) bool {
+	if !l.Mail.Reserve(len(f.Plain)) {
+		return false
+	}
+	c.Posted.Add(1)
+	l.Post(Letter{Kind: LetterDirect, Conn: c, Frame: f})
+	return true
+}
+
+// onTick looks at the timers that are due, and at the time.
+func (l *Loop) onTick() {
+	l.slots = l.Wheel.Due(l.Now, l.slots[:0])
+	for _, slot := range l.slots {
+		if c := l.Slab.At(slot); c != nil {
+			l.timeout(c)
+		}
+	}
+	l.Floor.Tick()
+}
+
+// ConnAt finds the connection at p, nil if it is no longer there.
+func (l *Loop) ConnAt(p ident.Place) *Conn {
+	if c := l.Slab.At(p.Slot); c != nil && c.Gen == p.Gen {
+		return c
+	}
+	return nil
+}
