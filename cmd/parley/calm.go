@@ -10,7 +10,7 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// cores is how many processors Go has before anything is changed.
+// cores is GOMAXPROCS as the process found it.
 var cores = runtime.GOMAXPROCS(0)
 
 const (
@@ -20,12 +20,12 @@ const (
 	calmWrites = 15_000
 	busyWrites = 25_000
 
-	tidyAfter  = 4     // idle looks in a row
-	tidyWorth  = 1_000 // connections and messages since the last time
-	byOperator = -1    // GOMAXPROCS is set in the environment: it stays
+	releaseAfter = 4     // idle looks in a row
+	releaseWorth = 1_000 // connections and messages since the last release
+	byOperator   = -1    // GOMAXPROCS is set in the environment: it stays
 )
 
-// workload is how busy the loops have been since the last look.
+// workload is the work of all loops since the start.
 type workload struct {
 	accepted, sent, writes uint64
 }
@@ -35,14 +35,14 @@ func workloadOf(srv *engine.Server) workload {
 	return workload{accepted: s.Accepted, sent: s.MessagesSent, writes: s.Writes}
 }
 
-// followLoad suits Go's runtime to what the loops have to do, until ctx is done.
+// followLoad adapts Go's runtime to the load of the loops, until ctx is done.
 func followLoad(ctx context.Context, srv *engine.Server) {
 	loops := srv.Config().Loops
 	spare := processors{now: cores, busy: max(cores, loops), calm: max(cores, loops+1)}
 	if os.Getenv("GOMAXPROCS") != "" {
 		spare.now = byOperator
 	}
-	var heap tidying
+	var heap release
 	go func() {
 		ticks := time.NewTicker(lookEvery)
 		defer ticks.Stop()
@@ -61,13 +61,14 @@ func followLoad(ctx context.Context, srv *engine.Server) {
 	}()
 }
 
-// processors gives Go's scheduler one processor more than there are event loops for as long as these are calm, and not idle.
+// processors gives Go's scheduler one processor more than there are event loops while their load is moderate.
 //
-// A loop that waits for its sockets is in a system call. Where no processor is idle, the scheduler takes the loop's
-// away after 20 us, hands it to a thread that finds nothing to do, and keeps looking every 20 us: at a moderate load
-// that doubles what the server costs. Where one is idle, it is woken each time that a loop runs out of events: at
-// a high load, when loops seldom wait for so long, that costs a fifth. An idle server has none to spare either: a loop
-// whose processor is gone lets the scheduler sleep, which is half of what 15,000 heartbeats cost (docs/performance.md).
+// A loop that waits for its sockets is in a system call. If no processor is idle, the scheduler takes the loop's
+// processor away after 20 us, hands it to a thread without work, and looks again every 20 us: at a moderate load this
+// doubles the server's CPU time. If a processor is idle, the scheduler wakes it each time that a loop runs out of events:
+// at a high load, when loops seldom wait for so long, this costs a fifth. An idle server gets no extra processor, either:
+// a loop whose processor is gone lets the scheduler sleep, which halves the cost of 15,000 heartbeats
+// (docs/performance.md).
 type processors struct{ now, busy, calm int }
 
 func (p *processors) follow(rate float64) {
@@ -85,21 +86,21 @@ func (p *processors) follow(rate float64) {
 	}
 }
 
-// tidying gives memory back to the system once the loops have become idle. Connecting leaves garbage behind, a fifth
-// of what idle connections keep resident; left alone, Go's runtime keeps it for minutes (docs/performance.md).
-type tidying struct {
+// release gives memory back to the system once the loops have become idle. Connecting leaves garbage behind, a fifth
+// of the resident memory of idle connections; Go's runtime would keep it for minutes (docs/performance.md).
+type release struct {
 	idle int // looks in a row
 	last workload
 }
 
-func (t *tidying) follow(idle bool, now workload) {
+func (r *release) follow(idle bool, now workload) {
 	if !idle {
-		t.idle = 0
+		r.idle = 0
 		return
 	}
-	t.idle++
-	if t.idle == tidyAfter && now.accepted+now.sent-t.last.accepted-t.last.sent > tidyWorth {
-		t.last = now
+	r.idle++
+	if r.idle == releaseAfter && now.accepted+now.sent-r.last.accepted-r.last.sent > releaseWorth {
+		r.last = now
 		debug.FreeOSMemory()
 	}
 }

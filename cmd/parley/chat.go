@@ -6,9 +6,8 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// The two message types that the seed's document registers, for the chat page and for anybody who tries the
-// server with the seed's examples, and whoami, which tells a client what the server knows of it: behind a proxy, whether
-// the server sees the client's address or the proxy's.
+// The two message types of the seed's document, for the chat page and for the seed's examples; and whoami, with which an
+// operator finds out whether the server behind a proxy sees the client's address or the proxy's.
 
 type chat struct {
 	Room string `json:"room"`
@@ -22,12 +21,12 @@ type private struct {
 	Name string `json:"name"`
 }
 
-// nameMax bounds what a client calls itself, in bytes. Names are not checked: the id says who it is.
+// nameMax bounds a client's name, in bytes. Names are not checked: the id identifies the sender.
 const nameMax = 64
 
 var errName = &engine.Error{Code: "invalid_message", Message: "A name has 64 bytes at most"}
 
-// signed adds the sender's name to a message, where there is one.
+// signed adds the sender's name, if there is one, to a message.
 func signed(m engine.M, name string) engine.M {
 	if name != "" {
 		m["name"] = name

@@ -9,8 +9,8 @@ import (
 	"github.com/parleyd/parley/engine/logs"
 )
 
-// echo's bounds are generous: conformance suites send messages of megabytes, in tens of thousands of frames,
-// and read nothing meanwhile.
+// The bounds of echo are generous: conformance suites send messages of megabytes, in tens of thousands of frames,
+// before they read.
 const (
 	echoMessageBytes   = 32 << 20
 	echoFragments      = 1 << 20
@@ -45,7 +45,7 @@ func newEcho() *cobra.Command {
 			stdout := logs.NewWriter(cmd.OutOrStdout(), nil)
 			defer flush(stdout.Flush)
 			fmt.Fprintln(stdout, "parley: echo on ws://"+srv.Addr().String())
-			return leave(cmd.Context(), srv)
+			return awaitShutdown(cmd.Context(), srv)
 		},
 	}
 	cfg.Bare = true

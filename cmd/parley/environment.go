@@ -7,24 +7,24 @@ import (
 	"strings"
 )
 
-// The prefix PARLEY_ is not ours alone. Kubernetes gives every pod variables for each Service of its namespace, named
-// after the Service: one called parley puts PARLEY_SERVICE_HOST and PARLEY_PORT=tcp://10.0.0.1:9090 beside our settings.
-// A compose file keeps PARLEY_TAG in its .env. So a variable that names no setting is a mistake only where it looks like
-// a setting that was mistyped.
+// Other programs use the prefix PARLEY_, too. Kubernetes gives every pod variables for each Service of its namespace,
+// named after the Service: one called parley puts PARLEY_SERVICE_HOST and PARLEY_PORT=tcp://10.0.0.1:9090 beside our
+// settings. A compose file keeps PARLEY_TAG in its .env. So a variable that names no setting is a mistake only if it looks
+// like a mistyped setting.
 
-// ignoredVariables share the prefix and are no settings.
+// ignoredVariables have the prefix and are no settings.
 var ignoredVariables = []string{"CONFIG", "SETTLED"}
 
 var (
-	// linkName matches the names that Kubernetes and Docker make of a Service called parley or parley-something,
-	// without the prefix.
+	// linkName matches the names that Kubernetes and Docker make of a Service called parley or parley-ws, without the
+	// prefix.
 	linkName = regexp.MustCompile(`^([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO|START|END))?)$`)
-	// linkURL matches what they give to a name that ends with PORT, the name of a setting perhaps.
+	// linkURL matches their values for names that end with PORT, as the name of a setting may.
 	linkURL = regexp.MustCompile(`^(tcp|udp|sctp)://`)
 )
 
-// fromEnvironment reads what variables say of settings, and tells apart what is somebody else's (nothing is said, or a
-// note where it could be taken for a setting) from what is mistyped.
+// fromEnvironment reads settings from variables. A variable of another program is ignored, with a note if a reader could
+// take it for a setting; a mistyped setting is a mistake.
 func fromEnvironment(environ []string) (values map[string]value, notes []string, mistakes []error) {
 	values = map[string]value{}
 	known := append(keys(), "config")

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// What Kubernetes and Docker put into the environment for services called parley, parley-ws and parley-admin, and what
-// people keep beside it, ends no command.
+// Variables of Kubernetes and Docker for services called parley, parley-ws and parley-admin, and variables of other programs
+// with our prefix, end no command.
 var others = map[string]string{
 	"PARLEY_SERVICE_HOST": "10.0.0.1", "PARLEY_SERVICE_PORT": "9090", "PARLEY_SERVICE_PORT_WS": "9090", "PARLEY_SERVICE_PORT_HTTP_ALT": "1",
 	"PARLEY_PORT": "tcp://10.0.0.1:9090", "PARLEY_PORT_9090_TCP": "tcp://10.0.0.1:9090", "PARLEY_PORT_9090_TCP_ADDR": "10.0.0.1",
@@ -33,7 +33,7 @@ func TestOthersVariables(t *testing.T) {
 		}
 	}
 	if strings.Contains(stderr, "SERVICE") || strings.Contains(stderr, "_TCP") || strings.Contains(stderr, "secret") {
-		t.Errorf("too much is said: %s", stderr)
+		t.Errorf("too many warnings: %s", stderr)
 	}
 	if code, _, stderr := parley(t, "serve", "--port", "0", "--admin-port", "0"); code != exitOK || stderr != "" {
 		t.Error(code, stderr)

@@ -59,7 +59,7 @@ var everyKey = map[string]struct {
 // needs are the keys that work only together with another one.
 var needs = map[string][]string{"proxy_protocol": {"trusted_proxies"}, "proxy_header": {"trusted_proxies"}, "bus_url": {"processes"}, "bus_credentials": {"bus_url", "processes"}}
 
-// loaded is what a command with all settings has been told.
+// loaded are the settings of a command with these arguments, and their sources.
 func loaded(t *testing.T, args ...string) (*settings, map[string]string) {
 	t.Helper()
 	var s *settings
@@ -153,7 +153,7 @@ func same(in *settings, s setting, want any) bool {
 	return reflect.DeepEqual(reflect.ValueOf(in).Elem().FieldByIndex(s.index).Interface(), want)
 }
 
-// yamlOf writes lists as YAML does; quotes keep what would be read as something else.
+// yamlOf writes lists as YAML does, and quotes texts that YAML would read as another type.
 func yamlOf(s setting, text string) string {
 	if s.typ == reflect.TypeFor[[]string]() {
 		list, _ := parseList(text)

@@ -45,7 +45,7 @@ func newHealthcheck() *cobra.Command {
 	return cmd
 }
 
-// adminURL is where to ask: what was given, or what serve would listen on.
+// adminURL is the address to ask: the argument, or the admin listener of the settings.
 func adminURL(cmd *cobra.Command, args []string, path string) (string, error) {
 	if len(args) == 0 {
 		s, _, err := load(cmd)
@@ -67,7 +67,7 @@ func adminURL(cmd *cobra.Command, args []string, path string) (string, error) {
 	return u.String(), nil
 }
 
-// reachable is an address at which a listener on host can be spoken to.
+// reachable is an address for connecting to a listener on host.
 func reachable(host string) string {
 	a, err := netip.ParseAddr(host)
 	switch {
@@ -84,7 +84,7 @@ const (
 	healthBytesMax = 4 << 10
 )
 
-// askHealth returns what a server that is well answers.
+// askHealth returns the answer of a healthy server, and an error for any other.
 func askHealth(cmd *cobra.Command, target string) (string, error) {
 	request, err := http.NewRequestWithContext(cmd.Context(), http.MethodGet, target, nil)
 	if err != nil {

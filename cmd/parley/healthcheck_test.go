@@ -20,7 +20,7 @@ func check(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	return code, out.String(), wrong.String()
 }
 
-// A server that is well is said to be, by its settings and by its URL; when it has gone, that is said.
+// healthcheck finds a server by its settings and by its URL, and reports whether it is well or gone.
 func TestHealthcheck(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -54,7 +54,7 @@ func TestHealthcheck(t *testing.T) {
 	}
 }
 
-// Who says that he is not well is not.
+// A server whose answer is not 200 is not well.
 func TestHealthcheckOfTheUnwell(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "a loop has not taken a turn in time", http.StatusServiceUnavailable)

@@ -22,7 +22,7 @@ import (
 	"github.com/parleyd/parley/engine/cluster/bus"
 )
 
-// value is a setting as somebody wrote it, and where.
+// value is a setting as the operator wrote it, and its place.
 type value struct {
 	text  string
 	where string // "parley.yaml:3", "PARLEY_PORT", "--port"
@@ -83,24 +83,24 @@ func load(cmd *cobra.Command) (*settings, map[string]string, error) {
 			mistakes = append(mistakes, fmt.Errorf("%s: %s: %w", v.where, s.key, err))
 		}
 	}
-	relax(&out, sources)
-	if err := out.judge(); err != nil && len(mistakes) == 0 {
+	followSettings(&out, sources)
+	if err := out.check(); err != nil && len(mistakes) == 0 {
 		mistakes = append(mistakes, placed(err, sources))
 	}
 	if len(mistakes) > 0 {
-		return nil, nil, usageError{discreet{errors.Join(mistakes...)}}
+		return nil, nil, usageError{redacted{errors.Join(mistakes...)}}
 	}
 	if v := merged["origins"]; v.text == noOrigins {
 		out.notes = append(out.notes, v.where+": origins is an empty list, with which every page may connect; write [\"*\"] if you mean that")
 	}
-	if note := out.openness(); note != "" {
+	if note := out.exposure(); note != "" {
 		out.notes = append(out.notes, note)
 	}
 	return &out, sources, nil
 }
 
-// openness is what an operator should know of settings with which anybody can reach the server, "" where these do not.
-func (s *settings) openness() string {
+// exposure is a warning if the settings let every client on the network in; "" if they do not.
+func (s *settings) exposure() string {
 	if a, err := netip.ParseAddr(s.Host); strings.EqualFold(s.Host, "localhost") || err == nil && a.IsLoopback() || len(s.Origins) > 0 {
 		return ""
 	}
@@ -108,15 +108,15 @@ func (s *settings) openness() string {
 		"list the pages in origins (\"*\" for all), and let a program with package engine, or the proxy, decide about rights", s.Host)
 }
 
-// settledVariable hands the supervisor's settings on to its children: a file that is being edited while one of them is
-// started anew must not give it other settings than the rest, nor end it. Others of this user can read an environment, and
-// dumps of it travel: the password of bus_url goes another way (package cluster's welcome).
+// settledVariable hands the supervisor's settings on to its children: a child that is restarted while the operator edits
+// the file must get the same settings as the others. Other processes of this user can read an environment, and dumps of
+// it travel: the password of bus_url goes another way (package cluster's welcome).
 const settledVariable = envPrefix + "SETTLED"
 
-// withheld is what the environment said of bus_url until handOn took it away: a reload reads it still.
+// withheld is the variable of bus_url that handOn has taken out of the environment: a reload reads it here.
 var withheld []string
 
-// handOn makes s what this process's children find, without the password of bus_url.
+// handOn puts s into the environment for this process's children, without the password of bus_url.
 func handOn(s *settings) error {
 	if name := envPrefix + "BUS_URL"; os.Getenv(name) != "" {
 		withheld = []string{name + "=" + os.Getenv(name)}
@@ -133,8 +133,8 @@ func handOn(s *settings) error {
 	return os.Setenv(settledVariable, string(raw))
 }
 
-// relax lets a default follow a setting that it would contradict.
-func relax(s *settings, sources map[string]string) {
+// followSettings changes defaults that would contradict a setting.
+func followSettings(s *settings, sources map[string]string) {
 	if sources["heartbeat_timeout"] == "default" {
 		s.HeartbeatTimeout = max(s.HeartbeatTimeout, 2*s.HeartbeatInterval)
 	}
@@ -150,7 +150,7 @@ func relax(s *settings, sources map[string]string) {
 	}
 }
 
-// placed says where the setting that the engine refuses was made.
+// placed adds the place of the setting that the engine refuses.
 func placed(err error, sources map[string]string) error {
 	var wrong *engine.ConfigError
 	if errors.As(err, &wrong) && sources[wrong.Key] != "default" {
@@ -213,11 +213,11 @@ func fromFile(path string) (map[string]value, []error) {
 	return values, mistakes
 }
 
-// noOrigins is the text of an empty list of origins. At a start it is what its absence is, with a warning: versions before
-// had it as the default, and check-config printed it. It lifts no list: neither another source's, nor one that is in force.
+// noOrigins is the text of an empty list of origins. At a start it means the default, with a warning: earlier versions had
+// it as the default, and check-config printed it. It does not lift a list of another source, or one that is in force.
 const noOrigins = "[]"
 
-// written is the text that a file has for s.
+// written is the text of a node in the file, as the value of s.
 func (s setting) written(n *yaml.Node) (string, error) {
 	for n.Kind == yaml.AliasNode {
 		n = n.Alias
@@ -265,7 +265,7 @@ func fromFlags(cmd *cobra.Command) map[string]value {
 	return values
 }
 
-// didYouMean names what is nearest to a mistaken word, if anything is near.
+// didYouMean names the known word nearest to a mistaken one, if any is near.
 func didYouMean(word string, known []string) string {
 	if best, distance := nearest(strings.ToLower(word), known); best != "" && distance <= max(len(word)/2, 2) {
 		return fmt.Sprintf("; did you mean %q?", best)
@@ -273,7 +273,7 @@ func didYouMean(word string, known []string) string {
 	return ""
 }
 
-// nearest is the known word that the fewest letters tell from another, and how many they are.
+// nearest is the known word with the smallest edit distance to word, and that distance.
 func nearest(word string, known []string) (best string, distance int) {
 	distance = len(word) + 1
 	for _, k := range known {
@@ -284,7 +284,7 @@ func nearest(word string, known []string) (best string, distance int) {
 	return best, distance
 }
 
-// editDistance counts the letters to insert, delete, replace, or swap with their neighbour.
+// editDistance is the least number of letters to insert, delete, replace, or swap with their neighbour.
 func editDistance(a, b string) int {
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A server that lets anybody in says so when it starts, and when its settings are checked.
+// A server that admits every client warns when it starts, and when its settings are checked.
 func TestOpenness(t *testing.T) {
 	for _, c := range []struct {
 		args string

@@ -17,7 +17,7 @@ const formatJSON = "json"
 
 func newLog(s *settings) (*slog.Logger, *slog.LevelVar) {
 	level := new(slog.LevelVar)
-	level.UnmarshalText([]byte(s.LogLevel)) // one of four words by now
+	level.UnmarshalText([]byte(s.LogLevel)) // load has checked that it is one of four words
 	return logs.Queued(slog.New(logHandler(s, os.Stderr, level))), level
 }
 
@@ -28,7 +28,7 @@ func logHandler(s *settings, to io.Writer, level slog.Leveler) slog.Handler {
 	return slog.NewTextHandler(to, &slog.HandlerOptions{Level: level})
 }
 
-// withUnits writes durations as text does: slog's JSON has them as a number of nanoseconds, and does not say so.
+// withUnits writes durations with their units: slog's JSON has them as a plain number of nanoseconds.
 func withUnits(_ []string, a slog.Attr) slog.Attr {
 	if a.Value.Kind() == slog.KindDuration {
 		a.Value = slog.StringValue(a.Value.Duration().String())
@@ -36,7 +36,7 @@ func withUnits(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// announce logs what starts: version, process, and the settings that are not the defaults, without secrets.
+// announce logs the start: version, process, and the settings that are not the defaults, without secrets.
 func (s *settings) announce(log *slog.Logger) {
 	usual := defaultSettings()
 	usual.Processes = s.Processes
@@ -56,7 +56,7 @@ func (s *settings) announce(log *slog.Logger) {
 	log.Info("starting", "version", version+commit(), "go", runtime.Version(), "pid", os.Getpid(), slog.Group("settings", changed...))
 }
 
-// sayReady tells whoever started the server where it is: a line of text, or an object where the log is JSON.
+// sayReady prints the server's addresses to its standard output: a line of text, or an object if the log is JSON.
 func (s *settings) sayReady(to io.Writer, server, page net.Addr) {
 	ws, http := "ws://"+server.String(), ""
 	if page != nil {
@@ -72,7 +72,7 @@ func (s *settings) sayReady(to io.Writer, server, page net.Addr) {
 	}
 }
 
-// logged says why serve has failed in the log's own format, where that is not text.
+// logged logs the error that ends serve, if the log is JSON; run prints it otherwise.
 func (s *settings) logged(err error) error {
 	if s.LogFormat != formatJSON {
 		return err

@@ -27,8 +27,8 @@ func objects(t *testing.T, text string) map[string]map[string]any {
 	return found
 }
 
-// Where the log is JSON, all that a server writes is: the ready line and why it could not start, too. Durations have their
-// units. What started, with which settings, why it stopped and how long that took, is said by one process as by several.
+// If the log is JSON, all output of a server is, the ready line and the error that ends it included. Durations have their
+// units. One process as well as several logs the start with its settings, the cause of the stop, and its duration.
 func TestJSONLog(t *testing.T) {
 	for _, processes := range []int{1, 2} {
 		t.Run(fmt.Sprint("processes ", processes), func(t *testing.T) {
@@ -69,7 +69,7 @@ func TestJSONLog(t *testing.T) {
 	}
 }
 
-// A server that cannot start says so as an object, with the same code as ever.
+// A server that cannot start logs the error as an object, and ends with the same code as with a text log.
 func TestJSONFailure(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -1,7 +1,7 @@
 // Command parley is the WebSocket room server and its tools.
 //
 // What it refuses to do: anything that a program using package engine could not do as well. Start reading at
-// newRoot, then serve.go; where settings come from is in settings.go and load.go.
+// newRoot, then serve.go; settings are read in settings.go and load.go.
 package main
 
 import (
@@ -46,8 +46,8 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// outliveOutput has a write to a standard output whose reader is gone fail with EPIPE, as any other write does. Without it
-// Go's runtime ends the process with SIGPIPE, which is right for a tool in front of `head` and wrong for a server.
+// outliveOutput makes a write to a standard output whose reader is gone fail with EPIPE. Without it Go's runtime ends the
+// process with SIGPIPE, which is right for a tool in front of `head` and wrong for a server.
 func outliveOutput() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 // run is main without the process around it.
@@ -64,7 +64,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if errors.As(err, &exit) && exit.err == nil {
 		return exit.code
 	}
-	complain(stderr, err)
+	printError(stderr, err)
 	return codeOf(err)
 }
 
@@ -82,28 +82,28 @@ func codeOf(err error) int {
 	return exitFailed
 }
 
-// discreet is an error that quotes what somebody wrote, and shows no user and password of a URL in it: a bus_url lands
-// under another key, behind a misspelt flag, or in a list.
-type discreet struct{ error }
+// redacted is an error whose text quotes the operator's input, without user and password of any URL in it: an operator may
+// have put bus_url under another key, behind a misspelt flag, or in a list.
+type redacted struct{ error }
 
-func (d discreet) Error() string { return urlUser.ReplaceAllString(d.error.Error(), "://xxxxx@") }
-func (d discreet) Unwrap() error { return d.error }
+func (r redacted) Error() string { return urlUser.ReplaceAllString(r.error.Error(), "://xxxxx@") }
+func (r redacted) Unwrap() error { return r.error }
 
 var urlUser = regexp.MustCompile(`://.*@`) // to the last @ of the line, since either part may hold others
 
-// complain writes an error, and leaves a reader behind that does not read.
-func complain(stderr io.Writer, err error) {
+// printError writes an error, and does not wait for a reader that has stopped reading.
+func printError(stderr io.Writer, err error) {
 	w := logs.NewWriter(stderr, nil)
-	for line := range strings.SplitSeq(strings.TrimRight(discreet{err}.Error(), "\n"), "\n") {
+	for line := range strings.SplitSeq(strings.TrimRight(redacted{err}.Error(), "\n"), "\n") {
 		fmt.Fprintln(w, "parley:", line)
 	}
 	flush(w.Flush)
 }
 
-// outputWait is for the readers of log and standard output when a process ends.
+// outputWait is how long the end of a process waits for the readers of its log and standard output.
 const outputWait = time.Second
 
-// flush calls a flush with a bound. What is left then is lost.
+// flush calls f with the bound outputWait. Lines that are left then are lost.
 func flush(f func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(context.Background(), outputWait)
 	defer cancel()
@@ -127,7 +127,7 @@ func newRoot() *cobra.Command {
 	return root
 }
 
-// knownVerb refuses what is no verb, naming the nearest.
+// knownVerb refuses a word that is no verb, and names the nearest verb.
 func knownVerb(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// Memory, CPU time and descriptors of every process are in the metrics, and of none twice.
+// The metrics have memory, CPU time and descriptors of every process, each once.
 func TestProcessMetrics(t *testing.T) {
 	_, admin := freeAddress(t)
 	r, stdout, _ := piped(t, nil, "serve", "--port", "0", "--admin-port", admin, "--loops", "1", "--processes", "2")

@@ -24,8 +24,8 @@ func serveArgs(t *testing.T, processes int, config string) []string {
 	return []string{"serve", "--port", "0", "--admin-port", admin, "--loops", "1", "--processes", fmt.Sprint(processes), "--config", config}
 }
 
-// A server whose standard output and log have lost their readers goes on: it serves, reads its settings again, and stops
-// when it is told to.
+// A server whose standard output and log have lost their readers goes on: it serves, reloads its settings, and stops on
+// SIGTERM.
 func TestBrokenOutput(t *testing.T) {
 	for _, processes := range []int{1, 2} {
 		t.Run(fmt.Sprint("processes ", processes), func(t *testing.T) {
@@ -75,7 +75,7 @@ func TestClosedDescriptors(t *testing.T) {
 	}
 }
 
-// A full disk takes no log. The server does not mind.
+// A server whose log is on a full disk goes on.
 func TestFullLog(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
@@ -94,7 +94,7 @@ func TestFullLog(t *testing.T) {
 	}
 }
 
-// The checker says what it found by its code, too, and does so where its progress has no reader.
+// The checker's exit code tells its findings, also if its progress has no reader.
 func TestVerifyWithBrokenOutput(t *testing.T) {
 	s, err := engine.New(engine.Config{Port: -1, Loops: 1})
 	if err != nil {
@@ -117,7 +117,7 @@ func TestVerifyWithBrokenOutput(t *testing.T) {
 	}
 }
 
-// A tool in front of a reader that has seen enough ends as tools do.
+// A tool whose reader has stopped reading ends by SIGPIPE, as tools do.
 func TestToolsEndWithTheirReader(t *testing.T) {
 	reader, stdout, err := os.Pipe()
 	if err != nil {

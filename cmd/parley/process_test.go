@@ -35,10 +35,10 @@ type running struct {
 	ended     chan struct{}
 }
 
-// outputs are what a process gets for its standard output and its log.
+// outputs are a process's standard output and standard error.
 type outputs struct{ stdout, stderr *os.File }
 
-// command prepares a process, which the test's end ends.
+// command prepares a process. The end of the test ends it.
 func command(t *testing.T, to outputs, name string, args ...string) *running {
 	t.Helper()
 	r := &running{t: t, cmd: exec.Command(name, args...), ended: make(chan struct{})}
@@ -73,7 +73,7 @@ func piped(t *testing.T, stderr *os.File, args ...string) (*running, *bufio.Read
 
 var readyLine = regexp.MustCompile(`ready on ws://(\S+);.* on http://(\S+)/`)
 
-// hears waits for the line that says that the server is ready.
+// hears waits for the ready line.
 func (r *running) hears(stdout *bufio.Reader) *running {
 	r.t.Helper()
 	line, err := stdout.ReadString('\n')
@@ -151,7 +151,7 @@ func (r *running) healthy() bool {
 	return answer.StatusCode == http.StatusOK
 }
 
-// freeAddress is one that was free a moment ago.
+// freeAddress is an address that was free a moment ago.
 func freeAddress(t *testing.T) (address, port string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

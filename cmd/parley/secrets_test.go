@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// A password that was written where none belongs is not said back.
+// A password in a wrong place of the settings is not in the error.
 func TestMistakesHideUsers(t *testing.T) {
 	const url = "nats://user:/s@crét@127.0.0.1:4222"
 	for _, args := range [][]string{
@@ -35,7 +35,7 @@ func TestCredentialsAreRead(t *testing.T) {
 	}
 }
 
-// The password of the bus stands neither in what check-config says nor in the environment of the workers.
+// The password of the bus is neither in the output of check-config nor in the environment of the workers.
 func TestPasswordIsHidden(t *testing.T) {
 	file := write(t, "processes: 2\nbus_url: nats://user:secret@127.0.0.1:4222\n")
 	if code, out, stderr := parley(t, "check-config", file); code != exitOK || strings.Contains(out+stderr, "secret") || !strings.Contains(out, "nats://xxxxx@127.0.0.1:4222") {

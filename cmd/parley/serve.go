@@ -48,7 +48,7 @@ func serve(cmd *cobra.Command, s *settings) error {
 	s.settle()
 	log, level := newLog(s)
 	defer flush(func(ctx context.Context) error { return logs.Flush(ctx, log) })
-	stdout := logs.NewWriter(cmd.OutOrStdout(), nil) // the supervisor's goroutine does not wait for its reader
+	stdout := logs.NewWriter(cmd.OutOrStdout(), nil) // the supervisor's goroutine must not wait for a reader
 	defer flush(stdout.Flush)
 	for _, note := range s.notes {
 		log.Warn(note)
@@ -94,14 +94,14 @@ func serve(cmd *cobra.Command, s *settings) error {
 	})
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil // who did not go in time was cut off: no failure of the server
+		return nil // connections that had not ended in time were cut off: no failure of the server
 	case err != nil && cluster.ExitCode(err) == exitUsage:
 		return usageError{err}
 	}
 	return err
 }
 
-// own are the settings that the engine does not know.
+// own are the settings of the command, unknown to the engine.
 //
 // Owner: the holder.
 type own struct {
@@ -111,13 +111,13 @@ type own struct {
 
 func (s *settings) own() own { return own{s.AdminHost, s.LogLevel, s.LogFormat, s.AdminPort} }
 
-// reread loads the settings again, as the command line, the environment and the file say now.
+// reread loads the settings again, from the command line, the environment and the file.
 func reread(cmd *cobra.Command) (cluster.Fresh, error) {
 	s, _, err := load(cmd)
 	if err != nil {
 		return cluster.Fresh{}, err
 	}
-	if s.empty != "" { // an editor or a full disk has emptied it: defaults in place of all that was configured are not meant
+	if s.empty != "" { // an editor or a full disk has emptied the file: the operator does not want all the defaults
 		return cluster.Fresh{}, fmt.Errorf("%s holds no setting: write the settings that you want", s.empty)
 	}
 	s.settle()
@@ -125,11 +125,11 @@ func reread(cmd *cobra.Command) (cluster.Fresh, error) {
 	return cluster.Fresh{Config: s.Config, Own: raw}, err
 }
 
-// adopt changes the log level, and names what it cannot change.
+// adopt changes the log level, and names the changed settings that need a restart.
 func (s *settings) adopt(raw json.RawMessage, level *slog.LevelVar, log *slog.Logger) (fixed []string) {
 	var fresh own
 	if json.Unmarshal(raw, &fresh) != nil {
-		return nil // a process of the same binary wrote it
+		return nil // cannot happen: a process of the same binary wrote raw
 	}
 	was := level.Level()
 	level.UnmarshalText([]byte(fresh.LogLevel))
@@ -146,9 +146,9 @@ func (s *settings) adopt(raw json.RawMessage, level *slog.LevelVar, log *slog.Lo
 	return fixed
 }
 
-// leave waits for the signal and takes leave of everybody. Those who did not go in time are cut off, which is
-// no failure of the server.
-func leave(ctx context.Context, srv *engine.Server) error {
+// awaitShutdown waits for the signal and sends all clients away. Connections that do not end in time are cut off, which
+// is no failure of the server.
+func awaitShutdown(ctx context.Context, srv *engine.Server) error {
 	<-ctx.Done()
 	bounded, cancel := context.WithTimeout(context.Background(), srv.Config().ShutdownTimeout)
 	defer cancel()
@@ -167,10 +167,10 @@ func noArguments(cmd *cobra.Command, args []string) error {
 
 const memoryShare = 0.9 // of the limit
 
-// limitMemory tells Go's collector of a container's limit, so that it works harder instead of being killed.
-// GOGC follows from a measurement: the hot path makes no garbage, so collecting early costs nothing that shows, and
-// decides what idle connections keep resident (docs/performance.md).
-// Workers share the limit.
+// limitMemory gives Go's collector the container's limit, so that it works harder near the limit; the kernel would kill
+// the process there. Workers share the limit. GOGC follows from a measurement: the hot path makes no garbage, so early
+// collection costs no time that can be measured, and keeps the resident memory of idle connections low
+// (docs/performance.md).
 func limitMemory(log *slog.Logger, workers int) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(25)

@@ -20,7 +20,7 @@ import (
 	"github.com/parleyd/parley/engine/cluster/bus"
 )
 
-// settings is everything that serve can be told: the engine's configuration and the command's own.
+// settings are all settings of serve: the engine's configuration and the command's own.
 //
 // Owner: the command that loaded it.
 type settings struct {
@@ -30,13 +30,13 @@ type settings struct {
 	LogLevel  string `key:"log_level"`
 	LogFormat string `key:"log_format"`
 
-	empty string   // the file that holds no setting, "" where there is none
-	notes []string // what the operator should know of where the settings come from, a sentence each; no setting
+	empty string   // the path of a file that holds no setting; "" for none
+	notes []string // warnings for the operator, a sentence each
 }
 
 func defaultSettings() settings {
 	cfg := engine.DefaultConfig()
-	cfg.Loops = 0 // settle knows how many
+	cfg.Loops = 0 // settle sets it
 	return settings{
 		Config:    cfg,
 		AdminHost: "127.0.0.1",
@@ -46,20 +46,20 @@ func defaultSettings() settings {
 	}
 }
 
-// settle decides what was left to the machine.
+// settle sets the number of loops from the machine's cores, unless the operator has set it.
 func (s *settings) settle() {
 	if s.Loops == 0 {
 		s.Loops = max(1, cores/s.Processes)
 	}
 }
 
-// judge reports the first setting that cannot work, as a *[engine.ConfigError]: what serve refuses, check-config and a
-// reload refuse, too.
-func (s *settings) judge() error {
+// check reports the first setting that cannot work, as a *[engine.ConfigError]. serve, check-config and a reload refuse
+// the same settings.
+func (s *settings) check() error {
 	if err := s.Config.Validate(); err != nil {
 		return err
 	}
-	admin := s.Config // what is right for the one listener is right for the other
+	admin := s.Config // the same rules hold for both listeners
 	admin.Host, admin.Port = s.AdminHost, s.AdminPort
 	err := admin.Validate()
 	var wrong *engine.ConfigError
@@ -75,7 +75,7 @@ func (s *settings) judge() error {
 	return nil
 }
 
-// meet reports whether listeners on two hosts are in each other's way where their port is the same.
+// meet reports whether listeners on two hosts conflict if their port is the same.
 func meet(a, b string) bool {
 	a, b = strings.ReplaceAll(strings.ToLower(a), "localhost", "127.0.0.1"), strings.ReplaceAll(strings.ToLower(b), "localhost", "127.0.0.1")
 	x, _ := netip.ParseAddr(a)
@@ -83,7 +83,7 @@ func meet(a, b string) bool {
 	return a == b || x.IsValid() && (x == y || x.IsUnspecified()) || y.IsUnspecified()
 }
 
-// setting is one key: what it is called, what it holds, and where it goes.
+// setting is one key: its name, its help, its field and its type.
 //
 // Owner: immutable.
 type setting struct {
@@ -98,7 +98,7 @@ func (s setting) variable() string { return envPrefix + strings.ToUpper(s.key) }
 
 const envPrefix = "PARLEY_"
 
-// help is one line for each key. A test holds that no key is without.
+// help is one line for each key. A test wants a line for every key.
 var help = map[string]string{
 	"host":                         "address to listen on; 0.0.0.0 for all interfaces",
 	"port":                         "port to listen on; 0 lets the kernel choose",
@@ -184,7 +184,7 @@ func (s setting) text(in *settings) string {
 		return strconv.FormatFloat(v.Seconds(), 'g', -1, 64)
 	case []string:
 		if s.key == "origins" && len(v) == 0 {
-			return "[*]" // an empty one is not taken
+			return "[*]" // set refuses an empty list
 		}
 		return "[" + strings.Join(v, ", ") + "]"
 	case int:
@@ -197,7 +197,7 @@ func (s setting) text(in *settings) string {
 	}
 }
 
-// yaml is the value of s so that a file may hold it. Of bus_url no secret is shown.
+// yaml is the value of s in the notation of a file. It shows no secret of bus_url.
 func (s setting) yaml(in *settings) string {
 	switch v := reflect.ValueOf(in).Elem().FieldByIndex(s.index).Interface().(type) {
 	case string:
@@ -218,7 +218,7 @@ func (s setting) yaml(in *settings) string {
 	return s.text(in)
 }
 
-// plainText matches what YAML takes for a text, or for what the same text means, without quotes.
+// plainText matches texts that mean the same in YAML with and without quotes.
 var plainText = regexp.MustCompile(`^[A-Za-z0-9/.][A-Za-z0-9/._@:-]*[A-Za-z0-9/._@-]$`)
 
 func quoted(text string) string {
@@ -228,7 +228,7 @@ func quoted(text string) string {
 	return text
 }
 
-// kind says to a person what a value looks like.
+// kind describes the values of s to a person.
 func (s setting) kind() string {
 	switch s.typ {
 	case reflect.TypeFor[time.Duration]():
@@ -244,15 +244,15 @@ func (s setting) kind() string {
 	}
 }
 
-// zeroMeans are the keys for which 0 is a value of its own, and what the engine calls it. Elsewhere 0 would
-// silently become the default, and is refused.
+// zeroMeans are the keys for which 0 has a meaning, with the engine's value for it. For other keys 0 would silently
+// become the default, and is refused.
 var zeroMeans = map[string]int{
 	"port": -1, "announce_members_max": -1, "processes": cores, "loops": 0, "max_connections": 0,
 	"max_connections_per_room": 0, "max_rooms_per_connection": -1, "admin_port": 0,
 }
 
-// set parses text into the setting's field. What env files and editors leave around a value (a carriage return, a space)
-// is taken off; quotes, which could be meant, are told of.
+// set parses text into the setting's field. It trims white space, such as the carriage return of an env file. It refuses
+// quotes around the value: it cannot tell whether they belong to it.
 func (s setting) set(in *settings, text string) error {
 	text = strings.TrimSpace(text)
 	if strings.Trim(text, "\"'“”‘’") != text {
@@ -289,7 +289,7 @@ func (s setting) set(in *settings, text string) error {
 		n, err := strconv.Atoi(text)
 		switch {
 		case errors.Is(err, strconv.ErrRange) && !strings.HasPrefix(text, "-"):
-			n = math.MaxInt // the configuration says what it takes
+			n = math.MaxInt // check names the largest valid value
 		case err != nil:
 			return wrong()
 		}
@@ -310,11 +310,11 @@ func (s setting) set(in *settings, text string) error {
 	return nil
 }
 
-// mayBeEmpty are the texts for which "" is a value: that what the key names is not there. Lists may be empty, too, but for
-// origins.
+// mayBeEmpty are the keys of texts for which "" is a value: the file, directory, server or field does not exist. Lists may
+// be empty, too, except origins.
 var mayBeEmpty = []string{"data_dir", "bus_url", "bus_credentials", "proxy_header"}
 
-// choices are the texts that a key takes, where not any will do.
+// choices are the valid texts of keys that do not take every text.
 var choices = map[string][]string{"log_level": {"debug", "info", "warn", "error"}, "log_format": {"text", "json"}}
 
 func (s setting) setText(field reflect.Value, text string) error {
@@ -331,7 +331,7 @@ func (s setting) setText(field reflect.Value, text string) error {
 	case text == "" && !slices.Contains(mayBeEmpty, s.key):
 		return errors.New("the value is empty")
 	case s.key == "host" || s.key == "admin_host":
-		text = strings.TrimSuffix(strings.TrimPrefix(text, "["), "]") // as in a URL; what is no address is refused later
+		text = strings.TrimSuffix(strings.TrimPrefix(text, "["), "]") // as in a URL; check refuses other brackets
 	}
 	field.SetString(text)
 	return nil
@@ -343,7 +343,7 @@ func parseDuration(text string) (time.Duration, bool) {
 		if seconds != seconds {
 			return 0, false
 		}
-		// What is longer than any time that can be kept stays longer than the configuration takes.
+		// A Duration holds some 292 years. A longer time becomes one that is still above every setting's range.
 		return time.Duration(min(max(seconds, -9e9), 9e9) * float64(time.Second)), true
 	}
 	d, err := time.ParseDuration(text)
@@ -366,7 +366,7 @@ func parseList(text string) (list []string, err error) {
 	return list, nil
 }
 
-// addFlags gives a command a flag for each setting. Values stay text here: all sources are read alike.
+// addFlags gives a command a flag for each setting. Values stay text here: load parses all sources alike.
 func addFlags(cmd *cobra.Command) {
 	cmd.Flags().String("config", "", "YAML or JSON file with settings ("+envPrefix+"CONFIG)")
 	d := defaultSettings()

@@ -35,7 +35,7 @@ func docs() string {
 	return b.String()
 }
 
-// The reference is what the table says.
+// docs/configuration.md agrees with the table.
 func TestDocs(t *testing.T) {
 	path := filepath.Join("..", "..", "docs", "configuration.md")
 	if *update {
@@ -73,7 +73,7 @@ func write(t *testing.T, text string) string {
 	return path
 }
 
-// A mistake is answered with what is wrong, where, and what would be right.
+// The answer to a mistake names the fault, its place, and the right form.
 func TestMistakes(t *testing.T) {
 	for _, c := range []struct {
 		name, file string
@@ -155,7 +155,7 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
-// A variable without text is no list, and does not lift the one of the file.
+// An empty variable does not lift the list of the file.
 func TestEmptyOrigins(t *testing.T) {
 	t.Setenv("PARLEY_ORIGINS", "")
 	if code, _, stderr := parley(t, "check-config", write(t, "origins: [https://a.example]\n")); code != exitUsage || !strings.Contains(stderr, "PARLEY_ORIGINS: origins: it is empty") {
@@ -167,8 +167,8 @@ func TestEmptyOrigins(t *testing.T) {
 	}
 }
 
-// The file of a version whose default was an empty list starts still, with a warning; one with an empty text never did mean
-// a list.
+// A server still starts, with a warning, with the file of a version whose default was an empty list of origins. An empty
+// text is a mistake.
 func TestEmptyListOfOrigins(t *testing.T) {
 	for text, want := range map[string]int{"origins: []\n": exitOK, "{\"origins\": [ ]}": exitOK, "origins:\n": exitUsage, "origins: ''\n": exitUsage, "origins: ['']\n": exitUsage, "origins: [' ']\n": exitUsage} {
 		if code, _, stderr := parley(t, "check-config", write(t, text)); code != want || want == exitOK && !strings.Contains(stderr, "parley.yaml:1: origins is an empty list") {
@@ -177,7 +177,7 @@ func TestEmptyListOfOrigins(t *testing.T) {
 	}
 }
 
-// What a file holds beyond one mapping of plain values is a mistake, not passed over.
+// A file that holds more than one mapping of plain values is a mistake.
 func TestShapeOfFile(t *testing.T) {
 	for text, want := range map[string]string{
 		"data_dir: [/a, /b]\n": "one value, not a list", "port: [9090]\n": "one value, not a list", "port: &p 1\nbus_url: &l [x]\nhost: *l\n": "one value, not a list",
@@ -195,7 +195,7 @@ func TestShapeOfFile(t *testing.T) {
 	}
 }
 
-// A file that holds no setting is told of at the start, and is a mistake afterwards.
+// A file that holds no setting gives a warning at the start, and is a mistake at a reload.
 func TestEmptyFile(t *testing.T) {
 	for _, text := range []string{"", "# nothing\n", "---\n", "{}\n"} {
 		path := write(t, text)
@@ -213,7 +213,7 @@ func TestEmptyFile(t *testing.T) {
 	}
 }
 
-// serve and echo say that they are ready, in one line, and leave with 0.
+// serve and echo print one line when they are ready, and end with 0.
 func TestServeAndEcho(t *testing.T) {
 	for _, args := range [][]string{{"serve", "--port", "0", "--admin-port", "0"}, {"echo", "--port", "0", "--compression"}, {"version"}} {
 		code, out, stderr := parley(t, args...)

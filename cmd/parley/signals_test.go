@@ -11,8 +11,8 @@ import (
 	"github.com/gobwas/ws/wsutil"
 )
 
-// Two signals at once are one: the client is sent away in order. One that comes a second later ends the server at once,
-// for whom a client that does not answer the leave-taking makes it wait.
+// Two signals at once are one: the client is sent away in order. A signal a second later ends the server at once, also
+// while the server waits for a client that does not answer its close frame.
 func TestSignalsTwice(t *testing.T) {
 	for _, processes := range []int{1, 2} {
 		t.Run(fmt.Sprint("processes ", processes), func(t *testing.T) {

@@ -18,10 +18,10 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// report is what status has found out.
+// report is the output of status.
 type report struct {
 	URL    string       `json:"url"`
-	Health string       `json:"health"` // "ok", or what is wrong
+	Health string       `json:"health"` // "ok", or the fault
 	Stats  engine.Stats `json:"stats"`
 }
 
@@ -62,7 +62,7 @@ func newStatus() *cobra.Command {
 	return cmd
 }
 
-// ask asks for the figures, and whether all is well.
+// ask asks an admin listener for its figures and its health.
 func ask(ctx context.Context, target string) (*report, error) {
 	at, err := url.Parse(target)
 	if err != nil {
@@ -138,7 +138,7 @@ func (r *report) write(to io.Writer, asJSON bool, now time.Time) error {
 	return w.Flush()
 }
 
-// orDash is text, or a dash where n says that there is none.
+// orDash is text, or a dash if n is 0 or text is empty.
 func orDash(n int, text string) string {
 	if n == 0 || text == "" {
 		return "-"
@@ -146,7 +146,7 @@ func orDash(n int, text string) string {
 	return text
 }
 
-// link says in a word how a worker's link to the others is, and what was lost on it.
+// link is the state of a worker's link to the bus, and the number of batches lost on it.
 func link(b *engine.BusStats) string {
 	switch {
 	case b == nil:

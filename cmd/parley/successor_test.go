@@ -21,7 +21,7 @@ func alive(pid int) bool {
 }
 
 // Clients that neither read nor close do not keep workers beside a successor for longer than three seconds, however long
-// they may take their leave in order.
+// shutdown_timeout is.
 func TestSuccessor(t *testing.T) {
 	if _, err := os.Stat("/proc/self/status"); err != nil {
 		t.Skip(err)

@@ -12,7 +12,7 @@ import (
 // version is set by the linker.
 var version = "devel"
 
-// commit is what the version does not say, where the build knows it.
+// commit is the revision that was built, "" if the build does not know it.
 func commit() string {
 	build, _ := debug.ReadBuildInfo()
 	if build == nil {

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// unread is a pipe that is full and that nobody reads.
+// unread is a full pipe without a reader.
 func unread(t *testing.T) *os.File {
 	t.Helper()
 	reader, writer, err := os.Pipe()
@@ -56,8 +56,8 @@ func (r *running) readyWorkers() (pids []int) {
 	return pids
 }
 
-// A log and a standard output that are not read hold up nothing: clients are served, settings are read again, a worker
-// that was killed is replaced, SIGTERM is obeyed.
+// A log and a standard output that are not read hold the server up in no way: it serves clients, reloads settings,
+// replaces a killed worker, and obeys SIGTERM.
 func TestUnreadOutput(t *testing.T) {
 	for _, processes := range []int{1, 2} {
 		t.Run(fmt.Sprint("processes ", processes), func(t *testing.T) {
@@ -86,7 +86,7 @@ func TestUnreadOutput(t *testing.T) {
 	}
 }
 
-// A server that cannot start ends, even where nobody reads why.
+// A server that cannot start ends, even if its output is not read.
 func TestUnreadFailure(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -8,13 +8,13 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// group is settings that are read together. In a group they keep the table's order, in which texts lean on those before.
+// group is a set of related settings. In a group they keep the table's order: a help text may refer to the one before.
 type group struct {
 	title string
 	keys  []string
 }
 
-// groups are how a command's help shows its settings. A test holds that each is in one of them.
+// groups are the sections of a command's help. A test wants each setting in one of them.
 var groups = []group{
 	{"Addresses and ports", []string{"host", "port", "admin_host", "admin_port"}},
 	{"Processes, bus and storage of sessions", []string{"processes", "loops", "data_dir", "bus_url", "bus_credentials"}},

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// The help shows every setting once, beside those that its text leans on, and says which are for programs.
+// The help shows every setting once, beside the settings that its text refers to, and names those for programs.
 func TestUsage(t *testing.T) {
 	var grouped []string
 	for _, g := range groups {

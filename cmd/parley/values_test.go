@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Values as env files, editors and templates write them: taken where they can only be meant one way, told of otherwise.
+// Values as env files, editors and templates write them are taken if they are unambiguous, and are a mistake otherwise.
 func TestValuesAsWritten(t *testing.T) {
 	for variable, c := range map[string]struct {
 		text string
@@ -49,7 +49,7 @@ func TestValuesAsWritten(t *testing.T) {
 	}
 }
 
-// What check-config prints is a file with the same settings.
+// The output of check-config is a file with the same settings.
 func TestCheckConfigIsAFile(t *testing.T) {
 	rows := []string{"", "origins: ['*', 'null', 'https://a.example:8443']\nhost: '::1'\ndata_dir: '/var/lib/x # y: z'\nport: 0\nannounce_members_max: 0\nprocesses: 2\n"}
 	for _, s := range table {

@@ -11,10 +11,10 @@ import (
 	"github.com/parleyd/parley/cmd/parley/verify"
 )
 
-// exitUnreachable is verify's own: there was nothing to check.
+// exitUnreachable is the code of verify and status if no server answers, or if verify could not run.
 const exitUnreachable = 3
 
-// An exitError ends the command with a code of its own. What it wraps has been said already where it is nil.
+// An exitError ends the command with a code of its own. A nil err means that the command has printed the error.
 type exitError struct {
 	code int
 	err  error
@@ -77,7 +77,7 @@ func newVerify() *cobra.Command {
 	return cmd
 }
 
-// conclude prints the report and says how the command ends.
+// conclude prints the report and returns the error that ends the command.
 func conclude(cmd *cobra.Command, report *verify.Report, err error, asJSON bool) error {
 	switch {
 	case errors.Is(err, verify.ErrUsage):
@@ -103,7 +103,7 @@ func conclude(cmd *cobra.Command, report *verify.Report, err error, asJSON bool)
 	return nil
 }
 
-// terminal reports whether somebody watches.
+// terminal reports whether w is a terminal.
 func terminal(w io.Writer) bool {
 	file, ok := w.(*os.File)
 	if !ok {

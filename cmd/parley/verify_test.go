@@ -10,7 +10,7 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// The verb ends with the code that its help names, and says why.
+// The verb ends with the code that its help names, and prints the reason.
 func TestVerifyExitCodes(t *testing.T) {
 	for _, c := range []struct {
 		args []string
