@@ -36,7 +36,7 @@ func shortPlan(scenario, addr string) load.Plan {
 	return p
 }
 
-// play runs a plan; being the busy side is no fault here, where both sides share the cores.
+// play runs a plan. A busy generator is no fault here, since it shares the cores with the server.
 func play(t *testing.T, p load.Plan) load.Result {
 	t.Helper()
 	r, err := load.Run(p)
@@ -49,7 +49,7 @@ func play(t *testing.T, p load.Plan) load.Result {
 	return r
 }
 
-// TestMain is a peer, or a part of a load, where it is told to be one: a process of its own, as in the benchmark.
+// TestMain is a peer, or a part of a load, if its arguments say so: a process of its own, as in the benchmark.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "part" {
 		if err := playPart(os.Stdin, os.Stdout); err != nil {
@@ -81,7 +81,7 @@ func startPeer(t *testing.T, name, addr, echo string) {
 	}
 }
 
-// Every peer speaks the protocol, and loses, doubles and reorders nothing.
+// Every peer speaks the protocol, and loses, doubles and reorders no message.
 func TestPeers(t *testing.T) {
 	for name := range peers.Servers {
 		for _, scenario := range []string{"echo", "rooms", "bursts", "publishers", "churn", "after"} {
@@ -162,7 +162,7 @@ func write(c net.Conn, frame []byte) bool {
 	return err == nil
 }
 
-// serveFaulty echoes, but answers each message of a connection as the fault wants it.
+// serveFaulty is an echo server whose answers have a fault.
 func serveFaulty(listener net.Listener, answer func(net.Conn, int, []byte, []byte) bool) {
 	for {
 		conn, err := listener.Accept()

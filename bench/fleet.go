@@ -24,7 +24,7 @@ import (
 // fleet is a load of several processes, each with clients of its own from an address of its own. A process may have
 // 20,000 descriptors, and an address 28,000 ports, so 100,000 connections need six of them.
 //
-// Owner: fly.
+// Owner: playFleet.
 type fleet struct {
 	plan  load.Plan
 	parts []*part
@@ -37,18 +37,18 @@ type part struct {
 	out *json.Decoder
 }
 
-// settling is how long at most a server that has just been connected to may write down its sessions and tidy up before
-// its memory is read.
+// settling is the longest wait after connecting before the server's memory is read: it stores sessions and collects garbage
+// meanwhile.
 const settling = 8 * time.Second
 
-// beginIn is how long after the order parts begin: all have it by then.
+// beginIn is the time from the order to the beginning: all parts have the order by then.
 const beginIn = 200 * time.Millisecond
 
-// flew is one message of every part.
-type flew []load.Report
+// reports are one report of every part.
+type reports []load.Report
 
-// fly plays a plan with as many processes as it says, and merges what they say: void if one of them is.
-func (b *bench) fly(c cell, p load.Plan) (total load.Result, err error) {
+// playFleet plays a plan with p.Parts processes, and merges their results. The run is void if one part's is.
+func (b *bench) playFleet(c cell, p load.Plan) (total load.Result, err error) {
 	f := &fleet{plan: p}
 	defer f.end()
 	watchdog := time.AfterFunc(5*time.Minute, f.kill)
@@ -90,7 +90,7 @@ func (b *bench) fly(c cell, p load.Plan) (total load.Result, err error) {
 	return total, nil
 }
 
-// start starts the parts: on the last core, or wherever there is room.
+// start starts the parts: on the last core, or on all cores if they are shared.
 func (f *fleet) start(self string, shared bool) error {
 	n := f.plan.Parts
 	for i := range n {
@@ -129,8 +129,8 @@ func (f *fleet) cpuSeconds() (total float64) {
 	return total
 }
 
-// hear takes a report of every part. What ends one ends all.
-func (f *fleet) hear(total *load.Result) (list flew, err error) {
+// hear takes a report of every part. An error of one part ends the run.
+func (f *fleet) hear(total *load.Result) (list reports, err error) {
 	for i, p := range f.parts {
 		var r load.Report
 		if err := p.out.Decode(&r); err != nil {
@@ -153,8 +153,8 @@ func (f *fleet) void(total *load.Result, part int, r *load.Report) {
 	}
 }
 
-// tell gives every part an order. A part that has ended since its last report has found the run void: it says so in place of
-// the next.
+// tell gives every part an order. A part that has ended since its last report has found the run void: its next report tells
+// the reason.
 func (f *fleet) tell(o load.Order, total *load.Result) error {
 	for i, p := range f.parts {
 		err := json.NewEncoder(p.in).Encode(o)
@@ -186,8 +186,8 @@ func (f *fleet) end() {
 	}
 }
 
-// workers are the connections on each worker, the most first.
-func (list flew) workers() (counts []int) {
+// workers are the counts of connections on each worker, the largest first.
+func (list reports) workers() (counts []int) {
 	sum := map[uint16]int{}
 	for _, r := range list {
 		for w, n := range r.Workers {
@@ -201,8 +201,8 @@ func (list flew) workers() (counts []int) {
 	return counts
 }
 
-// owed is what has been sent, by room and publisher.
-func (list flew) owed(p load.Plan) [][]uint64 {
+// owed is the number of messages sent, by room and publisher.
+func (list reports) owed(p load.Plan) [][]uint64 {
 	owed := make([][]uint64, p.Rooms)
 	for room := range owed {
 		owed[room] = make([]uint64, p.Parts*max(1, p.Publishers))
@@ -218,8 +218,8 @@ func (list flew) owed(p load.Plan) [][]uint64 {
 	return owed
 }
 
-// merge adds up what the parts have measured.
-func (list flew) merge(total *load.Result, p load.Plan) {
+// merge adds the parts' results up.
+func (list reports) merge(total *load.Result, p load.Plan) {
 	local, away := hdrhistogram.New(1, 60_000_000, 3), hdrhistogram.New(1, 60_000_000, 3)
 	rounds := map[uint64]load.Reach{}
 	cpu := 0.0
@@ -267,7 +267,7 @@ func add(sum *hdrhistogram.Histogram, text string) {
 	}
 }
 
-// playPart is what one process of a fleet does: plan and orders come in, reports go out, a line of JSON each.
+// playPart is the main function of one process of a fleet: plan and orders come in, reports go out, a line of JSON each.
 func playPart(in io.Reader, out io.Writer) error {
 	lines := json.NewDecoder(bufio.NewReader(in))
 	var plan load.Plan
@@ -289,14 +289,14 @@ func playPart(in io.Reader, out io.Writer) error {
 	return load.RunPart(plan, orders, func(r load.Report) error { return to.Encode(r) })
 }
 
-// output is what a server says. Its methods are for any goroutine.
+// output is the output of a server. Its methods are for any goroutine.
 //
 // Owner: shared (mutex: mu).
 type output struct {
 	mu    sync.Mutex
 	said  bytes.Buffer
 	once  sync.Once
-	ready chan struct{} // closed once parley says that all of its workers serve
+	ready chan struct{} // closed at parley's ready line: all workers serve
 }
 
 func (o *output) Write(p []byte) (int, error) {
@@ -315,7 +315,7 @@ func (o *output) text() string {
 	return o.said.String()
 }
 
-// await waits until all workers serve: the supervisor listens before there are any.
+// await waits until all workers serve: the supervisor opens the port before it starts them.
 func (o *output) await() error {
 	select {
 	case <-o.ready:
@@ -325,7 +325,7 @@ func (o *output) await() error {
 	}
 }
 
-// stop ends a server, its workers too, and waits until they are gone.
+// stop ends a server with its workers, and waits for the end.
 func stop(server *exec.Cmd) {
 	server.Process.Signal(syscall.SIGTERM)
 	kill := time.AfterFunc(20*time.Second, func() { server.Process.Kill() })

@@ -29,14 +29,14 @@ func fly(t *testing.T, p load.Plan) load.Result {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := (&bench{self: self}).fly(cell{shared: true}, p)
+	r, err := (&bench{self: self}).playFleet(cell{shared: true}, p)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
-// Members of a room in several processes get what those in all of them publish.
+// Members of a room in several processes get the messages of publishers in all of them.
 func TestFleet(t *testing.T) {
 	addr, err := freeAddr()
 	if err != nil {
@@ -56,8 +56,8 @@ func TestFleet(t *testing.T) {
 	}
 }
 
-// relay is a room server that treats its deliveries as a fault wants it. It names two workers, of which each has two clients
-// of a part, then the other two: clients come from one port after the other, and go to rooms in turn.
+// relay is a room server with a fault in its deliveries. Its ids name two workers: two clients of a part are on one, the
+// next two on the other. Clients come from one port after the other, and go to rooms in turn.
 type relay struct {
 	mu      sync.Mutex
 	members map[string][]*seat
@@ -112,7 +112,7 @@ func (r *relay) attend(conn net.Conn) {
 	}
 }
 
-// What one of a fleet's servers does to one member voids the run, also where nothing comes after it.
+// A fault in one member's deliveries voids the run, also if no message comes after it.
 func TestFaultyServersVoidTheFleet(t *testing.T) {
 	first := func(r *relay, s *seat) bool { return slices.Index(r.members["room-0"], s) == 0 }
 	faults := map[string]func(*relay, *seat, int, []byte){
@@ -167,7 +167,7 @@ func TestFaultyServersVoidTheFleet(t *testing.T) {
 	}
 }
 
-// publisherOf is the part of a message's number that tells who published it.
+// publisherOf is the part of a message's number that names its publisher.
 func publisherOf(frame []byte) []byte {
 	_, rest, _ := bytes.Cut(frame, []byte(`"bench_n":"`))
 	return rest[:3]

@@ -12,7 +12,7 @@ import (
 	"gonum.org/v1/plot/vg"
 )
 
-// groups gathers the cells that are one curve, where there is more than one of them.
+// groups gathers the cells of each curve. A single cell is no curve.
 func groups(list []cell) (found [][]cell) {
 	at := map[string]int{}
 	for _, c := range list {
@@ -36,7 +36,7 @@ func groups(list []cell) (found [][]cell) {
 	return found
 }
 
-// curve is a server's figures over a group, 0 where there is none.
+// curve is a server's figures over a group, 0 for a cell without one.
 func (b *bench) curve(group []cell, server string) (figures []float64) {
 	for _, c := range group {
 		figure := 0.0
@@ -50,7 +50,7 @@ func (b *bench) curve(group []cell, server string) (figures []float64) {
 	return figures
 }
 
-// writeGrowth says how much more the last place costs than the first, and how that compares with the floor.
+// writeGrowth writes a table of the cost at the last place over that at the first, and its ratio to the floor's.
 func (b *bench) writeGrowth(out *strings.Builder, group []cell) {
 	last := len(group) - 1
 	fmt.Fprintf(out, "## Growth by %s\n\n`make bench SCENARIO=%s`\n\n![growth](%s.svg)\n\n| server |", group[0].group, group[0].group, group[0].group)

@@ -2,7 +2,8 @@
 
 // Command bench measures Parley beside other servers: `make bench` at the top of the repository.
 //
-// Its other verbs are its own processes: `load` is the load generator, `part` one of several, `peer NAME` one of the servers.
+// Its other verbs are its own processes: `load` is the load generator, `part` one of several generators, `peer NAME` one of
+// the servers.
 //
 // It refuses to compare across runs: every round starts every server anew, one after the other, and ratios are taken
 // within a round.

@@ -20,7 +20,7 @@ type bar struct {
 	figure float64
 }
 
-// bars are the figures of those that have any.
+// bars are the figures of the servers that have one.
 func bars(rows []row, figure func(row) float64) (list []bar) {
 	for _, r := range rows {
 		if r.runs > 0 {
@@ -60,7 +60,7 @@ func plotBars(title, label string, list []bar, path string) error {
 	return p.Save(vg.Length(len(names)+2)*vg.Inch*0.8, 3.5*vg.Inch, path)
 }
 
-// plotLatency draws what share of the messages took longer than how long.
+// plotLatency draws each server's latency by quantile.
 func (b *bench) plotLatency(c cell, path string) error {
 	p := plot.New()
 	p.Title.Text = c.title

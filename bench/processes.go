@@ -10,8 +10,8 @@ import (
 	"github.com/parleyd/parley/bench/load"
 )
 
-// processCells are about several workers that are one server. There is nobody beside parley in them: what a peer
-// would need for it is another program.
+// processCells are about several workers that are one server. They have no peers: those would need another program to
+// connect their processes.
 var processCells = []cell{
 	{name: "processes-loops", group: "processes", x: 1, only: "parley", title: "Ten rooms of 1,000, 128 B, one publish at a time in each: one process with four loops",
 		plan: roomCell(10_000, 10, 1, 128), figure: cpuFigure, args: []string{"--loops", "4"}},
@@ -28,35 +28,35 @@ var processCells = []cell{
 	{name: "processes-parts", only: "parley", title: "Four workers, 20 rooms of 200, whose members are clients of four processes and all publish: 1,000 a second",
 		plan: wide(4000, 20, 4, 1000), figure: addedFigure, shared: true, args: []string{"--processes", "4"}},
 	{name: "processes-100000", only: "parley", title: "100,000 connections on six workers, from six processes, in one room; one broadcast to all every three seconds",
-		plan: everybody(1, 1./3), figure: reachFigure, shared: true, args: []string{"--processes", "6", "--announce-members-max", "0"}},
+		plan: hundredThousand(1, 1./3), figure: reachFigure, shared: true, args: []string{"--processes", "6", "--announce-members-max", "0"}},
 	{name: "processes-100000-rooms", only: "parley", title: "100,000 connections on six workers, from six processes, in 100 rooms; a broadcast in each of them every three seconds",
-		plan: everybody(100, 100./3), figure: reachFigure, shared: true, args: []string{"--processes", "6", "--announce-members-max", "0"}},
+		plan: hundredThousand(100, 100./3), figure: reachFigure, shared: true, args: []string{"--processes", "6", "--announce-members-max", "0"}},
 }
 
 func init() { cells = append(cells, processCells...) }
 
-// across has members of rooms publish, from one process.
+// across is a plan in which members of rooms publish, from one process.
 func across(conns, rooms int, rate float64) load.Plan {
 	return load.Plan{Scenario: spreadScenario, Parts: 1, Conns: conns, Rooms: rooms, Publishers: 10, Window: 1, Size: 128,
 		Rate: rate, Warmup: time.Second, Measure: 5 * time.Second}
 }
 
-// wide does so from several.
+// wide is across from several processes.
 func wide(conns, rooms, parts int, rate float64) load.Plan {
 	p := across(conns, rooms, rate)
 	p.Parts = parts
 	return p
 }
 
-// everybody is 100,000 connections, to all of which one message a room goes at a time.
-func everybody(rooms int, rate float64) load.Plan {
+// hundredThousand is a plan for 100,000 connections, with one message in each room at a time.
+func hundredThousand(rooms int, rate float64) load.Plan {
 	return load.Plan{Scenario: spreadScenario, Parts: 6, Conns: 100_000, Rooms: rooms, Publishers: 1, Window: 1, Size: 128,
 		Rate: rate, Together: true, Warmup: 3 * time.Second, Measure: 15 * time.Second}
 }
 
 const spreadScenario = "spread"
 
-// note is what a run says besides its figure.
+// note is a run's results besides its figure.
 func (c cell) note(r load.Result) string {
 	var list []string
 	say := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
@@ -67,13 +67,13 @@ func (c cell) note(r load.Result) string {
 	say("all connected and in their rooms after %.1f s", r.Connect)
 	if c.plan.Together {
 		say("%.0f bytes of resident memory a connection, in all of the server's processes", r.Memory)
-		say("everybody reached in %.0f ms at the median of the rounds, %.0f ms at most", r.Reach, r.ReachMost)
+		say("all members reached in %.0f ms at the median of the rounds, %.0f ms at most", r.Reach, r.ReachMost)
 	} else {
 		say("median of deliveries on the publisher's worker %.0f us, on others %.0f us", r.Local, r.Away)
 		say("server %.0f %% of a core, everything else on the machine %.0f %%", r.CPU*r.Rate/1e4, r.Others)
 	}
 	if c.shared {
-		say("server and load generator shared all cores, and the latter slept when it had nothing to do")
+		say("server and load generator shared all cores, and the load generator slept when it had no events")
 	}
 	return strings.Join(list, "; ")
 }

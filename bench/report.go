@@ -30,7 +30,7 @@ type row struct {
 	voids  []string
 }
 
-// report writes the table and the plots, and says where they are.
+// report writes the table and the plots, and prints their paths.
 func (b *bench) report(list []cell) error {
 	var out strings.Builder
 	fmt.Fprintf(&out, "# Benchmark\n\n%s. Commit %s. `make bench%s`, %d rounds, interleaved; medians. The server has one core, "+
@@ -83,7 +83,7 @@ func (b *bench) report(list []cell) error {
 	return nil
 }
 
-// writeNotes says what a cell's table has no column for, and how it was measured where that is not as usual.
+// writeNotes writes results that have no column in a cell's table, and parley's arguments if the cell has any.
 func (b *bench) writeNotes(out *strings.Builder, c cell) {
 	if len(c.args) > 0 {
 		fmt.Fprintf(out, "`parley serve %s`.\n\n", strings.Join(c.args, " "))
@@ -173,7 +173,7 @@ func writeTable(out *strings.Builder, c cell, rows []row) {
 	out.WriteString("\n")
 }
 
-// amount writes a figure with as many digits as it is worth.
+// amount writes a figure with two decimals below 100, and none above.
 func amount(f float64) string {
 	switch {
 	case f == 0:

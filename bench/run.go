@@ -24,7 +24,7 @@ import (
 	"github.com/parleyd/parley/bench/load"
 )
 
-// options are what the command line asks for.
+// options are the choices of the command line.
 //
 // Owner: immutable once parsed.
 type options struct {
@@ -57,15 +57,15 @@ type bench struct {
 	root    string // of the repository
 	self    string // this program
 	parley  string // the server's binary
-	js      string // where the peers from npm are
+	js      string // directory of the peers from npm
 	servers []string
-	missing map[string]string // server: why it is not there
+	missing map[string]string // by server: the reason for which it is missing
 	records []record
 	commit  string
 	machine string
 }
 
-// shortPeers are those of the short benchmark, besides the floor and parley.
+// shortPeers are the peers of the short benchmark, besides the floor.
 var shortPeers = []string{"gws", "gobwas", "bun"}
 
 var allPeers = []string{"gws", "gobwas", "bun", "gorilla", "nbio", "coder", "melody", "centrifuge", "ws"}
@@ -113,7 +113,7 @@ func brief(c cell, r load.Result) string {
 	return fmt.Sprintf("%s %.2f, %.0f/s, client %.0f %% busy", c.figure.label(), c.figure.of(r), r.Rate, r.Busy*100)
 }
 
-// prepare builds and installs what is measured.
+// prepare builds parley and installs the peers.
 func (b *bench) prepare() (err error) {
 	if b.self, err = os.Executable(); err != nil {
 		return err
@@ -157,7 +157,7 @@ func (b *bench) prepare() (err error) {
 	return nil
 }
 
-// install fetches a peer that is no Go; the answer says why it cannot be had.
+// install fetches a peer that is not written in Go. It returns the reason for a failure, "" for none.
 func (b *bench) install(name string) string {
 	if name != "bun" && name != "ws" {
 		return ""
@@ -223,7 +223,7 @@ func (b *bench) play(c cell, name string, round int) load.Result {
 	return r.Result
 }
 
-// atHalf finds out what a server can do, where a plan is for half of that: its rate in a closed loop, over the share
+// atHalf measures a server's maximum rate if a plan is for half of that: its rate in a closed loop, divided by the share
 // of its core that it used, since the load generator may be the limit.
 func (b *bench) atHalf(c cell, name string, r *record) error {
 	if c.plan.Rate != half {
@@ -254,7 +254,7 @@ func (b *bench) measure(c cell, name string, r *record) error {
 	}
 	defer func() {
 		if len(c.args) > 0 {
-			stop(server) // it may have workers
+			stop(server) // with its workers
 			return
 		}
 		server.Process.Kill()
@@ -270,7 +270,7 @@ func (b *bench) measure(c cell, name string, r *record) error {
 	}
 	r.Plan.Addr, r.Plan.PID = addr, server.Process.Pid
 	if r.Plan.Scenario == spreadScenario {
-		r.Result, err = b.fly(c, r.Plan)
+		r.Result, err = b.playFleet(c, r.Plan)
 		return err
 	}
 	plan, err := json.Marshal(r.Plan)
@@ -316,10 +316,10 @@ func (b *bench) server(c cell, name, addr string) *exec.Cmd {
 	return exec.Command(b.self, append([]string{"peer", name, addr}, echo...)...)
 }
 
-// lastCore is the load generator's.
+// lastCore is the core of the load generator.
 var lastCore = runtime.NumCPU() - 1
 
-// launch starts a command on a core of its own, unless all share all of them.
+// launch starts a command on a core of its own, or on all cores if they are shared.
 func launch(cmd *exec.Cmd, core int, shared bool) error {
 	if !shared {
 		return startOn(core, cmd)
@@ -330,7 +330,7 @@ func launch(cmd *exec.Cmd, core int, shared bool) error {
 	return cmd.Start()
 }
 
-// startOn starts a command that may run on one core only, so that Go's runtime counts one.
+// startOn starts a command on one core. Go's runtime in the new process counts only that one.
 func startOn(core int, cmd *exec.Cmd) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	runtime.LockOSThread()

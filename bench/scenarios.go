@@ -10,7 +10,7 @@ import (
 	"github.com/parleyd/parley/bench/load"
 )
 
-// cell is one scenario: what is done, what is compared, and whether the short benchmark has it.
+// cell is one scenario: its plan, its figure, and its place in the benchmark.
 //
 // Owner: immutable.
 type cell struct {
@@ -19,15 +19,15 @@ type cell struct {
 	plan   load.Plan
 	short  bool
 	figure figure
-	only   string            // the one server that is measured
-	apart  map[string]string // servers that cannot do it, and why
-	group  string            // cells whose figures are one curve
-	x      float64           // the place on it
+	only   string            // the only server that is measured; "" for all
+	apart  map[string]string // by server that cannot do it: the reason
+	group  string            // cells of one group are one curve
+	x      float64           // the cell's place on the curve
 	args   []string          // for parley's command line
 	shared bool              // server and load generator may run on all cores
 }
 
-// figure is what a scenario is about.
+// figure is the quantity that a scenario compares.
 type figure int
 
 const (
@@ -36,13 +36,13 @@ const (
 	latencyFigure
 	memoryFigure
 	shareFigure
-	addedFigure // what the way over the bus adds to the median
-	reachFigure // until a message has reached everybody
+	addedFigure // the median latency that the bus adds
+	reachFigure // time until a message has reached all members
 )
 
 func (f figure) label() string {
 	return [...]string{"server CPU per message, us (seconds a million)", "messages a second", "p99 latency, us", "resident bytes a connection", "share of a core, %",
-		"median latency over the bus less that within a worker, us", "time to reach everybody, ms"}[f]
+		"median latency over the bus less that within a worker, us", "time to reach all members, ms"}[f]
 }
 
 // of takes the figure out of a result.
@@ -102,7 +102,7 @@ var cells = []cell{
 	{name: "visits-100000", group: "visits", x: 100_000, only: "parley", title: "Growth: join, publish, leave, where there are 100,000 rooms", plan: visits(100_000), figure: cpuFigure},
 }
 
-// half is a rate that is found out first.
+// half stands for half of the rate that a server can do, which atHalf measures first.
 const half = -1
 
 func steady(conns, window int, rate float64) load.Plan {
@@ -164,15 +164,15 @@ func (c cell) serves(server string) bool {
 	return (c.only == "" || c.only == server) && c.apart[server] == ""
 }
 
-// closed reports whether its rate is what a server can do.
+// closed reports whether clients send as fast as the server answers, so that the rate is the server's maximum.
 func (c cell) closed() bool {
 	return c.plan.Rate == 0 && (c.plan.Scenario == "rooms" || c.plan.Scenario == "echo")
 }
 
-// timed reports whether it has latencies: messages are sent as planned.
+// timed reports whether the cell has latencies: its messages are sent as planned.
 func (c cell) timed() bool { return c.plan.Rate != 0 && c.plan.Scenario != "churn" }
 
-// chosen are the cells that the options ask for.
+// chosen are the cells of the options.
 func chosen(o options) (list []cell) {
 	for _, c := range cells {
 		named := false
@@ -187,5 +187,5 @@ func chosen(o options) (list []cell) {
 	return list
 }
 
-// echoes reports whether the server is to echo.
+// echoes reports whether the server must echo.
 func (c cell) echoes() bool { return c.plan.Scenario == "echo" || c.name == "idle-echo" }

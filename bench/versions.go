@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// modules are where the peers written in Go come from.
+// modules are the module paths of the peers written in Go.
 var modules = map[string]string{
 	"gws":        "github.com/lxzan/gws",
 	"nbio":       "github.com/lesismal/nbio",
@@ -21,7 +21,7 @@ var modules = map[string]string{
 	"centrifuge": "github.com/centrifugal/centrifuge",
 }
 
-// versions says what exactly was measured, server by server.
+// versions lists the servers that were measured, with their versions.
 func (b *bench) versions() string {
 	var list []string
 	for _, name := range b.servers {
@@ -32,7 +32,7 @@ func (b *bench) versions() string {
 	return strings.Join(list, ", ")
 }
 
-// version is empty for those that are of this repository.
+// version is a peer's version; "" for servers of this repository.
 func (b *bench) version(name string) string {
 	if info, ok := debug.ReadBuildInfo(); ok && modules[name] != "" {
 		for _, m := range info.Deps {

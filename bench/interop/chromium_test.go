@@ -18,7 +18,7 @@ type window struct {
 	ctx context.Context
 }
 
-// chromium starts a browser of its own: in one that is shared, only one tab takes keys.
+// chromium starts a browser of its own: in a shared one, only one tab takes keys.
 func chromium(t *testing.T) context.Context {
 	t.Helper()
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:],
@@ -56,7 +56,7 @@ func (w *window) sees(what string) {
 	eventually(w.t, "the page shows "+what, func() bool { return strings.Contains(w.text("#log"), what) })
 }
 
-// Two windows of the chat page: a room, a message each, a private message, a cut connection that resumes.
+// Two windows of the chat page join a room, send a message each and a private message, and resume after a cut.
 func TestChatPage(t *testing.T) {
 	s := serve(t)
 	ann := open(t, chromium(t), s.admin)
@@ -104,7 +104,7 @@ func (w *window) becomes(expression, want string) {
 	eventually(w.t, expression+" is "+want, func() bool { return w.evaluate(expression) == want })
 }
 
-// On a phone every field can be written into, and nothing is wider than the screen, in both languages.
+// On a phone every field can be written into, and the page is not wider than the screen, in both languages.
 func TestChatPageOnAPhone(t *testing.T) {
 	s := serve(t)
 	w := open(t, chromium(t), s.admin)
@@ -120,8 +120,8 @@ func TestChatPageOnAPhone(t *testing.T) {
 	w.becomes("$('send').textContent", "Send")
 }
 
-// The count of members follows others; names are shown; whoever is chosen by keyboard is written to; a reload keeps the
-// session; a new server has all rooms joined again.
+// The count of members follows joins and leaves; names are shown; a member chosen by keyboard gets the private message; a
+// reload keeps the session; after a restart of the server the page joins all its rooms again.
 func TestChatPageRemembers(t *testing.T) {
 	s := serve(t)
 	ann := open(t, chromium(t), s.admin)
@@ -151,7 +151,7 @@ func TestChatPageRemembers(t *testing.T) {
 }
 
 // seedClient runs the seed's own client, as its document prints it, in a browser, unchanged but for the address: it joins
-// room1. window.seen has the types of all that came, window.heard the texts that were said.
+// room1. window.seen has the types of all messages, window.heard their texts.
 func seedClient(t *testing.T, page, url string) *window {
 	t.Helper()
 	w := &window{t, chromium(t)}
@@ -213,8 +213,8 @@ func TestSeedClient(t *testing.T) {
 	w.has("seen", "reconnected reconnect_token")
 }
 
-// The seed's chat behind the real nginx with four workers: two browsers and ten other clients, on whatever worker each of
-// them is, hear each other, every one's messages in order; a browser that was cut off comes back with its room.
+// In the seed's chat behind a real nginx with four workers, two browsers and ten other clients get each other's messages in
+// order, on the same worker or not; a browser that was cut off comes back with its room.
 func TestSeedChatOfFourWorkers(t *testing.T) {
 	s := serve(t, "--trusted-proxies", "127.0.0.1", "--processes", "4")
 	n := startNginx(t, "nginx.conf", s)

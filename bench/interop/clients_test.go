@@ -15,7 +15,7 @@ import (
 	gorilla "github.com/gorilla/websocket"
 )
 
-// client is a WebSocket client of somebody else's making.
+// client is an independent WebSocket client.
 type client interface {
 	send(text string) error
 	read() ([]byte, error)
@@ -54,7 +54,7 @@ func (c *gorillaClient) reset() {
 	c.conn.NetConn().Close()
 }
 
-// nodeClient is npm's ws, driven over a pipe: a line in is a message to send, a line out one that came.
+// nodeClient is npm's ws, driven over pipes: each line in is a message to send, each line out a message that came.
 type nodeClient struct {
 	cmd *exec.Cmd
 	in  interface{ Write([]byte) (int, error) }
@@ -75,7 +75,7 @@ func (c *nodeClient) read() ([]byte, error) {
 
 func (c *nodeClient) reset() { c.send("!reset") }
 
-// dialers are the kinds of clients there are.
+// dialers are the kinds of clients.
 var dialers = map[string]func(t *testing.T, url string) client{
 	"coder": func(t *testing.T, url string) client {
 		conn, _, err := websocket.Dial(t.Context(), url, &websocket.DialOptions{CompressionMode: websocket.CompressionContextTakeover})
@@ -112,7 +112,7 @@ var dialers = map[string]func(t *testing.T, url string) client{
 	},
 }
 
-// nodeModules installs what package-lock.json pins, once.
+// nodeModules installs the packages of package-lock.json, once.
 func nodeModules(t *testing.T) string {
 	t.Helper()
 	dir, err := filepath.Abs("node")
@@ -170,7 +170,8 @@ func (p *person) until(typ string) map[string]any {
 	}
 }
 
-// Clients of three makes meet in a room, hear each other in order, write to each other, are cut off and resume.
+// Three independent kinds of clients join a room, get each other's messages in order, send private messages, are cut off
+// and resume.
 func TestClients(t *testing.T) {
 	for _, compression := range []string{"--compression=false", "--compression=true"} {
 		t.Run(compression, func(t *testing.T) {
@@ -226,7 +227,7 @@ func TestClients(t *testing.T) {
 	}
 }
 
-// A half-open predecessor is closed with 4004.
+// A half-open connection whose session is resumed is closed with 4004.
 func TestTakeOver(t *testing.T) {
 	s := serve(t)
 	old := greet(t, "gorilla", s.ws)

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// deployed is a file of docs/deploy in which what belongs to a machine is replaced; each of it must be there.
+// deployed is a file of docs/deploy with the texts that differ by machine replaced; each must be there.
 func deployed(t *testing.T, name string, changes ...string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "deploy", name))
@@ -37,7 +37,7 @@ func writeFile(t *testing.T, path, text string) {
 	}
 }
 
-// healthy reports whether a server answers that it is well.
+// healthy reports whether a server answers 200 to /healthz.
 func healthy(admin int) bool {
 	response, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d/healthz", admin))
 	if err != nil {
@@ -48,8 +48,8 @@ func healthy(admin int) bool {
 	return response.StatusCode == http.StatusOK && string(body) == "ok\n"
 }
 
-// The program of docs/deploy/supervisor.conf under a real supervisord: it starts, is started again after kill -9, and
-// leaves when it is told to.
+// Under a real supervisord, the program of docs/deploy/supervisor.conf starts, starts again after kill -9, and stops on
+// request.
 func TestSupervisor(t *testing.T) {
 	daemon, control := need(t, "supervisord"), need(t, "supervisorctl")
 	dir, port, admin := t.TempDir(), freePort(t), freePort(t)
@@ -96,7 +96,7 @@ func TestSupervisor(t *testing.T) {
 	}
 }
 
-// systemd understands every line of the unit, and what it starts is a program that takes these arguments.
+// systemd understands every line of the unit, and parley takes the arguments there.
 func TestSystemdUnit(t *testing.T) {
 	unit := deployed(t, "parley.service", "/usr/local/bin/parley", binary)
 	path := filepath.Join(t.TempDir(), "parley.service")

@@ -17,7 +17,7 @@ import (
 	gorilla "github.com/gorilla/websocket"
 )
 
-// upgrade is a request that is granted.
+// upgrade is a valid opening handshake.
 const upgrade = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 
@@ -31,7 +31,7 @@ func hello() []byte {
 	return buf[:n]
 }
 
-// Whatever is sent to the port is answered or cut off, in time, and costs the others nothing.
+// The server answers or cuts off any input on its port, in time, and other clients do not notice.
 func TestHostile(t *testing.T) {
 	s := serve(t, "--handshake-timeout", "1", "--heartbeat-interval", "1", "--heartbeat-timeout", "2")
 	watcher := greet(t, "gorilla", s.ws)
@@ -90,8 +90,8 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// provoke sends bytes as fast as they go and returns what comes until the server ends the connection, which
-// it must do by itself.
+// provoke sends bytes as fast as it can, and returns the server's output up to the end of the connection, which the server
+// must bring about.
 func provoke(t *testing.T, s *server, sent []byte) string {
 	conn, err := net.Dial("tcp", strings.TrimPrefix(s.ws, "ws://"))
 	if err != nil {
@@ -108,7 +108,7 @@ func provoke(t *testing.T, s *server, sent []byte) string {
 	return got.String()
 }
 
-// SIGTERM: nobody is let in any more, everybody is told 1001, the process ends with 0, in time, although some
+// At SIGTERM the server accepts no new clients, closes all connections with 1001, and ends with 0, in time, although some
 // clients do not even read.
 func TestTermination(t *testing.T) {
 	s := serve(t, "--shutdown-timeout", "3")

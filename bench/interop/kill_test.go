@@ -17,14 +17,14 @@ var (
 
 // For some seconds (five minutes, with 5,000 clients, in make soak) workers of a server of four are killed, frozen and
 // thawed, and the bus is killed, one about every eight seconds, while clients join, publish, break off and resume. `parley
-// verify` holds the server to everything that was promised.
+// verify` checks all promises.
 func TestKills(t *testing.T) {
 	report := killRun(t, "", "--kill-bus", "--for", killFor.String(), "--clients", fmt.Sprint(*killClients), "--rate", "600")
 	t.Logf("%v", report.Done)
 }
 
 // For some seconds, rooms of a server of four workers are full most of the time, and workers that hold seats are killed and
-// frozen: no room ever holds more than its limit, and nobody is refused for long.
+// frozen: no room ever holds more than its limit, and no client is refused for long.
 func TestKillsUnderALimit(t *testing.T) {
 	report := killRun(t, "--max-connections-per-room 10", "--room-limit", "10", "--for", "10s", "--clients", "200", "--rooms", "14", "--rate", "400")
 	for _, what := range []string{"refused joins", "take over"} {
@@ -38,10 +38,10 @@ func TestKillsUnderALimit(t *testing.T) {
 	t.Logf("%v", report.Done)
 }
 
-// verified is what `parley verify --json` reports.
+// verified is the report of `parley verify --json`.
 type verified struct{ Done, Found, Checked map[string]int64 }
 
-// killRun holds a server of four workers, which are killed, to its promises.
+// killRun checks the promises of a server of four workers, which are killed.
 func killRun(t *testing.T, serveFlags string, verifyFlags ...string) (report verified) {
 	t.Helper()
 	port := freePort(t)

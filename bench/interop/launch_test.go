@@ -16,7 +16,7 @@ import (
 	"testing"
 )
 
-// said is what a process has written so far.
+// said is the output of a process so far.
 type said struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -34,7 +34,7 @@ func (s *said) String() string {
 	return s.text.String()
 }
 
-// launched is a `parley serve` that a test looks after: what it says is kept, and how it ends is for the test to say.
+// launched is a `parley serve` whose output and end a test checks itself.
 type launched struct {
 	t           *testing.T
 	cmd         *exec.Cmd
@@ -56,7 +56,7 @@ func launch(t *testing.T, program, before string, args ...string) *launched {
 	go func() { l.ended <- l.cmd.Wait() }()
 	t.Cleanup(func() {
 		for _, pid := range append(descendants(l.cmd.Process.Pid), l.cmd.Process.Pid) {
-			syscall.Kill(pid, syscall.SIGKILL) // who is left is ours: it was started by this test
+			syscall.Kill(pid, syscall.SIGKILL) // the rest are processes of this test, too
 		}
 		if t.Failed() {
 			t.Logf("the server says:\n%s", l.out)
@@ -71,7 +71,7 @@ func (l *launched) ready() *launched {
 	return l
 }
 
-// says waits until the server has said all of it in one line.
+// says waits for a line of output that contains all words.
 func (l *launched) says(words ...string) {
 	l.t.Helper()
 	eventually(l.t, fmt.Sprintf("it says %q", words), func() bool {
@@ -113,7 +113,7 @@ func (l *launched) exit() int {
 
 func (l *launched) ws() string { return fmt.Sprintf("ws://127.0.0.1:%d/", l.port) }
 
-// ask asks the admin listener; status 0 where it does not answer.
+// ask asks the admin listener; status is 0 if it does not answer.
 func (l *launched) ask(path string) (status int, body string) {
 	response, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", l.admin, path))
 	if err != nil {
@@ -124,7 +124,7 @@ func (l *launched) ask(path string) (status int, body string) {
 	return response.StatusCode, string(raw)
 }
 
-// metric sums a metric up over its labels; labels, where given, must occur.
+// metric is the sum of a metric over its labels; only lines with all given labels count.
 func (l *launched) metric(name, labels string) (sum float64) {
 	_, body := l.ask("/metrics")
 	for _, m := range regexp.MustCompile(`(?m)^`+name+`(\{[^}]*\})? (\S+)$`).FindAllStringSubmatch(body, -1) {
@@ -147,7 +147,7 @@ func (l *launched) workers(role string) (pids []int) {
 	return pids
 }
 
-// descendants are the living children of a process, and theirs.
+// descendants are the living descendants of a process.
 func descendants(of int) (pids []int) {
 	children := map[int][]int{}
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
@@ -172,7 +172,7 @@ func descendants(of int) (pids []int) {
 	return pids
 }
 
-// running reports whether a process is there and no zombie.
+// running reports whether a process exists and is no zombie.
 func running(pid int) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {

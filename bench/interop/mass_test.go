@@ -45,14 +45,14 @@ func (s *server) metric(name string) float64 {
 	return n
 }
 
-// member is one of the masses: it counts what it hears of each speaker, in order.
+// member is one of thousands: it counts the messages of each speaker, in order.
 type member struct {
 	conn *gorilla.Conn
 	id   string
 	next map[string]int
 }
 
-// hear reads until it has heard all that the room was told, each once and in its speaker's order.
+// hear reads until it has all messages of its room, each once and in its speaker's order.
 func (m *member) hear(want int) error {
 	for want > 0 {
 		m.conn.SetReadDeadline(time.Now().Add(time.Minute))
@@ -79,7 +79,7 @@ func (m *member) hear(want int) error {
 	return nil
 }
 
-// massClients is how many the masses are: both ends of a connection share a machine's 20,000 descriptors a process at most.
+// massClients is the number of clients: a process may have 20,000 descriptors at most.
 func massClients() int {
 	if testing.Short() {
 		return 2000
@@ -87,8 +87,8 @@ func massClients() int {
 	return 10000
 }
 
-// Thousands of clients in many rooms: nothing is lost, doubled or out of order, no goroutine is spent on a
-// connection, and when they have gone, half of them cut off, nothing is left behind.
+// With thousands of clients in many rooms, no message is lost, doubled or out of order, and no connection has a goroutine.
+// When all clients have gone, half of them cut off, their rooms, descriptors and goroutines are gone, too.
 func TestMass(t *testing.T) {
 	s := serveMany(t, 0)
 	goroutines, descriptors := s.metric("go_goroutines"), s.metric("process_open_fds")
@@ -123,7 +123,7 @@ func TestMass(t *testing.T) {
 		return conn.WriteMessage(gorilla.TextMessage, fmt.Appendf(nil, `{"type":"join","room":"room-%d"}`, i%massRooms))
 	})
 	eventually(t, "all are in", func() bool { return s.stats("connections") == float64(len(members)) && s.stats("rooms") == massRooms })
-	// gnet's pool keeps those that enrolled connections for some seconds: at most as many as were under way.
+	// gnet's pool keeps the goroutines that enrolled connections for some seconds: at most as many as were under way.
 	if n := s.metric("go_goroutines"); n > goroutines+enrolling {
 		t.Errorf("%v goroutines with %d connections, %v without", n, len(members), goroutines)
 	}
@@ -132,7 +132,7 @@ func TestMass(t *testing.T) {
 	for i, m := range members {
 		want := massSpeakers * massEach
 		if i < massSpeakers*massRooms {
-			want -= massEach // one does not hear oneself
+			want -= massEach // a publisher does not get its own
 		}
 		done.Add(1)
 		go func() {
@@ -162,8 +162,8 @@ func TestMass(t *testing.T) {
 	eventually(t, "the goroutines are back", func() bool { return s.metric("go_goroutines") <= goroutines+enrolling })
 }
 
-// A server at its descriptor limit goes on: who is in is served, newcomers are told 503 with Retry-After, and
-// when somebody leaves, somebody comes in.
+// A server at its descriptor limit goes on: it serves its clients and answers new ones 503 with Retry-After. When a client
+// leaves, another can connect.
 func TestDescriptorLimit(t *testing.T) {
 	s := serveMany(t, 200)
 	var in []*gorilla.Conn
@@ -189,7 +189,7 @@ func TestDescriptorLimit(t *testing.T) {
 	for range 60 { // far more newcomers at once than the reserve holds
 		go func() {
 			if conn, _, err := gorilla.DefaultDialer.Dial(s.ws, nil); err == nil {
-				conn.Close() // it came when somebody had left
+				conn.Close() // it came after another had left
 			}
 		}()
 	}

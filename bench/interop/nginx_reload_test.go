@@ -25,7 +25,7 @@ type numbered struct {
 	Data int    `json:"data"`
 }
 
-// listen reads broadcasts up to the last, which tells how many there were, and says what is wrong with them.
+// listen reads broadcasts up to the last, which tells their number, and returns the first fault.
 func (p *person) listen(count *int) error {
 	for next := 0; ; {
 		raw, err := p.c.read()
@@ -48,7 +48,7 @@ func (p *person) listen(count *int) error {
 	}
 }
 
-// retiring is the number of nginx's workers that serve what they have and take nothing new.
+// retiring is the number of nginx's workers that serve their connections and accept no new ones.
 func (n *nginx) retiring() (count int) {
 	n.t.Helper()
 	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", n.cmd.Process.Pid, n.cmd.Process.Pid))
@@ -63,8 +63,8 @@ func (n *nginx) retiring() (count int) {
 	return count
 }
 
-// nginx is reloaded while a room is written to: nobody is disconnected, every message arrives, in order, and newcomers
-// come in all the time.
+// When nginx is reloaded while members publish, no client is disconnected, every message arrives in order, and new clients
+// can connect all the time.
 func TestNginxReload(t *testing.T) {
 	s := serve(t, "--trusted-proxies", "127.0.0.1")
 	n := startNginx(t, "nginx.conf", s)
@@ -116,7 +116,7 @@ func TestNginxReload(t *testing.T) {
 	}
 }
 
-// speak broadcasts until it is told to stop, and counts.
+// speak broadcasts until it must stop, and counts.
 func speak(p *person, sent *atomic.Int64, stop <-chan struct{}) {
 	tick := time.NewTicker(reloadPace)
 	defer tick.Stop()

@@ -24,7 +24,7 @@ import (
 	gorilla "github.com/gorilla/websocket"
 )
 
-// nginx is a real one, in a process of its own, with a configuration of docs/deploy.
+// nginx is a real nginx, in a process of its own, with a configuration of docs/deploy.
 type nginx struct {
 	t       *testing.T
 	cmd     *exec.Cmd
@@ -32,8 +32,8 @@ type nginx struct {
 	command []string
 }
 
-// startNginx starts nginx with a file of docs/deploy in front of s. Only what belongs to a machine is replaced: the
-// listener, certificates, names of files, and what changes names besides. Each of them must be there.
+// startNginx starts nginx with a file of docs/deploy in front of s. It replaces only the texts that differ by machine: the
+// listener, certificates, names of files, and those in changes. Each must be there.
 func startNginx(t *testing.T, name string, s *server, changes ...string) *nginx {
 	t.Helper()
 	program := need(t, "nginx")
@@ -54,7 +54,7 @@ func startNginx(t *testing.T, name string, s *server, changes ...string) *nginx 
 		}
 		conf = strings.ReplaceAll(conf, changes[i], changes[i+1])
 	}
-	// Where nginx would put what it buffers belongs to the machine, too.
+	// The directories of nginx's buffers differ by machine, too.
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 		conf = strings.Replace(conf, "http {\n", fmt.Sprintf("http {\n%s_temp_path %s/%s;\n", kind, dir, kind), 1)
 	}
@@ -134,7 +134,7 @@ func dialFrom(from string) func(context.Context, string, string) (net.Conn, erro
 	return (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).DialContext
 }
 
-// address is what the server takes for the client's.
+// address is the client's address as the server sees it.
 func (p *person) address() string {
 	p.t.Helper()
 	p.say(`{"type":"whoami"}`)
@@ -143,8 +143,8 @@ func (p *person) address() string {
 
 var forged = http.Header{"X-Forwarded-For": {"6.6.6.6"}, "X-Real-Ip": {"6.6.6.6"}, "Forwarded": {"for=6.6.6.6"}}
 
-// The configuration in docs/deploy, on real nginx: the upgrade passes over TLS, a plain request is answered as a plain
-// request, and the client's address is the client's, whatever it claims.
+// With the configuration in docs/deploy on real nginx, the upgrade passes over TLS, a plain request gets a plain answer, and
+// the server sees the client's true address, also if the client claims another.
 func TestNginx(t *testing.T) {
 	s := serve(t, "--trusted-proxies", "127.0.0.1")
 	n := startNginx(t, "nginx.conf", s)
@@ -172,9 +172,9 @@ func TestNginx(t *testing.T) {
 	}
 }
 
-// HTTP/2 at the proxy, which many have on for their pages: a plain request gets its answer (a field that is for one
-// connection, such as Upgrade, would end it in a protocol error), with the map of docs/deploy and with the constant of the
-// original document, and a WebSocket is upgraded beside it, by HTTP/1.1.
+// With HTTP/2 at the proxy, as many operators have for their pages, a plain request gets its answer (a field such as Upgrade
+// would end it in a protocol error), with the map of docs/deploy and with the constant of the original document. A WebSocket
+// is upgraded beside it, by HTTP/1.1.
 func TestNginxHTTP2(t *testing.T) {
 	for _, changes := range [][]string{nil, {"$connection_upgrade;", "\"upgrade\";"}} {
 		s := serve(t, "--trusted-proxies", "127.0.0.1")
@@ -205,7 +205,7 @@ func TestNginxHTTP2(t *testing.T) {
 	}
 }
 
-// The cookies of a single sign-on pass: 12 KiB, in one and in many; more than is configured gets a readable answer.
+// The cookies of a single sign-on pass: 12 KiB, in one and in many; a head above the limit gets a readable answer.
 func TestNginxCookies(t *testing.T) {
 	s := serve(t, "--trusted-proxies", "127.0.0.1")
 	n := startNginx(t, "nginx.conf", s)
@@ -224,8 +224,8 @@ func TestNginxCookies(t *testing.T) {
 	}
 }
 
-// The configuration of the seed, as it stands there: X-Real-IP is what it sets, and what the client claims besides is
-// refused where it contradicts that, and not looked at where the field is named.
+// The configuration of the seed sets X-Real-IP. A client that claims another address besides is refused; if proxy_header
+// names the field, the server ignores the claim.
 func TestNginxOfTheSeed(t *testing.T) {
 	s := serve(t, "--trusted-proxies", "127.0.0.1")
 	n := startNginx(t, "nginx.conf", s,
@@ -239,7 +239,7 @@ func TestNginxOfTheSeed(t *testing.T) {
 			t.Errorf("a client that forges %s: %v", field, err)
 		}
 	}
-	for _, value := range []string{"127.0.0.1", "?", "6.6.6.6, 127.0.0.1, ?"} { // names nobody
+	for _, value := range []string{"127.0.0.1", "?", "6.6.6.6, 127.0.0.1, ?"} { // no field names a client
 		if got := n.dial("127.0.0.2", http.Header{"X-Forwarded-For": {value}}).address(); got != "127.0.0.2" {
 			t.Errorf("a client that writes X-Forwarded-For: %s is taken for %s", value, got)
 		}
@@ -255,7 +255,7 @@ func TestNginxOfTheSeed(t *testing.T) {
 	}
 }
 
-// A client that says nothing outlives the proxy's read timeout: heartbeats pass both ways.
+// A silent client outlives the proxy's read timeout: heartbeats pass both ways.
 func TestNginxIdle(t *testing.T) {
 	s := serve(t, "--trusted-proxies", "127.0.0.1", "--heartbeat-interval", "1", "--heartbeat-timeout", "3")
 	n := startNginx(t, "nginx.conf", s, "proxy_read_timeout 75s", "proxy_read_timeout 2s", "proxy_send_timeout 75s", "proxy_send_timeout 2s")
@@ -268,7 +268,7 @@ func TestNginxIdle(t *testing.T) {
 	}
 }
 
-// needStream skips where nginx has no stream module; where everything is required, that is a failure.
+// needStream skips if nginx has no stream module; if all clients are required, that is a failure.
 func needStream(t *testing.T) {
 	t.Helper()
 	modules, _ := filepath.Glob("/etc/nginx/modules-enabled/*stream*")
@@ -281,7 +281,7 @@ func needStream(t *testing.T) {
 	t.Skip("nginx's stream module is missing")
 }
 
-// Over the stream module the address travels in a header of the PROXY protocol, and who passes by the proxy is refused.
+// Over the stream module the address travels in a header of the PROXY protocol; a client that bypasses the proxy is refused.
 func TestNginxStream(t *testing.T) {
 	needStream(t)
 	s := serve(t, "--trusted-proxies", "127.0.0.1", "--proxy-protocol")

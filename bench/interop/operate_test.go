@@ -24,7 +24,7 @@ func (l *launched) status(args ...string) (code int, out string) {
 	return cmd.ProcessState.ExitCode(), string(raw)
 }
 
-// An operator sees every worker, which one is not well, what it ended of, and sums that do not go back.
+// An operator sees every worker, which one is not well, the cause of its end, and sums that do not go back.
 func TestStatusOfWorkers(t *testing.T) {
 	l := launch(t, binary, "", "--processes", "2").ready()
 	for range 8 {
@@ -47,7 +47,7 @@ func TestStatusOfWorkers(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &before); err != nil || len(before.Stats.Workers) != 2 {
 		t.Fatal(err, out)
 	}
-	// Killed again and again, it is started ever later: long enough to be seen.
+	// Killed again and again, it is started after ever longer pauses: long enough to be seen.
 	eventually(t, "the server is said not to be well", func() bool {
 		if pids := l.workers("worker"); len(pids) == 2 {
 			syscall.Kill(l.pidOf(0), syscall.SIGKILL)
@@ -81,10 +81,10 @@ func (l *launched) pidOf(index int) int {
 			return w.PID
 		}
 	}
-	return 1 << 30 // nobody's
+	return 1 << 30 // no process has it
 }
 
-// One process has no workers to show, and the verb works all the same.
+// The verb works for one process, too, which has no workers.
 func TestStatusOfOneProcess(t *testing.T) {
 	l := launch(t, binary, "").ready()
 	if code, out := l.status(); code != 0 || !strings.Contains(out, "one process") || !strings.Contains(out, ": ok\n") {
@@ -102,7 +102,7 @@ func TestStatusOfOneProcess(t *testing.T) {
 	}
 }
 
-// knock dials as a page of an origin would, and says whether it was let in.
+// knock dials as a page of an origin would, and reports whether the server accepts it.
 func knock(t *testing.T, url, origin string) bool {
 	t.Helper()
 	conn, response, err := gorilla.DefaultDialer.Dial(url, http.Header{"Origin": {origin}})
@@ -116,8 +116,8 @@ func knock(t *testing.T, url, origin string) bool {
 	return false
 }
 
-// SIGHUP brings into force what can change, in every worker and in those that are started later, without disconnecting
-// anybody; what cannot is named; a file that is wrong changes nothing.
+// SIGHUP brings changed settings into force, in every worker and in workers that start later, and disconnects no client.
+// The log names settings that need a restart. A file with a mistake changes no setting.
 func TestReload(t *testing.T) {
 	for _, processes := range []int{1, 2} {
 		t.Run(fmt.Sprint(processes), func(t *testing.T) {
@@ -177,8 +177,8 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// A service manager is told when the server is ready, when it reads its settings and when it leaves; its watchdog is fed,
-// by a supervisor and by the only process.
+// The server tells a service manager when it is ready, when it reloads its settings and when it stops, and feeds its
+// watchdog, with one process and with several.
 func TestServiceManager(t *testing.T) {
 	for _, processes := range []int{1, 2} {
 		t.Run(fmt.Sprint(processes), func(t *testing.T) {
@@ -219,7 +219,7 @@ func TestServiceManager(t *testing.T) {
 	}
 }
 
-// The supervisor is killed: nobody is left behind, and the port is free again.
+// When the supervisor is killed, all its children end, and the port is free again.
 func TestNoOrphans(t *testing.T) {
 	l := launch(t, binary, "", "--processes", "2", "--shutdown-timeout", "1").ready()
 	p := greet(t, "gorilla", l.ws())
@@ -241,7 +241,7 @@ func TestNoOrphans(t *testing.T) {
 	next.Close()
 }
 
-// A second signal ends everything at once, however long the leave-taking would be.
+// A second signal ends all processes at once, however long shutdown_timeout is.
 func TestSecondSignal(t *testing.T) {
 	l := launch(t, binary, "", "--processes", "2", "--shutdown-timeout", "3600").ready()
 	stubborn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", l.port)) // it never closes
@@ -278,8 +278,7 @@ func TestSecondSignal(t *testing.T) {
 	eventually(t, "all have ended", func() bool { return !slices.ContainsFunc(family, running) })
 }
 
-// What keeps the server from starting is said in a sentence that says what to change, with one process and with several,
-// and there is a code for it.
+// A server that cannot start prints the cause and the remedy, and ends with a code, with one process and with several.
 func TestCannotStart(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/pires/go-proxyproto"
 )
 
-// Headers that somebody else's library writes, in both versions, with and without extensions, are understood.
+// Headers of an independent library, in both versions, with and without extensions, are understood.
 func TestProxyProtocol(t *testing.T) {
 	s := serve(t, "--trusted-proxies", "loopback", "--proxy-protocol")
 	four := [2]net.Addr{&net.TCPAddr{IP: net.ParseIP("192.0.2.1"), Port: 8080}, &net.TCPAddr{IP: net.ParseIP("192.0.2.2"), Port: 443}}

@@ -17,11 +17,11 @@ import (
 	"time"
 )
 
-// patient is how long a test waits for what must come, on a machine however slow.
+// patient is how long a test waits for an event that must come, on a slow machine, too.
 const patient = time.Minute
 
-// The server is built twice: as it ships, for the masses, and with the race detector and the invariants, where there
-// is a C compiler, for everything else.
+// The server is built twice: as it ships, for thousands of clients, and with the race detector, if there is a C compiler,
+// and the invariants, for all other tests.
 var binary, watched string
 
 func TestMain(m *testing.M) {
@@ -80,8 +80,8 @@ func serve(t testing.TB, args ...string) *server {
 	return start(t, watched, 0, args...)
 }
 
-// serveMany is serve for the masses: the server as it ships. limit is the number of descriptors that it may have, 0
-// for the usual.
+// serveMany is serve for thousands of clients: the server as it ships. limit is the most descriptors that it may have, 0
+// for the usual limit.
 func serveMany(t testing.TB, limit int, args ...string) *server {
 	t.Helper()
 	return start(t, binary, limit, args...)
@@ -120,15 +120,15 @@ func start(t testing.TB, binary string, limit int, args ...string) *server {
 	return s
 }
 
-// lastPort counts on from a random place, outside the range from which the kernel gives ports to others: two servers that
-// run at once must not be promised the same one.
+// lastPort counts on from a random place, outside the range from which the kernel chooses ports: two concurrent servers
+// must not get the same one.
 var lastPort = func() *atomic.Uint32 {
 	n := new(atomic.Uint32)
 	n.Store(rand.Uint32())
 	return n
 }()
 
-// freePort is a port that nobody had a moment ago; 0 would turn the admin listener off.
+// freePort is a port that was free a moment ago; 0 would turn the admin listener off.
 func freePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
@@ -172,7 +172,7 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-// need skips a test whose client is not installed; where everything is required, that is a failure.
+// need skips a test whose client is not installed; if all clients are required, that is a failure.
 func need(t *testing.T, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A client whose process is stopped is gone soon after the heartbeat timeout; one that only answers
+// The server closes a client whose process is stopped soon after the heartbeat timeout; a client that only answers
 // protocol PINGs stays.
 func TestStoppedProcess(t *testing.T) {
 	s := serve(t, "--heartbeat-interval", "1", "--heartbeat-timeout", "4")

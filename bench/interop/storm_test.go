@@ -21,7 +21,7 @@ const (
 	stormBytes    = 4 << 10
 )
 
-// storming is how many members read, and how many never do.
+// storming are the numbers of members that read, and of members that never do.
 func storming() (fast, slow int) {
 	if testing.Short() {
 		return 450, 50
@@ -29,7 +29,7 @@ func storming() (fast, slow int) {
 	return 4500, 500
 }
 
-// storm is a room in which one speaks and most listen.
+// storm is a room in which one member publishes and most of the others read.
 type storm struct {
 	*server
 	speaker *gorilla.Conn
@@ -37,7 +37,7 @@ type storm struct {
 	sent    chan struct{} // an answer to the speaker
 }
 
-// narrow dials with a small window, so that what is not read stays with the server.
+// narrow dials with a small receive window, so that unread bytes stay with the server.
 var narrow = &gorilla.Dialer{NetDial: func(network, address string) (net.Conn, error) {
 	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
@@ -84,7 +84,7 @@ func (s *storm) speak() {
 	}
 }
 
-// listen reads all messages, in order, and says what it missed.
+// listen reads all messages, in order, and reports the missing ones.
 func listen(conn *gorilla.Conn) error {
 	for n := 0; n < stormMessages; {
 		conn.SetReadDeadline(time.Now().Add(time.Minute))
@@ -122,8 +122,8 @@ func (s *storm) watchHealth(over <-chan bool) {
 	}
 }
 
-// One in ten members never reads, in a storm of broadcasts: these are ended, the others hear
-// everything, memory stays bounded, every loop takes its turns.
+// In a storm of broadcasts one in ten members never reads. The server ends these; the others get all messages, memory stays
+// bounded, and every loop takes its turns.
 func TestSlowConsumers(t *testing.T) {
 	fast, slow := storming()
 	s := &storm{server: serveMany(t, 0, "--backlog-soft-bytes", "65536", "--backlog-hard-bytes", "131072"), sent: make(chan struct{}, 1)}
@@ -158,7 +158,7 @@ func TestSlowConsumers(t *testing.T) {
 	eventually(t, "the slow are ended", func() bool {
 		return s.metric(`parley_connections_ended_total\{cause="slow_consumer"\}`) == float64(slow)
 	})
-	// What the slow may hold, and as much again for the garbage of a storm.
+	// The backlogs of the slow members, and as much again for garbage.
 	if grown := s.metric("process_resident_memory_bytes") - before; grown > float64(2*slow*(128<<10)+16<<20) {
 		t.Errorf("the server has grown by %v MB", grown/(1<<20))
 	}

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// churn has clients come, join, and go, as planned, beside those that stay; a message is one that came and went.
-// Those that stay publish to each other as in the scenario rooms, at a rate.
+// churn makes clients come, join, and go, as planned, beside others that stay. One message of the result is one client
+// that came and went. Clients that stay publish to each other as in the scenario rooms, at a rate.
 //
 // Owner: the generator's thread.
 type churn struct {
@@ -56,8 +56,8 @@ func (s *churn) poll(g *generator) {
 
 func (s *churn) message(g *generator, c *conn, n uint64, payload []byte) {
 	if c.index >= g.plan.Conns {
-		return // it does not stay for what it is owed
+		return // it leaves before it has all its messages
 	}
 	s.rooms.message(g, c, n, payload)
-	g.deliveries-- // checked, and not what is counted here
+	g.deliveries-- // checked, but only visits count here
 }

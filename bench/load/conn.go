@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// conn is one client: a descriptor and what it expects next.
+// conn is one client: a descriptor and the messages that it expects.
 //
 // Owner: the generator's thread.
 type conn struct {
@@ -20,27 +20,27 @@ type conn struct {
 	state  int
 	room   *room
 	next   uint64   // the number of the next message that it must get from the room's first publisher
-	nexts  []uint64 // and from each, where there are several
-	worker uint16   // of the server, as the connection's id tells
-	due    int      // echoes: frames owed to it
+	nexts  []uint64 // the same for each publisher, if there are several
+	worker uint16   // of the server, from the connection's id
+	due    int      // echoes that have come back, each to be answered with a new message
 	sent   uint64
 
 	in  []byte // a partial frame or head; nil while nothing is partial
-	out []byte // what the kernel did not take
+	out []byte // bytes that the kernel did not take
 
-	offset int // where a message's number was found last
+	offset int // of the number in the latest message
 }
 
 const (
 	stateConnecting = iota
 	stateHead       // waits for the answer to the handshake
-	stateHello      // to what the dialect says first
+	stateHello      // waits for the answer to the dialect's hello
 	stateJoining
 	stateReady
 	stateClosed
 )
 
-// handshake is what every client asks with. The key does not matter to a server.
+// handshake is every client's opening handshake. Any key will do.
 func handshake(addr string) []byte {
 	return fmt.Appendf(nil, "GET / HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", addr)
@@ -66,7 +66,7 @@ func appendFrame(dst []byte, op byte, payload []byte) []byte {
 	return dst
 }
 
-// frameAt reads the header of a server's frame. size is 0 where not all of the frame is there.
+// frameAt reads a server's frame. size is 0 if the frame is incomplete.
 func frameAt(b []byte) (op byte, payload []byte, size int) {
 	if len(b) < 2 {
 		return 0, nil, 0
@@ -90,7 +90,7 @@ func frameAt(b []byte) (op byte, payload []byte, size int) {
 	return b[0] & 0x0f, b[head : head+n], head + n
 }
 
-// A message carries its number as a string of ten digits behind this marker, in its data. Servers put what they like before it.
+// A message carries its number as a string of ten digits behind this marker, in its data. Servers may put any text before it.
 var marker = []byte(`"bench_n":"`)
 
 const digits = 10
@@ -104,8 +104,8 @@ func appendNumber(dst []byte, n uint64) []byte {
 	return append(dst, buf[:]...)
 }
 
-// number finds the message's number, first where it was the last time. ok is false where there is none: then it is
-// an answer, a notice, or a ping.
+// number finds the message's number. It looks first at the place of the latest one. ok is false if there is none: then
+// the message is an answer, a notice, or a ping.
 func (c *conn) number(payload []byte) (n uint64, ok bool) {
 	at := c.offset
 	if at == 0 || at+digits > len(payload) || !bytes.Equal(payload[at-len(marker):at], marker) {
@@ -122,7 +122,7 @@ func (c *conn) number(payload []byte) (n uint64, ok bool) {
 	return n, true
 }
 
-// write sends p, or keeps what the kernel does not take.
+// write sends p, and keeps the bytes that the kernel does not take.
 func (c *conn) write(p []byte) error {
 	if len(c.out) > 0 {
 		c.out = append(c.out, p...)
@@ -141,7 +141,7 @@ func (c *conn) write(p []byte) error {
 	return nil
 }
 
-// flush sends what was kept.
+// flush sends the kept bytes.
 func (c *conn) flush() error {
 	if len(c.out) == 0 {
 		return nil

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const dialing = 128 // connections that may be on their way to readiness
+const dialing = 128 // the most connections that are not ready at a time
 
-// connectAll brings all clients to where they are ready.
+// connectAll connects all clients, and waits until they are ready.
 func (g *generator) connectAll() error {
 	addr, err := netip.ParseAddrPort(g.plan.Addr)
 	if err != nil {
@@ -70,11 +70,11 @@ func (g *generator) closeAll() {
 	}
 }
 
-// firstPort is where a part's own ports begin: below it are those of services.
+// firstPort is the first of a part's own ports: services use lower ones.
 const firstPort = 12_000
 
-// comeFrom has a client dial from the plan's address, so that each part of a load has ports of its own, one after the
-// other: looking for a free one is three quarters of what 16,000 connections from an address cost when the kernel does it.
+// comeFrom makes a client dial from the plan's address, and from the next port of it. If the kernel chose the port, its
+// search would be three quarters of the cost of 16,000 connections from one address.
 func (g *generator) comeFrom(fd int) error {
 	if g.plan.Source == "" {
 		return nil
@@ -83,7 +83,7 @@ func (g *generator) comeFrom(fd int) error {
 	if err != nil {
 		return fmt.Errorf("read source address: %w", err)
 	}
-	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) // what an earlier load has left may linger
+	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) // connections of an earlier load may be in TIME_WAIT
 	for g.port = max(g.port, firstPort); g.port < 1<<16; {
 		at := &unix.SockaddrInet4{Addr: addr.As4(), Port: g.port}
 		g.port++
@@ -99,8 +99,7 @@ func (g *generator) comeFrom(fd int) error {
 
 var greeting = []byte(`"connection_id":"`)
 
-// greeted takes the first two bytes of the connection's id for the worker that it is on. A server that says nothing
-// of the kind has one worker.
+// greeted takes the first two bytes of the connection's id for its worker. A server that sends no id has one worker.
 func (c *conn) greeted(payload []byte) error {
 	i := bytes.Index(payload, greeting)
 	if i < 0 || len(payload) < i+len(greeting)+4 {

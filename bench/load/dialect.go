@@ -4,13 +4,13 @@ package load
 
 import "fmt"
 
-// dialect is what a server wants to hear. All but one peer speak the room protocol.
+// dialect is the protocol of a server. All peers but one speak the room protocol.
 //
 // Owner: immutable.
 type dialect struct {
-	hello   string // sent once a connection is a WebSocket; its answer is waited for
+	hello   string // sent after the handshake; the client waits for its answer
 	join    func(room string) []byte
-	joined  string // is in the answer to a join
+	joined  string // a part of the answer to a join
 	publish func(room string, data []byte) []byte
 	echo    func(payload []byte) []byte
 	own     bool // publishers get their own messages; an echo comes wrapped

@@ -14,8 +14,8 @@ import (
 // Owner: the generator's thread.
 type echo struct {
 	frame   []byte // masked, with the number 0
-	digits  int    // where they are in a payload
-	at      int    // and in the frame
+	digits  int    // their offset in a payload
+	at      int    // their offset in the frame
 	length  int    // of a payload
 	out     []byte
 	owed    int
@@ -40,7 +40,7 @@ func (s *echo) begin(g *generator) error {
 	return nil
 }
 
-// send writes some messages of a client at once.
+// send writes n messages of a client at once.
 func (s *echo) send(g *generator, c *conn, n int) {
 	s.out = s.out[:0]
 	for range n {
@@ -80,7 +80,7 @@ func (s *echo) message(g *generator, c *conn, n uint64, payload []byte) {
 	c.due++
 }
 
-// poll sends what is due: as many as have come back, or as many as are planned for by now.
+// poll sends new messages: one for each that has come back, or all that the plan has until now.
 func (s *echo) poll(g *generator) {
 	if g.plan.Window == 0 {
 		g.dueConns = g.dueConns[:0]

@@ -1,9 +1,9 @@
 //go:build linux
 
-// Package load is the load generator: one thread, one epoll set, thousands of clients. It counts what every client
-// is owed against what comes, in order, and declares a run void where anything is missing, doubled or late.
+// Package load is the load generator: one thread, one epoll set, thousands of clients. It checks that every client gets
+// all its messages, in order, and declares a run void if one is missing, doubled or late.
 //
-// It refuses to be clever about the server: it knows the room protocol, a WebSocket frame, and no more.
+// It knows no more of the server than the room protocol and WebSocket frames.
 //
 // Start reading at [Run].
 package load
@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Plan is what to do to a server.
+// Plan is a load on a server.
 //
 // Owner: immutable.
 type Plan struct {
@@ -34,24 +34,24 @@ type Plan struct {
 	Rate     float64       `json:"rate"`   // open loop: messages a second; 0: closed loop
 	Warmup   time.Duration `json:"warmup"`
 	Measure  time.Duration `json:"measure"`
-	Unfair   bool          `json:"unfair"`             // publishers may get as far ahead of others as the server lets them
-	Together bool          `json:"together,omitempty"` // rooms: a window is sent at once, and the next when all of it is there
+	Unfair   bool          `json:"unfair"`             // publishers do not wait for slower ones
+	Together bool          `json:"together,omitempty"` // rooms: a window is sent at once, and the next when all of it has come
 
 	Dialect    string `json:"dialect,omitempty"`
 	Publishers int    `json:"publishers,omitempty"` // in each room; 0: one
 	Stalled    int    `json:"stalled,omitempty"`    // clients that join and never read again
-	First      uint64 `json:"first,omitempty"`      // idle: deliveries before it begins
+	First      uint64 `json:"first,omitempty"`      // idle: deliveries before the measurement
 	Visited    int    `json:"visited,omitempty"`    // many: rooms
 
 	Parts  int    `json:"parts,omitempty"`  // processes that play the plan together, see RunPart
-	Part   int    `json:"part,omitempty"`   // which of them this is
-	Source string `json:"source,omitempty"` // address that clients come from
+	Part   int    `json:"part,omitempty"`   // this process's number among them
+	Source string `json:"source,omitempty"` // local address of the clients
 	Sleepy bool   `json:"sleepy,omitempty"` // waits instead of spinning: cores are shared with the server
 
 	every float64 // seconds from one window to the next
 }
 
-// Result is what came of it.
+// Result is the outcome of a plan.
 //
 // Owner: the caller.
 type Result struct {
@@ -59,31 +59,31 @@ type Result struct {
 	Seconds    float64 `json:"seconds"`
 	Rate       float64 `json:"rate"`                 // messages a second
 	CPU        float64 `json:"cpu_us"`               // the server's CPU per message, microseconds
-	ClientCPU  float64 `json:"client_us"`            // ours, without spinning
-	Busy       float64 `json:"busy"`                 // share of the time in which we did not spin
+	ClientCPU  float64 `json:"client_us"`            // the generator's CPU per message, without spinning
+	Busy       float64 `json:"busy"`                 // share of the time in which the generator did not spin
 	P50        float64 `json:"p50_us,omitempty"`     // open loop: from the planned time on
 	P99        float64 `json:"p99_us,omitempty"`     //
 	P999       float64 `json:"p999_us,omitempty"`    //
-	Memory     float64 `json:"bytes_conn,omitempty"` // resident memory that a connection costs
+	Memory     float64 `json:"bytes_conn,omitempty"` // resident memory of the server per connection
 	Share      float64 `json:"share,omitempty"`      // quiet: of a core, in percent
-	Local      float64 `json:"local_us,omitempty"`   // spread: median where publisher and member are on one worker
-	Away       float64 `json:"away_us,omitempty"`    // spread: and where they are not
-	Others     float64 `json:"others,omitempty"`     // spread: of a core, in percent, that neither server nor load used
-	Connect    float64 `json:"connect_s,omitempty"`  // spread: until everybody was in
-	Reach      float64 `json:"reach_ms,omitempty"`   // spread: median time until a round had reached everybody
+	Local      float64 `json:"local_us,omitempty"`   // spread: median with publisher and member on one worker
+	Away       float64 `json:"away_us,omitempty"`    // spread: median with publisher and member on two workers
+	Others     float64 `json:"others,omitempty"`     // spread: CPU of other processes, in percent of a core
+	Connect    float64 `json:"connect_s,omitempty"`  // spread: time until all clients were in
+	Reach      float64 `json:"reach_ms,omitempty"`   // spread: median time until a round had reached all members
 	ReachMost  float64 `json:"reach_most_ms,omitempty"`
 	Workers    []int   `json:"workers,omitempty"`   // spread: connections on each, the most first
 	Lead       uint64  `json:"lead,omitempty"`      // rounds between the first and the last publisher
-	Void       string  `json:"void,omitempty"`      // why the run counts for nothing
+	Void       string  `json:"void,omitempty"`      // the reason for which the run does not count
 	Histogram  string  `json:"histogram,omitempty"` // encoded
 	histogram  *hdrhistogram.Histogram
 	cpuSeconds float64
 }
 
-// busyMax is the share above which we measure ourselves.
+// busyMax is the share above which the generator would measure itself.
 const busyMax = 0.85
 
-// leadMax is how many rounds a room may be ahead of the last one.
+// leadMax is the most rounds by which a publisher may be ahead of the slowest one.
 const leadMax = 3
 
 // generator is the loop and its clients.
@@ -101,10 +101,10 @@ type generator struct {
 	buffer []byte
 	events []unix.EpollEvent
 	failed error
-	port   int // the next of the plan's address
+	port   int // the next local port of the plan's address
 
 	deliveries uint64
-	dueConns   []*conn // that are owed echoes of their own
+	dueConns   []*conn // with due above 0
 	busy       time.Duration
 	result     Result
 	scenario   scenario
@@ -112,7 +112,7 @@ type generator struct {
 	dialect    *dialect
 }
 
-// scenario is what clients do once they are ready.
+// scenario is the behaviour of clients once they are ready.
 type scenario interface {
 	begin(g *generator) error
 	message(g *generator, c *conn, n uint64, payload []byte)
@@ -120,12 +120,12 @@ type scenario interface {
 	drained(g *generator) bool
 }
 
-// answers is a scenario that wants to see what is no numbered message.
+// answers is a scenario that also gets messages without a number.
 type answers interface {
 	answer(g *generator, c *conn, payload []byte)
 }
 
-// Run plays a plan. A run that counts for nothing has its reason in Void; an error is one of ours.
+// Run plays a plan. A run that does not count has the reason in Void; an error is a failure of the generator.
 func Run(p Plan) (Result, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -212,7 +212,7 @@ func (g *generator) play() error {
 	return g.reconcile()
 }
 
-// pass has so many messages delivered, whatever the time, and waits for the last.
+// pass plays the scenario until a number of messages is delivered, and waits for the last.
 func (g *generator) pass(messages uint64) error {
 	if messages == 0 {
 		return nil
@@ -226,7 +226,7 @@ func (g *generator) pass(messages uint64) error {
 	return g.reconcile()
 }
 
-// measured notes the figures of the measured time.
+// measured records the figures of the measured time.
 func (g *generator) measured(messages uint64, took time.Duration, cpu float64) {
 	r := &g.result
 	r.Messages, r.Seconds, r.cpuSeconds = messages, took.Seconds(), cpu
@@ -244,9 +244,9 @@ func (g *generator) summarize() {
 	}
 }
 
-// reconcile waits for what is still owed. Whatever does not come in time is missing.
+// reconcile waits for the messages that are still owed. A message that does not come in time is missing.
 func (g *generator) reconcile() error {
-	g.plan.Window = 0 // nothing new
+	g.plan.Window = 0 // no new messages
 	for deadline := time.Now().Add(10 * time.Second); g.failed == nil && !g.scenario.drained(g); {
 		if time.Now().After(deadline) {
 			return errors.New("messages are missing")
@@ -259,14 +259,14 @@ func (g *generator) reconcile() error {
 	return g.failed
 }
 
-// spin works for a time without ever sleeping: a client that sleeps makes each send of the server pay for waking it.
+// spin takes turns for a time without sleeping: the server's sends would pay for waking a sleeping client.
 func (g *generator) spin(d time.Duration) {
 	for until := time.Now().Add(d); g.failed == nil && g.now.Before(until); {
 		g.turn()
 	}
 }
 
-// turn takes what has happened.
+// turn handles the events that have happened.
 func (g *generator) turn() {
 	n, err := g.poll()
 	begun := time.Now()
@@ -278,7 +278,7 @@ func (g *generator) turn() {
 	for i := range max(n, 0) {
 		c := g.byFD[g.events[i].Fd]
 		if c == nil {
-			continue // it has gone in this turn
+			continue // closed in this turn
 		}
 		if g.plan.Rate > 0 && i%16 == 15 {
 			g.now = time.Now()
@@ -327,7 +327,7 @@ func (g *generator) serve(c *conn, events uint32) error {
 	}
 }
 
-// input takes bytes of a server through frames.
+// input takes bytes of a server apart into frames.
 func (g *generator) input(c *conn, chunk []byte) error {
 	if len(c.in) > 0 {
 		c.in = append(c.in, chunk...)
@@ -415,7 +415,7 @@ func (g *generator) text(c *conn, payload []byte) error {
 	return nil
 }
 
-// upgraded goes on once a connection is a WebSocket.
+// upgraded goes on after the handshake.
 func (g *generator) upgraded(c *conn) error {
 	if g.dialect.hello != "" {
 		c.state = stateHello
@@ -437,7 +437,7 @@ func (g *generator) becomesReady(c *conn) error {
 	c.state = stateReady
 	g.ready++
 	if c.index >= g.plan.Conns {
-		return nil // one of a scenario's own
+		return nil // a client of the scenario's own
 	}
 	if c.index >= g.plan.Conns-g.plan.Stalled {
 		return g.stall(c)

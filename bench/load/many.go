@@ -8,8 +8,9 @@ import (
 	"strconv"
 )
 
-// many has very many rooms: clients without end join a room, publish to whoever sits there, and leave it. Those who
-// sit there are the first half of the clients, each in its share of the rooms. A message is one such visit.
+// many has very many rooms. The first half of the clients are sitters: each is a member of its share of the rooms. The
+// second half are visitors: each joins a room, publishes to its sitter, leaves, and goes on to another. One message of
+// the result is one visit.
 //
 // Owner: the generator's thread.
 type many struct {
@@ -21,7 +22,7 @@ type many struct {
 	inFlight int
 }
 
-// visitor is a client of the second half. Its rooms are its own, so that nobody else visits them.
+// visitor is a client of the second half. No other visits its rooms.
 //
 // Owner: the generator's thread.
 type visitor struct {
@@ -69,7 +70,7 @@ func (s *many) begin(g *generator) error {
 
 // visit joins, publishes and leaves, in one write.
 func (s *many) visit(g *generator, v *visitor) {
-	// Far from the last one, as visitors come in life.
+	// Far from the last one, so that caches do not help.
 	v.at = (v.at + 7919) % len(v.rooms)
 	room := v.rooms[v.at]
 	data := append(appendNumber([]byte(`{"bench_n":"`), v.rounds), `"}`...)
@@ -108,7 +109,7 @@ func (s *many) answer(g *generator, c *conn, payload []byte) {
 	}
 }
 
-// ended goes on once a visit is over on both sides.
+// ended begins the next visit once the present one has ended for visitor and sitter.
 func (s *many) ended(g *generator, v *visitor) {
 	if !v.arrived || !v.left {
 		return

@@ -12,13 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Order is what the coordinator tells a part, one after the other: when to begin, then what every member is owed.
+// Order is a message of the coordinator to a part: the first has the time to begin, the second the messages that every
+// member must get.
 type Order struct {
 	Begin int64      `json:"begin,omitempty"` // nanoseconds of the machine's monotonic clock
 	Owed  [][]uint64 `json:"owed,omitempty"`  // messages, by room and publisher, from all parts
 }
 
-// Report is what a part says: that all of its clients are in, then what they have sent, then what came of it.
+// Report is a message of a part to the coordinator: the first is ready, the second has the messages that its clients have
+// sent, the third the result.
 //
 // Owner: the receiver.
 type Report struct {
@@ -31,17 +33,17 @@ type Report struct {
 	Reached map[uint64]Reach `json:"reached,omitempty"` // by round
 }
 
-// Reach is how far the messages of a round have come.
+// Reach is the progress of the messages of a round.
 type Reach struct {
 	Arrived uint64 `json:"arrived"` // deliveries
 	Last    int64  `json:"last"`    // nanoseconds from the planned time to the last of them
 }
 
-// RunPart plays one of several processes that load a server together: rooms whose members are spread over all of them.
-// Each checks what its own members get: from every publisher of every part, in order, once. In the end the coordinator
-// tells how much that must be.
+// RunPart plays one of several processes that load a server together, in rooms whose members are spread over all of them.
+// Each part checks that its own members get the messages of every publisher of every part, in order and once. In the end
+// the coordinator tells how many that must be.
 //
-// report is called three times, and an order is awaited between the calls.
+// RunPart calls report three times, and awaits an order between the calls.
 func RunPart(p Plan, orders <-chan Order, report func(Report) error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -90,7 +92,7 @@ func (s *spread) play(g *generator, orders <-chan Order, report func(Report) err
 	g.spin(time.Duration(s.until - s.clock(begun)))
 	took := time.Since(begun)
 	g.result.Seconds, g.result.Busy = g.plan.Measure.Seconds(), g.busy.Seconds()/took.Seconds()
-	g.result.ClientCPU = g.busy.Seconds() * 1e6 / float64(max(1, s.total)) // over all that came, the warm-up's too
+	g.result.ClientCPU = g.busy.Seconds() * 1e6 / float64(max(1, s.total)) // per delivery, the warm-up's included
 	s.until = 0
 	if g.failed != nil {
 		return g.failed
@@ -128,11 +130,11 @@ func (g *generator) await(orders <-chan Order) (Order, error) {
 
 const (
 	napMilliseconds = 2
-	settleFor       = 5 * time.Second // and as long again as was measured
+	settleFor       = 5 * time.Second // besides the plan's Measure
 	settleLook      = 10 * time.Millisecond
 )
 
-// poll asks for events. A sleepy generator waits for them, a little.
+// poll asks for events. A sleepy generator waits up to napMilliseconds for them.
 func (g *generator) poll() (int, error) {
 	if g.plan.Sleepy {
 		return unix.EpollWait(g.epoll, g.events, napMilliseconds)
@@ -140,7 +142,7 @@ func (g *generator) poll() (int, error) {
 	return rawPoll(g.epoll, g.events)
 }
 
-// monotonic is the clock that all processes of a machine share.
+// monotonic is the machine's monotonic clock, which all its processes share.
 func monotonic() int64 {
 	var t unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) != nil {

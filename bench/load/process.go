@@ -21,7 +21,7 @@ func residentBytes(pid int) (total float64) {
 	return total
 }
 
-// cpuSeconds is the CPU time that a process has used, with its children's, to the nanosecond where the kernel says so.
+// cpuSeconds is the CPU time of a process and its children, from the kernel's schedstat.
 func cpuSeconds(pid int) (total float64) {
 	for _, p := range family(pid) {
 		tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", p))
@@ -36,7 +36,7 @@ func cpuSeconds(pid int) (total float64) {
 	return total
 }
 
-// family is a process and its children, whichever of its threads started them.
+// family is a process with all its descendants. Each thread has a list of the children that it started.
 func family(pid int) []int {
 	list := []int{pid}
 	tasks, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
@@ -57,8 +57,8 @@ func ResidentBytes(pid int) float64 { return residentBytes(pid) }
 // CPUSeconds is the processor time that a process has used, with its children's.
 func CPUSeconds(pid int) float64 { return cpuSeconds(pid) }
 
-// MachineSeconds is the processor time that the machine has not been idle for, all cores together, and with what its host
-// took from it.
+// MachineSeconds is the processor time in which the machine was not idle, over all cores, the time stolen by its host
+// included.
 func MachineSeconds() (total float64) {
 	text, _ := os.ReadFile("/proc/stat")
 	line, _, _ := strings.Cut(string(text), "\n")

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// System calls that do not block, without the care of Go's scheduler: a client must cost less than the server.
+// System calls that do not block, and so need not tell Go's scheduler: a client must cost less than the server.
 
 func rawRead(fd int, p []byte) (int, error) {
 	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&p[0])), uintptr(len(p)), 0, 0, 0)

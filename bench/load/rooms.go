@@ -15,7 +15,7 @@ import (
 // Owner: the generator's thread.
 type room struct {
 	name      string
-	members   []*conn // that are ready, and read
+	members   []*conn // ready ones that read
 	receivers int     // of a message
 	first     *publisher
 }
@@ -29,14 +29,14 @@ type publisher struct {
 	index  uint64 // among all publishers
 	prefix uint64 // of its messages' numbers: its index within the room, times numbersEach
 	round  uint64 // messages published
-	whole  uint64 // messages that everybody has
-	counts []int  // by number modulo the window: members that have not got it yet
+	whole  uint64 // messages that all members have
+	counts []int  // by number modulo the window: members that do not have it yet
 }
 
-// numbersEach is how many messages a publisher may send. A message's number names its publisher, too.
+// numbersEach is the most messages of a publisher. A message's number contains its publisher's.
 const numbersEach = 10_000_000
 
-// rooms has members publish; a message is done when every other member has it. Closed loop: a window of messages for
+// rooms makes members publish; a message is done when every other member has it. Closed loop: a window of messages for
 // each publisher; open loop: a window at once for one publisher after the other, as planned.
 //
 // Owner: the generator's thread.
@@ -45,14 +45,14 @@ type rooms struct {
 	frame      []byte
 	publishers []*publisher
 	of         map[*room][]*publisher
-	held       []*publisher // would be too far ahead
+	held       []*publisher // waiting: they would be too far ahead
 	inFlight   int
 	slowest    uint64
 	begun      time.Time
 	planned    uint64 // open loop: windows sent
 }
 
-// openWindow is how many messages of a publisher may be under way in an open loop before the run is void.
+// openWindow is the most messages of a publisher under way in an open loop; with more, the run is void.
 const openWindow = 1 << 14
 
 func (s *rooms) begin(g *generator) error {
@@ -95,7 +95,7 @@ func (s *rooms) begin(g *generator) error {
 	return nil
 }
 
-// each is how many messages a publisher sends at once.
+// each is the number of messages that a publisher sends at once.
 func (s *rooms) each(g *generator) int {
 	if g.plan.Together {
 		return g.window
@@ -103,7 +103,7 @@ func (s *rooms) each(g *generator) int {
 	return 1
 }
 
-// publish sends a publisher's next message or messages, unless it is too far ahead of the others.
+// publish sends a publisher's next messages, or holds the publisher if it is too far ahead of the others.
 func (s *rooms) publish(g *generator, p *publisher) {
 	each := s.each(g)
 	if !g.plan.Unfair && g.plan.Rate == 0 && p.round >= s.slowest+uint64(g.window+leadMax*each) {
@@ -138,7 +138,7 @@ func (s *rooms) message(g *generator, c *conn, n uint64, _ []byte) {
 	if n >= numbersEach {
 		i := n / numbersEach
 		if int(i) >= len(c.nexts) {
-			g.failed = fmt.Errorf("client %d gets message %d, which nobody sent", c.index, n)
+			g.failed = fmt.Errorf("client %d gets message %d, which no client sent", c.index, n)
 			return
 		}
 		p, next = s.of[c.room][i], &c.nexts[i]
@@ -166,12 +166,12 @@ func (s *rooms) message(g *generator, c *conn, n uint64, _ []byte) {
 	}
 }
 
-// timeOf is when window k is planned for.
+// timeOf is the planned time of window k.
 func (p *Plan) timeOf(begun time.Time, k uint64) time.Time {
 	return begun.Add(time.Duration(float64(k) * p.every * 1e9))
 }
 
-// poll lets those go on that were held, or sends what is planned for by now.
+// poll sends the messages that are planned until now, and lets held publishers go on.
 func (s *rooms) poll(g *generator) {
 	if g.plan.Window == 0 {
 		return
@@ -205,13 +205,13 @@ func (s *rooms) poll(g *generator) {
 
 func (s *rooms) drained(*generator) bool { return s.inFlight == 0 }
 
-// stall makes a client one that never reads again. Its kernel keeps little for it.
+// stall makes a client that never reads again, with a small receive buffer in the kernel.
 func (g *generator) stall(c *conn) error {
 	unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4096)
 	return unix.EpollCtl(g.epoll, unix.EPOLL_CTL_DEL, c.fd, nil)
 }
 
-// idle does nothing, and checks that nothing comes that was not asked for.
+// idle sends no messages.
 type idle struct{}
 
 func (*idle) begin(*generator) error                    { return nil }

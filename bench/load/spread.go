@@ -11,40 +11,40 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// spread is the part of rooms whose members are in several processes. Members publish as planned, in an open loop: one
-// after the other, or, where the plan says together, one in each room at once. A message says when it was planned, and
-// by whose worker it was taken, so that whoever gets it knows how long it took, and whether it came over the bus.
+// spread is one process's part of rooms whose members are in several processes. Members publish as planned, in an open
+// loop: one after the other, or, with Together, one in each room at once. A message contains its planned time and its
+// publisher's worker, so that its receiver can tell its latency, and whether it came over the bus.
 //
 // Owner: the generator's thread.
 type spread struct {
 	pad        []byte
 	frame      []byte
-	publishers []*voice
+	publishers []*sender
 	every      float64 // nanoseconds from one planned time to the next
 	offset     int64   // of the monotonic clock from zero
 	zero       time.Time
 	begun      int64
-	from       int64 // what is measured: planned in [from, until)
-	until      int64 // 0: not yet, or not any more
+	from       int64 // messages planned in [from, until) are measured
+	until      int64 // 0: not begun, or over
 	planned    uint64
 
 	total   uint64
 	local   *hdrhistogram.Histogram // microseconds
 	away    *hdrhistogram.Histogram
-	reached map[uint64]Reach // where the plan says together
+	reached map[uint64]Reach // with Together
 }
 
-// voice is a member that publishes.
+// sender is a member that publishes.
 //
 // Owner: the generator's thread.
-type voice struct {
+type sender struct {
 	conn  *conn
 	room  int
 	index int // among the room's publishers of all parts
 	round uint64
 }
 
-// A message's stamp lies behind its number.
+// A message's stamp follows its number.
 var (
 	timeKey   = []byte(`","bench_t":"`)
 	workerKey = []byte(`","bench_w":"`)
@@ -65,15 +65,15 @@ func newSpread(p Plan) *spread {
 // clock is the monotonic clock at t, without asking the kernel again.
 func (s *spread) clock(t time.Time) int64 { return s.offset + int64(t.Sub(s.zero)) }
 
-// speaks reports whether this part publishes: all do, unless one round shall be timed by one.
-func (p *Plan) speaks() bool { return p.Part == 0 || !p.Together }
+// publishes reports whether this part does: all do, but with Together only the first, which times each round.
+func (p *Plan) publishes() bool { return p.Part == 0 || !p.Together }
 
 func (s *spread) begin(g *generator) error {
 	each := max(1, g.plan.Publishers)
 	for _, c := range g.conns {
 		c.nexts = make([]uint64, each*g.plan.Parts)
 	}
-	if !g.plan.speaks() {
+	if !g.plan.publishes() {
 		return nil
 	}
 	for i := range each { // a room's second publisher comes after every room's first
@@ -81,7 +81,7 @@ func (s *spread) begin(g *generator) error {
 			if len(r.members) <= i {
 				return fmt.Errorf("room %s has %d members", r.name, len(r.members))
 			}
-			s.publishers = append(s.publishers, &voice{conn: r.members[i], room: at, index: g.plan.Part*each + i})
+			s.publishers = append(s.publishers, &sender{conn: r.members[i], room: at, index: g.plan.Part*each + i})
 		}
 	}
 	return nil
@@ -102,7 +102,7 @@ func (s *spread) start(g *generator, begin int64) {
 	}
 }
 
-// poll publishes what is planned for by now.
+// poll publishes the messages that are planned until now.
 func (s *spread) poll(g *generator) {
 	if s.until == 0 || len(s.publishers) == 0 {
 		return
@@ -123,7 +123,7 @@ func (s *spread) poll(g *generator) {
 	}
 }
 
-func (s *spread) publish(g *generator, p *voice, at int64) {
+func (s *spread) publish(g *generator, p *sender, at int64) {
 	data := appendNumber([]byte(`{"bench_n":"`), uint64(p.index)*numbersEach+p.round)
 	data = fmt.Appendf(append(data, timeKey...), "%0*d", timeDigits, at)
 	data = fmt.Appendf(append(data, workerKey...), "%0*d", workerDigits, p.conn.worker)
@@ -137,7 +137,7 @@ func (s *spread) publish(g *generator, p *voice, at int64) {
 
 var errStamp = errors.New("a message has lost its stamp")
 
-// stamp reads when a message was planned, and the worker of its publisher.
+// stamp reads a message's planned time, and the worker of its publisher.
 func (c *conn) stamp(payload []byte) (at int64, worker uint16, err error) {
 	rest := payload[c.offset+digits:]
 	if len(rest) < len(timeKey)+timeDigits+len(workerKey)+workerDigits || !bytes.HasPrefix(rest, timeKey) {
@@ -184,14 +184,14 @@ func (s *spread) message(g *generator, c *conn, n uint64, payload []byte) {
 	}
 }
 
-// answer wants no errors: what is refused will be missing.
+// answer voids the run at an error: a refused message would be missing.
 func (s *spread) answer(g *generator, c *conn, payload []byte) {
 	if bytes.Contains(payload, []byte(`"type":"error"`)) {
 		g.failed = fmt.Errorf("client %d is told: %s", c.index, payload)
 	}
 }
 
-// sent is how much each of our publishers has published.
+// sent is the number of messages of each of this part's publishers.
 func (s *spread) sent() (list [][]uint64) {
 	for _, p := range s.publishers {
 		for len(list) <= p.room {
@@ -205,9 +205,9 @@ func (s *spread) sent() (list [][]uint64) {
 	return list
 }
 
-// settle waits until every member has what it is owed.
+// settle waits until every member has all its messages.
 func (s *spread) settle(g *generator, owed [][]uint64) error {
-	mute := map[*conn]int{} // publishers, who do not get their own
+	mute := map[*conn]int{} // publishers, which do not get their own messages
 	for _, p := range s.publishers {
 		mute[p.conn] = p.index
 	}
@@ -229,7 +229,7 @@ func (s *spread) settle(g *generator, owed [][]uint64) error {
 	return g.failed
 }
 
-// lacking is a member that has not got, or has got too much of, what it is owed.
+// lacking is a member with too few or too many messages, and the number that it lacks.
 func lacking(g *generator, owed [][]uint64, mute map[*conn]int) (*conn, int64) {
 	for _, c := range g.conns {
 		own, speaks := mute[c]

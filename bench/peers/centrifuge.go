@@ -9,8 +9,8 @@ import (
 	"github.com/centrifugal/centrifuge"
 )
 
-// serveCentrifuge follows its chat example. It speaks a protocol of its own: channels for rooms, whose publishers get
-// their own messages, too; an echo is a remote call. Messages to one client that come together leave in one frame.
+// serveCentrifuge follows centrifuge's chat example. It speaks a protocol of its own: channels for rooms, whose publishers
+// get their own messages, too; an echo is a remote call. Several messages to one client may leave in one frame.
 func serveCentrifuge(addr string, _ bool) error {
 	node, err := centrifuge.New(centrifuge.Config{})
 	if err != nil {

@@ -1,9 +1,9 @@
 //go:build linux
 
-// Package peers holds the servers that Parley is measured beside. Each is written as its own documentation advises,
-// and speaks the same room protocol: join, broadcast, and nothing else.
+// Package peers holds the servers that Parley is compared with. Each is written as its own documentation advises, and
+// speaks only two messages of the room protocol: join and broadcast.
 //
-// It refuses to be a product: no limits, no heartbeats, no sessions; what they leave out costs them nothing.
+// It refuses to be a product: no limits, no heartbeats, no sessions, and none of their cost.
 //
 // Start reading at [Servers].
 package peers
@@ -31,7 +31,7 @@ var Servers = map[string]Server{
 	"centrifuge": serveCentrifuge,
 }
 
-// envelope is what clients send.
+// envelope is a message of a client.
 type envelope struct {
 	Type string          `json:"type"`
 	Room string          `json:"room"`
@@ -46,14 +46,14 @@ func sent(room string, recipients int) []byte {
 	return fmt.Appendf(nil, `{"type":"broadcast_sent","room":%q,"recipients":%d}`, room, recipients)
 }
 
-// broadcast is what the others in a room get.
+// broadcast is the message to the other members of a room.
 func broadcast(room string, from uint64, data []byte) []byte {
 	out := fmt.Appendf(make([]byte, 0, len(data)+128), `{"type":"broadcast","room":%q,"from":"%024x","data":`, room, from)
 	out = append(append(out, data...), `,"timestamp":`...)
 	return append(strconv.AppendInt(out, time.Now().Unix(), 10), '}')
 }
 
-// hub is rooms as the examples of goroutine servers have them: a map of sets under a lock.
+// hub holds rooms as the examples of goroutine servers do: a map of sets under a lock.
 type hub[C comparable] struct {
 	mu    sync.RWMutex
 	rooms map[string]map[C]struct{}
@@ -91,7 +91,7 @@ func (h *hub[C]) leave(c C) {
 	}
 }
 
-// others calls f for every other member and returns how many there were.
+// others calls f for every other member and returns their number.
 func (h *hub[C]) others(room string, c C, f func(C)) (n int) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()

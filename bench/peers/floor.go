@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The floor is what cannot be done for less: one thread, one epoll set, raw system calls. It reads, unmasks,
-// prepares a frame, and writes it; what several messages of one turn give a connection leaves in one write. It
-// checks nothing, knows no backlog (a full socket is an error), and closes on whatever it does not expect.
+// The floor is the least work of a room server: one thread, one epoll set, raw system calls. It reads, unmasks, prepares
+// a frame, and writes it; all frames of one turn to a connection leave in one write. It checks no rules, has no backlog
+// (a full socket is an error), and closes a connection at any input that it does not expect.
 
 // floorConn is a connection.
 //
@@ -32,7 +32,7 @@ type floorConn struct {
 	at       int // in the room
 }
 
-// floorRoom is a room, and what this turn has for its members.
+// floorRoom is a room, with the frames of this turn for its members.
 //
 // Owner: the floor's thread.
 type floorRoom struct {
@@ -205,7 +205,7 @@ func (f *floor) message(c *floorConn, op byte, payload []byte) bool {
 	return true
 }
 
-// flush gives every member what the turn has for it, in one write.
+// flush writes the turn's frames to every member, in one write each.
 func (f *floor) flush(r *floorRoom) {
 	f.out = f.out[:0]
 	from := r.frames[0].from
@@ -234,7 +234,7 @@ func (f *floor) flush(r *floorRoom) {
 	r.frames, r.dirty = r.frames[:0], false
 }
 
-// write is one system call that does not block: the scheduler need not know of it. send is cheaper than write.
+// write is one system call that does not block, and so need not tell the scheduler. send(2) is cheaper than write(2).
 func write(fd int, p []byte) bool {
 	n, _, err := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_NOSIGNAL, 0, 0)
 	return err == 0 && int(n) == len(p)
@@ -250,7 +250,7 @@ func switching(head []byte) []byte {
 		base64.StdEncoding.EncodeToString(sum[:]) + "\r\n\r\n")
 }
 
-// clientFrame reads a masked frame and unmasks it. size is 0 where not all of it is there.
+// clientFrame reads a masked frame and unmasks it. size is 0 if the frame is incomplete.
 func clientFrame(b []byte) (op byte, payload []byte, size int) {
 	if len(b) < 6 {
 		return 0, nil, 0

@@ -23,7 +23,7 @@ import (
 
 var lastID atomic.Uint64
 
-// serveGws follows its README: an upgrader, a goroutine for the read loop, a Broadcaster for rooms.
+// serveGws follows the README of gws: an upgrader, a goroutine for the read loop, a Broadcaster for rooms.
 func serveGws(addr string, echo bool) error {
 	h := &gwsHandler{hub: newHub[*gws.Conn](), echo: echo}
 	upgrader := gws.NewUpgrader(h, &gws.ServerOption{})
@@ -66,7 +66,7 @@ func (h *gwsHandler) OnMessage(c *gws.Conn, m *gws.Message) {
 	}
 }
 
-// serveGorilla follows its chat example: a channel and a writing goroutine for each connection; rooms share a
+// serveGorilla follows gorilla's chat example: a channel and a writing goroutine for each connection; rooms share a
 // PreparedMessage.
 func serveGorilla(addr string, echo bool) error {
 	upgrader := gorilla.Upgrader{CheckOrigin: func(*http.Request) bool { return true }}
@@ -143,8 +143,8 @@ func (c *gorillaClient) read(hub *hub[*gorillaClient]) {
 	}
 }
 
-// serveGobwas is gobwas/ws as its README shows it, with a goroutine and buffers for each connection; answers to what
-// came in one read leave in one write.
+// serveGobwas follows the README of gobwas/ws, with a goroutine and buffers for each connection. The answers to all
+// messages of one read leave in one write.
 func serveGobwas(addr string, echo bool) error {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -227,7 +227,7 @@ func (c *gobwasClient) message(hub *hub[*gobwasClient], payload, out []byte) ([]
 	return out, nil
 }
 
-// serveCoder follows its chat example: a channel for each subscriber, and a goroutine that writes from it.
+// serveCoder follows coder's chat example: a channel for each subscriber, and a goroutine that writes from it.
 func serveCoder(addr string, echo bool) error {
 	hub := newHub[*coderClient]()
 	return http.ListenAndServe(addr, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -290,11 +290,11 @@ func (c *coderClient) read(ctx context.Context, hub *hub[*coderClient]) {
 	}
 }
 
-// serveMelody follows its README: handlers, and broadcasts to a list of sessions.
+// serveMelody follows melody's README: handlers, and broadcasts to a list of sessions.
 func serveMelody(addr string, echo bool) error {
 	m := melody.New()
 	m.Config.MaxMessageSize = 1 << 20
-	m.Config.MessageBufferSize = 1 << 16 // beyond it messages are dropped
+	m.Config.MessageBufferSize = 1 << 16 // melody drops messages beyond it
 	hub := newHub[*melody.Session]()
 	m.HandleConnect(func(s *melody.Session) { s.Set("id", lastID.Add(1)) })
 	m.HandleDisconnect(hub.leave)

@@ -11,7 +11,7 @@ import (
 	"github.com/lesismal/nbio/nbhttp/websocket"
 )
 
-// serveNbio follows its websocket example: non-blocking connections on its own engine.
+// serveNbio follows nbio's websocket example: non-blocking connections on its own engine.
 func serveNbio(addr string, echo bool) error {
 	logging.SetLevel(logging.LevelError)
 	hub := newHub[*websocket.Conn]()
