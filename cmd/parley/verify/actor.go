@@ -5,18 +5,18 @@ import (
 	"time"
 )
 
-// An actor is one client as a person would see it: a succession of connections, of which one is its main one.
-// Sometimes it has more, when it takes over its own session, or shows one token twice.
+// An actor is one client: a sequence of connections. One is its main connection. It has more while it takes over its own
+// session, or shows one token twice.
 //
 // Owner: the goroutine that runs the checker.
 type actor struct {
 	k     *checker
 	index int
-	rng   *rand.Rand // its decisions follow from the seed, whatever the others do
+	rng   *rand.Rand // its own: its decisions depend on the seed and not on other actors
 	main  *conn      // nil: it has none at the moment
 	conns map[*conn]bool
 	last  *session // of the main connection that ended
-	due   bool     // it is about to come back
+	due   bool     // a timer will call arrive
 }
 
 func newActor(k *checker, index int) *actor {
@@ -28,7 +28,7 @@ func (a *actor) between(low, high time.Duration) time.Duration {
 	return low + time.Duration(a.rng.Int64N(int64(high-low)))
 }
 
-// return comes back after a while.
+// comeBack connects again after a while.
 func (a *actor) comeBack(after time.Duration) {
 	if a.due {
 		return
@@ -40,7 +40,7 @@ func (a *actor) comeBack(after time.Duration) {
 	})
 }
 
-// arrive connects, to go on with what was or to begin anew.
+// arrive connects, to resume the last session or to begin a new one.
 func (a *actor) arrive() {
 	switch {
 	case a.k.over || len(a.conns) > 0:
@@ -65,11 +65,11 @@ func (a *actor) arrive() {
 
 const (
 	calmWait = 50 * time.Millisecond
-	// chainMax is how often in a row an actor resumes: a server may refuse more than a handful.
+	// chainMax is the most resumes of an actor in a row: a server may refuse more than five.
 	chainMax = 4
 )
 
-// claim shows a token on a connection that has just come up, unless it is spent by now.
+// claim shows a token on a connection that has just become ready, unless the token is used by now.
 func (a *actor) claim(c *conn, s *session) {
 	if s.asking == 0 && !s.usable(a.k.now) {
 		a.adopt(c)
@@ -78,7 +78,7 @@ func (a *actor) claim(c *conn, s *session) {
 	c.resume(s)
 }
 
-// connect opens a connection; then is what to do once it is up, nil for nothing special.
+// connect opens a connection and calls then once it is ready; with nil, the connection becomes the main one.
 func (a *actor) connect(then func(c *conn)) {
 	c, err := a.k.dial(a)
 	if err != nil {
@@ -113,7 +113,7 @@ func (a *actor) adopt(c *conn) {
 	}
 }
 
-// turnedDown goes on when a claim was refused: with this connection where no other is left.
+// turnedDown goes on when a claim was refused: c becomes the main connection, unless another is or may be.
 func (a *actor) turnedDown(c *conn) {
 	if a.main != nil && a.main != c {
 		c.hang()

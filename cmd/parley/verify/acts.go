@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// act is something that a client does now and then. try does it with an actor's main connection, which is open and
-// lively, and reports whether it could.
+// act is one kind of behaviour of a client. try performs it on an actor's main connection, which is open and lively, and
+// reports whether it was possible.
 //
 // Owner: immutable.
 type act struct {
 	name   string
 	weight int
-	plain  bool // every dialect understands it
+	plain  bool // possible in every dialect
 	try    func(a *actor, c *conn) bool
 }
 
@@ -58,7 +58,7 @@ func (a *actor) choose() *act {
 	return nil
 }
 
-// perform has an actor do something, where it can.
+// perform makes an actor do one act, if it can.
 func (a *actor) perform() {
 	c := a.main
 	if c == nil || c.phase != open || c.mode != lively || c.claimed || len(a.conns) > 1 {
@@ -72,14 +72,14 @@ func (a *actor) perform() {
 	}
 }
 
-// choices is how often an actor draws until it can do what it drew.
+// choices is the most draws of an actor for an act that it can do.
 const choices = 5
 
-// stayOf draws one of the rooms that c is in for certain; nil where there is none.
+// stayOf draws one of the rooms in which c certainly is; nil if there is none.
 func (a *actor) stayOf(c *conn) *stay {
 	var chosen *stay
 	n := 0
-	for _, r := range a.k.rooms { // not the map: its order is no decision of the seed's
+	for _, r := range a.k.rooms { // not the map: its order does not depend on the seed
 		if s := c.stays[r]; s != nil && s.state == in {
 			if n++; a.rng.IntN(n) == 0 {
 				chosen = s
@@ -89,7 +89,7 @@ func (a *actor) stayOf(c *conn) *stay {
 	return chosen
 }
 
-// stranger draws a room that c is not in, and has nothing under way with; nil where the draw was unlucky.
+// stranger draws a room, and returns it if c is neither in it nor on its way in or out; else nil.
 func (a *actor) stranger(c *conn) *room {
 	r := a.k.drawRoom(a.rng)
 	if s := c.stays[r]; s != nil && s.state != out {
@@ -123,7 +123,7 @@ func (a *actor) join(c *conn) bool {
 	return true
 }
 
-// join asks to join; since asks besides for what was missed in an epoch that never was.
+// join asks to join; with since, it also asks for messages of an epoch that never existed.
 func (c *conn) join(r *room, since bool) {
 	k := c.k
 	s := c.stays[r]
@@ -191,7 +191,7 @@ func (a *actor) leaveElsewhere(c *conn) bool {
 	return true
 }
 
-// nonsense says something that must be answered with an error, and end nothing.
+// nonsense sends a message that must get an error, and must not end the connection.
 func (a *actor) nonsense(c *conn) bool {
 	text, code := []byte("nonsense"), "invalid_json"
 	switch a.rng.IntN(3) {
@@ -206,7 +206,7 @@ func (a *actor) nonsense(c *conn) bool {
 	return true
 }
 
-// flood has another member of a small room stop reading, and publishes more than a server may keep for it.
+// flood makes another member of a small room stop reading, and publishes more than a server may keep for it.
 func (a *actor) flood(c *conn) bool {
 	s := a.stayOf(c)
 	if s == nil || s.room.possible > floodRoomMax {
@@ -222,7 +222,7 @@ func (a *actor) flood(c *conn) bool {
 	return true
 }
 
-// floodOn publishes n large messages, a few at a time: whoever reads at once keeps up.
+// floodOn publishes n large messages, a few at a time, so that members that read at once keep up.
 func (c *conn) floodOn(s *stay, n int) {
 	if n == 0 || s.state != in || !c.sure() || c.k.calm {
 		return
@@ -242,7 +242,7 @@ const (
 	floodPause    = 20 * time.Millisecond
 )
 
-// freezeAndResume leaves a half-open link behind and goes on with a new connection, as a phone does.
+// freezeAndResume leaves a half-open connection behind and goes on with a new one, as a phone does.
 func (a *actor) freezeAndResume(c *conn) bool {
 	if !c.session.usable(a.k.now) || c.chain >= chainMax {
 		return false
@@ -255,7 +255,7 @@ func (a *actor) freezeAndResume(c *conn) bool {
 	return true
 }
 
-// takeOver resumes the session of a connection that is well and alive.
+// takeOver resumes the session of a connection that is alive.
 func (a *actor) takeOver(c *conn) bool {
 	if !c.session.usable(a.k.now) || c.chain >= chainMax {
 		return false
@@ -265,7 +265,7 @@ func (a *actor) takeOver(c *conn) bool {
 	return true
 }
 
-// showUsed shows a token that somebody has used, on a connection of its own that then ends.
+// showUsed shows a used token, on a connection of its own that then ends.
 func (a *actor) showUsed(*conn) bool {
 	k := a.k
 	if len(k.used) == 0 {
@@ -309,7 +309,7 @@ func (a *actor) resumeTwice(c *conn) bool {
 	return true
 }
 
-// storm cuts many at once, who all come back at the same time.
+// storm cuts many connections at once. Their actors all come back at the same time.
 func (k *checker) storm() {
 	share := 5 + k.rng.IntN(25)
 	n := 0

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// request is what a connection has asked and not been answered.
+// request is a message of a connection that awaits its answer.
 //
 // Owner: its connection.
 type request struct {
@@ -17,23 +17,23 @@ type request struct {
 	n       int // of a message
 	evt     uint64
 	at      time.Time
-	granted time.Duration // by the machine until then
+	granted time.Duration // by the machine at that time
 	marks   marks
-	already bool          // a join of a room that it is in
-	gap     bool          // it asked for what it missed: nothing is kept, and the answer must say so
+	already bool          // a join of a room in which the connection is
+	gap     bool          // it asked for missed messages: the server keeps none, and the answer must tell a gap
 	token   *session      // of a claim
-	want    []string      // error codes that must be the answer; nil: none
-	count   func(m *body) // gets the answer; nil for an error, or where none will come
+	want    []string      // error codes, one of which must be the answer; nil: no error
+	count   func(m *body) // gets the answer; nil for an error, or if no answer will come
 }
 
 // answerOf is the type of the answer to each kind of request.
 var answerOf = map[string]string{"join": "joined", "leave": "left", "broadcast": "broadcast_sent", "ping": "pong",
 	"members": "members", "reconnect": "reconnected"}
 
-// passing are the codes of refusals that a client must expect at any time.
-var passing = []string{"overloaded", "unavailable", "rate_limited"}
+// temporary are the codes of refusals that a client must expect at any time.
+var temporary = []string{"overloaded", "unavailable", "rate_limited"}
 
-// expect takes a request down, gives it a ref, and its place in the order of events.
+// expect records a request, and gives it a ref and its place in the order of events.
 func (c *conn) expect(q *request) *request {
 	k := c.k
 	c.refs++
@@ -57,7 +57,7 @@ func (c *conn) expect(q *request) *request {
 	return q
 }
 
-// ping asks for a sign of life.
+// ping asks for an answer, which proves that the connection is alive.
 func (c *conn) ping() {
 	if c.phase != open || c.mode != lively {
 		return
@@ -68,7 +68,7 @@ func (c *conn) ping() {
 	}
 }
 
-// oldest finds the request that an answer without a ref must be for: an error is for nonsense, where any was said.
+// oldest finds the request for an answer without a ref. An error belongs to nonsense if any was sent.
 func (c *conn) oldest(typ string) (key string, q *request) {
 	for other, r := range c.asked {
 		fits := answerOf[r.kind] == typ || typ == "error"
@@ -91,7 +91,7 @@ func (c *conn) answered(m *body) {
 		found, q = c.oldest(m.Type)
 		switch {
 		case !k.speaks.refs && q == nil:
-			return // a dialect that promises no answers may say what it likes
+			return // a dialect that promises no answers may send any
 		case q == nil:
 			k.found("answer", k.byName[m.Room], []*conn{c}, fmt.Sprintf("%v reads %s %s (ref %s) that it asked nothing for", c, m.Type, m.Code, m.Ref))
 			return
@@ -128,7 +128,7 @@ func (c *conn) answered(m *body) {
 	}
 }
 
-// shown is the number of an answer that a trace shows.
+// shown is an answer's number for a trace.
 func (c *conn) shown(m *body) int {
 	switch {
 	case m.Recipients != nil:
@@ -139,7 +139,7 @@ func (c *conn) shown(m *body) int {
 	return m.count()
 }
 
-// prove takes note that c was alive when it asked.
+// prove records that c was alive when it sent q.
 func (c *conn) prove(q *request) {
 	c.proved = max(c.proved, q.evt)
 	if c.unsure {
@@ -148,7 +148,7 @@ func (c *conn) prove(q *request) {
 	}
 }
 
-// granted does what an answer means.
+// granted handles an answer that is no error.
 func (c *conn) granted(q *request, m *body) {
 	k := c.k
 	switch q.kind {
@@ -201,7 +201,7 @@ func (c *conn) refusedWith(q *request, code string) {
 		}
 		k.found(kind, q.room, []*conn{c}, fmt.Sprintf("%v asked %s and is refused with %s%s", c, q.kind, code, why))
 	}
-	if slices.Contains(passing, code) {
+	if slices.Contains(temporary, code) {
 		k.report.Done["refused "+code]++
 		if code == "unavailable" {
 			c.unavailable(q)
@@ -218,18 +218,18 @@ func (c *conn) refusedWith(q *request, code string) {
 		most := k.mostIn(q)
 		if code == "room_full" && (k.opt.RoomLimit == 0 || most-1 < k.opt.RoomLimit) && !k.disturbed() {
 			complain(fmt.Sprintf(", but at most %d can have been in", most-1))
-		} else if code != "room_full" && !slices.Contains(passing, code) {
+		} else if code != "room_full" && !slices.Contains(temporary, code) {
 			complain("")
 		}
 	case "broadcast":
 		if rec := c.sent.at(q.n); rec != nil {
 			rec.fate = refused
 		}
-		if q.want == nil && !slices.Contains(passing, code) {
+		if q.want == nil && !slices.Contains(temporary, code) {
 			complain(", though it is a member")
 		}
 	case "leave", "members":
-		if q.want == nil && !slices.Contains(passing, code) {
+		if q.want == nil && !slices.Contains(temporary, code) {
 			complain("")
 		}
 		if s := c.stays[q.room]; q.kind == "leave" && s != nil && s.state == leaving {
@@ -246,7 +246,7 @@ func (c *conn) refusedWith(q *request, code string) {
 	}
 }
 
-// forsake gives up what an ended connection has asked: whether it happened will not be known.
+// forsake gives up the requests of an ended connection: their outcome stays unknown.
 func (c *conn) forsake() {
 	for key, q := range c.asked {
 		if rec := c.sent.at(q.n); q.kind == "broadcast" && rec != nil && rec.fate == pending {

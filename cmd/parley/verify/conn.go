@@ -11,7 +11,7 @@ import (
 	"github.com/parleyd/parley/protocol/frame"
 )
 
-// phase is how far a connection has come.
+// phase is the progress of a connection.
 type phase uint8
 
 const (
@@ -22,49 +22,49 @@ const (
 	ended
 )
 
-// mode is how a client behaves.
+// mode is the behaviour of a client.
 type mode uint8
 
 const (
 	lively  mode = iota
 	stalled      // does not read for a while
-	frozen       // neither reads nor writes: a half-open link
-	muted        // reads, and says nothing
+	frozen       // neither reads nor writes: a half-open connection
+	muted        // reads, and sends nothing
 )
 
 var modeNames = [...]string{"lively", "stalled", "frozen", "mute"}
 
-// A conn is one connection to the server, and what the checker knows of it.
+// A conn is one connection to the server, with the checker's knowledge of it.
 //
 // Owner: the goroutine that runs the checker.
 type conn struct {
 	k      *checker
-	serial int // names it in what it publishes
+	serial int // names it in its messages
 	actor  *actor
 	wire   wire
 	phase  phase
 	mode   mode
-	id     string // as the server calls it
+	id     string // given by the server
 	begun  time.Time
 
 	stays  map[*room]*stay
 	asked  map[string]*request
 	refs   int
-	proved uint64 // an answer has come to something that was sent at this place in the order
+	proved uint64 // place in the order of the latest request that was answered
 
 	session   *session      // that its token restores
-	claim     *session      // that it has asked for, and not been answered
+	claim     *session      // that it has asked for; the answer is awaited
 	tokenDue  time.Duration // granted when its token was due
-	tokenLate bool          // that was said
+	tokenLate bool          // a finding has told that its token is late
 	resumed   bool
 	chain     int  // resumes in a row that led here
-	claimed   bool // somebody has shown its token: it may end any moment
-	unsure    bool // it may have been ended by the server without our knowing: no certainty until it proves otherwise
+	claimed   bool // an actor has shown its token: the server may end it any moment
+	unsure    bool // the server may have ended it, unread by us: nothing is certain until an answer proves it alive
 	stalls    int
-	killed    bool      // it ended while a worker stood still or had just been killed, perhaps its own
-	cut       bool      // by us,
-	cutAt     uint64    // at this place in the order; 0 where the server may have ended it before
-	then      func()    // what to do once it is connected; nil: the usual
+	killed    bool      // it ended while a worker, perhaps its own, stood still or had just been killed
+	cut       bool      // the checker ended it
+	cutAt     uint64    // place in the order at which it was cut; 0 if the server may have ended it before
+	then      func()    // called once it is ready; nil: it becomes the main connection
 	quietFrom time.Time // when it last sent a byte
 	pings     int       // from the server, since then
 	gone      time.Time
@@ -77,15 +77,15 @@ type conn struct {
 	step  int
 }
 
-// String names a connection in findings: the actor, and which of its connections.
+// String names a connection in findings, by its actor and its serial number.
 func (c *conn) String() string { return fmt.Sprintf("client%d/%d", c.actor.index, c.serial) }
 
-// sure reports whether the server certainly holds c to be connected.
+// sure reports whether c is certainly connected in the server's view.
 func (c *conn) sure() bool {
 	return c.phase == open && c.mode == lively && !c.claimed && !c.unsure
 }
 
-// reckon renews what is certain about all stays of c.
+// reckon renews the certainty of all stays of c.
 func (c *conn) reckon() {
 	for _, s := range c.stays {
 		s.reckon()
@@ -109,7 +109,7 @@ func (k *checker) dial(a *actor) (*conn, error) {
 	return c, nil
 }
 
-// ready does what can be done on c's socket.
+// ready reads and writes as far as c's socket allows.
 func (c *conn) ready(r ready) {
 	if c.phase == dialing && r.writable {
 		if err := c.k.poll.connected(c.wire.fd); err != nil {
@@ -131,7 +131,7 @@ func (c *conn) ready(r ready) {
 // readsPerTurn bounds what one socket may take of a turn.
 const readsPerTurn = 4
 
-// readAll reads up to n times, and takes what came apart. It reports whether the stream has ended.
+// readAll reads up to n times, and handles the bytes. It reports whether the stream has ended.
 func (c *conn) readAll(n int) (over bool) {
 	k := c.k
 	for range n {
@@ -195,7 +195,7 @@ func (c *conn) take(b []byte) {
 	}
 }
 
-// keep keeps what is no whole frame yet.
+// keep keeps the bytes of an incomplete frame.
 func (c *conn) keep(b []byte) {
 	if len(b) == 0 {
 		c.wire.in = nil
@@ -271,13 +271,13 @@ func (c *conn) text(b []byte) {
 	}
 }
 
-// say sends a message that nobody answers.
+// say sends a message.
 func (c *conn) say(text []byte) {
 	c.quietFrom, c.pings = c.k.now, 0
 	c.send(ws.OpText, text)
 }
 
-// welcome takes note that c is connected.
+// welcome records that the server has greeted c.
 func (c *conn) welcome(id string) {
 	c.note(step{what: "connects as " + id, n: -1})
 	c.phase, c.id, c.tokenDue = open, id, c.k.granted
@@ -315,7 +315,7 @@ func (c *conn) closeRead(payload []byte) {
 	c.finish()
 }
 
-// close says goodbye, and waits for the answer.
+// close sends a close frame, and waits for the answer.
 func (c *conn) close() {
 	c.note(step{what: "sends close", n: 1000})
 	c.send(ws.OpClose, binary.BigEndian.AppendUint16(nil, 1000))
@@ -323,7 +323,7 @@ func (c *conn) close() {
 	if c.sure() {
 		c.cutAt = c.k.evt
 	}
-	c.mode = muted // it may be gone any moment
+	c.mode = muted // the server may end it any moment
 	c.reckon()
 	c.k.within(c.k.opt.Patience, func() {
 		if c.phase == ended {
@@ -336,7 +336,7 @@ func (c *conn) close() {
 	})
 }
 
-// hang ends the connection from our side without a word.
+// hang ends the connection from our side without a close frame.
 func (c *conn) hang() {
 	c.note(step{what: "is cut", n: -1})
 	c.cut = true
@@ -346,7 +346,7 @@ func (c *conn) hang() {
 	c.finish()
 }
 
-// finish is the end of a connection, whoever ended it.
+// finish is the end of a connection, by either side.
 func (c *conn) finish() {
 	if c.phase == ended {
 		return

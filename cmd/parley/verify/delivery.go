@@ -6,23 +6,23 @@ import (
 	"slices"
 )
 
-// Who is owed which message.
+// The messages that each member must get.
 //
 // A connection's messages are numbered, over all rooms; those of one room form a lane. A member of the room that
-// read message j of a lane must have read all before it, back to those that were sent after it had read `joined`: one
-// publisher's messages come in order. What is missing when a later one comes is a hole. A hole that is filled later
-// was a message out of order; one that is still there when everything has settled was a lost message, provided that
-// the server had accepted it. The end of a lane, behind which nothing came, is looked at when everything is quiet.
+// read message j of a lane must have read all earlier ones that were sent after it had read `joined`: one publisher's
+// messages come in order. An earlier message that is missing is a hole. A hole that is filled later was a message out of
+// order. A hole that remains at the quiet point was a lost message, if the server had accepted it. The last messages of a
+// lane, behind which no other came, are checked at the quiet point.
 //
-// What is settled is forgotten, so that memory is bounded by what happens between two quiet points.
+// Settled messages are forgotten, so that memory is bounded by the traffic between two quiet points.
 
-// fate is what became of a published message.
+// fate is the outcome of a published message.
 type fate uint8
 
 const (
 	pending   fate = iota // no answer yet
-	accepted              // the server said so
-	refused               // it said no: nobody may get it
+	accepted              // the server has accepted it
+	refused               // the server has refused it: no member may get it
 	uncertain             // the connection ended before the answer, or its server was killed
 )
 
@@ -38,7 +38,7 @@ type record struct {
 	acked uint64
 }
 
-// publishing is what a connection has published and is not settled.
+// publishing are the messages of a connection that are not settled.
 type publishing struct {
 	base int // the number of log[0]
 	log  []record
@@ -46,7 +46,7 @@ type publishing struct {
 
 func (p *publishing) next() int { return p.base + len(p.log) }
 
-// at is message n; nil where it is settled, or was never sent.
+// at is message n; nil if it is settled, or was never sent.
 func (p *publishing) at(n int) *record {
 	if n < p.base || n >= p.next() {
 		return nil
@@ -54,7 +54,7 @@ func (p *publishing) at(n int) *record {
 	return &p.log[n-p.base]
 }
 
-// lane is what one connection has published in one room.
+// lane is the list of messages that one connection has published in one room.
 type lane struct {
 	base    int   // the place of numbers[0]
 	numbers []int // messages, by place
@@ -66,7 +66,7 @@ type hole struct {
 	n                 int
 }
 
-// publish sends the next message into a room, and expects the answer; want are error codes that it must be.
+// publish sends the next message into a room, and expects the answer; want are error codes, one of which it must be.
 func (c *conn) publish(r *room, want ...string) *request {
 	k := c.k
 	l := r.lanes[c]
@@ -119,7 +119,7 @@ func (c *conn) relayed(m *body) {
 	rec := p.sent.at(n)
 	if rec == nil {
 		if c.mode == frozen {
-			return // it reads now what came while it did not
+			return // it reads now messages that came while it was frozen
 		}
 		k.found("twice", r, []*conn{c, p}, fmt.Sprintf("%v reads message %d of %v in %s, which was settled before", c, n, p, r.name))
 		return
@@ -135,7 +135,7 @@ func (c *conn) relayed(m *body) {
 	}
 }
 
-// mayRead checks that a message is for c at all, and returns the stay in which it is.
+// mayRead checks that a message may reach c, and returns the stay in which c reads it.
 func (c *conn) mayRead(r *room, p *conn, n int) *stay {
 	rec, s := p.sent.at(n), c.stays[r]
 	complain := func(kind, format string, args ...any) *stay {
@@ -161,7 +161,7 @@ func (c *conn) mayRead(r *room, p *conn, n int) *stay {
 	return s
 }
 
-// inOrder checks that a message comes once and in its publisher's order, and takes down what it has overtaken.
+// inOrder checks that a message comes once and in its publisher's order, and records the messages that it has overtaken.
 func (s *stay) inOrder(p *conn, n int, rec *record) {
 	c, k := s.conn, s.conn.k
 	l := s.room.lanes[p]
@@ -190,7 +190,7 @@ func (s *stay) inOrder(p *conn, n int, rec *record) {
 	s.next[p] = rec.place + 1
 }
 
-// after is the first place of a lane that was sent after some event.
+// after is the place of a lane's first message that was sent after an event.
 func (l *lane) after(p *conn, evt uint64) int {
 	i, _ := slices.BinarySearchFunc(l.numbers, evt, func(n int, evt uint64) int {
 		if p.sent.at(n).sent <= evt {
@@ -201,7 +201,7 @@ func (l *lane) after(p *conn, evt uint64) int {
 	return l.base + i
 }
 
-// owed finds a message that s should have read by now, everything being quiet.
+// owed finds a message that s should have read by the quiet point.
 func (s *stay) owed() (p *conn, n int, is bool) {
 	for p, l := range s.room.lanes {
 		if p == s.conn {
@@ -221,13 +221,13 @@ func (s *stay) owed() (p *conn, n int, is bool) {
 	return nil, 0, false
 }
 
-// promised reports whether a message must reach the members. Where a dialect answers nothing, it is taken for
-// accepted as long as its publisher's connection lives.
+// promised reports whether a message must reach the members. In a dialect without answers, a message counts as
+// accepted while its publisher's connection lives.
 func (k *checker) promised(rec *record) bool {
 	return rec.fate == accepted || rec.fate == pending && !k.speaks.refs
 }
 
-// lostHoles reports what was overtaken and never came.
+// lostHoles reports messages that were overtaken and never came.
 func (k *checker) lostHoles() {
 	for h, s := range k.holes {
 		if rec := h.publisher.sent.at(h.n); rec != nil && k.promised(rec) {
@@ -238,7 +238,7 @@ func (k *checker) lostHoles() {
 	clear(k.holes)
 }
 
-// settleDeliveries forgets all messages: whatever was owed has come or was reported.
+// settleDeliveries forgets all messages: each has come or was reported.
 func (k *checker) settleDeliveries() {
 	for _, r := range k.rooms {
 		for p, l := range r.lanes {
@@ -257,7 +257,7 @@ func (k *checker) settleDeliveries() {
 		c.sent.base += len(c.sent.log)
 		c.sent.log = c.sent.log[:0]
 		clear(c.seen)
-		if c.phase == ended && c.gone.Before(k.settled) { // what is said of it late is still understood once
+		if c.phase == ended && c.gone.Before(k.settled) { // kept for one quiet point: late messages may name it
 			delete(k.bySerial, serial)
 			delete(k.byID, c.id)
 		}

@@ -7,8 +7,8 @@ import (
 	"strconv"
 )
 
-// A dialect is what a kind of server understands, and which of Parley's promises it makes. A peer that is to be
-// checked gets one of its own; what it does not promise is neither done to it nor expected of it.
+// A dialect is the protocol of one kind of server, with those of Parley's promises that it makes. The checker neither uses
+// nor expects a feature that the dialect does not promise.
 //
 // Owner: immutable.
 type dialect struct {
@@ -19,21 +19,21 @@ type dialect struct {
 	members bool // leave, members, announcements, counts
 	join    func(room string, ref []byte) []byte
 	publish func(room string, data, ref []byte) []byte
-	// read fills b from a text message. What b holds may be borrowed from text.
+	// read fills b from a text message. b may borrow from text.
 	read func(text []byte, b *body) error
 }
 
 var dialects = map[string]*dialect{
 	"parley": {greets: true, refs: true, tokens: true, beats: true, members: true,
 		join: askJoin, publish: askPublish, read: readBody},
-	// plain is what broadcast servers have in common: {"type":"join"} is answered by {"type":"joined"}, and what
-	// {"type":"broadcast"} carries as data reaches the others in the room as a message of that type. One room for
-	// each client; nothing else is promised.
+	// plain is common to broadcast servers: {"type":"join"} is answered by {"type":"joined"}, and the data of
+	// {"type":"broadcast"} reaches the other members of the room in a message of that type. A client has one room. No
+	// further promise is made.
 	"plain": {join: func(room string, _ []byte) []byte { return askJoin(room, nil) },
 		publish: func(room string, data, _ []byte) []byte { return askPublish(room, data, nil) }, read: readBody},
 }
 
-// understands reports whether a message of a type is looked at. What a server says beyond its dialect is let pass.
+// understands reports whether messages of a type are checked. Messages beyond the dialect are ignored.
 func (d *dialect) understands(typ string) bool {
 	switch typ {
 	case "connected":
@@ -55,7 +55,7 @@ func withRef(b, ref []byte) []byte {
 	return append(b, '}')
 }
 
-// about asks something of a room.
+// about is a request about a room.
 func about(kind, room string, ref []byte) []byte {
 	return withRef(fmt.Appendf(nil, `{"type":%q,"room":%q`, kind, room), ref)
 }
@@ -68,7 +68,7 @@ func askPublish(room string, data, ref []byte) []byte {
 
 // body is a message of the server's.
 //
-// Owner: whoever reads it, until the next.
+// Owner: the goroutine that runs the checker, until the next message.
 type body struct {
 	Type       string          `json:"type"`
 	Room       string          `json:"room"`
@@ -95,7 +95,7 @@ type body struct {
 	On   bool     `json:"on"`
 }
 
-// count is `members` where it is a number; -1 where it is none.
+// count is `members` if it is a number, else -1.
 func (b *body) count() int {
 	n, err := strconv.Atoi(string(b.Members))
 	if err != nil {
@@ -104,7 +104,7 @@ func (b *body) count() int {
 	return n
 }
 
-// ids is `members` where it is a list.
+// ids is `members` if it is a list.
 func (b *body) ids() (list []string, err error) {
 	err = json.Unmarshal(b.Members, &list)
 	return list, err
@@ -126,8 +126,7 @@ var (
 	stampHead   = []byte(`,"timestamp":`)
 )
 
-// readRelayed reads the one message that comes by the ten thousand, in the shape that it usually has. It reports
-// false for any other.
+// readRelayed reads a broadcast in its usual shape, by far the most frequent message. It returns false for any other.
 func readRelayed(text []byte, b *body) bool {
 	rest, ok := bytes.CutPrefix(text, relayedHead)
 	if !ok {
@@ -154,8 +153,8 @@ func readRelayed(text []byte, b *body) bool {
 	return true
 }
 
-// appendPayload is the data of message n of connection serial: it names both, and is different each time. Every
-// second one has white space in it, which must come through, too. pad is how much stands behind the names.
+// appendPayload appends the data of a message: it contains the message's name, and is different each time. Every
+// second one contains white space, which the server must keep. pad is the number of bytes behind the name.
 func appendPayload(dst []byte, name messageName, pad int) []byte {
 	if name.n%2 == 0 {
 		dst = append(dst, `{"verify": "`...)
@@ -172,7 +171,7 @@ func appendPayload(dst []byte, name messageName, pad int) []byte {
 	return append(dst, `"}`...)
 }
 
-// messageName says which message it is: of which run, by which connection, which one of its.
+// messageName identifies a message by its run, its connection, and its number there.
 type messageName struct {
 	run       string
 	serial, n int
@@ -193,7 +192,7 @@ func (c *conn) payloadOf(n int) []byte {
 	return c.k.payload
 }
 
-// payloadNames reads what appendPayload wrote. ok is false for data that is none of this run's.
+// payloadNames reads the name in data that appendPayload wrote. ok is false for data of another run.
 func payloadNames(data []byte, run string) (serial, n int, ok bool) {
 	rest, ok := bytes.CutPrefix(data, []byte(`{"verify":`))
 	if !ok {

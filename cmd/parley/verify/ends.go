@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// How connections end, and whether they had to. Heartbeats are seen here, too: a client that says nothing must be
-// closed with 4002, neither early nor late, and one that answers never.
+// The ends of connections, and their causes. Heartbeats are checked here, too: a silent client must be closed with 4002,
+// neither early nor late, and a client that answers must not.
 
 const (
 	codeNormal    = 1000
@@ -18,7 +18,7 @@ const (
 	codeTakenOver = 4004
 )
 
-// closed judges the server's close frame.
+// closed checks the server's close frame.
 func (c *conn) closed() {
 	k := c.k
 	k.report.Checked["closes"]++
@@ -45,8 +45,8 @@ func (c *conn) closed() {
 }
 
 const (
-	lagMemory = 5 * time.Second        // how long its own lateness keeps the checker from calling others slow
-	lagMax    = 500 * time.Millisecond // by how much a silence may be misjudged
+	lagMemory = 5 * time.Second        // for so long after its own lateness, the checker accepts closes with 4003
+	lagMax    = 500 * time.Millisecond // the most by which a silence may be misjudged
 )
 
 // end is the end of the stream, without a close frame.
@@ -61,15 +61,15 @@ func (c *conn) end(err error) {
 		k.report.Done["cut by a kill"]++
 		c.doubtLatest()
 	case c.mode != lively || c.claimed || c.cut || c.unsure:
-		// A client that does not read cannot be told; one that we closed at the same time need not be.
+		// A client that does not read gets no close frame; one that we closed at the same time needs none.
 	default:
 		k.found("ended", nil, []*conn{c}, fmt.Sprintf("%v is cut off without a close frame (%v)", c, err))
 	}
 	c.finish()
 }
 
-// doubtLatest makes what a connection published last uncertain: its worker was killed before the rest of the server
-// had to know.
+// doubtLatest makes a connection's latest messages uncertain: its worker was killed before the other workers had to have
+// them.
 func (c *conn) doubtLatest() {
 	for i := range c.sent.log {
 		if r := &c.sent.log[i]; r.fate == accepted && r.acked > c.k.beforeKill {
@@ -78,10 +78,10 @@ func (c *conn) doubtLatest() {
 	}
 }
 
-// beatSlack is how late a server may close a silent client.
+// beatSlack is the most by which a server may be late in closing a silent client.
 const beatSlack = 1500 * time.Millisecond
 
-// timedOut judges a close with 4002.
+// timedOut checks a close with 4002.
 func (c *conn) timedOut() {
 	k := c.k
 	silence, timeout := k.now.Sub(c.quietFrom), k.opt.HeartbeatTimeout
@@ -98,7 +98,7 @@ func (c *conn) timedOut() {
 	}
 }
 
-// pingsDue is how many pings a silent client gets before it is closed, at least.
+// pingsDue is the least number of pings to a silent client before it is closed.
 func (c *conn) pingsDue() int {
 	o := c.k.opt
 	if o.HeartbeatInterval == 0 {
@@ -108,7 +108,7 @@ func (c *conn) pingsDue() int {
 	return max(due-1, min(due, 1))
 }
 
-// mute makes a client that reads and says nothing. It must be closed in time, whatever it is sent.
+// mute makes a client that reads and sends nothing. The server must close it in time, also while it sends to the client.
 func (c *conn) mute() {
 	k := c.k
 	c.note(step{what: "falls silent", n: -1})
@@ -130,8 +130,8 @@ func (c *conn) mute() {
 	})
 }
 
-// freeze makes a half-open link: nothing is read or written. When its time is over, what the server sent meanwhile
-// must end with the close frame.
+// freeze makes a half-open connection: nothing is read or written. When its time is over, the bytes that the server has
+// sent meanwhile must end with the close frame.
 func (c *conn) freeze() {
 	k := c.k
 	c.note(step{what: "freezes", n: -1})
@@ -146,7 +146,7 @@ func (c *conn) freeze() {
 	k.within(limit-k.now.Sub(c.quietFrom), func() { c.thaw() })
 }
 
-// thaw reads what a frozen client was sent, to see how it ended.
+// thaw reads the bytes that a frozen client was sent, up to the close frame.
 func (c *conn) thaw() {
 	if c.phase == ended {
 		return
@@ -164,7 +164,7 @@ func (c *conn) thaw() {
 	c.hang()
 }
 
-// thawReads bounds what a frozen client can have been sent.
+// thawReads bounds the reads for the bytes that a frozen client was sent.
 const thawReads = 200
 
 // stall makes a client that does not read for a while.
@@ -177,13 +177,13 @@ func (c *conn) stall(d time.Duration) {
 	c.k.in(d, c.wake)
 }
 
-// wake lets a stalled client read again. The server may have ended it: it must prove otherwise.
+// wake lets a stalled client read again. The server may have ended it: it is unsure until an answer comes.
 func (c *conn) wake() {
 	if c.phase == ended || c.mode != stalled {
 		return
 	}
 	c.note(step{what: "reads again", n: -1})
-	c.mode, c.unsure = lively, c.k.speaks.refs // where nothing is answered, nothing can be proved
+	c.mode, c.unsure = lively, c.k.speaks.refs // a dialect without answers has no proof
 	c.watch()
 	c.ping()
 	c.say([]byte("pong")) // the pings that it has missed

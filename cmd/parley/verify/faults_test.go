@@ -15,7 +15,7 @@ import (
 	"github.com/parleyd/parley/engine/canary"
 )
 
-// fault is a change that breaks the server, and the kinds of findings of which one must come up at least.
+// fault is a change that breaks the server, and kinds of findings, one of which must come up.
 type fault struct {
 	name, file string
 	was, is    string
@@ -70,7 +70,7 @@ var faults = []fault{
 		[]string{"session"}},
 }
 
-// servings are how the server is set up for faults that one process at its defaults does not show.
+// servings are the set-ups for faults that one process at its defaults does not show.
 var servings = map[string]serving{
 	"seat too many":            {limited: true},
 	"seat kept":                {limited: true},
@@ -188,7 +188,7 @@ func overlay(t testing.TB, root, dir string) string {
 	return path
 }
 
-// Every planted fault is found, and as what it is: a checker that finds nothing proves nothing.
+// Every planted fault is found, as a finding of the right kind: a checker that finds no fault proves none absent.
 func TestPlantedFaults(t *testing.T) {
 	t.Parallel()
 	binary := buildServer(t, true)
@@ -219,8 +219,8 @@ func TestPlantedFaults(t *testing.T) {
 	}
 }
 
-// Ten runs against the server as it is raise no alarm, nor where what the bus keeps is wiped under it. In short there is one
-// for each way to serve.
+// Ten runs against the real server have no findings, also if its store is wiped. With -short there is one run for each way to
+// serve.
 func TestCleanRuns(t *testing.T) {
 	t.Parallel()
 	binary := buildServer(t, false)

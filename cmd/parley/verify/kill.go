@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// Killing. One part of the server is killed or frozen at a time; then a quiet point must come about before the next
-// one is. What was answered earlier than sessionWindow before a kill must be there afterwards; what a killed worker's
-// clients published in its last moments is uncertain; all else holds as ever.
+// Kills. The checker kills or freezes one part of the server at a time, and waits for a quiet point before the next. A
+// change that was answered earlier than sessionWindow before a kill must hold afterwards. Messages that a killed worker's
+// clients published in its last moments are uncertain. All other promises hold.
 
 const (
 	sessionWindow = 50 * time.Millisecond
-	shakenFor     = 5 * time.Second // restarts, seats and counts are right again by then
+	shakenFor     = 5 * time.Second // after it, restarts are over, and seats and counts must be right
 	lastMoments   = time.Second
 )
 
-// disturbed reports whether a kill or a freeze excuses what would else be wrong.
+// disturbed reports whether a recent kill, freeze or wipe excuses faults.
 func (k *checker) disturbed() bool {
 	return k.granted < k.restUntil || k.wiping != nil
 }
@@ -25,14 +25,14 @@ func (k *checker) disturbed() bool {
 // unsettled reports whether a quiet point must wait for the server to come to rest.
 func (k *checker) unsettled() bool { return k.disturbed() }
 
-// mayBeForgotten reports whether a stay changed so shortly before a kill that the session need not know: one of a
-// connection that ended in its wake, or whose worker may not be able to tell. The window is not stretched: a server that
-// is late with its session must not tell the client that it joined.
+// mayBeForgotten reports whether a stay changed so shortly before a kill that the session may lack the change: the
+// connection ended because of the kill, or its worker may not have been able to save it. The window is not stretched on a
+// slow machine: a server must not tell the client that it joined before the session has it.
 func (k *checker) mayBeForgotten(s *stay) bool {
 	return (s.conn.killed || k.disturbed()) && s.moved.After(k.killed.Add(-sessionWindow))
 }
 
-// planKills kills and freezes from time to time, as told.
+// planKills starts the kills, freezes and wipes of the options.
 func (k *checker) planKills() {
 	if k.server != nil {
 		k.every(100*time.Millisecond, func() {
@@ -78,7 +78,7 @@ func (k *checker) disturb() {
 	k.killed, k.cuts = k.now, role == "worker"
 	k.beforeKill = k.earlierEvents(lastMoments)
 	switch draw := k.rng.IntN(10); {
-	case draw < 6 || role == "bus" || k.report.Done["killed worker"] == 0: // a short run has one kill at least
+	case draw < 6 || role == "bus" || k.report.Done["killed worker"] == 0: // even a short run has a kill
 		syscall.Kill(pid, syscall.SIGKILL)
 		k.report.Done["killed "+role]++
 		k.harmed(fmt.Sprintf("killed %s, process %d", role, pid))
@@ -89,12 +89,12 @@ func (k *checker) disturb() {
 	}
 }
 
-// shake takes note that the server has something to recover from.
+// shake begins the time in which the server recovers.
 func (k *checker) shake() {
 	k.shaken, k.restUntil = k.now, k.granted+shakenFor
 }
 
-// freezeWorker stops a worker for a while. The server may have killed it by the end of it.
+// freezeWorker stops a worker for a while. The server may kill it meanwhile.
 func (k *checker) freezeWorker(pid int, d time.Duration) {
 	if syscall.Kill(pid, syscall.SIGSTOP) != nil {
 		return
@@ -102,7 +102,7 @@ func (k *checker) freezeWorker(pid int, d time.Duration) {
 	k.report.Done["frozen worker"]++
 	k.harmed(fmt.Sprintf("frozen worker, process %d", pid))
 	k.in(d, func() {
-		k.shake()                                             // and killed stays: what it had not said when it froze may be lost
+		k.shake()                                             // and killed stays: messages that it had not sent when it froze may be lost
 		if slices.Contains(k.server.workers("worker"), pid) { // no other process has its number by now
 			syscall.Kill(pid, syscall.SIGCONT)
 			k.harmed(fmt.Sprintf("thawed worker, process %d", pid))
@@ -110,12 +110,12 @@ func (k *checker) freezeWorker(pid int, d time.Duration) {
 	})
 }
 
-// harmed takes down what was done to the server.
+// harmed records a kill, a freeze or a wipe for the report.
 func (k *checker) harmed(what string) {
 	k.report.Harm = append(k.report.Harm, fmt.Sprintf("%8.4f  %s", k.now.Sub(k.started).Seconds(), what))
 }
 
-// earlierEvents is where the order of events was some time ago, at the latest.
+// earlierEvents is a place in the order of events at least ago before now.
 func (k *checker) earlierEvents(ago time.Duration) uint64 {
 	n := len(k.seconds) - int(ago/time.Second) - 1
 	if n < 0 {

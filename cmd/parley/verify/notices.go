@@ -2,14 +2,14 @@ package verify
 
 import "fmt"
 
-// noticed checks a member_joined or member_left: it is for members, about connections that did join or may have
-// left, and the two alternate.
+// noticed checks a member_joined or member_left: its reader must be a member, its subject must have asked to join or may
+// have left, and joins and leaves of one subject must alternate.
 func (c *conn) noticed(m *body) {
 	k := c.k
 	k.report.Checked["notices"]++
 	joined := m.Type == "member_joined"
 	if c.mode == frozen {
-		return // it reads now what came while it did not, about others that may be forgotten
+		return // it reads now the notices that came while it was frozen, of connections that may be forgotten
 	}
 	r, other := k.byName[m.Room], k.byID[m.ID]
 	c.note(step{what: "reads " + m.Type, room: r, from: other, n: -1})
@@ -42,14 +42,14 @@ func (c *conn) noticed(m *body) {
 	s.heard[other] = joined
 }
 
-// announcing takes note that a room has grown past announcing, or has shrunk again.
+// announcing records that a room has grown past announcing, or has shrunk again.
 func (c *conn) announcing(m *body) {
 	if r := c.k.byName[m.Room]; r != nil {
 		r.quiet = true // from here on its notices are no longer complete
 	}
 }
 
-// missedNotice finds something that a member should have been told by now, everything being quiet.
+// missedNotice finds a notice that a member should have got by the quiet point.
 func (r *room) missedNotice() (s *stay, other *conn, what string) {
 	for s := range r.members {
 		if !s.certain {
@@ -75,10 +75,10 @@ func (r *room) missedNotice() (s *stay, other *conn, what string) {
 	return nil, nil, ""
 }
 
-// missesLeave reports whether s should have been told by now that x is over. Whom the server has ended by itself may
-// have gone before s came. A worker that was frozen or about to be killed when s came may have told nobody whom it had,
-// and nobody knows afterwards who went with it. Who froze on its way out may have been told of before the latest quiet
-// point, and be read to be out after it.
+// missesLeave reports whether s should have got a notice of x's leave. Three leaves are excused: a connection that the
+// server ended may have left before s joined; a worker that was frozen or about to be killed when s joined may not have
+// told its members to the others, and then no leave of them is told; a connection that froze while it left may have been
+// announced before the latest quiet point.
 func (s *stay) missesLeave(x *stay) bool {
 	if x.conn == s.conn || x.conn.stays[x.room] != x {
 		return false
@@ -97,7 +97,7 @@ func (s *stay) missesLeave(x *stay) bool {
 	return x.joined < s.asked && end > s.joined && end > s.since
 }
 
-// forgetNotices begins anew: everything up to now has been told.
+// forgetNotices begins anew at a quiet point: all notices up to now have come or were reported.
 func (r *room) forgetNotices(evt uint64) {
 	for s := range r.members {
 		clear(s.heard)

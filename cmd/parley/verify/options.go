@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Options are what a run is told.
+// Options are the settings of a run.
 //
 // Owner: immutable once [Run] has begun.
 type Options struct {
@@ -18,29 +18,29 @@ type Options struct {
 	Clients int           // connections that are kept up
 	Rooms   int           // rooms that they share, of mixed sizes
 	Rate    int           // acts per second, over all clients
-	For     time.Duration // how long the clients act; settling comes on top
+	For     time.Duration // how long the clients act; the last quiet point takes longer
 
-	Dialect   string // what the server speaks: "parley" or "plain"
+	Dialect   string // the server's protocol: "parley" or "plain"
 	RoomLimit int    // the server's limit of members in a room; 0: none
-	// ExactCounts says that one process serves: counts are exact at every moment, and nobody gets what is older than
-	// its join. Without it, counts must be right where everything has been quiet for a moment.
+	// ExactCounts means that one process serves: counts are exact at every moment, and no member gets messages older than
+	// its join. Without it, counts must be exact only at quiet points.
 	ExactCounts       bool
 	HeartbeatInterval time.Duration // the server's; 0: heartbeats are not checked
 	HeartbeatTimeout  time.Duration
 	AnnounceMax       int           // the size up to which the server announces members; 0: announcements are not checked for completeness
-	Patience          time.Duration // how long anything promised may take
+	Patience          time.Duration // how long an answer or a delivery may take
 	StopAtFinding     bool          // end with the first finding
 
 	Spawn   string // a command that starts the server
 	Kill    bool   // kill and freeze its workers
 	KillBus bool   // and its bus
-	Wipe    string // a command that empties what the server keeps of sessions and seats; empty: none
+	Wipe    string // a command that empties the server's store of sessions and seats; empty: none
 
 	Progress io.Writer // gets a line now and then; nil: none
 	Terminal bool      // Progress is a terminal: a line every second
 }
 
-// DefaultOptions are what `parley verify URL` runs with.
+// DefaultOptions are the options of `parley verify URL`.
 func DefaultOptions() Options {
 	return Options{Clients: 1000, Rooms: 40, Rate: 1000, For: 30 * time.Second, Dialect: "parley",
 		AnnounceMax: 500, Patience: 5 * time.Second}
@@ -73,7 +73,7 @@ func (o *Options) check() error {
 	return err
 }
 
-// target is where the server is.
+// target is the server's address.
 type target struct {
 	addr *net.TCPAddr
 	host string // for the Host header

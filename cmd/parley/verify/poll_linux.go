@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// interest is what a descriptor is watched for.
+// interest is the set of events for which a descriptor is watched.
 type interest uint8
 
 const (
@@ -17,7 +17,7 @@ const (
 	watchBoth
 )
 
-// ready is a descriptor on which something can be done.
+// ready is a descriptor that can be read from or written to.
 type ready struct {
 	fd       int
 	readable bool
@@ -55,13 +55,13 @@ func newPoller(addr *net.TCPAddr) (*poller, error) {
 
 func (p *poller) shut() { unix.Close(p.epoll) }
 
-// dial begins to connect. The descriptor becomes writable when it is decided.
+// dial begins to connect. The descriptor becomes writable when it is connected or has failed.
 func (p *poller) dial() (int, error) {
 	fd, err := unix.Socket(p.family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("open socket: %w", err)
 	}
-	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // a refusal costs time only
+	unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1) // a failure costs time only
 	if err := unix.Connect(fd, p.to); err != nil && err != unix.EINPROGRESS {
 		unix.Close(fd)
 		return -1, fmt.Errorf("connect: %w", err)
@@ -74,7 +74,7 @@ func (p *poller) dial() (int, error) {
 	return fd, nil
 }
 
-// connected says how a dial ended.
+// connected returns the error of a dial that has ended.
 func (p *poller) connected(fd int) error {
 	errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err == nil && errno != 0 {
@@ -86,8 +86,8 @@ func (p *poller) connected(fd int) error {
 	return nil
 }
 
-// watch changes what a descriptor is watched for. With watchNothing it leaves the set: an error that is not read
-// would be reported for ever.
+// watch changes the events for which a descriptor is watched. With watchNothing it leaves the set: epoll would report an
+// error that is not read for ever.
 func (p *poller) watch(fd int, was, want interest) {
 	event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(fd)}
 	if want == watchBoth {
@@ -105,7 +105,7 @@ func (p *poller) watch(fd int, was, want interest) {
 	unix.EpollCtl(p.epoll, op, fd, &event)
 }
 
-// read returns 0 without an error at the end of the stream, and again where nothing is there yet.
+// read returns 0 without an error at the end of the stream; again means that no byte is there yet.
 func (p *poller) read(fd int, b []byte) (n int, again bool, err error) {
 	n, err = unix.Read(fd, b)
 	if err == unix.EAGAIN || err == unix.EINTR {
@@ -114,7 +114,7 @@ func (p *poller) read(fd int, b []byte) (n int, again bool, err error) {
 	return max(n, 0), false, err
 }
 
-// write returns how much the kernel took; less than all of b is no error.
+// write returns the number of bytes that the kernel took; less than all of b is no error.
 func (p *poller) write(fd int, b []byte) (int, error) {
 	n, err := unix.Write(fd, b)
 	if err == unix.EAGAIN || err == unix.EINTR {
@@ -125,7 +125,7 @@ func (p *poller) write(fd int, b []byte) (int, error) {
 
 func (p *poller) hangUp(fd int) { unix.Close(fd) }
 
-// wait waits for something to do. What it returns is good until the next call.
+// wait waits for ready descriptors. The list is borrowed until the next call.
 func (p *poller) wait(timeout time.Duration) ([]ready, error) {
 	n, err := unix.EpollWait(p.epoll, p.events, int(timeout.Milliseconds()))
 	if err != nil && err != unix.EINTR {

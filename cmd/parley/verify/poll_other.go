@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// The clients are driven by epoll, which is Linux's. Elsewhere a run ends before it begins: newPoller says so, and
-// nothing else of this file is ever called.
+// The clients are driven by epoll, which only Linux has. On other systems newPoller fails, and no other function of this
+// file is called.
 
 var errLinuxOnly = errors.New("verify drives its clients with epoll: run it on Linux; the server may be anywhere")
 

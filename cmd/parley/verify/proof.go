@@ -2,12 +2,12 @@ package verify
 
 import "slices"
 
-// Some claims hold only if connections were alive at a moment: five members of a room for four are one too many, but
-// not if the server had ended one of them a moment ago and its end has not been read yet. Such a claim is kept as a
-// suspicion. Each connection concerned is asked something; an answer proves that it was alive when it was asked. When
-// all have proved it, the claim is a finding; when one of them ends first, it is dropped.
+// Some faults are faults only if connections were alive at a moment: five members of a room for four are one too many, but
+// not if the server had ended one of them a moment ago and its end has not been read yet. Such a fault is kept as a
+// suspicion. The checker sends a ping on each connection concerned; the answer proves that it was alive at the time. When
+// all have proved it, the suspicion becomes a finding. If one of them ends first, it is dropped.
 
-// suspicion is a claim that waits for proof.
+// suspicion is a fault that waits for proof.
 //
 // Owner: the checker.
 type suspicion struct {
@@ -18,10 +18,10 @@ type suspicion struct {
 	evt   uint64
 }
 
-// suspectsMax bounds the claims that wait: a server that breaks more is convicted by these.
+// suspectsMax bounds the suspicions that wait: further ones would add no evidence.
 const suspectsMax = 64
 
-// suspect keeps a claim, and asks for proof.
+// suspect keeps a suspicion, and asks for proof.
 func (k *checker) suspect(kind string, r *room, conns []*conn, text string) {
 	if len(k.suspicions) >= suspectsMax {
 		return
@@ -33,7 +33,7 @@ func (k *checker) suspect(kind string, r *room, conns []*conn, text string) {
 	}
 }
 
-// judgeSuspicions decides those that can be decided.
+// judgeSuspicions decides the suspicions whose connections have answered or ended.
 func (k *checker) judgeSuspicions() {
 	k.suspicions = slices.DeleteFunc(k.suspicions, func(s suspicion) bool {
 		proved := true

@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// Every few seconds everybody pauses. When all that was asked is answered, everything that was promised must have
-// come; the members of every room must be those who are in it; and what happened up to then is settled and forgotten.
+// Every few seconds all clients pause. When all requests are answered, all promised messages must have come, and the server
+// must name the right members of every room. Then all events up to that point are settled and forgotten.
 
-// stage is how far a quiet point has come.
+// stage is the progress of a quiet point.
 type stage uint8
 
 const (
@@ -22,7 +22,7 @@ const (
 const (
 	quietEvery = 2500 * time.Millisecond
 	lookEvery  = 20 * time.Millisecond
-	drainMin   = 150 * time.Millisecond // for what connections that have ended sent last
+	drainMin   = 150 * time.Millisecond // for the last messages of connections that have ended
 )
 
 // quietPoint is a pause.
@@ -32,7 +32,7 @@ type quietPoint struct {
 	stage stage
 	next  time.Time     // when the next one begins, or the present one is looked at again
 	limit time.Duration // granted: the end of patience with the present stage
-	still time.Duration // granted when all that was asked had been answered
+	still time.Duration // granted when all requests had been answered
 	open  map[*room]*roll
 }
 
@@ -43,13 +43,13 @@ type roll struct {
 	conn  *conn
 	asked bool // an answer is awaited
 	right bool
-	count int // what the first page said
+	count int // of the first page
 	ids   []string
 	named bool   // the members were right
-	wrong string // what was wrong with the latest answer
+	wrong string // the fault of the latest answer
 }
 
-// countsWithin is how long after the last change workers may go on counting each other's members wrong.
+// countsWithin is how long after the last change a worker's counts of the others' members may be wrong.
 const countsWithin = time.Second
 
 // enter goes on to a stage.
@@ -58,7 +58,7 @@ func (k *checker) enter(s stage) {
 	k.pause.limit = k.granted + k.opt.Patience
 }
 
-// stepQuiet goes on with the quiet point, and begins it when it is due.
+// stepQuiet takes the quiet point a step further, and begins it when it is due.
 func (k *checker) stepQuiet() {
 	q := &k.pause
 	if k.now.Before(q.next) {
@@ -101,7 +101,7 @@ func (k *checker) stepQuiet() {
 	}
 }
 
-// allCame reports whether every message has come that should have; when it is late, those that have not are lost.
+// allCame reports whether all promised messages have come. When it is late, it reports a missing one as lost.
 func (k *checker) allCame(late bool) bool {
 	s, p, n := k.missing()
 	if s != nil && late {
@@ -111,7 +111,7 @@ func (k *checker) allCame(late bool) bool {
 	return s == nil || late
 }
 
-// idle reports whether nothing is under way that will be answered.
+// idle reports whether no request awaits an answer.
 func (k *checker) idle() bool {
 	for c := range k.living {
 		if c.mode != lively || c.claimed {
@@ -124,7 +124,7 @@ func (k *checker) idle() bool {
 	return true
 }
 
-// silent reports what has waited for an answer for longer than patience lasts; within that of now, at a quiet point.
+// silent reports requests and tokens that are overdue by more than margin beyond Patience.
 func (k *checker) silent(margin time.Duration) {
 	if !k.speaks.refs || k.disturbed() {
 		return
@@ -161,7 +161,7 @@ func (k *checker) missing() (*stay, *conn, int) {
 	return nil, nil, 0
 }
 
-// callRolls begins to ask one member of each room who is in it.
+// callRolls begins to ask one member of each room for the room's members.
 func (k *checker) callRolls() {
 	k.pause.open = map[*room]*roll{}
 	if !k.speaks.members {
@@ -177,7 +177,7 @@ func (k *checker) callRolls() {
 	}
 }
 
-// rollsRight reports whether all rooms have given the right answer; those that have not are asked again.
+// rollsRight reports whether the answers for all rooms are right; it asks again where they are not.
 func (k *checker) rollsRight(late bool) bool {
 	all := true
 	for r, roll := range k.pause.open {
@@ -214,7 +214,7 @@ func (x *roll) ask(r *room, after string) {
 	c.say(withRef(text, q.ref))
 }
 
-// answer takes a page, and asks for the next one or judges them all.
+// answer takes a page, and asks for the next one or checks them all.
 func (x *roll) answer(r *room, m *body) {
 	x.asked = false
 	if m == nil || m.Count == nil {
@@ -238,7 +238,8 @@ func (x *roll) answer(r *room, m *body) {
 	x.named = x.wrong == ""
 }
 
-// judge holds the members that the server named against those that are certain and those that are possible.
+// judge compares the members that the server named with the certain and the possible ones. It returns the fault, "" for
+// none.
 func (x *roll) judge(r *room) string {
 	k := x.conn.k
 	k.report.Checked["rolls"]++
@@ -261,8 +262,8 @@ func (x *roll) judge(r *room) string {
 	return ""
 }
 
-// recipients has several members publish in a room whose members are known, to see how many the server counts: each time
-// and on each worker exactly these. Half-open members may have been ended in between.
+// recipients makes several members publish in a room whose members are known: each time, and on each worker, the server
+// must count exactly these. It may have ended half-open members in between.
 func (x *roll) recipients(r *room) {
 	k := x.conn.k
 	silent, publishers := 0, []*conn{}
@@ -294,10 +295,10 @@ func (x *roll) recipients(r *room) {
 	}
 }
 
-// publishersMax bounds those who publish in one room at a quiet point.
+// publishersMax bounds the members that publish in one room at a quiet point.
 const publishersMax = 4
 
-// noticesWhole reports whether every member knows who came and went.
+// noticesWhole reports whether every member has got all notices.
 func (k *checker) noticesWhole(late bool) bool {
 	if !k.speaks.members || k.opt.AnnounceMax == 0 || k.disturbed() || k.report.Done["refused overloaded"] > 0 {
 		return true
@@ -318,7 +319,7 @@ func (k *checker) noticesWhole(late bool) bool {
 	return true
 }
 
-// settle ends the quiet point: what has happened is judged, and forgotten.
+// settle ends the quiet point: it checks the events up to now, and forgets them.
 func (k *checker) settle() {
 	k.judgeCounts(true)
 	k.judgeSuspicions()
@@ -329,7 +330,7 @@ func (k *checker) settle() {
 		for s := range r.members {
 			if s.conn.phase == ended {
 				s.over = true
-				s.awaited = s.awaited && s.conn.session != nil && s.conn.session.asking > 0 // or who asked has ended, too
+				s.awaited = s.awaited && s.conn.session != nil && s.conn.session.asking > 0 // else the claimant has ended, too
 				s.reckon()
 			}
 		}

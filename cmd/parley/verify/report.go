@@ -14,12 +14,12 @@ import (
 // Owner: the report.
 type Finding struct {
 	Kind  string   `json:"kind"`  // lost, twice, order, leak, own, ...: docs/verify.md explains them
-	Text  string   `json:"text"`  // who, what, where
+	Text  string   `json:"text"`  // connection, fault and room
 	After float64  `json:"after"` // seconds since the start
-	Trace []string `json:"trace"` // what the connections concerned sent and read last
+	Trace []string `json:"trace"` // the last messages that the connections concerned sent and read
 }
 
-// Report is what a run did, checked and found.
+// Report is the outcome of a run.
 //
 // Owner: the checker while it runs, then the caller.
 type Report struct {
@@ -28,14 +28,14 @@ type Report struct {
 	Command  string           `json:"command"` // repeats the run
 	Seconds  float64          `json:"seconds"`
 	Done     map[string]int64 `json:"done"`    // acts, by kind
-	Checked  map[string]int64 `json:"checked"` // promises held against what came, by kind
+	Checked  map[string]int64 `json:"checked"` // checks, by kind
 	Found    map[string]int64 `json:"found"`   // findings, by kind
 	Findings []Finding        `json:"findings"`
-	Notes    []string         `json:"notes"` // what a reader should know to judge the run
-	Harm     []string         `json:"harm"`  // when which process was killed or frozen
+	Notes    []string         `json:"notes"` // circumstances of the run, such as a busy machine
+	Harm     []string         `json:"harm"`  // kills, freezes and wipes, with their times
 }
 
-// These bound the findings that are told in full; the others are counted.
+// These bound the findings that are kept in full; further ones are only counted.
 const (
 	findingsKept = 20
 	sameKept     = 4 // of one kind
@@ -46,7 +46,7 @@ func newReport(o *Options) *Report {
 		Found: map[string]int64{}, Findings: []Finding{}, Notes: []string{}, Harm: []string{}}
 }
 
-// Clean reports whether nothing was found.
+// Clean reports whether the run has no findings.
 func (r *Report) Clean() bool { return len(r.Found) == 0 }
 
 // WriteJSON writes the report as one JSON object.
@@ -98,7 +98,7 @@ func writeCounts(w io.Writer, title string, counts map[string]int64) {
 	fmt.Fprintln(w)
 }
 
-// found records a finding and the last steps of the connections concerned, in room r where it is about one.
+// found records a finding with the last steps of the connections concerned, in room r unless r is nil.
 func (k *checker) found(kind string, r *room, conns []*conn, text string) {
 	k.report.Found[kind]++
 	if len(k.report.Findings) >= findingsKept || k.report.Found[kind] > sameKept {
@@ -108,7 +108,7 @@ func (k *checker) found(kind string, r *room, conns []*conn, text string) {
 		After: k.now.Sub(k.started).Seconds(), Trace: k.traceOf(r, conns)})
 }
 
-// A step is one thing that a connection did or read.
+// A step is one event of a connection, such as a message that it sent or read.
 //
 // Owner: the connection's trace.
 type step struct {
@@ -116,7 +116,7 @@ type step struct {
 	at   time.Time
 	what string
 	room *room
-	from *conn // whose message
+	from *conn // the publisher of the message
 	n    int64 // its number, or a count; negative: none
 }
 
@@ -125,7 +125,7 @@ const (
 	stepsShown = 12 // in a finding
 )
 
-// note takes a step down in the connection's ring.
+// note records a step in the connection's ring.
 func (c *conn) note(s step) {
 	c.k.evt++
 	s.evt, s.at = c.k.evt, c.k.now
@@ -137,7 +137,7 @@ func (c *conn) note(s step) {
 	c.step = (c.step + 1) % stepsKept
 }
 
-// traceOf says who some connections are, and merges their last steps in the order in which they happened.
+// traceOf names connections, and merges their last steps in the order of events.
 func (k *checker) traceOf(r *room, conns []*conn) []string {
 	type line struct {
 		of *conn

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// state is how far a stay has come, as the client knows it.
+// state is the progress of a stay, as the client knows it.
 type state uint8
 
 const (
@@ -22,22 +22,22 @@ type stay struct {
 	conn   *conn
 	room   *room
 	state  state
-	asked  uint64 // places in the order of events: the join was sent,
-	joined uint64 // its answer read,
-	left   uint64 // the leave sent
+	asked  uint64 // place in the order of events of the join
+	joined uint64 // place of its answer
+	left   uint64 // place of the leave
 	moved  time.Time
 	again  bool // the connection was in this room before
 
-	next map[*conn]int // the place that each publisher's lane must go on with
+	next map[*conn]int // the next place in each publisher's lane
 
-	heard map[*conn]bool // the latest notice about each other: it joined
-	since uint64         // what happened before is settled
+	heard map[*conn]bool // whether the latest notice about each other connection was a join
+	since uint64         // earlier events are settled
 
-	certain  bool          // it is a member,
-	surely   time.Duration // granted when it became so
-	possible bool          // it may be
-	over     bool          // its connection has ended, and the server knows; the state is what a session restores
-	awaited  bool          // though it is over, somebody resumes that session: he may have its seat before we read so
+	certain  bool          // it is certainly a member
+	surely   time.Duration // granted when it became certain
+	possible bool          // it may be a member
+	over     bool          // its connection has ended, and the server knows; state is the one that a resume restores
+	awaited  bool          // a resume of its session is under way: the heir may have its seat before we read so
 }
 
 // A room is a room of the server's that this run uses.
@@ -50,8 +50,8 @@ type room struct {
 	certain    int
 	possible   int
 	departures int       // of certain members, so far
-	removals   int       // of possible ones,
-	removed    []removal // of the latest that were members, or may have been
+	removals   int       // of possible members, so far
+	removed    []removal // the latest removals
 	parted     []*stay
 	quiet      bool // it has grown past announcing
 }
@@ -76,7 +76,7 @@ func (c *conn) stayIn(r *room, st state) *stay {
 	return s
 }
 
-// become moves a stay on.
+// become changes the state of a stay.
 func (s *stay) become(st state) {
 	k := s.conn.k
 	k.evt++
@@ -94,7 +94,7 @@ func (s *stay) become(st state) {
 	s.reckon()
 }
 
-// reckon renews what is certain about a stay, and the room's counts with it.
+// reckon renews the certainty of a stay, and the room's counts.
 func (s *stay) reckon() {
 	r := s.room
 	certain, possible := s.state == in && s.conn.sure(), s.state != out && (!s.over || s.awaited)
@@ -121,10 +121,10 @@ func (s *stay) reckon() {
 	}
 }
 
-// removal is a possible member that is one no longer. The time is granted.
+// removal is the end of a possible member.
 type removal struct {
-	at     time.Duration
-	joined bool // it had read so; else its connection ended before
+	at     time.Duration // granted
+	joined bool          // it had read the answer to its join; else its connection ended before
 }
 
 // remove takes a possible member out.
@@ -140,11 +140,11 @@ func (r *room) remove(s *stay) {
 	}
 }
 
-// verdictTime is for how long several workers may go on refusing after a room was full.
+// verdictTime is how long several workers may go on refusing after a seat has become free.
 const verdictTime = 100 * time.Millisecond
 
-// mostIn is how many may have had a seat of a room when a join was refused, the one who asked included: members, those on
-// their way in, and those that went a moment ago.
+// mostIn is the most connections that may have had a seat of a room when a join was refused, the refused one included:
+// members, connections on their way in, and those that left a moment ago.
 func (k *checker) mostIn(q *request) int {
 	most := q.room.possible + q.room.removals - q.marks.removals
 	if k.opt.ExactCounts {
@@ -158,8 +158,8 @@ func (k *checker) mostIn(q *request) int {
 	return most
 }
 
-// limitReached looks whether more are in a room than may be. Some of them may have been ended by the server without
-// our having read so: each must prove that it was alive.
+// limitReached checks that a room has not more members than its limit. The server may have ended some of them, unread by
+// us: each must prove that it was alive.
 func (k *checker) limitReached(r *room) {
 	if k.opt.RoomLimit == 0 {
 		return
@@ -177,7 +177,7 @@ func (k *checker) limitReached(r *room) {
 	k.suspect("limit", r, conns, fmt.Sprintf("%s holds %d members at once, %d are allowed", r.name, r.certain, k.opt.RoomLimit))
 }
 
-// A count is what the server said of a room's size, to be judged when all that was under way at the time has come in.
+// A count is a room's size in an answer of the server. It is checked when all events under way at the time have been read.
 //
 // Owner: the checker's queue.
 type count struct {
@@ -185,18 +185,18 @@ type count struct {
 	room *room
 	what string
 	got  int
-	low  int // what the least differs from the certain members
+	low  int // the least less the number of certain members
 	most int
 	from marks
 	due  int64
 }
 
-// marks are a room's counters when something was sent.
+// marks are a room's counters when a request was sent.
 type marks struct{ certain, departures, removals int }
 
 func (r *room) marks() marks { return marks{r.certain, r.departures, r.removals} }
 
-// counted takes down what an answer says of a room's size. A broadcast's count leaves out who asks.
+// counted records the room's size in an answer. The count of a broadcast does not include its publisher.
 func (k *checker) counted(c *conn, q *request, got int) {
 	n := &count{conn: c, room: q.room, what: q.kind, got: got, from: q.marks, due: k.now.UnixNano() + countWait}
 	if !k.opt.ExactCounts {
@@ -210,19 +210,19 @@ func (k *checker) counted(c *conn, q *request, got int) {
 	case q.kind == "join" && !q.already:
 		n.low = 1
 	}
-	// At no moment between the question and the answer were there more than those that may be there now and
-	// those that may have gone since.
+	// At no moment between the request and the answer were there more members than those that may be there now, and
+	// those that may have left since.
 	n.most = q.room.possible + q.room.removals - q.marks.removals - without
 	k.counts = append(k.counts, n)
 }
 
-// countedByMany is counted where several workers serve. Each knows exactly whom it has itself, and of the others how many they
-// had at some moment within the last second. So whoever was a member all that time is counted, and nobody is who was none
-// at any moment of it. A member that is being taken over may be counted where it was and where it will be.
+// countedByMany is counted for several workers. Each counts its own members exactly, and has the counts of the others as of
+// some moment within the last second. So a connection that was a member all that time is counted, and one that was a member
+// at no moment of it is not. A member that is being taken over may be counted on its old and on its new worker.
 func (k *checker) countedByMany(c *conn, q *request, n *count) {
 	since := q.granted - countsWithin
 	if k.restUntil > since {
-		k.report.Done["counts not judged"]++ // a worker that was killed or frozen had its members counted, or not
+		k.report.Done["counts not judged"]++ // the members of a killed or frozen worker may be counted, or not
 		return
 	}
 	r := q.room
@@ -251,11 +251,11 @@ func (k *checker) countedByMany(c *conn, q *request, n *count) {
 	k.counts = append(k.counts, n)
 }
 
-// countWait is how long an answer with a count waits to be judged: connections that the server has ended before are
-// read as ended by then.
+// countWait is how long a count waits for its check, in nanoseconds: by then we have read the ends of connections that the
+// server had ended before.
 const countWait = int64(1e9)
 
-// judgeCounts judges those that are due.
+// judgeCounts checks the counts that are due.
 func (k *checker) judgeCounts(all bool) {
 	i := 0
 	for ; i < len(k.counts) && (all || k.counts[i].due <= k.now.UnixNano()); i++ {

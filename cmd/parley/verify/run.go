@@ -13,10 +13,10 @@ import (
 	"github.com/parleyd/parley/engine/canary"
 )
 
-// ErrUsage wraps what is wrong with the options.
+// ErrUsage wraps a mistake in the options.
 var ErrUsage = errors.New("wrong usage")
 
-// ErrUnreachable wraps why a run could not begin: no server answers there.
+// ErrUnreachable wraps the reason for which a run could not begin, such as a server that does not answer.
 var ErrUnreachable = errors.New("cannot run")
 
 // checker is one run.
@@ -28,14 +28,14 @@ type checker struct {
 	poll   *poller
 	report *Report
 	rng    *rand.Rand
-	run    string // tells this run's rooms and messages from those of others
+	run    string // tells this run's rooms and messages from those of other runs
 	hello  []byte // the opening handshake
 
 	now, started time.Time
-	granted      time.Duration // by the machine, so far: what servers are given deadlines in
-	slowest      float64       // the worst that the canary said
-	due          int           // looks that the end of the run waits for
-	evt          uint64        // numbers everything that is sent and read
+	granted      time.Duration // by the machine, so far (package canary): the server's deadlines count in it
+	slowest      float64       // the canary's largest factor
+	due          int           // checks for which the end of the run waits
+	evt          uint64        // the latest place in the order of events
 
 	actors   []*actor
 	rooms    []*room
@@ -57,20 +57,20 @@ type checker struct {
 	settled    time.Time // the latest quiet point
 	points     int
 
-	bulky bool // what is published now is large
+	bulky bool // messages published now are large
 
-	calm bool // nobody acts
-	over bool // nobody comes back
+	calm bool // clients do not act
+	over bool // clients do not come back
 	lag  time.Duration
 	lags []lateness // of the checker itself, the latest last
 
 	server     *server       // that was spawned; nil: none
-	shaken     time.Time     // the latest kill or freeze, or the end of it
-	restUntil  time.Duration // granted: until then that excuses what would else be wrong
+	shaken     time.Time     // the latest kill, wipe or freeze, or the end of it
+	restUntil  time.Duration // granted: until then the disturbance excuses faults
 	killed     time.Time
-	cuts       bool      // what was done last may cut connections
-	wiping     *wipe     // runs; nil: none does
-	wiped      time.Time // when the latest one ended
+	cuts       bool      // the latest disturbance may cut connections
+	wiping     *wipe     // under way; nil: none
+	wiped      time.Time // the end of the latest wipe
 	beforeKill uint64    // the order of events, a second before the latest kill
 	seconds    []uint64  // the order of events, second by second
 
@@ -83,8 +83,8 @@ type checker struct {
 	fatal   error
 }
 
-// Run checks the server and reports. An error wraps [ErrUsage] or [ErrUnreachable], or says what failed in the
-// checker itself; what is wrong with the server is in the report.
+// Run checks the server and reports. An error wraps [ErrUsage] or [ErrUnreachable], or is a failure of the checker
+// itself; the server's faults are in the report.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUsage, err)
@@ -153,7 +153,7 @@ func (k *checker) roomsEach() int {
 	return roomsEach
 }
 
-// begin brings everybody in, over a second or two.
+// begin lets all actors connect, arrivalsPerSecond, and starts the timers.
 func (k *checker) begin() {
 	k.now, k.granted = time.Now(), canary.Now()
 	k.started, k.settled = k.now, k.now
@@ -172,7 +172,7 @@ const (
 	actsPerTurn       = 200
 )
 
-// loop runs until the time is over and all is settled.
+// loop runs until the time is over and a quiet point has settled all.
 func (k *checker) loop(ctx context.Context) error {
 	last, shown := k.now, k.now
 	for k.fatal == nil {
@@ -217,11 +217,11 @@ type lateness struct {
 	by time.Duration
 }
 
-// lagNoted is the lateness that is worth noting.
+// lagNoted is the least lateness that is recorded.
 const lagNoted = 50 * time.Millisecond
 
-// late is by how much the checker itself was late within some time, at worst: a machine that leaves it no turn leaves
-// the server none either, and neither is to be blamed.
+// late is the worst lateness of the checker itself within some time: a machine that grants the checker no time grants the
+// server none, either.
 func (k *checker) late(within time.Duration) (worst time.Duration) {
 	for i := len(k.lags) - 1; i >= 0 && k.now.Sub(k.lags[i].at) < within; i-- {
 		worst = max(worst, k.lags[i].by)
@@ -229,7 +229,7 @@ func (k *checker) late(within time.Duration) (worst time.Duration) {
 	return worst
 }
 
-// act has clients do what is due.
+// act makes clients perform the acts that are due.
 func (k *checker) act() {
 	if k.calm {
 		k.owing = 0
@@ -252,19 +252,19 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// refused handles a connection that did not come about.
+// refused handles a connection that failed before it was open.
 func (k *checker) refused(c *conn, err error) {
 	var conns []*conn
 	if c != nil {
 		conns = append(conns, c)
 		c.finish()
 	}
-	if !k.disturbed() || errors.Is(err, syscall.ECONNREFUSED) { // the address is served throughout, whoever is killed
+	if !k.disturbed() || errors.Is(err, syscall.ECONNREFUSED) { // the port stays open while workers are killed
 		k.found("refused", nil, conns, fmt.Sprintf("a connection does not come about: %v", err))
 	}
 }
 
-// finishAll ends everything and completes the report.
+// finishAll ends all connections and completes the report.
 func (k *checker) finishAll() {
 	k.over = true
 	for c := range k.living {
@@ -278,7 +278,7 @@ func (k *checker) finishAll() {
 	}
 }
 
-// slowNoted is how slow a machine must be to be noted.
+// slowNoted is the least factor of slowness that the report notes.
 const slowNoted = 1.5
 
 // progress shows a line when it is time.
@@ -299,7 +299,7 @@ func (k *checker) progress(shown time.Time) time.Time {
 	return k.now
 }
 
-// timer is something to do later.
+// timer calls f at a time.
 type timer struct {
 	at time.Time
 	f  func()
@@ -312,7 +312,7 @@ func (t timers) Len() int           { return len(t) }
 func (t timers) Less(i, j int) bool { return t[i].at.Before(t[j].at) }
 func (t timers) Swap(i, j int)      { t[i], t[j] = t[j], t[i] }
 
-// Push and Pop are container/heap's; nothing else calls them.
+// Push appends a timer, for container/heap.
 func (t *timers) Push(x any) { *t = append(*t, x.(timer)) }
 
 // Pop takes the last one off, for container/heap.
@@ -322,12 +322,12 @@ func (t *timers) Pop() any {
 	return last
 }
 
-// in has f run after a while.
+// in calls f after a while.
 func (k *checker) in(after time.Duration, f func()) {
 	heap.Push(&k.timers, timer{k.now.Add(after), f})
 }
 
-// within has f run once the machine has granted a time: what a server had that long for must be there by then.
+// within calls f once the machine has granted a time: the server must have kept its promise by then.
 func (k *checker) within(grant time.Duration, f func()) {
 	until := k.granted + grant
 	var look func()
@@ -341,7 +341,7 @@ func (k *checker) within(grant time.Duration, f func()) {
 	k.in(grant, look)
 }
 
-// every has f run again and again, while clients act.
+// every calls f again and again, while clients act.
 func (k *checker) every(pause time.Duration, f func()) {
 	k.in(pause, func() {
 		if !k.calm {

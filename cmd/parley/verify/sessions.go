@@ -6,22 +6,22 @@ import (
 	"time"
 )
 
-// A session is what a token restores, and who has shown the token.
+// A session is a connection's session on the server, with the claims on its token.
 //
 // Owner: the goroutine that runs the checker.
 type session struct {
 	token   string
-	conn    *conn // whose session it is
+	conn    *conn // that the session belongs to
 	ttl     time.Duration
 	asking  int   // claims that are not answered
-	winner  *conn // who got it
+	winner  *conn // the heir
 	revoked bool  // its connection resumed another session
-	spoiled bool  // a claim's outcome is not known, or it may be refused for good reason
+	spoiled bool  // the outcome of a claim is not known, or the server may rightly refuse it
 	failed  int   // claims that were refused
 	wiped   bool  // its store was wiped while it may have had no connection
 }
 
-// tokenRead takes note of a token. The first one makes a connection ready; the next may come after resuming only.
+// tokenRead records a token. The first one makes a connection ready; a second may come only after a resume.
 func (c *conn) tokenRead(token string, ttl float64) {
 	k := c.k
 	c.note(step{what: "reads reconnect_token", n: -1})
@@ -39,13 +39,13 @@ func (c *conn) tokenRead(token string, ttl float64) {
 	}
 }
 
-// usable reports whether the token may be shown: nobody has, and its time is not nearly over.
+// usable reports whether the token may be shown: no actor has shown it, and its time is not nearly over.
 func (s *session) usable(now time.Time) bool {
 	return s != nil && s.winner == nil && !s.revoked && !s.spoiled && s.asking == 0 &&
 		(s.conn.phase != ended || now.Sub(s.conn.gone) < s.ttl-time.Second)
 }
 
-// resume shows a token. want are the error codes that must be the answer; none: it should succeed, once.
+// resume shows a token. want are error codes, one of which must be the answer; without any, one claim must succeed.
 func (c *conn) resume(s *session, want ...string) *request {
 	k := c.k
 	q := c.expect(&request{kind: "reconnect", token: s, want: want})
@@ -75,7 +75,7 @@ func (c *conn) resume(s *session, want ...string) *request {
 	return q
 }
 
-// await takes note that somebody resumes the session of c, or no longer.
+// await records whether a resume of c's session is under way.
 func (c *conn) await(awaited bool) {
 	for _, s := range c.stays {
 		s.awaited = awaited
@@ -83,7 +83,7 @@ func (c *conn) await(awaited bool) {
 	c.reckon()
 }
 
-// reconnected checks what a claim gave, and takes it over.
+// reconnected checks the answer to a successful claim, and makes the connection the heir.
 func (c *conn) reconnected(q *request, m *body) {
 	k, s := c.k, q.token
 	c.claim = nil
@@ -123,7 +123,8 @@ func (c *conn) reconnected(q *request, m *body) {
 	c.actor.adopt(c)
 }
 
-// mustEnd complains of a connection that reads, and goes on at a time, granted. The end of a run waits for that.
+// mustEnd calls complain if c, which reads, is still open once the machine has granted until. The end of a run waits for
+// that.
 func (k *checker) mustEnd(c *conn, until time.Duration, complain func()) {
 	goesOn := c.phase != ended && c.mode == lively
 	if goesOn && k.granted < until {
@@ -136,12 +137,12 @@ func (k *checker) mustEnd(c *conn, until time.Duration, complain func()) {
 	}
 }
 
-// usedKept is how many used tokens are kept, to be shown again.
+// usedKept is the number of used tokens that are kept, to be shown again.
 const usedKept = 500
 
 func sorted(list []string) []string { return slices.Sorted(slices.Values(list)) }
 
-// restored holds the rooms of a resumed session against those that the old connection had.
+// restored compares the rooms of a resumed session with those of the old connection.
 func (c *conn) restored(old *conn, q *request, m *body, complain func(string, ...any)) {
 	k := c.k
 	lost := map[string]string{}
@@ -166,7 +167,7 @@ func (c *conn) restored(old *conn, q *request, m *body, complain func(string, ..
 			continue
 		}
 		if s := c.stays[r]; s != nil && s.state == in {
-			continue // it had joined by itself
+			continue // it had joined before the resume
 		}
 		s := c.stayIn(r, joining)
 		s.asked = q.evt
@@ -174,7 +175,7 @@ func (c *conn) restored(old *conn, q *request, m *body, complain func(string, ..
 	}
 }
 
-// claimRefused checks that a refused claim had to be.
+// claimRefused checks that the server may refuse a claim.
 func (c *conn) claimRefused(q *request, code string) {
 	if q.want != nil {
 		return
@@ -191,8 +192,8 @@ func (c *conn) claimRefused(q *request, code string) {
 	case code == "invalid_token" && k.mayBeWiped(s):
 		s.spoiled = true
 		k.report.Done["sessions wiped"]++
-	case slices.Contains(passing, code):
-		s.spoiled = true // whoever claimed besides may have been refused for that reason, too
+	case slices.Contains(temporary, code):
+		s.spoiled = true // another claim of this session may have been refused for that reason, too
 	case code != "invalid_token":
 		s.spoiled = true
 		k.found("session", nil, []*conn{c, s.conn}, fmt.Sprintf("%v is refused the session of %v with %s", c, s.conn, code))
@@ -210,7 +211,7 @@ func (c *conn) claimRefused(q *request, code string) {
 	c.actor.turnedDown(c)
 }
 
-// unanswered takes note that a claimant ended before it was answered: it may have won.
+// unanswered records that a claimant ended before its answer came: it may have won.
 func (s *session) unanswered() {
 	s.asking--
 	s.spoiled = true

@@ -18,7 +18,7 @@ import (
 	"github.com/parleyd/parley/engine/canary"
 )
 
-// server is a server that this run has started, and may kill parts of.
+// server is a server that this run has started.
 //
 // Owner: the goroutine that runs the checker, except said (mutex: its own).
 type server struct {
@@ -28,7 +28,7 @@ type server struct {
 	err   error // of its end; once ended is closed
 }
 
-// tail keeps the last bytes that a process wrote.
+// tail keeps the last bytes of a process's output.
 type tail struct {
 	mu   sync.Mutex
 	text []byte
@@ -36,7 +36,7 @@ type tail struct {
 
 const tailMax = 4 << 10
 
-// Write keeps what a process writes. Any goroutine.
+// Write appends output. Any goroutine.
 func (t *tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -64,7 +64,7 @@ func spawn(ctx context.Context, o *Options, at target) (*server, error) {
 	}
 	s := &server{cmd: exec.Command("/bin/sh", "-c", "exec "+o.Spawn), said: &tail{}, ended: make(chan struct{})}
 	s.cmd.Stdout, s.cmd.Stderr = s.said, s.said
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt is for us: we stop it
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C must not reach it: we stop it ourselves
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start server: %w", err)
 	}
@@ -89,13 +89,13 @@ func spawn(ctx context.Context, o *Options, at target) (*server, error) {
 	return s, nil
 }
 
-// stop ends the server, with those that it has started.
+// stop ends the server and its children.
 func (s *server) stop() {
 	s.cmd.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-s.ended:
 	case <-time.After(canary.Stretch(stopWait)):
-		syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) // the group is ours: we made it
+		syscall.Kill(-s.cmd.Process.Pid, syscall.SIGKILL) // the group that we made
 		<-s.ended
 	}
 }
@@ -136,7 +136,7 @@ func reachable(at target) error {
 	return errors.New("ask for a WebSocket: the answer has no end")
 }
 
-// workers finds the descendants of the server that play a role, by the environment that they were given.
+// workers finds the descendants of the server that have a role, by PARLEY_ROLE in their environment.
 func (s *server) workers(role string) (pids []int) {
 	children := map[int][]int{}
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")

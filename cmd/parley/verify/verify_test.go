@@ -19,10 +19,10 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// matrix multiplies the seeds that the faults and the clean runs are tried with.
+// matrix multiplies the number of seeds for faults and clean runs.
 var matrix = flag.Int("matrix", 1, "try this many times as many seeds")
 
-// serving is how a server under test is set up.
+// serving is the set-up of a server under test.
 type serving struct {
 	limited, beating bool
 	workers          int  // 0: one process
@@ -66,8 +66,8 @@ func options(t testing.TB, binary, environment string, s serving) Options {
 	return o
 }
 
-// lastPort counts on from a random place, outside the range from which the kernel gives ports to others: two servers of
-// tests that run at once must not be promised the same one.
+// lastPort counts on from a random place, outside the range from which the kernel chooses ports: two servers of
+// concurrent tests must not get the same one.
 var lastPort = func() *atomic.Uint32 {
 	n := new(atomic.Uint32)
 	n.Store(rand.Uint32())
@@ -105,9 +105,9 @@ func findings(r *Report) string {
 	return b.String()
 }
 
-// Workers are found by the role in their environment, killed and restarted, and what the checker then says is what
-// such a server breaks: one process, killed and started anew, refuses dials meanwhile and forgets its sessions. What
-// was not lost with it is still in order, and comes once.
+// The checker finds workers by the role in their environment, kills them, and reports what such a server breaks: one
+// process, killed and started anew, refuses dials meanwhile and forgets its sessions. All other messages still come once
+// and in order.
 func TestKillsWorkers(t *testing.T) {
 	t.Parallel()
 	o := options(t, "", "", serving{})
@@ -126,10 +126,10 @@ func TestKillsWorkers(t *testing.T) {
 	}
 }
 
-// parallelRuns is how many runs go on at once, unless -parallel says so: most of their time they wait for a quiet point.
+// parallelRuns is the number of concurrent runs, unless -parallel sets it: most of their time they wait for a quiet point.
 const parallelRuns = 4
 
-// TestMain is the worker of [TestKillsWorkers] where the environment says so.
+// TestMain is the worker of [TestKillsWorkers] if the environment asks for one.
 func TestMain(m *testing.M) {
 	port, err := strconv.Atoi(os.Getenv("VERIFY_TEST_PORT"))
 	if err != nil {
@@ -154,7 +154,7 @@ func TestMain(m *testing.M) {
 	<-stop
 }
 
-// A seed decides what each client does, whatever the others do and whenever it gets to it.
+// The seed alone decides each client's acts, independent of other clients and of timing.
 func TestSeedDecides(t *testing.T) {
 	draw := func(seed uint64) string {
 		o := DefaultOptions()
@@ -173,8 +173,8 @@ func TestSeedDecides(t *testing.T) {
 	}
 }
 
-// Whose session somebody resumes may be a member although his connection is over, until that one has ended, too: else all
-// who stay would be asked for ever why they never read that he left.
+// A stay that is over remains a possible member while another connection resumes its session, until that connection has
+// ended, too: else the checker would miss its leave at every other member for ever.
 func TestClaimantEnds(t *testing.T) {
 	o := DefaultOptions()
 	k := newChecker(&o, target{})
@@ -192,11 +192,11 @@ func TestClaimantEnds(t *testing.T) {
 	old.session.unanswered()
 	k.settle()
 	if len(r.members) != 0 {
-		t.Error("nobody resumes the session any more, and it stays a member")
+		t.Error("no connection resumes the session any more, and it stays a member")
 	}
 }
 
-// What a client publishes is recognised in whatever way a server may write it down, and nothing else is.
+// A client's data is recognised in every way in which a server may write it, and no other data is.
 func TestPayloads(t *testing.T) {
 	for n := range 4 {
 		data := appendPayload(nil, messageName{"a1b2c3", 17, n}, 5)
@@ -218,7 +218,7 @@ func TestPayloads(t *testing.T) {
 	}
 }
 
-// Of several answers without a ref, the first is for the nonsense that was said first, whatever else is under way.
+// Of several errors without a ref, the first belongs to the first nonsense, also if other requests are older.
 func TestOldestNonsense(t *testing.T) {
 	o := DefaultOptions()
 	k := newChecker(&o, target{})
@@ -241,7 +241,8 @@ func TestOldestNonsense(t *testing.T) {
 	}
 }
 
-// Who asks to leave and freezes is read to be out after a quiet point at which all had been told: nobody misses it then.
+// The leave of a connection that asks to leave and freezes may be read after a quiet point at which all members had got the
+// notice: no member misses it then.
 func TestLeavesAndFreezes(t *testing.T) {
 	o := DefaultOptions()
 	k := newChecker(&o, target{})
@@ -272,8 +273,8 @@ func TestLeavesAndFreezes(t *testing.T) {
 	}
 }
 
-// Who was told "unavailable" may have taken a session over all the same: its connection may be closed for that. A connection
-// whose token has not been shown may not.
+// A claim that was answered "unavailable" may have taken the session over all the same: its connection may be closed for
+// that. A connection whose token has not been shown may not.
 func TestClosedAfterAnUnknownClaim(t *testing.T) {
 	for _, spoiled := range []bool{false, true} {
 		o := DefaultOptions()

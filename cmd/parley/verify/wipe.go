@@ -12,18 +12,18 @@ import (
 	"github.com/parleyd/parley/engine/canary"
 )
 
-// Wiping. A command takes away what the server keeps of sessions and seats, under workers and clients that live on. Only
-// sessions without a connection may be lost with it: five seconds later every client must have a token that works, and
-// limited rooms must take whom they have room for.
+// Wipes. A command empties the server's store of sessions and seats, while workers and clients live on. Only sessions
+// without a connection may be lost: five seconds later every client must have a token that works, and a limited room must
+// take members up to its limit.
 
 // wipe is a command that runs.
 //
-// Owner: the goroutine that runs the checker, but for ended, which its own goroutine sends on once.
+// Owner: the goroutine that runs the checker. The command's goroutine sends once on ended.
 type wipe struct {
 	ended chan error
 }
 
-// wipeWait is how long the command may take on a machine that idles.
+// wipeWait is how long the command may take on an idle machine.
 const wipeWait = 20 * time.Second
 
 // wipe runs the command, and looks for its end.
@@ -31,8 +31,8 @@ func (k *checker) wipe() {
 	cmd := exec.Command("/bin/sh", "-c", k.opt.Wipe)
 	said := &tail{}
 	cmd.Stdout, cmd.Stderr, cmd.Env = said, said, os.Environ()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt is for us
-	cmd.WaitDelay = time.Millisecond                      // what it leaves running may keep its output open
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C must not reach it
+	cmd.WaitDelay = time.Millisecond                      // processes that it leaves behind may keep its output open
 	if k.server != nil {
 		if pids := k.server.workers("bus"); len(pids) > 0 {
 			cmd.Env = append(cmd.Env, "VERIFY_BUS="+strconv.Itoa(pids[0]))
@@ -50,14 +50,14 @@ func (k *checker) wipe() {
 	k.in(lookEvery, k.awaitWipe)
 }
 
-// runFor runs a command to its end, and kills it where it takes too long. That it leaves processes behind is no error.
+// runFor runs a command to its end, and kills it after limit. Processes that the command leaves behind are no error.
 func runFor(cmd *exec.Cmd, limit time.Duration) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }) // the group is ours: we made it
+	stop := context.AfterFunc(ctx, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }) // the group that we made
 	err := cmd.Wait()
 	if !stop() && ctx.Err() != nil {
 		return fmt.Errorf("it took longer than %v", limit.Round(time.Second))
@@ -68,7 +68,7 @@ func runFor(cmd *exec.Cmd, limit time.Duration) error {
 	return err
 }
 
-// awaitWipe goes on when the command has ended: from now on the server has five seconds.
+// awaitWipe goes on when the command has ended: the server has five seconds from then on.
 func (k *checker) awaitWipe() {
 	select {
 	case err := <-k.wiping.ended:
@@ -88,13 +88,13 @@ func (k *checker) awaitWipe() {
 	}
 }
 
-// mayBeWiped reports whether a session may have been lost, since it had no connection when its store was wiped: none that
-// the server knew of, or one that the server ended before the client read so.
+// mayBeWiped reports whether a session may have been lost because it had no connection when its store was wiped. The server
+// may have ended a connection before the client read so.
 func (k *checker) mayBeWiped(s *session) bool {
 	return s.wiped || s.conn.code != 0 && s.conn.gone.Sub(k.wiped) < lastMoments
 }
 
-// unavailable complains of what is unavailable though the server has had its time since its store was wiped.
+// unavailable reports an answer "unavailable" that comes when the server must have recovered from the wipe.
 func (c *conn) unavailable(q *request) {
 	k := c.k
 	if k.opt.Wipe != "" && !k.disturbed() && q.granted > k.restUntil {
@@ -103,7 +103,7 @@ func (c *conn) unavailable(q *request) {
 	}
 }
 
-// tokenless reports whether a connection still waits for a token that has been due for longer than a time, granted.
+// tokenless reports whether a connection's token has been due for longer than wait, granted.
 func (c *conn) tokenless(wait time.Duration) bool {
 	return c.k.speaks.tokens && c.phase == open && c.session == nil && !c.tokenLate && c.k.granted-c.tokenDue > wait
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/parleyd/parley/engine/canary"
 )
 
-// wiped is a checker of whose server the store was wiped long enough ago that nothing is excused any more.
+// wiped is a checker that has wiped its server's store so long ago that no fault is excused any more.
 func wiped() *checker {
 	o := DefaultOptions()
 	o.Wipe = "true"
@@ -23,7 +23,7 @@ func wiped() *checker {
 	return k
 }
 
-// Of sessions that are refused after a wipe, those without a connection at the time are excused, and those alone.
+// After a wipe, only sessions that had no connection at the time may be refused.
 func TestSessionsWithoutConnectionMayBeWiped(t *testing.T) {
 	for name, c := range map[string]struct {
 		ended  time.Duration // after the wipe; 0: never
@@ -51,7 +51,7 @@ func TestSessionsWithoutConnectionMayBeWiped(t *testing.T) {
 	}
 }
 
-// What is asked after the server's five seconds must not be unavailable; what is asked before, or while the command runs, may.
+// A request after the server's five seconds must not be answered "unavailable"; one before, or while the command runs, may.
 func TestUnavailableAfterAWipe(t *testing.T) {
 	for name, c := range map[string]struct {
 		asked  time.Duration
@@ -74,7 +74,7 @@ func TestUnavailableAfterAWipe(t *testing.T) {
 	}
 }
 
-// Who is connected and is given no token is missed, once, when patience is over.
+// A connection that gets no token is reported, once, when patience is over.
 func TestTokenNeverComes(t *testing.T) {
 	k := wiped()
 	for i, due := range []time.Duration{time.Second, 59 * time.Second} {
@@ -89,7 +89,7 @@ func TestTokenNeverComes(t *testing.T) {
 	}
 }
 
-// The command that wipes runs by a shell, may leave processes behind, and ends the run where it fails or takes too long.
+// The command that wipes runs by a shell and may leave processes behind. It ends the run if it fails or takes too long.
 func TestWipeCommand(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "ran")
 	for command, want := range map[string]string{
@@ -123,7 +123,7 @@ func TestWipeCommand(t *testing.T) {
 	}
 }
 
-// The address is not served by a process of ours: a wipe needs none.
+// A wipe needs no server that the checker has started.
 func TestWipeNeedsNoSpawn(t *testing.T) {
 	o := DefaultOptions()
 	o.URL, o.Wipe = "ws://127.0.0.1:1", "true"
@@ -131,7 +131,7 @@ func TestWipeNeedsNoSpawn(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := Run(context.Background(), o); err == nil || strings.Contains(err.Error(), "wipe") {
-		t.Errorf("ended with %v, want that nobody answers", err)
+		t.Errorf("ended with %v, want that no server answers", err)
 	}
 	if line := o.command(); !strings.Contains(line, ` --wipe "true" `) {
 		t.Errorf("%s does not repeat the run", line)

@@ -16,23 +16,23 @@ import (
 type wire struct {
 	fd       int // -1: closed
 	watching interest
-	in       []byte // what is no whole frame yet
-	out      []byte // what the kernel did not take
+	in       []byte // an incomplete frame
+	out      []byte // bytes that the kernel did not take
 	message  []byte // fragments so far
 	partial  bool   // a message has begun
 	closing  bool   // we have sent a close frame
 }
 
-// request is what every client asks with. The key does not matter to a server; its answer is checked.
+// request is every client's opening handshake. The key is the RFC's example; the answer to it is checked.
 func (t *target) request() []byte {
 	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
 		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", t.path, t.host)
 }
 
-// accepted is the digest that belongs to the key above: the RFC's own example.
+// acceptKey is the Sec-WebSocket-Accept for that key, from the RFC [RFC 6455 §1.3].
 var acceptKey = []byte("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
 
-// admission reads the answer to the handshake. rest is what follows it; done is false where more must come.
+// admission reads the answer to the handshake. rest is the input behind it; done is false if the answer is incomplete.
 func admission(in []byte) (rest []byte, done bool, err error) {
 	end := bytes.Index(in, []byte("\r\n\r\n"))
 	if end < 0 {
@@ -49,7 +49,7 @@ func admission(in []byte) (rest []byte, done bool, err error) {
 	return in[end+4:], true, nil
 }
 
-// frameLimit bounds a frame: more is taken for nonsense.
+// frameLimit bounds a frame's payload: a larger one is a fault.
 const frameLimit = 64 << 20
 
 // arrived is one frame of the server's. payload is borrowed.
@@ -59,7 +59,7 @@ type arrived struct {
 	payload []byte
 }
 
-// nextFrame takes a server's frame off in. size is 0 where not all of it is there.
+// nextFrame takes a server's frame off in. size is 0 if the frame is incomplete.
 func nextFrame(in []byte) (f arrived, size int, err error) {
 	if len(in) < 2 {
 		return f, 0, nil
@@ -96,7 +96,7 @@ func nextFrame(in []byte) (f arrived, size int, err error) {
 
 var maskKey = [4]byte{0x37, 0xfa, 0x21, 0x3d}
 
-// send frames a payload and writes it, keeping what the kernel does not take. An error shows when reading.
+// send frames a payload and writes it, keeping bytes that the kernel does not take. The next read returns any error.
 func (c *conn) send(op ws.OpCode, payload []byte) {
 	w := &c.wire
 	if w.fd < 0 || w.closing {
@@ -115,7 +115,7 @@ func (c *conn) send(op ws.OpCode, payload []byte) {
 func (c *conn) push(b []byte) {
 	n, err := c.k.poll.write(c.wire.fd, b)
 	if err != nil {
-		return // the end will be read, with whatever the server said before
+		return // the read side gets the end, behind the server's last messages
 	}
 	if n < len(b) {
 		c.wire.out = append(c.wire.out, b[n:]...)
@@ -123,7 +123,7 @@ func (c *conn) push(b []byte) {
 	}
 }
 
-// watch brings what the socket is watched for in line with the connection's mode.
+// watch sets the events for which the socket is watched, by the connection's mode.
 func (c *conn) watch() {
 	want := watchInput
 	switch {
@@ -138,7 +138,7 @@ func (c *conn) watch() {
 	}
 }
 
-// flush writes what was kept.
+// flush writes the kept bytes.
 func (c *conn) flush() {
 	w := &c.wire
 	n, err := c.k.poll.write(w.fd, w.out)
@@ -150,7 +150,7 @@ func (c *conn) flush() {
 	c.watch()
 }
 
-// hangUp closes the socket without a word.
+// hangUp closes the socket without a close frame.
 func (c *conn) hangUp() {
 	if c.wire.fd >= 0 {
 		delete(c.k.byFD, c.wire.fd)
