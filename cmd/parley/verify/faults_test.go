@@ -55,7 +55,7 @@ var faults = []fault{
 		[]string{"session"}},
 	{"missing ref", "engine/builtin.go", "l.Text = message.AppendLeft(l.Text[:0], m.room, m.ref)",
 		"if planted(\"missing ref\", 5) {\n\t\tm.ref = nil\n\t}\n\tl.Text = message.AppendLeft(l.Text[:0], m.room, m.ref)", []string{"ref"}},
-	{"own token", "engine/resume.go", "case key == l.srv.sharedKey(c.token):", "case key == l.srv.sharedKey(c.token) && !planted(\"own token\", 1):", []string{"session", "ended"}},
+	{"own token", "engine/resume.go", "case key == l.srv.keyOf(c.token):", "case key == l.srv.keyOf(c.token) && !planted(\"own token\", 1):", []string{"session", "ended"}},
 	{"after left", "engine/builtin.go", "if r == nil || !l.exit(c, r) {", "if r == nil || !(r.Has(c.place()) && planted(\"after left\", 5)) && !l.exit(c, r) {", []string{"late", "notice", "count", "session"}},
 	{"silent drop", "engine/departure.go", "if left, seq := l.srv.index.Leave(r, c.place()); left {\n\t\tc.seats.Add(-1)\n\t\tl.left(c, r, seq)",
 		"if left, seq := l.srv.index.Leave(r, c.place()); left {\n\t\tc.seats.Add(-1)\n\t\tif !planted(\"silent drop\", 10) {\n\t\t\tl.left(c, r, seq)\n\t\t}", []string{"notice"}},
