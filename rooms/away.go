@@ -6,7 +6,7 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// What a room knows of its members on other workers: the count that each worker told last, and the members' places if
+// A room keeps, of each other worker, the count that it told last, and the places of its members if
 // the room announces joins and leaves. The places are for one case: a worker that has died tells no leaves.
 
 // remote is one other worker's share of a room.

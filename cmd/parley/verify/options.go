@@ -14,7 +14,7 @@ import (
 // Owner: immutable once [Run] has begun.
 type Options struct {
 	URL     string        // ws://host:port/path
-	Seed    uint64        // decides what the clients do; 0 draws one
+	Seed    uint64        // of the clients' acts; 0 draws one
 	Clients int           // connections that are kept up
 	Rooms   int           // rooms that they share, of mixed sizes
 	Rate    int           // acts per second, over all clients
