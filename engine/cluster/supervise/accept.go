@@ -12,12 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// acceptWait is how long one accept blocks: an acceptor notices within it that it was closed.
+// acceptWait is how long one accept blocks, and so how long Close may take.
 const acceptWait = 250 * time.Millisecond
 
-// Acceptor takes connections from a listening socket that other processes take from, too. It blocks in the
-// kernel, not in Go's poller: the poller wakes everybody for each dial, and a process that is busy would wake
-// first and come last.
+// Acceptor accepts connections from a listening socket that several processes share. It blocks in the kernel, not in Go's
+// poller: the poller would wake all processes for each dial, and a busy one might take the connection and serve it late.
 //
 // Owner: shared (mutex: mu).
 type Acceptor struct {
@@ -29,7 +28,7 @@ type Acceptor struct {
 
 // NewAcceptor takes over a listening socket, one of Welcome.Listeners.
 func NewAcceptor(listener *os.File) (*Acceptor, error) {
-	fd := int(listener.Fd()) // makes it blocking, where it was not
+	fd := int(listener.Fd()) // Fd also makes the socket blocking
 	if err := boundAccept(fd); err != nil {
 		return nil, fmt.Errorf("make acceptor: %w", err)
 	}
@@ -37,8 +36,8 @@ func NewAcceptor(listener *os.File) (*Acceptor, error) {
 }
 
 // Accept waits for a connection and returns its descriptor, non-blocking and closed on exec, which the caller
-// owns. One goroutine calls it; it occupies a thread while it waits. Errors: net.ErrClosed after Close; what
-// the kernel says when descriptors or memory are short, after which the caller pauses and calls again.
+// owns. One goroutine calls it; it occupies a thread while it waits. Errors: net.ErrClosed after Close; the kernel's error
+// when descriptors or memory are short, after which the caller should pause and call again.
 func (a *Acceptor) Accept() (fd int, peer netip.AddrPort, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -57,8 +56,8 @@ func (a *Acceptor) Accept() (fd int, peer netip.AddrPort, err error) {
 	return -1, netip.AddrPort{}, net.ErrClosed
 }
 
-// Close ends a waiting Accept, which may still return a connection that came first, and gives the socket up;
-// it takes up to a quarter of a second. Other processes' copies stay open. Any goroutine.
+// Close ends a waiting Accept, which may still return a connection, and closes this process's copy of the socket. It takes
+// up to a quarter of a second. Any goroutine.
 func (a *Acceptor) Close() error {
 	if a.closed.Swap(true) {
 		return net.ErrClosed

@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// boundAccept has nothing to do here: acceptOne asks first.
+// boundAccept has nothing to do here: acceptOne polls.
 func boundAccept(int) error { return nil }
 
-// acceptOne waits for a connection for acceptWait. Elsewhere than on Linux accept heeds no timeout; so it asks
-// whether there is one, and does not block if another process was quicker.
+// acceptOne waits for a connection for acceptWait. Outside Linux accept ignores the timeout of its socket; so acceptOne
+// polls, and does not block if another process was quicker.
 func acceptOne(fd int) (int, unix.Sockaddr, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return -1, nil, err

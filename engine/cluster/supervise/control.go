@@ -21,10 +21,10 @@ const roleVariable = "PARLEY_ROLE"
 
 const (
 	controlDescriptor  = 3
-	listenerDescriptor = 4 // and those that follow
+	listenerDescriptor = 4 // the first of them
 )
 
-// role is taken when the process starts, before anything could pass the variable on to a process of its own.
+// role is read when the process starts, before any code could pass the variable on to a child process.
 var role = takeRole()
 
 func takeRole() string {
@@ -38,18 +38,18 @@ func takeRole() string {
 	return r
 }
 
-// Role says what this process is to a supervisor: RoleBus, RoleWorker, or "" where it has none. Any goroutine.
+// Role is this process's role under a supervisor: RoleBus, RoleWorker, or "" without a supervisor. Any goroutine.
 func Role() string { return role }
 
-// Control is a ward's end of the control channel. Its methods are for any goroutine and never block, but
-// Pulse, which blocks until its context is done.
+// Control is a ward's end of the control channel. Its methods are for any goroutine and never block, except Pulse, which
+// blocks until its context is done.
 //
 // Owner: shared (mutex: mu).
 type Control struct {
 	welcome  Welcome
 	conn     net.Conn
 	orders   chan Order
-	ready    atomic.Bool   // it has said so
+	ready    atomic.Bool   // Ready was called
 	orphaned chan struct{} // closed when the supervisor is gone
 
 	mu       sync.Mutex
@@ -58,13 +58,13 @@ type Control struct {
 	beat     bool     // to be written
 	stats    []byte   // to be written
 	draining bool
-	fresh    chan struct{} // the inbox has something
-	due      chan struct{} // there is something to be written
+	fresh    chan struct{} // the inbox is not empty
+	due      chan struct{} // a line, beat or stats are to be written
 }
 
-// Join takes up the control channel and waits for the welcome. From then on SIGTERM is an order to drain,
-// SIGINT and SIGHUP mean nothing, and a closed stderr is no reason to die. Once per process. Errors: the process
-// has no role; it was not started by a supervisor.
+// Join opens the control channel and waits for the welcome. From then on SIGTERM is an order to drain, SIGINT and SIGHUP
+// are ignored, and a closed stderr does not end the process. Once per process. Errors: the process has no role; it was not
+// started by a supervisor.
 func Join() (*Control, error) {
 	if role == "" {
 		return nil, errors.New("join supervisor: no supervisor started this process")
@@ -78,7 +78,7 @@ func Join() (*Control, error) {
 	c := &Control{conn: conn, orders: make(chan Order), orphaned: make(chan struct{}), fresh: make(chan struct{}, 1), due: make(chan struct{}, 1)}
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(nil, lineMax)
-	if err := c.hearWelcome(lines); err != nil {
+	if err := c.readWelcome(lines); err != nil {
 		return nil, fmt.Errorf("join supervisor: %w", err)
 	}
 	signal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
@@ -90,15 +90,15 @@ func Join() (*Control, error) {
 		}
 	}()
 	continueOrphan()
-	go c.listen(lines)
+	go c.readOrders(lines)
 	go c.deliver()
-	go c.speak()
+	go c.writeReports()
 	return c, nil
 }
 
-func (c *Control) hearWelcome(lines *bufio.Scanner) error {
+func (c *Control) readWelcome(lines *bufio.Scanner) error {
 	if !lines.Scan() {
-		return errors.Join(errors.New("it is gone"), lines.Err())
+		return errors.Join(errors.New("the supervisor is gone"), lines.Err())
 	}
 	var first command
 	if err := json.Unmarshal(lines.Bytes(), &first); err != nil {
@@ -116,20 +116,19 @@ func (c *Control) hearWelcome(lines *bufio.Scanner) error {
 	return nil
 }
 
-// Welcome is what the supervisor said first.
+// Welcome is the supervisor's first message.
 func (c *Control) Welcome() Welcome { return c.welcome }
 
-// Orders are what it says from then on, in order. The channel is never closed, and waits for its reader: what
-// comes meanwhile is kept.
+// Orders are the supervisor's later messages, in order. The channel is never closed; orders are kept until they are read.
 func (c *Control) Orders() <-chan Order { return c.orders }
 
-// Ready says that the ward does its work. address is where the bus listens; workers give "".
+// Ready says that the ward serves. address is where the bus listens; workers give "".
 func (c *Control) Ready(address string) {
 	c.ready.Store(true)
 	c.say(report{Ready: &readyReport{address}})
 }
 
-// Beat says that the ward is alive: more often than Welcome.FrozenAfter, or it will be killed.
+// Beat says that the ward is alive. A ward without a beat for Welcome.FrozenAfter is killed.
 func (c *Control) Beat() {
 	c.mu.Lock()
 	c.beat = true
@@ -160,8 +159,8 @@ func (c *Control) check(ctx context.Context, healthy func(context.Context) error
 	return healthy(bounded)
 }
 
-// Stats hands over what Status shows of this ward; the latest counts. Errors: v cannot be encoded, or is
-// larger than 1 MB.
+// Stats reports the figures that Status shows of this ward; the latest replace earlier ones. Errors: v cannot be encoded,
+// or is larger than 1 MiB.
 func (c *Control) Stats(v any) error {
 	raw, err := json.Marshal(v)
 	if err != nil {
@@ -181,8 +180,7 @@ func (c *Control) Stats(v any) error {
 	return nil
 }
 
-// Reloaded answers r: fixed names the settings that differ from what is in force and cannot change while the
-// ward runs.
+// Reloaded answers r: fixed names the settings that differ from those in force and cannot change while the ward runs.
 func (c *Control) Reloaded(r Reload, fixed []string) {
 	c.say(report{Reloaded: &reloadReport{r.Generation, fixed}})
 }
@@ -198,29 +196,29 @@ func (c *Control) say(r report) {
 	ring(c.due)
 }
 
-// speak writes what is due. It may block while the supervisor is suspended; nobody else does.
-func (c *Control) speak() {
+// writeReports writes what the other methods leave for it. Only this goroutine may block, while the supervisor is stopped.
+func (c *Control) writeReports() {
 	beat, _ := line(report{Beat: true})
 	for range c.due {
 		c.mu.Lock()
-		out := append(c.stats, slices.Concat(c.lines...)...) // whoever is ready has been counted
+		out := append(c.stats, slices.Concat(c.lines...)...) // stats first: the supervisor has those of each ready ward
 		if c.beat {
 			out = append(out, beat...)
 		}
 		c.lines, c.beat, c.stats = c.lines[:0], false, nil
 		c.mu.Unlock()
 		if _, err := c.conn.Write(out); err != nil {
-			return // the supervisor is gone: listen notices
+			return // the supervisor is gone: readOrders ends too
 		}
 	}
 }
 
-// listen hears orders until the supervisor is gone, however it went: the kernel closes its end.
-func (c *Control) listen(lines *bufio.Scanner) {
+// readOrders takes orders until the supervisor is gone: when it ends for any reason, the kernel closes its end.
+func (c *Control) readOrders(lines *bufio.Scanner) {
 	for lines.Scan() {
 		var said command
 		if json.Unmarshal(lines.Bytes(), &said) != nil {
-			continue // a supervisor is of the same binary: this does not happen
+			continue // cannot happen: the supervisor runs the same binary
 		}
 		switch {
 		case said.Peers != nil:
@@ -233,7 +231,7 @@ func (c *Control) listen(lines *bufio.Scanner) {
 	}
 	close(c.orphaned)
 	if c.welcome.Role == RoleWorker && !c.ready.Load() {
-		os.Exit(exitFailed) // it has nobody to send away, and its sockets keep a successor from the port
+		os.Exit(exitFailed) // no client is connected, and the sockets would keep the port from a new server
 	}
 	within := min(c.welcome.DrainTimeout, orphanDrain)
 	time.AfterFunc(within+orphanGrace, func() { os.Exit(exitFailed) })
@@ -241,15 +239,15 @@ func (c *Control) listen(lines *bufio.Scanner) {
 }
 
 const (
-	// orphanDrain bounds the leave-taking of an orphan: a successor may serve on the same port meanwhile, and knows none of
-	// the orphan's clients.
+	// orphanDrain bounds the drain of an orphan: a new server may listen on the same port meanwhile, and does not know the
+	// orphan's clients.
 	orphanDrain = 2 * time.Second
-	// orphanGrace is what an orphan may exceed its time to drain by.
+	// orphanGrace is by how much an orphan may exceed its time to drain.
 	orphanGrace = time.Second
 )
 
-// Draining is the time for d: it ends after d.Within, or two seconds after the supervisor's end. The kernel's word of that
-// end, SIGTERM, may be heard first and look like an order to take all the time there is.
+// Draining makes a context for the time of d: it ends after d.Within, or two seconds after the supervisor's end. At that
+// end the kernel sends SIGTERM, which can arrive first and look like an order with the whole DrainTimeout.
 func (c *Control) Draining(ctx context.Context, d Drain) (context.Context, context.CancelFunc) {
 	bounded, cancel := context.WithTimeout(ctx, d.Within)
 	go func() {
@@ -293,7 +291,7 @@ func (c *Control) put(o Order) {
 	ring(c.fresh)
 }
 
-// deliver hands orders over, so that listen never waits for the reader: it must notice the supervisor's end.
+// deliver hands orders over, so that readOrders never waits for their reader: it must notice the supervisor's end.
 func (c *Control) deliver() {
 	for range c.fresh {
 		c.mu.Lock()
@@ -313,7 +311,7 @@ func ring(bell chan struct{}) {
 	}
 }
 
-// wardEnviron is the environment of a ward: its role, and nothing that is meant for the supervisor alone.
+// wardEnviron is the environment of a ward: with its role, and without the variables for the supervisor alone.
 func wardEnviron(environ []string, role string) []string {
 	own := []string{roleVariable, "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"}
 	kept := slices.DeleteFunc(slices.Clone(environ), func(v string) bool {

@@ -7,29 +7,28 @@ import (
 	"time"
 )
 
-// leaving is the supervisor's leave-taking. The workers are told to drain; those that have not ended after
-// DrainTimeout get SIGTERM, and a second later SIGKILL. Then it is the bus's turn, with a second for each step:
-// workers that send people away store their sessions through it. A worker that was not ready has nobody to send
-// away: it gets no more time than the bus.
+// leaving is the supervisor's shutdown. The workers are told to drain; those that have not ended after DrainTimeout get
+// SIGTERM, and a second later SIGKILL. Then the bus is told, with a second for each step: draining workers store sessions
+// on it. A worker that was not ready has no clients: it gets no more time than the bus.
 //
 // Owner: the supervisor's goroutine.
 type leaving struct {
-	asked       time.Duration // when it began, on the attentive clock
+	asked       time.Duration // when it began, as Supervisor.age
 	since       time.Duration // when its present step began
 	busSince    time.Duration // when the last worker had ended
 	signalled   bool          // a signal has been taken
-	signalledAt time.Duration // on the attentive clock
+	signalledAt time.Duration // as Supervisor.age
 	now         bool          // kill, do not ask
-	lost        bool          // the kernel does not end who was killed
+	abandoned   bool          // a killed process does not end
 }
 
 const (
-	killAfter  = time.Second
-	quickDrain = time.Second
-	loseAfter  = 5 * time.Second
+	killAfter    = time.Second
+	quickDrain   = time.Second
+	abandonAfter = 5 * time.Second
 )
 
-// leave begins the leave-taking; later calls change nothing.
+// leave begins the shutdown; later calls have no effect.
 func (s *Supervisor) leave(why string) {
 	if s.leaving != nil {
 		return
@@ -37,11 +36,11 @@ func (s *Supervisor) leave(why string) {
 	s.leaving = &leaving{asked: s.age, since: s.age, busSince: -1}
 	s.log.Info("stopping", "why", why, "within", s.plan.DrainTimeout+killAfter+quickDrain+killAfter)
 	s.notify.Stopping()
-	// New dials are refused from the moment on at which the last worker has closed its own copy.
+	// New dials are refused once the last worker has closed its own copy.
 	s.closeListeners()
 }
 
-// stopNow kills everybody.
+// stopNow kills all wards.
 func (s *Supervisor) stopNow() {
 	if s.leaving.now {
 		return
@@ -59,8 +58,8 @@ func (s *Supervisor) stopNow() {
 // turn takes the step that is due for each process.
 func (l *leaving) turn(s *Supervisor) {
 	if l.now {
-		if s.age-l.since > loseAfter {
-			l.lose(s)
+		if s.age-l.since > abandonAfter {
+			l.abandon(s)
 		}
 		return
 	}
@@ -72,12 +71,12 @@ func (l *leaving) turn(s *Supervisor) {
 			if !w.process.ready {
 				within = min(within, quickDrain)
 			}
-			s.urge(w.process, s.age-l.since, within)
+			s.escalate(w.process, s.age-l.since, within)
 		}
 	}
 	if workers {
-		if s.age-l.since > s.plan.DrainTimeout+killAfter+loseAfter {
-			l.lose(s)
+		if s.age-l.since > s.plan.DrainTimeout+killAfter+abandonAfter {
+			l.abandon(s)
 		}
 		return
 	}
@@ -85,15 +84,15 @@ func (l *leaving) turn(s *Supervisor) {
 		l.busSince = s.age
 	}
 	if s.bus != nil && s.bus.process != nil {
-		s.urge(s.bus.process, s.age-l.busSince, quickDrain)
-		if s.age-l.busSince > quickDrain+killAfter+loseAfter {
-			l.lose(s)
+		s.escalate(s.bus.process, s.age-l.busSince, quickDrain)
+		if s.age-l.busSince > quickDrain+killAfter+abandonAfter {
+			l.abandon(s)
 		}
 	}
 }
 
-// urge takes p one step further after so long: word, SIGTERM, SIGKILL.
-func (s *Supervisor) urge(p *process, after, within time.Duration) {
+// escalate sends p the next of drain, SIGTERM and SIGKILL if that is due. after is the time since the first.
+func (s *Supervisor) escalate(p *process, after, within time.Duration) {
 	switch {
 	case p.kills == 0:
 		p.kills, p.draining = 1, true
@@ -107,9 +106,9 @@ func (s *Supervisor) urge(p *process, after, within time.Duration) {
 	}
 }
 
-// lose gives up on processes that not even SIGKILL ends: the kernel holds them in a system call.
-func (l *leaving) lose(s *Supervisor) {
-	l.lost = true
+// abandon gives up on processes that SIGKILL does not end, because the kernel holds them in a system call.
+func (l *leaving) abandon(s *Supervisor) {
+	l.abandoned = true
 	for w := range s.wards() {
 		if p := w.process; p != nil {
 			s.err = errors.Join(s.err, fmt.Errorf("end %s: process %d was killed but does not end; look at its state with ps",
@@ -118,12 +117,12 @@ func (l *leaving) lose(s *Supervisor) {
 	}
 }
 
-// over says whether nothing is left to do.
+// over reports whether Run may return.
 func (s *Supervisor) over() bool {
 	if s.leaving == nil {
 		return false
 	}
-	if s.leaving.lost {
+	if s.leaving.abandoned {
 		return true
 	}
 	for w := range s.wards() {

@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// One socket per address, shared by all workers, who block in accept: the kernel wakes them one after the
-// other, in the order in which they came to wait. One that is dead or stopped does not wait, so nobody's dial
-// lies with it. Sockets of their own (SO_REUSEPORT) lost: the queue of one that is frozen holds dials hostage.
+// All workers share one socket per address and block in accept: the kernel wakes them one after the other, in the order in
+// which they began to wait. A dead or stopped worker does not wait, so it takes no dials. A socket for each worker
+// (SO_REUSEPORT) lost: dials in the queue of a frozen worker would wait for it.
 
 // listen opens the plan's addresses.
 func (s *Supervisor) listen() error {
@@ -36,14 +36,14 @@ func (s *Supervisor) closeListeners() {
 	s.listeners = nil
 }
 
-// listenOn opens one socket, and says where.
+// listenOn opens one socket, and returns its address.
 func listenOn(address string) (*os.File, string, error) {
 	tcp, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil {
 		return nil, "", err
 	}
 	file, bound, err := listenAt(tcp)
-	if tcp.IP == nil && errors.Is(err, syscall.EAFNOSUPPORT) { // all interfaces of a machine without IPv6
+	if tcp.IP == nil && errors.Is(err, syscall.EAFNOSUPPORT) { // a machine without IPv6
 		tcp.IP = net.IPv4zero
 		return listenAt(tcp)
 	}
@@ -103,7 +103,7 @@ func bind(fd, family int, to unix.Sockaddr) error {
 			return os.NewSyscallError("setsockopt", err)
 		}
 	}
-	// What is accepted inherits it: small frames do not wait.
+	// Accepted sockets inherit the option: small frames do not wait.
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return os.NewSyscallError("setsockopt", err)
 	}
@@ -130,7 +130,7 @@ func queueLength() int {
 	return n
 }
 
-// explainListen says what to do about an address that cannot be had.
+// explainListen adds advice to an error of listening.
 func explainListen(err error, address string) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):

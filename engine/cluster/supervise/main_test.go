@@ -23,7 +23,7 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// The test binary plays every part: the tests, the supervisor as a process of its own, and its wards.
+// The test binary runs the tests, the supervisor as a process of its own, and its wards.
 func TestMain(m *testing.M) {
 	switch {
 	case Role() != "":
@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 
 const scriptVariable = "SUPERVISE_TEST_SCRIPT"
 
-// script is what the supervisor's process shall do.
+// script is the order for the supervisor's process.
 type script struct {
 	Workers      int
 	Bus          bool
@@ -101,8 +101,8 @@ func runParent(text string) int {
 	return ExitCode(err)
 }
 
-// testWard is a small server: it greets each connection with its index, instance and pid, obeys a line, and
-// hands over what it has heard as stats.
+// testWard is a small server: it greets each connection with its index, instance and pid, obeys a line, and reports its
+// orders as stats.
 type testWard struct {
 	control *Control
 	welcome Welcome
@@ -113,7 +113,7 @@ type testWard struct {
 	heard heard
 }
 
-// heard is what a ward knows; tests read it in Status.
+// heard has the orders of a ward; tests read it in Status.
 type heard struct {
 	Welcome  Welcome
 	Settings testSettings
@@ -196,7 +196,7 @@ func (w *testWard) how() string {
 	return ""
 }
 
-// inspect looks at what others could see.
+// inspect reads the environment and the command line, as others could.
 func (w *testWard) inspect() {
 	out, _ := exec.Command("env").Output()
 	for text := range strings.Lines(string(out)) {

@@ -29,7 +29,7 @@ func writeSettings(t *testing.T, path string, settings testSettings) {
 	}
 }
 
-// SIGHUP brings new settings to everybody, to those who come later too, and names what cannot change.
+// SIGHUP brings new settings to all wards, and to later ones too, and names the settings that cannot change.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "settings")
@@ -93,7 +93,7 @@ func newManager(t *testing.T) (*manager, string) {
 	return &manager{t, conn}, path
 }
 
-// hears reads until a state comes that begins with want, and returns all that came.
+// hears reads until a state begins with want, and returns all states.
 func (m *manager) hears(want string, within time.Duration) (came []string, heard bool) {
 	m.conn.SetReadDeadline(time.Now().Add(within))
 	buf := make([]byte, 4096)
@@ -118,7 +118,7 @@ func (m *manager) must(want string) (came []string) {
 	return came
 }
 
-// systemd is told what goes on, and that all is well only where it is.
+// systemd is told the server's states, and its watchdog is fed only while a worker serves.
 func TestNotify(t *testing.T) {
 	t.Parallel()
 	m, path := newManager(t)
@@ -160,7 +160,7 @@ func TestNotify(t *testing.T) {
 	p.exit()
 }
 
-// What a plan gets wrong is said before anything is started.
+// A wrong plan is refused before any process is started.
 func TestPlans(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -212,18 +212,18 @@ func TestInstances(t *testing.T) {
 	s := &Supervisor{next: 40_000}
 	seen := map[ident.Worker]bool{}
 	for range 1<<16 - 1 {
-		i, err := s.name()
+		i, err := s.nextInstance()
 		if err != nil || i == 0 || seen[i] {
 			t.Fatalf("instance %d, %v", i, err)
 		}
 		seen[i] = true
 	}
-	if i, err := s.name(); err != ErrInstances {
+	if i, err := s.nextInstance(); err != ErrInstances {
 		t.Errorf("one more: %d, %v", i, err)
 	}
 }
 
-// An acceptor ends when it is closed, and survives somebody who makes the shared socket non-blocking.
+// An acceptor ends when it is closed, and survives a process that makes the shared socket non-blocking.
 func TestAcceptor(t *testing.T) {
 	t.Parallel()
 	for _, address := range []string{"127.0.0.1:0", "[::1]:0", "localhost:0", ":0"} {
@@ -313,23 +313,23 @@ func TestContext(t *testing.T) {
 	}
 }
 
-// The supervisor's clock goes on only while it looks at it.
+// The supervisor's age grows by a bounded step a turn.
 func TestAttention(t *testing.T) {
 	s := &Supervisor{lastTurn: time.Unix(1000, 0)}
 	for _, step := range []struct{ passed, age time.Duration }{
 		{10 * time.Millisecond, 10 * time.Millisecond},
 		{100 * time.Millisecond, 110 * time.Millisecond},
-		{time.Hour, 110*time.Millisecond + attentionMax},
-		{-time.Minute, 110*time.Millisecond + attentionMax},
+		{time.Hour, 110*time.Millisecond + ageStepMax},
+		{-time.Minute, 110*time.Millisecond + ageStepMax},
 	} {
-		s.attend(s.lastTurn.Add(step.passed))
+		s.grow(s.lastTurn.Add(step.passed))
 		if s.age != step.age {
 			t.Errorf("after %v: %v, want %v", step.passed, s.age, step.age)
 		}
 	}
 }
 
-// A process that does not read what it is told is ended, and the supervisor does not wait for it.
+// A process that does not read its commands is killed, and the supervisor does not wait for it.
 func TestDeaf(t *testing.T) {
 	s := &Supervisor{log: slog.New(slog.DiscardHandler)}
 	p := &process{ward: &ward{role: RoleWorker}, commands: make(chan []byte, 2), cmd: exec.Command("sleep", "60")}
@@ -344,12 +344,12 @@ func TestDeaf(t *testing.T) {
 	}
 	s.say(p, command{Peers: &Peers{}})
 	p.cmd.Wait()
-	if cause := p.causeOf(p.cmd.ProcessState); !strings.HasPrefix(cause, "deaf") {
+	if cause := p.causeOf(p.cmd.ProcessState); !strings.HasPrefix(cause, "does not read") {
 		t.Errorf("it ended: %s", cause)
 	}
 }
 
-// Who was killed is a peer until it was reaped: it may still hold what it holds.
+// A killed worker is a peer until it was reaped: it may still hold seats and sessions.
 func TestPeersUntilReaped(t *testing.T) {
 	s := &Supervisor{workers: []*ward{
 		{process: &process{instance: 7, ready: true, killed: "frozen"}}, {}, {process: &process{instance: 9}},
@@ -359,7 +359,7 @@ func TestPeersUntilReaped(t *testing.T) {
 	}
 }
 
-// Newcomers are told of deaths that nobody may have acted on: recent ones, and all where nobody is there.
+// New workers are told of recent deaths, and of all of them while no worker is ready.
 func TestDeathsAreKept(t *testing.T) {
 	long := Death{Instance: 1, At: time.Now().Add(-2 * deathsKept)}
 	recent := Death{Instance: 2, At: time.Now()}
@@ -372,7 +372,7 @@ func TestDeathsAreKept(t *testing.T) {
 	}
 }
 
-// A signal that has ended Run's context as well is one signal.
+// A signal that has also ended Run's context counts once.
 func TestOneSignalSeenTwice(t *testing.T) {
 	s := &Supervisor{log: slog.New(slog.DiscardHandler)}
 	s.leave("its context is done")
@@ -390,7 +390,7 @@ func TestOneSignalSeenTwice(t *testing.T) {
 	}
 }
 
-// Whoever logs a welcome logs no secret.
+// A logged Bus shows no secret.
 func TestSecretsAreNotPrinted(t *testing.T) {
 	w := Welcome{Bus: Bus{Address: "127.0.0.1:4", User: "w1", Password: "swordfish", Secret: []byte("swordfish")}}
 	for _, verb := range []string{"%v", "%+v", "%s"} {
@@ -401,7 +401,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	}
 }
 
-// A service manager that does not read holds nothing up.
+// A service manager that does not read delays no ward.
 func TestManagerAsleep(t *testing.T) {
 	t.Parallel()
 	_, path := newManager(t)

@@ -12,9 +12,9 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// Between the supervisor and each ward lies a socket pair; both say JSON, a line each. The supervisor says
-// welcome once, then peers, reload and drain; a ward says ready once, then beat, stats, reloaded and draining.
-// Secrets go this way only: the command line and the environment can be read by others.
+// The supervisor and each ward are connected by a socket pair, and send each other lines of JSON: the supervisor a welcome,
+// then peers, reload and drain; a ward ready, then beat, stats, reloaded and draining. Secrets are sent in no other way:
+// other users may read the command line and the environment.
 
 // Roles of a process.
 const (
@@ -24,13 +24,13 @@ const (
 
 const beatEvery = 250 * time.Millisecond
 
-// Welcome is the first that a ward hears.
+// Welcome is the first message to a ward.
 //
 // Owner: immutable after Join.
 type Welcome struct {
 	Role     string       `json:"role"`
-	Index    int          `json:"index"`    // 0, 1, 2 ...: kept over restarts
-	Instance ident.Worker `json:"instance"` // fresh for each start of a worker; 0 for the bus
+	Index    int          `json:"index"`    // 0, 1, 2 ...: the same after a restart
+	Instance ident.Worker `json:"instance"` // new for each start of a worker; 0 for the bus
 	Bus      Bus          `json:"bus"`
 	Peers    Peers        `json:"peers"` // a worker is among its own peers
 	// Listen are the addresses, and Listeners their sockets, in the order of Plan.Listen. Workers only. The
@@ -43,7 +43,7 @@ type Welcome struct {
 	DrainTimeout time.Duration   `json:"drain_timeout"`
 }
 
-// Bus says where the bus is and how to be let in.
+// Bus has the address of the bus, and the credentials for it.
 //
 // Owner: the holder.
 type Bus struct {
@@ -53,10 +53,10 @@ type Bus struct {
 	Secret   []byte `json:"secret,omitempty"`   // the bus only
 }
 
-// String is for logs: it leaves the secrets out.
+// String is for logs: it omits the secrets.
 func (b Bus) String() string { return b.User + "@" + b.Address }
 
-// access is what a worker gets of the bus.
+// access has the address and the credentials for one worker.
 func (b Bus) access(instance ident.Worker) Bus {
 	user := fmt.Sprintf("w%d", instance)
 	mac := hmac.New(sha256.New, b.Secret)
@@ -64,18 +64,18 @@ func (b Bus) access(instance ident.Worker) Bus {
 	return Bus{Address: b.Address, User: user, Password: hex.EncodeToString(mac.Sum(nil))}
 }
 
-// An Order is what a ward hears after the welcome: Peers, Reload or Drain.
+// An Order is a message to a ward after the welcome: Peers, Reload or Drain.
 type Order interface{ order() }
 
-// Peers says which workers are alive. One that is not listed has been reaped: the kernel says that it is gone.
+// Peers lists the workers that are alive. One that is not listed has been reaped: the kernel has ended it.
 type Peers struct {
-	Peers []ident.Worker `json:"peers"` // instances of all workers that run, those that are starting too
-	Ready []ident.Worker `json:"ready"` // those among them that have said ready
+	Peers []ident.Worker `json:"peers"` // instances of all workers that run, including those that are starting
+	Ready []ident.Worker `json:"ready"` // those among them that serve
 	Dead  []Death        `json:"dead,omitempty"`
 }
 
-// Death is an instance that has ended since the last Peers; in a welcome, within the last minute, or since nobody was there
-// to be told.
+// Death is an instance that has ended since the last Peers. A welcome has those of the last minute, and older ones for as
+// long as no worker has been ready.
 type Death struct {
 	Instance ident.Worker `json:"instance"`
 	At       time.Time    `json:"at"` // when it was reaped, by the wall clock
@@ -87,11 +87,11 @@ type Reload struct {
 	Generation int             `json:"generation"`
 }
 
-// Drain asks the ward to take no new work, to send everybody away, and to end its process. It comes once, be
-// it by the supervisor's word, by SIGTERM, or because the supervisor is gone.
+// Drain asks the ward to take no new work, to send all clients away, and to end its process. It comes once: from the
+// supervisor, by SIGTERM, or because the supervisor is gone.
 type Drain struct {
 	Within   time.Duration `json:"within"`
-	Orphaned bool          `json:"orphaned,omitempty"` // the supervisor is gone; the process ends itself a second after Within, which is 2 s at most
+	Orphaned bool          `json:"orphaned,omitempty"` // the supervisor is gone; Within is 2 s at most, and a second later the process exits
 }
 
 func (Peers) order()  {}
@@ -125,17 +125,17 @@ type readyReport struct {
 
 type reloadReport struct {
 	Generation int      `json:"generation"`
-	Fixed      []string `json:"fixed,omitempty"` // names of settings that changed but cannot while it runs
+	Fixed      []string `json:"fixed,omitempty"` // names of changed settings that need a restart
 }
 
 const (
-	// lineMax bounds a line, and so a worker's stats.
+	// lineMax bounds a line, and so a worker's stats, in bytes.
 	lineMax = 1 << 20
-	// settingsMax leaves room for the rest of a welcome: the peers, and the dead of the last minute.
+	// settingsMax leaves space for the rest of a welcome: the peers, and the deaths of the last minute.
 	settingsMax = lineMax / 2
 )
 
-// line encodes a message of ours, which cannot fail but for what a caller gave as settings or stats.
+// line encodes a message. It can fail only for settings or stats of a caller.
 func line(v any) ([]byte, error) {
 	b, err := json.Marshal(v)
 	return append(b, '\n'), err

@@ -11,16 +11,15 @@ import (
 
 var pid = os.Getpid()
 
-// Notifier talks to systemd, where that has started us: NOTIFY_SOCKET and WATCHDOG_USEC say so. It writes on a
-// goroutine of its own: a manager that does not read must not hold up the wards' care. The zero value talks to nobody.
-// A server of one process has one, too.
+// Notifier reports to systemd, if NOTIFY_SOCKET and WATCHDOG_USEC are set. It writes on a goroutine of its own: a manager
+// that does not read must not delay the supervisor. The zero value reports nothing. A server of one process has one, too.
 //
-// Owner: the supervisor's goroutine, or the one that has begun it.
+// Owner: the supervisor's goroutine, or the goroutine that called Begin.
 type Notifier struct {
 	log      *slog.Logger
-	states   chan string   // nil where nobody listens
-	written  chan struct{} // closed when all is written
-	watchdog time.Duration // how often to say WATCHDOG=1; 0 for never
+	states   chan string   // nil without a service manager
+	written  chan struct{} // closed when all states are written
+	watchdog time.Duration // the interval of WATCHDOG=1; 0 for never
 	nextAt   time.Time
 	said     string // the latest STATUS
 }
@@ -55,7 +54,7 @@ func (n *Notifier) write() {
 	}
 }
 
-// End says the last, and waits up to a second until it is written.
+// End reports "stopped", and waits up to a second until it is written.
 func (n *Notifier) End() {
 	if n.states == nil {
 		return
@@ -70,7 +69,7 @@ func (n *Notifier) End() {
 	}
 }
 
-// send leaves out what the manager is too slow for.
+// send drops the state if the manager is too slow.
 func (n *Notifier) send(state string) {
 	if n.states == nil {
 		return
@@ -84,7 +83,7 @@ func (n *Notifier) send(state string) {
 // Ready says that the server serves, or that a reload is over.
 func (n *Notifier) Ready() { n.send(daemon.SdNotifyReady) }
 
-// Stopping says that the leave-taking has begun.
+// Stopping says that the shutdown has begun.
 func (n *Notifier) Stopping() { n.send(daemon.SdNotifyStopping) }
 
 // Reloading says that settings are read; Ready ends it.
@@ -100,10 +99,10 @@ func (n *Notifier) Status(text string) {
 	}
 }
 
-// Watchdog is how often Alive is due; 0 where no watchdog waits.
+// Watchdog is how often Alive must be called; 0 without a watchdog.
 func (n *Notifier) Watchdog() time.Duration { return n.watchdog }
 
-// Alive feeds the watchdog where that is due at now.
+// Alive feeds the watchdog if that is due at now.
 func (n *Notifier) Alive(now time.Time) {
 	if n.watchdog > 0 && !now.Before(n.nextAt) {
 		n.nextAt = now.Add(n.watchdog)
@@ -111,9 +110,9 @@ func (n *Notifier) Alive(now time.Time) {
 	}
 }
 
-// tell says how things are, and that they are well where they are. The watchdog hears nothing once no worker
-// serves: a restart then costs nobody a connection. As long as one does, it would.
-func (s *Supervisor) tell(now time.Time) {
+// report sends the service manager a status, and feeds the watchdog while any worker serves. If none does, the manager
+// may restart the server, for no connection is lost by it.
+func (s *Supervisor) report(now time.Time) {
 	n := &s.notify
 	if n.states == nil {
 		return

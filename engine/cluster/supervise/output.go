@@ -14,8 +14,8 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// outlet passes lines of several wards on to one writer, each whole and marked with whose it is. It reads on where the
-// writer blocks: a ward whose pipe is full could not even write why it ends.
+// outlet passes lines of several wards on to one writer, each whole and with a mark of its ward. It reads on while the
+// writer blocks: a ward with a full pipe could not even write why it ends.
 type outlet struct{ lines *logs.Writer }
 
 func newOutlet(to io.Writer, log *slog.Logger) outlet {
@@ -24,7 +24,7 @@ func newOutlet(to io.Writer, log *slog.Logger) outlet {
 	})}
 }
 
-// mark tells whose a line is: in front of text, or among the members of a JSON object.
+// mark names the ward of a line: in front of text, or as a member of a JSON object.
 type mark struct{ text, member string }
 
 func markOf(w *ward, instance ident.Worker) mark {
@@ -37,7 +37,7 @@ func markOf(w *ward, instance ident.Worker) mark {
 	}
 }
 
-// attach makes a pipe whose lines go to the outlet, and to kept where that is not nil. The file is for the ward.
+// attach makes a pipe whose lines go to the outlet, and to kept unless that is nil. The file is for the ward.
 func (o outlet) attach(m mark, kept *tail, readers *sync.WaitGroup) (*os.File, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -50,7 +50,7 @@ func (o outlet) attach(m mark, kept *tail, readers *sync.WaitGroup) (*os.File, e
 	return w, nil
 }
 
-const outputLineMax = 64 << 10 // bytes; what is longer is passed on in pieces
+const outputLineMax = 64 << 10 // bytes; a longer line is passed on in pieces
 
 func (o outlet) pass(r io.Reader, m mark, kept *tail) {
 	in := bufio.NewReaderSize(r, outputLineMax)
@@ -85,8 +85,8 @@ const (
 	tailLineBytes = 500
 )
 
-// tail keeps the last lines that a process wrote, or the first ones of its panic: those say what is wrong, the
-// rest is stacks.
+// tail keeps the last lines that a process wrote, or the first lines of its panic: those have the message, and the rest is
+// stacks.
 type tail struct {
 	mu       sync.Mutex
 	lines    []string
@@ -108,13 +108,12 @@ func (t *tail) add(text []byte) {
 	t.lines = append(t.lines, string(text[:min(len(text), tailLineBytes)]))
 }
 
-// isPanic knows the first line of what Go writes before it ends a process with code 2, the code that says
-// "wrong configuration" otherwise.
+// isPanic recognises the first line of a Go panic. Go then exits with code 2, which otherwise means a wrong configuration.
 func isPanic(text []byte) bool {
 	return bytes.HasPrefix(text, []byte("panic: ")) || bytes.HasPrefix(text, []byte("fatal error: "))
 }
 
-// last returns what was kept, and whether it is a panic.
+// last returns the kept lines, and whether they are a panic's.
 func (t *tail) last() (lines []string, panicked bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -80,7 +80,7 @@ func begin(t *testing.T, sc script, environ ...string) *parent {
 	return p
 }
 
-// clean ends what is left. No test leaves a ward behind.
+// clean ends the remaining processes. No test leaves a ward behind.
 func (p *parent) clean() {
 	p.cmd.Process.Kill()
 	p.noneLeft(patient)
@@ -119,7 +119,7 @@ func (p *parent) noneLeft(within time.Duration) {
 	}
 }
 
-// isAlive says whether a process runs: one that nobody has reaped yet does not.
+// isAlive reports whether a process runs: one that has ended and was not reaped does not.
 func isAlive(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -130,7 +130,7 @@ func isAlive(pid int) bool {
 }
 
 // halt stops or kills a process, and returns when none of its threads runs any more: until then one may accept a
-// connection, which nobody answers.
+// connection, and never answer it.
 func halt(t *testing.T, pid int, sig syscall.Signal) {
 	t.Helper()
 	if err := syscall.Kill(pid, sig); err != nil {
@@ -148,10 +148,10 @@ func halt(t *testing.T, pid int, sig syscall.Signal) {
 	}
 }
 
-// patient is for how long a test waits: nobody's promise, and no loss of time where all is well.
+// patient is how long a test waits for a condition. It costs no time where the condition holds.
 const patient = 30 * time.Second
 
-// poll looks until cond holds, and says whether it did in time.
+// poll waits until cond holds, and reports whether it did in time.
 func poll(within time.Duration, cond func() bool) bool { return canary.Wait(within, cond) }
 
 func (p *parent) status() Status {
@@ -305,8 +305,8 @@ type dials struct {
 
 const dialEvery = 5 * time.Millisecond
 
-// during dials for so long. events happen at their times, when no dial is under way: what a process has accepted
-// goes with it, which is no refusal.
+// during dials for a time. events happen at their times, when no dial is under way: a connection that a process has
+// accepted ends with it, which is no refusal.
 func (d *dials) during(long time.Duration, events map[time.Duration]func()) {
 	d.by = map[int]int{}
 	start := time.Now()
@@ -339,7 +339,7 @@ func (d *dials) one(planned time.Time) {
 	c.conn.Close()
 }
 
-// unhurt wants that nobody was refused or cut off, as those are whom a process that is stopped or killed has accepted.
+// unhurt wants that no dial was refused or cut off, as a dial is that a stopped or killed process has accepted.
 func (d *dials) unhurt(t *testing.T) {
 	t.Helper()
 	if len(d.failed) > 0 {

@@ -13,7 +13,7 @@ import (
 	"github.com/parleyd/parley/engine/logs"
 )
 
-// Plan is what a supervisor runs. Zero durations mean the defaults that are named.
+// Plan has the settings of a supervisor. A zero duration means its default.
 //
 // Owner: immutable after New.
 type Plan struct {
@@ -23,18 +23,18 @@ type Plan struct {
 	Workers int
 	// Bus asks for a bus process, which is ready before the first worker starts.
 	Bus bool
-	// BusAddress is where the bus shall listen, as host:port. Empty: it chooses when it first starts, says so
-	// when it is ready, and keeps that address ever after.
+	// BusAddress is where the bus must listen, as host:port. Empty: the bus chooses an address at its first start, reports
+	// it with Control.Ready, and keeps it after restarts.
 	BusAddress string
-	// Settings are handed to every ward in its welcome, as they are.
+	// Settings are passed to every ward in its welcome, unchanged.
 	Settings json.RawMessage
 	// Reload is called on SIGHUP, on a goroutine of its own, and returns the new settings. An error leaves the
-	// old ones in force. Nil: SIGHUP changes nothing, and says so.
+	// old ones in force. Nil: SIGHUP changes nothing, and is logged.
 	Reload func() (json.RawMessage, error)
 	// Ready is called once, on the supervisor's goroutine, when every ward is ready. It must not block.
 	Ready func(Status)
-	// Gone is called on the supervisor's goroutine when a worker has been reaped, with the figures that it handed over
-	// last, nil where it had none. It must not block.
+	// Gone is called on the supervisor's goroutine when a worker has been reaped, with the figures that it reported last,
+	// or nil. It must not block.
 	Gone func(WardStatus)
 	// FirstInstance is the first worker's instance, 0 for a random one. Later ones count up and skip 0.
 	FirstInstance uint16
@@ -44,13 +44,13 @@ type Plan struct {
 	// FrozenAfter is the silence after which a ward is killed and replaced: 3 s. Time in which the supervisor
 	// itself did not run does not count.
 	FrozenAfter time.Duration
-	// DrainTimeout is how long workers may take to send everybody away: 10 s. All is over 3 s later at most.
+	// DrainTimeout is how long workers may take to send all clients away: 10 s. The shutdown takes 3 s more at most.
 	DrainTimeout time.Duration
 
 	// Log is the supervisor's log; nil means slog's default. Its handler may block: records wait for it in a bounded queue.
 	Log *slog.Logger
 	// Stdout and Stderr take the wards' output, line by line; nil means the supervisor's own. They may block: up to 1 MiB
-	// waits for each, what is more is dropped, and the number of lines is logged.
+	// waits for each. Further lines are dropped, and their number is logged.
 	Stdout, Stderr io.Writer
 }
 
@@ -94,7 +94,8 @@ func (p Plan) withDefaults() (Plan, error) {
 
 const workersMax = 1024
 
-// checkSettings refuses what would not fit a line with what goes beside it: to a ward it would look like our end.
+// checkSettings refuses settings that are too large for a welcome: a ward takes a line that is too long for the
+// supervisor's end.
 func checkSettings(raw json.RawMessage) error {
 	switch {
 	case len(raw) > settingsMax:
@@ -112,19 +113,19 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 	return d
 }
 
-// Failure is why a supervisor gave up: a ward that cannot start.
+// Failure is the error of Run when a ward cannot start.
 //
 // Owner: the caller.
 type Failure struct {
 	Role   string   // RoleBus or RoleWorker
 	Index  int      // the worker's
 	Cause  string   // "exit code 1", "signal 9 (killed)", "not ready after 30s"
-	Starts int      // how often it was tried in vain, in a row
+	Starts int      // how many starts failed in a row
 	Output []string // the last lines of its stderr
 	Code   int      // for the supervisor's own exit
 }
 
-// Error says who could not start and why, in several lines where there is output of it.
+// Error says which ward could not start and why, with the last lines of its output.
 func (f *Failure) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s cannot start: %s", title(f.Role, f.Index), f.Cause)
@@ -144,7 +145,7 @@ func (f *Failure) Error() string {
 	return b.String()
 }
 
-// title names a ward to people.
+// title names a ward in messages.
 func title(role string, index int) string {
 	if role == RoleWorker {
 		return fmt.Sprintf("worker %d", index)
@@ -154,7 +155,8 @@ func title(role string, index int) string {
 
 // Errors of Run besides *Failure.
 var (
-	// ErrStopped is returned after a second SIGTERM or SIGINT, SecondSignalAfter the first or later: nobody was sent away in order.
+	// ErrStopped is returned after a second SIGTERM or SIGINT, SecondSignalAfter the first or later: the wards were killed
+	// before they had sent their clients away.
 	ErrStopped = errors.New("stopped at once by a second signal")
 	// ErrInstances is returned when every instance has been used once.
 	ErrInstances = errors.New("65535 workers have been started, and no instance is left; start the server again")

@@ -25,20 +25,19 @@ type process struct {
 	instance ident.Worker
 	cmd      *exec.Cmd
 	conn     net.Conn
-	commands chan []byte   // written to the ward by a goroutine of its own, for the ward may not read
+	commands chan []byte   // for writeCommands
 	gone     chan struct{} // closed once it was reaped
 	output   *tail
 
 	started   time.Time
-	startedAt time.Duration // on the attentive clock, as all that follow
+	startedAt time.Duration // as Supervisor.age, like the next three
 	readyAt   time.Duration
 	beatAt    time.Duration
 	drainAt   time.Duration
 	ready     bool
 	draining  bool
-	killed    string // why we killed it
-	kills     int    // steps of the drain that have been taken
-	stats     json.RawMessage
+	killed    string // why the supervisor killed it
+	kills     int    // steps of escalate that have been taken
 }
 
 const commandsMax = 256
@@ -49,7 +48,7 @@ type ended struct {
 	at    time.Time
 }
 
-// spawn starts a process for w. What it says, and its end, come as events.
+// spawn starts a process for w. Its reports and its end come as events.
 func (s *Supervisor) spawn(w *ward, instance ident.Worker) (*process, error) {
 	conn, theirs, err := controlPair()
 	if err != nil {
@@ -79,13 +78,13 @@ func (s *Supervisor) spawn(w *ward, instance ident.Worker) (*process, error) {
 		return nil, err
 	}
 	p.started, p.startedAt = time.Now(), s.age
-	readers.Go(func() { s.hear(p) })
-	go p.speak()
+	readers.Go(func() { s.readReports(p) })
+	go p.writeCommands()
 	go s.reap(p, &readers)
 	return p, nil
 }
 
-// connectOutput lets the supervisor's own output take that of p.
+// connectOutput connects the output of p with the supervisor's.
 func (s *Supervisor) connectOutput(p *process, readers *sync.WaitGroup) error {
 	mark := markOf(p.ward, p.instance)
 	stdout, err := s.stdout.attach(mark, nil, readers)
@@ -124,15 +123,15 @@ func controlPair() (net.Conn, *os.File, error) {
 	return conn, theirs, nil
 }
 
-// hear takes reports until the ward's end of the channel is closed.
-func (s *Supervisor) hear(p *process) {
+// readReports takes reports until the ward's end of the channel is closed.
+func (s *Supervisor) readReports(p *process) {
 	lines := bufio.NewScanner(p.conn)
 	lines.Buffer(nil, lineMax)
 	for lines.Scan() {
 		var r report
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
 			s.log.Warn("a report of a process cannot be read", p.attrs("err", err)...)
-			return // it will be found silent
+			return // without beats it will be killed as frozen
 		}
 		s.post(func() { s.reported(p, r) })
 	}
@@ -141,8 +140,8 @@ func (s *Supervisor) hear(p *process) {
 	}
 }
 
-// speak writes commands until the process is gone. It may wait for a ward that does not read.
-func (p *process) speak() {
+// writeCommands writes until the process is gone. It may block, if the ward does not read.
+func (p *process) writeCommands() {
 	for {
 		select {
 		case b := <-p.commands:
@@ -155,10 +154,10 @@ func (p *process) speak() {
 	}
 }
 
-// outputGrace is how long a process's last words are waited for: descendants may hold its output open.
+// outputGrace bounds the wait for the end of a process's output: its descendants may hold it open.
 const outputGrace = 100 * time.Millisecond
 
-// reap waits for the end of p. All that it said comes before the event of its end.
+// reap waits for the end of p. Its reports and output come before the event of its end.
 func (s *Supervisor) reap(p *process, readers *sync.WaitGroup) {
 	err := p.cmd.Wait()
 	at := time.Now()
@@ -182,7 +181,7 @@ func (s *Supervisor) reap(p *process, readers *sync.WaitGroup) {
 	s.post(func() { s.gone(p, ended{p.cmd.ProcessState, at}) })
 }
 
-// say hands a command to the process, which may be slow to read it. One that lets many lie is of no use any more.
+// say queues a command for the process. A process that leaves commandsMax of them unread is killed.
 func (s *Supervisor) say(p *process, c command) {
 	b, err := line(c)
 	if err != nil {
@@ -192,7 +191,7 @@ func (s *Supervisor) say(p *process, c command) {
 	select {
 	case p.commands <- b:
 	default:
-		s.kill(p, fmt.Sprintf("deaf: %d commands were not read", commandsMax))
+		s.kill(p, fmt.Sprintf("does not read: %d commands are waiting", commandsMax))
 	}
 }
 
@@ -211,7 +210,7 @@ func (s *Supervisor) signal(p *process, sig syscall.Signal) {
 	}
 }
 
-// attrs say in a log which process it is.
+// attrs name the process in a log line.
 func (p *process) attrs(more ...any) []any {
 	list := []any{"role", p.ward.role}
 	if p.ward.role == RoleWorker {

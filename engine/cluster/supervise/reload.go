@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// reloading is a change of settings: ask the plan, hand them on, hear from every ward what cannot change.
+// reloading is a change of settings: it asks the plan for them, passes them on, and waits for every ward's answer.
 //
 // Owner: the supervisor's goroutine.
 type reloading struct {
 	generation int
-	asking     bool // the plan is asked
-	handed     bool // the settings were handed on, answers are awaited
+	asking     bool // Plan.Reload runs
+	handed     bool // the wards have the settings, and have not all answered
 	again      bool // SIGHUP came meanwhile
 	since      time.Duration
 	waiting    []*process
 	fixed      []string // names that have been logged
 }
 
-// reloadWait bounds the wait for answers. A ward that is late is heard all the same.
+// reloadWait bounds the wait for answers. A late answer is logged all the same.
 const reloadWait = 5 * time.Second
 
 func (r *reloading) busy() bool { return r.asking || r.handed }
@@ -66,7 +66,7 @@ func (r *reloading) got(s *Supervisor, settings json.RawMessage, err error) {
 	}
 }
 
-// answered logs by name what a ward cannot change while it runs, each name once.
+// answered logs the settings that a ward cannot change while it runs, each name once.
 func (r *reloading) answered(s *Supervisor, p *process, a reloadReport) {
 	if a.Generation != r.generation {
 		return
@@ -80,7 +80,7 @@ func (r *reloading) answered(s *Supervisor, p *process, a reloadReport) {
 	r.left(p)
 }
 
-// left crosses off a process that answered or ended.
+// left stops waiting for a process that answered or ended.
 func (r *reloading) left(p *process) {
 	r.waiting = slices.DeleteFunc(r.waiting, func(q *process) bool { return q == p })
 }

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// executable is what wards are started from: the very file that this process runs, even where another has
-// taken its name since. Workers of two versions would not understand each other.
+// executable is the file of the wards: the one that this process runs, even if another file has its name by now. Workers
+// of two versions might not understand each other.
 func executable() (string, error) {
 	const self = "/proc/self/exe"
 	if f, err := os.Open(self); err == nil {
@@ -20,15 +20,15 @@ func executable() (string, error) {
 	return os.Executable()
 }
 
-// wardAttributes make a group of the ward, so that a terminal's signals reach the supervisor alone, and have the kernel
-// end it with the supervisor. The kernel takes the end of the thread that started it for the supervisor's: Run
-// keeps its thread. SIGTERM, not SIGKILL: who is connected is sent away first, in a bounded time.
+// wardAttributes give the ward a process group, so that a terminal's signals reach the supervisor alone, and make the
+// kernel send it SIGTERM when the supervisor ends. The kernel watches the thread that started the ward, so Run keeps its
+// thread. SIGTERM, not SIGKILL, lets the ward send its clients away first.
 func wardAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 }
 
-// continueOrphan has the kernel wake this process, should it be stopped, when the supervisor ends: it could not
-// drain otherwise, nor end. Each thread may ask for a signal of its own; this one does nothing else.
+// continueOrphan makes the kernel send this process SIGCONT when the supervisor ends: a stopped process could neither
+// drain nor end. Each thread may ask for one signal; a thread of its own asks for this one.
 func continueOrphan() {
 	go func() {
 		runtime.LockOSThread()
@@ -37,12 +37,12 @@ func continueOrphan() {
 	}()
 }
 
-// nameThread gives the process its name back, which starting it from /proc/self/exe has made "exe".
+// nameThread restores the process's name, which is "exe" after a start from /proc/self/exe.
 func nameThread() {
 	os.WriteFile("/proc/self/comm", []byte(filepath.Base(os.Args[0])), 0)
 }
 
-// monotonicMicroseconds is the clock that systemd wants to hear of with RELOADING=1.
+// monotonicMicroseconds is the time that systemd expects with RELOADING=1.
 func monotonicMicroseconds() int64 {
 	var t unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &t) != nil {

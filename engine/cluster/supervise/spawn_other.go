@@ -7,10 +7,10 @@ import (
 	"syscall"
 )
 
-// executable is what wards are started from.
+// executable is the file of the wards.
 func executable() (string, error) { return os.Executable() }
 
-// wardAttributes make a group of the ward, so that a terminal's signals reach the supervisor alone.
+// wardAttributes give the ward a process group, so that a terminal's signals reach the supervisor alone.
 func wardAttributes() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
 func continueOrphan() {}

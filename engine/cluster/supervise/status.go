@@ -31,13 +31,13 @@ type WardStatus struct {
 	Restarts int             `json:"restarts"`          // since the supervisor started
 	Cause    string          `json:"cause,omitempty"`   // of the latest end
 	Address  string          `json:"address,omitempty"` // the bus's
-	Stats    json.RawMessage `json:"stats,omitempty"`   // the latest that it handed over
+	Stats    json.RawMessage `json:"stats,omitempty"`   // the latest report
 }
 
-// Status is the latest state, no older than a tenth of a second. Any goroutine. Not to be changed.
+// Status is the latest state, no older than a tenth of a second. The caller must not change it. Any goroutine.
 func (s *Supervisor) Status() Status { return *s.status.Load() }
 
-// publish makes the present state what Status returns.
+// publish stores the present state for Status.
 func (s *Supervisor) publish() {
 	now := &Status{State: "starting", PID: pid, Started: s.started, Listen: s.addrs}
 	switch {
@@ -51,7 +51,7 @@ func (s *Supervisor) publish() {
 	}
 	if s.bus != nil {
 		bus := s.wardStatus(s.bus)
-		bus.Address = s.busRoad.Address
+		bus.Address = s.busAccess.Address
 		now.Bus = &bus
 	}
 	s.status.Store(now)
@@ -77,7 +77,7 @@ func (s *Supervisor) wardStatus(w *ward) WardStatus {
 	return now
 }
 
-// serving is how many workers are ready and have been heard lately.
+// serving is how many workers are ready and beat.
 func (s *Supervisor) serving() (n int) {
 	for _, w := range s.workers {
 		if w.isReady() && w.process.killed == "" && s.age-w.process.beatAt <= s.plan.FrozenAfter {

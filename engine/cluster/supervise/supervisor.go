@@ -18,10 +18,10 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// Supervisor runs a plan. What its methods read is safe on any goroutine; everything else happens on the one
-// that Run occupies, turn by turn: take an event, then look at what time it is.
+// Supervisor runs a plan, in turns on the goroutine of Run: each takes an event, then does what is due. Addrs and Status
+// are for any goroutine.
 //
-// Owner: the goroutine of Run, except what is atomic.
+// Owner: the goroutine of Run, except the atomic fields.
 type Supervisor struct {
 	plan       Plan
 	log        *slog.Logger
@@ -36,35 +36,35 @@ type Supervisor struct {
 	ended  chan struct{}
 	status atomic.Pointer[Status]
 
-	workers  []*ward
-	bus      *ward // nil where there is none
-	busRoad  Bus   // where the bus is, with its secret
-	next     uint16
-	used     int
-	settings []byte
-	dead     []Death // of whom newcomers are told
+	workers   []*ward
+	bus       *ward // nil without a bus
+	busAccess Bus   // its address and secret
+	next      uint16
+	used      int
+	settings  []byte
+	dead      []Death // for the welcome of new workers
 
-	age       time.Duration // the attentive clock: it stands still while the supervisor does not run
+	age       time.Duration // time in which the supervisor ran: it does not grow while the process is stopped
 	lastTurn  time.Time
 	published time.Time
 	complete  bool // every ward has been ready once
 	notify    Notifier
 	reload    reloading
-	leaving   *leaving // nil until it is time
-	err       error    // what Run will return
+	leaving   *leaving // nil until the shutdown
+	err       error    // the result of Run
 }
 
-// turnEvery is how often the supervisor looks at the clock; attentionMax is what one turn adds to its own.
-// A supervisor that was stopped for a minute, or starved, finds its wards silent for no longer than that:
-// whoever is frozen for FrozenAfter has been looked at in vain many times.
+// turnEvery is how often the supervisor takes a turn; ageStepMax bounds how much one turn adds to its age. So a supervisor
+// that was stopped for a minute, or got no processor, does not take its wards for frozen: a ward is frozen only after
+// FrozenAfter of the supervisor's own running time.
 const (
-	turnEvery    = 100 * time.Millisecond
-	attentionMax = 2 * turnEvery
-	eventsMax    = 256
+	turnEvery  = 100 * time.Millisecond
+	ageStepMax = 2 * turnEvery
+	eventsMax  = 256
 )
 
-// New opens the listening sockets. Call Run, which closes them. Errors: the plan is wrong; an address cannot be
-// had; this process is a ward itself.
+// New opens the listening sockets. Call Run, which closes them. Errors: the plan is wrong; the server cannot listen on an
+// address; this process is a ward itself.
 func New(plan Plan) (*Supervisor, error) {
 	if Role() != "" {
 		return nil, fmt.Errorf("make supervisor: this process is a %s; it must call Join instead", Role())
@@ -89,8 +89,8 @@ func New(plan Plan) (*Supervisor, error) {
 	}
 	if plan.Bus {
 		s.bus = &ward{role: RoleBus}
-		s.busRoad = Bus{Address: plan.BusAddress, Secret: make([]byte, 32)}
-		rand.Read(s.busRoad.Secret)
+		s.busAccess = Bus{Address: plan.BusAddress, Secret: make([]byte, 32)}
+		rand.Read(s.busAccess.Secret)
 	}
 	for i := range plan.Workers {
 		s.workers = append(s.workers, &ward{role: RoleWorker, index: i})
@@ -103,7 +103,7 @@ func New(plan Plan) (*Supervisor, error) {
 	return s, nil
 }
 
-// Run is New and then Run.
+// Run makes a supervisor with New and runs it.
 func Run(ctx context.Context, plan Plan) error {
 	s, err := New(plan)
 	if err != nil {
@@ -112,13 +112,13 @@ func Run(ctx context.Context, plan Plan) error {
 	return s.Run(ctx)
 }
 
-// Addrs are the addresses that are listened on, in the plan's order, with the ports that the kernel chose.
+// Addrs are the listening addresses, in the plan's order, with the ports that the kernel chose. Any goroutine.
 func (s *Supervisor) Addrs() []string { return s.addrs }
 
 // Run starts the wards and keeps them running until ctx is done, SIGTERM or SIGINT; then it drains them. Once.
 // It returns when no ward is left. Errors: a *Failure; ErrStopped; ErrInstances; wards that the kernel did not end.
 func (s *Supervisor) Run(ctx context.Context) error {
-	// The kernel ends the wards when the thread ends that started them.
+	// The kernel ends the wards when the thread that started them ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	defer s.flush()
@@ -138,15 +138,15 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	for !s.over() {
 		select {
 		case event := <-s.events:
-			s.attend(time.Now()) // what begins now does not begin at the latest tick
+			s.grow(time.Now()) // the event's times are now, not those of the latest tick
 			event()
 		case sig := <-signals:
-			s.attend(time.Now())
+			s.grow(time.Now())
 			s.take(sig)
 		case <-done:
-			s.attend(time.Now())
+			s.grow(time.Now())
 			done = nil
-			s.leave("told to")
+			s.leave("asked to stop")
 		case <-tick.C:
 		}
 		s.turn(time.Now())
@@ -166,7 +166,7 @@ func (s *Supervisor) flush() {
 
 const flushWait = time.Second
 
-// post has event run on the supervisor's goroutine. Any other goroutine.
+// post runs event on the supervisor's goroutine. Any other goroutine.
 func (s *Supervisor) post(event func()) {
 	select {
 	case s.events <- event:
@@ -174,9 +174,9 @@ func (s *Supervisor) post(event func()) {
 	}
 }
 
-// turn does what is due at now.
+// turn does everything that is due at now.
 func (s *Supervisor) turn(now time.Time) {
-	s.attend(now)
+	s.grow(now)
 	for w := range s.wards() {
 		s.tend(w)
 	}
@@ -189,16 +189,16 @@ func (s *Supervisor) turn(now time.Time) {
 		s.published = now
 		s.publish()
 	}
-	s.tell(now)
+	s.report(now)
 }
 
-// attend moves the attentive clock on.
-func (s *Supervisor) attend(now time.Time) {
-	s.age += min(max(now.Sub(s.lastTurn), 0), attentionMax)
+// grow adds the time since the last turn to the age, up to ageStepMax.
+func (s *Supervisor) grow(now time.Time) {
+	s.age += min(max(now.Sub(s.lastTurn), 0), ageStepMax)
 	s.lastTurn = now
 }
 
-// wards goes through all of them, the bus first.
+// wards iterates over all wards, the bus first.
 func (s *Supervisor) wards() func(yield func(*ward) bool) {
 	return func(yield func(*ward) bool) {
 		if s.bus != nil && !yield(s.bus) {
@@ -212,7 +212,7 @@ func (s *Supervisor) wards() func(yield func(*ward) bool) {
 	}
 }
 
-// tend looks at one ward: it may be due, or have been silent for too long.
+// tend starts a ward if that is due, and kills a process that is silent or late.
 func (s *Supervisor) tend(w *ward) {
 	p := w.process
 	switch {
@@ -221,7 +221,7 @@ func (s *Supervisor) tend(w *ward) {
 			s.start(w)
 		}
 	case p.killed != "" || s.leaving != nil:
-	case p.draining: // by itself: somebody sent it SIGTERM
+	case p.draining: // it got SIGTERM from another process
 		if s.age-p.drainAt > s.plan.DrainTimeout+killAfter {
 			s.kill(p, "did not drain in time")
 		}
@@ -232,8 +232,8 @@ func (s *Supervisor) tend(w *ward) {
 	}
 }
 
-// startsMax is how many processes start at once. Many that share few cores all take as long as all together, and the
-// slowest may pass StartTimeout.
+// startsMax is how many processes start at once. If all share few cores, each takes as long as all together, and the
+// slowest may exceed StartTimeout.
 func startsMax() int { return max(4, 2*runtime.NumCPU()) }
 
 // starting is how many processes have been started and are not ready.
@@ -270,7 +270,7 @@ func (s *Supervisor) take(sig os.Signal) {
 		s.reload.ask(s)
 		return
 	}
-	// The first signal may also have ended the context that Run was given: only signals count as a second one.
+	// The first signal may also have ended the context of Run: only a signal counts as a second one.
 	if s.leaving == nil || !s.leaving.signalled {
 		s.leave(sig.String())
 		s.leaving.signalled, s.leaving.signalledAt = true, s.age
@@ -281,12 +281,12 @@ func (s *Supervisor) take(sig os.Signal) {
 	}
 }
 
-// SecondSignalAfter is how long after the first SIGTERM or SIGINT a further one means "at once". One that comes sooner says
-// the same again: timeout(1) and service managers signal a process and its group, a terminal signals whoever is in it.
+// SecondSignalAfter is how long after the first SIGTERM or SIGINT a further one means "at once". An earlier one is ignored:
+// timeout(1) and service managers signal a process and also its group, and a terminal signals the whole group.
 const SecondSignalAfter = time.Second
 
-// name takes a worker's name that was not used before.
-func (s *Supervisor) name() (ident.Worker, error) {
+// nextInstance is an instance that was not used before.
+func (s *Supervisor) nextInstance() (ident.Worker, error) {
 	if s.used == 1<<16-1 {
 		return 0, ErrInstances
 	}
@@ -299,7 +299,7 @@ func (s *Supervisor) name() (ident.Worker, error) {
 	return ident.On(0, i), nil
 }
 
-// giveUp ends everything because of err.
+// giveUp begins the shutdown because of err.
 func (s *Supervisor) giveUp(err error) {
 	s.err = errors.Join(s.err, err)
 	s.log.Error("giving up", "err", err)

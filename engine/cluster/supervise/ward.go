@@ -9,7 +9,7 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// ward is a place for a process: the bus, or one of the workers. Processes come and go in it.
+// ward is the bus or one of the workers, over all its processes, one after the other.
 //
 // Owner: the supervisor's goroutine.
 type ward struct {
@@ -17,12 +17,12 @@ type ward struct {
 	index int
 
 	process   *process      // nil while there is none
-	retryAt   time.Duration // on the attentive clock; when to start the next
+	retryAt   time.Duration // when to start the next, as Supervisor.age
 	everReady bool
 	restarts  int
 	cause     string // of the latest end
-	ends      int    // in a row, without health in between: they decide the backoff
-	vain      int    // ends before ready, in a row
+	ends      int    // in a row, each before healthyAfter: they decide the backoff
+	failed    int    // ends before ready, in a row
 	stats     []byte // of the process, the latest
 }
 
@@ -30,11 +30,11 @@ const (
 	backoffFirst = 100 * time.Millisecond
 	backoffMax   = 5 * time.Second
 	healthyAfter = 30 * time.Second
-	vainMax      = 5
+	failedMax    = 5
 )
 
-// backoff is the wait before the start that follows so many ends in a row. The first costs nothing: whoever
-// was healthy is missed.
+// backoff is the wait before a start, after a number of ends in a row. After the first end there is none: the process was
+// healthy, and its work is missed.
 func backoff(ends int) time.Duration {
 	if ends <= 1 {
 		return 0
@@ -47,12 +47,12 @@ func backoff(ends int) time.Duration {
 
 func (w *ward) isReady() bool { return w.process != nil && w.process.ready }
 
-// start puts a process into w.
+// start starts a process for w.
 func (s *Supervisor) start(w *ward) {
 	var instance ident.Worker
 	if w.role == RoleWorker {
 		var err error
-		if instance, err = s.name(); err != nil {
+		if instance, err = s.nextInstance(); err != nil {
 			s.giveUp(err)
 			return
 		}
@@ -60,7 +60,7 @@ func (s *Supervisor) start(w *ward) {
 	p, err := s.spawn(w, instance)
 	if err != nil {
 		w.ends++
-		w.vain++
+		w.failed++
 		w.cause = fmt.Sprintf("cannot be started: %v", err)
 		s.log.Error("start "+title(w.role, w.index), "err", err)
 		s.again(w, verdict{})
@@ -77,34 +77,35 @@ func (s *Supervisor) start(w *ward) {
 	s.log.Info("started "+title(w.role, w.index), p.attrs()...)
 }
 
-// welcome tells p all that it needs, secrets too.
+// welcome sends p its first message, with its secrets.
 func (s *Supervisor) welcome(p *process) {
 	peers := s.peers()
 	s.forgetDead(peers)
 	peers.Dead = s.dead
-	w := Welcome{Role: p.ward.role, Index: p.ward.index, Instance: p.instance, Bus: s.busRoad, Peers: peers,
+	w := Welcome{Role: p.ward.role, Index: p.ward.index, Instance: p.instance, Bus: s.busAccess, Peers: peers,
 		Settings: s.settings, FrozenAfter: s.plan.FrozenAfter, DrainTimeout: s.plan.DrainTimeout}
 	if p.ward.role == RoleWorker {
 		w.Listen = s.addrs
 		w.Bus = Bus{}
 		if s.bus != nil {
-			w.Bus = s.busRoad.access(p.instance)
+			w.Bus = s.busAccess.access(p.instance)
 		}
 	}
 	s.say(p, command{Welcome: &w})
 }
 
-// forgetDead forgets deaths that others have heard of long ago: those who did may have died before they acted on it.
+// forgetDead drops deaths older than deathsKept, once a worker is ready. Younger ones are kept for new workers: the
+// workers that were told of them may have died before they acted on it.
 func (s *Supervisor) forgetDead(peers Peers) {
 	if len(peers.Ready) > 0 {
 		s.dead = slices.DeleteFunc(s.dead, func(d Death) bool { return time.Since(d.At) > deathsKept })
 	}
 }
 
-// deathsKept is for how long newcomers are told of a death.
+// deathsKept is for how long a death is in the welcome of new workers.
 const deathsKept = time.Minute
 
-// peers are the workers that the kernel has not yet declared gone.
+// peers are the workers that have not been reaped.
 func (s *Supervisor) peers() Peers {
 	p := Peers{Peers: []ident.Worker{}, Ready: []ident.Worker{}}
 	for _, w := range s.workers {
@@ -118,7 +119,7 @@ func (s *Supervisor) peers() Peers {
 	return p
 }
 
-// tellPeers tells every ward but one who is there.
+// tellPeers sends the peers to every ward but one.
 func (s *Supervisor) tellPeers(dead []Death, but *process) {
 	peers := s.peers()
 	peers.Dead = dead
@@ -129,13 +130,13 @@ func (s *Supervisor) tellPeers(dead []Death, but *process) {
 	}
 }
 
-// reported takes what a ward says.
+// reported takes a ward's report.
 func (s *Supervisor) reported(p *process, r report) {
 	if p.ward.process != p {
 		return
 	}
 	switch {
-	case r.Beat: // nothing else is a sign of life: a ward whose loops stand still may go on counting
+	case r.Beat: // only a beat is a sign of life: a ward with stuck loops may still report stats
 		p.beatAt = s.age
 	case r.Ready != nil && !p.ready:
 		p.beatAt = s.age
@@ -156,32 +157,32 @@ func (s *Supervisor) becameReady(p *process, address string) {
 	w := p.ward
 	if w.role == RoleBus {
 		switch {
-		case address == "" && s.busRoad.Address == "":
+		case address == "" && s.busAccess.Address == "":
 			s.kill(p, "ready without an address")
 			return
-		case s.busRoad.Address == "":
-			s.busRoad.Address = address
-		case address != "" && address != s.busRoad.Address:
+		case s.busAccess.Address == "":
+			s.busAccess.Address = address
+		case address != "" && address != s.busAccess.Address:
 			// Workers know the old address, and reconnect to it for ever.
-			s.kill(p, fmt.Sprintf("listens on %s instead of %s", address, s.busRoad.Address))
+			s.kill(p, fmt.Sprintf("listens on %s instead of %s", address, s.busAccess.Address))
 			return
 		}
 	}
 	p.ready, p.readyAt = true, s.age
-	w.everReady, w.vain = true, 0
+	w.everReady, w.failed = true, 0
 	s.log.Info(title(w.role, w.index)+" is ready", p.attrs("after", time.Since(p.started).Round(time.Millisecond))...)
 	if w.role == RoleWorker {
 		s.tellPeers(nil, nil)
 	}
 }
 
-// verdict is what the end of a process means.
+// verdict is the supervisor's judgement of a process's end.
 type verdict struct {
 	output        []string
-	configuration bool // it says that its configuration is wrong
+	configuration bool // the exit code means a wrong configuration
 }
 
-// gone is told that the kernel has reaped p.
+// gone runs when the kernel has reaped p.
 func (s *Supervisor) gone(p *process, e ended) {
 	w := p.ward
 	if s.plan.Gone != nil && w.role == RoleWorker {
@@ -206,7 +207,7 @@ func (s *Supervisor) gone(p *process, e ended) {
 	w.ends++
 	var v verdict
 	if !p.ready {
-		w.vain++
+		w.failed++
 		var panicked bool
 		v.output, panicked = p.output.last()
 		v.configuration = p.killed == "" && !panicked && e.state != nil && e.state.ExitCode() == exitConfiguration
@@ -216,15 +217,15 @@ func (s *Supervisor) gone(p *process, e ended) {
 	s.again(w, v)
 }
 
-// again plans the next start of w, or gives up. A wrong configuration is believed at once only of a ward that
-// was never ready: else a file that is being edited would end a server that does its work.
+// again plans the next start of w, or gives up. A wrong configuration ends the server at once only if the ward was never
+// ready: otherwise a file that is being edited would end a server that works.
 func (s *Supervisor) again(w *ward, v verdict) {
 	w.retryAt = s.age + backoff(w.ends)
 	wrong := v.configuration && !w.everReady
-	if w.vain < vainMax && !wrong {
+	if w.failed < failedMax && !wrong {
 		return
 	}
-	f := &Failure{Role: w.role, Index: w.index, Cause: w.cause, Starts: w.vain, Output: v.output, Code: exitFailed}
+	f := &Failure{Role: w.role, Index: w.index, Cause: w.cause, Starts: w.failed, Output: v.output, Code: exitFailed}
 	if v.configuration {
 		f.Code = exitConfiguration
 	}
