@@ -2,20 +2,20 @@ package ledger
 
 import "time"
 
-// Nonce tells one claim from all others. Whoever repeats a claim after ErrAway repeats its nonce.
+// Nonce tells one claim from all others. A claim that is repeated after ErrAway keeps its nonce.
 type Nonce [16]byte
 
 // Claimed is what a successful claim gives.
 //
-// Owner: the caller's.
+// Owner: the caller.
 type Claimed struct {
-	// Value is the owner's, as it was last written.
+	// Value is the latest that the owner has written.
 	Value []byte
-	// State is what the session was in before: Live or Parked.
+	// State is the session's state before the claim: Live or Parked.
 	State State
 	// OwnerAlive is true for a live session whose owner is not known to be dead: ask it to hand over.
 	OwnerAlive bool
-	// Expires is when a session without a connection is over, in milliseconds since 1970; 0 for a live one.
+	// Expires is when a parked session ends, in milliseconds since 1970; 0 for a live one.
 	Expires int64
 }
 
@@ -25,8 +25,8 @@ type Claim struct {
 	Nonce Nonce
 }
 
-// claim is one claim on its way. Its outcome may come after its caller was told ErrAway: then, so that the
-// session is not lost, the ledger takes the claim back, unless the caller has repeated it meanwhile.
+// claim is one claim on its way. If it succeeds after its caller got ErrAway, the ledger undoes it, unless the caller has
+// repeated it meanwhile: otherwise the session would be lost.
 //
 // Owner: the ledger's goroutine.
 type claim struct {
@@ -34,15 +34,16 @@ type claim struct {
 	at      Claim
 	promise *promise
 	tell    func(Claimed, error)
-	sent    bool     // a set has left: the outcome matters even when nobody waits any more
-	undoing bool     // the claim was won too late, and is being taken back
-	queue   []func() // repeated claims, and what came for this key meanwhile
+	sent    bool     // a set has left: its outcome matters even after ErrAway
+	undoing bool     // the claim succeeded too late, and is being undone
+	queue   []func() // the same claim, repeated meanwhile
 }
 
-// Claim takes a session, exactly once over all workers. It fails with ErrClaimed, or with ErrUnknown where there is
-// none or its time is over. A live session may be claimed too: OwnerAlive then says that its owner must be asked to
-// hand over. A claim whose taker died before it spent it can be taken again. After ErrAway either the same claim
-// may be repeated with the same nonce, or the ledger takes back what it turns out to have won. Any goroutine.
+// Claim takes a session, exactly once over all workers. It fails with ErrClaimed, or with ErrUnknown if there is no such
+// session or its time is over. A live session may be claimed too: OwnerAlive then says that its owner must be asked to
+// hand over. If the taker dies before it has spent the claim, another may claim the session. After ErrAway the caller may
+// repeat the claim with the same nonce; if it does not, and the claim turns out to have succeeded, the ledger undoes it.
+// Any goroutine.
 func (s *Sessions) Claim(at Claim, done func(Claimed, error)) error {
 	return s.l.accept(func() {
 		c := &claim{s: s, at: at, tell: done}
@@ -61,7 +62,7 @@ func (c *claim) start() {
 	s.whenIdle(c.at.Key, c.look)
 }
 
-// look reads the record; what it sees may be old, and only decides what to try.
+// look reads the record. The read may be stale, and only decides which set to try.
 func (c *claim) look() {
 	c.s.l.get(sessionBucket, c.at.Key.subject(), c.saw)
 }
@@ -74,7 +75,7 @@ func (c *claim) saw(f found) {
 	rec, err := decodeSession(f.payload)
 	if err != nil {
 		c.s.l.fault(err)
-		c.end(ErrUnknown) // of another version: it will not get better
+		c.end(ErrUnknown) // of another version: a repeated read does not help
 		return
 	}
 	life := c.s.l.life
@@ -83,7 +84,7 @@ func (c *claim) saw(f found) {
 		c.won(rec)
 		return
 	case c.promise.kept:
-		c.end(ErrAway) // nobody waits, and what was sent has come to nothing
+		c.end(ErrAway) // the caller has this error already, and no set has succeeded
 		return
 	case rec.state == claimed && !life.isDead(rec.taker):
 		c.end(ErrClaimed)
@@ -123,7 +124,7 @@ func (c *claim) won(rec session) {
 	c.s.won[c.at] = c.s.l.bucket(sessionBucket).turn
 	if c.promise.kept && len(c.queue) == 0 {
 		c.undoing = true
-		p := &promise{l: c.s.l, kept: true} // nobody waits for it
+		p := &promise{l: c.s.l, kept: true} // it has no callback
 		r := &release{s: c.s, at: c.at, promise: p, after: func() { c.end(ErrAway) }}
 		r.look()
 		return
@@ -135,7 +136,7 @@ func (c *claim) won(rec session) {
 	c.end(nil)
 }
 
-// end lets the next claim of this key and nonce go on.
+// end gives the outcome, and starts the repeated claims.
 func (c *claim) end(err error) {
 	delete(c.s.claims, c.at)
 	c.promise.keep(err)
@@ -144,7 +145,7 @@ func (c *claim) end(err error) {
 	}
 }
 
-// over reports whether nobody may claim a session any more.
+// over reports whether a session's time is over, so that no claim may take it.
 func (s *Sessions) over(key Key, rec session) bool {
 	before := rec.state
 	if before == claimed {
@@ -157,13 +158,13 @@ func (s *Sessions) over(key Key, rec session) bool {
 	return dead && died+s.l.opts.SessionTTL.Milliseconds() <= s.l.unix()
 }
 
-// Unclaim puts a claimed session back as it was, for a claimant that could not use it. ErrClaimed or ErrUnknown
-// mean that the claim is no longer the caller's. Any goroutine.
+// Unclaim restores a claimed session as it was, for a claimant that could not use it. ErrClaimed or ErrUnknown mean that
+// the caller no longer holds the claim. Any goroutine.
 func (s *Sessions) Unclaim(at Claim, done func(error)) error {
 	return s.release(&release{s: s, at: at}, done)
 }
 
-// Restore parks a claimed session with another value, for ttl (at most the ledger's SessionTTL); errors as with
+// Restore parks a claimed session with another value, for ttl (at most the ledger's SessionTTL). Errors are those of
 // Unclaim. Any goroutine.
 func (s *Sessions) Restore(at Claim, value []byte, ttl time.Duration, done func(error)) error {
 	if err := checkValue(value); err != nil {
@@ -173,14 +174,14 @@ func (s *Sessions) Restore(at Claim, value []byte, ttl time.Duration, done func(
 	return s.release(&release{s: s, at: at, park: true, value: value, ttl: ttl}, done)
 }
 
-// Spend deletes a claimed session: it has become another one. Call it once that one is stored, and before the client
-// is told: a claim that is not spent can be taken again when its taker has died. Errors as with Unclaim.
-// Any goroutine.
+// Spend deletes a claimed session, which its successor replaces. Call it once the successor is stored, and before the
+// client gets its answer: a claim that is not spent can be repeated by others when its taker has died. Errors are those of
+// Unclaim. Any goroutine.
 func (s *Sessions) Spend(at Claim, done func(error)) error {
 	return s.release(&release{s: s, at: at, spend: true}, done)
 }
 
-// release is what ends a claim.
+// release ends a claim: by Unclaim, Restore or Spend.
 //
 // Owner: the ledger's goroutine.
 type release struct {
@@ -203,14 +204,14 @@ func (s *Sessions) release(r *release, done func(error)) error {
 	})
 }
 
-// look reads the record that is to be let go.
+// look reads the claimed record.
 func (r *release) look() {
 	r.mark = r.s.l.mark()
 	r.s.l.get(sessionBucket, r.at.Key.subject(), r.saw)
 }
 
-// saw decides what to do about what is there now. As long as its taker lives nobody else changes a claimed record:
-// where it is not as we left it, and we have tried to change it, it was us.
+// saw decides by the present record. While the taker lives, no other worker changes a claimed record: if a set of ours has
+// left, and the claim is not in the record any more, that set has succeeded.
 func (r *release) saw(f found) {
 	var rec session
 	var err error

@@ -9,18 +9,18 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// feed follows sharedBucket: it reads the records in the order of their sequences, from where it stopped. The bus
-// republishes what it stores; that only says that there is something to read, so that one lost hint costs no more
-// than pollTime. After an absence, in which deletions may have come and gone, it reads everything anew.
+// feed follows sharedBucket: it reads the records in the order of their sequences, each time from where it stopped. The
+// bus republishes each stored record as a hint that there is something to read; a lost hint costs at most pollTime. After
+// an absence, in which the markers of deletions may have expired, the feed reads all records anew.
 //
 // Owner: the ledger's goroutine.
 type feed struct {
 	l        *Ledger
 	next     uint64 // the first sequence that has not been read
 	reading  bool
-	again    bool            // something changed while reading
-	seen     map[string]bool // rooms seen while everything is read; nil otherwise
-	synced   bool            // everything has been read once
+	again    bool            // a hint came while reading
+	seen     map[string]bool // rooms seen while all records are read; nil otherwise
+	synced   bool            // all records have been read once
 	polling  bool
 	lastRead time.Time
 }
@@ -37,10 +37,10 @@ func newFeed(l *Ledger) *feed {
 	return f
 }
 
-// hint says that something was stored.
+// hint says that the bus has stored a record.
 func (f *feed) hint(*nats.Msg) { f.read() }
 
-// begin reads everything, and goes on from there.
+// begin reads all records, and follows the changes from then on.
 func (f *feed) begin() {
 	f.restart()
 	if !f.polling {
@@ -56,7 +56,7 @@ func (f *feed) poll() {
 	f.l.after(pollTime, f.poll)
 }
 
-// restart reads everything anew.
+// restart makes the next read begin at the first record.
 func (f *feed) restart() {
 	f.next, f.seen, f.lastRead = 1, make(map[string]bool), f.l.now
 }
@@ -91,7 +91,7 @@ func (f *feed) record(key string, r found) {
 
 func (f *feed) end() {
 	f.reading = false
-	if f.l.now.Sub(f.lastRead) > absentMax && f.seen == nil { // the bus went away in the middle of it
+	if f.l.now.Sub(f.lastRead) > absentMax && f.seen == nil { // the bus was away in the middle of the read
 		f.restart()
 		f.read()
 		return
@@ -108,8 +108,8 @@ func (f *feed) end() {
 	}
 }
 
-// scan reads the records of a bucket from a sequence on, page by page. It goes on until the bus has answered, so
-// a record may be told twice.
+// scan reads the records of a bucket from a sequence on, page by page. It repeats a page until the bus has answered, so
+// each may get a record twice.
 func (l *Ledger) scan(bucket string, from uint64, each func(key string, f found), end func()) {
 	next := from
 	var page *call

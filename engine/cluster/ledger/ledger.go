@@ -14,14 +14,14 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// Options say who the caller is and how patient the ledger shall be. Zero values mean the defaults.
+// Options identify the worker, and bound times and numbers of calls. Zero values mean the defaults.
 //
 // Owner: immutable after Open.
 type Options struct {
 	// Instance is the worker's, never 0, and never used twice within an epoch.
 	Instance ident.Worker
-	// Epoch is when the supervisor started, in milliseconds since 1970: the same for all its workers. All
-	// instances of other epochs are dead.
+	// Epoch is when the supervisor started, in milliseconds since 1970, the same for all its workers. All instances of
+	// other epochs are dead.
 	Epoch int64
 	// SessionTTL is how long a session outlives its connection, or its dead owner (300 s; at least 1 s).
 	SessionTTL time.Duration
@@ -33,18 +33,18 @@ type Options struct {
 	PendingMax int
 	// Replicas is how many buses keep each record (1).
 	Replicas int
-	// RoomChanged hears of created and deleted rooms, on the ledger's goroutine; it must not block. May be nil.
+	// RoomChanged is called for created and deleted rooms, on the ledger's goroutine; it must not block. May be nil.
 	RoomChanged func(room Room, deleted bool)
-	// Fault hears of what should not happen (a record that cannot be read, a refusal by the bus), on the ledger's
+	// Fault is called with unexpected errors (a record that cannot be read, a refusal by the bus), on the ledger's
 	// goroutine. May be nil.
 	Fault func(error)
-	// Say hears of what an operator should know: what was on the bus is gone, and is written anew. On the ledger's
-	// goroutine; may be nil.
+	// Say is called with news for the operator: the records on the bus are gone, and the workers write them again. On the
+	// ledger's goroutine; may be nil.
 	Say func(error)
-	// Lost is called where the sessions are gone from the bus. It has every live session of this worker saved once more,
-	// and calls done when all have been given to Save. On the ledger's goroutine; it must not block. May be nil.
+	// Lost is called when the sessions on the bus are gone. It must save every live session of this worker again, and call
+	// done when Save was called for all. On the ledger's goroutine; it must not block. May be nil.
 	Lost func(done func())
-	// Peers are the workers that serve already: see Ledger.Peers.
+	// Peers are the workers that already serve: see Ledger.Peers.
 	Peers []ident.Worker
 }
 
@@ -69,34 +69,34 @@ func (o *Options) complete() error {
 	return nil
 }
 
-// Ledger is one worker's view of what all workers agree on. Its exported methods, and those of its parts, may be
-// called by any goroutine, and none but Open and Close waits.
+// Ledger is one worker's view of the records that all workers share. Any goroutine may call its exported methods and those
+// of its parts; only Open and Close wait.
 //
-// Owner: the ledger's goroutine, but for what is marked.
+// Owner: the ledger's goroutine, except the fields after mu, the atomic ones and Rooms.
 type Ledger struct {
-	// Sessions are what tokens restore.
+	// Sessions are restored by tokens.
 	Sessions *Sessions
-	// Seats are the places in limited rooms.
+	// Seats are the rights to be members of limited rooms.
 	Seats *Seats
-	// Rooms are those that were created on purpose.
+	// Rooms are the created rooms.
 	Rooms *Rooms
 
 	opts   Options
-	kept   [3]*bucket // of sessions, seats, and what all follow
+	kept   [3]*bucket // sessions, seats, shared
 	peers  []ident.Worker
 	why    atomic.Pointer[string]
-	ready  func() // called once, when the ledger is open; nil then
-	doubts time.Time
+	ready  func()    // called once, when the ledger is open; nil then
+	doubts time.Time // of the latest suspect that checked the origins
 	wire   *wire
 	life   *life
 	feed   *feed
 	timers timers
 	now    time.Time
 	writer uint64 // random: the first half of our marks
-	marks  uint64 // the second half of the last one
+	marks  uint64 // the second half of the latest mark
 
 	pending atomic.Int64 // accepted calls that wait for their callbacks
-	backlog atomic.Int64 // requests to the bus that have no answer yet, of calls that were given up too
+	backlog atomic.Int64 // requests to the bus without an answer, including those of calls that got ErrAway
 	mu      sync.Mutex   // guards letters and closed
 	letters []func()
 	closed  bool
@@ -104,8 +104,8 @@ type Ledger struct {
 	done    chan struct{}
 }
 
-// Open prepares the streams and waits until the ledger knows who is dead and which rooms exist, at most until
-// ctx ends. The connection stays the caller's; it should reconnect for ever (nats.MaxReconnects(-1)).
+// Open prepares the streams and waits until the ledger knows the dead workers and the created rooms, at most until ctx
+// ends. The caller keeps the connection, which should reconnect for ever (nats.MaxReconnects(-1)).
 func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Ledger, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
@@ -141,7 +141,7 @@ func Open(ctx context.Context, nc *nats.Conn, opts Options) (*Ledger, error) {
 	}
 }
 
-// opened ends Open, once all that we have to say is on the bus and all that is there is known.
+// opened ends Open, once this worker's records are on the bus and the feed has read all shared ones.
 func (l *Ledger) opened() {
 	if l.ready != nil && l.feed.synced && l.bucket(sessionBucket).marked && l.bucket(seatBucket).marked {
 		l.ready()
@@ -149,8 +149,8 @@ func (l *Ledger) opened() {
 	}
 }
 
-// Close ends the ledger. Calls that wait get ErrClosed; what was not written stays unwritten. It returns once no
-// callback will run any more, so a callback must not call it.
+// Close ends the ledger. Pending calls get ErrClosed; their writes may never happen. It returns after the last callback,
+// so a callback must not call it.
 func (l *Ledger) Close() {
 	l.mu.Lock()
 	was := l.closed
@@ -162,10 +162,10 @@ func (l *Ledger) Close() {
 	<-l.done
 }
 
-// Pending is the number of calls that wait for their callbacks. Any goroutine.
+// Pending is the number of accepted calls whose callbacks have not run. Any goroutine.
 func (l *Ledger) Pending() int { return int(l.pending.Load()) }
 
-// accept lets a call in that will have a callback.
+// accept posts a call that has a callback, unless too many are pending.
 func (l *Ledger) accept(f func()) error {
 	if n := int64(l.opts.PendingMax); l.pending.Add(1) > n || l.backlog.Load() > n {
 		l.pending.Add(-1)
@@ -231,7 +231,7 @@ func (l *Ledger) run() {
 	}
 }
 
-// end tells whoever still waits. Every callback that is owed hangs on a timer (see promise).
+// end calls all pending callbacks: each has a timer (see promise).
 func (l *Ledger) end() {
 	l.wire.stop()
 	for len(l.timers) > 0 {
@@ -259,7 +259,7 @@ func (l *Ledger) isClosed() bool {
 	return l.closed
 }
 
-// promise is a callback that will be called exactly once: with the outcome, or with ErrAway when time is over.
+// promise is a callback that is called exactly once: with the outcome, or with ErrAway after AwayAfter.
 //
 // Owner: the ledger's goroutine.
 type promise struct {
@@ -269,7 +269,7 @@ type promise struct {
 	kept  bool
 }
 
-// promise starts the time of a call that accept let in. tell gets the error of the deadline, or what keep is given.
+// promise starts the time of an accepted call. tell gets the argument of keep, or the error of the deadline.
 func (l *Ledger) promise(tell func(error)) *promise {
 	p := &promise{l: l, tell: tell}
 	p.timer = l.after(l.opts.AwayAfter, func() {
@@ -283,7 +283,7 @@ func (l *Ledger) promise(tell func(error)) *promise {
 	return p
 }
 
-// keep tells the outcome. Where the deadline came first, it does nothing.
+// keep gives the outcome to the callback. After the deadline it has no effect.
 func (p *promise) keep(err error) {
 	p.keepWith(func() { p.tell(err) })
 }

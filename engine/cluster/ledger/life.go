@@ -11,24 +11,23 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// life knows who is dead. Instances of this start of the server die one by one, each death a record that all
-// workers follow; those of earlier starts died, at the latest, when the next start began. So what they left
-// counts as parked since that start: while the server was down, nobody could come back, and nobody loses time
-// for it.
+// life knows the dead workers. Instances of this start of the server die one by one, each death a record that all workers
+// follow. Those of earlier starts count as dead since the start after theirs, and their sessions as parked since then: no
+// client could come back while the server was down, so that time does not count.
 //
 // Owner: the ledger's goroutine.
 type life struct {
 	l      *Ledger
 	self   worker
 	deaths map[worker]int64 // when, in milliseconds since 1970
-	starts []int64          // epochs that are on record
+	starts []int64          // recorded epochs
 }
 
 func newLife(l *Ledger) *life {
 	return &life{l: l, self: worker{l.opts.Epoch, l.opts.Instance}, deaths: make(map[worker]int64)}
 }
 
-// died says when a worker died, if it did.
+// died reports whether a worker is dead, and since when.
 func (f *life) died(w worker) (at int64, dead bool) {
 	if at, dead = f.deaths[w]; dead || w.epoch == f.self.epoch {
 		return at, dead
@@ -47,9 +46,8 @@ func (f *life) isDead(w worker) bool {
 	return dead
 }
 
-// Dead records that an instance of this start is gone: the kernel has said so. Its sessions count as parked from
-// then on (at; zero means now), and are deleted when their time is over. Every worker may call it; the first call
-// counts. Any goroutine.
+// Dead records that an instance of this start was reaped. Its sessions count as parked from at on (zero means now), and
+// are deleted when their time is over. Every worker may call it; the first call counts. Any goroutine.
 func (l *Ledger) Dead(instance ident.Worker, at time.Time, done func(error)) error {
 	return l.accept(func() {
 		p := l.promise(done)
@@ -57,14 +55,13 @@ func (l *Ledger) Dead(instance ident.Worker, at time.Time, done func(error)) err
 			at = l.now
 		}
 		w := worker{l.opts.Epoch, instance}
-		l.life.bury(w, at.UnixMilli())
+		l.life.note(w, at.UnixMilli())
 		l.life.putDeath(w, at.UnixMilli(), p.keep)
 	})
 }
 
-// bury notes a death, and when to clean up after it. A late write of the dead may land after the first cleaning,
-// hence a second one.
-func (f *life) bury(w worker, at int64) {
+// note notes a death, and schedules two sweeps: a late write of the dead worker may arrive after the first.
+func (f *life) note(w worker, at int64) {
 	if _, known := f.deaths[w]; known {
 		return
 	}
@@ -81,7 +78,7 @@ func (f *life) bury(w worker, at int64) {
 
 const sweepSpread = 500 * time.Millisecond
 
-// sweepEarlier deletes what earlier starts have left in a stream: seats at once, sessions when their time is over.
+// sweepEarlier deletes the records of earlier starts from a stream: seats at once, sessions when their time is over.
 func (f *life) sweepEarlier(b *bucket) {
 	switch {
 	case b.before == 0:
@@ -97,7 +94,7 @@ func (f *life) sweepEarlier(b *bucket) {
 	}
 }
 
-// rewrite records the start of the server, and the deaths that are known, once more.
+// rewrite writes the record of the start of the server, and those of known deaths, again.
 func (f *life) rewrite() {
 	f.put(fmt.Sprintf("epoch.%d", f.self.epoch), []byte("{}"), func(err error) {
 		if err != nil {
@@ -118,7 +115,7 @@ func (f *life) putDeath(w worker, at int64, done func(error)) {
 	f.put(fmt.Sprintf("dead.%d.%d", w.epoch, w.instance), strconv.AppendInt(nil, at, 10), done)
 }
 
-// put records what other workers may have on record already.
+// put writes a record, unless another worker has written it.
 func (f *life) put(key string, payload []byte, done func(error)) {
 	f.l.set(&set{bucket: sharedBucket, key: key, payload: payload, ttl: deathKept * f.l.opts.SessionTTL, done: func(_ uint64, err error) {
 		if err == errConflict {
@@ -132,12 +129,12 @@ func (f *life) sweepInstance(w worker) {
 	f.l.purge(sessionBucket, fmt.Sprintf(`{"filter":%q}`, subjectOf(sessionBucket, strconv.Itoa(int(w.instance))+".>")))
 }
 
-// purgeUpTo deletes the records of a bucket up to and with a sequence.
+// purgeUpTo deletes the records of a bucket up to a sequence, inclusive.
 func (f *life) purgeUpTo(bucket string, last uint64) {
 	f.l.purge(bucket, fmt.Sprintf(`{"filter":%q,"seq":%d}`, subjectOf(bucket, ">"), last+1))
 }
 
-// changed takes in a record of a death or of a start.
+// changed takes a record of a death or of a start.
 func (f *life) changed(key string, payload []byte) {
 	if payload == nil {
 		return // expired long after it mattered
@@ -164,5 +161,5 @@ func (f *life) changed(key string, payload []byte) {
 		f.l.fault(fmt.Errorf("decode death %q: %q", key, payload))
 		return
 	}
-	f.bury(worker{e, ident.On(0, uint16(i))}, at)
+	f.note(worker{e, ident.On(0, uint16(i))}, at)
 }

@@ -11,22 +11,22 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// Streams can vanish under workers that use them: a NATS server restarted with an empty disk, a directory that was
-// emptied, an operator's `stream rm` or `purge`. What is in them is a copy: each worker knows its own sessions and seats, and
-// all know the created rooms and the dead. So the workers make the streams again, and write anew what they know.
+// Streams can vanish while workers use them: a NATS server restarts with an empty disk, a directory is emptied, an operator
+// runs `stream rm` or `purge`. Their records are copies: each worker knows its own sessions and seats, and all know the
+// created rooms and the deaths. So the workers make the streams again, and rewrite the records that they know.
 //
-//	origin   a record in each stream; its id tells one stream from the one that takes its place, and is gone after a purge.
-//	         Whoever misses it makes the stream, if need be, and writes an origin; one of all that try succeeds
-//	rewrite  a worker that finds another id than the one it went by writes all that it has to say once more
-//	mark     a record of each worker in sessions and in seats: all that it has to say is in this stream. Until the mark of
-//	         the worker that a token names is there, a session that is not found may yet come: its claimants get ErrAway.
-//	         Until the marks of all workers are there nobody takes a seat that he did not have
+//	origin   a record in each stream. Its id tells a stream from its successor, and a purge deletes it. A worker that
+//	         finds none makes the stream, if there is none, and writes an origin; of several workers one succeeds
+//	rewrite  a worker that finds another id than before writes all its records again
+//	mark     a record of each worker in sessions and in seats: all its records are in this stream. Without the mark of the
+//	         worker that made it, a missing session may still be written: its claimants get ErrAway. Until the marks of
+//	         all workers are there, no worker takes a seat that it did not have before
 //
-// The origin is looked at once a second, when the connection has come back, and when a request finds no stream, or not what
-// must be there. A worker that takes seats looks after each write that takes some: else it could take, in an empty stream,
-// what others have.
+// A worker reads the origin once a second, when the connection is back, and when a request finds no stream or misses a
+// record that must be there. It also reads it after each write that takes seats: else it could take, in an empty stream,
+// seats that others have.
 //
-// What cannot be written anew: sessions whose connections had ended, and those of workers that were dead.
+// These are lost for good: sessions whose connections had ended, and those of dead workers.
 
 const originKey = "origin"
 
@@ -34,7 +34,7 @@ const originKey = "origin"
 type origin struct {
 	Epoch  int64  `json:"epoch"`
 	ID     string `json:"id"`
-	Before uint64 `json:"before,omitempty"` // the last sequence that an earlier start of the server has left
+	Before uint64 `json:"before,omitempty"` // the last sequence of earlier starts of the server
 }
 
 // bucket is a stream as this worker knows it.
@@ -43,17 +43,17 @@ type origin struct {
 type bucket struct {
 	l       *Ledger
 	name    string
-	id      string // of the origin that we go by; empty before the first
-	turn    int    // how many there have been
+	id      string // of the adopted origin; empty before the first
+	turn    int    // how many origins were adopted
 	before  uint64
-	marked  bool // what we have to say is in it
-	whole   bool // what others have to say is in it, too, as far as that matters
+	marked  bool // this worker's records are in it
+	whole   bool // the other workers' records are in it too, where that matters
 	problem string
 
 	checking bool
-	found    found    // the origin, as the check saw it
-	asked    []func() // those who want to know whether the origin is the same, from the next check
-	asking   []func() // from the one that runs
+	found    found    // the origin, as the check read it
+	asked    []func() // callers of confirm, for the next check
+	asking   []func() // callers of confirm, for the check that runs
 	began    time.Time
 	wait     time.Duration
 }
@@ -70,14 +70,14 @@ func (l *Ledger) bucket(name string) *bucket {
 
 func newBucket(l *Ledger, name string) *bucket { return &bucket{l: l, name: name} }
 
-// confirm tells whether the stream is still the one that it was at the time of the call.
+// confirm reports to f whether the stream is still the same as at the time of the call.
 func (b *bucket) confirm(f func(same bool)) {
 	turn := b.turn
 	b.asked = append(b.asked, func() { f(b.turn == turn) })
 	b.check()
 }
 
-// check looks at the origin.
+// check reads the origin.
 func (b *bucket) check() {
 	if b.checking {
 		return
@@ -101,7 +101,7 @@ func (b *bucket) checked() {
 
 const checkWaitMax = time.Second
 
-// later begins the check anew after a while.
+// later starts the check again after a while.
 func (b *bucket) later(problem string) {
 	b.wait = min(max(2*b.wait, restTime), checkWaitMax)
 	b.problem = problem
@@ -137,14 +137,14 @@ func (b *bucket) saw(f found) {
 	}
 }
 
-// settle writes an origin into a stream that is as it must be. Only where an earlier start of the server has left one can it
-// be told what else is of earlier starts; last is the last sequence then.
+// settle writes an origin into a stream with the right settings. If an earlier start has left an origin, all records up to
+// last are of earlier starts.
 func (b *bucket) settle(last uint64) {
 	o := origin{Epoch: b.l.opts.Epoch, ID: b.l.mark().String()}
 	if b.found.payload != nil && b.id == "" {
 		o.Before = last
 	}
-	text, _ := json.Marshal(o) // nothing in it cannot be encoded
+	text, _ := json.Marshal(o) // cannot fail
 	m := (&set{bucket: b.name, key: originKey, expect: b.found.revision, payload: text}).message()
 	b.ask(m, func(answer *nats.Msg) {
 		if answer.Header.Get("Status") != "" {
@@ -162,7 +162,7 @@ func (b *bucket) settle(last uint64) {
 	})
 }
 
-// adopt goes by an origin from now on.
+// adopt takes an origin as the stream's, and rewrites this worker's records if it is a new one.
 func (b *bucket) adopt(o origin) {
 	first := b.id == ""
 	if b.id != o.ID {
@@ -177,7 +177,7 @@ func (b *bucket) adopt(o origin) {
 			b.l.Sessions.rewrite(b, first)
 			b.l.life.sweepEarlier(b)
 		case seatBucket:
-			b.l.Seats.anew(b)
+			b.l.Seats.restart(b)
 			b.l.life.sweepEarlier(b)
 		default:
 			b.l.rewriteShared()
@@ -186,8 +186,8 @@ func (b *bucket) adopt(o origin) {
 	b.checked()
 }
 
-// mark says in the stream that all that we have to say is in it. Another one of ours, which was on its way when the stream was
-// lost, may have arrived before: it has another id, and says nothing.
+// mark writes this worker's mark: all its records are in the stream. An earlier mark, which was on its way when the stream
+// was lost, may have arrived before: it has another id, and means nothing.
 func (b *bucket) mark(key string) { b.markAt(key, found{}, b.turn) }
 
 func (b *bucket) markAt(key string, f found, turn int) {
@@ -212,18 +212,18 @@ func (b *bucket) markAt(key string, f found, turn int) {
 	}})
 }
 
-// complete says that everything is in the stream.
+// complete says that the records of all workers are in the stream.
 func (b *bucket) complete() {
 	b.whole = true
 	b.l.assess()
 }
 
-// sessionMark and seatMark are keys that no session and no room has.
+// sessionMark and seatMark are the keys of marks. No session and no room has such a key.
 func sessionMark(instance ident.Worker) string { return strconv.Itoa(int(instance)) + ".mark" }
 
 func seatMark(instance ident.Worker) string { return "mark." + strconv.Itoa(int(instance)) }
 
-// marked goes on when all that we have to say is in a stream.
+// marked goes on when this worker's records are in a stream.
 func (l *Ledger) marked(b *bucket) {
 	if b.name == seatBucket {
 		l.awaitMarks(b, b.turn)
@@ -235,7 +235,8 @@ func (l *Ledger) marked(b *bucket) {
 
 const marksAgain = 50 * time.Millisecond
 
-// awaitMarks waits until all other workers have written their seats anew. One that does not is frozen, and will be killed.
+// awaitMarks waits until all other workers have rewritten their seats. A worker that does not is frozen, and the supervisor
+// will kill it.
 func (l *Ledger) awaitMarks(b *bucket, turn int) {
 	if b.turn != turn || b.whole {
 		return
@@ -271,7 +272,7 @@ func (l *Ledger) Peers(ready []ident.Worker) {
 	l.post(func() { l.peers = ready })
 }
 
-// checkAll looks at all origins.
+// checkAll reads all origins.
 func (l *Ledger) checkAll() {
 	for _, b := range l.kept {
 		b.check()
@@ -290,13 +291,13 @@ func (l *Ledger) watch() {
 }
 
 const (
-	// silentMax is after how long without an answer that is said.
+	// silentMax is the time without an answer after which Why says so.
 	silentMax = 2 * time.Second
-	// doubtTime is how often at most one looks because a request found no stream.
+	// doubtTime bounds how often suspect reads the origins.
 	doubtTime = 50 * time.Millisecond
 )
 
-// suspect looks at all origins, since something was not there.
+// suspect reads all origins, because a request has missed a stream or a record.
 func (l *Ledger) suspect() {
 	if l.now.Sub(l.doubts) > doubtTime {
 		l.doubts = l.now
@@ -304,14 +305,14 @@ func (l *Ledger) suspect() {
 	}
 }
 
-// say tells what an operator should know, and what is no fault of ours.
+// say passes news that is no fault of ours on to the operator.
 func (l *Ledger) say(err error) {
 	if l.opts.Say != nil {
 		l.opts.Say(err)
 	}
 }
 
-// assess finds out whether sessions, seats and created rooms can be used, and why not.
+// assess decides whether sessions, seats and created rooms can be used, and sets the reason why not.
 func (l *Ledger) assess() {
 	why := ""
 	for _, b := range l.kept {
@@ -320,14 +321,14 @@ func (l *Ledger) assess() {
 			why = b.problem
 		case b.whole:
 		case why == "":
-			why = fmt.Sprintf("what was in stream %s is being written anew", streamOf(b.name))
+			why = fmt.Sprintf("the workers are writing the records of stream %s again", streamOf(b.name))
 		}
 	}
 	l.why.Store(&why)
 }
 
-// Why says why sessions, seats or created rooms cannot be used at the moment, as far as that is known; empty where they can
-// be. Any goroutine.
+// Why is the reason why sessions, seats or created rooms cannot be used at the moment; empty if they can, or if no reason
+// is known. Any goroutine.
 func (l *Ledger) Why() string {
 	if why := l.why.Load(); why != nil {
 		return *why

@@ -9,15 +9,15 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// State is what a session is in.
+// State is a session's state.
 type State uint8
 
 const (
 	// Live sessions belong to a connection of their owner.
 	Live State = iota + 1
-	// Parked sessions wait for somebody to claim them.
+	// Parked sessions have no connection, and wait for a claim.
 	Parked
-	// claimed sessions have been taken, by the worker that their record names.
+	// claimed sessions were taken by the worker that their record names.
 	claimed
 )
 
@@ -35,7 +35,7 @@ func (k Key) subject() string {
 	return string(hex.AppendEncode(b, k.Hash[:]))
 }
 
-// worker is one life of one process: instances begin anew with each start of the server.
+// worker is one process: instances are numbered anew with each start of the server.
 type worker struct {
 	epoch    int64
 	instance ident.Worker
@@ -46,10 +46,10 @@ type worker struct {
 // Owner: immutable once encoded.
 type session struct {
 	state   State
-	before  State  // of a claimed one: what it was
+	before  State  // of a claimed session: its state before
 	owner   int64  // the epoch of the instance in its key
-	taker   worker // of a claimed one
-	expires int64  // in milliseconds since 1970; 0 for a live one
+	taker   worker // of a claimed session
+	expires int64  // in milliseconds since 1970; 0 for a live session
 	mark    mark
 	value   []byte
 }

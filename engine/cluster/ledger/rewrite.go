@@ -2,9 +2,9 @@ package ledger
 
 import "github.com/parleyd/parley/protocol/ident"
 
-// What a worker writes anew into streams that have lost what was in them: see origin.go.
+// A worker rewrites its records into streams that have lost them: see origin.go.
 
-// rewrite begins to write all sessions of this worker once more. The engine has their values.
+// rewrite begins to write all sessions of this worker again. The engine has their values.
 func (s *Sessions) rewrite(b *bucket, first bool) {
 	s.lost = 0
 	for key, o := range s.owned {
@@ -21,13 +21,13 @@ func (s *Sessions) rewrite(b *bucket, first bool) {
 		}
 	}
 	turn := b.turn
-	s.handing = true
+	s.resaving = true
 	done := func() {
 		if b.turn == turn {
-			s.handing = false
+			s.resaving = false
 			for _, o := range s.owned {
 				if o.next == nil && o.sent == nil {
-					s.found(o) // no connection has it at the moment; it is saved when one does
+					s.found(o) // it has no connection at the moment; a later connection saves it
 				}
 			}
 			s.rewritten()
@@ -40,7 +40,7 @@ func (s *Sessions) rewrite(b *bucket, first bool) {
 	s.l.opts.Lost(func() { s.l.post(done) })
 }
 
-// found says that a session is on the bus again, or need not be.
+// found says that a session is on the bus again, or does not have to be.
 func (s *Sessions) found(o *owned) {
 	if o.lost {
 		o.lost = false
@@ -50,13 +50,13 @@ func (s *Sessions) found(o *owned) {
 }
 
 func (s *Sessions) rewritten() {
-	if b := s.l.bucket(sessionBucket); s.lost == 0 && !s.handing && !b.marked {
+	if b := s.l.bucket(sessionBucket); s.lost == 0 && !s.resaving && !b.marked {
 		b.mark(sessionMark(s.l.opts.Instance))
 	}
 }
 
-// missing decides about a claim that finds no session: it is over, unless the worker that it names has not yet written anew
-// what was lost.
+// missing decides about a claim that finds no session. It fails with ErrUnknown, unless the worker that made the session
+// has not yet rewritten its lost records: then with ErrAway.
 func (c *claim) missing() {
 	l, inst := c.s.l, c.at.Key.Instance
 	if !l.serves(inst) {
@@ -80,7 +80,7 @@ func (c *claim) missing() {
 	})
 }
 
-// serves reports whether an instance is a worker that lives.
+// serves reports whether an instance is a live worker.
 func (l *Ledger) serves(instance ident.Worker) bool {
 	if instance == l.opts.Instance {
 		return true
@@ -93,9 +93,9 @@ func (l *Ledger) serves(instance ident.Worker) bool {
 	return false
 }
 
-// unclaimed decides about a claimed session that is to be let go, and is not claimed by us any more. Where it was lost since we
-// claimed it, it is ours still: it is spent, or parked once more. Put back as it was it can only be by its owner. What is there
-// by now, if anything, its owner has written anew.
+// unclaimed decides about the release of a session whose record does not have our claim any more. If the record was lost
+// since we claimed it, the claim is still valid, and a record that is there now was rewritten by the owner: the session is
+// spent, or parked. Unclaim has nothing to do then: only the owner can write the session as it was.
 func (r *release) unclaimed(rec session, f found) {
 	b := r.s.l.bucket(sessionBucket)
 	b.confirm(func(bool) {
@@ -118,9 +118,9 @@ func (r *release) unclaimed(rec session, f found) {
 	})
 }
 
-// anew begins to write all seats of this worker once more: those that are in use, and nothing else. Until all workers have
-// done so nobody takes any.
-func (s *Seats) anew(b *bucket) {
+// restart begins to write the seats of this worker again, but only those in use. Until all workers have done so, none takes
+// further seats.
+func (s *Seats) restart(b *bucket) {
 	for _, r := range s.rooms {
 		r.view, r.revision, r.stage = seatRecord{epoch: s.l.opts.Epoch}, 0, begun
 		r.count, r.held, r.target, r.stray = 0, 0, -1, true
@@ -129,7 +129,7 @@ func (s *Seats) anew(b *bucket) {
 	s.rewritten(b.turn)
 }
 
-// rewritten marks the stream once all seats that are in use are in it.
+// rewritten marks the stream once it has all seats in use.
 func (s *Seats) rewritten(turn int) {
 	b := s.l.bucket(seatBucket)
 	if b.turn != turn {
@@ -144,7 +144,7 @@ func (s *Seats) rewritten(turn int) {
 	b.mark(seatMark(s.l.opts.Instance))
 }
 
-// serveAll goes on with the rooms in which seats are wanted.
+// serveAll goes on with the rooms that want seats.
 func (s *Seats) serveAll() {
 	for _, r := range s.rooms {
 		r.serve()

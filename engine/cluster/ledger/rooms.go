@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// Room is a room that was created on purpose.
+// Room is a created room.
 //
 // Owner: immutable.
 type Room struct {
@@ -15,13 +15,13 @@ type Room struct {
 	Name string
 	// MembersMax is the number of seats, 0 for no limit of its own.
 	MembersMax uint32
-	// Metadata is the application's.
+	// Metadata is for the application.
 	Metadata []byte
 	// CreatedAt is in milliseconds since 1970.
 	CreatedAt int64
 }
 
-// Rooms are the rooms that were created on purpose, known to every worker.
+// Rooms are the created rooms. Every worker knows all of them.
 //
 // Owner: shared (mutex: mu).
 type Rooms struct {
@@ -33,7 +33,7 @@ type Rooms struct {
 type knownRoom struct {
 	room     Room
 	revision uint64
-	lost     bool // gone from the bus, and being written anew
+	lost     bool // gone from the bus, and being rewritten
 }
 
 func newRooms(l *Ledger) *Rooms { return &Rooms{l: l, known: make(map[string]knownRoom)} }
@@ -71,9 +71,9 @@ func decodeRoom(name string, b []byte) (r Room, m mark, err error) {
 	return r, m, nil
 }
 
-// Create makes a room known to all workers, exactly once: ErrExists where it is there. CreatedAt is set here. When
-// done runs without an error, Find knows it on this worker. After ErrAway the room may come to be all the same;
-// a repeated Create then fails with ErrExists. Any goroutine.
+// Create creates a room for all workers, exactly once: ErrExists if it exists. It sets CreatedAt. When done runs without an
+// error, Find knows the room on this worker. After ErrAway the room may still be created; a repeated Create then fails with
+// ErrExists. Any goroutine.
 func (r *Rooms) Create(room Room, done func(error)) error {
 	switch {
 	case room.Name == "" || len(room.Name) > nameBytesMax:
@@ -91,7 +91,7 @@ func (r *Rooms) Create(room Room, done func(error)) error {
 	})
 }
 
-// whenWhole runs f once all that is known is on the bus: what is being written anew is there for the callers, too.
+// whenWhole runs f once all known rooms are on the bus: for a caller, a room that is being rewritten exists.
 func (r *Rooms) whenWhole(p *promise, f func()) {
 	switch {
 	case r.l.bucket(sharedBucket).whole:
@@ -106,8 +106,8 @@ func nameOf(token string) string {
 	return name
 }
 
-// create tries at revision 0 first: a room is seldom created where one was deleted a moment ago. One that is known, and not
-// there, was deleted or lost.
+// create tries revision 0 first: a room of this name was seldom deleted a moment ago. A room that is known but not on the
+// bus was deleted or lost.
 func (r *Rooms) create(token string, payload []byte, m mark, p *promise) {
 	var at func(expect uint64)
 	at = func(expect uint64) {
@@ -158,7 +158,7 @@ func (r *Rooms) create(token string, payload []byte, m mark, p *promise) {
 	})
 }
 
-// rewriteShared writes anew what all workers know. Each of them does: for each record the first counts.
+// rewriteShared rewrites the records that all workers know. All workers do: the first write of each record counts.
 func (l *Ledger) rewriteShared() {
 	b, r := l.bucket(sharedBucket), l.Rooms
 	turn, left := b.turn, 1
@@ -183,7 +183,7 @@ func (l *Ledger) rewriteShared() {
 	l.feed.begin()
 }
 
-// put writes a room anew, unless another worker has.
+// put rewrites a room, unless another worker has.
 func (r *Rooms) put(token string, payload []byte, done func()) {
 	s := &set{bucket: sharedBucket, key: "room." + token, payload: payload}
 	s.done = func(revision uint64, err error) {
@@ -209,7 +209,7 @@ func holds(payload []byte, m mark) bool {
 	return err == nil && was == m
 }
 
-// Delete makes all workers forget a room: ErrUnknown where there is none. Any goroutine.
+// Delete deletes a room for all workers: ErrUnknown if there is none. Any goroutine.
 func (r *Rooms) Delete(name string, done func(error)) error {
 	return r.l.accept(func() {
 		r.remove(encodeName(name), r.l.promise(done), false)
@@ -221,9 +221,9 @@ func (r *Rooms) remove(token string, p *promise, sent bool) {
 	r.l.get(sharedBucket, key, func(f found) {
 		if f.payload == nil {
 			switch _, known := r.known[nameOf(token)]; {
-			case sent: // by us, or by somebody at the same time
+			case sent: // deleted by us, or by another worker at the same time
 				p.keep(nil)
-			case known && !p.kept: // deleted a moment ago, or lost and soon written anew
+			case known && !p.kept: // deleted a moment ago, or lost and soon rewritten
 				r.l.bucket(sharedBucket).check()
 				r.l.feed.read()
 				r.l.after(marksAgain, func() { r.remove(token, p, false) })
@@ -245,7 +245,7 @@ func (r *Rooms) remove(token string, p *promise, sent bool) {
 	})
 }
 
-// Find returns a room that was created. Any goroutine.
+// Find returns a created room. Any goroutine.
 func (r *Rooms) Find(name string) (Room, bool) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -253,7 +253,7 @@ func (r *Rooms) Find(name string) (Room, bool) {
 	return k.room, ok
 }
 
-// All returns every room that was created, in no order. Any goroutine.
+// All returns all created rooms, in no order. Any goroutine.
 func (r *Rooms) All() []Room {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -264,14 +264,14 @@ func (r *Rooms) All() []Room {
 	return all
 }
 
-// changed takes in a version of a room, unless a later one is known.
+// changed takes a version of a room, unless a later one is known.
 func (r *Rooms) changed(token string, f found) {
 	name, err := decodeName(token)
 	if err != nil {
 		r.l.fault(fmt.Errorf("decode room's name: %w", err))
 		return
 	}
-	was, had := r.known[name] // only this goroutine writes it
+	was, had := r.known[name] // without the lock: only this goroutine writes it
 	if had && was.revision >= f.revision && !was.lost {
 		return
 	}
@@ -301,8 +301,8 @@ func (r *Rooms) forget(name string) {
 	r.tell(was.room, true)
 }
 
-// retain forgets the rooms that a reading of everything, up to a sequence, did not find: they were deleted while
-// the bus was away.
+// retain forgets the rooms that a read of all records up to a sequence did not find: they were deleted while the bus was
+// away.
 func (r *Rooms) retain(seen map[string]bool, next uint64) {
 	for name, k := range r.known {
 		if k.revision < next && !seen[encodeName(name)] && !k.lost {

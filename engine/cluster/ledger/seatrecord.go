@@ -17,17 +17,17 @@ type holding struct {
 // A Ticket names a seat that one worker gives to another. The zero ticket is none.
 type Ticket [16]byte
 
-// gift is a seat on its way from one instance to another. It is neither's, and taken.
+// gift is a seat on its way from one instance to another. Neither holds it, and it is not free.
 type gift struct {
 	from, to ident.Worker
 	ticket   Ticket
 }
 
-// seatRecord is a record of seatBucket: who holds how many seats. Each holding is written by its own instance
-// only (and removed by others once that is dead), so the record itself says which of our writes has landed, even
-// where others have written since.
+// seatRecord is a record of seatBucket: how many seats each instance holds. Each holding is written by its own instance
+// only, and removed by others once that is dead. So the record itself shows which of our writes has succeeded, even if
+// others have written since.
 //
-// Owner: who decoded it; not changed once it is a room's view.
+// Owner: the decoder; immutable once it is a room's view.
 type seatRecord struct {
 	epoch    int64
 	limit    uint32
@@ -62,7 +62,7 @@ func (r *seatRecord) encode() []byte {
 	return b
 }
 
-// decodeSeats reads a record. One of an earlier version is of an earlier start, and so of no more use.
+// decodeSeats reads a record. One of an earlier version is of an earlier start: it counts as empty.
 func decodeSeats(b []byte) (r seatRecord, err error) {
 	if len(b) > 0 && b[0] < seatVersion {
 		return r, nil
@@ -87,7 +87,7 @@ func decodeSeats(b []byte) (r seatRecord, err error) {
 	return r, nil
 }
 
-// payload is the record as it is stored: nil where it says nothing.
+// payload is the stored form of the record: nil if it is empty.
 func (r *seatRecord) payload() []byte {
 	if len(r.holdings)+len(r.gifts) == 0 {
 		return nil
@@ -95,12 +95,12 @@ func (r *seatRecord) payload() []byte {
 	return r.encode()
 }
 
-// sameSize reports whether two versions, one of which may lack parts of the other, are the same.
+// sameSize reports whether two versions are equal, if one is the other with some parts removed.
 func (r *seatRecord) sameSize(other seatRecord) bool {
 	return r.epoch == other.epoch && len(r.holdings) == len(other.holdings) && len(r.gifts) == len(other.gifts)
 }
 
-// of is what an instance holds.
+// of is how many seats an instance holds.
 func (r *seatRecord) of(instance ident.Worker) int {
 	for _, h := range r.holdings {
 		if h.instance == instance {
@@ -110,7 +110,7 @@ func (r *seatRecord) of(instance ident.Worker) int {
 	return 0
 }
 
-// others is what all but one instance hold, with what is on its way, and how many hold something.
+// others is how many seats all but one instance hold, with the gifts, and how many of them hold any.
 func (r *seatRecord) others(instance ident.Worker) (seats, holders int) {
 	for _, h := range r.holdings {
 		if h.instance != instance {
@@ -121,7 +121,7 @@ func (r *seatRecord) others(instance ident.Worker) (seats, holders int) {
 	return seats + len(r.gifts), holders
 }
 
-// with is the record after an instance's holding has changed.
+// with is the holdings after one instance's has changed.
 func (r *seatRecord) with(instance ident.Worker, seats int) []holding {
 	next := slices.Clone(r.holdings)
 	next = slices.DeleteFunc(next, func(h holding) bool { return h.instance == instance })

@@ -8,65 +8,64 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// Seats are the places in limited rooms, shared by all workers.
+// Seats are the seats of limited rooms, shared by all workers.
 //
-// A room's record says how many seats each instance holds; a worker takes seats by writing its own holding at the
-// revision that it knows, so the sum never exceeds the limit, whoever dies when. Seats that a worker holds and does
-// not use are idle: it gives them out without asking anybody. Far from the limit it takes a few more than it needs
-// (a block); near the limit it takes what it needs and gives back at once what is released.
+// A room's record says how many seats each instance holds. A worker takes seats by writing its own holding at the revision
+// that it knows, so the sum never exceeds the limit, whichever process dies. Seats that a worker holds and does not use are
+// idle: it grants them without a write. Far from the limit it takes a few more than it needs (a block); near the limit it
+// takes only as many as it needs, and gives released ones back at once.
 //
-// Where there are too few, the worker that needs them asks all who hold some, who give back what is idle and answer;
-// only then, after another look, it refuses. So nobody is refused while seats lie idle elsewhere.
+// If there are too few, the worker asks all holders, which give their idle seats back and answer; only then, after another
+// read, it refuses. So no call is refused while another worker has idle seats.
 //
-// A worker has one write of a room on its way; what is acquired meanwhile is folded into the next.
+// A worker has one write of a room on its way; calls that come meanwhile share the next.
 //
 // Owner: the ledger's goroutine.
 type Seats struct {
 	l       *Ledger
 	rooms   map[string]*seatRoom // by key
-	gone    map[ident.Worker]int // how many times they were reaped
-	recalls map[string][]Ticket  // by key: gifts whose time is over, while they are taken out of the record
-	writes  int                  // sets sent, for tests
+	gone    map[ident.Worker]int // how many times an instance was reaped
+	recalls map[string][]Ticket  // by key: expired gifts, while they are taken out of the record
 }
 
-// seatRoom is a room of which this worker holds, or wants, seats. used <= held <= count, but that count may be
-// higher in the record while a write that lowers it is on its way, and not yet higher while one that raises it is.
+// seatRoom is a room of which this worker holds, or wants, seats. used <= held <= count. While a write that lowers our
+// holding is on its way, held is already lower than count; one that raises it raises both when it has succeeded.
 //
-// Seats that were forced are used before they are held; then nothing is granted until the record has them.
+// Forced seats are used before they are held; then no seat is granted until the record has them.
 //
 // Owner: the ledger's goroutine.
 type seatRoom struct {
 	s        *Seats
 	key      string
 	limit    int
-	view     seatRecord // as last seen or written
+	view     seatRecord // as last read or written
 	revision uint64
-	count    int // ours, in view
-	target   int // ours, in the write that is on its way; -1 where there is none
-	held     int // of these, what may be given out
+	count    int // our holding in view
+	target   int // our holding in the write that is on its way; -1 if there is none
+	held     int // how many of count may be granted
 	used     int
 	waiting  []*acquire // those with a ticket first
-	gifts    []*giving  // to be given: used until they are
+	gifts    []*giving  // not yet in a write: used until they are given
 	going    []*giving  // in the write that is on its way
 	stage    stage
-	fresh    bool // nobody has come with a ticket since the last read began
-	busy     bool // a read, a write or a question is on its way
-	stray    bool // a write for a stream that was lost may have landed in the next one: what it took is not ours
-	voided   bool // the limit has changed: what is idle must not be given out
-	full     time.Time
-	scarce   time.Time // until then somebody else is short of seats
+	fresh    bool      // no call with a ticket has come since the last read began
+	busy     bool      // a read, a write or a question is on its way
+	stray    bool      // a write for a lost stream may have reached its successor: the seats that it took are not ours
+	voided   bool      // the limit has changed: idle seats must not be granted
+	full     time.Time // until then calls are refused without a read
+	scarce   time.Time // until then another worker is short of seats
 	giveBack *timer
-	askers   []string // who want to know when nothing is idle here
+	askers   []string // reply subjects of workers that wait until no seat is idle here
 }
 
 // stage is how far a round that finds too few seats has come.
 type stage uint8
 
 const (
-	begun  stage = iota // the view may be old
+	begun  stage = iota // the view may be stale
 	looked              // the view is fresh
 	asked               // all holders have answered
-	judged              // the view was read after that
+	judged              // the view was read after their answers
 )
 
 // acquire is a call that waits for seats.
@@ -80,15 +79,15 @@ type acquire struct {
 }
 
 const (
-	// blockShare of the limit is what one worker may keep idle while half of the seats are free.
+	// blockShare: one worker may keep the blockShare-th part of the limit idle while half of the seats are free.
 	blockShare = 16
 	// lingerTime is how long seats stay idle before they are given back, far from the limit.
 	lingerTime = 100 * time.Millisecond
-	// fullTime is for how long a verdict holds: within it, refusals cost nothing.
+	// fullTime is how long a verdict holds: within it, refusals cost no read.
 	fullTime = 50 * time.Millisecond
-	// scarceTime is for how long a worker gives back at once after somebody was short of seats.
+	// scarceTime is how long a worker gives idle seats back at once after another was short of seats.
 	scarceTime = 5 * time.Second
-	// askTime is how long to wait for those who hold seats: one may be frozen.
+	// askTime bounds the wait for the answers of holders: one may be frozen.
 	askTime = 250 * time.Millisecond
 )
 
@@ -98,9 +97,9 @@ func newSeats(l *Ledger) *Seats {
 	return &Seats{l: l, rooms: make(map[string]*seatRoom), gone: make(map[ident.Worker]int), recalls: make(map[string][]Ticket)}
 }
 
-// Acquire takes up to n seats of a room whose limit is limit. done gets how many were granted; fewer than n means
-// that the room is full with these, ErrFull that there was none. A limit that differs from the last call's holds
-// from now on: who is in stays in. After ErrAway nothing is granted. Any goroutine.
+// Acquire takes up to n seats of a room with a limit. done gets how many were granted; fewer than n means that the room is
+// full with these, ErrFull that none was free. A limit that differs from the last call's holds from now on; members above
+// it stay. After ErrAway no seat is granted. Any goroutine.
 func (s *Seats) Acquire(room string, limit, n int, done func(granted int, err error)) error {
 	switch {
 	case room == "" || len(room) > nameBytesMax:
@@ -117,7 +116,7 @@ func (s *Seats) Acquire(room string, limit, n int, done func(granted int, err er
 	})
 }
 
-// Release gives seats back that Acquire granted. It is never refused. Any goroutine.
+// Release gives granted seats back. It is never refused. Any goroutine.
 func (s *Seats) Release(room string, n int) {
 	s.l.post(func() {
 		r := s.rooms[encodeName(room)]
@@ -130,8 +129,8 @@ func (s *Seats) Release(room string, n int) {
 	})
 }
 
-// Force takes n seats of a room whose limit is limit, whether there are as many or not: they are in use already, by those
-// who were in when the room got its limit. Release gives them back. It is never refused. Any goroutine.
+// Force takes n seats of a room with a limit, even beyond it, for connections that were members when the room got its
+// limit. Release gives them back. It is never refused. Any goroutine.
 func (s *Seats) Force(room string, limit, n int) {
 	s.l.post(func() {
 		r := s.room(encodeName(room))
@@ -150,20 +149,20 @@ func (s *Seats) room(key string) *seatRoom {
 	return r
 }
 
-// roomOf is room, for a call that wants seats: of those that waited, some may have been told already.
+// roomOf is room for a call that wants seats. It also drops waiting calls that have got ErrAway.
 func (s *Seats) roomOf(key string, limit int) *seatRoom {
 	r := s.room(key)
 	if r.limit != limit {
 		r.voided = r.limit != 0
 		r.limit, r.full, r.stage = limit, time.Time{}, begun
 	}
-	for len(r.waiting) > 0 && r.waiting[0].promise.kept { // the bus is away for long
+	for len(r.waiting) > 0 && r.waiting[0].promise.kept {
 		r.waiting = r.waiting[1:]
 	}
 	return r
 }
 
-// serve does what can be done now, and starts at most one thing that takes time.
+// serve grants and refuses as far as that is possible now, and starts at most one read, write or question.
 func (r *seatRoom) serve() {
 	if r.voided && !r.busy {
 		r.held, r.voided = min(r.held, r.used), false
@@ -182,10 +181,10 @@ func (r *seatRoom) serve() {
 	case need > 0 && r.s.l.now.Before(r.full):
 		r.refuse()
 	case need > 0:
-		r.want(need)
+		r.takeMore(need)
 	default:
 		r.stage = begun
-		r.thin()
+		r.returnIdle()
 	}
 	r.answer()
 	if !r.busy && r.count == 0 && r.used == 0 && len(r.waiting) == 0 {
@@ -194,7 +193,7 @@ func (r *seatRoom) serve() {
 	}
 }
 
-// grant gives idle seats to those who wait, the first first.
+// grant grants idle seats to the waiting calls, in their order.
 func (r *seatRoom) grant() {
 	for len(r.waiting) > 0 {
 		a := r.waiting[0]
@@ -211,7 +210,7 @@ func (r *seatRoom) grant() {
 	r.waiting = nil
 }
 
-// need is how many seats are missing.
+// need is how many seats the waiting calls lack.
 func (r *seatRoom) need() int {
 	n := 0
 	for _, a := range r.waiting {
@@ -222,7 +221,7 @@ func (r *seatRoom) need() int {
 	return n - (r.held - r.used)
 }
 
-// refuse tells all who wait that the room is full; the first of them get what is left.
+// refuse tells the waiting calls that the room is full; the first of them get the idle seats.
 func (r *seatRoom) refuse() {
 	waiting := r.waiting
 	r.waiting, r.stage = nil, begun
@@ -237,7 +236,7 @@ func (r *seatRoom) refuse() {
 			a.promise.keep(ErrFull)
 		}
 	}
-	r.thin()
+	r.returnIdle()
 }
 
 func (r *seatRoom) fail(err error) {
@@ -248,10 +247,10 @@ func (r *seatRoom) fail(err error) {
 	}
 }
 
-// want takes seats, or finds out that there are none.
-func (r *seatRoom) want(need int) {
+// takeMore takes seats, or finds out that there are none.
+func (r *seatRoom) takeMore(need int) {
 	if !r.s.l.bucket(seatBucket).whole {
-		return // others have not yet said what they have
+		return // other workers have not yet written their holdings
 	}
 	if r.stray && r.count > r.used {
 		r.write(r.used)
@@ -282,14 +281,14 @@ func (r *seatRoom) want(need int) {
 	}
 }
 
-// near reports whether idle seats should go back at once.
+// near reports whether idle seats should be given back at once.
 func (r *seatRoom) near() bool {
 	others, _ := r.view.others(r.s.l.opts.Instance)
 	return r.s.l.now.Before(r.scarce) || 2*(others+r.count) >= r.limit || r.held < r.count
 }
 
-// thin gives idle seats back: at once near the limit, else what is more than a block, after a while.
-func (r *seatRoom) thin() {
+// returnIdle gives idle seats back: near the limit at once, else those beyond a block, after lingerTime.
+func (r *seatRoom) returnIdle() {
 	idle := r.count - r.used
 	if idle <= 0 || r.busy {
 		return

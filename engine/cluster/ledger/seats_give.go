@@ -9,23 +9,23 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// A seat goes from one worker to another without being free in between: who takes over a session that lives elsewhere
-// must not lose its rooms to those who queue for them.
+// A seat goes from one worker to another without being free in between: a connection that takes over a session from another
+// worker must not lose its rooms to clients that wait for seats there.
 //
-//	give    one write lowers the giver's holding and puts a gift into the record: the sum stays as it is
-//	take    one write takes the gift out and raises the taker's holding: the sum stays as it is
-//	recall  what nobody has taken after giftTime is taken out again, and free
+//	give    one write lowers the giver's holding and adds a gift to the record: the sum stays the same
+//	take    one write removes the gift and raises the taker's holding: the sum stays the same
+//	recall  a gift that was not taken within giftTime is removed, and its seat is free
 //
-// Each write is a compare-and-set, so a gift is taken or recalled, never both. A gift to the dead is void at once. One of
-// the dead is void a second later, with the second reaping: until then whoever it was promised to can still take it.
+// Each write is a compare-and-set, so a gift is taken or recalled, never both. A gift to a dead worker is void at once. A
+// gift of a dead worker is void a second later, with the second reaping: until then its receiver can still take it.
 //
-// The alternative, a taker that lowers the giver's holding itself, would need one write less; but then holdings are not
-// their own instance's any more, and no longer say which of its writes have landed.
+// The alternative, a taker that lowers the giver's holding itself, would need one write less; but then a holding would have
+// several writers, and would not show any more which of its instance's writes have succeeded.
 
-// giftTime is longer than a take-over lasts: the answer of the giver, and the taker's time until ErrAway.
+// giftTime is longer than a take-over lasts: the giver's answer, and the taker's time until ErrAway.
 const giftTime = 3 * time.Second
 
-// giftsMax bounds a record. What is beyond is released, and the heir takes what there is.
+// giftsMax bounds a record. Further seats are released, and their heirs compete for free ones.
 const giftsMax = 1000
 
 // giving is a call that gives a seat.
@@ -35,9 +35,9 @@ type giving struct {
 	promise *promise
 }
 
-// Give passes a seat that Acquire granted on to another instance, for whoever shows the ticket there to Take. When done
-// gets nil, it can be taken, for giftTime; with an error it may come to that, or be released. In any case it is no more
-// the caller's. What is returned instead says that nothing has happened. Any goroutine.
+// Give passes a granted seat on to another instance, where a call of Take with the ticket gets it. When done gets nil, the
+// seat can be taken, for giftTime; after an error it may become so, or be released. In any case the caller has lost it. If
+// Give itself returns an error, nothing has happened. Any goroutine.
 func (s *Seats) Give(room string, to ident.Worker, ticket Ticket, done func(error)) error {
 	return s.l.accept(func() {
 		g := &giving{to, ticket, s.l.promise(done)}
@@ -52,8 +52,8 @@ func (s *Seats) Give(room string, to ident.Worker, ticket Ticket, done func(erro
 	})
 }
 
-// Take is Acquire of one seat: of the one that was given with a ticket, before all who wait, and beyond the limit if need
-// be, as it is taken already. Where that one is not there any more, any other will do. Any goroutine.
+// Take is Acquire of one seat: the one that was given with the ticket, ahead of all waiting calls and even beyond the
+// limit, since the record counts it already; or any other, if that gift is gone. Any goroutine.
 func (s *Seats) Take(room string, limit int, ticket Ticket, done func(error)) error {
 	switch {
 	case room == "" || len(room) > nameBytesMax:
@@ -75,7 +75,7 @@ func (s *Seats) Take(room string, limit int, ticket Ticket, done func(error)) er
 	})
 }
 
-// give writes what is to be given. Where that is not wanted any more, the seat is released.
+// give writes the gifts. A seat whose receiver is dead, or whose call got ErrAway, is released.
 func (r *seatRoom) give() {
 	me, gifts := r.s.l.opts.Instance, slices.Clone(r.view.gifts)
 	for _, g := range r.gifts {
@@ -95,7 +95,7 @@ func (r *seatRoom) give() {
 	r.serve()
 }
 
-// gave is told what became of the write that was to give.
+// gave takes the outcome of the write with the gifts in going.
 func (r *seatRoom) gave(landed bool) {
 	going := r.going
 	r.going = nil
@@ -110,7 +110,7 @@ func (r *seatRoom) gave(landed bool) {
 	}
 }
 
-// redeemed are the gifts that remain when those who wait have taken theirs, and how many these are.
+// redeemed splits the gifts: left are those that remain when the waiting calls have taken theirs, n in number.
 func (r *seatRoom) redeemed() (left []gift, n int) {
 	for _, g := range r.view.gifts {
 		mine := g.to == r.s.l.opts.Instance && slices.ContainsFunc(r.waiting, func(a *acquire) bool {
@@ -125,7 +125,7 @@ func (r *seatRoom) redeemed() (left []gift, n int) {
 	return left, n
 }
 
-// recallLater sees to it that a gift which nobody takes is free again.
+// recallLater recalls a gift after giftTime.
 func (s *Seats) recallLater(key string, ticket Ticket) {
 	s.l.after(giftTime, func() {
 		due, running := s.recalls[key]
@@ -136,8 +136,8 @@ func (s *Seats) recallLater(key string, ticket Ticket) {
 	})
 }
 
-// recall takes the gifts whose time is over out of a record. All of them leave with one write, those too that come while
-// it tries: a write for each would make them compete with one another, the more the slower the bus is.
+// recall removes the expired gifts from a record, all with one write, including those that expire while it tries. Separate
+// writes would conflict with one another, the more the slower the bus is.
 func (s *Seats) recall(key string) {
 	s.l.get(seatBucket, key, func(f found) {
 		seen := 0

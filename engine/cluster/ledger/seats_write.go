@@ -13,14 +13,14 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// refusedTime is how long to wait after the bus has refused a record.
+// refusedTime is the pause after the bus has refused a record.
 const refusedTime = time.Second
 
-// write makes our holding count seats.
+// write sets our holding to count seats.
 func (r *seatRoom) write(count int) { r.writeWith(count, r.view.gifts) }
 
-// writeWith changes what is given and taken with it. Until it is decided, held is what both the old and the new count
-// allow; what is going is used until then, and not held any more after it.
+// writeWith sets our holding and the gifts. Until the outcome, held is what both the old and the new count allow; seats in
+// going are used until then, and not held any more after success.
 func (r *seatRoom) writeWith(count int, gifts []gift) {
 	l, b := r.s.l, r.s.l.bucket(seatBucket)
 	turn := b.turn
@@ -50,18 +50,17 @@ func (r *seatRoom) writeWith(count int, gifts []gift) {
 			r.gave(false)
 			l.fault(err)
 			r.fail(err)
-			l.after(refusedTime, func() { // what is owed to the record stays owed
+			l.after(refusedTime, func() { // the record must still get what it lacks
 				if r.s.rooms[r.key] == r {
 					r.serve()
 				}
 			})
 		}
 	}
-	r.s.writes++
 	l.set(c)
 }
 
-// counted takes in what the record says that we hold. Where that is what the last write wanted, it has landed.
+// counted takes our holding in the record. If it is the last write's, that write has succeeded.
 func (r *seatRoom) counted(count int) {
 	landed := count == r.target
 	if landed {
@@ -71,7 +70,7 @@ func (r *seatRoom) counted(count int) {
 	r.gave(landed)
 }
 
-// look reads the record. Our own holding in it says whether a write whose answer was lost has landed.
+// look reads the record. Our own holding in it shows whether a write whose answer was lost has succeeded.
 func (r *seatRoom) look(next stage) {
 	r.busy, r.fresh = true, true
 	b := r.s.l.bucket(seatBucket)
@@ -95,7 +94,7 @@ func (r *seatRoom) look(next stage) {
 	})
 }
 
-// decode leaves out what the dead hold.
+// decode omits the holdings and gifts of dead workers.
 func (s *Seats) decode(f found) (seatRecord, error) {
 	empty := seatRecord{epoch: s.l.opts.Epoch}
 	if f.payload == nil {
@@ -119,10 +118,10 @@ func (s *Seats) isGone(instance ident.Worker) bool {
 	return s.gone[instance] > 0 || s.l.life.isDead(worker{s.l.opts.Epoch, instance})
 }
 
-// wantedSubject is where workers ask for idle seats. The payload is the room's key and the instances that hold some.
+// wantedSubject is where workers ask for idle seats. The payload is the room's key and the instances that hold seats.
 const wantedSubject = "ledger.wanted"
 
-// ask asks all who hold seats to give back what is idle, and waits until all have answered.
+// ask asks all holders to give idle seats back, and waits until all have answered.
 func (r *seatRoom) ask() {
 	l := r.s.l
 	r.busy = true
@@ -166,7 +165,7 @@ func (s *Seats) wanted(m *nats.Msg) {
 	r.serve()
 }
 
-// answer tells those who asked, once nothing is idle here.
+// answer answers the askers, once no seat is idle here.
 func (r *seatRoom) answer() {
 	if len(r.askers) == 0 || r.count > r.used {
 		return
@@ -177,9 +176,9 @@ func (r *seatRoom) answer() {
 	r.askers = nil
 }
 
-// Reap frees the seats of an instance that is gone: the kernel has said so. This worker counts them as free at
-// once; done is told when no record names the instance any more. A last write of the dead may land after that and
-// harms nothing, but stays: call it again a little later. What it gave away last is void then. Any goroutine.
+// Reap frees the seats of an instance that was reaped. This worker counts them as free at once; done runs when no record
+// names the instance any more. A last write of the dead worker may arrive after that. It is harmless but stays, so call
+// Reap again a little later; the second call also voids the gifts of the dead. Any goroutine.
 func (s *Seats) Reap(instance ident.Worker, done func(error)) error {
 	return s.l.accept(func() {
 		s.gone[instance]++
@@ -201,12 +200,12 @@ func (s *Seats) Reap(instance ident.Worker, done func(error)) error {
 	})
 }
 
-// clean takes the dead out of a record.
+// clean removes dead workers from a record.
 func (s *Seats) clean(key string, f found, done func()) {
 	s.rewrite(key, f, func(*seatRecord) {}, done)
 }
 
-// rewrite takes the dead out of a record, and what remove does besides.
+// rewrite removes dead workers from a record, and calls remove for further changes.
 func (s *Seats) rewrite(key string, f found, remove func(*seatRecord), done func()) {
 	was, err := decodeSeats(f.payload)
 	if f.payload == nil || err != nil || was.epoch > s.l.opts.Epoch {
@@ -232,7 +231,7 @@ func (s *Seats) rewrite(key string, f found, remove func(*seatRecord), done func
 			s.l.fault(errors.Join(errors.New("clean seats"), err))
 		}
 		if r := s.rooms[key]; r != nil {
-			r.full = s.l.now // whoever was refused may try again
+			r.full = s.l.now // seats are free: the verdict ends
 		}
 		done()
 	}

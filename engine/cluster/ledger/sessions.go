@@ -10,24 +10,23 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Sessions are what tokens restore, over all workers.
+// Sessions are the sessions of all workers.
 //
-// A worker writes the sessions that it made (Save, Park, Drop), each at the revision that it knows; a claim by
-// anybody moves the revision, so that the owner's next write fails, and it learns that the session is no longer
-// its own. One write of a session is on its way at a time. What is saved meanwhile, and within the coalescing
-// time, leaves as one write of the latest value.
+// A worker writes the sessions that it made (Save, Park, Drop), each at the revision that it knows. A claim by any worker
+// changes the revision, so that the owner's next write fails, and the owner learns that it has lost the session. One write
+// of a session is on its way at a time. Saves meanwhile, and within the coalescing time, become one write of the latest
+// value.
 //
 // Owner: the ledger's goroutine.
 type Sessions struct {
 	l      *Ledger
 	owned  map[Key]*owned
-	due    []Key // whose next version may leave when there is room on the way to the bus, the first first
+	due    []Key // sessions with a version to send when fewer than flyingMax requests are on their way, in order
 	claims map[Claim]*claim
-	won    map[Claim]int // claims of this worker that have not ended, and in which stream they were won
-	trials int           // sets sent, for tests
+	won    map[Claim]int // claims of this worker that have not ended, with the turn of the bucket in which they succeeded
 
-	lost    int  // sessions that are to be written anew
-	handing bool // not all of them have been saved again
+	lost     int  // sessions to be rewritten
+	resaving bool // Options.Lost has not finished
 }
 
 // owned is a session that this worker made and has not parked, dropped or forgotten.
@@ -35,16 +34,16 @@ type Sessions struct {
 // Owner: the ledger's goroutine.
 type owned struct {
 	revision uint64
-	late     uint64 // hash of what was written after its saver was told ErrAway; 0 for none
+	late     uint64 // hash of the value that was written after its caller got ErrAway; 0 for none
 	next     *draft // not sent yet
 	sent     *draft
 	timer    *timer   // until next is due
-	idle     []func() // claims of this worker, which wait until nothing is on its way
-	known    bool     // the record has been written, or seen
-	due      bool     // next may leave
-	gone     bool     // somebody has used it: nothing is written any more, or it would come back to life
-	lost     bool     // gone from the bus, and to be written anew
-	piled    uint8    // earlier versions that the bus may still have
+	idle     []func() // claims of this worker, which wait until no write is on its way
+	known    bool     // the record has been written, or read
+	due      bool     // next is in Sessions.due
+	gone     bool     // a claimant has used it: a further write would restore a used session
+	lost     bool     // gone from the bus, and to be rewritten
+	piled    uint8    // how many earlier versions the bus may still have
 }
 
 // draft is a version of a session to be written.
@@ -64,7 +63,7 @@ func newSessions(l *Ledger) *Sessions {
 
 var errForeign = errors.New("session is another instance's: only its owner may write it")
 
-// ValueBytesMax is the largest session that is kept: one that is larger would hold up others on its way.
+// ValueBytesMax is the size of the largest session that is kept: a larger one would delay others on its way.
 const ValueBytesMax = 512 << 10
 
 func checkValue(value []byte) error {
@@ -75,11 +74,11 @@ func checkValue(value []byte) error {
 }
 
 // Save stores a session whose connection lives. The first save of a key is written at once, later ones within the
-// coalescing time. value belongs to the ledger from here on. done gets ErrClaimed while somebody holds a claim (with this
-// value or the one before): he may put the session back, so save it again later. It gets ErrUnknown where the session is
-// no more, or another's: then further saves are in vain; Forget it. After ErrAway the ledger goes on trying to write the
-// latest value, until the session is dropped; who saves the same value again learns what became of it, and costs the bus
-// nothing. Any goroutine.
+// coalescing time. value belongs to the ledger from here on. done gets ErrClaimed while a claim holds the session (with
+// this value or the one before): the claimant may restore it, so save again later. It gets ErrUnknown if the session is
+// gone, or has another owner: further saves fail too; call Forget. After ErrAway the ledger goes on trying to write the
+// latest value, until the session is dropped; a repeated Save of the same value gets the outcome, and costs no further
+// write. Any goroutine.
 func (s *Sessions) Save(key Key, value []byte, done func(error)) error {
 	return s.write(key, &draft{state: Live, value: value}, done)
 }
@@ -103,9 +102,8 @@ func (s *Sessions) write(key Key, d *draft, done func(error)) error {
 	})
 }
 
-// Drop deletes a session that this worker made, unless somebody has claimed it. It is never refused. done may be nil; it is
-// called with nil, ErrClaimed or ErrUnknown, with ErrAway, after which the ledger goes on trying, or with ErrClosed. Any
-// goroutine.
+// Drop deletes a session that this worker made, unless it is claimed. It is never refused. done may be nil; it gets nil,
+// ErrClaimed or ErrUnknown, or ErrAway, after which the ledger goes on trying, or ErrClosed. Any goroutine.
 func (s *Sessions) Drop(key Key, done func(error)) {
 	if done == nil {
 		s.l.post(func() { s.revise(key, &draft{}) })
@@ -118,7 +116,8 @@ func (s *Sessions) Drop(key Key, done func(error)) {
 	}
 }
 
-// Forget says that this worker will not write a session any more, whose it is now. Nothing is deleted. Any goroutine.
+// Forget says that this worker will not write a session any more, because it has another owner. No record is deleted. Any
+// goroutine.
 func (s *Sessions) Forget(key Key) {
 	s.l.post(func() {
 		o := s.owned[key]
@@ -146,12 +145,7 @@ func keepAll(promises []*promise, err error) {
 	}
 }
 
-// Owned is the number of sessions that this worker may write; done runs on the ledger's goroutine.
-func (s *Sessions) Owned(done func(int)) {
-	s.l.post(func() { done(len(s.owned)) })
-}
-
-// revise makes d the next version, in the place of one that has not left yet.
+// revise makes d the next version, in place of one that has not been sent.
 func (s *Sessions) revise(key Key, d *draft) {
 	o := s.owned[key]
 	if o == nil {
@@ -175,8 +169,8 @@ func (s *Sessions) revise(key Key, d *draft) {
 	s.schedule(key, o)
 }
 
-// repeats reports whether d is what is on its way already, or was written after whoever saved it had been told ErrAway:
-// then that counts. On a bus that is behind by more than a caller waits, to write it again would keep it behind for ever.
+// repeats reports whether the value of d is on its way already, or was written after its caller got ErrAway: then d needs no
+// write. If a bus takes longer than a caller waits, repeated writes would keep it late for ever.
 func (o *owned) repeats(d *draft) bool {
 	latest := o.next
 	if latest == nil {
@@ -185,7 +179,7 @@ func (o *owned) repeats(d *draft) bool {
 	switch {
 	case d.state != Live:
 	case latest == nil && o.late != 0 && o.late == xxhash.Sum64(d.value):
-		o.late = 0 // whoever saves it a third time wants to know what holds by then
+		o.late = 0 // a third Save of the value writes again
 		keepAll(d.promises, nil)
 		return true
 	case latest != nil && latest.state == Live && bytes.Equal(latest.value, d.value):
@@ -195,7 +189,7 @@ func (o *owned) repeats(d *draft) bool {
 	return false
 }
 
-// waiting leaves out those at the head who have been told ErrAway: the bus is away for long.
+// waiting omits the promises at the head that have got ErrAway.
 func waiting(promises []*promise) []*promise {
 	for len(promises) > 0 && promises[0].kept {
 		promises = promises[1:]
@@ -203,11 +197,11 @@ func waiting(promises []*promise) []*promise {
 	return promises
 }
 
-// schedule sends the next version when its time has come: the first one and the last at once.
+// schedule sends the next version when it is due: the first and the last of a session at once.
 func (s *Sessions) schedule(key Key, o *owned) {
 	switch {
 	case o.sent != nil || o.next == nil:
-	case o.lost && o.next.state == Live && len(o.idle) == 0: // there are many, and what others wait for goes first
+	case o.lost && o.next.state == Live && len(o.idle) == 0: // lost sessions are many: awaited requests go first
 		if !o.due {
 			o.due = true
 			s.due = append(s.due, key)
@@ -224,12 +218,12 @@ func (s *Sessions) schedule(key Key, o *owned) {
 	}
 }
 
-// sendDue sends the latest version of the session that has been due for longest; false where there is none.
+// sendDue sends the latest version of the session that has been due for longest; false if there is none.
 func (s *Sessions) sendDue() bool {
 	for len(s.due) > 0 {
 		key := s.due[0]
 		s.due = s.due[1:]
-		if o := s.owned[key]; o != nil && o.due { // it may have left meanwhile
+		if o := s.owned[key]; o != nil && o.due { // it may have been sent meanwhile
 			s.send(key, o)
 			return true
 		}
@@ -245,10 +239,10 @@ func (s *Sessions) send(key Key, o *owned) {
 	s.try(key, o)
 }
 
-// pileMax is how many earlier versions of a live session the bus keeps: removing one costs it as much as storing one.
+// pileMax is how many earlier versions of a live session the bus keeps: to remove one costs as much as to store one.
 const pileMax = 7
 
-// try sends the version that is on its way, at the revision that is known by now.
+// try sends the version in o.sent, at the latest known revision.
 func (s *Sessions) try(key Key, o *owned) {
 	d, turn := o.sent, s.l.bucket(sessionBucket).turn
 	c := &set{bucket: sessionBucket, key: key.subject(), expect: o.revision, ttl: d.ttl}
@@ -262,7 +256,7 @@ func (s *Sessions) try(key Key, o *owned) {
 	}
 	c.done = func(revision uint64, err error) {
 		if err == nil && turn != s.l.bucket(sessionBucket).turn {
-			err = errConflict // it may have landed in the stream that was lost
+			err = errConflict // it may have been stored in the lost stream
 		}
 		switch err {
 		case nil:
@@ -270,10 +264,9 @@ func (s *Sessions) try(key Key, o *owned) {
 		case errConflict:
 			s.l.get(sessionBucket, key.subject(), func(f found) { s.overtaken(key, o, turn, f) })
 		default:
-			s.lose(key, o, err)
+			s.unwritten(key, o, err)
 		}
 	}
-	s.trials++
 	s.l.set(c)
 }
 
@@ -288,25 +281,25 @@ func (s *Sessions) written(key Key, o *owned, revision uint64) {
 		o.late = xxhash.Sum64(d.value)
 	}
 	if o.gone || d.state != Live && o.next == nil {
-		delete(s.owned, key) // parked or deleted: nothing of it need be remembered
+		delete(s.owned, key) // parked or deleted: the owner has no more to write
 	}
 	keepAll(d.promises, nil)
 	s.settle(key, o)
 }
 
-// overtaken finds out why a write failed. The record may carry our own mark (an attempt had landed and its answer
-// was lost), or have been put back by a claimant who could not use it: then it is still ours.
+// overtaken finds out why a write failed. The record may have our own mark (an earlier attempt had succeeded), or a
+// claimant may have restored it: then it is still ours.
 func (s *Sessions) overtaken(key Key, o *owned, turn int, f found) {
 	d, b := o.sent, s.l.bucket(sessionBucket)
 	if f.payload == nil {
 		switch {
-		case b.turn != turn: // it was sent to a stream that has been lost since
+		case b.turn != turn: // the stream that it was sent to is lost
 			o.revision = f.revision
 			s.try(key, o)
-		case d.state != 0 && o.known && f.revision == 0: // a claimant has used it and dropped it, or all is lost
+		case d.state != 0 && o.known && f.revision == 0: // a claimant has used and deleted it, or the stream is lost
 			b.confirm(func(same bool) {
 				if same {
-					s.lose(key, o, ErrUnknown)
+					s.unwritten(key, o, ErrUnknown)
 					return
 				}
 				s.try(key, o)
@@ -317,29 +310,29 @@ func (s *Sessions) overtaken(key Key, o *owned, turn int, f found) {
 			o.revision = f.revision
 			s.try(key, o)
 		default:
-			s.lose(key, o, ErrUnknown) // a claimant has used it and dropped it
+			s.unwritten(key, o, ErrUnknown) // a claimant has used and deleted it
 		}
 		return
 	}
 	rec, err := decodeSession(f.payload)
 	switch {
 	case err != nil:
-		s.lose(key, o, err)
+		s.unwritten(key, o, err)
 	case rec.mark == d.mark:
 		s.written(key, o, f.revision)
 	case rec.state == Live && rec.owner == s.l.opts.Epoch, d.state == 0 && rec.state == Parked:
 		o.revision, o.known = f.revision, true
 		s.try(key, o)
 	case rec.state == claimed:
-		o.known = true // the revision stays what it was, so that the next write finds out, and never overwrites the claim
-		s.lose(key, o, ErrClaimed)
+		o.known = true // the revision stays the same, so that the next write fails too, and never overwrites the claim
+		s.unwritten(key, o, ErrClaimed)
 	default:
-		s.lose(key, o, ErrUnknown)
+		s.unwritten(key, o, ErrUnknown)
 	}
 }
 
-// lose tells that a version could not be written. Where the session is gone this is remembered until it is forgotten.
-func (s *Sessions) lose(key Key, o *owned, err error) {
+// unwritten says that a version could not be written. A session that is gone stays marked so until Forget.
+func (s *Sessions) unwritten(key Key, o *owned, err error) {
 	dropped := o.sent.state == 0 || o.gone
 	promises := o.sent.promises
 	if o.next != nil {
@@ -357,7 +350,7 @@ func (s *Sessions) lose(key Key, o *owned, err error) {
 	s.settle(key, o)
 }
 
-// settle goes on with what waits: the next version, or claims of this worker.
+// settle goes on after a write: with the next version, or with claims of this worker.
 func (s *Sessions) settle(key Key, o *owned) {
 	if o.next != nil || o.sent != nil {
 		s.schedule(key, o)
@@ -370,7 +363,7 @@ func (s *Sessions) settle(key Key, o *owned) {
 	}
 }
 
-// whenIdle runs f once nothing of this session is on its way: at once, where it is not ours.
+// whenIdle runs f once no write of this session is waiting or on its way: at once, if this worker does not own it.
 func (s *Sessions) whenIdle(key Key, f func()) {
 	o := s.owned[key]
 	if o == nil || o.next == nil && o.sent == nil {

@@ -13,12 +13,12 @@ import (
 	"github.com/nats-io/nats.go"
 )
 
-// mark says which write made a version of a record: sixteen bytes that no other write has.
+// mark names the write that made a version of a record: sixteen bytes that no other write has.
 type mark [16]byte
 
 func (m mark) String() string { return hex.EncodeToString(m[:]) }
 
-// mark makes a new one.
+// mark makes a new mark.
 func (l *Ledger) mark() (m mark) {
 	l.marks++
 	binary.BigEndian.PutUint64(m[:8], l.writer)
@@ -26,8 +26,8 @@ func (l *Ledger) mark() (m mark) {
 	return m
 }
 
-// set is a compare-and-set on its way. It is sent, unchanged, until the bus has decided it. After a conflict the
-// caller reads the record: where it carries the mark of this very set, an earlier attempt had landed.
+// set is a compare-and-set on its way. It is sent, unchanged, until the bus has decided it. After a conflict the caller
+// reads the record: if it has the mark of this set, an earlier attempt had succeeded.
 //
 // Owner: the ledger's goroutine.
 type set struct {
@@ -36,8 +36,8 @@ type set struct {
 	expect  uint64 // the revision that must be the last one; 0 for none
 	payload []byte // nil deletes
 	ttl     time.Duration
-	pile    bool                             // leave the earlier versions where they are: see create
-	done    func(revision uint64, err error) // errConflict, or what the bus objects to
+	pile    bool                             // leave the earlier versions: see bucket.config
+	done    func(revision uint64, err error) // errConflict, or the bus's error
 }
 
 // conflict is the outcome of a set that came too late.
@@ -49,14 +49,14 @@ var errConflict error = conflict{}
 
 var errLater = errors.New("the bus is not ready")
 
-// A deleted record leaves a marker, which expires without a trace. That of a shared one must live until all workers
-// have read it: they read at least once a second, and everything anew after they were away.
+// A deleted record leaves a marker, which expires without a trace. The marker of a shared record must live until all
+// workers have read it: they read at least once a second, and read all records anew after an absence.
 const (
 	markerTime       = time.Second
 	sharedMarkerTime = 10 * time.Second
 )
 
-// set decides s. It goes on until the bus has answered: callers that must not wait that long hold a promise.
+// set sends s until the bus has answered: callers that must not wait that long have a promise.
 func (l *Ledger) set(s *set) {
 	l.attempt(s, s.message())
 }
@@ -81,8 +81,8 @@ func (s *set) message() *nats.Msg {
 	return m
 }
 
-// attempt sends m. Where an attempt before the last one had landed, and the bus was killed, it may not have removed the
-// earlier versions.
+// attempt sends m. If an earlier attempt had succeeded just before the bus was killed, the earlier versions may not have
+// been removed: then they are purged.
 func (l *Ledger) attempt(s *set, m *nats.Msg) {
 	var c *call
 	c = l.wire.request(m, func(answer *nats.Msg) {
@@ -118,7 +118,7 @@ const (
 	nameTaken                 = 10058
 )
 
-// acknowledged reads the bus's verdict on a set: a revision, errConflict, errLater where it wants to be asked again.
+// acknowledged reads the bus's answer to a set: a revision, errConflict, or errLater if the set must be sent again.
 func acknowledged(answer []byte) (uint64, error) {
 	var ack struct {
 		Seq   uint64 `json:"seq"`
@@ -144,14 +144,14 @@ func acknowledged(answer []byte) (uint64, error) {
 	return 0, fmt.Errorf("write record: %s (%d)", ack.Error.Text, ack.Error.ErrCode)
 }
 
-// found is what a read saw: payload is nil where there is no record. The revision of a deleted one is that of its
+// found is the result of a read: payload is nil if there is no record. The revision of a deleted record is that of its
 // marker, which a set must expect.
 type found struct {
 	revision uint64
 	payload  []byte
 }
 
-// get reads a record. It goes on until the bus has answered.
+// get reads a record. It repeats the request until the bus has answered.
 func (l *Ledger) get(bucket, key string, done func(found)) {
 	m := &nats.Msg{Subject: "$JS.API.DIRECT.GET." + streamOf(bucket) + "." + subjectOf(bucket, key)}
 	l.read(m, done)

@@ -10,14 +10,14 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// The buckets. They are laid out as JetStream's key-value buckets, so its tools can look into them.
+// The buckets. They have the layout of JetStream's key-value buckets, so that its tools can read them.
 const (
 	sessionBucket = "sessions"
 	seatBucket    = "seats"
-	sharedBucket  = "shared" // what every worker follows: created rooms, deaths, starts
+	sharedBucket  = "shared" // followed by every worker: created rooms, deaths, starts
 )
 
-// changesPrefix is where the bus republishes what was stored in sharedBucket.
+// changesPrefix is where the bus republishes the records of sharedBucket.
 const changesPrefix = "ledger.changed."
 
 func subjectOf(bucket, key string) string { return "$KV." + bucket + "." + key }
@@ -32,14 +32,14 @@ func decodeName(token string) (string, error) {
 	return string(name), err
 }
 
-// config is that of a bucket's stream, which keeps no trace of what is deleted or expired. Earlier versions of a record are
-// not left to a limit of one message a subject: JetStream does not write down what a limit removes. When the latest version
-// has expired too, and the bus is killed, its recovery would find an earlier one in the files and give it out as the latest:
-// a token that was used up would be good once more (nats-server issue 8505). What a rollup removes is written down. So every
-// set is one, but for those whose version does not expire: a few of them may pile up, and the next rollup removes all.
+// config is the configuration of a bucket's stream, which keeps no trace of deleted or expired records. Earlier versions of
+// a record are not removed by a limit of one message a subject: JetStream does not write such removals to its files. If the
+// latest version expires, and the bus is killed, its recovery would take an earlier version in the files for the latest: a
+// used token would be valid again (nats-server issue 8505). Removals by a rollup are written. So every set is a rollup,
+// except those whose version does not expire: a few of them may pile up, and the next rollup removes them.
 //
-// firstSeq is where a new stream begins to count. Each begins above all that were before it, so that no revision of a stream
-// that was lost is one of the stream that follows: what was sent to the lost one is refused by its successor.
+// firstSeq is the first sequence of a new stream. It is above all sequences of earlier streams, so that no revision of a
+// lost stream is valid in its successor, which refuses sets that were meant for the lost one.
 func (b *bucket) config(firstSeq uint64) jetstream.StreamConfig {
 	cfg := jetstream.StreamConfig{
 		Name:              streamOf(b.name),
@@ -63,8 +63,8 @@ func (b *bucket) config(firstSeq uint64) jetstream.StreamConfig {
 	return cfg
 }
 
-// foreign reports whether a stream has what an update cannot take away. It was made by somebody else: the account is ours
-// alone, and what its streams hold is a copy of what the workers know.
+// foreign reports whether a stream has settings that an update cannot change. This server did not make it, and may delete
+// it: the account is ours alone, and records are copies of what the workers know.
 func foreign(cfg jetstream.StreamConfig) bool {
 	return cfg.Storage != jetstream.FileStorage || cfg.Retention != jetstream.LimitsPolicy || cfg.DenyDelete || cfg.DenyPurge ||
 		cfg.Sealed || cfg.Mirror != nil || len(cfg.Sources) > 0
@@ -80,12 +80,12 @@ type verdict struct {
 	} `json:"error"`
 }
 
-// api asks JetStream's API about the bucket's stream. Where JetStream is not there, or its answer makes no sense, the check
-// begins anew a little later.
+// api sends a request about the bucket's stream to JetStream's API. If JetStream is not there, or its answer cannot be
+// decoded, the check starts again a little later.
 func (b *bucket) api(verb string, body any, done func(*verdict)) {
 	var text []byte
 	if body != nil {
-		text, _ = json.Marshal(body) // a struct of JetStream's client: it can be encoded
+		text, _ = json.Marshal(body) // cannot fail: a struct of JetStream's client
 	}
 	b.ask(&nats.Msg{Subject: "$JS.API.STREAM." + verb + "." + streamOf(b.name), Data: text}, func(m *nats.Msg) {
 		var v verdict
@@ -100,12 +100,12 @@ func (b *bucket) api(verb string, body any, done func(*verdict)) {
 	})
 }
 
-// ask sends a request ahead of all others. Its answer counts, also the one that nobody listens.
+// ask sends a request ahead of all others. done also gets NATS's answer that there is no listener.
 func (b *bucket) ask(m *nats.Msg, done func(*nats.Msg)) {
 	b.l.wire.enqueue(&call{msg: m, done: done, bare: true})
 }
 
-// make sees to it that the stream is there and is as it must be, and then to its origin. Several workers may do so at once.
+// make creates the stream or updates its settings, then writes its origin. Several workers may do so at once.
 func (b *bucket) make() {
 	b.api("INFO", nil, func(v *verdict) {
 		switch {
@@ -132,7 +132,7 @@ func (b *bucket) create() {
 	})
 }
 
-// amend gives a stream that is there the settings that it must have.
+// amend updates the settings of an existing stream.
 func (b *bucket) amend(v *verdict) {
 	last, was := v.State.LastSeq, v.Config
 	b.api("UPDATE", b.config(was.FirstSeq), func(v *verdict) {

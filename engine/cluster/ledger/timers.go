@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// timers are what the ledger's goroutine has to do later, the earliest first.
+// timers is a heap of functions for the ledger's goroutine, the earliest first.
 type timers []*timer
 
 // timer runs f once at its time, unless it is stopped before.
@@ -15,7 +15,7 @@ type timer struct {
 	at    time.Time
 	f     func()
 	index int  // in the heap; -1 once it has run or was stopped
-	owed  bool // somebody waits for it: it runs even when the ledger ends before its time
+	owed  bool // a callback depends on it: if the ledger ends before its time, it runs then
 }
 
 func (t timers) Len() int           { return len(t) }
@@ -55,7 +55,7 @@ func (t *timers) stop(x *timer) {
 	}
 }
 
-// due takes the first timer whose time has come, nil where there is none.
+// due takes the first timer whose time has come; nil if there is none.
 func (t *timers) due(now time.Time) *timer {
 	if len(*t) == 0 || (*t)[0].at.After(now) {
 		return nil

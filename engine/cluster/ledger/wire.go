@@ -16,23 +16,22 @@ const (
 	// flyingMax bounds what one worker has on its way to the bus. A stream takes 100,000 at once (older servers
 	// 10,000) and refuses the rest; a hundred workers stay below.
 	flyingMax = 500
-	// attemptTime is after how long without an answer a request counts as lost, when the bus has answered nothing else
-	// meanwhile either.
+	// attemptTime is the time after which a request counts as lost, if the bus has answered no other meanwhile either.
 	attemptTime = 400 * time.Millisecond
-	// lostTime is after how long it counts as lost although the bus answers others.
+	// lostTime is the time after which a request counts as lost although the bus answers others.
 	lostTime = 2 * time.Second
-	// triesPatient is up to which attempt both times grow: by as much each time.
+	// triesPatient bounds the growth of both times: they are multiplied by the number of the attempt, up to this.
 	triesPatient = 8
-	// turnsUrgent is how many requests that are waited for leave before one that can wait.
+	// turnsUrgent is how many awaited requests leave before one that can wait.
 	turnsUrgent = 4
-	// restTime is how long to wait before asking a bus that is not there, or not ready.
+	// restTime is the pause before the next request to a bus that is not there, or not ready.
 	restTime = 15 * time.Millisecond
 )
 
-// wire carries requests to the bus and answers back. Whatever may wait for the connection's lock, which a write to a
-// frozen bus holds, runs on goroutines of its own, so that deadlines are met regardless.
+// wire carries requests to the bus and answers back. A write to a frozen bus blocks and holds the connection's lock; so all
+// calls that may wait for that lock run on other goroutines, and deadlines are met.
 //
-// Owner: the ledger's goroutine, but for what mu guards.
+// Owner: the ledger's goroutine, except the fields that mu guards.
 type wire struct {
 	nc      *nats.Conn
 	l       *Ledger
@@ -44,8 +43,8 @@ type wire struct {
 	flying  int
 	heard   time.Time // when the bus last answered
 	waiting []*call
-	more    func() bool // requests one thing that can wait; false where there is none
-	turns   int         // since then
+	more    func() bool // sends a request that can wait; false if there is none
+	turns   int         // awaited requests since the last call of more
 	pumping bool
 	resting *timer
 
@@ -55,19 +54,19 @@ type wire struct {
 	wake  chan struct{}
 }
 
-// call is one request. It is sent until it is answered, under one name: an answer that comes late, to an earlier attempt,
-// is as good as any.
+// call is one request. It is sent until it is answered, always with the same id: a late answer to an earlier attempt is
+// valid too.
 //
 // Owner: the ledger's goroutine.
 type call struct {
 	msg    *nats.Msg
 	done   func(*nats.Msg)
-	lost   func() // for several answers: done is called for each until hangUp, and this once, instead of sending again
-	bare   bool   // before all others, and the answer that nobody listens is one, too
+	lost   func() // for a call with several answers: done gets each until hangUp, and lost is called in place of a repeat
+	bare   bool   // sent ahead of all others; done also gets NATS's answer that there is no listener
 	id     uint64
 	tries  int
 	flying bool
-	over   bool // answered, or nobody wants to know any more
+	over   bool // answered, or given up
 	sent   time.Time
 	timer  *timer
 }
@@ -84,7 +83,7 @@ func newWire(nc *nats.Conn, l *Ledger) (*wire, error) {
 	return w, nil
 }
 
-// listen gives what comes on a subject to f, on the ledger's goroutine. It may wait for the connection.
+// listen passes the messages on a subject to f, on the ledger's goroutine. It may wait for the connection.
 func (w *wire) listen(subject string, f func(*nats.Msg)) error {
 	sub, err := w.nc.Subscribe(subject, func(m *nats.Msg) {
 		w.l.post(func() { f(m) })
@@ -92,7 +91,7 @@ func (w *wire) listen(subject string, f func(*nats.Msg)) error {
 	if err != nil {
 		return fmt.Errorf("subscribe to %s: %w", subject, err)
 	}
-	if err := sub.SetPendingLimits(-1, -1); err != nil { // what we asked for is bounded by flyingMax
+	if err := sub.SetPendingLimits(-1, -1); err != nil { // flyingMax bounds the answers
 		return fmt.Errorf("lift limits of %s: %w", subject, err)
 	}
 	w.subs = append(w.subs, sub)
@@ -104,15 +103,15 @@ func (w *wire) stop() {
 	w.ended = true
 	w.mu.Unlock()
 	w.ring()
-	go func() { // it may wait for the connection
+	go func() { // may wait for the connection
 		for _, sub := range w.subs {
-			_ = sub.Unsubscribe() // fails only where the connection is gone
+			_ = sub.Unsubscribe() // fails only if the connection is closed
 		}
 		w.nc.RemoveStatusListener(w.status)
 	}()
 }
 
-// follow waits for the connection to come back. What was on its way then is lost; it is sent again at once.
+// follow waits for reconnections. Requests that were on their way are lost then, and are sent again at once.
 func (w *wire) follow() {
 	for {
 		select {
@@ -163,7 +162,7 @@ func (w *wire) write() {
 	}
 }
 
-// unsent brings back a request that did not leave. It waits for its turn once more.
+// unsent queues a request again that could not be published.
 func (w *wire) unsent(reply string) {
 	if c := w.callOf(reply); c != nil && c.flying {
 		w.bounce(c)
@@ -179,7 +178,7 @@ func (w *wire) callOf(subject string) *call {
 	return w.calls[id]
 }
 
-// send puts a message on its way, without waiting for an answer.
+// send sends a message that needs no answer.
 func (w *wire) send(m *nats.Msg) {
 	w.mu.Lock()
 	w.out = append(w.out, m)
@@ -187,14 +186,14 @@ func (w *wire) send(m *nats.Msg) {
 	w.ring()
 }
 
-// request sends m and gives the answer to done.
+// request sends m; done gets the answer.
 func (w *wire) request(m *nats.Msg, done func(*nats.Msg)) *call {
 	c := &call{msg: m, done: done}
 	w.enqueue(c)
 	return c
 }
 
-// repeat sends a request once more whose answer was that the bus is not ready.
+// repeat sends an answered request again, because the bus was not ready.
 func (w *wire) repeat(c *call) {
 	c.id, c.over = 0, false
 	w.enqueue(c)
@@ -209,7 +208,7 @@ func (w *wire) enqueue(c *call) {
 	w.pump()
 }
 
-// pump sends what there is room for. What can wait is not even requested before: until then it goes on gathering.
+// pump sends requests, up to flyingMax. Requests that can wait are only made then: until then their values can change.
 func (w *wire) pump() {
 	if w.pumping {
 		return
@@ -246,7 +245,7 @@ func (w *wire) clogged() bool {
 	return len(w.out) > 2*flyingMax
 }
 
-// rest holds everything back for a moment: the bus is not there, or not ready.
+// rest pauses all requests for restTime: the bus is not there, or not ready.
 func (w *wire) rest() {
 	if w.resting == nil {
 		w.resting = w.l.after(restTime, func() {
@@ -266,13 +265,13 @@ func (w *wire) fly(c *call) {
 	c.flying, c.sent = true, w.l.now
 	w.flying++
 	c.timer = w.l.after(attemptTime, func() { w.doubt(c) })
-	m := *c.msg // the writer reads it later
+	m := *c.msg // a copy: the writer's goroutine reads it later
 	m.Reply = w.inbox + strconv.FormatUint(c.id, 36)
 	w.send(&m)
 }
 
-// doubt decides about a request that has waited long. While the bus answers others it is only busy: what is sent again
-// then makes it busier, until it does nothing but decide what it has decided before.
+// doubt decides whether a request without an answer is lost. While the bus answers others it may only be busy, and repeated
+// requests would make it busier, until it does nothing but answer repeats.
 func (w *wire) doubt(c *call) {
 	last := c.sent
 	if w.heard.After(last) {
@@ -288,14 +287,14 @@ func (w *wire) doubt(c *call) {
 	w.pump()
 }
 
-// bounce brings a request back that has not arrived. Nothing can be sent for a moment.
+// bounce queues a request again that has not arrived, and pauses.
 func (w *wire) bounce(c *call) {
 	w.rest()
 	c.tries--
 	w.fail(c)
 }
 
-// fail says that an attempt has come to nothing: the request waits for its turn once more.
+// fail ends an attempt without an answer, and queues the request again.
 func (w *wire) fail(c *call) {
 	w.land(c)
 	if c.lost != nil {
@@ -329,7 +328,7 @@ func (w *wire) answered(m *nats.Msg) {
 	case c == nil: // answered before
 	case c.lost != nil:
 		c.done(m)
-	case m.Header.Get("Status") == "503" && !c.bare: // nobody listens there: the stream is still being restored, or is gone
+	case m.Header.Get("Status") == "503" && !c.bare: // no listener: the stream is still being restored, or is gone
 		w.l.suspect()
 		if c.flying {
 			w.bounce(c)
