@@ -10,8 +10,8 @@ import (
 
 // The rows of the table "While the bus is away" in docs/processes.md.
 
-// holdBus takes the bus away, killed or frozen, and returns the function that brings it back. The supervisor is stopped
-// meanwhile: it would start the bus again at once, or after three seconds, which a slow machine needs for less.
+// holdBus kills or freezes the bus, and returns the function that brings it back. The supervisor is stopped meanwhile: it
+// would start the bus again at once, or after three seconds, too soon for a slow machine.
 func holdBus(t *testing.T, s *serverProcess, kill bool) (back func()) {
 	t.Helper()
 	bus, parent := s.status().Bus.PID, s.cmd.Process.Pid
@@ -69,8 +69,8 @@ func awayRows(t *testing.T, s *serverProcess, kill bool) {
 		}
 	}()
 
-	// A broadcast reaches the members of this worker at once; who is elsewhere gets it later, and the answer says so as
-	// soon as the worker knows.
+	// A broadcast reaches the members of this worker at once and the others later, and the answer says so as soon as the
+	// worker knows.
 	sent := 0
 	say := func() (delayed bool) {
 		t.Helper()
@@ -97,8 +97,8 @@ func awayRows(t *testing.T, s *serverProcess, kill bool) {
 		}
 	}
 
-	// A join or leave of a room without a limit happens as ever, or is told to ask again: the store is late. Direct messages
-	// on one worker: as ever.
+	// A join or leave of a room without a limit succeeds as usual, or is told to try again, since the store is late. Direct
+	// messages on one worker arrive as usual.
 	for _, c := range []*client{ann, near} {
 		code := c.joins("local")
 		if code == "" {
@@ -113,7 +113,7 @@ func awayRows(t *testing.T, s *serverProcess, kill bool) {
 	}
 	near.until("note")
 
-	// A message to somebody elsewhere waits, behind what was said before.
+	// A message to a client of another worker waits, behind earlier ones.
 	if answer := ann.do(deed{Verb: "sendTo", To: bob.id, Say: note(2)}); answer["n"] != true {
 		t.Fatal(answer)
 	}
@@ -127,7 +127,7 @@ func awayRows(t *testing.T, s *serverProcess, kill bool) {
 		t.Fatal("count:", answer)
 	}
 
-	// When it is back, everything arrives, in order, once; counts are right within a second.
+	// When it is back, all messages arrive, in order, once; counts are right within a second.
 	back()
 	returned = true
 	for _, c := range list[1:] {

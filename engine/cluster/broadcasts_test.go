@@ -35,8 +35,8 @@ const (
 	broadcastFor       = 4 * time.Second
 )
 
-// The test binary is the server, in each of its roles, where it is told so. This is no TestMain: the roles' own flags
-// must not be parsed as the tests'.
+// The test binary is also the server, in each of its roles. This is no TestMain: the roles' own flags must not be parsed as
+// the tests'.
 func init() {
 	if os.Getenv(broadcastsVariable) == "" {
 		return
@@ -48,7 +48,7 @@ func init() {
 	os.Exit(cluster.ExitCode(err))
 }
 
-// begin has a worker publish, from inside, at a rate.
+// begin makes a worker's own code publish at a rate.
 type begin struct {
 	Count int     `json:"count"`
 	Rate  float64 `json:"rate"`
@@ -72,7 +72,7 @@ func serveBroadcasts() error {
 	return cluster.Run(ctx, srv, cluster.Options{Log: log, Ready: func(addr net.Addr) { fmt.Println(addr) }})
 }
 
-// publishAll publishes what is due each millisecond. What a full mailbox refuses is published again.
+// publishAll publishes the broadcasts that are due each millisecond. One that a full mailbox refuses is published again.
 func publishAll(s *engine.Server, name string, m begin) {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -92,7 +92,7 @@ func publishAll(s *engine.Server, name string, m begin) {
 	}
 }
 
-// witness is a member. It checks that it gets everything from everybody, in order, once.
+// witness is a member. It checks that it gets all broadcasts of all workers, in order, once.
 type witness struct {
 	conn net.Conn
 	in   *bufio.Reader
@@ -168,7 +168,7 @@ func seatWitnesses(b *testing.B, addr string) (list []*witness) {
 	return list
 }
 
-// joinAll has all members in before anything is published.
+// joinAll makes all members join before the first broadcast.
 func joinAll(b *testing.B, list []*witness) {
 	for _, w := range list {
 		if err := wsutil.WriteClientText(w.conn, []byte(`{"type":"join","room":"`+broadcastRoom+`"}`)); err != nil {
@@ -190,8 +190,8 @@ func joinAll(b *testing.B, list []*witness) {
 	}
 }
 
-// Four workers publish inside, at 500,000 broadcasts a second in all, to a room with a member on each. Everybody gets
-// everything, in the order of each publisher, or the benchmark fails. A round is one such run, of some seconds:
+// Four workers publish from their own code, 500,000 broadcasts a second in all, to a room with a member on each. Each member
+// gets all of them, in the order of each publisher, or the benchmark fails. A round is one such run, of some seconds:
 //
 //	go test -run '^$' -bench Broadcasts -benchtime 1x ./engine/cluster
 func BenchmarkBroadcasts(b *testing.B) {

@@ -12,8 +12,8 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// A worker that is full leaves newcomers to those that have room; only when all are full is anybody refused, and when
-// somebody goes there is room again.
+// A full worker leaves new connections to the others; only when all are full is one refused, and when a connection ends,
+// a new one is accepted.
 func TestFullWorkersLeaveNewcomersToOthers(t *testing.T) {
 	t.Parallel()
 	const workers, each = 3, 8
@@ -61,8 +61,8 @@ func TestFullWorkersLeaveNewcomersToOthers(t *testing.T) {
 	}
 }
 
-// A worker whose loops are all held by handlers leaves newcomers to the others before anybody calls it frozen: the
-// supervisor, who would, is stopped.
+// A worker whose loops are all blocked by handlers leaves new connections to the others before the supervisor takes it for
+// frozen: the supervisor is stopped here.
 func TestStuckWorkersLeaveNewcomersToOthers(t *testing.T) {
 	const dialsMax = 2000
 	s := startProcesses(t, engine.Config{Processes: 2})
@@ -87,7 +87,7 @@ func TestStuckWorkersLeaveNewcomersToOthers(t *testing.T) {
 		files, _ := os.ReadDir(dir)
 		return len(files) == 2
 	})
-	// Those wait that it had taken before it noticed: of all who come, they are ever less.
+	// The connections that it had accepted before it noticed wait: of all new ones, they are ever fewer.
 	var dialled, served atomic.Int64
 	poll(t, "three of four newcomers are served by the other worker", func() bool {
 		for range min(10, dialsMax-dialled.Load()) {

@@ -25,7 +25,7 @@ type client struct {
 	pid   int // of its worker
 }
 
-// dial connects, reads the greeting, and asks who serves it.
+// dial connects, reads the greeting, and asks which worker serves it.
 func (s *serverProcess) dial(query string) *client {
 	s.t.Helper()
 	c, err := s.connect(query)
@@ -37,7 +37,7 @@ func (s *serverProcess) dial(query string) *client {
 	return c
 }
 
-// connect is dial for any goroutine: the client may be used with ask and await, and what is built on them.
+// connect is dial for any goroutine: the client may be used with ask and await, and the methods built on them.
 func (s *serverProcess) connect(query string) (*client, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), canary.Stretch(patient))
 	defer cancel()
@@ -161,7 +161,7 @@ func (c *client) expect(typ string) map[string]any {
 	return m
 }
 
-// until passes over what is of none of the types.
+// until skips messages of other types.
 func (c *client) until(types ...string) map[string]any {
 	c.t.Helper()
 	answer, err := c.await(types...)
@@ -173,7 +173,7 @@ func (c *client) until(types ...string) map[string]any {
 
 type m = map[string]any
 
-// await passes over what is of none of the types. Any goroutine, as ask.
+// await skips messages of other types. Any goroutine, as ask.
 func (c *client) await(types ...string) (m, error) {
 	for {
 		answer, err := c.read()
@@ -207,7 +207,7 @@ func (c *client) join(rooms ...string) {
 	}
 }
 
-// insist asks again as long as it is told to: the store is late.
+// insist asks again as long as the answer is to try again: the store is late.
 func (c *client) insist(message m, typ string) {
 	c.t.Helper()
 	var answer m
@@ -227,7 +227,8 @@ func (c *client) keep(value string) {
 	c.until("kept")
 }
 
-// stored waits until the session is stored as it is now. What an answer leaves to a later turn is known from the second on.
+// stored waits until the session is stored as it is now. A change in a turn after the answer counts from the second check
+// on.
 func (c *client) stored() {
 	c.t.Helper()
 	turns := 0
@@ -240,7 +241,7 @@ func (c *client) stored() {
 	})
 }
 
-// told is what a connection's worker says of it.
+// told is a worker's answer about a connection.
 type told struct {
 	Attribute, User string
 	Pid             int
@@ -258,14 +259,14 @@ func (c *client) tell() (out told) {
 	return out
 }
 
-// resume shows a token, and returns the answer. Where that is a success, the fresh token is taken.
+// resume shows a token, and returns the answer. After success it keeps the new token.
 func (c *client) resume(token string) map[string]any {
 	c.t.Helper()
 	c.send(m{"type": "reconnect", "token": token, "ref": "r"})
 	return c.answer("r")
 }
 
-// resumeAtLast shows a token as long as it is told to try again.
+// resumeAtLast shows a token as long as the answer is to try again.
 func (c *client) resumeAtLast(token string) (answer map[string]any) {
 	c.t.Helper()
 	poll(c.t, "an answer other than unavailable", func() bool {
@@ -275,7 +276,7 @@ func (c *client) resumeAtLast(token string) (answer map[string]any) {
 	return answer
 }
 
-// answer passes over what comes before the answer to a reconnect, and takes the fresh token behind it.
+// answer skips messages before the answer to a reconnect, and keeps the new token after it.
 func (c *client) answer(ref string) map[string]any {
 	c.t.Helper()
 	for {
@@ -314,13 +315,13 @@ func (c *client) hangUp() {
 	}
 }
 
-// expectResumed resumes and checks what came back.
+// expectResumed resumes and checks the restored state.
 func (c *client) expectResumed(old *client, value string, rooms ...string) {
 	c.t.Helper()
 	c.expectHeir(c.resume(old.token), old, value, rooms...)
 }
 
-// expectHeir checks the answer to a resume, and what came back.
+// expectHeir checks the answer to a resume, and the restored state.
 func (c *client) expectHeir(answer m, old *client, value string, rooms ...string) {
 	c.t.Helper()
 	if answer["type"] != "reconnected" || answer["previous_connection_id"] != old.id || answer["connection_id"] != c.id {
@@ -331,7 +332,7 @@ func (c *client) expectHeir(answer m, old *client, value string, rooms ...string
 	}
 }
 
-// expectRefused resumes in vain.
+// expectRefused tries to resume, and wants a refusal.
 func (c *client) expectRefused(token, code string) {
 	c.t.Helper()
 	if answer := c.resume(token); answer["code"] != code {

@@ -33,7 +33,7 @@ func (l *logged) String() string {
 	return l.b.String()
 }
 
-// A successor waits for a predecessor that is leaving, says so, and goes on as soon as it has left.
+// A server waits for an earlier one that shuts down, logs that, and goes on as soon as it has ended.
 func TestSuccessorWaits(t *testing.T) {
 	dir := t.TempDir()
 	predecessor, err := os.Open(dir)
@@ -67,11 +67,11 @@ func TestSuccessorWaits(t *testing.T) {
 		t.Error(err)
 	}
 	if wait := patience(engine.Config{ShutdownTimeout: 20 * time.Second}); wait <= 25*time.Second {
-		t.Errorf("%v is less than a leave-taking may last", wait)
+		t.Errorf("%v is less than a shutdown may last", wait)
 	}
 }
 
-// A server that is asked to leave while it waits for its predecessor leaves, and that is no failure.
+// A server that is asked to stop while it waits for an earlier one stops, without an error.
 func TestLeavesWhileItWaits(t *testing.T) {
 	dir := t.TempDir()
 	predecessor, err := os.Open(dir)

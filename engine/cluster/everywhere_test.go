@@ -18,7 +18,7 @@ import (
 	"github.com/parleyd/parley/engine/canary"
 )
 
-// deed is what the tests have a worker's application do.
+// deed is an action of a worker's application, on the tests' order.
 type deed struct {
 	Verb   string          `json:"verb"`
 	Rooms  []string        `json:"rooms"`
@@ -75,7 +75,7 @@ func (d deed) do(s *engine.Server) (n any, err error) {
 	return nil, fmt.Errorf("no such deed: %s", d.Verb)
 }
 
-// do has the client's worker do something, and returns the answer.
+// do sends the client's worker a deed, and returns the answer.
 func (c *client) do(d deed) map[string]any {
 	c.t.Helper()
 	raw, _ := json.Marshal(d)
@@ -112,7 +112,7 @@ func (s *serverProcess) onEach(n int) (list []*client) {
 	return list
 }
 
-// members is what a client is told of a room: the count, and the sorted ids.
+// members is the answer to a client about a room: the count, and the sorted ids.
 func (c *client) members(room string) (count float64, ids []string, partial bool) {
 	c.t.Helper()
 	c.send(m{"type": "members", "room": room})
@@ -124,7 +124,7 @@ func (c *client) members(room string) (count float64, ids []string, partial bool
 	return answer["count"].(float64), ids, answer["partial"].(bool)
 }
 
-// The largest message that may be set reaches members on all workers; what is larger is refused before anybody gets it.
+// The largest allowed message reaches members on all workers; a larger one is refused before any member gets it.
 func TestLargestMessage(t *testing.T) {
 	t.Parallel()
 	const most = 8<<20 - 64<<10
@@ -159,7 +159,7 @@ func TestLargestMessage(t *testing.T) {
 	}
 }
 
-// What one worker's application sends reaches whom it is for on all workers, in its order, and nobody else.
+// The messages of one worker's application reach their receivers on all workers, in its order, and no other client.
 func TestSendsAcrossWorkers(t *testing.T) {
 	t.Parallel()
 	s := startProcesses(t, engine.Config{Processes: 4, HeartbeatInterval: time.Minute})
@@ -205,7 +205,7 @@ func TestSendsAcrossWorkers(t *testing.T) {
 	t.Run("order", func(t *testing.T) { orderAcross(t, list) })
 }
 
-// orderAcross holds that one sender's messages to two rooms and to one connection come in its order.
+// orderAcross checks that one sender's messages to two rooms and to one connection come in its order.
 func orderAcross(t *testing.T, list []*client) {
 	to := list[3]
 	to.join("r0")
@@ -230,8 +230,8 @@ func orderAcross(t *testing.T, list []*client) {
 	}
 }
 
-// Within a second of calm every worker counts what is there, by whatever way it is asked; a killed worker's members
-// vanish, and are told to have left.
+// Within a second without changes every worker counts right, by each way to ask; a killed worker's members vanish, and are
+// announced as left.
 func TestCountsConverge(t *testing.T) {
 	t.Parallel()
 	const rooms = 5
@@ -306,7 +306,7 @@ func TestCountsConverge(t *testing.T) {
 	checkCounts(t, list[:3], in)
 }
 
-// checkCounts waits until each of the askers is told what is.
+// checkCounts waits until each of the askers gets the right counts.
 func checkCounts(t *testing.T, askers []*client, in map[string]map[string]bool) {
 	t.Helper()
 	wrong := ""
@@ -327,7 +327,7 @@ func wrongCount(askers []*client, in map[string]map[string]bool) string {
 					return fmt.Sprintf("asker %d is told that %s is in %s", i, id, r)
 				}
 			}
-			// What is joined tells the same, by what each worker has heard and not by asking.
+			// The answer to a join has the same count, from the worker's own record of the others.
 			c.send(m{"type": "join", "room": r})
 			if n := c.until("joined")["members"]; n != float64(len(want)) {
 				return fmt.Sprintf("asker %d: joined says %v members of %s, %d are in", i, n, r, len(want))
@@ -340,8 +340,8 @@ func wrongCount(askers []*client, in map[string]map[string]bool) string {
 	return ""
 }
 
-// Whoever is the first to join a room on its worker is told of all who are in, also where nothing has happened for long, and
-// where its worker has just taken the place of one that died.
+// The first client that joins a room on its worker is told of all members, also after a long time without changes, and on a
+// worker that has just replaced a dead one.
 func TestFirstOnAWorkerIsToldOfAll(t *testing.T) {
 	t.Parallel()
 	const rooms = 1000

@@ -64,7 +64,7 @@ func (n *natsServer) url(user string) string {
 	return fmt.Sprintf("nats://%s:word@127.0.0.1:%d", user, n.port)
 }
 
-// Workers are one server also over a NATS server that is not theirs, which may go away and come back.
+// Workers are one server also over an external NATS server, which may go away and come back.
 func TestExternalBus(t *testing.T) {
 	t.Parallel()
 	n := startNATS(t, 1<<20)
@@ -109,7 +109,7 @@ func TestExternalBus(t *testing.T) {
 	a = c
 	told("second")
 
-	// What this one keeps, the next one finds.
+	// The next server finds the records of this one.
 	b.keep("over a restart")
 	token := b.token
 	s.end(syscall.SIGTERM)
@@ -123,7 +123,7 @@ func TestExternalBus(t *testing.T) {
 	}
 }
 
-// What cannot work is said before anything is started, without the password.
+// An external bus that cannot be used is an error before any process is started, without the password.
 func TestExternalBusRefused(t *testing.T) {
 	t.Parallel()
 	n := startNATS(t, 256<<10)

@@ -9,14 +9,14 @@ import (
 	"github.com/parleyd/parley/engine/canary"
 )
 
-// crowd is who is in a room, by what the clients know.
+// crowd has the members of a room, as the clients know them.
 type crowd struct {
 	t  *testing.T
 	s  *serverProcess
 	in map[*client]bool
 }
 
-// enter has n new clients on a worker join.
+// enter makes n new clients of a worker join.
 func (x *crowd) enter(n int, worker string) (list []*client) {
 	x.t.Helper()
 	for range n {
@@ -30,7 +30,7 @@ func (x *crowd) enter(n int, worker string) (list []*client) {
 	return list
 }
 
-// lose takes those of a worker that is killed out.
+// lose removes the clients of a killed worker.
 func (x *crowd) lose(worker string) { x.loseAll(x.s.pid(worker)) }
 
 func (x *crowd) loseAll(pid int) {
@@ -58,8 +58,8 @@ func (x *crowd) agree(when string) {
 	})
 }
 
-// A worker stands still for a while, shorter or longer than it may: meanwhile its members and others leave, are taken over,
-// and die with theirs, and the bus is restarted. Soon after it goes on, or is replaced, all workers count right.
+// A worker is frozen for a while, shorter or longer than FrozenAfter: meanwhile members leave, are taken over, and end with
+// their workers, and the bus is restarted. Soon after the worker goes on, or is replaced, all workers count right.
 func TestCountsAfterFreezes(t *testing.T) {
 	s := startProcesses(t, patientSessions(3, 0))
 	x := &crowd{t, s, map[*client]bool{}}

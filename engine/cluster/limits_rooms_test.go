@@ -7,9 +7,9 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// What clients of the tests of limits can ask for.
+// The requests of clients in the tests of limits.
 
-// roomOrder is what handleRooms is asked for.
+// roomOrder is a request to handleRooms.
 type roomOrder struct {
 	Room string `json:"room"`
 	Max  int    `json:"max"`

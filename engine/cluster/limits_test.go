@@ -34,7 +34,7 @@ func TestLimitsOfSomeRooms(t *testing.T) {
 	busAway(t, s)
 }
 
-// A room's limit holds for the members of all workers together; whoever is refused is told why.
+// A room's limit holds for the members of all workers together; a refused client is told why.
 func limitHolds(t *testing.T, s *serverProcess) {
 	list := s.each(4)
 	for _, m := range list[:3] {
@@ -71,7 +71,7 @@ func limitHolds(t *testing.T, s *serverProcess) {
 	})
 }
 
-// What a client sends while it waits for its seat is handled behind the join.
+// A message that a client sends while it waits for its seat is handled after the join.
 func orderHolds(t *testing.T, s *serverProcess) {
 	m := s.dialTo(0)
 	for round := range 50 {
@@ -88,7 +88,7 @@ func orderHolds(t *testing.T, s *serverProcess) {
 	}
 }
 
-// A created room is the same on every worker, whichever made it; and gone from all of them when one deletes it.
+// A created room is the same on every worker, whichever made it, and gone from all of them when one deletes it.
 func createdEverywhere(t *testing.T, s *serverProcess) {
 	list := s.each(4)
 	for round := range some(5, 2) {
@@ -134,7 +134,7 @@ func createdEverywhere(t *testing.T, s *serverProcess) {
 		for _, m := range list {
 			poll(t, "every worker forgets the room", func() bool { _, ok := m.roomStats(room); return !ok })
 		}
-		// Nobody holds seats of it any more: the same name again, with the same limit.
+		// All its seats are free: the same name again, with the same limit.
 		if err := list[2].creates(room, 2); err != "<nil>" {
 			t.Fatal(err)
 		}
@@ -142,7 +142,7 @@ func createdEverywhere(t *testing.T, s *serverProcess) {
 		poll(t, "both seats can be had", func() bool { return list[3].joins(room) == "" })
 		by.must(`{"type":"delete","room":"`+room+`"}`, "deleted")
 	}
-	// A room that nobody created ends everywhere, too.
+	// A room that was not created ends on all workers, too.
 	list[0].joins("free")
 	list[1].joins("free")
 	list[0].must(`{"type":"delete","room":"free"}`, "deleted")
@@ -151,7 +151,7 @@ func createdEverywhere(t *testing.T, s *serverProcess) {
 	}
 }
 
-// Who is in when a room gets its limit stays in, and counts.
+// Members stay when a room gets a limit, and count.
 func limitForWhoIsIn(t *testing.T, s *serverProcess) {
 	list := s.each(3)
 	for _, m := range list {
@@ -248,8 +248,8 @@ func resumeIntoLimited(t *testing.T, s *serverProcess) {
 	}
 }
 
-// While the bus is away a join of a limited room is refused; one of a room without a limit, or of one's own, happens, or is
-// told to ask again, since the store is late.
+// While the bus is away a join of a limited room is refused; a join of another room, or of one that the client is in,
+// succeeds, or is told to try again, since the store is late.
 func busAway(t *testing.T, s *serverProcess) {
 	m, creator, resident := s.dialTo(0), s.dialTo(0), s.dialTo(0)
 	if err := m.creates("small", 2); err != "<nil>" {
@@ -289,7 +289,7 @@ func busAway(t *testing.T, s *serverProcess) {
 	poll(t, "no seat was kept by the join that was refused", func() bool { return last.joins("small") == "" })
 }
 
-// tally counts who certainly holds a seat: joined was answered, leave was not sent, the worker was not killed.
+// tally counts the clients that certainly hold a seat: joined was answered, leave was not sent, the worker was not killed.
 type tally struct {
 	limit int
 
@@ -441,8 +441,8 @@ func TestTallySeesAMemberTooMany(t *testing.T) {
 	}
 }
 
-// Clients of four workers join and leave a room of fifty as fast as they can, while workers and the bus are killed. At no
-// instant are more in than fifty, and in the end all seats can be had.
+// Clients of four workers join and leave a room of fifty as fast as they can, while workers and the bus are killed. It never
+// has more than fifty members, and in the end all seats can be taken.
 func TestLimitUnderKills(t *testing.T) {
 	const limit, workers = 50, 4
 	clients, joins := some(160, 100), int64(some(500, 300))
@@ -470,8 +470,8 @@ func TestLimitUnderKills(t *testing.T) {
 	x.judge(t, s, limit*8/10)
 }
 
-// judge holds the limit against what was seen, and against how many can be in when all is over. As many as least were in
-// at some moment.
+// judge compares the limit with the highest count of members, and with how many clients can join in the end. least is how
+// many must have been members at some moment.
 func (x *tally) judge(t *testing.T, s *serverProcess, least int) {
 	t.Helper()
 	if x.above > 0 {

@@ -13,7 +13,7 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// lossScene is a server whose clients have tokens, seats and attributes when the bus loses what it kept.
+// lossScene is a server whose clients have tokens, seats and attributes when the bus loses its records.
 func lossScene(t *testing.T, s *serverProcess, lose func()) {
 	t.Helper()
 	list := s.each(2)
@@ -39,7 +39,7 @@ func lossScene(t *testing.T, s *serverProcess, lose func()) {
 	late.join("elsewhere")
 	late.send(m{"type": "leave", "room": "elsewhere"})
 	late.until("left")
-	// Who was there resumes on another worker, with all that he had.
+	// An earlier client resumes on another worker, with its whole state.
 	for i, c := range list {
 		c.conn.Close()
 		heir := s.dialAt("", c.pid)
@@ -53,7 +53,7 @@ func lossConfig(cfg engine.Config) engine.Config {
 	return cfg
 }
 
-// An external bus that comes back with an empty disk, and one whose streams an operator removes while everything runs.
+// An external bus comes back with an empty disk, or an operator removes its streams while the server runs.
 func TestExternalBusLosesAll(t *testing.T) {
 	t.Parallel()
 	n := startNATS(t, 1<<20)
@@ -92,7 +92,7 @@ func TestExternalBusLosesAll(t *testing.T) {
 	}
 }
 
-// Our own bus whose files are deleted, and which is killed, or not.
+// The files of our own bus are deleted, and it is killed, or not.
 func TestBusLosesItsFiles(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("TMPDIR", dir) // where the bus keeps its files

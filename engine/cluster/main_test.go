@@ -78,13 +78,13 @@ func serveTest(text string) error {
 	})
 }
 
-// holdOrder has a handler hold its loop, say so by a file in a directory, and let go when the directory is no more.
+// holdOrder makes a handler block its loop, make a file in a directory as a sign, and return when the directory is gone.
 type holdOrder struct {
 	Dir string `json:"dir"`
 }
 
 // handle gives a server of the tests its handlers: keep sets an attribute and the user data, tell
-// shows them, unsaved says for how long the oldest change has not been stored, gather takes everybody into a room.
+// shows them, unsaved says for how long the oldest change has not been stored, gather makes all connections join a room.
 func handle(srv *engine.Server) {
 	handleDeeds(srv)
 	handleRooms(srv)
@@ -203,7 +203,7 @@ func beginProcesses(t testing.TB, cfg engine.Config) *serverProcess {
 	return s
 }
 
-// faults are what no server says whose test has not damaged anything.
+// faults are log lines that a server must not write, unless its test has damaged something.
 var faults = regexp.MustCompile(`DATA RACE|panic: |msg=ledger|cannot be read`)
 
 func (s *serverProcess) read(r io.Reader) {
@@ -220,7 +220,7 @@ func (s *serverProcess) read(r io.Reader) {
 	}
 }
 
-// output is what it has said so far.
+// output is the server's output so far.
 func (s *serverProcess) output() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -240,7 +240,7 @@ func (s *serverProcess) end(sig syscall.Signal) {
 	}
 }
 
-// status is what the supervisor knows.
+// status is the supervisor's status.
 func (s *serverProcess) status() (status supervise.Status) {
 	s.t.Helper()
 	r, err := http.Get(s.page)
@@ -254,7 +254,7 @@ func (s *serverProcess) status() (status supervise.Status) {
 	return status
 }
 
-// pids are those of the workers that serve.
+// pids are the process ids of the workers that serve.
 func (s *serverProcess) pids() (pids []int) {
 	for _, w := range s.status().Workers {
 		if w.State == "ready" {
@@ -264,7 +264,7 @@ func (s *serverProcess) pids() (pids []int) {
 	return pids
 }
 
-// ward is what the supervisor knows of "bus", or "worker 0" and so on.
+// ward is the status of "bus", or "worker 0" and so on.
 func (s *serverProcess) ward(name string) supervise.WardStatus {
 	s.t.Helper()
 	status := s.status()
@@ -281,14 +281,14 @@ func (s *serverProcess) pid(name string) int {
 	return s.ward(name).PID
 }
 
-// isReady reports whether it serves, as another process than one that was.
+// isReady reports whether a ward serves, in another process than before.
 func (s *serverProcess) isReady(name string, but int) bool {
 	s.t.Helper()
 	w := s.ward(name)
 	return w.State == "ready" && w.PID != but
 }
 
-// isGone reports whether the kernel has said that a process has ended.
+// isGone reports whether a process was reaped.
 func (s *serverProcess) isGone(name string, pid int) bool {
 	s.t.Helper()
 	w := s.ward(name)
@@ -305,7 +305,7 @@ func (s *serverProcess) signal(name string, sig syscall.Signal) int {
 	return pid
 }
 
-// some is how much of something a test does: all of it in make soak, a part in make test.
+// some is how many repetitions a test makes: all in make soak, a part in make test.
 func some(all, part int) int {
 	if testing.Short() {
 		return part
@@ -313,7 +313,7 @@ func some(all, part int) int {
 	return all
 }
 
-// patient is for how long a test waits: nobody's promise, and no loss of time where all is well.
+// patient is how long a test waits for a condition. It costs no time where the condition holds.
 const patient = 30 * time.Second
 
 // poll waits for a condition.

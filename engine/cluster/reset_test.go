@@ -11,7 +11,7 @@ import (
 const upgradeHead = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 
-// hastyPeers are peers that leave at once: what they send first, and whether they reset instead of ending their stream.
+// hastyPeers are peers that leave at once: with the bytes that they send first, and whether they reset the connection.
 var hastyPeers = []struct {
 	sent   string
 	resets bool
@@ -41,8 +41,8 @@ func visit(address, sent string, resets bool) error {
 	return conn.Close()
 }
 
-// Peers that reset or leave while they wait for a worker, or a moment later, cost nobody anything: no worker ends, and
-// those that are connected are served.
+// Peers that reset or leave while they wait for a worker, or a moment later, harm no other: no worker ends, and connected
+// clients are served.
 func TestHastyPeers(t *testing.T) {
 	const visits = 60 // of each kind, from each of as many goroutines as there are kinds
 	s := startProcesses(t, engine.Config{Processes: 2})

@@ -15,7 +15,7 @@ import (
 
 // The calls of the original document over four workers: docs/from-the-seed.md, third column.
 
-// seedOrder is a call that a client has its worker's application make.
+// seedOrder is a client's request to its worker's application to make a call.
 type seedOrder struct {
 	Call string `json:"call"`
 	ID   string `json:"id"`
@@ -23,7 +23,7 @@ type seedOrder struct {
 	N    int    `json:"n"`
 }
 
-// seedEvents are what a worker's emitter, and its listener of all workers, have told.
+// seedEvents are the events of a worker's emitter, and of its listener of all workers.
 type seedEvents struct {
 	mu        sync.Mutex
 	here, all []string
@@ -163,7 +163,7 @@ type seedWorld struct {
 	list []*client
 }
 
-// call has the first client's worker make a call.
+// call makes the first client's worker make a call.
 func (x *seedWorld) call(o seedOrder) map[string]any {
 	x.t.Helper()
 	return x.callOn(0, o)
@@ -175,7 +175,7 @@ func (x *seedWorld) callOn(worker int, o seedOrder) map[string]any {
 	return x.list[worker].until("seeded")
 }
 
-// eventually calls until the answer is right: what workers know of each other is a moment old.
+// eventually calls until the answer is right: the workers' knowledge of each other is a moment old.
 func (x *seedWorld) eventually(o seedOrder, right func(answer m) bool) {
 	x.t.Helper()
 	var answer m
@@ -190,7 +190,7 @@ func (x *seedWorld) eventually(o seedOrder, right func(answer m) bool) {
 	})
 }
 
-// check complains of what a call has answered.
+// check compares the answer to a call with the expected one.
 func (x *seedWorld) check(what string, ok bool, got any) {
 	x.t.Helper()
 	if !ok {
@@ -301,7 +301,7 @@ func seedPrograms(x *seedWorld) {
 	x.check("one program in each worker", len(pids) == 4, pids)
 }
 
-// seedConn calls what a connection's own worker is asked, and resumes the session on another.
+// seedConn makes the calls about a connection on its own worker, and resumes the session on another.
 func seedConn(x *seedWorld) {
 	ann := x.s.dialAt("?user=ann&name=kept", x.list[0].pid)
 	for _, user := range []string{"bob", "ann"} {

@@ -12,7 +12,7 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// A session is resumed on any worker, with all that belongs to it, once.
+// A session is resumed on any worker, with its whole state, once.
 func TestResumeAnywhere(t *testing.T) {
 	t.Parallel()
 	s := startProcesses(t, engine.Config{Processes: 3, HeartbeatInterval: time.Minute})
@@ -153,8 +153,8 @@ func TestClaimsAtOnce(t *testing.T) {
 	}
 }
 
-// Who was on a worker that is killed comes back on another as he was stored last: how soon that is no test can say on a busy
-// machine (parley verify does).
+// A client of a killed worker resumes on another, with the latest stored state. The time that this takes is measured by
+// parley verify, not here: the machine may be busy.
 func TestResumeAfterKill(t *testing.T) {
 	t.Parallel()
 	s := startProcesses(t, engine.Config{Processes: 3})
@@ -204,7 +204,7 @@ func freeze(t testing.TB, pid int) {
 	})
 }
 
-// A worker that is frozen does not hold its clients' sessions hostage; when it comes to itself, it gives them up.
+// The sessions of a frozen worker can be resumed on others; when it goes on, it gives them up.
 func TestResumeFromFrozen(t *testing.T) {
 	t.Parallel()
 	s := startProcesses(t, engine.Config{Processes: 2})
@@ -227,7 +227,7 @@ func TestResumeFromFrozen(t *testing.T) {
 	s.dial("").expectResumed(heir, "stored", "a")
 }
 
-// While the bus is away nothing is resumed, the client is told to try again, and its token stays good.
+// While the bus is away no session is resumed, the client is told to try again, and its token stays valid.
 func TestResumeWhileTheBusIsAway(t *testing.T) {
 	t.Parallel()
 	s := startProcesses(t, engine.Config{Processes: 2})
@@ -290,8 +290,7 @@ func TestResumeAfterRestart(t *testing.T) {
 	}
 }
 
-// Of many sessions that change at the same moment none is forgotten. How soon they are stored is no matter for a test on
-// a busy machine.
+// Of many sessions that change at the same moment all are stored.
 func TestManyChangesAtOnce(t *testing.T) {
 	t.Parallel()
 	cfg := engine.Config{Processes: 1, DataDir: t.TempDir(), AnnounceMembersMax: -1}
@@ -311,7 +310,7 @@ func TestManyChangesAtOnce(t *testing.T) {
 	}
 }
 
-// Of a session that has grown too large, what was stored last is resumed; that is told.
+// If a session has become too large, its latest stored state is resumed, and the client is told so.
 func TestSessionThatIsTooLarge(t *testing.T) {
 	t.Parallel()
 	const much = 600 << 10
@@ -332,7 +331,7 @@ func TestSessionThatIsTooLarge(t *testing.T) {
 	}
 }
 
-// A data_dir is kept, whatever it is called, when the supervisor is killed.
+// When the supervisor is killed, data_dir is kept, whatever its name.
 func TestDataDirOutlivesTheSupervisor(t *testing.T) {
 	t.Parallel()
 	cfg := engine.Config{Processes: 2, DataDir: filepath.Join(t.TempDir(), "parley-bus-of-mine"), HeartbeatInterval: time.Minute}
@@ -345,7 +344,7 @@ func TestDataDirOutlivesTheSupervisor(t *testing.T) {
 	after.dial("").expectResumed(old, "kept")
 }
 
-// Two servers do not share a data_dir: the second waits as long as the first may take to leave, says so, and ends with a
+// Two servers do not share a data_dir: the second waits as long as the first may take to stop, logs that, and ends with a
 // code for which service managers start it again.
 func TestDataDirIsOnesOwn(t *testing.T) {
 	t.Parallel()

@@ -10,8 +10,8 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// heir takes the session of c over on another worker, and returns the connection that goes on. kept says whether it has
-// room "r" again.
+// heir takes the session of c over on another worker, and returns the new connection. kept says whether it is in room "r"
+// again.
 func (s *serverProcess) heir(c *client) (heir *client, kept bool, err error) {
 	for {
 		if heir, err = s.connect(""); err != nil {
@@ -39,15 +39,15 @@ func (s *serverProcess) heir(c *client) (heir *client, kept bool, err error) {
 	return heir, slices.Contains(list, any("r")), nil
 }
 
-// patientSessions are resumed as often as one likes.
+// patientSessions may be resumed without a limit of attempts.
 func patientSessions(workers, seats int) engine.Config {
 	cfg := limited(workers, seats)
 	cfg.ReconnectionMaxAttempts = 1 << 20
 	return cfg
 }
 
-// A room is full all the time, and others queue for its seats on all workers: whoever takes a member's session over on
-// another worker has its seat, and nobody else ever gets one.
+// A room is always full, and clients of all workers wait for its seats: a connection that takes over a member's session on
+// another worker has its seat, and no other client ever gets one.
 func TestTakeOversKeepTheirSeats(t *testing.T) {
 	const limit, queue = 5, 9
 	rounds := some(40, 15)
@@ -100,8 +100,8 @@ func TestTakeOversKeepTheirSeats(t *testing.T) {
 	}
 }
 
-// Members take each other's seats over while workers and the bus are killed: at no instant are more in than the limit
-// allows, and what was on its way from one worker to another is free again within five seconds.
+// Members' sessions are taken over while workers and the bus are killed: the room never has more members than its limit,
+// and a seat that was on its way between two workers is free again within five seconds.
 func TestTakeOversUnderKills(t *testing.T) {
 	const limit, clients, workers = 12, 40, 3
 	joins, handed := int64(some(100, 50)), int64(some(20, 10))

@@ -17,7 +17,7 @@ func (p *process) signal(t testing.TB, s syscall.Signal) {
 	}
 }
 
-// A bus that is frozen, with more on its way than the sockets take, delays no verdict.
+// A frozen bus, with more requests on their way than the sockets take, delays no callback beyond AwayAfter.
 func TestFrozenBus(t *testing.T) {
 	t.Parallel()
 	b := startBus(t)
@@ -39,7 +39,7 @@ func TestFrozenBus(t *testing.T) {
 	eventually(t, "nothing is left to do", func() bool { return l.backlog.Load() == 0 && l.Pending() == 0 })
 }
 
-// A claim that was told ErrAway, and that its caller does not repeat, is taken back: the token stays good.
+// A claim that got ErrAway and is not repeated is undone: the token stays valid.
 func TestAbandonedClaim(t *testing.T) {
 	t.Parallel()
 	b := startBus(t)
@@ -102,7 +102,7 @@ func TestSeatsOverARestart(t *testing.T) {
 	})
 }
 
-// behind stands between a worker and the bus. What the bus says arrives after delay.
+// behind stands between a worker and the bus. Messages of the bus arrive after delay.
 func (b *bus) behind(t testing.TB, delay *atomic.Int64) (url string) {
 	t.Helper()
 	door, err := net.Listen("tcp", "127.0.0.1:0")
@@ -131,7 +131,7 @@ func (b *bus) behind(t testing.TB, delay *atomic.Int64) (url string) {
 	return "nats://" + door.Addr().String()
 }
 
-// late copies what it reads, each piece after delay and all in order.
+// late copies its input, each piece after delay and all in order.
 func late(to, from net.Conn, delay *atomic.Int64) {
 	type piece struct {
 		due  time.Time
@@ -156,8 +156,8 @@ func late(to, from net.Conn, delay *atomic.Int64) {
 	_ = to.Close()
 }
 
-// A bus that takes longer to answer than a lost request takes gets all done nevertheless, and each only once or twice.
-// When late answers did not count, whoever fell behind by so much stayed behind for ever, busy with what was sent again.
+// A bus that takes longer to answer than lostTime still decides all requests, and gets each only once or twice. When late
+// answers did not count, such a bus was busy with repeated requests for ever.
 func TestLateAnswersCount(t *testing.T) {
 	t.Parallel()
 	const sessions = 2000
@@ -183,8 +183,8 @@ func TestLateAnswersCount(t *testing.T) {
 	}
 }
 
-// Whoever was told ErrAway and saves the same again learns what became of it. When each attempt was another write, a bus
-// that was behind by more than a caller waits had ever more to write.
+// A Save that got ErrAway and is repeated gets the outcome of the first. When each attempt was another write, a bus that
+// takes longer than a caller waits had ever more to write.
 func TestSavedAgainIsWrittenOnce(t *testing.T) {
 	t.Parallel()
 	const sessions = 100
@@ -226,7 +226,7 @@ func TestSavedAgainIsWrittenOnce(t *testing.T) {
 	}
 }
 
-// What was written late counts for who saves it only then, too.
+// A late write counts also for a Save that comes after it.
 func TestSavedAgainAfterItWasWritten(t *testing.T) {
 	t.Parallel()
 	b := startBus(t)
@@ -251,8 +251,7 @@ func TestSavedAgainAfterItWasWritten(t *testing.T) {
 	is(t, l.Sessions.save(t, keyOf(1, 1), "z"), ErrClaimed)
 }
 
-// On a bus that is behind, what somebody waits for does not queue behind sessions that have changed, and these go on
-// gathering what changes.
+// On a late bus, awaited requests do not queue behind changed sessions, and further changes of these need no further write.
 func TestChangesCanWait(t *testing.T) {
 	t.Parallel()
 	const sessions = 20 * flyingMax

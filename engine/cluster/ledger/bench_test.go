@@ -127,7 +127,7 @@ func BenchmarkSaveLatency(b *testing.B) {
 	})
 }
 
-// A seat of a room that nobody holds a block of: a write each.
+// A seat of a room of which no worker holds a block: a write each.
 func BenchmarkAcquireWritten(b *testing.B) {
 	l := startBus(b).open(b, 1)
 	percentiles(b, func(i int, done func(error)) error {
@@ -163,7 +163,7 @@ func BenchmarkRefusal(b *testing.B) {
 	})
 }
 
-// The longest that a save has to wait while 100,000 sessions of a dead worker are deleted at once.
+// The longest wait of a save while 100,000 sessions of a dead worker are deleted at once.
 func BenchmarkSweep(b *testing.B) {
 	const sessions = 100_000
 	bus := startBus(b)

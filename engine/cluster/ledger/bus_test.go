@@ -62,7 +62,7 @@ func play(t testing.TB, role string) *process {
 	return p
 }
 
-// kill ends it with SIGKILL and returns once the kernel says that it is gone.
+// kill ends it with SIGKILL and returns once it was reaped.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	_ = p.cmd.Wait()
@@ -107,7 +107,7 @@ type bus struct {
 
 var busPorts atomic.Int32
 
-// freePort finds a port below the ephemeral ones, so that nobody takes it while the bus is down.
+// freePort finds a port below the ephemeral ones, so that no dial takes it while the bus is down.
 func freePort(t testing.TB) int {
 	for range 1000 {
 		port := 20000 + (os.Getpid()*37+int(busPorts.Add(1)))%10000
@@ -170,7 +170,7 @@ func openAt(t testing.TB, url string, instance ident.Worker, adjust ...func(*Opt
 	return l
 }
 
-// await runs a call and waits for what it tells.
+// await runs a call and waits for its callback.
 func await(t testing.TB, call func(done func(error)) error) error {
 	t.Helper()
 	told := make(chan error, 1)
@@ -201,7 +201,7 @@ func eventually(t testing.TB, what string, holds func() bool) {
 	}
 }
 
-// some is how much of something a test does: all of it in make soak, a part in make test.
+// some is how many repetitions a test makes: all in make soak, a part in make test.
 func some(all, part int) int {
 	if testing.Short() {
 		return part

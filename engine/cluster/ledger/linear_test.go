@@ -14,7 +14,7 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// What workers do with one session, for the checker.
+// The workers' operations on one session, for the checker.
 type sessionCall struct {
 	kind  string // save, park, claim, unclaim, spend
 	nonce Nonce
@@ -26,7 +26,7 @@ type sessionAnswer struct {
 	value uint64
 }
 
-// sessionState is what a single, correct store would hold. Nobody is dead in this model, and nothing expires.
+// sessionState is the content of a single, correct store. In this model no worker dies, and no record expires.
 type sessionState struct {
 	there  bool
 	taken  bool
@@ -128,8 +128,8 @@ func (r *recorder) claimOf(t testing.TB, l *Ledger, at Claim) sessionAnswer {
 	}
 }
 
-// Concurrent claims of many workers, while the bus is killed: what they were told could have come from one correct
-// store that serves one call after the other, and every session was won.
+// Concurrent claims of many workers, while the bus is killed: their outcomes could have come from one correct store that
+// serves one call after the other, and for every session one claim succeeded.
 func TestClaimsAreLinearizable(t *testing.T) {
 	t.Parallel()
 	b := startBus(t)
@@ -220,7 +220,7 @@ func TestClaimsAreLinearizable(t *testing.T) {
 	}
 }
 
-// finish ends a claim; after ErrAway it does so again, and what the first attempt did counts.
+// finish ends a claim; after ErrAway it does so again, and the outcome of the first attempt counts.
 func finish(t testing.TB, l *Ledger, kind string, at Claim) sessionAnswer {
 	f := l.Sessions.Spend
 	if kind == "unclaim" {

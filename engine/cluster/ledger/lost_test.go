@@ -14,7 +14,7 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// losses are the ways in which what is on the bus is lost, under workers that go on.
+// losses are the ways in which the bus loses its records while workers go on.
 var losses = map[string]func(t *testing.T, b *bus, js jetstream.JetStream){
 	"the bus comes back without its files": func(t *testing.T, b *bus, _ jetstream.JetStream) {
 		b.process.kill()
@@ -43,7 +43,7 @@ var losses = map[string]func(t *testing.T, b *bus, js jetstream.JetStream){
 	"somebody else makes the streams": func(t *testing.T, _ *bus, js jetstream.JetStream) {
 		for _, bucket := range []string{sessionBucket, seatBucket, sharedBucket} {
 			remove(t, js, bucket)
-			// Whoever comes first; the workers may be quicker.
+			// A worker may have made the stream before.
 			_, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: bucket, Storage: jetstream.MemoryStorage})
 			if err != nil && !errors.Is(err, jetstream.ErrBucketExists) && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 				t.Fatal(err)
@@ -85,8 +85,8 @@ func (b *bus) member(t *testing.T, instance ident.Worker, peers []ident.Worker, 
 	return m
 }
 
-// What is on the bus is a copy of what the workers know: where it is lost, they write it anew, whatever was lost and
-// however. Until then nobody is told that a session is over, and nobody gets a seat that is taken.
+// The workers rewrite the records that the bus has lost, all or some of them. Until then no client is told that a session
+// is over, and none gets a seat that is taken.
 func TestWhatIsLostIsWrittenAnew(t *testing.T) {
 	for name, lose := range losses {
 		t.Run(name, func(t *testing.T) {
@@ -144,7 +144,7 @@ func TestWhatIsLostIsWrittenAnew(t *testing.T) {
 	}
 }
 
-// A claim that was won before all was lost is spent, put back or parked as if nothing had happened.
+// A claim that succeeded before the bus lost its records is spent, undone or parked as without the loss.
 func TestClaimsThatAreOpenWhenAllIsLost(t *testing.T) {
 	t.Parallel()
 	b := startBus(t)
@@ -187,8 +187,8 @@ func TestClaimsThatAreOpenWhenAllIsLost(t *testing.T) {
 	})
 }
 
-// A worker that is started long after the server leaves what the others have written alone: the record of the start has
-// expired by then.
+// A worker that starts long after the server does not delete the others' records: by then the record of the server's start
+// has expired.
 func TestLateWorkerSweepsNothing(t *testing.T) {
 	t.Parallel()
 	b := startBus(t)

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// What is over stays over when the bus is killed after the last trace of it has expired: its files still hold earlier
-// versions, which no recovery may take for the latest ones.
+// A deleted or expired session stays so when the bus is killed after its last marker has expired: the files still hold
+// earlier versions, which a recovery must not take for the latest ones.
 func TestNothingComesBackWithTheBus(t *testing.T) {
 	t.Parallel()
 	b := startBus(t)

@@ -9,7 +9,7 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// heard collects what a worker was told of rooms.
+// heard collects a worker's calls of RoomChanged.
 type heard struct {
 	mu   sync.Mutex
 	news []string
@@ -62,7 +62,7 @@ func TestRooms(t *testing.T) {
 	}
 }
 
-// Of many who create a room at once, one succeeds; a restart of the bus in between changes nothing.
+// Of many calls that create a room at once, one succeeds, also over a restart of the bus.
 func TestCreateOnce(t *testing.T) {
 	t.Parallel()
 	b := startBus(t)
@@ -107,7 +107,7 @@ func TestCreateOnce(t *testing.T) {
 	}
 }
 
-// A reading of everything is due after an absence that began in the middle of a reading, too.
+// After an absence that began in the middle of a read, too, the feed reads all records anew.
 func TestAbsenceWhileReading(t *testing.T) {
 	t.Parallel()
 	l := startBus(t).open(t, 1)

@@ -24,7 +24,7 @@ func takeGiven(t testing.TB, l *Ledger, room string, limit, n int) error {
 	return await(t, func(done func(error)) error { return l.Seats.Take(room, limit, ticket(n), done) })
 }
 
-// A seat that is given is free for nobody but whom it is given to, however many queue for it on all workers.
+// Only its receiver can take a given seat, however many calls wait for seats on all workers.
 func TestSeatsAreHandedOn(t *testing.T) {
 	t.Parallel()
 	const limit = 5
@@ -69,7 +69,7 @@ func TestSeatsAreHandedOn(t *testing.T) {
 	}
 }
 
-// Who is given a seat in a room that holds more than its limit keeps it, too.
+// A seat can be given and taken in a room that has more members than its limit, too.
 func TestHandedOnBeyondTheLimit(t *testing.T) {
 	t.Parallel()
 	b := startBus(t)
@@ -85,7 +85,7 @@ func TestHandedOnBeyondTheLimit(t *testing.T) {
 	eventually(t, "empty records vanish", func() bool { return b.records(t, seatBucket) == 0 })
 }
 
-// A seat that nobody takes is free after a while, also where the giver has nothing more to do with the room.
+// A gift that is not taken is free after a while, even if the giver has no other seat of the room.
 func TestUntakenSeatsAreRecalled(t *testing.T) {
 	t.Parallel()
 	b := startBus(t)
@@ -102,8 +102,8 @@ func TestUntakenSeatsAreRecalled(t *testing.T) {
 	}
 }
 
-// Many seats that nobody takes leave with few writes. Each with its own, they competed: on a slow bus no room of theirs
-// got on for minutes.
+// Many gifts that are not taken are recalled with few writes. With one write each, the writes conflicted: on a slow bus
+// their rooms were blocked for minutes.
 func TestUntakenSeatsLeaveTogether(t *testing.T) {
 	t.Parallel()
 	const seats, writes = 300, 20
@@ -125,7 +125,7 @@ func TestUntakenSeatsLeaveTogether(t *testing.T) {
 	}
 }
 
-// What the dead gave can be taken until they are reaped for the second time, what was given to the dead by nobody.
+// A gift of a dead worker can be taken until the worker is reaped for the second time; a gift to a dead worker never.
 func TestGiftsOfTheDead(t *testing.T) {
 	t.Parallel()
 	b := startBus(t)

@@ -17,9 +17,9 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// The checker: a page of memory that all workers map. Each room has a word, in which each worker has a lane of
-// sixteen bits that counts the seats that it uses. One atomic add changes a lane and shows all of them, so whoever
-// takes a seat too many sees it himself, at that instant, and a kill in between leaves nothing half done.
+// The checker: a page of memory that all workers map. Each room has a word, in which each worker has sixteen bits that
+// count its used seats. One atomic add changes them and returns those of all workers, so a worker that takes a seat too
+// many detects it at that instant, and a kill in between leaves no half-made change.
 const (
 	lanes     = 4
 	killRooms = 6
@@ -113,7 +113,7 @@ func playSeats(args string) {
 	untilStdinEnds()
 }
 
-// dealer is a worker's player of all rooms.
+// dealer takes and releases seats of all rooms for one worker.
 type dealer struct {
 	l    *Ledger
 	p    page
@@ -127,7 +127,7 @@ const passShare = 150
 
 func giftSubject(instance ident.Worker) string { return fmt.Sprint("test.gift.", instance) }
 
-// pass gives a seat to another worker and tells it so. The seat is used by nobody until that takes it.
+// pass gives a seat to another worker and tells it so. The seat is not used until that worker takes it.
 func (d *dealer) pass(room int, rng *rand.Rand) {
 	to := ident.Worker(d.p.words[residents+(d.lane+1+rng.IntN(lanes-1))%lanes].Load())
 	var ticket Ticket
@@ -146,7 +146,7 @@ func (d *dealer) pass(room int, rng *rand.Rand) {
 	}
 }
 
-// take takes what was given, and releases it a little later.
+// take takes a given seat, and releases it a little later.
 func (d *dealer) take(m *nats.Msg) {
 	room := int(m.Data[0])
 	name := fmt.Sprint("room ", room)
@@ -166,7 +166,7 @@ func (d *dealer) take(m *nats.Msg) {
 	}
 }
 
-// joinAndLeave keeps up to sixteen calls under way and uses what it is granted, for a while. Some seats go to others.
+// joinAndLeave keeps up to sixteen calls pending and uses the granted seats for a while. It gives some to others.
 func (d *dealer) joinAndLeave(room int) {
 	l, p, lane := d.l, d.p, d.lane
 	name := fmt.Sprint("room ", room)

@@ -182,7 +182,7 @@ func TestSavesCoalesce(t *testing.T) {
 	}
 }
 
-// A claim by the owner itself comes after what it saved before.
+// A claim by the owner itself comes after its own earlier saves.
 func TestClaimComesAfterSaves(t *testing.T) {
 	t.Parallel()
 	b := startBus(t)
@@ -254,7 +254,7 @@ func TestDeadOwner(t *testing.T) {
 	})
 }
 
-// After everything was killed and started again, what was stored is there, and counts as parked since the start.
+// After all processes were killed and started again, stored sessions are there, and count as parked since the start.
 func TestRestartOfEverything(t *testing.T) {
 	t.Parallel()
 	b := startBus(t)
@@ -353,7 +353,7 @@ func TestClose(t *testing.T) {
 	b.start()
 }
 
-// Nothing that its owner saves later brings a spent session back to life, and what was put back is its owner's again.
+// No later save by its owner restores a spent session, and a session that was unclaimed is its owner's again.
 func TestSpentStaysGone(t *testing.T) {
 	t.Parallel()
 	b := startBus(t)
@@ -385,7 +385,7 @@ func TestSpentStaysGone(t *testing.T) {
 	is(t, err, ErrUnknown)
 }
 
-// Sessions that are others' now leave nothing behind: forgotten while idle, claimed, or with a write on its way.
+// Sessions with another owner leave no state behind: forgotten while idle, claimed, or with a write on its way.
 func TestForgotten(t *testing.T) {
 	t.Parallel()
 	b := startBus(t)
@@ -414,7 +414,7 @@ func TestForgotten(t *testing.T) {
 	}
 }
 
-// What another version has written is no session, and no reason to try again.
+// A record of another version is no session, and the claim is not repeated.
 func TestRecordOfAnotherVersion(t *testing.T) {
 	t.Parallel()
 	b := startBus(t)
@@ -433,7 +433,7 @@ func TestRecordOfAnotherVersion(t *testing.T) {
 	is(t, <-faults, errRecord)
 }
 
-// A session that is too large is refused before anything happens.
+// A session that is too large is refused before any write.
 func TestSessionTooLarge(t *testing.T) {
 	t.Parallel()
 	b := startBus(t)
