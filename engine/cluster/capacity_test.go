@@ -12,8 +12,8 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// A full worker leaves new connections to the others; only when all are full is one refused, and when a connection ends,
-// a new one is accepted.
+// A full worker leaves new connections to the others. Only when all are full is one refused; when a connection ends, a new
+// one is accepted.
 func TestFullWorkersLeaveNewcomersToOthers(t *testing.T) {
 	t.Parallel()
 	const workers, each = 3, 8

@@ -17,7 +17,7 @@ func limited(workers, seats int) engine.Config {
 	return engine.Config{Processes: workers, MaxConnectionsPerRoom: seats, AnnounceMembersMax: -1}
 }
 
-// Starting a server costs more than what is asked of it: these share one.
+// To start a server takes longer than these tests: they share one.
 func TestLimitOfEveryRoom(t *testing.T) {
 	t.Parallel()
 	s := startProcesses(t, limited(4, 3))
@@ -372,7 +372,7 @@ func (x *tally) churn(s *serverProcess, stop <-chan struct{}) {
 	}
 }
 
-// round is a join, and what follows it: now and then the connection is cut instead of leaving.
+// round is a join and a leave, or now and then the end of the connection.
 func (x *tally) round(c *client, n int) error {
 	code, err := c.tryJoin("r")
 	switch {

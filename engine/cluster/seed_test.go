@@ -215,8 +215,7 @@ func listed(v any) (list []string) {
 	return list
 }
 
-// seedRows are the rows of the table by what they begin with, each with its scope and the check that it is so. The checks
-// run in this order.
+// seedRows are the rows of the table by their first words, each with its scope and its check. The checks run in this order.
 var seedRows = []struct {
 	rows  []string
 	scope string

@@ -16,6 +16,6 @@
 // publishers against each other, wait for the bus in Append, Flush or Forget, and create streams (the ledger does, over
 // Link.Conn).
 //
-// Start reading at link.go (a worker's connection), then outbox.go and ring.go (what is published), sender.go
-// (the one goroutine that writes), inbox.go and stream.go (what arrives; no I/O there), and server.go.
+// Start reading at link.go (a worker's connection), then outbox.go and ring.go (batches to publish), sender.go (the one
+// goroutine that writes), inbox.go and stream.go (batches that arrive; without I/O), and server.go.
 package bus

@@ -68,7 +68,7 @@ type inboxCount struct {
 const (
 	// heldBytesMax bounds the batches that wait for older ones, of all publishers together.
 	heldBytesMax = 16 << 20
-	// heldCost is what a held batch costs besides its bytes.
+	// heldCost is the memory of a held batch besides its bytes.
 	heldCost = 256
 	// forgetGrace is how long a dead publisher's last batches may still be on their way through the bus.
 	forgetGrace = 250 * time.Millisecond

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// ErrEntryTooLarge is what Append returns for an entry beyond EntryBytesMax, or beyond half the ring.
+// ErrEntryTooLarge is the error of Append for an entry beyond EntryBytesMax, or beyond half the ring.
 var ErrEntryTooLarge = errors.New("entry is too large for the bus")
 
 // outbox holds the batch that a worker is filling, and the ring of its numbered batches. It never waits for the bus: if

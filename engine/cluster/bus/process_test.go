@@ -229,7 +229,7 @@ func TestBusKilled(t *testing.T) {
 	t.Logf("%d kills, %d entries published, %d batches repaired", kills, said[0]+said[1]+said[2]+said[3], repaired)
 }
 
-// A worker is stopped until the bus cuts it off as too slow. When it goes on, it gets what it missed.
+// A worker is stopped until the bus disconnects it as too slow. When it goes on, it gets the batches that it missed.
 func TestWorkerFrozen(t *testing.T) {
 	noLeaks(t)
 	_, addr := busProcess(t, t.TempDir(), 0)

@@ -47,7 +47,7 @@ func TestStrangersAreRefused(t *testing.T) {
 	}
 }
 
-// violations connects as w1 and collects what the server holds against it.
+// violations connects as w1 and collects the server's permission errors.
 func violations(t *testing.T, s *Server) (nc *nats.Conn, said chan string) {
 	said = make(chan string, 100)
 	nc, err := nats.Connect(s.URL(), append(connOptions(LinkOptions{Instance: 1, Password: Password(secret, 1)}),
@@ -164,7 +164,7 @@ func TestRestartKeepsPortAndRecords(t *testing.T) {
 	g.check(t)
 }
 
-// sessions makes one of the ledger's buckets, watches it, and so uses what the permissions allow.
+// sessions makes one of the ledger's buckets and watches it, as the permissions allow.
 func sessions(t *testing.T, nc *nats.Conn) jetstream.KeyValue {
 	t.Helper()
 	js, err := jetstream.New(nc)
@@ -251,7 +251,7 @@ func TestLocalServer(t *testing.T) {
 	eventually(t, "the entry", func() bool { return g.has(1, 1) })
 }
 
-// What cannot start says what to change.
+// The error of a server that cannot start says what the operator can change.
 func TestStartErrors(t *testing.T) {
 	for want, opts := range map[string]ServerOptions{
 		"no directory":         {Secret: secret},
@@ -271,7 +271,7 @@ func TestStartErrors(t *testing.T) {
 	}
 }
 
-// Strangers who connect and say nothing are bounded in number, and cost those nothing who are there.
+// Silent connections of strangers are bounded in number, and do not disturb the workers.
 func TestStrangersAreBounded(t *testing.T) {
 	s := startServer(t)
 	g := newWitness()

@@ -22,7 +22,7 @@ func as(user int, f func()) {
 	<-done
 }
 
-// A file that may be read and not written is found wherever it lies, and named; what may be written is not.
+// The error names a file that may be read but not written, at any depth; there is no error if all may be written.
 func TestUnwritable(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can be another user")

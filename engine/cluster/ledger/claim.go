@@ -5,7 +5,7 @@ import "time"
 // Nonce tells one claim from all others. A claim that is repeated after ErrAway keeps its nonce.
 type Nonce [16]byte
 
-// Claimed is what a successful claim gives.
+// Claimed is the result of a successful claim.
 //
 // Owner: the caller.
 type Claimed struct {

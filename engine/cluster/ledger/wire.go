@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// flyingMax bounds what one worker has on its way to the bus. A stream takes 100,000 at once (older servers
+	// flyingMax bounds the requests of one worker on their way to the bus. A stream takes 100,000 at once (older servers
 	// 10,000) and refuses the rest; a hundred workers stay below.
 	flyingMax = 500
 	// attemptTime is the time after which a request counts as lost, if the bus has answered no other meanwhile either.

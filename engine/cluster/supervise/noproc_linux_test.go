@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// Where there is no /proc the operator is told what to do about it.
+// Without /proc the error says what the operator can do.
 func TestWithoutProc(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can have a root directory without /proc")

@@ -250,7 +250,7 @@ func heardBy(t *testing.T, w WardStatus) (h heard) {
 	return h
 }
 
-// caller is a client who has been greeted.
+// caller is a client that has been greeted.
 type caller struct {
 	conn                 net.Conn
 	lines                *bufio.Reader

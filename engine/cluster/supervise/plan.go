@@ -167,7 +167,7 @@ const (
 	exitConfiguration = 2
 )
 
-// ExitCode is what a process should end with after Run returned err: 0 for nil, 2 for a wrong configuration,
+// ExitCode is the exit code of a process after Run returned err: 0 for nil, 2 for a wrong configuration,
 // 1 otherwise.
 func ExitCode(err error) int {
 	var f *Failure
