@@ -1,15 +1,13 @@
-// Package canary tells how much of its time a machine gives, so that a deadline can stretch with it: a machine that is
-// slow makes a test or a check slower, and neither red.
+// Package canary measures how much processor time a machine grants, so that deadlines can stretch with it: a slow machine
+// makes a test or a check slower, but does not make it fail.
 //
-// Problem: "not answered for 5 s" blames a server for what a machine did on which thirty programs want two cores. Whoever
-// waits does not notice by itself: a sleeper is woken in time even there, while the server that it waits for gets a
-// fifteenth of a core.
+// Problem: where thirty programs want two cores, "no answer for 5 s" blames a server for the machine. The waiting goroutine
+// does not notice by itself: its sleep ends in time even there, while the server gets a fifteenth of a core.
 //
-// What lost: a probe that keeps a core busy (it makes the machine slower for those who are measured), CPU time of the
-// process under test (it is not always ours), and longer deadlines (each is too long on a machine that idles, and too
-// short on some other).
+// What lost: a probe that keeps a core busy (it slows the measured programs), CPU time of the process under test (it is not
+// always ours), and longer deadlines (each is too long on an idle machine, and too short on some other).
 //
-// Steps: fifty times a second the canary asks the kernel how many threads want to run, and looks how late it is itself.
+// Steps: fifty times a second the canary asks the kernel how many threads want to run, and measures how late it is itself.
 // Threads for each core, smoothed over a fifth of a second, are the factor by which everything takes longer. Granted time
 // is the time on the clock divided by that factor.
 //
@@ -27,11 +25,11 @@ import (
 const (
 	every     = 20 * time.Millisecond
 	smoothing = 0.1 // weight of one look: a fifth of a second
-	// factorMax bounds the factor: beyond it nothing can be expected of anybody.
+	// factorMax bounds the factor: beyond it no program can be expected to answer.
 	factorMax = 50
-	// lateMax is the lateness of one look that counts as granted time; the rest was a standstill.
+	// lateMax bounds how much time between two looks counts as granted; the rest was a standstill.
 	lateMax = 5 * every
-	// memory is for how long [Factor] remembers the worst.
+	// memory is how long [Factor] remembers the worst factor.
 	memory = 5 * time.Second
 )
 
@@ -51,19 +49,19 @@ var bird = sync.OnceValue(func() *canary {
 	return c
 })
 
-// canary measures.
+// canary has the measurements.
 //
 // Owner: the goroutine of bird, except granted and factor, which any goroutine may read.
 type canary struct {
 	granted atomic.Int64  // nanoseconds so far
-	factor  atomic.Uint64 // the worst of late, as bits of a float64
+	factor  atomic.Uint64 // the worst in memory, as bits of a float64
 	smooth  float64
-	peaks   [16]float64 // of the latest parts of memory, a ring
+	peaks   [16]float64 // a ring: the worst factor in each part of memory
 	part    int64       // which of them is being filled
-	wanted  func() int  // threads that want to run; nil: the kernel's word
+	wanted  func() int  // how many threads want to run; nil: as the kernel says
 }
 
-// look takes a measurement at a time; since is how long ago the last one was.
+// look takes a measurement at now; since is the time since the previous one.
 func (c *canary) look(now time.Time, since time.Duration) {
 	count := runnable
 	if c.wanted != nil {
@@ -90,19 +88,19 @@ func (c *canary) look(now time.Time, since time.Duration) {
 	c.factor.Store(math.Float64bits(worst))
 }
 
-// Now is the time that the machine has granted since the first call of this package: it runs as a clock does on a machine
-// that idles, and slower on a busy one. Any goroutine.
+// Now is the time that the machine has granted since the first call of this package: on an idle machine it runs like a
+// clock, on a busy one slower. Any goroutine.
 func Now() time.Duration { return time.Duration(bird().granted.Load()) }
 
-// Factor is by how much longer everything took in the last five seconds, at worst: 1 on a machine that idles, 50 at most.
-// Any goroutine.
+// Factor is by how much longer everything took in the last five seconds, at worst: 1 on an idle machine, 50 at most. Any
+// goroutine.
 func Factor() float64 { return math.Float64frombits(bird().factor.Load()) }
 
-// Stretch is how long something may take now that takes d on a machine that idles: for deadlines that a library keeps. Any
+// Stretch is the deadline for work that takes d on an idle machine: for libraries that keep deadlines by the clock. Any
 // goroutine.
 func Stretch(d time.Duration) time.Duration { return time.Duration(float64(d) * Factor()) }
 
-// Wait looks every few milliseconds whether f holds, for as long as the machine grants limit, and reports whether it did.
+// Wait calls f every few milliseconds until it returns true, or the machine has granted limit, and reports whether it did.
 // f runs on the caller's goroutine. Any goroutine.
 func Wait(limit time.Duration, f func() bool) bool {
 	begun := Now()

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Of a second, a machine that idles grants a second, one that four times as many threads want a quarter, and one that
-// stands still next to nothing.
+// Of a second, an idle machine grants a second, one with four threads for each core a quarter, and one that stands still
+// nearly nothing.
 func TestGranted(t *testing.T) {
 	cores := runtime.NumCPU()
 	for _, row := range []struct {

@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// runnable is how many threads run or want to, on the whole machine; 1 where the kernel does not say.
+// runnable is how many threads of the whole machine run or want to run; 1 if the kernel does not tell.
 func runnable() int {
 	text, err := os.ReadFile("/proc/loadavg") // "0.00 0.01 0.05 2/290 31140": two of 290
 	if err != nil {

@@ -2,5 +2,5 @@
 
 package canary
 
-// runnable is unknown: how late the canary is itself must do.
+// runnable is unknown here: only the canary's own lateness counts.
 func runnable() int { return 1 }
