@@ -1,10 +1,10 @@
-// Package logs keeps a goroutine that logs from waiting for the reader of the log.
+// Package logs lets a goroutine log without waiting for the reader of the log.
 //
-// An event loop, a supervisor, or a goroutine that waits for signals must go on where a pipe is full or an application's
-// handler blocks: [Queued] and [Writer] take what is said at once, and a goroutine of the queue's own passes it on. The
-// queue is bounded. What does not fit is dropped and counted, and the count is said once the queue moves again.
+// An event loop, a supervisor, or a goroutine that waits for signals must go on while a pipe is full or an application's
+// handler blocks: [Queued] and [Writer] take each line at once, and a goroutine of the queue's own passes it on. The queue
+// is bounded. Lines that do not fit are dropped and counted, and the count is logged once the queue moves again.
 //
-// What it refuses to do: keep lines over the end of the process. Call [Flush] or [Writer.Flush] before it.
+// What it refuses to do: keep lines beyond the end of the process. Call [Flush] or [Writer.Flush] before it.
 //
 // Start reading at [Queued].
 package logs
@@ -25,24 +25,24 @@ const (
 	bytesMax   = 1 << 20
 )
 
-// queue passes items on in their order. Its goroutine lives while there are any.
+// queue passes items on in their order. Its goroutine lives while items wait.
 //
 // Owner: shared (mutex: mu).
 type queue[T any] struct {
 	most int            // sum of the items' sizes; the first item may be larger
 	out  func(T)        // may block
-	lost func(n uint64) // may block; told how many items did not fit
+	lost func(n uint64) // may block; gets the number of dropped items
 
 	mu      sync.Mutex
 	waiting []sized[T]
-	size    int // of the waiting items, and of those that are being passed on
+	size    int // of the waiting items and the one that is being passed on
 	dropped uint64
 	busy    bool
 	idle    chan struct{} // closed when the queue is empty; nil unless a Flush waits
-	vain    bool          // a Flush has waited in vain, and nothing has moved since
+	stuck   bool          // a Flush has timed out, and no item was passed on since
 }
 
-// sized is an item, and what it takes of the queue's room.
+// sized is an item with its share of the queue's bound.
 type sized[T any] struct {
 	item T
 	size int
@@ -62,8 +62,8 @@ func (q *queue[T]) put(item T, size int) {
 	}
 }
 
-// next takes the first that waits. Where nothing does, it is how many items have been dropped since: they were behind all
-// that was passed on. Where there are none, the goroutine ends.
+// next takes the first waiting item. If none waits, it takes the number of items that were dropped, behind all others. If
+// there are none either, the goroutine must end.
 func (q *queue[T]) next() (first []sized[T], dropped uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -83,7 +83,7 @@ func (q *queue[T]) run() {
 	returned := false
 	defer func() {
 		if !returned {
-			go q.run() // a handler has called runtime.Goexit
+			go q.run() // a handler called runtime.Goexit
 		}
 	}()
 	for {
@@ -91,7 +91,7 @@ func (q *queue[T]) run() {
 		switch {
 		case first != nil:
 			q.pass(first[0].item, first[0].size)
-			first[0] = sized[T]{} // not kept until the array goes
+			first[0] = sized[T]{} // the array must not keep the item alive
 		case dropped == 0:
 			returned = true
 			return
@@ -106,7 +106,7 @@ func (q *queue[T]) say(dropped uint64) {
 	q.lost(dropped)
 }
 
-// pass survives a handler of the application that panics or calls runtime.Goexit: the item is lost.
+// pass passes an item on. If the application's handler panics or calls runtime.Goexit, the item is lost, and counted.
 func (q *queue[T]) pass(item T, size int) {
 	passed := false
 	defer func() {
@@ -114,7 +114,7 @@ func (q *queue[T]) pass(item T, size int) {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		q.size -= size
-		q.vain = false
+		q.stuck = false
 		if !passed {
 			q.dropped++
 		}
@@ -129,7 +129,7 @@ func (q *queue[T]) flush(ctx context.Context) error {
 	case !q.busy:
 		q.mu.Unlock()
 		return nil
-	case q.vain: // the parts of a process that share a queue wait once, and not one after the other
+	case q.stuck: // so that several callers in one process wait once, and not one after the other
 		q.mu.Unlock()
 		return errStuck
 	case q.idle == nil:
@@ -142,22 +142,22 @@ func (q *queue[T]) flush(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 		q.mu.Lock()
-		q.vain = q.busy
+		q.stuck = q.busy
 		q.mu.Unlock()
 		return fmt.Errorf("flush log: %w", ctx.Err())
 	}
 }
 
-var errStuck = errors.New("flush log: nothing has moved since the last flush")
+var errStuck = errors.New("flush log: no line was written since the last flush timed out")
 
 // Writer passes whole lines on to another writer. It is for any goroutine.
 type Writer struct{ queue queue[[]byte] }
 
-// NewWriter makes a writer that keeps up to 1 MiB for to. lost, where it is not nil, is told how many writes were dropped
-// since it was told last; it runs on the queue's goroutine, and may write to another Writer, not to this one.
+// NewWriter makes a writer that queues up to 1 MiB for to. lost, unless it is nil, gets the number of writes that were
+// dropped since its last call; it runs on the queue's goroutine, and may write to another Writer, not to this one.
 func NewWriter(to io.Writer, lost func(writes uint64)) *Writer {
 	return &Writer{queue[[]byte]{most: bytesMax, lost: lost, out: func(line []byte) {
-		to.Write(line) // what cannot be written is lost, as it is for every log
+		to.Write(line) // an error loses the line, as with every log
 	}}}
 }
 
@@ -167,8 +167,8 @@ func (w *Writer) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// Flush waits until everything is written, or ctx is done. Where nothing has been written since a Flush that ended in vain,
-// it does not wait.
+// Flush waits until all lines are written, or ctx is done. If no line was written since a Flush that timed out, it fails at
+// once.
 func (w *Writer) Flush(ctx context.Context) error { return w.queue.flush(ctx) }
 
 // handler queues records for another handler. It is for any goroutine.
@@ -177,15 +177,15 @@ type handler struct {
 	queue *queue[entry]
 }
 
-// entry is a record, and the handler that it was made for: groups and attributes are that one's.
+// entry is a record and its handler, which has the groups and attributes of its logger.
 type entry struct {
 	ctx    context.Context
 	to     slog.Handler
 	record slog.Record
 }
 
-// Queued makes a logger that never blocks of one that may: its handler runs on a goroutine of the queue's own, one record
-// at a time. The queue keeps up to 4,096 records. A logger that Queued has made is returned as it is.
+// Queued makes a logger that never blocks from one that may: its handler runs on a goroutine of the queue's own, one record
+// at a time. The queue keeps up to 4,096 records. A logger that Queued has made is returned unchanged.
 func Queued(log *slog.Logger) *slog.Logger {
 	if IsQueued(log) {
 		return log
@@ -208,8 +208,8 @@ func IsQueued(log *slog.Logger) bool {
 	return ok
 }
 
-// Flush waits until all records of a logger that Queued has made are handled, or ctx is done. With any other logger it has
-// nothing to wait for. Where no record was handled since a Flush that ended in vain, it does not wait.
+// Flush waits until all records of a logger that Queued has made are handled, or ctx is done. With any other logger it
+// returns at once. If no record was handled since a Flush that timed out, it fails at once.
 func Flush(ctx context.Context, log *slog.Logger) error {
 	if h, ok := log.Handler().(*handler); ok {
 		return h.queue.flush(ctx)

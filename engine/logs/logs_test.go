@@ -43,7 +43,7 @@ func flushed(t *testing.T, flush func(context.Context) error) {
 	}
 }
 
-// Nobody who writes waits for a reader; what fits arrives in order, and what does not is counted.
+// A write never waits for a reader; lines that fit arrive in order, and the others are counted.
 func TestWriterNeverBlocks(t *testing.T) {
 	defer noneLeft(t, runtime.NumGoroutine())
 	in, out := io.Pipe() // nothing reads yet
@@ -100,7 +100,8 @@ func (g gate) Handle(ctx context.Context, r slog.Record) error {
 	return g.Handler.Handle(ctx, r)
 }
 
-// A handler that blocks holds nobody; one that panics, or ends its goroutine, ends nothing; what was dropped is said in the log itself.
+// A handler that blocks delays no caller; one that panics, or ends its goroutine, does not end the queue; the log itself
+// says how many lines were dropped.
 func TestQueuedNeverBlocks(t *testing.T) {
 	defer noneLeft(t, runtime.NumGoroutine())
 	var out strings.Builder
