@@ -1,8 +1,7 @@
-// Package admin serves what an operator looks at, over HTTP, on a listener of its own: the chat page for
-// trying the server in a browser, /healthz, /stats and /metrics.
+// Package admin serves pages for operators, over HTTP, on a listener of its own: the chat page for trying the server in a
+// browser, /healthz, /stats and /metrics.
 //
-// What it refuses to do: anything that changes the server, and being reachable from elsewhere unless it is
-// told to: it has no authentication.
+// What it refuses to do: change the server, and authenticate. Other machines reach it only if Options.Host says so.
 //
 // Start reading at [New].
 package admin
@@ -31,18 +30,18 @@ import (
 //go:embed page
 var pageFiles embed.FS
 
-// Options say where to listen.
+// Options have the listening address.
 type Options struct {
 	Host string
 	Port int          // 0 turns the listener off; -1 lets the kernel choose
 	Log  *slog.Logger // nil means slog's default
 }
 
-// Source is what is looked at: a server, or several workers that are one. Its methods are for any goroutine.
+// Source is the observed server, of one worker or several. Its methods are for any goroutine.
 type Source interface {
 	Stats() engine.Stats
 	Healthy(ctx context.Context) error
-	// Degraded says what does not work although all serve; empty where nothing is amiss.
+	// Degraded names a fault of a server that serves nevertheless; empty if there is none.
 	Degraded() string
 	Addr() net.Addr
 }
@@ -58,11 +57,11 @@ type Admin struct {
 }
 
 const (
-	writeTimeout   = 30 * time.Second // who does not read holds a goroutine and a descriptor no longer
-	headerBytesMax = 16 << 10         // net/http allows 4 KiB more than it is told
+	writeTimeout   = 30 * time.Second // bounds how long a client that does not read keeps a goroutine and a descriptor
+	headerBytesMax = 16 << 10         // net/http adds 4 KiB to it
 )
 
-// New listens and serves in the background. The error says what to do where the address cannot be had.
+// New listens and serves in the background. An error of listening says what the operator can do.
 func New(srv Source, o Options) (*Admin, error) {
 	a := &Admin{srv: srv}
 	if o.Port == 0 {
@@ -93,7 +92,7 @@ func New(srv Source, o Options) (*Admin, error) {
 	return a, nil
 }
 
-// Addr is the address that the listener has, nil where it is off. Any goroutine.
+// Addr is the listener's address; nil if it is off. Any goroutine.
 func (a *Admin) Addr() net.Addr {
 	if a.listener == nil {
 		return nil
@@ -131,9 +130,9 @@ func (a *Admin) handler() http.Handler {
 	return rescuing(guarded(mux), a.log)
 }
 
-// guarded lets no other site read the answers through a visitor's browser: a name that is made to resolve to
-// this address does not become this server's. A request without a name (HTTP/1.0, as monitors on the same machine send it)
-// comes from no browser.
+// guarded refuses requests to a loopback address under a foreign name: another site could make its name resolve to this
+// address, and read the answers through a visitor's browser. A request without a name (HTTP/1.0, as monitors on the same
+// machine send it) comes from no browser.
 func guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && isLoopback(local) && !isOwnName(r.Host) {
@@ -146,8 +145,7 @@ func guarded(next http.Handler) http.Handler {
 	})
 }
 
-// isOwnName reports whether a Host is one under which a loopback address is known for sure: an address, localhost in any
-// spelling, or none.
+// isOwnName reports whether a Host cannot be another site's name: it is an address, localhost in any spelling, or empty.
 func isOwnName(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
@@ -163,8 +161,8 @@ func isLoopback(a net.Addr) bool {
 	return ok && tcp.IP.IsLoopback()
 }
 
-// health answers 200 where every loop takes turns, 503 where one is stuck or the server is leaving. A server that serves, and
-// cannot keep sessions or give out seats, is healthy and says so: to take it out of service would help nobody.
+// health answers 200 if every loop takes turns, 503 if one is stuck or the server is shutting down. A server that serves,
+// but cannot keep sessions or give out seats, answers 200 with the fault: to take it out of service would help no client.
 func (a *Admin) health(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
 	defer cancel()
@@ -195,6 +193,6 @@ func writeJSON(w http.ResponseWriter, v any) {
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
 	if err := encoder.Encode(v); err != nil {
-		return // the reader has gone
+		return // the client is gone
 	}
 }

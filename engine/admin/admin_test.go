@@ -26,7 +26,7 @@ import (
 	"github.com/parleyd/parley/engine/canary"
 )
 
-// patient is how long a test waits for what must come.
+// patient is how long a test waits for a condition.
 const patient = 30 * time.Second
 
 // world is a running server with its admin listener.
@@ -164,8 +164,7 @@ var (
 	reference    = regexp.MustCompile(`(?i)(?:src|href|action)\s*=\s*"([^"]*)"`)
 )
 
-// The page and its script come as what they are. The page runs no inline script and loads nothing from
-// elsewhere.
+// The page and its script have their content types. The page runs no inline script and loads no file from other hosts.
 func TestPage(t *testing.T) {
 	w := start(t, nil)
 	resp, html := w.fetch("/")
@@ -257,7 +256,7 @@ const (
 	talkSent     = 9 // 2 greetings of 2, 2 joined, 1 member_joined, 1 broadcast_sent, 1 broadcast
 )
 
-// The seed's very keys are in /stats, and their values are true.
+// All keys of the original document are in /stats, with the right values.
 func TestStats(t *testing.T) {
 	w := start(t, nil)
 	talk(w)
@@ -318,7 +317,7 @@ func sum(f *dto.MetricFamily) (total float64) {
 	return total
 }
 
-// Metrics parse, are described, are of the kind that their name says, and move with the traffic.
+// Metrics parse, are described, are of the kind in their names, and grow with the traffic.
 func TestMetrics(t *testing.T) {
 	w := start(t, nil)
 	before := w.metrics()
@@ -464,8 +463,7 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// Port 0 is no listener; an address that cannot be had is an error that says what to do; after Close nobody
-// answers.
+// Port 0 is no listener; an address that is taken is an error that says what to do; after Close the address refuses dials.
 func TestListener(t *testing.T) {
 	w := start(t, nil)
 	off, err := admin.New(w.srv, admin.Options{Host: "127.0.0.1"})

@@ -10,8 +10,8 @@ import (
 
 const prefix = "parley_"
 
-// collector makes metrics of the server's figures when it is asked for them: counting on the loops stays as cheap as adding
-// to a plain integer.
+// collector makes metrics of the server's figures when Prometheus asks for them: to count on a loop costs no more than to
+// add to an integer.
 //
 // Owner: immutable.
 type collector struct {
@@ -21,7 +21,7 @@ type collector struct {
 	workers []metric[engine.WorkerStats]
 }
 
-// metric is a figure under its name for Prometheus.
+// metric is a figure with its description for Prometheus.
 type metric[S any] struct {
 	figure *engine.Figure[S]
 	desc   *prometheus.Desc
@@ -103,7 +103,7 @@ func collect[S any](list []metric[S], s *S, out chan<- prometheus.Metric, labels
 	}
 }
 
-// saveSeconds is the histogram of the durations until sessions were stored.
+// saveSeconds is the histogram of how long sessions took to be stored.
 func saveSeconds(s *engine.Stats, desc *prometheus.Desc) prometheus.Metric {
 	buckets, count := make(map[float64]uint64, len(engine.SaveSecondsBounds)), uint64(0)
 	for i, n := range s.SessionSaves {

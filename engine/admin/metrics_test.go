@@ -47,7 +47,7 @@ func rows[S any](b *strings.Builder, title, text string, figures []engine.Figure
 	}
 }
 
-// The reference is what the tables say.
+// The reference in docs agrees with the tables.
 func TestDocs(t *testing.T) {
 	path := filepath.Join("..", "..", "docs", "metrics.md")
 	if *update {

@@ -11,14 +11,14 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// processes are what the kernel knows of each process of a server that has several: process_* with the label worker, which
-// is an index, "bus" or "supervisor". They are read from /proc when they are asked for, and missing where there is none.
+// processes collects the kernel's figures of each process of a server with several: process_* with the label worker, which
+// is an index, "bus" or "supervisor". Collect reads them from /proc; on systems without /proc they are missing.
 type processes struct{ srv Source }
 
-// Describe lists nothing: which processes there are changes.
+// Describe lists no metric: the processes change.
 func (p processes) Describe(chan<- *prometheus.Desc) {}
 
-// Collect asks the kernel.
+// Collect reads the figures.
 func (p processes) Collect(out chan<- prometheus.Metric) {
 	s := p.srv.Stats()
 	for i := range s.Workers {
@@ -34,14 +34,14 @@ const supervisorLabel = "supervisor"
 
 func collectProcess(label string, pid int, out chan<- prometheus.Metric) {
 	if pid == 0 {
-		return // it is being started anew
+		return // it is being restarted
 	}
 	of := collectors.NewProcessCollector(collectors.ProcessCollectorOpts{PidFn: func() (int, error) { return pid, nil }})
 	prometheus.WrapCollectorWith(prometheus.Labels{"worker": label}, of).Collect(out)
 }
 
-// registerProcesses registers what Go and the kernel know of the server's process, or processes. With several, go_* is the
-// supervisor's, and says so; of the others see parley_worker_goroutines and parley_worker_heap_bytes.
+// registerProcesses registers the figures of Go and the kernel about the server's processes. With several, go_* is the
+// supervisor's, and labelled so; for the others see parley_worker_goroutines and parley_worker_heap_bytes.
 func registerProcesses(registry *prometheus.Registry, srv Source, log *slog.Logger) {
 	if !several(srv.Stats()) {
 		registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -9,14 +9,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// A panic behind the pages costs the one who asked: 500, and an error in the log with its stack. net/http alone would log
-// it where nobody looks, and metrics are collected on goroutines of their own, where a panic ends the process.
+// A panic behind a page costs its request only: the answer is 500, and the log has an error with the stack. net/http alone
+// would log it at the debug level, and metrics are collected on other goroutines, where a panic would end the process.
 
 func logPanic(log *slog.Logger, where string, v any) {
 	log.Error("the server's own code panicked; please report this", "where", where, "panic", v, "stack", string(debug.Stack()))
 }
 
-// rescuing answers 500 where next panics before it has answered.
+// rescuing answers 500 if next panics before it has answered.
 func rescuing(next http.Handler, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {

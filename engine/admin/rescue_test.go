@@ -13,7 +13,7 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// failing is a source that panics once it is bad.
+// failing is a source that panics once bad is set.
 type failing struct{ bad bool }
 
 func (f *failing) Stats() engine.Stats {
@@ -26,7 +26,7 @@ func (f *failing) Healthy(context.Context) error { panic("bad health") }
 func (f *failing) Degraded() string              { return "" }
 func (f *failing) Addr() net.Addr                { panic("bad address") }
 
-// A panic behind a page costs the one who asked, and is logged as an error.
+// A panic behind a page costs its request only, and is logged as an error.
 func TestPanicBehindAPage(t *testing.T) {
 	for _, path := range []string{"/healthz", "/stats", "/metrics", "/server.json"} {
 		var log bytes.Buffer
