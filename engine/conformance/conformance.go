@@ -7,29 +7,28 @@ import (
 	"github.com/parleyd/parley/engine/canary"
 )
 
-// Options say where the server is and what of the suite to run. Only Addr is needed.
+// Options have the server's address, and choose the cases. Only Addr is needed.
 //
 // Owner: immutable once Run was called.
 type Options struct {
 	// Addr is host:port of a plain TCP WebSocket echo server that takes any request path, sends nothing of
 	// its own, and accepts messages of 16 MB (1 MB with Short).
 	Addr string
-	// Compression runs what is about permessage-deflate (12.*, 13.*, X.3.*). A server which declines an
-	// offer then fails that case.
+	// Compression runs the cases of permessage-deflate (12.*, 13.*, X.3.*). A server that declines an offer then fails that
+	// case.
 	Compression bool
 	// Chunk is how many octets go out in one write: 0 leaves it to the case; 1 puts each octet in a write
 	// of its own. Cases that send 4 KB or more are cut no finer than 997.
 	Chunk int
-	// Filter, where set, is asked with each case's name ("§5.5 case 2.5 ping with payload of 126") whether
-	// to run it.
+	// Filter, unless it is nil, chooses the cases by their names ("§5.5 case 2.5 ping with payload of 126").
 	Filter func(name string) bool
 	// Short leaves out the cases of family 9 above 1 MB, and cuts 12.* and 13.* to a few messages each.
 	Short bool
-	// Full sends the 1,000 messages of every case of 12.* and 13.*, as the public suite does: 11 GB in all,
+	// Full sends the 1,000 messages of every case of 12.* and 13.*, as the public suite does: 11 GB in all, which takes
 	// minutes. Otherwise a case ends after 1 MB, but never before 16 messages.
 	Full bool
-	// Deadline is for a case that sends less than 64 KB; larger ones have six times that. 0 means 5 s. On a busy machine it
-	// stretches.
+	// Deadline is for a case that sends less than 64 KB; larger ones have six times that. 0 means 5 s. It stretches on a
+	// busy machine.
 	Deadline time.Duration
 }
 
@@ -40,14 +39,14 @@ const (
 	shortBytesMax     = 1<<20 + 1<<10 // of one message and its headers
 )
 
-// Run plays the suite against the server at o.Addr, each case as a parallel subtest on a connection of its
-// own, and returns when all are done. It must be called on the test's goroutine.
+// Run plays the suite against the server at o.Addr, each case as a parallel subtest on a connection of its own, and
+// returns when all have ended. The test's goroutine must call it.
 func Run(t *testing.T, o Options) {
 	t.Helper()
 	all := rows()
 	chosen := o.choose(all)
 	t.Logf("conformance: %d of %d cases, chunk %d", len(chosen), len(all), o.Chunk)
-	// The group ends when its parallel subtests have.
+	// The group ends after its parallel subtests.
 	t.Run("conformance", func(t *testing.T) {
 		for _, r := range chosen {
 			t.Run(r.name(), func(t *testing.T) {
@@ -64,7 +63,7 @@ func Run(t *testing.T, o Options) {
 	})
 }
 
-// choose leaves out what the options exclude.
+// choose leaves out the rows that the options exclude.
 func (o Options) choose(all []row) []row {
 	var chosen []row
 	for _, r := range all {
@@ -87,7 +86,7 @@ func (o Options) chunkFor(r row) int {
 	return o.Chunk
 }
 
-// deadlineFor is when r must be over, counted from now.
+// deadlineFor is when r must be over, if it begins now.
 func (o Options) deadlineFor(r row, now time.Time) time.Time {
 	d := o.Deadline
 	if d == 0 {
@@ -102,8 +101,8 @@ func (o Options) deadlineFor(r row, now time.Time) time.Time {
 	return now.Add(canary.Stretch(d))
 }
 
-// messagesFor is how many messages a conversation in lockstep has: the public suite's number where they
-// are not compressed, for those are cheap.
+// messagesFor is how many messages a conversation in lockstep has: the public suite's number if they are not compressed,
+// since then they are cheap.
 func (o Options) messagesFor(r row) int {
 	count, size := r.rounds.count, r.rounds.size
 	switch {

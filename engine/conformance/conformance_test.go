@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// TestCounts holds the tables to the public suite's numbers.
+// TestCounts compares the number of cases with the public suite's.
 func TestCounts(t *testing.T) {
 	want := map[string]int{"1": 16, "2": 11, "3": 7, "4": 10, "5": 20, "6": 145, "7": 37, "9": 54, "10": 1, "12": 90, "13": 126}
 	sub := map[string]int{
@@ -46,7 +46,7 @@ func TestCounts(t *testing.T) {
 	}
 }
 
-// TestUTF8Claims holds the table's claims against unicode/utf8.
+// TestUTF8Claims compares the table with unicode/utf8.
 func TestUTF8Claims(t *testing.T) {
 	for i, group := range utf8Groups() {
 		for j, s := range group.sequences {
@@ -58,8 +58,7 @@ func TestUTF8Claims(t *testing.T) {
 	}
 }
 
-// TestReference plays everything against the strict reference; chopped, or in a hurry, some of each large
-// family stands for all of it.
+// TestReference plays all cases against the strict reference; chopped, or with -short, only some of each large family.
 func TestReference(t *testing.T) {
 	addr := startReference(t)
 	for _, chunk := range []int{0, 1, 997} {
@@ -73,15 +72,15 @@ func TestReference(t *testing.T) {
 	}
 }
 
-// sample leaves out most of 12 and 13.
+// sample omits most cases of 12 and 13.
 func sample(name string) bool {
 	_, number, _ := strings.Cut(name, " case ")
 	number, _, _ = strings.Cut(number, " ")
 	return !covers("12.* 13.*", number) || covers("12.*.4 12.*.12 13.*.4 13.*.12 13.*.18", number)
 }
 
-// TestServer plays everything against a server of one's own: PARLEY_CONFORMANCE_ADDR=host:port go test -run
-// TestServer. It is how the suite itself was held against servers by other hands.
+// TestServer plays all cases against any server: PARLEY_CONFORMANCE_ADDR=host:port go test -run TestServer. So the suite was
+// checked against other implementations.
 func TestServer(t *testing.T) {
 	addr := os.Getenv("PARLEY_CONFORMANCE_ADDR")
 	if addr == "" {

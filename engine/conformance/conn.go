@@ -15,17 +15,17 @@ import (
 	"unicode/utf8"
 )
 
-// signal is what the reading goroutine tells the player: a message or a control frame, the server's close
-// frame, or the end.
+// signal is an event for the player from the reading goroutine: a message or a control frame, the server's close frame, or
+// the end of the stream.
 //
-// Owner: whoever received it.
+// Owner: the player.
 type signal struct {
 	kind       kind
 	payload    []byte
 	compressed bool
 	closing    bool  // a close frame; payload is its body
 	ended      bool  // the stream is over
-	err        error // why, where that is a breach by the server
+	err        error // a fault of the server that has ended it
 }
 
 func (s signal) String() string {
@@ -42,7 +42,7 @@ func (s signal) String() string {
 	return s.kind.String() + " " + shorten(s.payload, len(s.payload))
 }
 
-// code is the close frame's, 0 where it has none.
+// code is the close frame's code, 0 if it has none.
 func (s signal) code() int {
 	if len(s.payload) < 2 {
 		return 0
@@ -50,13 +50,13 @@ func (s signal) code() int {
 	return int(s.payload[0])<<8 | int(s.payload[1])
 }
 
-// signalsMax is more than any row makes the server say before the player listens: were the reading to
-// stall while the player writes, and the server with it, the two would wait for each other.
+// signalsMax is more than any row makes the server send before the player takes signals: if the reading goroutine waited
+// for the player, and so the server for that goroutine, while the player writes, all would wait for each other.
 const signalsMax = 4096
 
-// conn is a stranger's WebSocket connection: the naive, readable kind.
+// conn is a simple WebSocket connection that shares no code with the server.
 //
-// Owner: the player; inbound and what it reads with belong to the reading goroutine.
+// Owner: the player, except inbound: the reading goroutine.
 type conn struct {
 	tcp      net.Conn
 	chunk    int
@@ -67,7 +67,7 @@ type conn struct {
 	quit     chan struct{}
 }
 
-// dial connects, shakes hands and starts reading. The caller must hang up.
+// dial connects, makes the opening handshake and starts reading. The caller must call hangUp.
 func dial(addr string, r row, chunk int, deadline time.Time) (*conn, error) {
 	tcp, err := net.DialTimeout("tcp", addr, time.Until(deadline))
 	if err != nil {
@@ -96,7 +96,7 @@ func (c *conn) hangUp() {
 	_ = c.tcp.Close()
 }
 
-// write writes octets in pieces of chunk, whatever the case asks for itself being done by the caller.
+// write writes octets in pieces of chunk. The caller has already cut them as the case demands.
 func (c *conn) write(octets []byte) error {
 	for len(octets) > 0 {
 		n := len(octets)
@@ -111,7 +111,7 @@ func (c *conn) write(octets []byte) error {
 	return nil
 }
 
-// shakeHands is the opening handshake, as strict about the answer as RFC 6455 §4.1 wants a client to be.
+// shakeHands makes the opening handshake, and checks the answer as strictly as RFC 6455 §4.1 demands of a client.
 func (c *conn) shakeHands(in *bufio.Reader, addr string, r row) error {
 	var nonce [16]byte
 	_, _ = rand.Read(nonce[:])
@@ -153,7 +153,7 @@ func (c *conn) shakeHands(in *bufio.Reader, addr string, r row) error {
 	return nil
 }
 
-// listen turns frames into signals until the stream ends or the player has left.
+// listen turns frames into signals until the stream ends or the player hangs up.
 func (c *conn) listen(in *inbound) {
 	for {
 		s, err := in.next()
@@ -161,11 +161,11 @@ func (c *conn) listen(in *inbound) {
 		switch {
 		case err == nil:
 		case errors.As(err, &network) && network.Timeout():
-			return // the player has the same deadline, and says so
+			return // the player has the same deadline, and reports it
 		case errors.As(err, new(breach)):
 			s = signal{ended: true, err: err}
 		case in.closed, err == io.EOF:
-			// A reset after the close frame is as good as an end: had it cost us anything, that would be missed.
+			// A reset after the close frame counts as an end: a message that it cost would be missed.
 			s = signal{ended: true}
 		default:
 			s = signal{ended: true, err: err}
@@ -181,7 +181,7 @@ func (c *conn) listen(in *inbound) {
 	}
 }
 
-// inbound puts frames together to messages and holds the server to the RFC.
+// inbound assembles messages from frames and checks that the server keeps the RFC.
 //
 // Owner: the reading goroutine.
 type inbound struct {
@@ -194,12 +194,12 @@ type inbound struct {
 	message    []byte
 }
 
-// breach is a rule that the server broke.
+// breach is a violation of the protocol by the server.
 type breach string
 
 func (b breach) Error() string { return "server breaks the protocol: " + string(b) }
 
-// next reads up to the next thing worth a signal.
+// next reads up to the next message or control frame.
 func (in *inbound) next() (signal, error) {
 	for {
 		h, err := readFrame(in.in)
@@ -248,7 +248,7 @@ func (in *inbound) control(h heard) (signal, error) {
 	return s, nil
 }
 
-// part takes one data frame; whole is whether it was the message's last.
+// part takes one data frame; whole says whether it was the message's last.
 func (in *inbound) part(h heard) (whole bool, err error) {
 	switch {
 	case h.op > opBinary:
@@ -256,7 +256,7 @@ func (in *inbound) part(h heard) (whole bool, err error) {
 	case in.open != (h.op == opContinuation):
 		return false, breach("a continuation with nothing to continue, or none where one is due")
 	case h.rsv&^rsv1 != 0, h.rsv != 0 && (in.inflate == nil || in.open):
-		return false, breach("a reserved bit that nobody agreed on")
+		return false, breach("a reserved bit that was not negotiated")
 	}
 	if !in.open {
 		in.compressed, in.kind, in.message = h.rsv != 0, text, nil

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// TestBreaches feeds the stranger what no server may say.
+// TestBreaches gives the client frames that no server may send.
 func TestBreaches(t *testing.T) {
 	big := strings.Repeat("x", 126)
 	for name, wire := range map[string]string{
@@ -50,7 +50,7 @@ func TestBreaches(t *testing.T) {
 	}
 }
 
-// TestAllowed feeds it what a server may say, in its longer forms.
+// TestAllowed gives the client frames that a server may send, in their longer forms.
 func TestAllowed(t *testing.T) {
 	in := &inbound{in: bufio.NewReader(strings.NewReader(
 		"\x01\x01\xc3\x89\x01p\x80\x01\xa4\x82\x00\x82\x7e\x00\x7e" + strings.Repeat("x", 126) + "\x88\x02\x0f\xa1"))}
@@ -76,7 +76,7 @@ func TestAllowed(t *testing.T) {
 	}
 }
 
-// TestReport reads one failure as its reader would.
+// TestReport compares the text of one failure.
 func TestReport(t *testing.T) {
 	addr := startReference(t, "failing drops what is owed")
 	for _, r := range rows() {
@@ -98,7 +98,7 @@ func TestReport(t *testing.T) {
 	}
 }
 
-// TestDialFails shows that a server which does not speak WebSocket fails a case and does not hang it.
+// TestDialFails shows that a case fails, and does not hang, with a server that does not speak WebSocket.
 func TestDialFails(t *testing.T) {
 	for name, answer := range map[string]string{
 		"404":          "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",

@@ -8,9 +8,9 @@ import (
 	"sync"
 )
 
-// corpus is a text or a run of octets out of which rounds cut their messages, one after the other and
-// round again at the end. The public suite's five files are not ours to ship; these are made from a seed,
-// of the same kinds and about the same sizes.
+// corpus is a text or a run of octets. Rounds cut their messages out of it, one after the other, and start again at its
+// end. The public suite's five files are not ours to ship; these are made from a seed, of the same kinds and about the same
+// sizes.
 //
 // Owner: immutable once made.
 type corpus struct {
@@ -31,7 +31,7 @@ func (c *corpus) fill() {
 	}
 }
 
-// cut is message number n of size octets, or of size code points where the corpus is text.
+// cut is message number n of size octets, or of size code points if the corpus is text.
 func (c *corpus) cut(n, size int) []byte {
 	c.once.Do(c.fill)
 	if c.kind == text {
@@ -40,7 +40,7 @@ func (c *corpus) cut(n, size int) []byte {
 	return around([]byte(c.octets), n*size, size)
 }
 
-// around is size elements of all from start on, going round at the end.
+// around is size elements of all from start on; after the last element follows the first.
 func around[E any](all []E, start, size int) []E {
 	out := make([]E, 0, size)
 	for len(out) < size {
@@ -63,7 +63,7 @@ var (
 
 func seeded(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0x5eed)) }
 
-// words are drawn with few frequent and many rare ones, as in a language.
+// word draws a word: a few are frequent and many are rare, as in a language.
 func word(r *rand.Rand) string {
 	list := [...]string{
 		"und", "der", "die", "ich", "nicht", "das", "ein", "zu", "ist", "es", "mit", "so", "wie", "dem", "auf", "Geist",

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// terms is what a response agreed on (RFC 7692 §7.1). Bits are 15 where nothing was said.
+// terms are the negotiated parameters (RFC 7692 §7.1). Bits are 15 if the answer has none.
 //
 // Owner: immutable once agreed.
 type terms struct {
@@ -18,7 +18,7 @@ type terms struct {
 	serverForgets, clientForgets bool // no context takeover
 }
 
-// syncTail is what every flush ends in; it is cut off a message and put back (RFC 7692 §7.2.1, §7.2.2).
+// syncTail is the end of every flush; senders remove it, and receivers append it (RFC 7692 §7.2.1, §7.2.2).
 const syncTail = "\x00\x00\xff\xff"
 
 // compressor makes the payloads of messages in one direction.
@@ -39,9 +39,8 @@ func newCompressor(windowBits int, forgets bool) *compressor {
 	return c
 }
 
-// compress returns payload compressed, without the tail; the octets are valid until the next call. The
-// standard library's window is 32 KB whatever one agreed on: a smaller one is kept by beginning anew
-// whenever it would be overrun.
+// compress returns payload compressed, without the tail; the octets are valid until the next call. The standard library's
+// window is always 32 KB: to keep a smaller one, the writer is reset whenever the window would be exceeded.
 func (c *compressor) compress(payload []byte) []byte {
 	c.out.Reset()
 	if c.forgets {
@@ -107,8 +106,8 @@ func (d *decompressor) decompress(payload []byte) ([]byte, error) {
 	return message, nil
 }
 
-// readAll expands whole with the standard library's reader. A final block of our own makes it stop; a
-// final block in the midst (RFC 7692 §7.2.3.4) makes it stop early, and start again.
+// readAll expands whole with the standard library's reader. A final block that is appended makes it stop; after a final
+// block in the middle (RFC 7692 §7.2.3.4) it stops early, and is started again.
 func (d *decompressor) readAll(whole []byte) ([]byte, error) {
 	rest := bytes.NewReader(append(whole, "\x01\x00\x00\xff\xff"...))
 	out := bytes.NewBuffer(bytes.Clone(d.history))
@@ -124,14 +123,14 @@ func (d *decompressor) readAll(whole []byte) ([]byte, error) {
 	return out.Bytes()[len(d.history):], nil
 }
 
-// agree reads the server's Sec-WebSocket-Extensions against our offer. agreed is nil where the server
-// declined. An answer which no alternative of the offer allows is an error, as RFC 7692 §7.1 has it.
+// agree compares the server's Sec-WebSocket-Extensions with our offer. agreed is nil if the server declined. An answer that
+// no alternative of the offer allows is an error (RFC 7692 §7.1).
 func agree(offer, answer string) (agreed *terms, err error) {
 	if answer == "" {
 		return nil, nil
 	}
 	if offer == "" {
-		return nil, fmt.Errorf("server answers extension %q, which nobody offered", answer)
+		return nil, fmt.Errorf("server answers extension %q, which was not offered", answer)
 	}
 	if strings.Contains(answer, ",") {
 		return nil, fmt.Errorf("server accepts more than one extension: %q", answer)
@@ -152,7 +151,7 @@ func agree(offer, answer string) (agreed *terms, err error) {
 	return nil, fmt.Errorf("answer %q fits no alternative of offer %q", answer, offer)
 }
 
-// The parameters of permessage-deflate, and the way in which parameters says that one has no value.
+// The parameters of permessage-deflate.
 const (
 	serverForgets = "server_no_context_takeover"
 	clientForgets = "client_no_context_takeover"
@@ -160,7 +159,7 @@ const (
 	clientBits    = "client_max_window_bits"
 )
 
-// parameters reads one extension with its parameters; a parameter without a value is "".
+// parameters reads the parameters of one extension; a parameter without a value has "".
 func parameters(s string) (map[string]string, error) {
 	fields := strings.Split(s, ";")
 	if name := strings.TrimSpace(fields[0]); name != "permessage-deflate" {
@@ -190,9 +189,9 @@ func parameters(s string) (map[string]string, error) {
 	return found, nil
 }
 
-var errTerms = errors.New("the answer is no answer to this alternative")
+var errTerms = errors.New("the answer does not fit this alternative")
 
-// match is what said agrees on, given what was asked.
+// match are the terms of the answer said, if it fits the alternative asked.
 func match(asked, said map[string]string) (*terms, error) {
 	t := &terms{serverBits: 15, clientBits: 15}
 	_, t.serverForgets = said[serverForgets]

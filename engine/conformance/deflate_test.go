@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestInflate holds the naive inflater against the standard library's writer: every kind of block.
+// TestInflate runs the simple inflater on every kind of block of the standard library's writer.
 func TestInflate(t *testing.T) {
 	for _, source := range []*corpus{jsonCorpus, pictureCorpus, paperCorpus} {
 		want := source.cut(1, 100<<10)
@@ -36,7 +36,7 @@ func TestInflate(t *testing.T) {
 	}
 }
 
-// TestInflateWindow shows what the standard library's reader cannot see: a reference beyond the window.
+// TestInflateWindow shows that a reference beyond the window is refused, which the standard library's reader cannot do.
 func TestInflateWindow(t *testing.T) {
 	apart := strings.Repeat("x", 600)
 	for gap, ok := range map[int]bool{100: true, 600: false} {
@@ -50,8 +50,7 @@ func TestInflateWindow(t *testing.T) {
 	}
 }
 
-// TestCodec sends messages through every combination of terms, and checks that a promise not to look
-// back, or not so far, is kept.
+// TestCodec sends messages through every combination of terms, and checks that none refers back further than they allow.
 func TestCodec(t *testing.T) {
 	for _, windowBits := range []int{8, 9, 12, 15} {
 		for _, forgets := range []bool{false, true} {
@@ -75,8 +74,8 @@ func TestCodec(t *testing.T) {
 	}
 }
 
-// TestContextIsTakenOver guards the guard: a repeated message must come out smaller, or the cases about
-// takeover ask nothing.
+// TestContextIsTakenOver shows that our compressor makes a repeated message smaller: else the cases about context takeover
+// would test nothing.
 func TestContextIsTakenOver(t *testing.T) {
 	for _, windowBits := range []int{12, 15} {
 		c := newCompressor(windowBits, false)
@@ -125,7 +124,7 @@ func TestAgree(t *testing.T) {
 	}
 }
 
-// FuzzInflate looks for crashes and runaway output: the naive inflater reads what a server under test says.
+// FuzzInflate looks for crashes and unbounded output: the inflater reads the bytes of a server under test.
 func FuzzInflate(f *testing.F) {
 	c := newCompressor(15, false)
 	f.Add(bytes.Clone(c.compress(jsonCorpus.cut(0, 500))), 512)

@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// planted is every fault that the reference can have, with the cases that must catch it and those that
-// may fail beside them, as patterns in the manner of path.Match. Whatever else fails is a false alarm.
-// A fault that no case can miss names none, and is held against the everyday cases only.
+// planted are the faults that the reference can have, each with the cases that must catch it and those that may also fail,
+// as patterns like those of path.Match. Any other case that fails is a false alarm. A fault that no case can miss names
+// none, and is played with the everyday cases only.
 var planted = []struct{ fault, caught, beside string }{
 	{"reserved bits pass", "3.* X.3.1 X.3.2 X.3.3 X.3.4", ""},
 	{"reserved opcodes pass", "4.*", ""},
@@ -21,7 +21,7 @@ var planted = []struct{ fault, caught, beside string }{
 	{"large control passes", "2.5 7.3.6 X.1.8", ""},
 	{"stray continuation passes", "5.9 5.1[017]", ""},
 	{"new message passes", "5.18", ""},
-	// Of two faults in one conversation either alone is hidden behind the other's refusal.
+	// Two violations in one conversation: a server that misses one of them still refuses the other.
 	{"control in fragments passes + stray continuation passes", "5.1 5.2 5.9 5.1[01]", "5.17 X.1.9 X.2.2"},
 	{"stray continuation passes + new message passes", "5.9 5.1[0-8]", ""},
 	{"control ends a message", "5.[678] 5.19 5.20 X.1.10 X.3.9", "X.2.3 7.1.5"},
@@ -59,10 +59,10 @@ var planted = []struct{ fault, caught, beside string }{
 	{"RSV2 passes with deflate", "X.3.3", ""},
 }
 
-// everyday is the cases for a fault that shows everywhere: each end of a connection once.
+// everyday are the cases for a fault that shows everywhere: each way to end a connection once.
 const everyday = "1.1.2 2.2 2.5 5.3 6.3.1 7.1.2 7.9.1"
 
-// proof is the cases that the other faults are held against: everything small, and some of what is large.
+// proof are the cases for the other faults: all small ones, and some of the large ones.
 func proof(r row) bool {
 	switch r.family() {
 	case "9":
@@ -73,10 +73,9 @@ func proof(r row) bool {
 	return true
 }
 
-// TestPlantedFaults shows that the suite can fail: each fault is caught by the cases that are there for it,
-// and sets off no others.
+// TestPlantedFaults shows that the suite can fail: each fault is caught by the cases for it, and fails no others.
 func TestPlantedFaults(t *testing.T) {
-	// Most that fails waits for its deadline, so that all faults wait together.
+	// Most cases that fail wait for their deadlines: so all faults run at once.
 	seats, running := make(chan struct{}, 64), sync.WaitGroup{}
 	failed := make([]map[string]error, len(planted))
 	for i, p := range planted {
@@ -111,7 +110,7 @@ func checkCaught(t *testing.T, caught, beside string, failed map[string]error) {
 	}
 }
 
-// covers is whether one of the patterns matches number. A star stands for any numbers there.
+// covers reports whether one of the patterns matches number. A star stands for any numbers there.
 func covers(patterns, number string) bool {
 	return slices.ContainsFunc(strings.Fields(patterns), func(pattern string) bool {
 		matched, err := path.Match(pattern, number)

@@ -11,15 +11,15 @@ var (
 	errDeflateBroken = errors.New("deflate: no such block, code or length")
 )
 
-// inflate appends to history what the deflate blocks in src expand to, up to the end of src. It refuses a
-// reference further back than window octets, or than history reaches: the standard library's reader, with
-// its fixed window of 32 KB, cannot tell that a server breaks its promise of a smaller one. It is slow.
+// inflate expands all deflate blocks in src, and appends the result to history. It refuses a reference further back than
+// window octets, or than history reaches: the standard library's reader has a fixed window of 32 KB, and cannot detect a
+// server that exceeds a smaller one. It is slow.
 func inflate(history, src []byte, window int) ([]byte, error) {
 	b := &bits{src: src}
 	out := history
 	var err error
 	for b.left() {
-		b.take(1) // BFINAL: another block may follow all the same (RFC 7692 §7.2.3.4)
+		b.take(1) // BFINAL: another block may still follow (RFC 7692 §7.2.3.4)
 		final := b.last == 1
 		switch b.take(2) {
 		case 0:
@@ -54,7 +54,7 @@ type bits struct {
 	src  []byte
 	acc  uint32
 	n    uint
-	last uint32 // what take returned last
+	last uint32 // the latest result of take
 	torn bool
 }
 
@@ -74,7 +74,7 @@ func (b *bits) take(width uint) uint32 {
 
 func (b *bits) align() { b.acc, b.n = 0, 0 }
 
-// left is whether another block may begin. What does not fill an octet is padding after a final block.
+// left reports whether another block may begin. After a final block align has dropped the padding.
 func (b *bits) left() bool { return b.n > 0 || len(b.src) > 0 }
 
 func inflateStored(out []byte, b *bits) ([]byte, error) {
@@ -115,8 +115,8 @@ func newHuffman(lengths []byte) (h huffman) {
 	return h
 }
 
-// next reads one symbol, a bit at a time: codes of one length are consecutive numbers, and the first of a
-// length is twice what follows the last of the length before.
+// next reads one symbol, a bit at a time: codes of one length are consecutive numbers, and the first code of a length is
+// twice the successor of the last code of the length before.
 func (h *huffman) next(b *bits) int {
 	code, first, index := 0, 0, 0
 	for length := 1; length < 16 && !b.torn; length++ {
@@ -150,7 +150,7 @@ var fixedLiterals, fixedDistances = func() (huffman, huffman) {
 	return newHuffman(literals[:]), newHuffman(distances[:])
 }()
 
-// codeOrder is the order in which a dynamic block tells the lengths of the code for its code lengths.
+// codeOrder is the order in which a dynamic block has the lengths of the code for its code lengths.
 var codeOrder = [19]byte{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15}
 
 // readCodes reads the head of a dynamic block.
@@ -188,7 +188,7 @@ func readCodes(b *bits) (literals, distances huffman, err error) {
 	return newHuffman(lengths[:nl]), newHuffman(lengths[nl : nl+nd]), nil
 }
 
-// Lengths and distances: the smallest of each symbol, and how many further bits tell the rest.
+// The smallest length and distance of each symbol, and how many bits follow with the difference.
 var (
 	lengthBase   = [29]int{3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59, 67, 83, 99, 115, 131, 163, 195, 227, 258}
 	lengthBits   = [29]uint{0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 5, 5, 5, 5, 0}
@@ -197,7 +197,7 @@ var (
 	distanceBits = [30]uint{0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 8, 9, 9, 10, 10, 11, 11, 12, 12, 13, 13}
 )
 
-// codes are what a block is written in.
+// codes are the two codes of a block.
 type codes struct{ literals, distances *huffman }
 
 // inflateCodes expands a block up to its end mark.

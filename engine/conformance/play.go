@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// quietFor is how long the server is listened to where it must say nothing. A server that is right passes
-// whatever this is; one that is wrong might get away if it were 0.
+// quietFor is how long the player waits where the server must not send. A correct server passes with any value; a faulty
+// one could pass with 0.
 const quietFor = 30 * time.Millisecond
 
-// player acts one row out on one connection.
+// player plays one row on one connection.
 //
 // Owner: one play call.
 type player struct {
@@ -20,18 +20,18 @@ type player struct {
 	conn       *conn
 	timer      *time.Timer
 	want       []event
-	heard      int     // how many of want
-	compressed int     // messages of the server that came compressed
+	heard      int     // how many events of want have come
+	compressed int     // compressed messages of the server
 	closed     *signal // the server's close frame
 	over       bool    // the stream has ended
-	cut        bool    // a write failed: the server has gone, and what it said decides
+	cut        bool    // a write failed: the server has closed, and its last frames decide
 	said       []string
 }
 
-// errMoot is the verdict on a case whose question does not arise under the terms that the server set.
-var errMoot = errors.New("moot: the server has the client forget its context")
+// errMoot is the verdict on a case that does not apply under the negotiated terms.
+var errMoot = errors.New("moot: under the negotiated terms the client must not refer back across messages")
 
-// play runs one row against the server and returns nil, or what was sent, wanted and heard.
+// play plays one row against the server. Its error tells the frames sent, the events wanted and those heard.
 func play(o Options, r row) error {
 	deadline := o.deadlineFor(r, time.Now())
 	c, err := dial(o.Addr, r, o.chunkFor(r), deadline)
@@ -78,7 +78,7 @@ func (p *player) run(o Options) error {
 	return nil
 }
 
-// act sends the steps. What stands between two waits goes out in one write, unless it is to be chopped.
+// act sends the steps. The frames between two waits go out in one write, unless a step is chopped.
 func (p *player) act(steps []step) error {
 	var pending []byte
 	for _, s := range steps {
@@ -132,7 +132,7 @@ func (p *player) converse(count int, r rounds) error {
 	return nil
 }
 
-// encode is payload as a message, compressed where that was agreed on, in as many frames as r says.
+// encode makes a message of payload, compressed if that was negotiated, in frames of r.fragment octets.
 func (p *player) encode(r rounds, payload []byte) []byte {
 	first := opText
 	if r.corpus.kind == binaryMessage {
@@ -179,13 +179,13 @@ func (p *player) hear() error {
 	}
 }
 
-// listen gives the server a moment in which it must say nothing.
+// listen waits for quietFor, in which the server must not send.
 func (p *player) listen() error {
 	moment := time.NewTimer(quietFor)
 	defer moment.Stop()
 	select {
 	case s := <-p.conn.signals:
-		return errors.Join(p.judge(s), fmt.Errorf("%v, when there was nothing to say yet", s))
+		return errors.Join(p.judge(s), fmt.Errorf("%v, before any answer was due", s))
 	case <-moment.C:
 		return nil
 	}
@@ -230,7 +230,7 @@ func (p *player) judgeClose(s signal) error {
 	return nil
 }
 
-// firstDifference says where two payloads of a kind part: heads alike tell nothing about 4 MB.
+// firstDifference says where two payloads differ: with 4 MB their heads may look alike.
 func firstDifference(due blob, got []byte) string {
 	want := due.bytes()
 	n := 0
@@ -240,13 +240,13 @@ func firstDifference(due blob, got []byte) string {
 	if n == 0 {
 		return ""
 	}
-	return fmt.Sprintf("; they part at octet %d: %s", n, shorten(got[n:], len(got)-n))
+	return fmt.Sprintf("; they differ from octet %d on: %s", n, shorten(got[n:], len(got)-n))
 }
 
-// saidMax bounds what a failure tells: the first steps and events wanted, the last heard.
+// saidMax bounds each list in a report: the first steps and events wanted, the last events heard.
 const saidMax = 12
 
-// report is the failure as the reader of a test's output needs it.
+// report makes the failure's text for the reader of a test's output.
 func (p *player) report(cause error) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "case %s (§%s) %s: %v\n", p.row.number, p.row.clause, p.row.title, cause)

@@ -54,7 +54,7 @@ func (s *reference) accept() {
 		}
 		s.conns.Go(func() {
 			defer tcp.Close()
-			// A player gives up long before; this ends what a planted fault leaves hanging.
+			// A player gives up long before; this deadline ends connections that a planted fault leaves open.
 			_ = tcp.SetDeadline(time.Now().Add(3 * time.Minute))
 			c := &refConn{reference: s, tcp: tcp.(*net.TCPConn), in: bufio.NewReaderSize(tcp, 64<<10)}
 			if c.shakeHands() == nil {
@@ -101,7 +101,7 @@ func (c *refConn) shakeHands() error {
 	return err
 }
 
-// accepts takes the first alternative that is no nonsense.
+// accepts takes the first valid alternative.
 func (c *refConn) accepts(offer string) (extension string) {
 	for _, alternative := range strings.Split(offer, ",") {
 		asked, err := parameters(alternative)
@@ -229,7 +229,7 @@ func (c *refConn) frame() error {
 	return c.part(fin, bits, op, length, key)
 }
 
-// judge is whether a header is legal as far as its first two octets tell.
+// judge checks the first two octets of a header.
 func (c *refConn) judge(fin bool, bits, op, second byte) (code int) {
 	compressible := c.terms != nil && bits == rsv1 && (op == opText || op == opBinary)
 	switch {
@@ -337,7 +337,7 @@ func (c *refConn) closing(payload []byte) error {
 	return c.answered()
 }
 
-// answered is what a close leads to: the end, unless a fault has the connection live on.
+// answered ends the connection after a close, unless a fault keeps it open.
 func (c *refConn) answered() error {
 	if !c.has("goes on after close") {
 		return errOver
@@ -377,8 +377,7 @@ func (c *refConn) part(fin bool, bits, op byte, length int, key [4]byte) error {
 	return c.whole()
 }
 
-// utf8SoFar checks what has been added to a text since the last call; a code point may be unfinished
-// until the end.
+// utf8SoFar checks the text added since the last call; until the end, its last code point may be incomplete.
 func (c *refConn) utf8SoFar(end bool) bool {
 	if c.op != opText || c.has("no UTF-8 check") || !end && c.has("UTF-8 checked at the end") {
 		return true

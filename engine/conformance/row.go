@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// kind is what the server was heard to say.
+// kind is the kind of a message or control frame from the server.
 type kind uint8
 
 const (
@@ -17,7 +17,7 @@ const (
 
 func (k kind) String() string { return [...]string{"text", "binary", "ping", "pong"}[k] }
 
-// event is a thing that the server must say.
+// event is a message or control frame that the server must send.
 type event struct {
 	kind    kind
 	payload blob
@@ -78,7 +78,7 @@ type step struct {
 	raw     []byte
 	message *fragmented
 	awaits  int  // wait until this many events have been heard in all
-	quiet   bool // give the server a moment to say what it must not say
+	quiet   bool // wait for quietFor: the server must not send
 	chop    int  // octets a write, or joined, or perFrame
 }
 
@@ -148,12 +148,11 @@ func (s step) String() string {
 	return strings.Join(names, ", ")
 }
 
-// ending is how the connection must end: a close frame of the server with one of codes, then the end of
-// the stream, by the server's doing.
+// ending is how the connection must end: the server sends a close frame with one of codes, and then ends the stream.
 type ending struct {
-	byUs  bool  // we send close 1000 once everything wanted has been heard
-	codes []int // what the server's close frame may say
-	bare  bool  // it may also say nothing
+	byUs  bool  // we send close 1000 once all wanted events have been heard
+	codes []int // the codes that the server's close frame may have
+	bare  bool  // it may also have none
 }
 
 func (e ending) String() string {
@@ -172,7 +171,7 @@ func (e ending) String() string {
 // Owner: immutable after the tables are built.
 type rounds struct {
 	count    int // as the public suite has it; see Options.Full
-	size     int // octets, or code points where the corpus is text
+	size     int // octets, or code points if the corpus is text
 	corpus   *corpus
 	fragment int // octets of (compressed) payload a frame; 0 is one frame
 }
@@ -181,18 +180,18 @@ type rounds struct {
 //
 // Owner: immutable after the tables are built.
 type row struct {
-	number  string  // as the public suite numbers it; X.* are ours
-	clause  string  // the clause that decides: "5.4" of RFC 6455, or "7692 7.2.1"
-	title   string  // what is sent
-	steps   []step  // what to do
-	want    []event // what must be heard, in order
-	lenient []event // hearing just this is NON-STRICT for the public suite, and a failure here
+	number  string // the public suite's number; X.* are ours
+	clause  string // the clause that decides: "5.4" of RFC 6455, or "7692 7.2.1"
+	title   string
+	steps   []step
+	want    []event // must be heard, in this order
+	lenient []event // these alone are NON-STRICT for the public suite, and a failure here
 	end     ending
-	rounds  *rounds // where set, takes the place of steps
+	rounds  *rounds // unless nil, in place of steps
 	offer   string  // Sec-WebSocket-Extensions to offer
-	decline bool    // the server must turn the offer down
-	shrinks bool    // the server must compress what it says
-	context bool    // refers back across messages, which is moot where the server has us forget
+	decline bool    // the server must decline the offer
+	shrinks bool    // the server must compress its messages
+	context bool    // refers back across messages; moot under client_no_context_takeover
 }
 
 // name is the subtest's name.
@@ -213,12 +212,12 @@ func (r row) size() int {
 	return n
 }
 
-// echoes is a row that ends with our close: everything wanted comes back, then 1000.
+// echoes is a row that ends with our close, after all wanted events.
 func echoes(number, clause, title string, steps []step) row {
 	return row{number: number, clause: clause, title: title, steps: steps, end: ending{byUs: true, codes: []int{1000}}}
 }
 
-// fails is a row in which the server must fail the connection with code.
+// fails is a row in which the server must fail the connection with code 1002.
 func fails(number, clause, title string, steps []step) row {
 	return row{number: number, clause: clause, title: title, steps: steps, end: ending{codes: []int{1002}}}
 }
@@ -229,7 +228,7 @@ func (r row) codes(codes ...int) row      { r.end.codes = codes; return r }
 func (r row) refersBack() row             { r.context = true; return r }
 func (r row) offers(extension string) row { r.offer = extension; return r }
 
-// rows is every case, the public ones in the order of the public suite, then ours.
+// rows are all cases: those of the public suite in its order, then ours.
 func rows() []row {
 	var all []row
 	for _, table := range []func() []row{

@@ -2,7 +2,7 @@ package conformance
 
 import "fmt"
 
-// deflateSizes is the 18 message sizes of each family 12.* and 13.*, with the fragment size.
+// deflateSizes are the 18 message sizes of each family 12.* and 13.*, with the fragment size.
 var deflateSizes = [...]struct{ size, fragment int }{
 	{16, 0}, {64, 0}, {256, 0}, {1 << 10, 0}, {4 << 10, 0}, {8 << 10, 0}, {16 << 10, 0}, {32 << 10, 0}, {64 << 10, 0}, {128 << 10, 0},
 	{8 << 10, 256}, {16 << 10, 256}, {32 << 10, 256}, {64 << 10, 256}, {128 << 10, 256},
@@ -11,7 +11,7 @@ var deflateSizes = [...]struct{ size, fragment int }{
 
 const plainOffer = "permessage-deflate; client_no_context_takeover; client_max_window_bits"
 
-// negotiated is the offer of each family 13.*, and the clause that it is about.
+// negotiated has the offer of each family 13.*, and its clause.
 var negotiated = [...]struct{ clause, offer string }{
 	{"7.1", plainOffer},
 	{"7.1.1.1", plainOffer + "; server_no_context_takeover"},

@@ -9,7 +9,7 @@ const (
 	patternB = "\x00\xfe\x23\xfa\xf0"
 )
 
-// framingRows is family 1: every length at which the header changes its shape.
+// framingRows is family 1: every length at which the form of the header changes.
 func framingRows() []row {
 	sizes := []int{0, 125, 126, 127, 128, 65535, 65536, 65536}
 	var all []row
@@ -32,7 +32,7 @@ func framingRows() []row {
 	return all
 }
 
-// how says in a title what a chop does.
+// how describes a chop in a title.
 func how(chop int) string {
 	switch chop {
 	case joined:
@@ -58,7 +58,7 @@ func pingRows() []row {
 	ask := func(number, title, payload string, chop int) row {
 		return echoes(number, "5.5.2", title, []step{chopped(chop, fr(opPing, payload))}).wants(echoPong(payload))
 	}
-	// The close follows on the pong's heels, so that nothing can come between.
+	// The close is sent in one write with the pong, so that no answer can come between.
 	unasked := func(number, title, payload string) row {
 		r := echoes(number, "5.5.3", title, []step{send(fr(opPong, payload), closing(1000, ""))})
 		r.end.byUs = false
@@ -90,8 +90,8 @@ func pingRows() []row {
 	}
 }
 
-// reservedRows is family 3. The public suite lets the server lose the first echo (NON-STRICT); here it must
-// have been said, because it was asked for before anything went wrong.
+// reservedRows is family 3. The public suite accepts a server that loses the first echo (NON-STRICT); here the echo must
+// come, because its message precedes the violation.
 func reservedRows() []row {
 	second := func(number string, bits byte, chop int) row {
 		return fails(number, "5.2", fmt.Sprintf("text, text with RSV=%d, ping", bits), []step{
@@ -104,7 +104,7 @@ func reservedRows() []row {
 		second("3.3", 3, perFrame),
 		second("3.4", 4, 1),
 		fails("3.5", "5.2", "binary with RSV=5", []step{send(rsv(5, opBinary, octets8))}),
-		// The public suite's title says ping; what it sends is binary.
+		// The public suite's title says ping; its frame is binary.
 		fails("3.6", "5.2", "binary with RSV=6", []step{send(rsv(6, opBinary, hello))}),
 		fails("3.7", "5.2", "close with RSV=7", []step{send(rsv(7, opClose, ""))}),
 	}
@@ -188,8 +188,8 @@ func fragmentRows() []row {
 	}
 }
 
-// pacedRow asks that a ping within a message is answered before the message has ended. The public suite
-// waits a second in the middle; here nothing more is sent until the first pong has been heard.
+// pacedRow demands that a ping within a message is answered before the message ends. The public suite waits a second in the
+// middle; here the rest is sent after the first pong.
 func pacedRow(number string, chop int) row {
 	return echoes(number, "5.4", "five fragments, two pings, a pause for the first pong"+how(chop), []step{
 		chopped(chop, more(opText, "fragment1"), more(opContinuation, "fragment2"), fr(opPing, "pongme 1!")),

@@ -37,8 +37,8 @@ func limitRows() []row {
 		[]step{pieces(opText, b, 1300)}).wants(event{text, b}))
 }
 
-// roundTripRows is families 9.7 and 9.8. Nothing is timed: the interest is a thousand messages in lockstep,
-// each of which would hang on a byte kept back.
+// roundTripRows is families 9.7 and 9.8. No time is measured: of a thousand messages in lockstep, each would hang on a byte
+// that the server keeps back.
 func roundTripRows() []row {
 	var all []row
 	for i, source := range []*corpus{stars, octetsFE} {

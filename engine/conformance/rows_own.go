@@ -2,9 +2,9 @@ package conformance
 
 import "encoding/binary"
 
-// ownFramingRows is X.1 and X.2: what the public suite does not ask about RFC 6455.
+// ownFramingRows is X.1 and X.2: questions about RFC 6455 that the public suite does not ask.
 func ownFramingRows() []row {
-	// bare is a frame without a mask, or with a length of one's own spelling.
+	// bare sends octets as they are: a frame without a mask, or with a length that is not minimal.
 	bare := func(octets ...byte) []step { return []step{raw(octets...)} }
 	wide := func(length uint64, payload int) []step {
 		octets := binary.BigEndian.AppendUint64([]byte{0x80 | opBinary, 0x80 | 127}, length)
@@ -53,8 +53,8 @@ func manyFragments(number string) row {
 		wants(append(want, event{text, b})...)
 }
 
-// ownDeflateRows is X.3: RFC 7692 in the corners. The compressed octets are those of its own examples
-// (§7.2.3) where there are some.
+// ownDeflateRows is X.3: rare cases of RFC 7692. The compressed octets are those of its examples (§7.2.3) where there are
+// some.
 func ownDeflateRows() []row {
 	const (
 		helloZ  = "\xf2\x48\xcd\xc9\xc9\x07\x00"                         // "Hello", one block
@@ -62,7 +62,7 @@ func ownDeflateRows() []row {
 		storedZ = "\x00\x05\x00\xfa\xffHello\x00"                        // a stored block
 		finalZ  = "\xf3\x48\xcd\xc9\xc9\x07\x00\x00"                     // BFINAL is 1
 		twoZ    = "\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00" // two blocks
-		badZ    = "\x07\xff\xff\xff"                                     // a block of the type that there is not
+		badZ    = "\x07\xff\xff\xff"                                     // a block of the reserved type
 		noUTF8Z = "\x00\x03\x00\xfc\xff\xed\xa0\x80\x00"                 // a surrogate, stored
 	)
 	z := func(payload string) frame { return rsv(rsv1, opText, payload) }

@@ -36,10 +36,10 @@ func utf8Rows() []row {
 	}, failFastRows()...)
 }
 
-// failFastRows is family 6.4. The rest of the message is never sent, so that a server which waits for it
-// fails by the deadline; for the public suite that is NON-STRICT.
+// failFastRows is family 6.4. The rest of the message is never sent, so that a server that waits for it fails by the
+// deadline; for the public suite that is NON-STRICT.
 func failFastRows() []row {
-	const bad = "\xf4\x90\x80\x80" // U+110000; its second octet cannot be right
+	const bad = "\xf4\x90\x80\x80" // U+110000; already its second octet is wrong
 	message := greek + bad + after
 	inFrames := func(number, title string, from, to int) row {
 		return fails(number, "8.1", title, []step{
@@ -66,8 +66,8 @@ func failFastRows() []row {
 	}
 }
 
-// utf8SequenceRows is families 6.5 to 6.23: one text message for each sequence. Whether a sequence is
-// valid is a claim of the table, which a test holds against unicode/utf8.
+// utf8SequenceRows is families 6.5 to 6.23: one text message for each sequence. The table says whether a sequence is valid,
+// and a test compares that with unicode/utf8.
 func utf8SequenceRows() []row {
 	var all []row
 	for i, group := range utf8Groups() {
@@ -158,8 +158,8 @@ func concat(parts []string) (s string) {
 	return s
 }
 
-// noCharacters is U+FFFE and U+FFFF, then what ends in them or in 0xFFFE and 0xFFFF of every fourth of a
-// lead octet's range: F0 9F BF BE is U+1FFFE.
+// noCharacters are U+FFFE and U+FFFF, then the code points of every higher plane that end in FFFE or FFFF: F0 9F BF BE is
+// U+1FFFE.
 func noCharacters() []string {
 	all := []string{"\ufffe", "\uffff"}
 	for plane := rune(1); plane <= 16; plane++ {

@@ -21,16 +21,15 @@ const (
 // rsv1 marks a compressed message (RFC 7692 §6), as the bit stands in frame.rsv.
 const rsv1 byte = 4
 
-// heardBytesMax bounds one frame from the server: a garbled length must not eat the test's memory.
+// heardBytesMax bounds one frame from the server: a wrong length must not use up the test's memory.
 const heardBytesMax = 64 << 20
 
-// maskKey is constant: nothing here hides from a proxy, and a failure is easier to read and to repeat
-// when the same case always puts the same bytes on the wire. No byte of it is zero, so that a server
-// that forgets to unmask is noticed.
+// maskKey is constant: no proxy is to be protected here, and a failure is easier to read and to repeat if a case always
+// sends the same bytes. No byte of it is zero, so that the cases detect a server that does not unmask.
 var maskKey = [4]byte{0x5a, 0xc3, 0x17, 0xe8}
 
-// blob is a payload told rather than spelled: unit, repeated and cut to length. A table with messages of
-// 16 MB costs nothing until a row is played.
+// blob describes a payload: unit, repeated and cut to length. So a table with messages of 16 MB uses no memory until a row
+// is played.
 type blob struct {
 	unit   string
 	length int
@@ -62,8 +61,7 @@ func (b blob) bytes() []byte {
 	return out[:b.length]
 }
 
-// appendFrame appends one masked frame. first is the header's first octet whole, so that a row can break
-// any rule it likes.
+// appendFrame appends one masked frame. first is the whole first octet of the header, so that a row can break any rule.
 func appendFrame(dst []byte, first byte, payload []byte) []byte {
 	dst = append(dst, first)
 	switch n := len(payload); {
@@ -90,7 +88,7 @@ func closeBody(code int, text string) string {
 	return string([]byte{byte(code >> 8), byte(code)}) + text
 }
 
-// heard is one frame as the server sent it.
+// heard is one frame from the server.
 //
 // Owner: the reading goroutine.
 type heard struct {
@@ -103,7 +101,7 @@ type heard struct {
 const (
 	errMasked     = breach("a masked frame (RFC 6455 §5.1)")
 	errNotMinimal = breach("a length spelled with more octets than it needs (RFC 6455 §5.2)")
-	errTooLarge   = breach("a frame far larger than anything asked for")
+	errTooLarge   = breach("a frame far larger than any message sent")
 )
 
 // readFrame reads one frame of the server. io.EOF means that the stream ended between two frames.
@@ -135,7 +133,7 @@ func readFrame(r *bufio.Reader) (heard, error) {
 	return h, nil
 }
 
-// readLength reads the 2 or 8 octets which follow a length of 126 or 127.
+// readLength reads the 2 or 8 octets after a length of 126 or 127.
 func readLength(r *bufio.Reader, second byte) (uint64, error) {
 	var octets [8]byte
 	width, least := 2, uint64(126)
@@ -152,7 +150,7 @@ func readLength(r *bufio.Reader, second byte) (uint64, error) {
 	return length, nil
 }
 
-// tornFrame keeps an end in the middle of a frame apart from io.EOF, which is the proper end.
+// tornFrame makes an end in the middle of a frame differ from io.EOF, the proper end.
 func tornFrame(err error) error {
 	return fmt.Errorf("stream ends within a frame: %w", errors.Join(io.ErrUnexpectedEOF, err))
 }
