@@ -254,7 +254,7 @@ func TestSavedAgainAfterItWasWritten(t *testing.T) {
 // On a late bus, awaited requests do not queue behind changed sessions, and further changes of these need no further write.
 func TestChangesCanWait(t *testing.T) {
 	t.Parallel()
-	const sessions = 20 * flyingMax
+	const sessions = 20 * inFlightMax
 	b := startBus(t)
 	var delay atomic.Int64
 	l := openAt(t, b.behind(t, &delay), 1)
@@ -274,7 +274,7 @@ func TestChangesCanWait(t *testing.T) {
 	before := written()
 	delay.Store(int64(100 * time.Millisecond))
 	saveAll("second")
-	eventually(t, "the way to the bus is full", func() bool { return written() >= before+flyingMax })
+	eventually(t, "the way to the bus is full", func() bool { return written() >= before+inFlightMax })
 	saveAll("third")
 	if _, err := l.Sessions.claim(t, Claim{parked, nonceOf(1)}); err != nil {
 		t.Fatal(err)

@@ -123,17 +123,17 @@ func (l *Ledger) scan(bucket string, from uint64, each func(key string, f found)
 			next = f.revision + 1
 			each(strings.TrimPrefix(m.Header.Get("Nats-Subject"), subjectOf(bucket, "")), f)
 		case "204":
-			l.wire.hangUp(page)
+			l.wire.finish(page)
 			if left, _ := strconv.Atoi(m.Header.Get("Nats-Num-Pending")); left > 0 {
 				more()
 				return
 			}
 			end()
 		case "404":
-			l.wire.hangUp(page)
+			l.wire.finish(page)
 			end()
 		default:
-			l.wire.hangUp(page)
+			l.wire.finish(page)
 			l.suspect()
 			l.wire.rest()
 			more()

@@ -81,19 +81,19 @@ type Ledger struct {
 	// Rooms are the created rooms.
 	Rooms *Rooms
 
-	opts   Options
-	kept   [3]*bucket // sessions, seats, shared
-	peers  []ident.Worker
-	why    atomic.Pointer[string]
-	ready  func()    // called once, when the ledger is open; nil then
-	doubts time.Time // of the latest suspect that checked the origins
-	wire   *wire
-	life   *life
-	feed   *feed
-	timers timers
-	now    time.Time
-	writer uint64 // random: the first half of our marks
-	marks  uint64 // the second half of the latest mark
+	opts      Options
+	kept      [3]*bucket // sessions, seats, shared
+	peers     []ident.Worker
+	why       atomic.Pointer[string]
+	ready     func()    // called once, when the ledger is open; nil then
+	suspected time.Time // of the latest suspect that checked the origins
+	wire      *wire
+	life      *life
+	feed      *feed
+	timers    timers
+	now       time.Time
+	writer    uint64 // random: the first half of our marks
+	marks     uint64 // the second half of the latest mark
 
 	pending atomic.Int64 // accepted calls that wait for their callbacks
 	backlog atomic.Int64 // requests to the bus without an answer, including those of calls that got ErrAway

@@ -293,14 +293,14 @@ func (l *Ledger) watch() {
 const (
 	// silentMax is the time without an answer after which Why says so.
 	silentMax = 2 * time.Second
-	// doubtTime bounds how often suspect reads the origins.
-	doubtTime = 50 * time.Millisecond
+	// suspectTime bounds how often suspect reads the origins.
+	suspectTime = 50 * time.Millisecond
 )
 
 // suspect reads all origins, because a request has missed a stream or a record.
 func (l *Ledger) suspect() {
-	if l.now.Sub(l.doubts) > doubtTime {
-		l.doubts = l.now
+	if l.now.Sub(l.suspected) > suspectTime {
+		l.suspected = l.now
 		l.checkAll()
 	}
 }

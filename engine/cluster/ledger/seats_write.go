@@ -136,7 +136,7 @@ func (r *seatRoom) ask() {
 	var patience *timer
 	over := func() {
 		l.timers.stop(patience)
-		l.wire.hangUp(c)
+		l.wire.finish(c)
 		r.busy, r.stage = false, asked
 		r.serve()
 	}

@@ -21,7 +21,7 @@ import (
 type Sessions struct {
 	l      *Ledger
 	owned  map[Key]*owned
-	due    []Key // sessions with a version to send when fewer than flyingMax requests are on their way, in order
+	due    []Key // sessions with a version to send when fewer than inFlightMax requests are on their way, in order
 	claims map[Claim]*claim
 	won    map[Claim]int // claims of this worker that have not ended, with the turn of the bucket in which they succeeded
 

@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// flyingMax bounds the requests of one worker on their way to the bus. A stream takes 100,000 at once (older servers
+	// inFlightMax bounds the requests of one worker on their way to the bus. A stream takes 100,000 at once (older servers
 	// 10,000) and refuses the rest; a hundred workers stay below.
-	flyingMax = 500
+	inFlightMax = 500
 	// attemptTime is the time after which a request counts as lost, if the bus has answered no other meanwhile either.
 	attemptTime = 400 * time.Millisecond
 	// lostTime is the time after which a request counts as lost although the bus answers others.
@@ -33,20 +33,20 @@ const (
 //
 // Owner: the ledger's goroutine, except the fields that mu guards.
 type wire struct {
-	nc      *nats.Conn
-	l       *Ledger
-	subs    []*nats.Subscription
-	status  chan nats.Status
-	inbox   string
-	calls   map[uint64]*call
-	last    uint64
-	flying  int
-	heard   time.Time // when the bus last answered
-	waiting []*call
-	more    func() bool // sends a request that can wait; false if there is none
-	turns   int         // awaited requests since the last call of more
-	pumping bool
-	resting *timer
+	nc       *nats.Conn
+	l        *Ledger
+	subs     []*nats.Subscription
+	status   chan nats.Status
+	inbox    string
+	calls    map[uint64]*call
+	last     uint64
+	inFlight int
+	heard    time.Time // when the bus last answered
+	waiting  []*call
+	more     func() bool // sends a request that can wait; false if there is none
+	turns    int         // awaited requests since the last call of more
+	pumping  bool
+	resting  *timer
 
 	mu    sync.Mutex // guards out and ended
 	out   []*nats.Msg
@@ -59,16 +59,16 @@ type wire struct {
 //
 // Owner: the ledger's goroutine.
 type call struct {
-	msg    *nats.Msg
-	done   func(*nats.Msg)
-	lost   func() // for a call with several answers: done gets each until hangUp, and lost is called in place of a repeat
-	bare   bool   // sent ahead of all others; done also gets NATS's answer that there is no listener
-	id     uint64
-	tries  int
-	flying bool
-	over   bool // answered, or given up
-	sent   time.Time
-	timer  *timer
+	msg      *nats.Msg
+	done     func(*nats.Msg)
+	lost     func() // for a call with several answers: done gets each until finish, and lost is called in place of a repeat
+	bare     bool   // sent ahead of all others; done also gets NATS's answer that there is no listener
+	id       uint64
+	tries    int
+	inFlight bool
+	over     bool // answered, or given up
+	sent     time.Time
+	timer    *timer
 }
 
 func newWire(nc *nats.Conn, l *Ledger) (*wire, error) {
@@ -91,7 +91,7 @@ func (w *wire) listen(subject string, f func(*nats.Msg)) error {
 	if err != nil {
 		return fmt.Errorf("subscribe to %s: %w", subject, err)
 	}
-	if err := sub.SetPendingLimits(-1, -1); err != nil { // flyingMax bounds the answers
+	if err := sub.SetPendingLimits(-1, -1); err != nil { // inFlightMax bounds the answers
 		return fmt.Errorf("lift limits of %s: %w", subject, err)
 	}
 	w.subs = append(w.subs, sub)
@@ -127,7 +127,7 @@ func (w *wire) follow() {
 
 func (w *wire) reconnected() {
 	for _, c := range slices.Collect(maps.Values(w.calls)) {
-		if c.flying {
+		if c.inFlight {
 			w.fail(c)
 		}
 	}
@@ -164,8 +164,8 @@ func (w *wire) write() {
 
 // unsent queues a request again that could not be published.
 func (w *wire) unsent(reply string) {
-	if c := w.callOf(reply); c != nil && c.flying {
-		w.bounce(c)
+	if c := w.callOf(reply); c != nil && c.inFlight {
+		w.sendLater(c)
 	}
 }
 
@@ -208,7 +208,7 @@ func (w *wire) enqueue(c *call) {
 	w.pump()
 }
 
-// pump sends requests, up to flyingMax. Requests that can wait are only made then: until then their values can change.
+// pump sends requests, up to inFlightMax. Requests that can wait are only made then: until then their values can change.
 func (w *wire) pump() {
 	if w.pumping {
 		return
@@ -217,7 +217,7 @@ func (w *wire) pump() {
 	if w.resting == nil && w.clogged() {
 		w.rest()
 	}
-	for w.resting == nil && w.flying < flyingMax {
+	for w.resting == nil && w.inFlight < inFlightMax {
 		if w.turns++; w.turns > turnsUrgent || len(w.waiting) == 0 {
 			w.turns = 0
 			if !w.more() && len(w.waiting) == 0 {
@@ -228,13 +228,13 @@ func (w *wire) pump() {
 		w.waiting[0] = nil
 		w.waiting = w.waiting[1:]
 		if !c.over {
-			w.fly(c)
+			w.transmit(c)
 		}
 	}
 	if len(w.waiting) == 0 {
 		w.waiting = nil
 	}
-	w.l.backlog.Store(int64(len(w.waiting) + w.flying))
+	w.l.backlog.Store(int64(len(w.waiting) + w.inFlight))
 	w.pumping = false
 }
 
@@ -242,7 +242,7 @@ func (w *wire) pump() {
 func (w *wire) clogged() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.out) > 2*flyingMax
+	return len(w.out) > 2*inFlightMax
 }
 
 // rest pauses all requests for restTime: the bus is not there, or not ready.
@@ -255,24 +255,24 @@ func (w *wire) rest() {
 	}
 }
 
-func (w *wire) fly(c *call) {
+func (w *wire) transmit(c *call) {
 	if c.id == 0 {
 		w.last++
 		c.id = w.last
 		w.calls[c.id] = c
 	}
 	c.tries++
-	c.flying, c.sent = true, w.l.now
-	w.flying++
-	c.timer = w.l.after(attemptTime, func() { w.doubt(c) })
+	c.inFlight, c.sent = true, w.l.now
+	w.inFlight++
+	c.timer = w.l.after(attemptTime, func() { w.checkLost(c) })
 	m := *c.msg // a copy: the writer's goroutine reads it later
 	m.Reply = w.inbox + strconv.FormatUint(c.id, 36)
 	w.send(&m)
 }
 
-// doubt decides whether a request without an answer is lost. While the bus answers others it may only be busy, and repeated
+// checkLost decides whether a request without an answer is lost. While the bus answers others it may only be busy, and repeated
 // requests would make it busier, until it does nothing but answer repeats.
-func (w *wire) doubt(c *call) {
+func (w *wire) checkLost(c *call) {
 	last := c.sent
 	if w.heard.After(last) {
 		last = w.heard
@@ -280,15 +280,15 @@ func (w *wire) doubt(c *call) {
 	patience := time.Duration(min(c.tries, triesPatient))
 	left := min(last.Add(patience*attemptTime).Sub(w.l.now), c.sent.Add(patience*lostTime).Sub(w.l.now))
 	if left > 0 {
-		c.timer = w.l.after(left, func() { w.doubt(c) })
+		c.timer = w.l.after(left, func() { w.checkLost(c) })
 		return
 	}
 	w.fail(c)
 	w.pump()
 }
 
-// bounce queues a request again that has not arrived, and pauses.
-func (w *wire) bounce(c *call) {
+// sendLater queues a request again that has not arrived, and pauses.
+func (w *wire) sendLater(c *call) {
 	w.rest()
 	c.tries--
 	w.fail(c)
@@ -296,27 +296,27 @@ func (w *wire) bounce(c *call) {
 
 // fail ends an attempt without an answer, and queues the request again.
 func (w *wire) fail(c *call) {
-	w.land(c)
+	w.endFlight(c)
 	if c.lost != nil {
-		w.hangUp(c)
+		w.finish(c)
 		c.lost()
 		return
 	}
 	w.enqueue(c)
 }
 
-func (w *wire) land(c *call) {
+func (w *wire) endFlight(c *call) {
 	w.l.timers.stop(c.timer)
-	if c.flying {
-		c.flying = false
-		w.flying--
+	if c.inFlight {
+		c.inFlight = false
+		w.inFlight--
 	}
 }
 
-// hangUp ends a request, even one that has not left yet.
-func (w *wire) hangUp(c *call) {
+// finish ends a request, even one that has not left yet.
+func (w *wire) finish(c *call) {
 	c.over = true
-	w.land(c)
+	w.endFlight(c)
 	delete(w.calls, c.id)
 	w.pump()
 }
@@ -330,11 +330,11 @@ func (w *wire) answered(m *nats.Msg) {
 		c.done(m)
 	case m.Header.Get("Status") == "503" && !c.bare: // no listener: the stream is still being restored, or is gone
 		w.l.suspect()
-		if c.flying {
-			w.bounce(c)
+		if c.inFlight {
+			w.sendLater(c)
 		}
 	default:
-		w.hangUp(c)
+		w.finish(c)
 		c.done(m)
 	}
 }
