@@ -104,7 +104,7 @@ func ExitCode(err error) int { return supervise.ExitCode(err) }
 type inheritance struct {
 	Dir       string `json:"dir"`                 // of the bus's files
 	Temporary bool   `json:"temporary,omitempty"` // the directory is deleted at the end of the server
-	Epoch     int64  `json:"epoch"`               // when the supervisor started, in milliseconds since 1970: instances are numbered from 1 in each epoch
+	Epoch     int64  `json:"epoch"`               // when the supervisor started, in milliseconds since 1970: instances are unique within it
 	Fresh     *Fresh `json:"fresh,omitempty"`     // the latest reload
 
 	BytesMax int    `json:"bytes_max,omitempty"` // of a message on an external bus
@@ -125,12 +125,12 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 	cfg := srv.Config()
 	given := inheritance{Epoch: time.Now().UnixMilli()}
 	if cfg.BusURL != "" {
-		tenancy, err := takeAccount(ctx, cfg, o)
+		account, err := takeAccount(ctx, cfg, o)
 		if err != nil {
 			return err
 		}
-		defer tenancy.Close()
-		given.BytesMax, given.BusURL = tenancy.BytesMax()-messageSlack, cfg.BusURL
+		defer account.Close()
+		given.BytesMax, given.BusURL = account.BytesMax()-messageSlack, cfg.BusURL
 	} else {
 		dir, end, err := busDir(cfg.DataDir)
 		if err != nil {

@@ -15,20 +15,20 @@ const messageSlack = 64 << 10
 
 // takeAccount takes the account of bus_url for this server alone, before any process is started. It waits for a NATS
 // server that cannot be reached, as workers do.
-func takeAccount(ctx context.Context, cfg engine.Config, o Options) (*bus.Tenancy, error) {
+func takeAccount(ctx context.Context, cfg engine.Config, o Options) (*bus.Account, error) {
 	o.Log.Info("the bus is an external NATS server", "bus_url", bus.RedactURL(cfg.BusURL))
 	bounded, cancel := context.WithTimeout(ctx, dialWait)
 	defer cancel()
-	tenancy, err := bus.Occupy(bounded, bus.Address{URL: cfg.BusURL, Credentials: cfg.BusCredentials}, max(cfg.MessageBytesMax+messageSlack, ledgerBytes))
+	account, err := bus.TakeAccount(bounded, bus.Address{URL: cfg.BusURL, Credentials: cfg.BusCredentials}, max(cfg.MessageBytesMax+messageSlack, ledgerBytes))
 	switch {
-	case errors.Is(err, bus.ErrOccupied), errors.Is(err, bus.ErrNoJetStream), errors.Is(err, bus.ErrTooSmall), errors.Is(err, nats.ErrAuthorization):
+	case errors.Is(err, bus.ErrAccountTaken), errors.Is(err, bus.ErrNoJetStream), errors.Is(err, bus.ErrTooSmall), errors.Is(err, nats.ErrAuthorization):
 		return nil, &engine.ConfigError{Key: "bus_url", Hint: err.Error()}
 	case errors.Is(err, bus.ErrCredentials):
 		return nil, &engine.ConfigError{Key: "bus_credentials", Hint: err.Error()}
 	case err != nil:
 		return nil, err
 	}
-	return tenancy, nil
+	return account, nil
 }
 
 // ledgerBytes bounds a record of the ledger.

@@ -16,20 +16,20 @@ import (
 // An external bus is a NATS server, with JetStream, that the operator runs. This server needs an account of its own
 // there. All workers use the user of the URL or of the credentials' file: the account is the boundary, not the instance.
 
-// Errors of Occupy.
+// Errors of TakeAccount.
 var (
-	// ErrOccupied says that another server uses the account.
-	ErrOccupied = errors.New("another server uses this account of the NATS server: give each an account of its own")
+	// ErrAccountTaken says that another server uses the account.
+	ErrAccountTaken = errors.New("another server uses this account of the NATS server: give each an account of its own")
 	// ErrNoJetStream says that the account cannot store sessions and seats.
 	ErrNoJetStream = errors.New("the account has no JetStream: turn it on in the NATS server's configuration")
 	// ErrTooSmall says that the server's largest message is too small for ours.
 	ErrTooSmall = errors.New("raise max_payload in the NATS server's configuration")
 )
 
-// On occupiedSubject, the server that uses an account answers others that ask whether it is free.
+// On accountSubject, the server that uses an account answers others that ask whether it is free.
 const (
-	occupiedSubject = "ledger.occupied"
-	occupiedWait    = 500 * time.Millisecond
+	accountSubject = "ledger.occupied"
+	accountWait    = 500 * time.Millisecond
 )
 
 // RedactURL makes a list of URLs fit for logs and environments: it removes users, passwords, and all parts that could
@@ -126,14 +126,14 @@ type Address struct {
 	Credentials string // a file; "" where the URL has the user
 }
 
-// Tenancy is the exclusive use of an account of an external NATS server, until Close.
-type Tenancy struct{ nc *nats.Conn }
+// Account is the exclusive use of an account of an external NATS server, until Close.
+type Account struct{ nc *nats.Conn }
 
-// Occupy takes the account of an address, trying until ctx is done. While this process lives and is connected, later
-// calls by other servers fail with ErrOccupied. The account must be able to carry messages of bytesMax. Errors:
-// ErrOccupied, ErrNoJetStream, ErrTooSmall, ErrCredentials, nats.ErrAuthorization, ctx's. A call that succeeds takes half
+// TakeAccount takes the account of an address, trying until ctx is done. While this process lives and is connected, later
+// calls by other servers fail with ErrAccountTaken. The account must be able to carry messages of bytesMax. Errors:
+// ErrAccountTaken, ErrNoJetStream, ErrTooSmall, ErrCredentials, nats.ErrAuthorization, ctx's. A call that succeeds takes half
 // a second, in which another server could object.
-func Occupy(ctx context.Context, at Address, bytesMax int) (*Tenancy, error) {
+func TakeAccount(ctx context.Context, at Address, bytesMax int) (*Account, error) {
 	url := at.URL
 	known, err := credentials(at.Credentials)
 	if err != nil {
@@ -144,19 +144,19 @@ func Occupy(ctx context.Context, at Address, bytesMax int) (*Tenancy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reach %s: %w", RedactURL(url), err)
 	}
-	t := &Tenancy{nc}
-	if err := t.settle(ctx, bytesMax); err != nil {
+	a := &Account{nc}
+	if err := a.take(ctx, bytesMax); err != nil {
 		nc.Close()
 		return nil, fmt.Errorf("use %s: %w", RedactURL(url), err)
 	}
-	return t, nil
+	return a, nil
 }
 
-func (t *Tenancy) settle(ctx context.Context, bytesMax int) error {
-	if most := int(t.nc.MaxPayload()); most < bytesMax {
+func (a *Account) take(ctx context.Context, bytesMax int) error {
+	if most := int(a.nc.MaxPayload()); most < bytesMax {
 		return fmt.Errorf("messages may have %d bytes, %d are needed: %w", most, bytesMax, ErrTooSmall)
 	}
-	js, err := jetstream.New(t.nc)
+	js, err := jetstream.New(a.nc)
 	if err != nil {
 		return fmt.Errorf("open jetstream: %w", err)
 	}
@@ -167,27 +167,27 @@ func (t *Tenancy) settle(ctx context.Context, bytesMax int) error {
 		return fmt.Errorf("ask for jetstream: %w", err)
 	}
 	// We answer before we ask: of two servers that start at the same time, at least one hears of the other.
-	inbox := t.nc.NewRespInbox()
-	if _, err := t.nc.Subscribe(occupiedSubject, func(m *nats.Msg) {
+	inbox := a.nc.NewRespInbox()
+	if _, err := a.nc.Subscribe(accountSubject, func(m *nats.Msg) {
 		if m.Reply != inbox {
 			_ = m.Respond(nil) // a server without an answer in time takes the account as free
 		}
 	}); err != nil {
 		return fmt.Errorf("answer for the account: %w", err)
 	}
-	answers, err := t.nc.SubscribeSync(inbox)
+	answers, err := a.nc.SubscribeSync(inbox)
 	if err != nil {
 		return fmt.Errorf("ask for the account: %w", err)
 	}
 	defer answers.Unsubscribe()
-	if err := t.nc.PublishRequest(occupiedSubject, inbox, nil); err != nil {
+	if err := a.nc.PublishRequest(accountSubject, inbox, nil); err != nil {
 		return fmt.Errorf("ask for the account: %w", err)
 	}
-	for until := time.Now().Add(occupiedWait); ; {
+	for until := time.Now().Add(accountWait); ; {
 		m, err := answers.NextMsg(time.Until(until))
 		switch {
 		case err == nil && m.Header.Get("Status") == "": // NATS answers 503 where no server listens
-			return ErrOccupied
+			return ErrAccountTaken
 		case err != nil:
 			return nil
 		}
@@ -195,7 +195,7 @@ func (t *Tenancy) settle(ctx context.Context, bytesMax int) error {
 }
 
 // BytesMax is the largest message that the NATS server takes, in bytes. Any goroutine.
-func (t *Tenancy) BytesMax() int { return int(t.nc.MaxPayload()) }
+func (a *Account) BytesMax() int { return int(a.nc.MaxPayload()) }
 
 // Close frees the account for other servers.
-func (t *Tenancy) Close() { t.nc.Close() }
+func (a *Account) Close() { a.nc.Close() }
