@@ -126,7 +126,7 @@ func (c *Conn) postHandOver(key tokenHash, heir place, then func(handover)) {
 				switch {
 				case h.state != nil && heir == nowhere:
 					kept := *h.state
-					kept.resumedAtMillis = 0
+					kept.resumedAtMillis, kept.lent = 0, true
 					l.srv.sessions.parkAgain(key, &kept)
 					l.srv.parkLater(SessionKey{l.srv.instance, key}, &kept)
 				case h.kind != handoverSpent:

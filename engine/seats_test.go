@@ -412,3 +412,41 @@ func TestUnlimitedRoomsNeedNoSeats(t *testing.T) {
 		t.Errorf("%v allocations for a join and a leave, %v where there is one worker", here, there)
 	}
 }
+
+// lossyStore notes what it is told of sessions.
+type lossyStore struct {
+	deadStore
+	parks, forgotten []SessionKey
+}
+
+func (x *lossyStore) Park(key SessionKey, _ SessionValue, _ time.Duration, _ func(error)) error {
+	x.parks = append(x.parks, key)
+	return nil
+}
+
+func (x *lossyStore) Forget(key SessionKey) { x.forgotten = append(x.forgotten, key) }
+
+// A store that has lost everything is not given a session that was handed over: its token has been used.
+func TestLostStoreIsGivenNothingThatWasHandedOver(t *testing.T) {
+	w, _ := newDesk(t, nil)
+	s := w.server.Server
+	c := w.welcome(0)
+	store := new(lossyStore)
+	s.store = store
+	key := s.hashOf(c.token)
+	s.sessions.begin(key, c)
+	s.answerHandOver(handoverQuestion{key: key, heir: 9}.append(nil), func([]byte) {})
+	w.drain()
+	if !s.sessions.holds(key) {
+		t.Fatal("it does not keep what it has handed over until the store knows whose that is")
+	}
+	s.SaveSessions(func() {})
+	w.drain()
+	if s.sessions.holds(key) || !slices.Contains(store.forgotten, SessionKey{s.instance, key}) {
+		t.Error("it keeps a session that the store may have given away, and lost")
+	}
+	w.pass(5 * time.Second)
+	if len(store.parks) != 0 {
+		t.Error("it parks", store.parks)
+	}
+}

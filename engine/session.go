@@ -46,6 +46,7 @@ type parked struct {
 	attempts        int
 	resumedAtMillis int64 // since 1970; 0 unless the connection lives, and attempts counts
 	expiresAt       int64 // on the server's clock, less its stalls
+	lent            bool  // handed over to another worker, and kept until the store knows whose the session is
 }
 
 // issueToken begins a session for c and tells the client its token: at once, or when the store has the session.

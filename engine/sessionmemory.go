@@ -240,6 +240,22 @@ func (s *sessionMemory) forget(key tokenHash) {
 	h.mu.Unlock()
 }
 
+// forgetLent drops the states of sessions that were handed over to other workers, and returns their keys.
+func (s *sessionMemory) forgetLent() (keys []tokenHash) {
+	for i := range s.shards {
+		h := &s.shards[i]
+		h.mu.Lock()
+		for key, p := range h.parked {
+			if p.lent {
+				keys = append(keys, key)
+				h.drop(key)
+			}
+		}
+		h.mu.Unlock()
+	}
+	return keys
+}
+
 // holds reports whether the state of a parked session is here.
 func (s *sessionMemory) holds(key tokenHash) bool {
 	h := s.lock(key)

@@ -96,7 +96,13 @@ func (l *loop) save(c *Conn, batch *saveBatch) {
 
 // SaveSessions gives the store every session of a live connection once more: it has lost them. done is called when all have
 // been given, on any goroutine. Any goroutine.
+//
+// The store has lost, too, which sessions were resumed on other workers. To write those again would make their tokens good
+// a second time.
 func (s *Server) SaveSessions(done func()) {
+	for _, key := range s.sessions.forgetLent() {
+		s.store.Forget(SessionKey{s.instance, key})
+	}
 	if len(s.loops) == 0 {
 		done()
 		return
