@@ -175,8 +175,12 @@ func (c *Conn) takeHeirs() []func(*loop) {
 // carried out, which may take half of what a claimant on another worker waits for. Two that wait for each other's
 // session do not wait.
 func (l *loop) afterHeld(c *Conn, f func(*loop)) {
-	r := c.rare
-	if c.wire.Phase != turn.PhaseOpen || !l.outlives(c) || r.pending != nil && r.pending.kind == pendingClaim {
+	if c.wire.Phase != turn.PhaseOpen || !l.outlives(c) {
+		f(l)
+		return
+	}
+	r := c.extra()
+	if r.pending != nil && r.pending.kind == pendingClaim {
 		f(l)
 		return
 	}

@@ -169,6 +169,26 @@ func TestKeptInputOutlivesItsPeer(t *testing.T) {
 	w.expect(other, "broadcast member_left")
 }
 
+// Whoever has claimed a session waits for the input that its connection has kept, and takes over after that.
+func TestTakeOverWaitsForKeptInput(t *testing.T) {
+	w := newScript(t, nil)
+	c, heir := w.open(0), w.open(1)
+	w.say(c, `{"type":"join","room":"r"}`)
+	shown := w.token(c)
+	w.read(c)
+	w.read(heir)
+	chunk := masked(ws.OpText, `{"type":"members","room":"r"}`)
+	chunk = append(chunk, masked(ws.OpText, `{"type":"members","room":"r"}`)...)
+	w.server.Serve(c, append(chunk, masked(ws.OpText, `{"type":"join","room":"s"}`)...))
+	w.say(heir, `{"type":"reconnect","token":"`+shown+`"}`)
+	w.drain()
+	w.expect(c, "members members joined close 4004")
+	texts := w.expect(heir, "reconnected reconnect_token")
+	if !strings.Contains(texts[0], `"rooms":["r","s"]`) {
+		t.Error(texts[0])
+	}
+}
+
 // Where a close frame stands behind what is kept, it is found there.
 func TestCloseFrameBehindKeptInput(t *testing.T) {
 	w := newScript(t, nil)
