@@ -31,11 +31,27 @@ func (t *fleetTruth) converged() {
 func (t *fleetTruth) succeeded() {
 	for _, c := range t.ordered {
 		for _, s := range c.sessions {
-			if s.used > 0 && c.ended == 0 && !t.deaf(c.client.w) {
+			if s.used > 0 && c.ended == 0 && !t.deaf(c.client.w) && !t.movedOn(c, s) {
 				t.f.complain("sessions", "%s lives on, and its session was resumed", c.id)
 			}
 		}
 	}
+}
+
+// movedOn reports whether a connection may outlive a session of its: it has become the heir of another one while its own was
+// claimed by a connection whose worker did not reach it. It says that its own has ended, and is not heard in time.
+func (t *fleetTruth) movedOn(c *fleetConn, s *fleetSession) bool {
+	if t.f.plan.soundBus() {
+		return false
+	}
+	for _, later := range c.sessions {
+		if later.at > s.at && slices.ContainsFunc(s.asks, func(x *asking) bool {
+			return x.by.w != c.client.w && x.settled > later.at && x.at < later.at && !x.refused
+		}) {
+			return true
+		}
+	}
+	return false
 }
 
 // deaf reports whether a worker was told that it has lost something that another said: a question whose asker goes by what
