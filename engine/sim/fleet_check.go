@@ -16,6 +16,7 @@ func (t *fleetTruth) converged() {
 		}
 	}
 	t.succeeded()
+	t.f.store.released()
 	for i := range t.f.plan.rooms {
 		t.counts(fmt.Sprintf("room %d", i))
 	}

@@ -37,4 +37,10 @@ var fleetFaults = []fault{
 		"{ s.vacateRoom(string(h.Room)) }", "{\n	if PLANTED {\n		s.deleteRoom(string(h.Room))\n		return\n	}\n	s.vacateRoom(string(h.Room))\n}", "created"},
 	{"an event that several workers want goes to one", "engine/events_everywhere.go",
 		"	if wanted > 1 {", "	if wanted > 1 && !PLANTED {", "remote events"},
+	{"a seat is taken twice", "engine/seats.go",
+		"	if spare {", "	if spare && !PLANTED {", "leaks"},
+	{"a seat is kept for a client that no longer waits", "engine/seats.go",
+		"	if !waits {\n		l.giveBackSeats", "	if !waits {\n		if PLANTED {\n			return\n		}\n		l.giveBackSeats", "leaks"},
+	{"a claim is not taken back", "engine/resume.go",
+		"		l.parkAgain(x)\n		return\n	}\n	l.srv.store.Unclaim(x.at)", "		l.parkAgain(x)\n		return\n	}\n	if !PLANTED {\n		l.srv.store.Unclaim(x.at)\n	}", "leaks"},
 }

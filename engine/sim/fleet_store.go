@@ -299,6 +299,15 @@ func (s *shelves) release(what string, at engine.SessionClaim, done func(error),
 	}})
 }
 
+// released checks, when all has been calm for a while, that no session is still claimed.
+func (b *sessionBook) released() {
+	for key := range b.records {
+		if r := b.record(key); r != nil && r.taker != nil && !r.taker.dead {
+			b.f.complain("leaks", "worker %d has claimed session %x of worker %d, and does not come to an end", r.taker.instance, key.Hash[:3], key.Instance)
+		}
+	}
+}
+
 // leftovers checks that no session outlives its time.
 func (b *sessionBook) leftovers() {
 	for key := range b.records {
