@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -97,6 +98,10 @@ func TestOwnSessionEndsBeforeTheAnswer(t *testing.T) {
 		}
 		if !s.sessions.ended(own.Hash) {
 			t.Error("its owner does not remember that the session has ended")
+		}
+		w.pass(saveAgain + time.Second)
+		if again := slices.Contains(store.of[1:], own); again != (outcome != nil) {
+			t.Errorf("after %v it is dropped again: %v", outcome, again)
 		}
 	}
 }
