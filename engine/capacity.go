@@ -3,7 +3,6 @@ package engine
 import (
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/ident"
@@ -13,11 +12,6 @@ import (
 // it may have would refuse its share of them while others have room: so it takes none, and leaves them to those who
 // have. Only when all are full do they refuse. A worker that is full says so, again and again, because one that has just
 // started knows nothing; one that has room again says that, too.
-
-const (
-	sayFullEvery  = time.Second
-	lookFullEvery = 100 * time.Millisecond
-)
 
 // fullPeers are the other workers that have said that they are full.
 //
@@ -55,22 +49,3 @@ func (s *Server) sayFull(full bool) {
 }
 
 func (s *Server) receiveFull(from ident.Worker, h *fleet.Heard) { s.peers.full.note(from, h.On) }
-
-// tellFull tells the others whether this worker is full: of a change, and that it is full every now and then.
-func (a *acceptor) tellFull(full bool) {
-	switch told := a.toldFull.Load(); {
-	case a.srv.peers == nil:
-	case !full:
-		a.tellRoom()
-	case told == 0 || a.srv.clock()-told >= int64(sayFullEvery):
-		a.toldFull.Store(a.srv.clock())
-		a.srv.sayFull(true)
-	}
-}
-
-// tellRoom tells the others that there is room again, if they were told otherwise. Any goroutine.
-func (a *acceptor) tellRoom() {
-	if a.toldFull.Load() != 0 && a.toldFull.Swap(0) != 0 {
-		a.srv.sayFull(false)
-	}
-}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net"
+	"os"
+	"os/exec"
 	"testing"
 	"time"
 
@@ -143,4 +145,25 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	if !canary.Wait(patient, ok) {
 		t.Fatalf("never: %s", what)
 	}
+}
+
+func within[T any](t *testing.T, ch <-chan T, what string) (v T) {
+	t.Helper()
+	select {
+	case v = <-ch:
+	case <-time.After(patient):
+		t.Fatal("never: " + what)
+	}
+	return v
+}
+
+// inChild runs a test in a process of its own, where it finds its name in TEST_CHILD.
+func inChild(t *testing.T) (out string, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), "TEST_CHILD="+t.Name())
+	raw, err := cmd.CombinedOutput()
+	return string(raw), err
 }

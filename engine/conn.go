@@ -329,9 +329,6 @@ func encodeFrame(v any) (*turn.Frame, error) {
 	return turn.FrameInPlace(ws.OpText, raw), nil
 }
 
-// unmapped takes the dress of IPv6 off an address of IPv4, which a listener for both puts on.
-func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
-
 // addressText is an address as facts tell it, "" where there is none.
 func addressText(a netip.Addr) string {
 	if !a.IsValid() {

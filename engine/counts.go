@@ -5,9 +5,7 @@ import "github.com/parleyd/parley/engine/internal/turn"
 // Counts of a room server. To add one: a name here, a field of [Stats], a row of serverFigures, and the increments; a test
 // tells if one of them is forgotten.
 const (
-	countAcceptErrors = turn.CountersOfOwner + iota
-	countFull
-	countErrors
+	countErrors = turn.CountersOfOwner + iota
 	countOverloaded
 	countPanics
 	countMissed

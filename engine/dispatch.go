@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"unicode/utf8"
@@ -59,6 +60,10 @@ var (
 
 // ErrOverloaded says that a loop's mailbox is full: nothing was sent to anybody. Try again.
 var ErrOverloaded error = errOverloaded
+
+// ErrOnLoop says that a call would wait for an event loop, and was made on one: by a handler or a listener. Register the
+// handler with [Offload], or make the call on a goroutine of its own.
+var ErrOnLoop = errors.New("the call would wait for the event loop that it is made on: register the handler with engine.Offload()")
 
 // ErrUnavailable says that what the workers share did not answer in time. Try again.
 var ErrUnavailable error = errUnavailable

@@ -12,6 +12,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/engine/internal/reactor"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
@@ -220,7 +221,7 @@ func (x *Everywhere) Close(ctx context.Context, id string, code ws.StatusCode, r
 //
 // Scope: all workers.
 func (x *Everywhere) Join(ctx context.Context, id, room string) error {
-	if _, whose := x.srv.locate(id); whose == ours && onLoop() {
+	if _, whose := x.srv.locate(id); whose == ours && reactor.OnLoop() {
 		return ErrOnLoop
 	}
 	return x.one(ctx, errand{verb: fleet.Join, id: id, with: func(w *fleet.Writer) { w.Text(room) }})

@@ -105,7 +105,7 @@ func TestCountsAreFigures(t *testing.T) {
 			t.Errorf("count %d is in %d figures, want one", c, grown)
 		}
 	}
-	source, table := sourceOf(t, "*.go")+sourceOf(t, "internal/turn/*.go"), sourceOf(t, "counts.go")+sourceOf(t, "internal/turn/counters.go")
+	source, table := sourceOf(t, "*.go")+sourceOf(t, "internal/*/*.go"), sourceOf(t, "counts.go")+sourceOf(t, "internal/turn/counters.go")
 	for _, name := range regexp.MustCompile(`(?m)^\t[cC]ount[A-Z]\w+`).FindAllString(table, -1) {
 		if name = strings.TrimSpace(name); !regexp.MustCompile(`[cC]ount\[(?:turn\.)?` + name + `\]\.Add|tally\[` + name + `\]`).MatchString(source) {
 			t.Errorf("%s is never counted", name)

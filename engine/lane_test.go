@@ -30,7 +30,7 @@ func TestStuckLoopKeepsFewWaiting(t *testing.T) {
 		}()
 	}
 	// What was under way before it was noticed waits: a lane's places at most, and who was being accepted.
-	most := cap(s.acceptor.lanes[0].flying) + 2
+	most := s.reactor.InFlight() + 2
 	served := 0
 	for deadline := time.After(patient / 2); served < dials-most; {
 		select {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"testing"
 	"time"
 
@@ -112,22 +111,6 @@ func TestOverloaded(t *testing.T) {
 	c.expect("broadcast_sent")
 }
 
-// An enrolment that fails gives its place back, and so do those whose connection never begins.
-func TestFailedEnrolmentGivesItsPlaceBack(t *testing.T) {
-	s := startServer(t, nil, nil)
-	for _, result := range []enrolment{{Err: net.ErrClosed}, {}} {
-		c, landed := newConn(&s.loops[0].Loop), make(chan enrolment, 1)
-		s.acceptor.held.Add(1)
-		s.loops[0].Load.Add(1)
-		landed <- result
-		s.acceptor.lanes[0].flying <- flight{conn: c, result: landed}
-		eventually(t, "the place is free again", func() bool { return s.acceptor.held.Load() == 0 && s.loops[0].Load.Load() == 0 })
-	}
-	if n := s.Stats().AcceptErrors; n != 2 {
-		t.Error(n, "accept errors")
-	}
-}
-
 // Whoever calls a server that has stopped writes to nobody's descriptor.
 func TestCallsAfterShutdown(t *testing.T) {
 	s := startServer(t, nil, nil)
@@ -136,7 +119,7 @@ func TestCallsAfterShutdown(t *testing.T) {
 	c.expect("joined")
 	conn := s.Connection(c.id)
 	c.conn.Close()
-	eventually(t, "the client has gone", func() bool { return s.acceptor.held.Load() == 0 })
+	eventually(t, "the client has gone", func() bool { return s.reactor.Held() == 0 })
 	ctx, cancel := context.WithTimeout(t.Context(), patient)
 	defer cancel()
 	if err := s.Shutdown(ctx); err != nil {

@@ -49,7 +49,7 @@ func TestConnectHandlersPassOverTheGone(t *testing.T) {
 		conn.SetLinger(0)
 		conn.Close()
 	}
-	eventually(t, "all but the first have gone", func() bool { return s.acceptor.held.Load() == 1 })
+	eventually(t, "all but the first have gone", func() bool { return s.reactor.Held() == 1 })
 	close(gate)
 	dial(t, s)
 	if n := runs.Load(); n > 2 {

@@ -116,7 +116,7 @@ func TestPanicOverLoopback(t *testing.T) {
 	ann.send(`{"type":"ping"}`)
 	ann.expect("pong")
 	eventually(t, "nothing of the two is left", func() bool {
-		return s.Stats().Panics == 2 && s.acceptor.held.Load() == 1 && descriptors(t) <= before
+		return s.Stats().Panics == 2 && s.reactor.Held() == 1 && descriptors(t) <= before
 	})
 }
 
@@ -154,7 +154,7 @@ func (w *wildListener) AcceptTCP() (*net.TCPConn, error) {
 
 // A panic that leaves a lock held ends the process: others would wait for it for ever.
 func TestPanicUnderALock(t *testing.T) {
-	if os.Getenv("TRAP") != t.Name() {
+	if os.Getenv("TEST_CHILD") != t.Name() {
 		if out, err := inChild(t); err == nil || !strings.Contains(out, "has left a lock held") {
 			t.Errorf("%v\n%s", err, out)
 		}

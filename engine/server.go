@@ -9,11 +9,13 @@ import (
 	"log/slog"
 	"net"
 	"runtime/metrics"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/parleyd/parley/engine/internal/invariant"
+	"github.com/parleyd/parley/engine/internal/reactor"
 	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/engine/logs"
 	"github.com/parleyd/parley/protocol/deflate"
@@ -63,8 +65,7 @@ type Server struct {
 	unstoredSaid atomic.Int64 // when the log was last told that the store takes none
 	untoldSaid   atomic.Int64 // and that the others were not told something
 	pools        pools
-	reactor      *reactor
-	acceptor     *acceptor
+	reactor      *reactor.Reactor // once it runs
 
 	live      atomic.Int64 // admitted and not ended
 	leaving   atomic.Bool
@@ -82,6 +83,10 @@ const (
 	stateRunning
 	stateStopped
 )
+
+// Listener is where connections come from: a *net.TCPListener, or a socket that several workers share. A connection
+// without a remote address (its peer has reset it) is closed by the server and counted in accept_errors.
+type Listener = reactor.Listener
 
 // Setting changes what a Config cannot hold.
 type Setting func(*Server)
@@ -161,7 +166,7 @@ func (s *Server) assemble() {
 func (s *Server) layGround() {
 	cfg, g := &s.cfg, &s.ground
 	g.Clock, g.Tick, g.Log = s.clock, tickOf(s.cfg), s.log
-	g.NewConn, g.Departed, g.Seconds = newConn, s.departed, s.seconds
+	g.NewConn, g.Departed, g.Seconds = newConn, func(c *turn.Conn) { c.Loop.Load.Add(-1) }, s.seconds
 	g.Survive = func(where string, c *turn.Conn, v any) { s.survive(where, connOf(c), v) }
 	g.Heartbeat = turn.RoomsHeartbeat
 	if cfg.Bare {
@@ -213,18 +218,16 @@ func (s *Server) Start() error {
 	}
 	s.log = logs.Queued(s.log)
 	s.ground.Log = s.log // loops log, and must not wait for the reader of the log
-	s.connectionsMax = s.cfg.MaxConnections
-	reserve, err := planDescriptors(s)
-	if err != nil {
+	plan, hint, err := reactor.Share(s.cfg.MaxConnections)
+	switch {
+	case err != nil:
 		return err
+	case hint != "":
+		return &ConfigError{Key: "max_connections", Hint: hint}
 	}
-	if s.reactor, err = startReactor(s); err != nil {
-		return fmt.Errorf("start event loops: %w", err)
-	}
-	s.receiving.Store(true) // whoever is accepted and joins must not miss what others say from then on
-	if err := startAcceptor(s, reserve); err != nil {
+	s.connectionsMax = plan.ConnectionsMax
+	if err := s.startReactor(plan); err != nil {
 		s.receiving.Store(false)
-		s.reactor.stop()
 		return err
 	}
 	if len(s.Config().Origins) == 0 {
@@ -240,6 +243,33 @@ func (s *Server) Start() error {
 func (s *Server) meet() {
 	s.sayWish(true)
 	s.askCounts(0)
+}
+
+// startReactor runs the loops and accepts connections.
+func (s *Server) startReactor(plan reactor.Plan) error {
+	cfg := reactor.Config{
+		Ground:   &s.ground,
+		Count:    &s.count,
+		Plan:     plan,
+		Address:  net.JoinHostPort(s.cfg.Host, strconv.Itoa(max(s.cfg.Port, 0))),
+		Listener: s.listener,
+		// A client that is accepted and joins must not miss what other workers say from then on.
+		Accepting:      func() { s.receiving.Store(true) },
+		MustReturn:     s.mustReturn,
+		OthersHaveRoom: s.othersHaveRoom,
+	}
+	for _, l := range s.loops {
+		cfg.Loops = append(cfg.Loops, &l.Loop)
+	}
+	if s.peers != nil {
+		cfg.SayFull = s.sayFull
+	}
+	r, err := reactor.Start(cfg)
+	if err != nil {
+		return err
+	}
+	s.reactor = r
+	return nil
 }
 
 // Run starts the server, serves until ctx is done, and takes its leave: [Server.Shutdown].
@@ -260,7 +290,7 @@ func (s *Server) Addr() net.Addr {
 	if s.state.Load() < stateRunning {
 		return nil
 	}
-	return s.acceptor.listener.Addr()
+	return s.reactor.Addr()
 }
 
 // Emitter is what the server tells its events; [Everywhere.OnEvent] tells those of all workers.
@@ -286,7 +316,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		return nil
 	}
 	left := make(chan error, 1)
-	if onLoop() {
+	if reactor.OnLoop() {
 		background, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.ShutdownTimeout)
 		go func() {
 			defer cancel()
@@ -313,10 +343,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 // leave is the leave-taking.
 func (s *Server) leave(ctx context.Context, left chan<- error) {
 	s.leaving.Store(true)
-	s.acceptor.close()
+	s.reactor.Close()
 	s.sendAway()
-	err := s.acceptor.waitEmpty(ctx)
-	s.reactor.stop()
+	err := s.reactor.WaitEmpty(ctx)
 	for _, p := range s.pools.all() {
 		p.close()
 	}
@@ -428,7 +457,7 @@ func memoryUsage() uint64 {
 //
 // Scope: this worker.
 func (s *Server) Healthy(ctx context.Context) error {
-	if onLoop() {
+	if reactor.OnLoop() {
 		return ErrOnLoop
 	}
 	if s.state.Load() != stateRunning {

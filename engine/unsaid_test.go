@@ -2,38 +2,10 @@ package engine
 
 import (
 	"sync"
-	"syscall"
 	"testing"
 
 	"github.com/parleyd/parley/engine/internal/turn"
 )
-
-// A bell that cannot be rung does not leave its loop taken for rung: whoever comes next rings again.
-func TestBellThatFails(t *testing.T) {
-	w := newScript(t, nil)
-	l := w.server.Server.loops[0]
-	h := &host{loop: l}
-	for _, row := range []struct {
-		errs []error
-		rung bool
-	}{
-		{[]error{nil}, true},
-		{[]error{syscall.EAGAIN}, true},
-		{[]error{syscall.EINTR, nil}, true},
-		{[]error{syscall.ENOBUFS}, false},
-		{[]error{syscall.EINTR, syscall.ENOMEM}, false},
-	} {
-		l.Mail.Rung.Store(true)
-		h.rang(func() error {
-			err := row.errs[0]
-			row.errs = row.errs[1:]
-			return err
-		})
-		if l.Mail.Rung.Load() != row.rung || len(row.errs) > 0 {
-			t.Errorf("rung: %v, want %v; %d writes are left", l.Mail.Rung.Load(), row.rung, len(row.errs))
-		}
-	}
-}
 
 // A room that no mailbox takes the word for goes on announcing, and says later that it stops.
 func TestAnnouncementsThatNobodyHeardOf(t *testing.T) {

@@ -19,6 +19,8 @@ const (
 
 	// These are seldom.
 	CountAccepted CountKind = iota - 1
+	CountAcceptErrors
+	CountFull
 	CountRefused
 	CountSlowHandlers
 	CountStalls

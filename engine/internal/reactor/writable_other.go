@@ -1,6 +1,6 @@
 //go:build !linux
 
-package engine
+package reactor
 
 import (
 	"fmt"
@@ -16,7 +16,7 @@ import (
 //
 // Owner: shared (mutex: mu).
 type writableWatch struct {
-	srv   *Server
+	loops []*turn.Loop
 	queue int
 	pipe  [2]int
 	ended chan struct{}
@@ -25,12 +25,12 @@ type writableWatch struct {
 	waiting map[int]*turn.Conn
 }
 
-func startWritableWatch(s *Server) (*writableWatch, error) {
+func startWritableWatch(loops []*turn.Loop) (*writableWatch, error) {
 	queue, err := unix.Kqueue()
 	if err != nil {
 		return nil, fmt.Errorf("make kqueue: %w", err)
 	}
-	w := &writableWatch{srv: s, queue: queue, ended: make(chan struct{}), waiting: make(map[int]*turn.Conn)}
+	w := &writableWatch{loops: loops, queue: queue, ended: make(chan struct{}), waiting: make(map[int]*turn.Conn)}
 	if err := unix.Pipe(w.pipe[:]); err != nil {
 		unix.Close(queue)
 		return nil, fmt.Errorf("make pipe: %w", err)

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package engine
+package reactor
 
 import "golang.org/x/sys/unix"
 

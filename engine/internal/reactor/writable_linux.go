@@ -1,4 +1,4 @@
-package engine
+package reactor
 
 import (
 	"fmt"
@@ -12,13 +12,13 @@ import (
 //
 // Owner: shared (the kernel's epoll).
 type writableWatch struct {
-	srv   *Server
+	loops []*turn.Loop
 	epoll int
 	quit  int // an eventfd
 	ended chan struct{}
 }
 
-func startWritableWatch(s *Server) (*writableWatch, error) {
+func startWritableWatch(loops []*turn.Loop) (*writableWatch, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("make epoll: %w", err)
@@ -28,7 +28,7 @@ func startWritableWatch(s *Server) (*writableWatch, error) {
 		unix.Close(epoll)
 		return nil, fmt.Errorf("make eventfd: %w", err)
 	}
-	w := &writableWatch{srv: s, epoll: epoll, quit: quit, ended: make(chan struct{})}
+	w := &writableWatch{loops: loops, epoll: epoll, quit: quit, ended: make(chan struct{})}
 	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, quit, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: -1}); err != nil {
 		return nil, fmt.Errorf("watch eventfd: %w", err)
 	}
@@ -65,7 +65,7 @@ func (w *writableWatch) run() {
 				return
 			}
 			where := uint32(ev.Fd)
-			l := w.srv.loops[where>>24]
+			l := w.loops[where>>24]
 			if c := l.Slab.At(where & (turn.SlotsMax - 1)); c != nil && uint32(c.Gen) == uint32(ev.Pad) {
 				l.Post(turn.Letter{Kind: turn.LetterWritable, Conn: c})
 			}

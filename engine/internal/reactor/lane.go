@@ -1,4 +1,4 @@
-package engine
+package reactor
 
 import (
 	"sync/atomic"
@@ -12,7 +12,7 @@ import (
 //
 // Owner: the acceptor, except what is atomic.
 type lane struct {
-	loop   *loop
+	loop   *turn.Loop
 	flying chan flight
 	since  atomic.Int64 // when the enrolment began that is awaited now, on the server's clock; 0: none is
 }
@@ -45,14 +45,14 @@ func (x *lane) land(a *acceptor) {
 func (x *lane) await(a *acceptor, f flight) {
 	defer func() {
 		if v := recover(); v != nil {
-			a.srv.ground.Survive("enrolling a connection", f.conn, v)
+			a.cfg.Ground.Survive("enrolling a connection", f.conn, v)
 		}
 	}()
 	x.since.Store(f.begun)
 	var r enrolment
 	select {
 	case r = <-f.result:
-	case <-a.srv.reactor.stopped:
+	case <-a.reactor.stopped:
 		return // the loops are no more, and so is what they would tell
 	}
 	x.since.Store(0)
@@ -63,16 +63,16 @@ func (x *lane) await(a *acceptor, f flight) {
 		}
 	}
 	if r.Err != nil || f.conn.Gen == 0 {
-		a.srv.departed(f.conn)
-		a.srv.count[countAcceptErrors].Add(1)
-		a.srv.log.Warn("cannot enrol a connection", "err", r.Err)
+		a.reactor.Departed(f.conn)
+		a.cfg.Count[turn.CountAcceptErrors].Add(1)
+		a.cfg.Ground.Log.Warn("cannot enrol a connection", "err", r.Err)
 	}
 }
 
 // stuck reports whether all loops are.
 func (a *acceptor) stuck() bool {
 	for _, x := range a.lanes {
-		if !x.stuck(a.srv.clock) {
+		if !x.stuck(a.cfg.Ground.Clock) {
 			return false
 		}
 	}
@@ -95,7 +95,7 @@ func (a *acceptor) lane() *lane {
 // freest is the lane with a place whose loop has the fewest connections; nil where there is none.
 func (a *acceptor) freest() (best *lane) {
 	for _, x := range a.lanes {
-		if len(x.flying) < cap(x.flying) && (best == nil || x.loop.Load.Load() < best.loop.Load.Load()) && !x.stuck(a.srv.clock) {
+		if len(x.flying) < cap(x.flying) && (best == nil || x.loop.Load.Load() < best.loop.Load.Load()) && !x.stuck(a.cfg.Ground.Clock) {
 			best = x
 		}
 	}

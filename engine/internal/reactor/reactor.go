@@ -1,4 +1,4 @@
-package engine
+package reactor
 
 import (
 	"context"
@@ -29,9 +29,10 @@ import (
 // reactor runs gnet's loops.
 //
 // Owner: immutable once started.
-type reactor struct {
+type Reactor struct {
 	gnet.BuiltinEventEngine
-	srv      *Server
+	cfg      Config
+	acceptor *acceptor
 	client   *gnet.Client
 	hosts    []*host
 	writable *writableWatch
@@ -42,8 +43,8 @@ type reactor struct {
 //
 // Owner: immutable once started, except alarm, which is the loop's.
 type host struct {
-	reactor   *reactor
-	loop      *loop
+	reactor   *Reactor
+	loop      *turn.Loop
 	eventLoop gnet.EventLoop
 	bell      *os.File // the end that is written to
 	rope      syscall.RawConn
@@ -55,21 +56,38 @@ type host struct {
 // doorbell is the context of the enrolled end.
 type doorbell struct{ host *host }
 
-func startReactor(s *Server) (*reactor, error) {
-	r := &reactor{srv: s, stopped: make(chan struct{})}
-	var err error
-	if r.writable, err = startWritableWatch(s); err != nil {
+// Start runs the loops, and then accepts connections. Errors: the loops cannot be started, the address cannot be had.
+func Start(cfg Config) (*Reactor, error) {
+	r, err := startLoops(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("start event loops: %w", err)
+	}
+	if cfg.Accepting != nil {
+		cfg.Accepting()
+	}
+	if err := r.accept(); err != nil {
+		r.stop()
 		return nil, err
 	}
-	r.client, err = gnet.NewClient(r, gnet.WithNumEventLoop(len(s.loops)),
-		gnet.WithLogger(gnetLog{s}), gnet.WithLogLevel(logging.ErrorLevel))
+	return r, nil
+}
+
+func startLoops(cfg Config) (*Reactor, error) {
+	r := &Reactor{cfg: cfg, stopped: make(chan struct{})}
+	cfg.Ground.Departed = r.Departed
+	var err error
+	if r.writable, err = startWritableWatch(cfg.Loops); err != nil {
+		return nil, err
+	}
+	r.client, err = gnet.NewClient(r, gnet.WithNumEventLoop(len(cfg.Loops)),
+		gnet.WithLogger(gnetLog{cfg.Ground}), gnet.WithLogLevel(logging.ErrorLevel))
 	if err != nil {
 		return nil, err
 	}
 	if err := r.client.Start(); err != nil {
 		return nil, err
 	}
-	for _, l := range s.loops {
+	for _, l := range cfg.Loops {
 		h := &host{reactor: r, loop: l}
 		l.Wires = h
 		r.hosts = append(r.hosts, h)
@@ -85,7 +103,7 @@ func startReactor(s *Server) (*reactor, error) {
 
 // hang enrols a doorbell. The client chooses the loop with the fewest connections, so that one after
 // another gives each loop its own.
-func (r *reactor) hang(h *host) error {
+func (r *Reactor) hang(h *host) error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	if err != nil {
 		return fmt.Errorf("make doorbell: %w", err)
@@ -121,15 +139,15 @@ func (r *reactor) hang(h *host) error {
 }
 
 // ticker wakes the loops so that they look at their timers.
-func (r *reactor) ticker() {
-	t := time.NewTicker(r.srv.ground.Tick)
+func (r *Reactor) ticker() {
+	t := time.NewTicker(r.cfg.Ground.Tick)
 	defer t.Stop()
 	for {
 		select {
 		case <-r.stopped:
 			return
 		case <-t.C:
-			for _, l := range r.srv.loops {
+			for _, l := range r.cfg.Loops {
 				l.Wake()
 			}
 		}
@@ -140,11 +158,11 @@ func (r *reactor) ticker() {
 type enrolment = gnet.RegisteredResult
 
 // enroll puts an accepted connection on its loop. The result arrives once it is there, or failed.
-func (r *reactor) enroll(c *turn.Conn, tcp *net.TCPConn) (<-chan enrolment, error) {
+func (r *Reactor) enroll(c *turn.Conn, tcp *net.TCPConn) (<-chan enrolment, error) {
 	return r.hosts[c.Loop.Index].eventLoop.Enroll(gnet.NewContext(context.Background(), c), tcp)
 }
 
-func (r *reactor) stop() {
+func (r *Reactor) stop() {
 	select {
 	case <-r.stopped:
 		return
@@ -152,7 +170,7 @@ func (r *reactor) stop() {
 		close(r.stopped)
 	}
 	if err := r.client.Stop(); err != nil {
-		r.srv.log.Error("stop event loops", "err", err)
+		r.cfg.Ground.Log.Error("stop event loops", "err", err)
 	}
 	r.writable.stop()
 	for _, h := range r.hosts {
@@ -163,7 +181,7 @@ func (r *reactor) stop() {
 }
 
 // OnOpen begins a connection's life on its loop.
-func (r *reactor) OnOpen(g gnet.Conn) ([]byte, gnet.Action) {
+func (r *Reactor) OnOpen(g gnet.Conn) ([]byte, gnet.Action) {
 	c, ok := g.Context().(*turn.Conn)
 	if !ok {
 		return nil, gnet.None
@@ -177,15 +195,15 @@ func (r *reactor) OnOpen(g gnet.Conn) ([]byte, gnet.Action) {
 }
 
 // OnTraffic takes a connection's input, or answers the doorbell.
-func (r *reactor) OnTraffic(g gnet.Conn) (do gnet.Action) {
+func (r *Reactor) OnTraffic(g gnet.Conn) (do gnet.Action) {
 	returned := false
-	defer r.srv.mustReturn(&returned)
+	defer r.cfg.MustReturn(&returned)
 	do = r.onTraffic(g)
 	returned = true
 	return do
 }
 
-func (r *reactor) onTraffic(g gnet.Conn) gnet.Action {
+func (r *Reactor) onTraffic(g gnet.Conn) gnet.Action {
 	chunk, err := g.Next(-1)
 	if err != nil {
 		return gnet.Close
@@ -204,9 +222,9 @@ func (r *reactor) onTraffic(g gnet.Conn) gnet.Action {
 }
 
 // OnClose is the end of a connection's descriptor, whoever wanted it.
-func (r *reactor) OnClose(g gnet.Conn, _ error) gnet.Action {
+func (r *Reactor) OnClose(g gnet.Conn, _ error) gnet.Action {
 	returned := false
-	defer r.srv.mustReturn(&returned)
+	defer r.cfg.MustReturn(&returned)
 	if c, ok := g.Context().(*turn.Conn); ok {
 		c.Loop.Gone(c)
 	}
@@ -214,18 +232,14 @@ func (r *reactor) OnClose(g gnet.Conn, _ error) gnet.Action {
 	return gnet.None
 }
 
-// ErrOnLoop says that a call would wait for an event loop, and was made on one: by a handler or a listener. Register the
-// handler with [Offload], or make the call on a goroutine of its own.
-var ErrOnLoop = errors.New("the call would wait for the event loop that it is made on: register the handler with engine.Offload()")
-
-// onLoop reports whether the caller runs on an event loop. It looks through its own stack, some microseconds for calls
+// OnLoop reports whether the caller runs on an event loop. It looks through its own stack, some microseconds for calls
 // that are rare: no loop knows the goroutine that it runs on.
-func onLoop() bool {
+func OnLoop() bool {
 	pcs := make([]uintptr, 256)
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
 	for {
 		f, more := frames.Next()
-		if strings.HasSuffix(f.Function, "engine.(*reactor).OnTraffic") || strings.HasSuffix(f.Function, "engine.(*reactor).OnClose") {
+		if strings.HasSuffix(f.Function, "reactor.(*Reactor).OnTraffic") || strings.HasSuffix(f.Function, "reactor.(*Reactor).OnClose") {
 			return true
 		}
 		if !more {
@@ -286,20 +300,20 @@ var ringByte [1]byte
 
 // gnetLog brings what gnet has to say into the server's log. Its warnings are of events for connections that
 // the same turn has closed: nothing for an operator.
-type gnetLog struct{ srv *Server }
+type gnetLog struct{ ground *turn.Ground }
 
 func (g gnetLog) Debugf(format string, args ...any) {
-	g.srv.log.Debug("gnet: " + fmt.Sprintf(format, args...))
+	g.ground.Log.Debug("gnet: " + fmt.Sprintf(format, args...))
 }
 func (g gnetLog) Infof(format string, args ...any) {
-	g.srv.log.Debug("gnet: " + fmt.Sprintf(format, args...))
+	g.ground.Log.Debug("gnet: " + fmt.Sprintf(format, args...))
 }
 func (g gnetLog) Warnf(format string, args ...any) {
-	g.srv.log.Debug("gnet: " + fmt.Sprintf(format, args...))
+	g.ground.Log.Debug("gnet: " + fmt.Sprintf(format, args...))
 }
 func (g gnetLog) Errorf(format string, args ...any) {
-	g.srv.log.Error("gnet: " + fmt.Sprintf(format, args...))
+	g.ground.Log.Error("gnet: " + fmt.Sprintf(format, args...))
 }
 func (g gnetLog) Fatalf(format string, args ...any) {
-	g.srv.log.Error("gnet: " + fmt.Sprintf(format, args...))
+	g.ground.Log.Error("gnet: " + fmt.Sprintf(format, args...))
 }

@@ -1,11 +1,11 @@
-package engine
+package reactor
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"net"
-	"strconv"
+	"net/netip"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -34,38 +34,46 @@ const (
 	notSentLowat  = 16 << 10 // bytes; what the kernel hides of a slow reader's backlog
 )
 
-// planDescriptors sets the number of connections from the descriptor limit, less a reserve for listeners,
-// doorbells, enrolments, refusals, and the application's own files.
-func planDescriptors(s *Server) (reserve, error) {
+// Plan shares out the process's descriptors: how many connections there may be, and what is kept free of them for
+// listeners, doorbells, enrolments, refusals, and the application's own files.
+//
+// Owner: immutable.
+type Plan struct {
+	ConnectionsMax int
+	reserve        reserve
+}
+
+// Share plans for most connections, 0 for as many as there are descriptors for. hint says what to change where there are
+// not enough of them.
+func Share(most int) (p Plan, hint string, err error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return reserve{}, fmt.Errorf("read descriptor limit: %w", err)
+		return Plan{}, "", fmt.Errorf("read descriptor limit: %w", err)
 	}
 	files := int(min(limit.Cur, 1<<30))
 	r := reserve{total: min(max(files/8, reserveLeast), reserveMost)}
 	r.refusals = r.total / 4
 	r.inFlight = max(r.total/8, 4)
 	possible := files - r.total
-	if possible < 1 {
-		return r, &ConfigError{Key: "max_connections", Hint: fmt.Sprintf(
-			"the descriptor limit of %d is too low for any; raise it (ulimit -n, LimitNOFILE) to at least %d", files, 2*reserveLeast)}
-	}
 	switch {
-	case s.connectionsMax == 0:
-		s.connectionsMax = possible
-	case s.connectionsMax > possible:
-		return r, &ConfigError{Key: "max_connections", Hint: fmt.Sprintf(
-			"%d connections need %d descriptors, the limit is %d; raise it (ulimit -n) or give at most %d",
-			s.connectionsMax, s.connectionsMax+r.total, files, possible)}
+	case possible < 1:
+		hint = fmt.Sprintf("the descriptor limit of %d is too low for any; raise it (ulimit -n, LimitNOFILE) to at least %d",
+			files, 2*reserveLeast)
+	case most == 0:
+		most = possible
+	case most > possible:
+		hint = fmt.Sprintf("%d connections need %d descriptors, the limit is %d; raise it (ulimit -n) or give at most %d",
+			most, most+r.total, files, possible)
 	}
-	return r, nil
+	return Plan{most, r}, hint, nil
 }
 
 // acceptor accepts connections on a goroutine of its own.
 //
 // Owner: its goroutine, except what is atomic.
 type acceptor struct {
-	srv      *Server
+	reactor  *Reactor
+	cfg      *Config
 	reserve  reserve
 	listener Listener
 	lanes    []*lane
@@ -78,36 +86,26 @@ type acceptor struct {
 	ended    chan struct{}
 }
 
-// Listener is where connections come from: a *net.TCPListener, or a socket that several workers share.
-type Listener interface {
-	// AcceptTCP waits for a connection. After Close it returns [net.ErrClosed]. A connection without a remote address
-	// (its peer has reset it) is closed by the server and counted in accept_errors.
-	AcceptTCP() (*net.TCPConn, error)
-	Addr() net.Addr
-	Close() error
-}
-
-func startAcceptor(s *Server, r reserve) error {
+// accept begins to accept connections.
+func (r *Reactor) accept() error {
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var err error
 		raw.Control(func(fd uintptr) { err = tuneListener(int(fd)) })
 		return err
 	}, KeepAlive: -1}
-	port := max(s.cfg.Port, 0)
-	listener := s.listener
+	listener := r.cfg.Listener
 	if listener == nil {
-		address := net.JoinHostPort(s.cfg.Host, strconv.Itoa(port))
-		own, err := config.Listen(context.Background(), "tcp", address)
+		own, err := config.Listen(context.Background(), "tcp", r.cfg.Address)
 		if err != nil {
-			return explainListen(err, address)
+			return explainListen(err, r.cfg.Address)
 		}
 		listener = own.(*net.TCPListener)
 	}
-	a := &acceptor{srv: s, reserve: r, listener: listener,
+	a := &acceptor{reactor: r, cfg: &r.cfg, reserve: r.cfg.Plan.reserve, listener: listener,
 		left: make(chan struct{}, 1), landed: make(chan struct{}, 1), closed: make(chan struct{}), ended: make(chan struct{})}
-	s.acceptor = a
-	for _, l := range s.loops {
-		x := &lane{loop: l, flying: make(chan flight, max(r.inFlight/len(s.loops), 1))}
+	r.acceptor = a
+	for _, l := range r.cfg.Loops {
+		x := &lane{loop: l, flying: make(chan flight, max(a.reserve.inFlight/len(r.cfg.Loops), 1))}
 		a.lanes = append(a.lanes, x)
 		go x.land(a)
 	}
@@ -149,9 +147,9 @@ func (a *acceptor) run() {
 		}
 		// The file table is full, or memory is short, or the peer was gone before we came. Those that are
 		// connected go on; whoever waits in the listener's queue is served later.
-		a.srv.count[countAcceptErrors].Add(1)
+		a.cfg.Count[turn.CountAcceptErrors].Add(1)
 		if !errors.Is(err, syscall.ECONNABORTED) {
-			a.srv.log.Warn("cannot accept", "err", err, "again_in", pause)
+			a.cfg.Ground.Log.Warn("cannot accept", "err", err, "again_in", pause)
 			a.wait(pause)
 			pause = min(2*pause, acceptPause)
 		}
@@ -162,7 +160,7 @@ func (a *acceptor) run() {
 func (a *acceptor) accept() (tcp *net.TCPConn, err error) {
 	defer func() {
 		if v := recover(); v != nil {
-			a.srv.survive("accepting connections", nil, v)
+			a.cfg.Ground.Survive("accepting connections", nil, v)
 			err = fmt.Errorf("the listener panicked: %v", v)
 		}
 	}()
@@ -177,12 +175,12 @@ func (a *acceptor) accept() (tcp *net.TCPConn, err error) {
 // acceptor is closed.
 func (a *acceptor) waitForRoom() bool {
 	for {
-		held, most := a.held.Load(), int64(a.srv.connectionsMax)
+		held, most := a.held.Load(), int64(a.cfg.Plan.ConnectionsMax)
 		a.tellFull(held >= most)
 		switch {
 		case held < most && !a.stuck():
 			return true
-		case held < most+int64(a.reserve.refusals) && !a.srv.othersHaveRoom():
+		case held < most+int64(a.reserve.refusals) && !a.cfg.OthersHaveRoom():
 			return true
 		}
 		if !a.wait(lookFullEvery) {
@@ -211,17 +209,17 @@ func (a *acceptor) take(tcp *net.TCPConn) {
 	var counted *turn.Conn // until its lane has it
 	defer func() {
 		if v := recover(); v != nil {
-			a.srv.survive("taking a connection", nil, v)
+			a.cfg.Ground.Survive("taking a connection", nil, v)
 			tcp.Close()
 			if counted != nil {
-				a.srv.departed(counted)
+				a.reactor.Departed(counted)
 			}
 		}
 	}()
 	remote, _ := tcp.RemoteAddr().(*net.TCPAddr)
 	if remote == nil {
 		tcp.Close()
-		a.srv.count[countAcceptErrors].Add(1)
+		a.cfg.Count[turn.CountAcceptErrors].Add(1)
 		return
 	}
 	best := a.lane()
@@ -229,36 +227,55 @@ func (a *acceptor) take(tcp *net.TCPConn) {
 		tcp.Close()
 		return
 	}
-	c := a.srv.ground.NewConn(&best.loop.Loop)
+	c := a.cfg.Ground.NewConn(best.loop)
 	c.SetRemote(unmapped(remote.AddrPort()))
-	if a.held.Add(1) > int64(a.srv.connectionsMax) {
+	if a.held.Add(1) > int64(a.cfg.Plan.ConnectionsMax) {
 		c.Flags |= turn.FlagRefusal
-		a.srv.count[countFull].Add(1)
+		a.cfg.Count[turn.CountFull].Add(1)
 	}
 	best.loop.Load.Add(1)
 	counted = c
-	result, err := a.srv.reactor.enroll(c, tcp)
+	result, err := a.reactor.enroll(c, tcp)
 	counted = nil
 	if err != nil {
 		tcp.Close()
-		a.srv.departed(c)
+		a.reactor.Departed(c)
 		return
 	}
-	best.flying <- flight{c, result, a.srv.clock()}
+	best.flying <- flight{c, result, a.cfg.Ground.Clock()}
 }
 
-// departed is told when a connection's descriptor is closed. Any goroutine.
-func (s *Server) departed(c *turn.Conn) {
+// Departed is told when a connection's descriptor is closed. Any goroutine.
+func (r *Reactor) Departed(c *turn.Conn) {
 	c.Loop.Load.Add(-1)
-	if a := s.acceptor; a != nil {
-		if a.held.Add(-1) < int64(s.connectionsMax) {
-			a.tellRoom() // the acceptor may be waiting for a connection, as others are who would refuse it
-		}
-		select {
-		case a.left <- struct{}{}:
-		default:
-		}
+	a := r.acceptor
+	if a.held.Add(-1) < int64(r.cfg.Plan.ConnectionsMax) {
+		a.tellRoom() // the acceptor may be waiting for a connection, as others are who would refuse it
 	}
+	select {
+	case a.left <- struct{}{}:
+	default:
+	}
+}
+
+// Held is the number of descriptors that are connections, refused ones too. Any goroutine.
+func (r *Reactor) Held() int { return int(r.acceptor.held.Load()) }
+
+// InFlight is how many enrolments a loop may be behind with. Any goroutine.
+func (r *Reactor) InFlight() int { return cap(r.acceptor.lanes[0].flying) }
+
+// Addr is the address that connections come to.
+func (r *Reactor) Addr() net.Addr { return r.acceptor.listener.Addr() }
+
+// Close stops accepting. Any goroutine, once.
+func (r *Reactor) Close() { r.acceptor.close() }
+
+// WaitEmpty waits until the last connection has departed, and stops the loops. The error says how many were cut off
+// because ctx was done first.
+func (r *Reactor) WaitEmpty(ctx context.Context) error {
+	err := r.acceptor.waitEmpty(ctx)
+	r.stop()
+	return err
 }
 
 func (a *acceptor) close() {
@@ -278,3 +295,6 @@ func (a *acceptor) waitEmpty(ctx context.Context) error {
 	}
 	return nil
 }
+
+// unmapped takes the dress of IPv6 off an address of IPv4, which a listener for both puts on.
+func unmapped(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
