@@ -6,8 +6,8 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// The parts that entries, questions, answers and stored sessions are made of. Numbers are unsigned varints, texts and byte
-// strings have their length in front, workers and places have a fixed size, in big endian.
+// The parts of entries, questions, answers and stored sessions. Numbers are unsigned varints, texts and byte strings have
+// their length in front, workers and places have a fixed size, in big endian.
 
 // Writer appends to B. Each method returns the writer, so that calls can be chained.
 type Writer struct{ B []byte }
@@ -61,7 +61,7 @@ func (w *Writer) Place(p ident.Place) *Writer {
 	return w
 }
 
-// Reader takes apart what a [Writer] wrote. Once a part does not fit, Bad is set, and Rest and all further parts are
+// Reader takes apart the bytes of a [Writer]. When a part does not fit, Bad is set, and Rest and all further parts are
 // empty. Byte strings and lists are borrowed from Rest.
 type Reader struct {
 	Rest []byte
@@ -136,7 +136,7 @@ func placeOf(b []byte) ident.Place {
 	return ident.Place{Loop: b[0], Slot: binary.BigEndian.Uint32(b[1:]), Gen: binary.BigEndian.Uint64(b[5:])}
 }
 
-// IDs is a list of connections as it lies in an entry, which it borrows.
+// IDs is a list of connections in an entry's bytes, which it borrows.
 type IDs []byte
 
 // Len is the number of connections.
@@ -148,7 +148,7 @@ func (l IDs) At(i int) ident.ID {
 	return ident.ID{Worker: ident.On(0, binary.BigEndian.Uint16(b)), Place: placeOf(b[2:])}
 }
 
-// Of are the places of those that are a worker's.
+// Of returns the places of those connections that live on worker w.
 func (l IDs) Of(w ident.Worker) (places []ident.Place) {
 	for i := range l.Len() {
 		if id := l.At(i); id.Worker == w {

@@ -6,18 +6,18 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// Verb says what a question asks for. A question that the reader does not know stays unanswered, and the worker that asked
-// is told so when its time is up.
+// Verb says which question is asked. A reader leaves a question with an unknown verb unanswered, and the question fails on
+// the asking worker when its time is up.
 type Verb uint8
 
-// The verbs: what the question holds, and its answer. A list reaches to the end of an answer. Fields may be added behind
-// the last one of a question or an answer that ends with no list; a reader leaves them alone.
+// The verbs: the fields of the question, and its answer. A list reaches to the end of an answer. A later version may add
+// fields behind the last one of a question, or of an answer that ends with no list; a reader skips unknown ones.
 const (
 	HandOver    Verb = 1         // [HandOverQuestion]; one byte of package engine, and perhaps a session
 	Connections Verb = iota + 63 // nothing; the number of open connections
 	Stats                        // nothing; JSON
 	Members                      // [MembersQuestion]; [MembersPage]
-	Rooms                        // where in the index to begin; where to go on (0: nowhere), and a list of [RoomRow]
+	Rooms                        // where in the index to begin; where to continue (0: nowhere), and a list of [RoomRow]
 	Find                         // [FindQuestion]; [FindPage], and a list of byte strings, the facts of a connection each
 	Facts                        // place; [Outcome], and JSON
 	Close                        // place, code, reason; [Outcome]
@@ -50,7 +50,7 @@ func ReadHandOver(b []byte) (q HandOverQuestion, ok bool) {
 	return q, !r.Bad
 }
 
-// Cursor is a place in a room's members: a loop, and how many are left there.
+// Cursor is a place in a room's members: a loop, and the number of members that are left there.
 type Cursor struct {
 	Loop uint8
 	Left uint32
@@ -78,7 +78,7 @@ func (q *MembersQuestion) Read(r *Reader) {
 	*q = MembersQuestion{r.Bytes(), int(r.Number()), r.cursor()}
 }
 
-// MembersPage is the answer.
+// MembersPage is the answer to MembersQuestion.
 type MembersPage struct {
 	Count int // of all members on the worker
 	More  bool
@@ -117,7 +117,7 @@ func (x *RoomRow) Read(r *Reader) {
 	*x = RoomRow{string(r.Bytes()), r.Number(), r.Number(), r.Number(), r.Bytes()}
 }
 
-// FindQuestion asks for the connections that Matching or Filtered would send to, from a place on.
+// FindQuestion asks for the connections that a spread by attribute or filter would reach, from a place on.
 //
 // Owner: the goroutine that made it.
 type FindQuestion struct {
@@ -138,7 +138,7 @@ func (q *FindQuestion) Read(r *Reader) {
 	*q = FindQuestion{Kind(r.Byte()), r.Bytes(), r.Bytes(), r.Number(), r.Number()}
 }
 
-// FindPage begins the answer: where the search goes on, if it does.
+// FindPage begins the answer: where the search continues, if it does.
 type FindPage struct {
 	More       bool
 	Loop, Slot uint64
@@ -153,7 +153,7 @@ func (p FindPage) AppendTo(b []byte) []byte {
 // Read reads the beginning of the answer.
 func (p *FindPage) Read(r *Reader) { *p = FindPage{r.Flag(), r.Number(), r.Number()} }
 
-// Outcome begins the answer to a question for one connection.
+// Outcome begins the answer to a question about one connection.
 type Outcome uint64
 
 // The outcomes.

@@ -1,7 +1,7 @@
-// Package fleet is the wire between workers that are one server: what they say to each other, as bytes. The table of
-// kinds and that of verbs are the whole of it.
+// Package fleet encodes the messages between the workers of one server. The table of kinds and the table of verbs list all
+// of them.
 //
-// What it refuses to do: I/O, keeping anything, and knowing a loop, a room or a session.
+// What it refuses to do: I/O, keeping state, and knowing a loop, a room or a session.
 //
 // Start reading at [Kind] and the table of kinds below it, then [Entry] and [Decode].
 package fleet
@@ -17,17 +17,17 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// Problem: while a deploy is under way, workers of two versions are one server.
+// Problem: during a deploy, workers of two versions are one server.
 //
 // Steps: an entry begins with the version of the program that wrote it. Versions only add: a kind, a verb, or a field behind
-// the last one of a kind. A reader skips a kind and the fields that it does not know where the entry's version is higher
-// than its own; where it is not, such an entry is damaged. A field that was added is marked with appended, and is zero in
-// entries that are older than it.
+// the last one of a kind. If the entry's version is higher than the reader's, the reader skips an unknown kind and unknown
+// fields; otherwise such an entry is damaged. A field of a later version is marked with appended, and is zero in entries
+// that are older.
 //
 // What lost: JSON, which skips fields by itself (ten times the time for each message to a room).
 
-// Version is that of the entries that this program writes. It goes up by one with each release that adds to a table here.
-// Programs without versions began an entry with its kind, which was below 64.
+// Version is the version of the entries that this program writes. Each release that adds to a table here increases it by
+// one. Programs without versions began an entry with its kind, which was below 64.
 const (
 	Version = oldest
 	oldest  = 64
@@ -36,7 +36,7 @@ const (
 // Kind says what an entry is about.
 type Kind uint8
 
-// The kinds of entries. A number that was used once keeps its meaning for ever.
+// The kinds of entries. The number of a kind is never used again for another.
 const (
 	Skipped  Kind = iota // as [Decode] reports it: not for this worker, or of a kind that only newer versions know
 	Publish              // a frame for the members of a room
@@ -44,17 +44,17 @@ const (
 	Matching             // a frame for the connections that have an attribute with a value
 	Filtered             // a frame for the connections that a named filter accepts
 	Direct               // a frame for one connection
-	Count                // how many members a room has on the worker that writes it
-	Request              // a question; its answer carries its number
+	Count                // the number of members that a room has on the writing worker
+	Request              // a question; its answer carries the same number
 	Answer
 	Vacate  // a room that no application created has been deleted
 	Full    // whether the worker takes no more connections
 	Figures // the worker's figures
 	Notice  // a member has joined or left a room, with the frame for the room's members
 	Roster  // the members of a room on one loop
-	Quiet   // the room announces members no longer
-	Wish    // the kinds of events that the worker wants of others
-	Event   // what has happened to a connection, as JSON
+	Quiet   // the room no longer announces members
+	Wish    // the kinds of events that the writing worker wants from the others
+	Event   // an event of a connection, as JSON
 	Census  // a question for the counts of all rooms
 	KindsEnd
 )
@@ -78,11 +78,11 @@ const (
 	fieldEvents
 	fieldFigures
 
-	// appended marks a field that entries of older versions end before.
+	// appended marks a field that older versions do not write.
 	appended field = 1 << 7
 )
 
-// row is one kind: its name, its fields in their order, and the method of engine.Server that handles it.
+// row is one kind: its name, its fields in order, and the method of engine.Server that handles it.
 type row struct {
 	name    string
 	fields  []field
@@ -117,8 +117,8 @@ func (k Kind) String() string {
 	return "skipped"
 }
 
-// Body are the fields that an entry has in the same form before it is written and after it is read. Each kind has some of
-// them; the others are zero.
+// Body has the fields that an entry has in the same form before it is written and after it is read. The kind decides which
+// are used; the others are zero.
 //
 // Owner: that of the Entry or the Heard.
 type Body struct {
@@ -126,29 +126,29 @@ type Body struct {
 	Number  uint64 // of a question
 	Verb    Verb   // what a Request asks for
 	Members uint64 // of a room
-	Asks    Asks   // what the writer wants to hear of the reader
+	Asks    Asks   // what the writer asks of the reader
 	On      bool   // of Full: no more connections are taken; of Notice: the member has joined
 	Loop    uint8  // of Roster
 	Events  uint32 // of Wish: one bit for each kind of event
 	Figures FigureSet
 }
 
-// FigureSet are the figures of one worker.
+// FigureSet has the figures of one worker.
 //
 // Owner: that of the Entry or the Heard.
 type FigureSet struct{ Connections, Rooms, Sent, Received, Memory, Uptime uint64 }
 
-// Asks says what the writer of a Count or a Wish wants to hear of the worker that reads it.
+// Asks says which answers the writer of a Count or a Wish expects from the worker that reads it.
 type Asks uint64
 
-// What can be asked for.
+// The bits of Asks.
 const (
 	AsksNothing Asks = iota
 	AsksMembers      // of Count: the reader's members of the room, if it has any; of Wish: the reader's wish, if it has one
 	AsksAnyway       // of Count: the reader's count, even if it is 0
 )
 
-// Entry is what one worker says to another, or to all.
+// Entry is one message from a worker to another worker, or to all.
 //
 // Owner: the goroutine that made it.
 type Entry struct {
@@ -157,8 +157,8 @@ type Entry struct {
 	Room   string
 	Rooms  []string
 	Key    string     // of an attribute or a filter
-	Conns  []ident.ID // Publish, Spread, Matching, Filtered: for which the frame is not; Direct: for which it is
-	Frame  []byte     // one whole message, unmasked, as it goes to clients
+	Conns  []ident.ID // Publish, Spread, Matching, Filtered: the excepted connections; Direct: the addressed ones
+	Frame  []byte     // one whole unmasked message, as clients get it
 	Body
 }
 
@@ -187,7 +187,7 @@ func (e *Entry) append(w *Writer, f field) {
 		w.Bytes(e.Payload)
 	case fieldConns:
 		w.IDs(e.Conns)
-	case fieldFrame: // it says its own length
+	case fieldFrame: // a frame has its own length
 		w.B = append(w.B, e.Frame...)
 	case fieldNumber:
 		w.Number(e.Number)
@@ -209,12 +209,12 @@ func (e *Entry) append(w *Writer, f field) {
 	}
 }
 
-// Heard is an entry of another worker. Its fields borrow the bytes that it was read from.
+// Heard is an entry from another worker. Its fields borrow the bytes that it was read from.
 //
 // Owner: the goroutine that read it.
 type Heard struct {
 	Kind  Kind
-	Newer bool // a kind or fields were skipped, which the version of the entry knows and this program does not
+	Newer bool // a kind or fields were skipped, because the entry's version is newer than this program
 	Room  []byte
 	Rooms [][]byte
 	Key   []byte
@@ -223,14 +223,13 @@ type Heard struct {
 	Body
 }
 
-// ErrEntry says that an entry is not one, or has been damaged.
+// ErrEntry is the error for bytes that are no entry, or a damaged one.
 var ErrEntry = errors.New("the entry is damaged")
 
 // HeadBytes is the size of version, kind and target.
 const HeadBytes = 4
 
-// Decode reads all fields of an entry that self is given. An entry for another worker is skipped unread. Errors:
-// [ErrEntry].
+// Decode reads all fields of an entry for worker self. An entry for another worker is skipped unread. Errors: [ErrEntry].
 func Decode(raw []byte, self ident.Worker) (h Heard, err error) {
 	if len(raw) < HeadBytes || raw[0] < oldest {
 		return h, ErrEntry
@@ -300,8 +299,8 @@ func (h *Heard) take(r *Reader, f field) {
 	}
 }
 
-// Frame reads one unmasked message, as we write it. Anything else would break the streams of all connections that are
-// given it.
+// Frame reads one unmasked message as this program writes it. Any other bytes would break the streams of all connections
+// that get them.
 func (r *Reader) Frame() []byte {
 	header, payload := FrameSize(r.Rest)
 	if header == 0 {
@@ -311,8 +310,8 @@ func (r *Reader) Frame() []byte {
 	return r.take(header + payload)
 }
 
-// FrameSize is the size of the header and of the payload of the message that b begins with. The header is 0 where b does
-// not begin with a whole one.
+// FrameSize is the size of the header and of the payload of the message at the start of b. The header is 0 if b does not
+// start with a whole message.
 func FrameSize(b []byte) (header, payload int) {
 	if len(b) < 2 {
 		return 0, 0

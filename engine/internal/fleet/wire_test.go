@@ -15,7 +15,7 @@ import (
 
 const self ident.Worker = 7
 
-// one is an entry of each kind, with all fields that any kind has.
+// one is an entry of each kind, with all fields set.
 func one(kind Kind) *Entry {
 	return &Entry{
 		Kind: kind, Room: "r", Rooms: []string{"r", "s"}, Key: "k",
@@ -26,7 +26,7 @@ func one(kind Kind) *Entry {
 	}
 }
 
-// again writes what was read.
+// again writes an entry that was read.
 func again(h Heard) []byte {
 	e := Entry{Kind: h.Kind, Room: string(h.Room), Key: string(h.Key), Frame: h.Frame, Body: h.Body}
 	for _, name := range h.Rooms {
@@ -38,7 +38,7 @@ func again(h Heard) []byte {
 	return Append(nil, &e)
 }
 
-// Each kind has a name, and is read as it was written; cut short or followed by a byte it is damaged.
+// Each kind has a name, and is read as it was written. Cut short, or followed by a byte, it is damaged.
 func TestKinds(t *testing.T) {
 	names := map[string]bool{}
 	for kind := Skipped + 1; kind < KindsEnd; kind++ {
@@ -83,7 +83,7 @@ func TestHandlers(t *testing.T) {
 	}
 }
 
-// A newer version's kinds and fields are skipped, and are said to be.
+// The kinds and fields of a newer version are skipped, and Newer is set.
 func TestNewerVersions(t *testing.T) {
 	for kind := Skipped + 1; kind < KindsEnd; kind++ {
 		raw := append(Append(nil, one(kind)), "what this version does not know"...)
@@ -108,7 +108,7 @@ func TestNewerVersions(t *testing.T) {
 	}
 }
 
-// A field that was added is zero in an entry that is older than it.
+// A field of a later version is zero in an older entry.
 func TestOlderVersions(t *testing.T) {
 	var h Heard
 	r := Reader{Rest: new(Writer).Text("r").B}
@@ -124,7 +124,7 @@ func TestOlderVersions(t *testing.T) {
 	}
 }
 
-// An entry for another worker is skipped, whatever is in it.
+// An entry for another worker is skipped, whatever its bytes.
 func TestTargets(t *testing.T) {
 	e := one(Direct)
 	for target, want := range map[ident.Worker]Kind{0: Direct, self: Direct, 8: Skipped} {
@@ -135,7 +135,7 @@ func TestTargets(t *testing.T) {
 	}
 }
 
-// What is read from any bytes is written and read again the same, and payloads are read without a panic.
+// An entry that was read from any bytes is written and read again without a change, and payloads are read without a panic.
 func FuzzDecode(f *testing.F) {
 	for kind := Skipped + 1; kind < KindsEnd; kind++ {
 		f.Add(Append(nil, one(kind)))

@@ -12,17 +12,17 @@ const (
 	CausePeerClosed         // the peer sent a close frame
 	CausePeerGone           // the transport ended without one
 	CauseProtocol           // the peer broke RFC 6455; the code says how
-	CauseUnsupported        // binary data, and nobody to take it
-	CauseHandshake          // no upgrade took place: refused, too slow, or gone
+	CauseUnsupported        // binary data, and the application registered no handler for it
+	CauseHandshake          // no upgrade took place: the request was refused, came too slowly, or the peer went
 	CauseUnauthorized       // authentication failed or came too late
 	CauseHeartbeat          // silent for heartbeat_timeout
-	CauseSlow               // backlog over its bound
+	CauseSlow               // the backlog exceeded its bound
 	CauseTakenOver          // its session was resumed by a newer connection
 	CauseRateLimited        // a rate limit that ends connections
-	CauseOverloaded         // more waited for a pending answer than is allowed
+	CauseOverloaded         // too many messages waited for a pending answer
 	CausePanic              // a handler of the application panicked
 	CauseApplication        // Conn.Close
-	CauseShutdown           // the server goes away
+	CauseShutdown           // the server shuts down
 	Causes
 )
 

@@ -6,13 +6,13 @@ import (
 	"github.com/parleyd/parley/engine/internal/invariant"
 )
 
-// What must hold on a loop at the end of each turn, where the build has the tag invariants. A turn looks at the connection
-// that it served and at a few others, the next ones with each turn, so that its cost does not depend on how many there are:
-// lists are compared with what they list as long as they are short.
+// The invariants of a loop at the end of each turn, in builds with the tag invariants. A turn checks the connection that it
+// served and a few others, the next ones with each turn, so that its cost does not depend on the number of connections. A
+// list is compared with its connections while it is short.
 
 const (
 	checkedConns = 2
-	checkedList  = 64 // what is longer is not walked through
+	checkedList  = 64 // longer lists are not walked through
 )
 
 // Check panics where the loop contradicts itself.
@@ -43,7 +43,7 @@ func (l *Loop) Check() {
 	}
 }
 
-// check panics where more letters wait than places are taken for them. unopened are those that the loop has taken out.
+// check panics where more letters wait than places are taken for them. unopened are the letters that the loop has taken out.
 func (m *Mailbox) check(unopened []Letter) {
 	m.Mu.Lock()
 	defer m.Mu.Unlock()
@@ -78,8 +78,8 @@ func (l *Loop) checkConn(c *Conn) {
 	l.Floor.Check(c)
 }
 
-// checkQueue compares the backlog with the frames that are queued. Nothing more is written of a connection that is dropped: a
-// panic that was caught may have left its queue in any state.
+// checkQueue compares the backlog with the queued frames. A connection that is being dropped is skipped: a caught panic may
+// have left its queue in any state, and nothing more is written to it.
 func checkQueue(c *Conn) {
 	if c.Has(FlagDropping) {
 		return
@@ -111,7 +111,7 @@ func checkQueue(c *Conn) {
 	}
 }
 
-// checkLists compares what a connection says of the lists that it is in with the lists.
+// checkLists compares the connection's marks with the lists that the marks name.
 func (l *Loop) checkLists(c *Conn) {
 	if dirty := l.Dirty[l.dirtyAt:]; c.Has(FlagDirty) && len(dirty) <= checkedList && !slices.Contains(dirty, c) {
 		invariant.Broken("connection %d is marked dirty, and not in the list", c.Slot)

@@ -8,19 +8,19 @@ import (
 	"github.com/parleyd/parley/protocol/frame"
 )
 
-// How a connection ends. Logically at once: it leaves its rooms, its session is parked, the event goes
-// out. On the wire in steps: the close frame goes behind what is queued; when all has left, the peer's
-// close frame is awaited unless it came first or is not owed; then our half is shut, and what still
-// arrives is thrown away until the peer's half ends too. Closing at once would lose what the kernel has
-// not sent yet: unread input turns a close into a reset. Each step has a deadline.
+// How a connection ends. Its logical end comes at once: it leaves its rooms, its session is parked, the event goes out. The
+// wire takes several steps. The close frame is queued behind the other frames. When the queue is written, the peer's close
+// frame is awaited, unless it came first or is not owed. Then our half is shut, and further input is discarded until the
+// peer's half ends too. Each step has a deadline. Closing the descriptor at once would lose bytes that the kernel has not
+// sent yet: unread input turns a close into a reset.
 
 const (
-	closeWait  = 2 * time.Second        // for the backlog to leave and the peer's close frame to come
-	lingerWait = 2 * time.Second        // for the peer's end of stream
-	deadWait   = 400 * time.Millisecond // both, for a peer that was silent for the heartbeat timeout
+	closeWait  = 2 * time.Second        // until the backlog has left and the peer's close frame has come
+	lingerWait = 2 * time.Second        // until the peer's end of stream
+	deadWait   = 400 * time.Millisecond // instead of both, for a peer that was silent for the heartbeat timeout
 )
 
-// patience is how long a closing connection may take for one step.
+// patience is the time that a closing connection may take for one step.
 func patience(c *Conn, wait time.Duration) int64 {
 	if c.Ended() == CauseHeartbeat {
 		return int64(deadWait)
@@ -28,7 +28,7 @@ func patience(c *Conn, wait time.Duration) int64 {
 	return int64(wait)
 }
 
-// End ends c for a cause, telling the peer code and reason. Ending twice is nothing.
+// End ends c for a cause, and sends the peer code and reason. A second call has no effect.
 func (l *Loop) End(c *Conn, cause Cause, code ws.StatusCode, reason string) {
 	switch c.Phase {
 	case phasePreface, phaseHead, PhaseVerdict:
@@ -45,7 +45,7 @@ func (l *Loop) End(c *Conn, cause Cause, code ws.StatusCode, reason string) {
 	if cause == CauseSlow {
 		l.DropQueue(c)
 		if l.corked == c {
-			l.cork = l.cork[:l.corkRaw] // the answers of this turn stand behind those that are dropped
+			l.cork = l.cork[:l.corkRaw] // this turn's answers were queued behind the frames that are dropped
 		}
 	}
 	if cause == CauseProtocol || cause == CauseTakenOver {
@@ -66,7 +66,7 @@ func (l *Loop) EndBy(c *Conn, cause Cause) {
 	l.End(c, cause, row.code, row.text)
 }
 
-// emitClose puts a whole close frame behind everything that c was given.
+// emitClose queues a whole close frame behind all frames of c.
 func (l *Loop) emitClose(c *Conn, framed []byte) {
 	if l.corked == c {
 		l.cork = append(l.cork, framed...)
@@ -78,14 +78,14 @@ func (l *Loop) emitClose(c *Conn, framed []byte) {
 	}
 }
 
-// detach takes c out of everything but the wire. It happens once.
+// detach ends c for its owner; the wire follows. A second call has no effect.
 func (l *Loop) detach(c *Conn, cause Cause) {
 	c.cause.Store(uint32(cause))
 	l.Ended[cause].Add(1)
 	l.Owner.Ended(c, cause)
 }
 
-// closeFlushed goes on when all that was queued has left.
+// closeFlushed takes the next step of the close when the queue is written.
 func (l *Loop) closeFlushed(c *Conn) {
 	if !c.Has(flagCloseReceived) && !c.Has(flagNoHandshake) {
 		return // the peer's close frame, or the deadline, will come
@@ -93,14 +93,14 @@ func (l *Loop) closeFlushed(c *Conn) {
 	l.linger(c)
 }
 
-// settle goes on at once where nothing is left to be written.
+// settle takes the next step of the close at once if no byte is left to write.
 func (l *Loop) settle(c *Conn) {
 	if c.First == nil && !c.Blocked && (l.corked != c || len(l.cork) == 0) {
 		l.closeFlushed(c)
 	}
 }
 
-// linger shuts our half and waits for the peer's.
+// linger shuts our half of the stream and waits for the end of the peer's.
 func (l *Loop) linger(c *Conn) {
 	if c.Phase >= phaseLinger {
 		return
@@ -113,7 +113,7 @@ func (l *Loop) linger(c *Conn) {
 	l.arm(c)
 }
 
-// closeReceived handles the peer's close frame, whether it asks or answers.
+// closeReceived handles the peer's close frame, whether it begins the close or answers ours.
 func (l *Loop) closeReceived(c *Conn, payload []byte) {
 	code, _, violation := frame.ParseClose(payload)
 	if violation != 0 {
@@ -129,7 +129,7 @@ func (l *Loop) closeReceived(c *Conn, payload []byte) {
 	}
 }
 
-// EndAs ends c as its peer has said, which its owner has kept until now.
+// EndAs ends c by the peer's ending e, which the owner has kept until now.
 func (l *Loop) EndAs(c *Conn, e Ending) {
 	if e.violation != frame.Fine {
 		l.violate(c, e.violation)
@@ -150,7 +150,7 @@ func (l *Loop) endByPeer(c *Conn, code ws.StatusCode) {
 // violate fails the connection: the code says how the peer broke the protocol [RFC 6455 §7.1.7].
 func (l *Loop) violate(c *Conn, v frame.Violation) {
 	if c.Phase == PhaseClosing {
-		c.Flags |= flagNoHandshake // what follows cannot be read any more, a close frame neither
+		c.Flags |= flagNoHandshake // no frame behind this point can be read, not even a close frame
 		l.settle(c)
 		return
 	}
@@ -159,8 +159,8 @@ func (l *Loop) violate(c *Conn, v frame.Violation) {
 	}
 }
 
-// Lose is told that a write failed. What the peer sent before it went may lie unread still: the reactor reads it, finds
-// the end, and says so.
+// Lose ends the writing to c after a failed write. Input that the peer sent earlier may still be unread: the reactor reads
+// it, finds the end of the stream, and reports it.
 func (l *Loop) Lose(c *Conn) {
 	if c.Phase >= PhaseClosing {
 		l.drop(c)
@@ -171,16 +171,16 @@ func (l *Loop) Lose(c *Conn) {
 	l.arm(c)
 }
 
-// mute throws away what is queued for c, now and from now on.
+// mute discards the frames that are queued for c, and all later ones.
 func (l *Loop) mute(c *Conn) {
 	c.Flags |= FlagMute
 	c.Blocked = false
 	c.Taken = 0
 	l.DropQueue(c)
-	l.roomMade(c) // no flush will say so
+	l.roomMade(c) // no flush will do it
 }
 
-// dropMute ends c without a word if it cannot be told anything.
+// dropMute ends c without a close frame if no frame can be sent to it.
 func (l *Loop) dropMute(c *Conn) bool {
 	if !c.Has(FlagMute) {
 		return false
@@ -190,7 +190,7 @@ func (l *Loop) dropMute(c *Conn) bool {
 	return true
 }
 
-// drop has the descriptor closed at the end of the turn; gone follows.
+// drop asks the reactor to close the descriptor at the end of the turn; Gone follows.
 func (l *Loop) drop(c *Conn) {
 	if !c.Has(FlagDropping) && c.Phase != PhaseGone {
 		c.Flags |= FlagDropping
@@ -198,7 +198,7 @@ func (l *Loop) drop(c *Conn) {
 	}
 }
 
-// depart is the logical end of a connection whose transport is no more.
+// depart is the logical end of a connection whose transport is gone.
 func (l *Loop) depart(c *Conn) {
 	cause := CausePeerGone
 	if c.Phase < PhaseOpen {
@@ -208,8 +208,8 @@ func (l *Loop) depart(c *Conn) {
 	c.Phase = phaseLinger
 }
 
-// Gone is the last that is heard of a connection: its descriptor is closed, by whomever. Where messages of it wait for an
-// answer that is pending, it stays a member of its rooms until they have been carried out.
+// Gone is the last event of a connection: its descriptor is closed, by us or by the reactor. If messages wait behind a
+// pending answer, the connection stays a member of its rooms until they have been carried out.
 func (l *Loop) Gone(c *Conn) {
 	if c.Phase == PhaseGone || c.Fd < 0 {
 		return
@@ -230,7 +230,7 @@ func (l *Loop) Gone(c *Conn) {
 	l.release(c)
 }
 
-// release gives back the slot of a connection that has ended and whose descriptor is closed.
+// release frees the slot of a connection that has ended and whose descriptor is closed.
 func (l *Loop) release(c *Conn) {
 	c.Phase = PhaseGone
 	l.freeInput(c)
@@ -244,11 +244,11 @@ func (l *Loop) release(c *Conn) {
 		l.Forget(c)
 	}
 	if l.Owes.Writes || l.Owes.Flush {
-		l.Wake() // this may be no turn, and nothing else may come
+		l.Wake() // the caller may be outside a turn, and no other event may follow
 	}
 }
 
-// Forget gives up the slot of a connection that is gone.
+// Forget frees the slot of a connection that is gone.
 func (l *Loop) Forget(c *Conn) {
 	l.Slab.release(c.Slot)
 	l.Ground.Departed(c)

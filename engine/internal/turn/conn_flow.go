@@ -8,44 +8,44 @@ import (
 
 // How much of a connection's input one turn takes.
 //
-// Problem: an answer may be a thousand times as long as its question, and take as long to make. A chunk full of
-// questions, or of messages that waited together for an answer of the application, must neither hold the loop nor
-// become megabytes that the peer has not asked to be spared.
+// Problem: an answer may be a thousand times as long as its question, and take as long to make. A chunk full of questions,
+// or of messages that waited together for an answer of the application, must neither hold the loop nor become megabytes that
+// the peer does not read.
 //
-// Invariant: a turn takes no more of a connection's input once the answers and the backlog exceed answersBytesMax, once
-// a page of members was made, or once the turn's time is over. The rest is kept, in front of what comes later. Its size
-// is bounded as the backlog's is.
+// Invariant: a turn stops taking a connection's input when the answers and the backlog exceed Limits.Answers, when a page of
+// members was made, or when the turn's time is over. The rest is kept in front of later input. Its size is bounded as the
+// backlog's is.
 //
-// Steps: input keeps the rest and puts the connection on the loop's list of those behindhand. A drain goes on with
-// each of these in turn, a slice at a time; one whose backlog is too long waits for the flush that shortens it.
+// Steps: input keeps the rest and puts the connection on the loop's list of behindhand connections. A drain goes on with
+// each of them, a slice at a time. A connection whose backlog is too long waits for the flush that shortens it.
 //
-// What lost: reading no more from the socket (the reactor has no way to), and ending the connection (a client that
-// sends ahead is in its right).
+// What lost: to stop reading from the socket (the reactor cannot), and to end the connection (a client may send ahead).
 
 const (
 	// AnswersLettersMax bounds the frames for one connection that wait in the mailbox.
 	AnswersLettersMax = 64
 	// LookEvery is how many messages are taken between two looks at the clock.
 	LookEvery = 16
-	// freshBytes is the cork of which none is too long: answersBytesMax is more.
+	// freshBytes is the cork length below which Sated is not called, whatever Limits.Answers is.
 	freshBytes = 4 << 10
-	// longInput is the kept input above which a turn takes more time for it: the peer sends faster than we go on.
+	// longInput is the length of kept input above which a turn takes more time for it: the peer sends faster than the loop
+	// takes.
 	longInput = 64 << 10
 	// longBudget is that time.
 	longBudget = 8 * DrainBudget
 )
 
-// fresh reports whether sated need not be asked yet: nothing of c waits but a short cork. It is inlined, for it is asked
-// between any two messages of a chunk.
+// fresh reports whether Sated need not be called yet: c has no backlog and only a short cork. It is small enough to be
+// inlined, because it runs between any two messages of a chunk.
 func (l *Loop) fresh(c *Conn) bool {
 	return l.SinceLook < LookEvery-1 && len(l.cork) < freshBytes && l.corked == c && c.First == nil && !l.Paged && c.Posted.Load() == 0
 }
 
-// Sated reports whether the turn takes no more of c's input.
+// Sated reports whether the turn takes no more of the input of c.
 func (l *Loop) Sated(c *Conn) bool {
 	switch {
 	case c.Phase >= PhaseClosing:
-		return false // nothing is answered any more
+		return false // no further message is answered
 	case l.Paged || !l.hasRoom(c):
 		return true
 	}
@@ -56,10 +56,10 @@ func (l *Loop) Sated(c *Conn) bool {
 	return l.Ground.Clock() > l.until
 }
 
-// hasRoom reports whether c can be given further answers.
+// hasRoom reports whether the answers and the backlog of c are short enough for further answers.
 func (l *Loop) hasRoom(c *Conn) bool {
 	if c.Has(FlagMute) {
-		return true // they are thrown away
+		return true // its frames are discarded
 	}
 	n := c.Waits()
 	if l.corked == c {
@@ -73,7 +73,7 @@ func (c *Conn) Behindhand() bool {
 	return c.Has(FlagMore) || c.Rare != nil && c.Rare.rest != nil
 }
 
-// keepInput keeps what a turn does not take of c's input. It is borrowed, unless it was kept before.
+// keepInput keeps the part of the input of c that the turn does not take. chunk is borrowed, unless it was kept before.
 func (l *Loop) keepInput(c *Conn, chunk []byte) {
 	r := c.Extra()
 	switch {
@@ -88,13 +88,13 @@ func (l *Loop) keepInput(c *Conn, chunk []byte) {
 		}
 		l.EndBy(c, cause)
 		r.rest = nil
-		c.Flags |= flagNoHandshake // its close frame would come behind what is thrown away
+		c.Flags |= flagNoHandshake // its close frame would lie behind the input that is discarded
 		return
 	}
 	l.putOff(c)
 }
 
-// putOff has a later turn go on with the input of c.
+// putOff leaves the input of c to a later turn.
 func (l *Loop) putOff(c *Conn) {
 	if r := c.Extra(); !r.Listed {
 		r.Listed = true
@@ -103,13 +103,13 @@ func (l *Loop) putOff(c *Conn) {
 	}
 }
 
-// PutOffMessages has a later turn go on with messages that the owner keeps.
+// PutOffMessages leaves messages that the owner keeps to a later turn.
 func (l *Loop) PutOffMessages(c *Conn) {
 	c.Flags |= FlagMore
 	l.putOff(c)
 }
 
-// goOnBehind goes on with the input that was put off: a slice of one connection's at least.
+// goOnBehind takes input that was put off, at least a slice of one connection's.
 func (l *Loop) goOnBehind(until int64) {
 	for n := len(l.Late); n > 0; n-- {
 		c := l.Late[0]
@@ -132,7 +132,7 @@ func (l *Loop) goOn(c *Conn) {
 	r := c.Rare
 	r.Listed = false
 	if c.Phase == PhaseGone || c.Phase < PhaseClosing && !l.hasRoom(c) {
-		return // the flush that makes room for answers puts c on the list again
+		return // the flush that shortens the backlog puts c on the list again
 	}
 	l.Paged, l.corked = false, c
 	defer l.rescueTurn(c)
@@ -143,7 +143,7 @@ func (l *Loop) goOn(c *Conn) {
 	}
 }
 
-// takeKept takes what was kept of c's input, until the turn is sated again.
+// takeKept takes the kept input of c, until the turn is sated again.
 func (l *Loop) takeKept(c *Conn) {
 	r := c.Rare
 	if c.Has(FlagMore) {
@@ -161,14 +161,14 @@ func (l *Loop) takeKept(c *Conn) {
 	}
 }
 
-// roomMade is told that a flush has shortened the backlog of c.
+// roomMade puts c on the list again after a flush has shortened its backlog.
 func (l *Loop) roomMade(c *Conn) {
 	if c.Behindhand() && l.hasRoom(c) {
 		l.putOff(c)
 	}
 }
 
-// frameEnd is where the frame of ours ends that holds byte at of the cork. What is in front of raw is no frame.
+// frameEnd is the end of our frame that holds byte at of the cork. The first raw bytes of the cork are no frame.
 func frameEnd(cork []byte, raw, at int) int {
 	end := raw
 	for end < at {
@@ -184,7 +184,7 @@ func frameEnd(cork []byte, raw, at int) int {
 	return end
 }
 
-// ForgetRest throws away input that was put off.
+// ForgetRest discards input that was put off.
 func (l *Loop) ForgetRest(c *Conn) {
 	if c.Rare != nil {
 		c.Rare.rest = nil

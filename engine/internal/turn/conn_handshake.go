@@ -10,10 +10,10 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// The opening handshake: the head arrives, perhaps in pieces; the owner looks at it, and may take a while; then the
-// connection is switched, or refused with an HTTP status.
+// The opening handshake. The head arrives, perhaps in pieces. The owner decides on it, perhaps after a wait. Then the
+// connection is upgraded, or refused with an HTTP status.
 
-// acceptance is what the handshake agreed on.
+// acceptance is the handshake's agreement.
 //
 // Owner: loop.
 type acceptance struct {
@@ -33,10 +33,10 @@ var (
 	RefusalFailed  = handshake.Refusal{Status: 500, Reason: "the server failed to look at this request"}
 )
 
-// refusalWait is how long a newcomer has for its request, when it will be refused anyway.
+// refusalWait is how long a new connection that will be refused has for its request.
 const refusalWait = time.Second
 
-// refusalFor is what a connection that is ended before its upgrade is told.
+// refusalFor is the HTTP answer for a connection that is ended before its upgrade.
 func refusalFor(cause Cause) handshake.Refusal {
 	if cause == CauseShutdown {
 		return RefusalLeaving
@@ -44,12 +44,11 @@ func refusalFor(cause Cause) handshake.Refusal {
 	return RefusalFailed
 }
 
-// Begin starts the life of a connection whose descriptor is on the loop. It reports false where the
-// loop has no slot left.
+// Begin starts the life of a connection whose descriptor is on the loop. It reports false if the loop has no free slot.
 func (l *Loop) Begin(c *Conn) bool {
 	l.Now = l.Ground.Clock()
 	if l.nextTick == 0 {
-		l.nextTick = l.Now + int64(l.Ground.Tick) // or a stall before the first tick would not be seen
+		l.nextTick = l.Now + int64(l.Ground.Tick) // otherwise a stall before the first tick would go unseen
 	}
 	c.Gen = l.rand.Uint64()&ident.GenMax | 1
 	c.LastActive.Store(l.Now)
@@ -80,7 +79,7 @@ func (l *Loop) head(c *Conn, chunk []byte) []byte {
 	n := handshake.End(head, c.Extra().scanned)
 	switch {
 	case n == 0 && len(head) > l.Ground.Limits.Head.Bytes:
-		n = len(head) // Parse says that it is too long
+		n = len(head) // Parse reports that the head is too long
 	case n == 0 && handshake.Hopeless(head):
 		n = len(head)
 	case n == 0:
@@ -99,7 +98,7 @@ func (l *Loop) head(c *Conn, chunk []byte) []byte {
 	return nil
 }
 
-// consider has the owner decide on a well-formed request. rest is what came behind it.
+// consider asks the owner to decide on a well-formed request. rest is the input behind the request.
 func (l *Loop) consider(c *Conn, rest []byte) {
 	r := &l.request
 	if c.Has(FlagRefusal) {
@@ -118,7 +117,7 @@ func (l *Loop) consider(c *Conn, rest []byte) {
 	}
 	c.Rare.deadline = 0
 	if said.Ask == nil {
-		early := c.Buf // rest may lie in it
+		early := c.Buf // rest may be a part of it
 		c.Buf = nil
 		l.upgrade(c, &a)
 		l.input(c, rest)
@@ -138,7 +137,7 @@ func (l *Loop) consider(c *Conn, rest []byte) {
 	said.Ask()
 }
 
-// holdEarly keeps frames that a client sent without waiting for our answer.
+// holdEarly keeps frames that a client sends before our answer to its request.
 func (l *Loop) holdEarly(c *Conn, chunk []byte) {
 	if len(c.Buf)+len(chunk) > l.Ground.Limits.Early {
 		l.Refuse(c, RefusalBusy)
@@ -147,7 +146,7 @@ func (l *Loop) holdEarly(c *Conn, chunk []byte) {
 	c.Buf = append(c.Buf, chunk...)
 }
 
-// Admit upgrades a connection about which its owner was asked, and goes on with what it has sent since.
+// Admit upgrades a connection on which its owner has decided, and takes the input that has come meanwhile.
 func (l *Loop) Admit(c *Conn) {
 	early := c.Buf
 	c.Buf = nil
@@ -155,7 +154,7 @@ func (l *Loop) Admit(c *Conn) {
 	l.input(c, early)
 }
 
-// UpgradeToClose switches protocols for no other reason than to close with a code.
+// UpgradeToClose upgrades a connection only in order to close it with a code.
 func (l *Loop) UpgradeToClose(c *Conn, cause Cause, code ws.StatusCode, reason string) {
 	a := c.Rare.accepted
 	l.pushRaw(c, Sealed(handshake.AppendSwitch(nil, handshake.Accept{Key: a.key, Protocol: a.protocol})))
@@ -168,7 +167,7 @@ func (l *Loop) UpgradeToClose(c *Conn, cause Cause, code ws.StatusCode, reason s
 	l.input(c, early)
 }
 
-// upgrade switches protocols and has the owner greet.
+// upgrade switches protocols and calls the owner's Opened.
 func (l *Loop) upgrade(c *Conn, a *acceptance) {
 	accept := handshake.Accept{Key: a.key, Protocol: a.protocol}
 	if a.compressed {
@@ -187,7 +186,7 @@ func (l *Loop) upgrade(c *Conn, a *acceptance) {
 		l.startCompression(c, a.params)
 	}
 	c.ConnectedAt = uint32(l.Ground.Seconds(l.Now))
-	c.LastActive.Store(l.Now) // while it waited for the verdict there was nothing for it to say
+	c.LastActive.Store(l.Now) // the wait for the verdict is no silence of the peer
 	c.nextBeat = l.Now + l.Ground.Beats.Load().Interval
 	l.Count[CountAccepted].Add(1)
 	c.Phase = PhaseOpen
@@ -213,7 +212,7 @@ func (l *Loop) startCompression(c *Conn, p deflate.Params) {
 	}
 }
 
-// trimRare drops the rare part of a connection that needs it no longer.
+// trimRare frees the rare part of a connection that no longer needs it.
 func (l *Loop) trimRare(c *Conn) {
 	if r := c.Rare; r != nil {
 		r.accepted, r.scanned = nil, 0
@@ -223,7 +222,7 @@ func (l *Loop) trimRare(c *Conn) {
 	}
 }
 
-// Refuse answers the handshake with an HTTP error and closes.
+// Refuse answers the handshake with an HTTP error and closes the connection.
 func (l *Loop) Refuse(c *Conn, r handshake.Refusal) {
 	if c.Phase >= PhaseClosing {
 		return

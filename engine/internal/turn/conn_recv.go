@@ -7,11 +7,11 @@ import (
 	"github.com/parleyd/parley/protocol/frame"
 )
 
-// The way in. A chunk is borrowed from the reactor and consumed whole: handshake, frames, messages. A
-// message that lies in one chunk is handed on where it lies; one that comes in pieces is gathered in a
-// buffer that the loop lends and takes back, so that a connection that idles holds none.
+// The way in. A chunk is borrowed from the reactor and consumed whole: handshake, frames, messages. A message that lies in
+// one chunk is passed on in place. A message in pieces is gathered in a buffer that the loop lends and takes back, so that
+// an idle connection holds no buffer.
 
-// input takes a chunk through whatever phase the connection is in.
+// input takes a chunk in the phase that the connection is in.
 func (l *Loop) input(c *Conn, chunk []byte) {
 	if c.Behindhand() {
 		l.keepInput(c, chunk)
@@ -30,16 +30,16 @@ func (l *Loop) input(c *Conn, chunk []byte) {
 			chunk = l.frames(c, chunk)
 		case PhaseClosing:
 			if c.Has(flagNoHandshake) {
-				return // nothing is awaited of the peer
+				return // no further frame of the peer is awaited
 			}
 			chunk = l.frames(c, chunk)
 		default:
-			return // what comes while a refusal leaves, or while we linger, is thrown away
+			return // input during a refusal or a linger is discarded
 		}
 	}
 }
 
-// frames decodes until the chunk is exhausted, the turn has enough, or the connection is past frames.
+// frames decodes until the chunk is exhausted, the turn is sated, or the connection takes no more frames.
 func (l *Loop) frames(c *Conn, chunk []byte) []byte {
 	var part frame.Part
 	for c.Phase == PhaseOpen || c.Phase == PhaseClosing {
@@ -94,7 +94,7 @@ func (l *Loop) onData(c *Conn, part *frame.Part) {
 	}
 }
 
-// inflate hands on a compressed message. The outcome is bounded like any message.
+// inflate decompresses a message and passes it on. The result is bounded as every message is.
 func (l *Loop) inflate(c *Conn, op ws.OpCode, compressed []byte) {
 	var window *deflate.Window
 	if c.Rare != nil {
@@ -119,7 +119,7 @@ func (l *Loop) inflate(c *Conn, op ws.OpCode, compressed []byte) {
 	}
 }
 
-// onMessage takes one whole message. payload is borrowed.
+// onMessage passes one whole message to the owner. payload is borrowed.
 func (l *Loop) onMessage(c *Conn, binary bool, payload []byte) {
 	l.tally[CountReceived]++
 	l.Owner.Message(c, binary, payload)

@@ -7,12 +7,11 @@ import (
 	"github.com/parleyd/parley/protocol/frame"
 )
 
-// The way out. Nothing is written in the middle of a turn: frames are queued, the connection becomes
-// dirty, and one write at the end takes all of them along. Answers to the connection whose input is
-// being worked through are gathered in the loop's cork instead, which costs no frame of their own.
+// The way out. A turn writes only at its end: frames are queued, the connection becomes dirty, and one write takes all of
+// them. Answers to the connection whose input is taken are gathered in the loop's cork, which costs no frame of their own.
 //
-// The queue is empty most of the time, so an idle connection holds none: the first frame is a pointer
-// in the connection, the rest a list that the loop lends.
+// An empty queue costs no memory: the first frame is a pointer in the connection, and the rest is a list that the loop
+// lends.
 
 // FrameList is the queue behind a connection's first frame.
 type FrameList struct {
@@ -21,12 +20,12 @@ type FrameList struct {
 }
 
 const (
-	welcomeMax     = 64       // frames that a connect handler may send
+	welcomeMax     = 64       // frames queued before the upgrade
 	gatherBytesMax = 64 << 10 // below this copying into one buffer beats a vector of slices
 	vectorMax      = 64
 )
 
-// Queue references f for c. Only live connections are given anything.
+// Queue references f for c. Only live connections are given frames.
 func (l *Loop) Queue(c *Conn, f *Frame) {
 	if c.Phase != PhaseOpen {
 		if c.Phase == PhaseVerdict && len(c.Rare.welcome) < welcomeMax {
@@ -45,7 +44,7 @@ func (l *Loop) Queue(c *Conn, f *Frame) {
 	}
 }
 
-// Push appends f to the queue whatever the phase. The caller judges the backlog.
+// Push appends f to the queue in any phase. The caller checks the backlog.
 func (l *Loop) Push(c *Conn, f *Frame) {
 	if c.Rare != nil && c.Rare.shrinker != nil {
 		f = f.taken(c.Rare.shrinker)
@@ -65,7 +64,7 @@ func (l *Loop) Push(c *Conn, f *Frame) {
 	}
 }
 
-// Soil puts c on the list of those that are written to at the end of the turn.
+// Soil puts c on the list of connections that are written to at the end of the turn.
 func (l *Loop) Soil(c *Conn) {
 	if !c.Has(FlagDirty) {
 		c.Flags |= FlagDirty
@@ -73,7 +72,7 @@ func (l *Loop) Soil(c *Conn) {
 	}
 }
 
-// Answer gives c a text message of its own, behind everything that it was given before.
+// Answer gives c a text message of its own, behind all frames that it was given before. payload is borrowed.
 func (l *Loop) Answer(c *Conn, payload []byte) { l.AnswerAs(c, ws.OpText, payload) }
 
 // AnswerAs is Answer for a message of any kind. payload is borrowed.
@@ -95,7 +94,7 @@ func (l *Loop) AnswerAs(c *Conn, op ws.OpCode, payload []byte) {
 	l.emit(c, op, payload)
 }
 
-// AnswerNow gives c a text message without regard to what is posted for it.
+// AnswerNow gives c a text message ahead of frames that are posted for it. payload is borrowed.
 func (l *Loop) AnswerNow(c *Conn, payload []byte) {
 	if c.Phase != PhaseOpen {
 		return
@@ -104,8 +103,7 @@ func (l *Loop) AnswerNow(c *Conn, payload []byte) {
 	l.emit(c, ws.OpText, payload)
 }
 
-// emit puts one frame of any kind into the cork, or into the queue when c is not the connection whose
-// input is being worked through. payload is borrowed.
+// emit puts one frame of any kind into the cork, or into the queue if c is not the corked connection. payload is borrowed.
 func (l *Loop) emit(c *Conn, op ws.OpCode, payload []byte) {
 	switch {
 	case l.corked != c:
@@ -128,8 +126,7 @@ func (l *Loop) shrink(c *Conn, dst, payload []byte) []byte {
 	return deflate.Shrink(dst, payload, c.Bits)
 }
 
-// uncork ends the input of the corked connection: what was gathered leaves in one write, behind what
-// was queued before.
+// uncork ends the input of the corked connection: one write takes the queue and, behind it, the cork.
 func (l *Loop) uncork(c *Conn) {
 	l.corked = nil
 	if len(l.cork) == 0 || c.Phase == PhaseGone {
@@ -146,8 +143,8 @@ func (l *Loop) uncork(c *Conn) {
 // CorkBytesKept is the size up to which a loop keeps a scratch buffer from turn to turn, in bytes.
 const CorkBytesKept = 1 << 20
 
-// flush writes what is queued for c and then tail, in as few system calls as it takes. What the kernel
-// refuses stays queued until it takes bytes again. tail is borrowed.
+// flush writes the queue of c and then tail, in as few system calls as possible. Bytes that the kernel refuses stay queued
+// until it takes bytes again. tail is borrowed.
 func (l *Loop) flush(c *Conn, tail []byte) {
 	if c.Has(FlagMute) {
 		l.mute(c)
@@ -184,9 +181,9 @@ func (l *Loop) flush(c *Conn, tail []byte) {
 	}
 }
 
-// keepTail queues what the kernel did not take of tail, which is the cork. Where it took a part of a frame, the byte
-// before the rest is kept too, as taken: whoever drops the queue must see that a frame has begun to leave. What is
-// behind that frame can be dropped.
+// keepTail queues the part of tail, which is the cork, that the kernel did not take. If the kernel took a part of a frame,
+// the byte before the rest is kept too, as taken: DropQueue must see that the frame has begun to leave. The frames behind it
+// can be dropped.
 func (l *Loop) keepTail(c *Conn, tail []byte, written int) {
 	end := 0
 	if written > 0 {
@@ -202,7 +199,7 @@ func (l *Loop) keepTail(c *Conn, tail []byte, written int) {
 	}
 }
 
-// pushRaw appends bytes that are already as the wire wants them.
+// pushRaw appends bytes that are already encoded for the wire.
 func (l *Loop) pushRaw(c *Conn, f *Frame) {
 	c.Backlog += len(f.Plain)
 	if c.First == nil {
@@ -215,7 +212,7 @@ func (l *Loop) pushRaw(c *Conn, f *Frame) {
 	c.More.frames = append(c.More.frames, f)
 }
 
-// write makes one system call and returns how much it took of how much it was given.
+// write makes one system call. It returns the number of bytes that the kernel took, and the number that it was offered.
 func (l *Loop) write(c *Conn, tail []byte) (n, want int, err error) {
 	l.tally[CountWrites]++
 	if c.First == nil {
@@ -296,8 +293,8 @@ func (l *Loop) popFrame(c *Conn) {
 	}
 }
 
-// DropQueue forgets what has not begun to leave. A frame of which the kernel has a part stays: without
-// its rest the peer could not read what follows.
+// DropQueue drops the frames that have not begun to leave. A frame of which the kernel has a part stays: without its rest
+// the peer could not read the frames behind it.
 func (l *Loop) DropQueue(c *Conn) {
 	if c.More != nil {
 		clear(c.More.frames)
@@ -334,7 +331,7 @@ const (
 	listsKept      = 4096
 )
 
-// judge ends a connection whose backlog is over its bound. It only marks: the caller may be walking
+// judge ends a connection whose backlog exceeds its bound. It only marks the connection, because the caller may be walking
 // through a roster.
 func (l *Loop) judge(c *Conn) {
 	limits, waits := &l.Ground.Limits, c.Waits()
@@ -352,8 +349,8 @@ func (l *Loop) judge(c *Conn) {
 	}
 }
 
-// Waits is the backlog behind the frame that is being written. That frame counts for nothing: however long it is, a
-// reader is slow only when others have to wait for it.
+// Waits is the backlog behind the frame that is being written. That frame does not count, however long it is: a reader is
+// slow only when other frames have to wait for it.
 func (c *Conn) Waits() int {
 	if c.First == nil {
 		return 0
@@ -361,7 +358,7 @@ func (c *Conn) Waits() int {
 	return c.Backlog - len(c.First.variant(c.Bits)) + c.Taken
 }
 
-// Doom has c ended for its backlog before the turn is over: at once would change a roster that is walked through.
+// Doom marks c to be ended for its backlog before the turn is over: ending it at once would change a roster during a walk.
 func (l *Loop) Doom(c *Conn) {
 	if !c.Doomed {
 		c.Doomed = true
@@ -369,7 +366,7 @@ func (l *Loop) Doom(c *Conn) {
 	}
 }
 
-// writable says that the kernel takes bytes for c again.
+// writable goes on writing to c after the kernel has reported that it takes bytes again.
 func (l *Loop) writable(c *Conn) {
 	if !c.Blocked || c.Phase == PhaseGone {
 		return

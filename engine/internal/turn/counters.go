@@ -2,7 +2,7 @@ package turn
 
 import "sync/atomic"
 
-// CountKind names one count: of the transport, or from countersOfOwner on, of its owner.
+// CountKind names one count: of the transport, or from CountersOfOwner on, of its owner.
 type CountKind uint8
 
 // Counts of the transport.
@@ -17,7 +17,7 @@ const (
 	CountPings
 	countersOfTurns
 
-	// These are seldom.
+	// These are rare.
 	CountAccepted CountKind = iota - 1
 	CountAcceptErrors
 	CountFull
@@ -31,13 +31,13 @@ const (
 	CountersMax = 32
 )
 
-// tally counts what happens in a turn, without atomics. It is published at the turn's end.
+// tally counts the events of a turn, without atomics. It is published at the turn's end.
 //
 // Owner: loop.
 type tally [countersOfTurns]uint64
 
-// Counters are the counts of a loop so far, or those of the server that belong to no loop. Any goroutine reads them. Only the
-// loop writes those of turns.
+// Counters are the counts of a loop so far, or the server's counts that belong to no loop. Any goroutine may read them. Only
+// the loop writes the counts of turns.
 type Counters [CountersMax]atomic.Uint64
 
 // publish adds a turn's tally and clears it.

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readCPU asks for the figures of the thread that it is called on: three system calls. A kernel without them, or a process
-// without descriptors, says nothing.
+// readCPU reads the figures of the calling thread: three system calls. The result is zero if the kernel has no figures or
+// the process has no free descriptor.
 func readCPU() cpuTime {
 	fd, err := unix.Open("/proc/thread-self/schedstat", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

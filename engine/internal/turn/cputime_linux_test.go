@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patient bounds the wait for what the machine must do.
+// patient bounds the wait for the machine.
 const patient = 30 * time.Second
 
 // pinned runs f on a thread that has one processor, the first that this process may use.
@@ -35,7 +35,8 @@ func pinned(t *testing.T, f func()) (ended chan struct{}) {
 	return ended
 }
 
-// A thread that computes has run; one that shares its processor has waited; the log blames accordingly.
+// A thread that computes has run; a thread that shares its processor has waited; the log blames the handler or the machine
+// accordingly.
 func TestCPUTime(t *testing.T) {
 	if readCPU().thread == 0 {
 		t.Skip("the kernel has no such figures")

@@ -13,21 +13,21 @@ import (
 // Frame is an encoded message on its way out, or several that leave together. It is built once and referenced by
 // every queue that holds it; its bytes are never changed.
 //
-// The compressed variants are made when the first connection that negotiated one is served, and shared
-// by all with the same window size.
+// The compressed variants are made when a frame is first written to a connection that negotiated one. Connections with the
+// same window size share a variant.
 //
 // Owner: immutable once posted.
 type Frame struct {
 	Plain    []byte // header and payload
-	Payload  int32  // where the payload starts in plain
-	further  int32  // messages besides the first
+	Payload  int32  // where the payload starts in Plain
+	further  int32  // messages after the first
 	op       ws.OpCode
 	variants atomic.Pointer[frameVariants]
 }
 
 // frameVariants are a frame's compressed forms.
 type frameVariants struct {
-	frames []*Frame // the messages of a frame that is several
+	frames []*Frame // the messages of a joined frame
 	bytes  [deflateBitsMax + 1]atomic.Pointer[[]byte]
 }
 
@@ -45,7 +45,7 @@ func NewFrame(op ws.OpCode, payload []byte) *Frame {
 	return f
 }
 
-// CopyFrame copies a whole frame that is encoded already. header is the length of what stands before its payload.
+// CopyFrame copies a whole frame that is already encoded. header is the length of its header.
 func CopyFrame(raw []byte, header int) *Frame {
 	f, buf := allocFrame(len(raw))
 	f.Plain, f.Payload, f.op = append(buf, raw...), int32(header), ws.OpCode(raw[0]&0x0f)
@@ -59,7 +59,7 @@ func BuildFrame(op ws.OpCode, sizeHint int, build func([]byte) []byte) *Frame {
 	return f
 }
 
-// allocFrame makes a frame and a buffer for its bytes, in one allocation where they are few.
+// allocFrame makes a frame and a buffer for its bytes: in one allocation if the frame is short.
 func allocFrame(bytes int) (*Frame, []byte) {
 	switch {
 	case bytes <= len(smallFrame{}.buf):
@@ -84,7 +84,7 @@ type (
 	}
 )
 
-// joined makes one frame of several, in their order.
+// Join makes one frame of several, in their order.
 func Join(frames []*Frame) *Frame {
 	n := 0
 	for _, f := range frames {
@@ -113,7 +113,7 @@ func (f *Frame) inPlace(op ws.OpCode, buf []byte) {
 	f.Plain, f.Payload, f.op = buf[room-n:], int32(n), op
 }
 
-// variant returns the bytes for a connection that negotiated a window of 2^bits bytes, or none (0).
+// variant returns the bytes for a connection that negotiated a window of 2^bits bytes; 0 bits: without compression.
 func (f *Frame) variant(bits uint8) []byte {
 	if bits == 0 || f.further == 0 && len(f.Plain)-int(f.Payload) < deflateBytesMin {
 		return f.Plain
@@ -135,8 +135,7 @@ func (f *Frame) variant(bits uint8) []byte {
 	for _, part := range table.frames {
 		b = append(b, part.variant(bits)...)
 	}
-	// Two loops may both have compressed; both must send the same bytes, since a partial write goes on
-	// where it stopped.
+	// Two loops may both have compressed. Both must send the same bytes: a short write is continued with them.
 	if !table.bytes[bits].CompareAndSwap(nil, &b) {
 		b = *table.bytes[bits].Load()
 	}
@@ -156,7 +155,7 @@ func appendCompressed(dst []byte, op ws.OpCode, small []byte) []byte {
 	return append(frame.AppendCompressedHeader(dst, op, len(small)), small...)
 }
 
-// taken returns f compressed for one connection, whose context it takes over.
+// taken returns f compressed for one connection, and takes over that connection's context.
 func (f *Frame) taken(s *deflate.Shrinker) *Frame {
 	payload := f.Plain[f.Payload:]
 	if len(payload) < deflateBytesMin || f.op.IsControl() {
@@ -165,5 +164,5 @@ func (f *Frame) taken(s *deflate.Shrinker) *Frame {
 	return Sealed(appendCompressed(nil, f.op, s.Shrink(nil, payload)))
 }
 
-// Sealed makes a frame of bytes that are already as the wire wants them.
+// Sealed makes a frame of bytes that are already encoded for the wire.
 func Sealed(raw []byte) *Frame { return &Frame{Plain: raw, Payload: int32(len(raw))} }

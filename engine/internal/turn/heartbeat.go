@@ -2,10 +2,10 @@ package turn
 
 import "github.com/gobwas/ws"
 
-// A connection has one timer in its loop's wheel, set to the earliest of what it waits for. Activity
-// only stamps the connection; when the timer comes up, the stamp is looked at.
+// A connection has one timer in its loop's wheel, set to its earliest deadline. Activity only stamps the connection; the
+// timer looks at the stamp.
 
-// roomsHeartbeat is the seed's ping and the protocol's, for every connection the same, in one write.
+// RoomsHeartbeat is the seed's ping and the protocol's ping in one frame, the same for every connection.
 var RoomsHeartbeat = func() *Frame {
 	f := NewFrame(ws.OpText, []byte(`{"type":"ping"}`))
 	f.Plain = append(f.Plain, NewFrame(ws.OpPing, nil).Plain...)
@@ -30,7 +30,7 @@ func (l *Loop) arm(c *Conn) {
 	l.Wheel.Set(c.Slot, at)
 }
 
-// SetAlarm sets the one timer that the owner of c has; 0: none.
+// SetAlarm sets the one timer of the owner of c; 0: none.
 func (l *Loop) SetAlarm(c *Conn, at int64) {
 	if at != 0 || c.Rare != nil {
 		c.Extra().Alarm = at
@@ -46,7 +46,7 @@ func Earlier(a, b int64) int64 {
 	return a
 }
 
-// timeout sees which of its deadlines c has reached.
+// timeout acts on the deadlines that c has reached.
 func (l *Loop) timeout(c *Conn) {
 	defer l.Rescue(c)
 	if r := c.Rare; r != nil {
@@ -71,7 +71,7 @@ func (l *Loop) timeout(c *Conn) {
 	}
 }
 
-// overdue ends what a phase has time for.
+// overdue ends a phase whose time is over.
 func (l *Loop) overdue(c *Conn) {
 	if c.Has(FlagMute) && c.Phase < PhaseClosing {
 		l.EndBy(c, CausePeerGone)
@@ -79,8 +79,8 @@ func (l *Loop) overdue(c *Conn) {
 	}
 	switch c.Phase {
 	case phaseHead, phasePreface:
-		// Its request may lie unread: what was there before this tick is read before the next one, for the kernel tells
-		// of descriptors in the order in which they became ready.
+		// Its request may still be unread. Input that was there before this tick is read before the next one, because the
+		// kernel reports descriptors in the order in which they became ready.
 		if r := c.Rare; !r.lastLook {
 			r.lastLook, r.deadline = true, l.Now+1
 			return
@@ -88,7 +88,7 @@ func (l *Loop) overdue(c *Conn) {
 		l.Refuse(c, refusalTooSlow)
 	case PhaseClosing, phaseRefused:
 		if c.Blocked {
-			l.drop(c) // it does not even take the last that it is told
+			l.drop(c) // the peer does not even read the refusal or the close frame
 			return
 		}
 		l.linger(c)
@@ -97,7 +97,7 @@ func (l *Loop) overdue(c *Conn) {
 	}
 }
 
-// beat asks a silent connection for a sign of life, or ends it.
+// beat pings a silent connection, or ends it.
 func (l *Loop) beat(c *Conn) {
 	t := l.Ground.Beats.Load()
 	interval, limit := t.Interval, t.Timeout
@@ -128,8 +128,8 @@ func (l *Loop) beat(c *Conn) {
 // BareHeartbeat is the protocol's ping alone.
 var BareHeartbeat = NewFrame(ws.OpPing, nil)
 
-// Rebeat moves heartbeats forward that have become due earlier. Those that have become due later find that out
-// themselves.
+// Rebeat moves those heartbeats forward that have become due earlier. A timer that is now too early finds the later time
+// when it fires.
 func (l *Loop) Rebeat() {
 	t := l.Ground.Beats.Load()
 	l.Slab.Each(func(c *Conn) bool {

@@ -11,24 +11,23 @@ import (
 	"github.com/parleyd/parley/protocol/proxy"
 )
 
-// wires is what a loop knows of the outer world: a struct of functions would cost an indirection more
-// per write. The reactor implements it over gnet and the kernel, the simulation over scripts.
+// wires are the loop's calls into the outer world. The reactor implements them over gnet and the kernel, the simulation over
+// scripts. A struct of functions would cost one more indirection for each write.
 type wires interface {
 	Write(fd int, p []byte) (int, error)
 	Writev(fd int, ps [][]byte) (int, error)
 	Again(err error) bool // the kernel is full: try when it is writable
 	Shutdown(fd int)      // our half of the stream
-	Drop(c *Conn)         // close the descriptor; gone follows, perhaps before drop returns
-	Watch(c *Conn)        // post letterWritable once the kernel takes bytes for c
+	Drop(c *Conn)         // close the descriptor; Gone follows, perhaps before Drop returns
+	Watch(c *Conn)        // post LetterWritable once the kernel takes bytes for c
 	Ring()                // wake the loop; any goroutine
-	RingIn(time.Duration) // wake the loop after this time, instead of what was asked for before
+	RingIn(time.Duration) // wake the loop after this time; replaces the earlier request
 }
 
-// Loop is one event loop: a goroutine of the reactor, the connections that live on it, and its mailbox.
-// Everything that happens on it happens in one of two kinds of turn: serve takes one connection's input,
-// drain opens letters. Both end with the writes.
+// Loop is one event loop: a goroutine of the reactor, the connections that live on it, and its mailbox. A loop has two kinds
+// of turn: Serve takes one connection's input, Drain opens letters. Both end with the writes.
 //
-// Owner: loop, except mail, slab.at, slab.each, count and ended.
+// Owner: loop, except Mail, Slab, Load, Count and Ended.
 type Loop struct {
 	Ground *Ground
 	Owner  Owner
@@ -47,24 +46,24 @@ type Loop struct {
 	cpuAt    int64
 	slots    []uint32
 
-	Letters []Letter // taken, and opened up to opened
+	Letters []Letter // taken from the mailbox; those before Opened are opened
 	Opened  int
 
 	Dirty       []*Conn // to be written to, from dirtyAt on
 	dirtyAt     int
-	walkLetters int // opened since the last time that nobody was dirty
+	walkLetters int // letters opened since the dirty list was last empty
 	walkBytes   int
 	Doomed      []*Conn
 	Drops       []*Conn
-	Served      *Conn // whose input this turn takes
-	corked      *Conn // whose answers go to the cork
+	Served      *Conn // the connection whose input this turn takes
+	corked      *Conn // the connection whose answers go to the cork
 
 	Jobs      []job
-	Late      []*Conn // whose input goes on in a later turn
+	Late      []*Conn // behindhand connections: a later turn takes the rest of their input
 	until     int64   // when the time of this turn is over
 	SinceLook int     // messages taken since the last look at the clock
-	Paged     bool    // a page of members was made
-	goingOn   bool    // the input that is taken was kept
+	Paged     bool    // this turn has made a page of members
+	goingOn   bool    // this turn takes input that was kept
 
 	cork, gather, shrunk, Text, inflated []byte
 	corkRaw                              int // bytes of the cork in front of its first frame
@@ -72,13 +71,13 @@ type Loop struct {
 	lists                                []*FrameList
 
 	Timers    timers
-	timersSet uint64 // ever
+	timersSet uint64 // timers ever set
 
 	request handshake.Request
-	told    proxy.Fields // of that request
+	told    proxy.Fields // the proxy's fields of the request
 
 	buffers [][]byte
-	Load    atomic.Int32 // descriptors, those on their way too
+	Load    atomic.Int32 // descriptors on this loop or on their way to it
 	CheckAt uint32       // the slot that was checked last
 	tally   tally
 	Count   Counters
@@ -86,13 +85,13 @@ type Loop struct {
 }
 
 const (
-	DrainBudget     = 1500 * time.Microsecond // of letters and writes before input gets its turn
-	DrainBytesMax   = 256 << 10               // frame bytes opened before everybody has them
+	DrainBudget     = 1500 * time.Microsecond // time for letters and writes before input gets its turn
+	DrainBytesMax   = 256 << 10               // frame bytes that are opened before the queues of all members are written
 	drainLettersMax = 4096
 	FlushGroup      = 16 // connections written to between two looks at the clock
 )
 
-// Init prepares a loop for its first turn. seed is for the generations of connections.
+// Init prepares a loop for its first turn. seed is for the generations of connections' ids.
 func (l *Loop) Init(g *Ground, index uint8, seed [32]byte) {
 	l.Ground, l.Index, l.rand, l.Wheel = g, index, rand.NewChaCha8(seed), NewWheel(g.Tick)
 }
@@ -124,10 +123,10 @@ func (l *Loop) converse(c *Conn, chunk []byte) {
 	l.uncork(c)
 }
 
-// Drain is the turn of letters and of the clock. It is asked for by the doorbell. What it does not
-// finish within its budget it goes on with after the input that waits.
+// Drain is the turn of letters and of the clock. The doorbell asks for it. Work that exceeds the budget goes on after the
+// waiting input.
 func (l *Loop) Drain() {
-	l.Mail.Rung.Store(false) // this is what it was rung for
+	l.Mail.Rung.Store(false) // this drain answers the ring
 	l.Now = l.Ground.Clock()
 	until := l.Now + int64(DrainBudget)
 	l.until = until
@@ -142,7 +141,7 @@ func (l *Loop) Drain() {
 	l.beforeWrites()
 	for more := true; more; {
 		more = l.openLetters()
-		// Letters that give nobody anything take time, too.
+		// Letters that queue no frame take time, too.
 		if !l.flushDirty(until) || more && l.Ground.Clock() > until {
 			l.Wake()
 			break
@@ -151,9 +150,9 @@ func (l *Loop) Drain() {
 	l.finish()
 }
 
-// openLetters opens some letters and reports whether there may be more. A walk through the dirty connections that
-// takes several turns lets new letters in between, so that those who come late in it get them in the same write: as
-// many as one walk may carry, and no more, or the queues would grow faster than they are written.
+// openLetters opens some letters and reports whether there may be more. During a walk through the dirty connections that
+// takes several turns, new letters are opened in between: a connection late in the walk gets their frames in the same write.
+// One walk carries a bounded number of letters, or the queues would grow faster than they are written.
 func (l *Loop) openLetters() bool {
 	if l.walkLetters >= drainLettersMax || l.walkBytes >= DrainBytesMax {
 		return true
@@ -183,7 +182,7 @@ func (l *Loop) openLetters() bool {
 	return l.Opened > before
 }
 
-// open does what the first letters say, and returns how many those are: one, or those that the floor takes at once.
+// open carries out the first letters and returns their number: one, or as many as the floor delivers at once.
 func (l *Loop) open(letters []Letter) int {
 	switch x := &letters[0]; x.Kind {
 	case LetterDirect:
@@ -200,7 +199,7 @@ func (l *Loop) open(letters []Letter) int {
 	return 1
 }
 
-// beforeWrites lets the floor say what it has to say before the connections are written to.
+// beforeWrites lets the floor queue its frames before the connections are written to.
 func (l *Loop) beforeWrites() {
 	if l.Owes.Writes {
 		l.Owes.Writes = false
@@ -208,9 +207,9 @@ func (l *Loop) beforeWrites() {
 	}
 }
 
-// flushDirty writes to the dirty connections until the budget is spent, and reports whether it got to
-// the end. It looks at a group of them before it writes to the first: with thousands of members each look is a cache
-// miss, and those of a group are waited for together (docs/performance.md).
+// flushDirty writes to the dirty connections until the budget is spent, and reports whether it reached the end. It looks at
+// a group of connections before it writes to the first: with thousands of members each look is a cache miss, and the
+// processor waits for the misses of a group together (docs/performance.md).
 func (l *Loop) flushDirty(until int64) bool {
 	var group [FlushGroup]*Conn
 	for l.dirtyAt < len(l.Dirty) {
@@ -240,7 +239,7 @@ func (l *Loop) flushDirty(until int64) bool {
 	return true
 }
 
-// endDoomed ends those that deliver and flush could only mark.
+// endDoomed ends the connections that deliver and flush could only mark.
 func (l *Loop) endDoomed() {
 	for len(l.Doomed) > 0 {
 		c := l.Doomed[len(l.Doomed)-1]
@@ -297,11 +296,11 @@ func (l *Loop) Post(x Letter) {
 	}
 }
 
-// PostCall runs f on the loop, after what was posted before. Never refused. Any goroutine.
+// PostCall runs f on the loop, after the letters that were posted before. It is never refused. Any goroutine.
 func (l *Loop) PostCall(f func()) { l.Post(Letter{Kind: letterCall, call: f}) }
 
-// PostDirect queues a frame for c, behind everything that was posted before. It reports false where the mailbox is full.
-// Any goroutine.
+// PostDirect queues a frame for c, behind all frames that were posted before. It reports false if the mailbox is full. Any
+// goroutine.
 func (l *Loop) PostDirect(c *Conn, f *Frame) bool {
 	if !l.Mail.Reserve(len(f.Plain)) {
 		return false
@@ -311,7 +310,7 @@ func (l *Loop) PostDirect(c *Conn, f *Frame) bool {
 	return true
 }
 
-// onTick looks at the timers that are due, and at the time.
+// onTick runs the timers of the wheel that are due, and measures a stall.
 func (l *Loop) onTick() {
 	l.slots = l.Wheel.Due(l.Now, l.slots[:0])
 	for _, slot := range l.slots {
@@ -322,7 +321,7 @@ func (l *Loop) onTick() {
 	l.Floor.Tick()
 }
 
-// ConnAt finds the connection at p, nil if it is no longer there.
+// ConnAt finds the connection at p; nil if it no longer exists.
 func (l *Loop) ConnAt(p ident.Place) *Conn {
 	if c := l.Slab.At(p.Slot); c != nil && c.Gen == p.Gen {
 		return c

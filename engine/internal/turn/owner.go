@@ -13,85 +13,86 @@ import (
 	"github.com/parleyd/parley/protocol/proxy"
 )
 
-// The transport moves bytes: the loop and its turns, mailbox, slab and wheel, and of a connection the opening, the way in,
-// the way out, the heartbeat and the close. It knows no room, no session, no JSON and no worker: what is
-// above the transport is called through the two seams in this file.
+// The transport is the loop and its turns, mailbox, slab and wheel, and of a connection the opening, the way in, the way
+// out, the heartbeat and the close. It knows no room, no session, no JSON and no worker: it calls the code above through the
+// two interfaces in this file.
 
-// Owner is what the connections of a loop belong to: a room server, or an echo. Its methods run on the loop, within a
-// turn of the connection that they are given.
+// Owner has the connections of a loop: the room server, or the echo server. Its methods run on the loop, within a turn of
+// the connection that they are given.
 type Owner interface {
 	// Opening decides on a well-formed request, which is borrowed.
 	Opening(c *Conn, r *handshake.Request) Verdict
-	// Opened is called when the connection is upgraded: greet it.
+	// Opened is called when the connection is upgraded: the owner greets it.
 	Opened(c *Conn)
 	// Message takes one whole message. payload is borrowed.
 	Message(c *Conn, binary bool, payload []byte)
-	// Closing is told that the peer's frames end, and reports whether the connection ends now. Where messages wait, the
-	// owner keeps e behind them and calls [Loop.EndAs] with it later.
+	// Closing is called when the peer's frames end, and reports whether the connection ends now. If messages wait, the owner
+	// keeps e behind them and calls [Loop.EndAs] with it later.
 	Closing(c *Conn, e Ending) (now bool)
-	// Alarm is called when the time that [Loop.SetAlarm] was given has come.
+	// Alarm is called at the time that [Loop.SetAlarm] was given.
 	Alarm(c *Conn)
-	// Excuse moves what the owner measures against the peer by a time in which nobody looked.
+	// Excuse shifts the owner's deadlines of the peer by a stall, in nanoseconds: a time in which the loop did not run.
 	Excuse(c *Conn, stall int64)
 	// More goes on with input that the owner has put off by [Loop.PutOffMessages].
 	More(c *Conn)
-	// CaughtUp is called when all input that was put off has been taken.
+	// CaughtUp is called when all input that was put off is taken.
 	CaughtUp(c *Conn)
-	// Outlives reports whether the connection stays, without a transport, until its owner has carried out what waits.
+	// Outlives reports whether the connection stays, without a transport, until its owner has carried out the messages that
+	// wait.
 	Outlives(c *Conn) bool
-	// Diverted takes a frame for a connection with flagDiverted.
+	// Diverted takes a frame for a connection with FlagDiverted.
 	Diverted(c *Conn, f *Frame)
-	// Ended is called once: the connection is over, but for the bytes that still leave. A connection with flagKept keeps
+	// Ended is called once: the connection is over, except for the bytes that still leave. A connection with FlagKept keeps
 	// its slot until [Loop.Forget].
 	Ended(c *Conn, cause Cause)
 }
 
-// floor is what lives on a loop besides its connections. Its methods run on the loop.
+// floor is the code on a loop that belongs to no single connection. Its methods run on the loop.
 type floor interface {
-	// Deliver takes the first letters of x, one or several, and says how many: those that it takes at once have no more
-	// than bytesMax bytes of frames, but for the first.
+	// Deliver takes one or more of the first letters of x and returns how many. Letters that it takes together have at most
+	// bytesMax bytes of frames; a first letter above that is taken alone.
 	Deliver(x []Letter, bytesMax int) (n int)
-	// BeforeWrites is called, where owes.writes is set, before the connections are written to.
+	// BeforeWrites is called before the connections are written to, if owes.Writes is set.
 	BeforeWrites()
-	// AfterTurn is called, where owes.flush is set, when the turn has written.
+	// AfterTurn is called after the turn's writes, if owes.Flush is set.
 	AfterTurn()
 	// Tick is called every tick.
 	Tick()
-	// Check panics where c contradicts what the floor knows of it. Builds with the tag invariants call it at the ends of turns.
+	// Check panics where c contradicts the floor's state. Builds with the tag invariants call it at the ends of turns.
 	Check(c *Conn)
-	// Stalled is told that no loop looked for a while.
+	// Stalled is called when no loop ran for a while, of late nanoseconds.
 	Stalled(late int64)
 }
 
-// owes is what a floor asks of its loop.
+// owes are the calls that a floor wants of its loop.
 //
 // Owner: loop.
 type owes struct {
-	Writes bool // beforeWrites, in a drain that follows
-	Flush  bool // afterTurn
+	Writes bool // BeforeWrites, in a drain that follows
+	Flush  bool // AfterTurn
 }
 
-// Verdict is what an owner says of a request.
+// Verdict is an owner's decision on a request.
 type Verdict struct {
-	Refusal handshake.Refusal // where its status is not 0
-	Ask     func()            // begins the wait for an answer: [Loop.Admit] or [Loop.Refuse] follows
+	Refusal handshake.Refusal // used if its status is not 0
+	Ask     func()            // not nil: it begins the wait for an answer; [Loop.Admit] or [Loop.Refuse] follows
 }
 
-// Ending is how the peer's frames end: with its close frame, or with a frame that is wrong.
+// Ending is how the peer's frames end: with its close frame, or with a violation.
 type Ending struct {
 	code      ws.StatusCode
 	violation frame.Violation
 }
 
-// Ground is what the loops of a server share.
+// Ground is the state and the settings that the loops of a server share.
 //
-// Owner: immutable once the loops run, except what is atomic.
+// Owner: immutable once the loops run, except the atomic fields.
 type Ground struct {
 	Clock  func() int64 // nanoseconds since the server's start
 	Tick   time.Duration
 	Log    *slog.Logger
 	Beats  atomic.Pointer[Beats]
-	Trust  *proxy.Trust // nil where nobody is trusted
+	Trust  *proxy.Trust // nil: no proxy is trusted
 	Limits Limits
 
 	Heartbeat *Frame
@@ -106,17 +107,17 @@ type Ground struct {
 // Owner: immutable.
 type Beats struct{ Interval, Timeout int64 }
 
-// Limits bound what a connection may take.
+// Limits bound the memory and the time that a connection may take.
 //
 // Owner: immutable.
 type Limits struct {
 	Frame     frame.Limits
 	Head      handshake.Limits
 	Handshake time.Duration
-	Owner     time.Duration // for what waits of a connection whose transport is gone
+	Owner     time.Duration // for messages that wait after their connection's transport is gone
 	Early     int           // bytes before the verdict
-	Answers   int           // bytes that a connection may be given before its input waits
-	Soft      int           // bytes of backlog, for no longer than grace
+	Answers   int           // bytes of answers and backlog above which a connection's input waits
+	Soft      int           // bytes of backlog for at most Grace
 	Hard      int
 	Grace     time.Duration
 

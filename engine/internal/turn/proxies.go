@@ -5,15 +5,15 @@ import (
 	"github.com/parleyd/parley/protocol/proxy"
 )
 
-// Behind a proxy the kernel knows the proxy only. Who connected is then what the proxy says, in a header of the PROXY
-// protocol before the request or in fields of the request, and only where the proxy is one of those that the
-// configuration trusts: from anybody else such words are the client's own. The address is settled before anybody but the
-// loop has seen the connection, so that reading it needs no lock.
+// Behind a proxy the kernel knows only the proxy's address. The proxy names the client, in a header of the PROXY protocol
+// before the request or in fields of the request. Only proxies in the configuration's list are believed: any other peer
+// could name any address. The address is set before code outside the loop sees the connection, so that reading it needs no
+// lock.
 
 var refusalUntrusted = handshake.Refusal{Status: 403, Reason: "this port takes connections from its proxies only (proxy_protocol is on, and trusted_proxies does not name this address)"}
 
-// preface takes bytes of the PROXY protocol's header and returns what follows it. All of the header that has come is
-// gathered, at most HeaderBytesMax; what follows it lies in the chunk that ends it.
+// preface takes bytes of the PROXY protocol's header and returns the bytes behind it. The header is gathered, at most
+// HeaderBytesMax; the bytes behind it lie in the chunk that completes the header.
 func (l *Loop) preface(c *Conn, chunk []byte) []byte {
 	if !l.Ground.Trust.Includes(c.Remote) {
 		l.Count[CountPrefacesRefused].Add(1)
@@ -45,12 +45,13 @@ func (l *Loop) preface(c *Conn, chunk []byte) []byte {
 	return chunk[n-known:]
 }
 
-// RefusalForwarded is for requests whose client cannot be told.
+// RefusalForwarded is for requests whose client is unknown.
 var RefusalForwarded = handshake.Refusal{Status: 400, Reason: "the header fields of the proxy name two clients, or none that can be read; " +
 	"if the proxy passes on fields that clients write, name the one that it sets itself in proxy_header"}
 
-// TraceClient takes the word of a trusted peer for who is behind it. It reports false where the peer speaks for a client
-// whom it does not name so that it can be believed: to take the peer's own address instead would let clients choose it.
+// TraceClient takes the client's address from the fields of a trusted proxy. It reports false if the proxy speaks for a
+// client but does not name it in a form that can be trusted: to use the proxy's own address instead would let clients choose
+// it.
 func (l *Loop) TraceClient(c *Conn) bool {
 	if !l.Ground.Trust.Includes(c.Remote) {
 		return true

@@ -1,14 +1,14 @@
 package turn
 
-// Rescue is deferred where a stranger's connection is worked for outside its turn.
+// Rescue is deferred around work for a connection outside its own turn.
 func (l *Loop) Rescue(c *Conn) {
 	if v := recover(); v != nil {
 		l.giveUp(c, v, false)
 	}
 }
 
-// rescueTurn is deferred where a stranger's input is taken with its answers in the cork. Once the cork has been handed to
-// the write, an answer may have left in part.
+// rescueTurn is deferred around the turn that takes a connection's input, with its answers in the cork. Once the cork has
+// been handed to the write, an answer may have left in part.
 func (l *Loop) rescueTurn(c *Conn) {
 	if v := recover(); v != nil {
 		l.giveUp(c, v, l.corked != c)
@@ -16,17 +16,17 @@ func (l *Loop) rescueTurn(c *Conn) {
 	}
 }
 
-// giveUp ends a connection in whose work a panic was caught. Where it was being written to, an answer may have left in
-// part: then, and where it is closing already, nothing more can be told it. A second panic is not caught.
+// giveUp ends a connection whose work has panicked. If the panic came while its answers were written, one may have left in
+// part: then no close frame can follow, nor on a connection that is closing already. A second panic is not caught.
 func (l *Loop) giveUp(c *Conn, v any, writing bool) {
 	l.Ground.Survive("the turn of a connection", c, v)
 	l.goingOn = false
 	if c.Rare != nil {
-		c.Rare.rest = nil // the panic may be in it, and would come again
+		c.Rare.rest = nil // the panic may have come from it, and would come again
 	}
 	if !writing && c.Phase < PhaseClosing {
 		l.EndBy(c, CausePanic)
-		c.Flags |= flagNoHandshake // what it sends is not worth reading any more
+		c.Flags |= flagNoHandshake // its input is discarded from now on
 		return
 	}
 	if c.Phase < PhaseClosing {

@@ -6,10 +6,10 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// slab holds a loop's connections by slot. The loop takes and frees slots; any goroutine may look one
-// up, so that finding a connection by its id is arithmetic instead of a map.
+// slab holds a loop's connections by slot. The loop takes and frees slots. Any goroutine may look a slot up, so that finding
+// a connection by its id is arithmetic instead of a map.
 //
-// Owner: loop; at is for any goroutine.
+// Owner: loop; At, Each and From are for any goroutine.
 type slab struct {
 	chunks atomic.Pointer[[]*slabChunk]
 	free   []uint32
@@ -21,11 +21,11 @@ const slabChunkSlots = 512
 
 type slabChunk [slabChunkSlots]atomic.Pointer[Conn]
 
-// slotsMax is how many slots a connection id can name.
+// SlotsMax is the number of slots that a connection's id can name.
 const SlotsMax = ident.SlotsMax
 
-// take puts c, whose generation is set, into a slot, and reports false where there is none left. The most
-// recently freed slot is used again first: it is still in the cache.
+// take puts c, whose generation is set, into a slot, and reports false if no slot is left. The slot that was freed last is
+// used first: it is still in the cache.
 func (s *slab) take(c *Conn) bool {
 	var slot uint32
 	if n := len(s.free); n > 0 {
@@ -43,7 +43,7 @@ func (s *slab) take(c *Conn) bool {
 	}
 	s.Live++
 	c.Slot = slot
-	(*s.chunks.Load())[slot/slabChunkSlots][slot%slabChunkSlots].Store(c) // from here on others may see it
+	(*s.chunks.Load())[slot/slabChunkSlots][slot%slabChunkSlots].Store(c) // from here on other goroutines may see it
 	return true
 }
 
@@ -62,7 +62,7 @@ func (s *slab) release(slot uint32) {
 	s.Live--
 }
 
-// At returns what is in a slot, nil for an empty or unknown one. Any goroutine.
+// At returns the connection in a slot; nil for an empty or unknown slot. Any goroutine.
 func (s *slab) At(slot uint32) *Conn {
 	chunks := s.chunks.Load()
 	if chunks == nil || slot/slabChunkSlots >= uint32(len(*chunks)) {
@@ -71,8 +71,8 @@ func (s *slab) At(slot uint32) *Conn {
 	return (*chunks)[slot/slabChunkSlots][slot%slabChunkSlots].Load()
 }
 
-// Each calls f for every connection there is, slot by slot. Any goroutine; what comes or goes meanwhile
-// may be seen or not.
+// Each calls f for every connection, slot by slot, until f returns false. Any goroutine. A connection that comes or goes
+// meanwhile may be seen or missed.
 func (s *slab) Each(f func(*Conn) bool) bool {
 	chunks := s.chunks.Load()
 	if chunks == nil {
@@ -88,7 +88,8 @@ func (s *slab) Each(f func(*Conn) bool) bool {
 	return true
 }
 
-// From calls f for every connection from a slot on until it returns false, and says where to go on. As each.
+// From calls f for every connection from a slot on until f returns false. It returns the slot to continue at. As for Each,
+// any goroutine may call it.
 func (s *slab) From(slot uint32, f func(*Conn) bool) (next uint32, more bool) {
 	chunks := s.chunks.Load()
 	if chunks == nil {

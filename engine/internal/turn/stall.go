@@ -1,17 +1,16 @@
 package turn
 
-// Time during which a loop did not look does not count against its connections: the process was stopped, or starved, or
-// a handler held the loop. What the peers sent meanwhile lies unread in their sockets, and the tick that ends them may
-// come first. So a tick that comes late moves everything that is measured against a peer: its silence, the deadlines of
-// its handshake, authentication, answers and close, the grace of its backlog; and the time of sessions.
+// Time during which a loop does not run does not count as silence of its connections. The process was stopped or starved, or
+// a handler held the loop. The peers' input of that time lies unread in their sockets, and the tick that would end them may
+// come first. So a tick that comes late shifts each time that is measured against a peer: its silence, the deadlines of its
+// handshake, authentication, answers and close, the grace of its backlog; and the lifetimes of sessions.
 //
-// The alternative, a second look before each end, costs every silent peer a tick and a flag, and would be needed in each
-// of these places.
+// What lost: a second look before each end. It costs a tick and a flag for every silent peer, in each of these places.
 
-// stallTicks is how many ticks one may be late: above that, what it is late by does not count.
+// stallTicks is the lateness, in ticks, from which on a tick's lateness counts as a stall.
 const stallTicks = 4
 
-// catchUp is told that the tick was due at due.
+// catchUp measures the stall of a tick that was due at due.
 func (l *Loop) catchUp(due int64) {
 	late := l.Now - due
 	if due == 0 || late <= stallTicks*int64(l.Ground.Tick) {
@@ -25,7 +24,7 @@ func (l *Loop) catchUp(due int64) {
 	l.Floor.Stalled(late)
 }
 
-// excuse moves what is measured against the peer of c by the time of a stall that ends now.
+// excuse shifts the deadlines of c by a stall that ends now.
 func (l *Loop) excuse(c *Conn, stall int64) {
 	now := l.Now
 	for heard := c.LastActive.Load(); !c.LastActive.CompareAndSwap(heard, max(heard, min(heard+stall, now))); {

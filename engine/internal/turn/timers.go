@@ -5,24 +5,23 @@ import (
 	"time"
 )
 
-// The timers of a loop are for waits that belong to no connection's slot of the wheel: to save what has changed, to try
-// again. They run in the loop's turns, and the loop's wires ring for the earliest, so that they are as exact as the clock
-// and not as the tick.
+// The timers of a loop are for waits that are no connection's deadline, such as a save or a retry. They run in the loop's
+// turns. The loop's wires ring for the earliest, so they are as exact as the clock and do not wait for a tick.
 
-// timers are those of a loop, the earliest first.
+// timers are the timers of a loop, the earliest first.
 type timers []timer
 
-// timer runs f once on its loop, when its time has come.
+// timer runs f once on its loop at its time.
 //
 // Owner: loop.
 type timer struct {
 	At int64  // on the server's clock
-	n  uint64 // of two that are due at the same time the one that was set first runs first
+	n  uint64 // the order in which timers of the same time were set, and run
 	f  func()
 }
 
-// After runs f on this loop in a turn that begins d from now or later. It cannot be stopped: f looks at whether it is still
-// wanted. What is set on a loop that has stopped never runs.
+// After runs f on this loop in a turn that begins d from now or later. A timer cannot be stopped: f checks whether it is
+// still wanted. Timers of a loop that has stopped never run.
 func (l *Loop) After(d time.Duration, f func()) {
 	l.timersSet++
 	heap.Push(&l.Timers, timer{l.Ground.Clock() + int64(d), l.timersSet, f})
@@ -31,12 +30,12 @@ func (l *Loop) After(d time.Duration, f func()) {
 	}
 }
 
-// PostAfter is after for any goroutine.
+// PostAfter is After for any goroutine.
 func (l *Loop) PostAfter(d time.Duration, f func()) {
 	l.PostCall(func() { l.After(d, f) })
 }
 
-// runTimers runs what is due, some of it at least: the rest waits for another turn once until has passed.
+// runTimers runs the timers that are due, at least one. The rest waits for another turn once until has passed.
 func (l *Loop) runTimers(until int64) {
 	if len(l.Timers) == 0 || l.Timers[0].At > l.Now {
 		return
@@ -52,7 +51,7 @@ func (l *Loop) runTimers(until int64) {
 	}
 }
 
-// Len is for container/heap, as the four that follow.
+// Len is for container/heap, as are the four methods that follow.
 func (t timers) Len() int { return len(t) }
 
 func (t timers) Less(i, j int) bool {
@@ -61,10 +60,10 @@ func (t timers) Less(i, j int) bool {
 
 func (t timers) Swap(i, j int) { t[i], t[j] = t[j], t[i] }
 
-// Push adds x as the last one.
+// Push appends x.
 func (t *timers) Push(x any) { *t = append(*t, x.(timer)) }
 
-// Pop takes the last one away.
+// Pop removes the last timer.
 func (t *timers) Pop() any {
 	last := (*t)[len(*t)-1]
 	(*t)[len(*t)-1] = timer{}

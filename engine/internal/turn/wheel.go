@@ -4,33 +4,33 @@ import "time"
 
 // wheel is a hashed timing wheel over slots: one timer each, no allocation while running, no lock.
 //
-// A timer is set to a tick; the slots of one tick modulo the wheel's size hang in one list. A visit to
-// a timer whose tick lies further ahead puts it back in its list. Nodes are indices and not pointers:
-// twelve bytes each, and nothing for the garbage collector to follow.
+// A timer is set to a tick. The slots of one tick modulo the wheel's size form one list. A visit to a timer whose tick lies
+// further ahead puts it back in its list. Nodes are indices and not pointers: twelve bytes each, and the garbage collector
+// follows none.
 //
 // Owner: loop.
 type wheel struct {
 	tick    time.Duration
-	now     uint32 // the last tick that was worked through
+	now     uint32 // the last tick that was looked at
 	buckets [wheelBuckets]uint32
 	nodes   []wheelNode
 	visits  uint64
 }
 
-// wheelBuckets times the tick of 100 ms is 102 s: most timers are met once.
+// wheelBuckets ticks of 100 ms are 102 s: most timers are visited once.
 const wheelBuckets = 1024
 
-// wheelNode has links that are slot+1, so that the zero value is "none".
+// wheelNode has links that are slot+1, so that the zero value means none.
 type wheelNode struct {
 	next, prev uint32
 	due        uint32 // 0: not set
 }
 
-// NewWheel makes a wheel whose timers come up at multiples of tick.
+// NewWheel makes a wheel whose timers fire at multiples of tick.
 func NewWheel(tick time.Duration) wheel { return wheel{tick: tick} }
 
-// Set arms the timer of slot for at (nanoseconds on the server's clock), replacing what it was set to.
-// It fires at the first tick that is not before at.
+// Set arms the timer of slot for at (nanoseconds on the server's clock), in place of its earlier time. It fires at the first
+// tick that is not before at.
 func (w *wheel) Set(slot uint32, at int64) {
 	if int(slot) >= len(w.nodes) {
 		w.nodes = append(w.nodes, make([]wheelNode, int(slot)+1-len(w.nodes))...)
@@ -80,11 +80,11 @@ func (w *wheel) unlink(slot uint32) {
 	}
 }
 
-// Due moves the wheel up to now and appends the slots whose time has come. Their timers are disarmed.
+// Due moves the wheel up to now and appends the slots whose timers fire. These timers are disarmed.
 func (w *wheel) Due(now int64, slots []uint32) []uint32 {
 	until := uint32(now / int64(w.tick))
 	if until-w.now > wheelBuckets && until > w.now {
-		w.now = until - wheelBuckets // after a long stop each list needs one visit
+		w.now = until - wheelBuckets // after a long stop one visit to each list is enough
 	}
 	for w.now < until {
 		w.now++

@@ -1,10 +1,9 @@
 package turn
 
-// job does a part of some work, until the time is over or it has come to an end: then it reports true. It does a little
-// at least.
+// job does a part of its work, at least a little, until the time is over or the work is complete: then it reports true.
 type job func(until int64) (done bool)
 
-// Work begins a job, in a turn that follows.
+// Work begins a job in a later turn.
 func (l *Loop) Work(j job) {
 	l.Jobs = append(l.Jobs, j)
 	l.Wake()
