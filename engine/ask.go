@@ -9,12 +9,13 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// A worker asks another: a request entry with a number, answered by an entry that carries the number back. Both go the
-// way of all entries, so a request comes behind what its asker said before, and an answer behind what its giver did
-// before it answered. The bus repeats what it loses; what does not come in time counts as unanswered.
+// A worker asks another worker with a request entry that has a number; the answer's entry carries the number back. Both
+// travel as all entries do: a request arrives behind the earlier entries of the asking worker, and an answer behind the
+// earlier entries of the answering one. The bus repeats lost entries. A question without an answer in time counts as
+// unanswered.
 
-// answerer is who answers what is asked for. One runs on the goroutine that receives entries and must not block;
-// payload is borrowed. It calls answer once, then or later, on any goroutine; answer copies what it is given.
+// answerer answers the questions of one verb. It runs on the goroutine that receives entries and must not block; payload is
+// borrowed. It calls answer once, at once or later, on any goroutine; answer copies its argument.
 type answerer func(s *Server, payload []byte, answer func([]byte))
 
 func answererOf(v fleet.Verb) answerer {
@@ -26,9 +27,9 @@ func answererOf(v fleet.Verb) answerer {
 
 // Errors of ask.
 var (
-	// ErrUnanswered says that a worker did not answer in time.
+	// ErrUnanswered is the error of a question to a worker that did not answer in time.
 	ErrUnanswered = errors.New("the worker did not answer in time")
-	// ErrWorkerGone says that a worker has ended, or never was.
+	// ErrWorkerGone is the error of a question to a worker that has ended or never existed.
 	ErrWorkerGone = errors.New("there is no such worker any more")
 )
 
@@ -41,7 +42,7 @@ type asks struct {
 	open map[uint64]*question
 }
 
-// question is one that waits.
+// question is one that waits for its answer.
 //
 // Owner: immutable.
 type question struct {
@@ -50,16 +51,16 @@ type question struct {
 	done   func(answer []byte, err error)
 }
 
-// asking is what is asked for. The payload is borrowed.
+// asking is a question for another worker. The payload is borrowed.
 type asking struct {
 	verb    fleet.Verb
 	payload []byte
 	wait    time.Duration
 }
 
-// ask asks another worker, and has done told the answer (borrowed), or [ErrUnanswered] once the wait is over, or
-// [ErrWorkerGone]. done runs once, on any goroutine, perhaps before ask returns, and must not block. The wait is looked
-// at with the ticks of loop 0, so it may be a tick longer. Any goroutine.
+// ask asks another worker and calls done with the answer (borrowed), with [ErrUnanswered] when the wait is over, or with
+// [ErrWorkerGone]. done runs once, on any goroutine, perhaps before ask returns, and must not block. Loop 0 checks the waits
+// once a tick, so a wait may last one tick longer. Any goroutine.
 func (s *Server) ask(target ident.Worker, x asking, done func(answer []byte, err error)) {
 	if target == s.instance {
 		answererOf(x.verb)(s, x.payload, func(b []byte) { done(b, nil) })
@@ -79,7 +80,7 @@ func (s *Server) ask(target ident.Worker, x asking, done func(answer []byte, err
 	a.open[number] = &question{target, s.clock() + int64(x.wait), done}
 	a.mu.Unlock()
 	s.peers.say(true, &fleet.Entry{Kind: fleet.Request, Target: target, Body: fleet.Body{Number: number, Verb: x.verb, Payload: x.payload}})
-	if !s.lives(target) { // it may have ended in between, and Peers not seen the question
+	if !s.lives(target) { // it may have ended in between, and Peers may have missed the question
 		s.settleAsks(func(q *question) error {
 			if q.target == target {
 				return ErrWorkerGone
@@ -101,7 +102,7 @@ func (s *Server) receiveRequest(from ident.Worker, h *fleet.Heard) {
 	})
 }
 
-// receiveAnswer takes an answer to whoever waits for it.
+// receiveAnswer passes an answer to its question.
 func (s *Server) receiveAnswer(from ident.Worker, h *fleet.Heard) {
 	a := &s.peers.asks
 	a.mu.Lock()
@@ -117,7 +118,7 @@ func (s *Server) receiveAnswer(from ident.Worker, h *fleet.Heard) {
 	}
 }
 
-// settleAsks tells those questions that have come to nothing; nil from why lets one wait on.
+// settleAsks ends the questions for which why returns an error; the others go on waiting.
 func (s *Server) settleAsks(why func(*question) error) {
 	a := &s.peers.asks
 	type told struct {

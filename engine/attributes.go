@@ -9,11 +9,11 @@ import (
 	"github.com/parleyd/parley/protocol/message"
 )
 
-// ErrAttributesFull says that a connection's attributes would exceed attributes_bytes_max.
+// ErrAttributesFull is the error for attributes that would exceed attributes_bytes_max.
 var ErrAttributesFull = errors.New("the connection's attributes exceed attributes_bytes_max")
 
-// attributes are encoded when set, so that what survives a resume is what was there before, and read from
-// a snapshot by any goroutine.
+// attributes are encoded when they are set. So a resume restores exactly the earlier values, and any goroutine may read a
+// snapshot.
 //
 // Owner: immutable.
 type attributes struct {
@@ -27,10 +27,10 @@ type attribute struct {
 	early bool // set before the connection was admitted, by its connect or auth handler
 }
 
-// userData is what SetUserData kept.
+// userData is the value of SetUserData.
 type userData struct {
 	raw   []byte
-	early bool // as of an attribute
+	early bool // as for an attribute
 }
 
 func (a *attributes) all() []attribute {
@@ -47,7 +47,7 @@ func (a *attributes) find(key string) int {
 	return slices.IndexFunc(a.list, func(x attribute) bool { return x.key == key })
 }
 
-// with returns a copy that has x; a nil value removes it. What was set early stays so.
+// with returns a copy of a with x; a nil value removes x. An attribute that was set early stays early.
 func (a *attributes) with(x attribute) *attributes {
 	next := &attributes{}
 	if a != nil {
@@ -68,9 +68,9 @@ func (a *attributes) with(x attribute) *attributes {
 	return next
 }
 
-// SetAttribute keeps v, encoded as JSON, under key; it survives a resume. nil removes it. A resume overwrites what a
-// connection has set, except in its connect and auth handlers: those say who is there now. Any goroutine.
-// Errors: v cannot be encoded; [ErrAttributesFull].
+// SetAttribute keeps v, encoded as JSON, under key. A resume restores it. nil removes it. A resume overwrites attributes
+// that the new connection has set, except those set in its connect and auth handlers, which describe the present user. Any
+// goroutine. Errors: v cannot be encoded; [ErrAttributesFull].
 func (c *Conn) SetAttribute(key string, v any) error {
 	if c == nil {
 		return ErrConnectionUnknown
@@ -93,7 +93,7 @@ func (c *Conn) SetAttribute(key string, v any) error {
 	return nil
 }
 
-// Attribute returns the JSON kept under key, nil for none. Not to be changed. Any goroutine.
+// Attribute returns the JSON kept under key, nil for none. The caller must not change it. Any goroutine.
 func (c *Conn) Attribute(key string) json.RawMessage {
 	if c == nil {
 		return nil
@@ -128,8 +128,8 @@ func Attribute[T any](c *Conn, key string) (value T, ok bool) {
 	return value, message.Decode(raw, &value) == nil
 }
 
-// SetUserData keeps v, encoded as JSON: the one thing of an application's own that needs no key. It
-// survives a resume and counts towards attributes_bytes_max alone. Any goroutine.
+// SetUserData keeps v, encoded as JSON, without a key. A resume restores it. It counts towards attributes_bytes_max alone.
+// Any goroutine.
 func (c *Conn) SetUserData(v any) error {
 	if c == nil {
 		return ErrConnectionUnknown
@@ -146,7 +146,7 @@ func (c *Conn) SetUserData(v any) error {
 	return nil
 }
 
-// UserData returns what SetUserData kept, as a T. Any goroutine.
+// UserData returns the value of SetUserData, as a T. Any goroutine.
 func UserData[T any](c *Conn) (value T, ok bool) {
 	if c == nil {
 		return value, false
@@ -158,9 +158,9 @@ func UserData[T any](c *Conn) (value T, ok bool) {
 	return value, message.Decode(kept.raw, &value) == nil
 }
 
-// inheritAttributes restores a session's attributes and user data. They win over what was set since the connection was
-// admitted, and not over what its connect and auth handlers set: that says who is there now. What does not fit beside it
-// is left out, and reported.
+// inheritAttributes restores a session's attributes and user data. They replace values that were set since the connection
+// was admitted, but not values of its connect and auth handlers, which describe the present user. Values that do not fit
+// beside those are left out, and dropped counts them.
 func (c *Conn) inheritAttributes(state *parked) (dropped int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

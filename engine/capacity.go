@@ -8,12 +8,12 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// Workers accept from one socket, and whoever waits longest gets the next connection. One that has all the connections
-// it may have would refuse its share of them while others have room: so it takes none, and leaves them to those who
-// have. Only when all are full do they refuse. A worker that is full says so, again and again, because one that has just
-// started knows nothing; one that has room again says that, too.
+// Workers accept from one socket: the worker that has waited longest gets the next connection. A full worker would refuse
+// its share of the connections while other workers have free capacity. So a full worker accepts none and leaves them to the
+// others. Workers refuse connections only when all of them are full. A full worker repeats that it is full, because a worker
+// that has just started does not know; a worker that is no longer full says so once.
 
-// fullPeers are the other workers that have said that they are full.
+// fullPeers are the other workers that have reported that they are full.
 //
 // Owner: shared (mutex: mu).
 type fullPeers struct {
@@ -38,7 +38,7 @@ func (f *fullPeers) has(worker ident.Worker) bool {
 	return slices.Contains(f.list, worker)
 }
 
-// othersHaveRoom reports whether another worker may take what this one leaves in the socket that they share.
+// othersHaveRoom reports whether another worker may take the connections that this worker leaves in the shared socket.
 func (s *Server) othersHaveRoom() bool {
 	return s.listener != nil && s.peers != nil && slices.ContainsFunc(*s.peers.alive.Load(), func(w ident.Worker) bool { return !s.peers.full.has(w) })
 }

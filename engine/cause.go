@@ -12,17 +12,17 @@ const (
 	CausePeerClosed   = turn.CausePeerClosed   // the peer sent a close frame
 	CausePeerGone     = turn.CausePeerGone     // the transport ended without one
 	CauseProtocol     = turn.CauseProtocol     // the peer broke RFC 6455; the code says how
-	CauseUnsupported  = turn.CauseUnsupported  // binary data, and nobody to take it
-	CauseHandshake    = turn.CauseHandshake    // no upgrade took place: refused, too slow, or gone
+	CauseUnsupported  = turn.CauseUnsupported  // binary data, and the application registered no handler for it
+	CauseHandshake    = turn.CauseHandshake    // no upgrade took place: the request was refused, came too slowly, or the peer went
 	CauseUnauthorized = turn.CauseUnauthorized // authentication failed or came too late
 	CauseHeartbeat    = turn.CauseHeartbeat    // silent for heartbeat_timeout
-	CauseSlow         = turn.CauseSlow         // backlog over its bound
+	CauseSlow         = turn.CauseSlow         // the backlog exceeded its bound
 	CauseTakenOver    = turn.CauseTakenOver    // its session was resumed by a newer connection
 	CauseRateLimited  = turn.CauseRateLimited  // a rate limit that ends connections
-	CauseOverloaded   = turn.CauseOverloaded   // more waited for a pending answer than is allowed
+	CauseOverloaded   = turn.CauseOverloaded   // too many messages waited for a pending answer
 	CausePanic        = turn.CausePanic        // a handler of the application panicked
 	CauseApplication  = turn.CauseApplication  // Conn.Close
-	CauseShutdown     = turn.CauseShutdown     // the server goes away
+	CauseShutdown     = turn.CauseShutdown     // the server shuts down
 )
 
 // Close codes of our own [wire protocol, close codes].

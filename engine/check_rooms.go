@@ -8,10 +8,10 @@ import (
 	"github.com/parleyd/parley/rooms"
 )
 
-// checkedRooms is how many rooms of a connection, and members of each, one look at it compares.
+// checkedRooms is the number of rooms of a connection, and of members of each, that one check compares.
 const checkedRooms = 3
 
-// check panics where a connection, its rooms and what waits for it contradict each other.
+// Check panics where a connection, its rooms and its pending answer contradict each other.
 func (f roomsFloor) Check(t *turn.Conn) {
 	c := connOf(t)
 	if c.rare != nil && c.rare.pending != nil {

@@ -10,13 +10,13 @@ import (
 	"github.com/parleyd/parley/protocol/proxy"
 )
 
-// Config is everything that a server can be told. The zero value of a field means its default, except
-// where the field says otherwise; [DefaultConfig] spells the defaults out. The `key` tag is the name in
-// a file, in the environment (PARLEY_ and upper case) and as a flag (with dashes).
+// Config has all settings of a server. The zero value of a field means its default, except where the field says otherwise;
+// [DefaultConfig] has the defaults. The `key` tag is the name in a file, in the environment (PARLEY_ and upper case) and as
+// a flag (with dashes).
 //
 // Owner: immutable after New.
 type Config struct {
-	// Host is the address to listen on. 127.0.0.1 unless told; 0.0.0.0 or :: for all interfaces.
+	// Host is the address to listen on, by default 127.0.0.1; 0.0.0.0 or :: for all interfaces.
 	Host string `key:"host"`
 	// Port to listen on, 1 to 65535; -1 lets the kernel choose (see Server.Addr).
 	Port int `key:"port"`
@@ -25,7 +25,7 @@ type Config struct {
 	// Loops is the number of event loops; 0 means one per core that Go may use.
 	Loops int `key:"loops"`
 
-	// HeartbeatInterval is the silence after which the server asks for a sign of life, and asks again.
+	// HeartbeatInterval is the silence after which the server pings a client, and the time between two pings.
 	HeartbeatInterval time.Duration `key:"heartbeat_interval"`
 	// HeartbeatTimeout is the silence after which a connection is closed with 4002. It must exceed the interval.
 	HeartbeatTimeout time.Duration `key:"heartbeat_timeout"`
@@ -34,16 +34,15 @@ type Config struct {
 	ReconnectionTTL time.Duration `key:"reconnection_ttl"`
 	// ReconnectionMaxAttempts is how often in a row a session may be resumed.
 	ReconnectionMaxAttempts int `key:"reconnection_max_attempts"`
-	// DataDir is the directory where sessions are kept over a restart of the whole server; empty: they end with it.
+	// DataDir is the directory for sessions that outlive a restart of the whole server. Empty: sessions end with the server.
 	// It is for package cluster.
 	DataDir string `key:"data_dir"`
-	// BusURL names a NATS server with JetStream, and an account of it that nobody else uses, which is the bus of several
-	// Processes in place of our own: nats://user:password@host:4222, tls:// for an encrypted connection, several
-	// separated by commas. It keeps sessions as DataDir does. Empty: the bus is a process of ours. It is for package
-	// cluster.
+	// BusURL names a NATS server with JetStream that several Processes use in place of their own bus, with an account that
+	// no other system uses: nats://user:password@host:4222, tls:// for an encrypted connection, several separated by commas.
+	// It keeps sessions as DataDir does. Empty: the server runs a bus of its own. It is for package cluster.
 	BusURL string `key:"bus_url"`
-	// BusCredentials is the file that says who we are to BusURL, in place of a user in the URL: user:password, a token, or
-	// what NATS calls credentials. It is read at each connect, so that it may be replaced.
+	// BusCredentials is the file with the credentials for BusURL, in place of a user in the URL: user:password, a token, or
+	// a NATS credentials file. It is read at each connect, so that it may be replaced.
 	BusCredentials string `key:"bus_credentials"`
 
 	// MaxConnections is the number of live connections; 0 means the descriptor limit less a reserve.
@@ -52,16 +51,16 @@ type Config struct {
 	MaxConnectionsPerRoom int `key:"max_connections_per_room"`
 	// MaxRoomsPerConnection bounds the rooms that one connection may be in; negative means no limit.
 	MaxRoomsPerConnection int `key:"max_rooms_per_connection"`
-	// AnnounceMembersMax is the size up to which a room announces who joins and leaves; negative means never.
+	// AnnounceMembersMax is the size up to which a room announces joins and leaves; negative means never.
 	AnnounceMembersMax int `key:"announce_members_max"`
 
-	// MessageBytesMax bounds one message from a client, after inflating; more is closed with 1009. At most 64 MiB, and
-	// 8,323,072 with several Processes: more does not fit between them.
+	// MessageBytesMax bounds one message from a client, after inflating; a longer one is closed with 1009. At most 64 MiB,
+	// and 8,323,072 with several Processes: the bus carries no longer message.
 	MessageBytesMax int `key:"message_bytes_max"`
-	// MessageFragmentsMax bounds the frames of one message; more is closed with 1008.
+	// MessageFragmentsMax bounds the frames of one message; a message of more frames is closed with 1008.
 	MessageFragmentsMax int `key:"message_fragments_max"`
-	// BacklogSoftBytes is the backlog above which a connection may stay for BacklogGrace. The message that is being
-	// written does not count. By default four messages of MessageBytesMax, and at least 256 KiB.
+	// BacklogSoftBytes is the backlog above which a connection may stay for BacklogGrace. The message that is being written
+	// does not count. By default four messages of MessageBytesMax, and at least 256 KiB.
 	BacklogSoftBytes int `key:"backlog_soft_bytes"`
 	// BacklogHardBytes is the backlog above which a connection ends at once, with 4003; the message that is being written
 	// does not count. It bounds the input that waits for a turn, too. By default 32 messages of MessageBytesMax up to 16
@@ -74,8 +73,8 @@ type Config struct {
 
 	// Compression turns on permessage-deflate for clients that offer it.
 	Compression bool `key:"compression"`
-	// CompressionContextTakeover keeps both windows between messages, where the client lets us: smaller, but up
-	// to 55 KiB a connection, and broadcasts are compressed once for each recipient instead of once for all.
+	// CompressionContextTakeover keeps both windows between messages, if the client allows it. Messages get smaller, but a
+	// connection takes up to 55 KiB more, and a broadcast is compressed once for each recipient instead of once for all.
 	CompressionContextTakeover bool `key:"compression_context_takeover"`
 
 	// Origins lists the origins whose pages may connect: scheme://host[:port]; scheme://*.host for all hosts below one;
@@ -84,38 +83,39 @@ type Config struct {
 	Origins []string `key:"origins"`
 	// Subprotocols lists the subprotocols that the server speaks, the preferred first.
 	Subprotocols []string `key:"subprotocols"`
-	// TrustedProxies lists whose word is taken for a client's address: addresses, networks (10.0.0.0/8), loopback,
-	// private (RFC 1918 and fc00::/7), unix. Empty trusts nobody; X-Forwarded-For and its like then count for nothing.
-	// Never list a network that clients connect from.
+	// TrustedProxies lists the proxies whose statement of a client's address is believed: addresses, networks (10.0.0.0/8),
+	// loopback, private (RFC 1918 and fc00::/7), unix. If it is empty, X-Forwarded-For and similar fields are ignored. Never
+	// list a network that clients connect from.
 	TrustedProxies []string `key:"trusted_proxies"`
 	// ProxyHeader names the one header field in which the trusted proxies name the client: x-forwarded-for, x-real-ip or
-	// forwarded. The others are then not looked at. Empty: all that are there must agree, or the handshake is refused.
+	// forwarded. The others are then ignored. Empty: all fields that are present must agree, or the handshake is refused.
 	ProxyHeader string `key:"proxy_header"`
-	// ProxyProtocol wants every connection to begin with a header of the PROXY protocol, version 1 or 2, and to come
-	// from a trusted proxy. All others are refused.
+	// ProxyProtocol requires every connection to begin with a header of the PROXY protocol, version 1 or 2, and to come from
+	// a trusted proxy. All other connections are refused.
 	ProxyProtocol bool `key:"proxy_protocol"`
 	// HandshakeTimeout bounds the arrival of the opening handshake.
 	HandshakeTimeout time.Duration `key:"handshake_timeout"`
-	// HandshakeBytesMax bounds the opening handshake's head: request line and header fields, cookies too. More gets 431.
+	// HandshakeBytesMax bounds the opening handshake's head: request line and header fields, cookies too. A longer one gets
+	// 431.
 	HandshakeBytesMax int `key:"handshake_bytes_max"`
-	// HandshakeFieldsMax bounds its header fields. More gets 431.
+	// HandshakeFieldsMax bounds its header fields. A request with more gets 431.
 	HandshakeFieldsMax int `key:"handshake_fields_max"`
 	// AuthTimeout bounds the wait for the first message of a connection that must authenticate by message.
 	AuthTimeout time.Duration `key:"auth_timeout"`
-	// OffloadWorkers bounds the goroutines that run connect handlers, those that run auth handlers, and those that run
-	// offloaded handlers: each kind has as many of its own.
+	// OffloadWorkers bounds each of three pools of goroutines: for connect handlers, for auth handlers, and for offloaded
+	// handlers.
 	OffloadWorkers int `key:"offload_workers"`
 	// OffloadTimeout bounds one run of a connect handler or an offloaded handler, the wait for a worker included.
 	OffloadTimeout time.Duration `key:"offload_timeout"`
-	// ShutdownTimeout bounds the leave-taking.
+	// ShutdownTimeout is how long shutdown waits for clients.
 	ShutdownTimeout time.Duration `key:"shutdown_timeout"`
 
-	// Bare takes the envelope away: no greeting, no JSON ping, no routing; every message, text or binary,
-	// goes to the raw handler. For echo servers and protocols of one's own; no setting of a file.
+	// Bare removes the envelope: no greeting, no JSON ping, no routing; every message, text or binary, goes to the raw
+	// handler. For echo servers and protocols of the application's own; no configuration file sets it.
 	Bare bool `key:"-"`
 }
 
-// DefaultConfig is the configuration of a server that was told nothing.
+// DefaultConfig is the default configuration.
 func DefaultConfig() Config {
 	return Config{
 		Host:                    "127.0.0.1",
@@ -144,10 +144,10 @@ func DefaultConfig() Config {
 	}
 }
 
-// A ConfigError names the key that is wrong and says what to change.
+// A ConfigError names the wrong key and says how to correct it.
 type ConfigError struct {
 	Key  string // as in a configuration file
-	Hint string // what is wrong and what would be right, one sentence
+	Hint string // the fault and its correction, one sentence
 }
 
 func (e *ConfigError) Error() string { return e.Key + ": " + e.Hint }
@@ -169,7 +169,7 @@ func (c Config) withDefaults() (Config, error) {
 	or(&c.MessageBytesMax, d.MessageBytesMax)
 	or(&c.MessageFragmentsMax, d.MessageFragmentsMax)
 	soft, hard := BacklogDefaults(c.MessageBytesMax)
-	unsay(&c.BacklogSoftBytes, d.BacklogSoftBytes) // they follow MessageBytesMax in a DefaultConfig, too
+	unsay(&c.BacklogSoftBytes, d.BacklogSoftBytes) // a DefaultConfig has them, too; they follow MessageBytesMax
 	unsay(&c.BacklogHardBytes, d.BacklogHardBytes)
 	if c.BacklogHardBytes > 0 {
 		soft = min(soft, c.BacklogHardBytes)
@@ -194,7 +194,7 @@ func (c Config) clone() Config {
 	return c
 }
 
-// processesMax is far beyond what one machine has cores for.
+// processesMax is far above the number of cores of one machine.
 const processesMax = 256
 
 func or[T comparable](field *T, value T) {
@@ -204,14 +204,14 @@ func or[T comparable](field *T, value T) {
 	}
 }
 
-// unsay takes a default for nothing said.
+// unsay sets a field that has its default to zero, which means not set.
 func unsay(field *int, standard int) {
 	if *field == standard {
 		*field = 0
 	}
 }
 
-// Validate reports the first setting that cannot work, as a *[ConfigError].
+// Validate reports the first setting that is not usable, as a *[ConfigError].
 func (c Config) Validate() error {
 	bad := func(key, hint string, args ...any) error {
 		return &ConfigError{Key: key, Hint: fmt.Sprintf(hint, args...)}
@@ -271,8 +271,8 @@ func (c Config) Validate() error {
 // proxyHeaders are the fields that ProxyHeader may name.
 var proxyHeaders = []string{"x-forwarded-for", "x-real-ip", "forwarded"}
 
-// BacklogDefaults are BacklogSoftBytes and BacklogHardBytes where nothing else is said: a burst of messages that a healthy
-// client is a little late to read ends it neither at once nor after the grace.
+// BacklogDefaults are the defaults of BacklogSoftBytes and BacklogHardBytes. A burst of messages that a healthy client reads
+// a little late must not end it, neither at once nor after the grace.
 func BacklogDefaults(messageBytesMax int) (soft, hard int) {
 	soft = max(256<<10, 4*messageBytesMax)
 	return soft, max(2<<20, min(32*messageBytesMax, 16<<20), 8*messageBytesMax)
@@ -280,7 +280,8 @@ func BacklogDefaults(messageBytesMax int) (soft, hard int) {
 
 const (
 	loopsMax            = 255      // the loop's number takes eight bits of a connection id
-	messageBytesCeiling = 64 << 20 // a larger message belongs into an upload
-	// sharedBytesMax bounds a message between workers: the bus takes 8 MiB at once, with what goes beside the message.
+	messageBytesCeiling = 64 << 20 // larger data belongs into an upload
+	// sharedBytesMax bounds a message between workers: a message on the bus has at most 8 MiB, with the fields beside the
+	// frame.
 	sharedBytesMax = 8<<20 - 64<<10
 )

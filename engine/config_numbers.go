@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// number is a numeric setting with its least and its greatest value. A greater one would wrap where the engine
-// keeps it in 32 bits, or would overflow.
+// number is a numeric setting with its least and its greatest value. A greater value would wrap where the engine keeps 32
+// bits, or would overflow.
 //
 // Owner: immutable after New.
 type number struct {
@@ -25,7 +25,7 @@ const (
 	headFieldsLeast, headFieldsMost = 16, 10_000
 )
 
-// checkNumbers reports the first number or time that cannot be kept.
+// checkNumbers reports the first number or time outside its range.
 func (c Config) checkNumbers() error {
 	for _, n := range []number{
 		{"max_connections", c.MaxConnections, 0, math.MaxInt32},

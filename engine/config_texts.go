@@ -11,11 +11,10 @@ import (
 	"github.com/parleyd/parley/protocol/handshake"
 )
 
-// The texts of a configuration pass through shells, env files, templates and editors before they get here. What these
-// leave behind (quotes, a carriage return, a ~ that no shell has replaced) would be a directory of that name, or a list
-// that matches nobody.
+// The texts of a configuration pass through shells, env files, templates and editors. Remains of these (quotes, a carriage
+// return, a ~ that no shell has replaced) would name a wrong directory, or make a list that matches no address.
 
-// checkTexts reports the first text that cannot be meant, as a *[ConfigError].
+// checkTexts reports the first text that is certainly a mistake, as a *[ConfigError].
 func (c Config) checkTexts() error {
 	v := reflect.ValueOf(c)
 	for i := range v.NumField() {
@@ -28,7 +27,7 @@ func (c Config) checkTexts() error {
 			list = value
 		}
 		for _, text := range list {
-			if hint := checkText(text); hint != "" && key != "bus_url" { // of which nothing is shown
+			if hint := checkText(text); hint != "" && key != "bus_url" { // its hint must not show any of the URL
 				return &ConfigError{Key: key, Hint: fmt.Sprintf("%q %s", text, hint)}
 			}
 		}
@@ -52,7 +51,7 @@ func (c Config) checkTexts() error {
 	return nil
 }
 
-// checkText says what is wrong with any text.
+// checkText describes the fault of a text; "" for none.
 func checkText(text string) string {
 	switch {
 	case text == "":
@@ -67,7 +66,7 @@ func checkText(text string) string {
 	return ""
 }
 
-// checkPath says what is wrong with a path.
+// checkPath describes the fault of a path; "" for none.
 func checkPath(path string) string {
 	switch {
 	case strings.HasPrefix(path, "~"):
@@ -80,7 +79,7 @@ func checkPath(path string) string {
 	return ""
 }
 
-// checkHost says what is wrong with an address to listen on, which may be a name.
+// checkHost describes the fault of an address to listen on, which may be a name; "" for none.
 func checkHost(host string) string {
 	bare := bareHost(host)
 	if _, err := netip.ParseAddr(bare); err == nil || host == "" {
@@ -103,8 +102,8 @@ func checkHost(host string) string {
 	return ""
 }
 
-// checkBusURL looks at each of the URLs that commas separate. What it says shows nothing of them: where a password has
-// characters that belong to the URL, any part may be the password's.
+// checkBusURL checks each of the URLs that commas separate. Its hint shows no part of them: if a password has characters
+// that belong to the URL, any part may be the password's.
 func checkBusURL(list string, named bool) string {
 	const (
 		form    = "write nats://host:4222, or tls://host:4222 for an encrypted connection"

@@ -18,16 +18,16 @@ import (
 	"github.com/parleyd/parley/rooms"
 )
 
-// Conn is one live WebSocket connection. A Conn stays valid, and tells what it was, after its end; its
-// id is never given to another. The methods are for any goroutine unless they say otherwise. A nil *Conn, which
-// [Server.Connection] gives for an id that is nobody's, is one that has ended: its methods return zero values, and
-// [ErrConnectionUnknown] where they can fail.
+// Conn is one live WebSocket connection. A Conn stays valid after its end and keeps its values; its id is never used again.
+// The methods are for any goroutine unless they say otherwise. A nil *Conn, which [Server.Connection] returns for an unknown
+// id, behaves as a connection that has ended: its methods return zero values, and [ErrConnectionUnknown] where they can
+// fail.
 //
 // Owner: loop, except what is atomic or under mu.
 type Conn struct {
 	wire     turn.Conn
 	seats    atomic.Int32 // rooms, and places held in rooms
-	admitted atomic.Bool  // upgraded, and authenticated where that is asked for
+	admitted atomic.Bool  // upgraded, and authenticated if an auth handler is set
 
 	rare      *rare
 	attrs     atomic.Pointer[attributes]
@@ -37,27 +37,27 @@ type Conn struct {
 
 	mu      sync.Mutex
 	rooms   []*rooms.Room // written by the loop under mu, read by it without
-	buckets *[]bucket     // under mu; nil where no limit has met it
+	buckets *[]bucket     // under mu; nil before the first rate-limited message
 }
 
-// rare is what few connections need, and those not for long.
+// rare holds state that few connections need, and those for a short time.
 //
 // Owner: loop.
 type rare struct {
 	pending   *pending   // an answer of the application that is awaited
 	closing   *closeCall // Conn.Close called by the connect handler
-	answerBy  int64      // when it must have authenticated, or when who waits for its session has waited enough
-	attempts  int        // resumes in a row that led here
+	answerBy  int64      // deadline of the authentication, or of claimants that wait for its session
+	attempts  int        // resumes in a row up to this connection
 	resumedAt int64
 	leftover  *parked       // state for a claimant that came while the connection ended
-	heirs     []func(*loop) // claimants that wait until what is held has been carried out
+	heirs     []func(*loop) // claimants that wait until the held messages have been carried out
 	arrivals  []*arrival
 	departure *departure
 	revival   *revival
-	roomAt    map[*rooms.Room]int // where each of its rooms is in the list, where they are many
+	roomAt    map[*rooms.Room]int // the index of each room in the list, if there are many
 }
 
-// idle reports whether nothing of it is in use.
+// idle reports whether no field is in use.
 func (r *rare) idle() bool {
 	return r.pending == nil && r.closing == nil && r.answerBy == 0 && r.attempts == 0 && r.leftover == nil &&
 		r.heirs == nil && r.arrivals == nil && r.departure == nil && r.revival == nil && r.roomAt == nil
@@ -81,7 +81,7 @@ func (c *Conn) extra() *rare {
 // Flags of the owner.
 const (
 	flagResumed = turn.FlagsOfOwner << iota
-	flagUnsaved // its session has changed since it was saved: it is in the loop's list
+	flagUnsaved // its session has changed since it was saved: the connection is in the loop's list
 	flagTold    // the client knows the session's token
 	flagAuth    // the first message must authenticate
 )
@@ -113,7 +113,7 @@ func (c *Conn) Server() *Server {
 	return c.loop().srv
 }
 
-// Facts says who and since when.
+// Facts describes a connection.
 //
 // Owner: the caller.
 type Facts struct {
@@ -140,8 +140,8 @@ func (c *Conn) Facts() Facts {
 	}
 }
 
-// RemoteAddr is the address of who connected: the peer's, as the kernel tells it, or, where that is one of the
-// trusted proxies, the client's, as the proxy tells it: the port is 0 where it does not. Zero on a Unix socket.
+// RemoteAddr is the peer's address as the kernel reports it. If the peer is a trusted proxy, it is the client's address as
+// the proxy names it, with port 0 if the proxy names none. Zero on a Unix socket.
 func (c *Conn) RemoteAddr() netip.AddrPort {
 	if c == nil {
 		return netip.AddrPort{}
@@ -163,8 +163,8 @@ func (c *Conn) Rooms() []string {
 	return names
 }
 
-// LastActivity is when the peer was last heard. What the server sends does not count, nor does time in which the server
-// did not look (it was stopped, or a handler held the loop): that moves it on.
+// LastActivity is the time of the peer's latest input. Messages of the server do not count. A stall of the server (it was
+// stopped, or a handler held the loop) shifts it forward.
 func (c *Conn) LastActivity() time.Time {
 	if c == nil {
 		return time.Time{}
@@ -199,9 +199,9 @@ func (c *Conn) Cause() Cause {
 	return c.wire.Ended()
 }
 
-// SetPrincipal says who is at the other end, an account's name for instance. A connect or auth handler that tells users
-// apart must call it: a session is resumed by a connection of the same principal only, and one without a principal by a
-// connection without. Where it is not called, whoever shows a token gets its session.
+// SetPrincipal sets the user of the connection, such as an account's name. A connect or auth handler that tells users apart
+// must call it: only a connection of the same principal can resume a session, and a session without a principal is resumed
+// by a connection without one. If no handler calls it, the token alone is enough.
 func (c *Conn) SetPrincipal(principal string) {
 	if c == nil {
 		return
@@ -210,7 +210,7 @@ func (c *Conn) SetPrincipal(principal string) {
 	c.postChanged()
 }
 
-// Principal is what SetPrincipal said, or "".
+// Principal is the value of SetPrincipal, or "".
 func (c *Conn) Principal() string {
 	if c == nil {
 		return ""
@@ -221,10 +221,9 @@ func (c *Conn) Principal() string {
 	return ""
 }
 
-// Send queues a text message: v encoded as JSON, or v itself where it is a []byte, which is copied. A string is encoded,
-// too, and arrives in quotes: what is JSON already goes as a []byte or a json.RawMessage.
-// It does not wait, and gives no word on delivery; a connection that has ended is no error.
-// Errors: v cannot be encoded; [ErrInvalidUTF8]; [ErrOverloaded].
+// Send queues a text message: v encoded as JSON, or v itself if it is a []byte, which is copied. A string is encoded, too,
+// and arrives in quotes: pass text that is already JSON as a []byte or a json.RawMessage. Send does not wait and does not
+// report delivery; a connection that has ended is no error. Errors: v cannot be encoded; [ErrInvalidUTF8]; [ErrOverloaded].
 func (c *Conn) Send(v any) error {
 	if c == nil {
 		return ErrConnectionUnknown
@@ -236,7 +235,7 @@ func (c *Conn) Send(v any) error {
 	return c.sendFrame(f)
 }
 
-// SendBinary queues a binary message, which is copied. As [Conn.Send].
+// SendBinary queues a binary message, which is copied. Otherwise it is as [Conn.Send].
 func (c *Conn) SendBinary(payload []byte) error {
 	if c == nil {
 		return ErrConnectionUnknown
@@ -252,14 +251,13 @@ func (c *Conn) sendFrame(f *turn.Frame) error {
 	return nil
 }
 
-// Close ends the connection with 1000, after what was queued before has left. Its session can still be
-// resumed.
+// Close ends the connection with 1000, after the queued messages have left. Its session can still be resumed.
 func (c *Conn) Close() { c.CloseWith(ws.StatusNormalClosure, "") }
 
-// CloseWith ends the connection with a code that the peer is told (1000, 1001, 1008, 1011 to 1013, or
-// 3000 to 4999) and a reason of at most 123 bytes of UTF-8. With 4001 the session ends too. In a connect handler
-// the upgrade takes place first, so that the code arrives. A code that must not be sent becomes 1011, a reason that is too
-// long is cut, what is no UTF-8 in it is replaced, and the log says so [RFC 6455 §7.4].
+// CloseWith ends the connection with a close code for the peer (1000, 1001, 1008, 1011 to 1013, or 3000 to 4999) and a
+// reason of at most 123 bytes of UTF-8. 4001 ends the session, too. In a connect handler the upgrade takes place first, so
+// that the code arrives. The server replaces a code that must not be sent by 1011, cuts a reason that is too long, replaces
+// invalid UTF-8 in it, and logs each of these [RFC 6455 §7.4].
 func (c *Conn) CloseWith(code ws.StatusCode, reason string) {
 	if c == nil {
 		return
@@ -279,7 +277,7 @@ func (c *Conn) CloseWith(code ws.StatusCode, reason string) {
 	})
 }
 
-// farewell makes of an application's code and reason what may be sent. Any goroutine.
+// farewell turns an application's code and reason into ones that may be sent. Any goroutine.
 func (c *Conn) farewell(code ws.StatusCode, reason string) (ws.StatusCode, string) {
 	log := c.loop().srv.log
 	if !frame.MayBeSent(code) {
@@ -297,15 +295,15 @@ func (c *Conn) farewell(code ws.StatusCode, reason string) (ws.StatusCode, strin
 	return code, reason
 }
 
-// ErrMessageTooLarge says that a message of more than 8,323,072 bytes, or of what the NATS server of BusURL takes less
-// 64 KiB, cannot reach other workers. Nobody got it.
+// ErrMessageTooLarge is the error for a message that cannot reach other workers: it has more than 8,323,072 bytes, or more
+// than the NATS server of BusURL takes less 64 KiB. It was sent to no connection.
 var ErrMessageTooLarge = errors.New("the message is larger than one worker can send to another")
 
-// ErrInvalidUTF8 says that a text message is no valid UTF-8, which clients close the connection for [RFC 6455 §8.1].
-// [Conn.SendBinary] takes any bytes.
+// ErrInvalidUTF8 is the error for a text message that is not valid UTF-8: clients close the connection for it [RFC 6455
+// §8.1]. [Conn.SendBinary] takes any bytes.
 var ErrInvalidUTF8 = errors.New("a text message must be valid UTF-8; send binary data with SendBinary")
 
-// encodeShared makes a text frame of v that other workers can be handed.
+// encodeShared makes a text frame of v that also fits on the bus.
 func (s *Server) encodeShared(v any) (*turn.Frame, error) {
 	f, err := encodeFrame(v)
 	if err == nil && s.peers != nil && len(f.Plain)-int(f.Payload) > s.peers.BytesMax {
@@ -329,7 +327,7 @@ func encodeFrame(v any) (*turn.Frame, error) {
 	return turn.FrameInPlace(ws.OpText, raw), nil
 }
 
-// addressText is an address as facts tell it, "" where there is none.
+// addressText is an address in the form of Facts; "" for none.
 func addressText(a netip.Addr) string {
 	if !a.IsValid() {
 		return ""

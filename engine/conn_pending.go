@@ -5,12 +5,11 @@ import (
 	"github.com/parleyd/parley/protocol/handshake"
 )
 
-// While an answer of the application (or of another loop) is awaited for a connection, its later
-// messages wait in order, built-in ones and its close frame too. What waits is bounded in bytes; the
-// answer has a deadline. A late answer finds that its pending is no longer the connection's and is
-// forgotten.
+// While a connection waits for an answer of the application (or of another loop), its later messages wait in order, built-in
+// ones and its close frame too. The waiting messages are bounded in bytes, and the answer has a deadline. A late answer no
+// longer finds its pending on the connection and is dropped.
 //
-// What waits is carried out, too, when the peer has ended its stream meanwhile, or reset it: until then the connection
+// If the peer ends or resets its stream meanwhile, the waiting messages are still carried out: until then the connection
 // stays in its rooms, without a transport, for offload_timeout at the most.
 
 type pendingKind uint8
@@ -19,13 +18,13 @@ const (
 	pendingVerdict pendingKind = iota // connect handlers
 	pendingAuth                       // the auth handler
 	pendingHandler                    // an offloaded handler
-	pendingClaim                      // the loop of a session's previous connection
-	pendingLetters                    // what is posted for the connection
+	pendingClaim                      // the store or the owner of a session that is claimed
+	pendingLetters                    // the letters that are posted for the connection
 	pendingMembers                    // other workers, for a room's members
 	pendingSeat                       // seats that all workers share
 	pendingRooms                      // the rooms of a session that is resumed
 	pendingSave                       // the store, for a join or leave that is stored before it happens
-	pendingTurn                       // no answer: a later turn, since this one has enough
+	pendingTurn                       // a later turn, because this one has taken enough
 )
 
 // pending is an awaited answer.
@@ -36,25 +35,25 @@ type pending struct {
 	name     string // of the handler, for the log
 	ref      []byte
 	move     move   // of a pendingSave, and of a pendingSeat where it is stored; else zero
-	along    []move // moves behind it that are stored with it
-	covered  int    // how many of held are among them, once err says what became of the save
+	along    []move // held moves that are stored with it
+	covered  int    // how many held items are among them, once err is the result of the save
 	err      error
 	deadline int64
 	held     []heldItem
 	bytes    int
 }
 
-// heldItem is a message that waits, or how the peer's frames end.
+// heldItem is a message that waits, or the ending of the peer's frames.
 //
 // Owner: loop.
 type heldItem struct {
 	payload []byte
 	binary  bool
 	closing bool
-	ending  turn.Ending // where it is closing
+	ending  turn.Ending // if it is an ending
 }
 
-// heldItemBytes is what an item costs besides its payload.
+// heldItemBytes is the cost of an item besides its payload.
 const heldItemBytes = 64
 
 // await makes c wait for an answer.
@@ -68,8 +67,8 @@ func (l *loop) await(c *Conn, kind pendingKind, name string, ref []byte) *pendin
 	return p
 }
 
-// hold keeps a message until the answer is there. payload is kept, not copied. What follows a close frame, or a frame that
-// is wrong, is thrown away [RFC 6455 §5.5.1].
+// hold keeps a message until the answer is there. payload is kept, not copied. Input behind a close frame, or behind a frame
+// that is wrong, is discarded [RFC 6455 §5.5.1].
 func (l *loop) hold(c *Conn, item heldItem) {
 	p := c.rare.pending
 	if n := len(p.held); n > 0 && p.held[n-1].closing {
@@ -83,7 +82,8 @@ func (l *loop) hold(c *Conn, item heldItem) {
 	p.held = append(p.held, item)
 }
 
-// behind runs f once what is posted for c has been opened. Until then its later messages wait. ref is borrowed.
+// behind runs f once the letters that are posted for c have been opened. Until then its later messages wait. ref is
+// borrowed.
 func (l *loop) behind(c *Conn, name string, ref []byte, f func(ref []byte)) {
 	p := l.await(c, pendingLetters, name, ref)
 	l.postCall(func(l *loop) {
@@ -94,7 +94,7 @@ func (l *loop) behind(c *Conn, name string, ref []byte, f func(ref []byte)) {
 	})
 }
 
-// settled takes p off c, and reports false where c no longer waits for it.
+// settled takes p off c, and reports false if c no longer waits for it.
 func (l *loop) settled(c *Conn, p *pending) bool {
 	if c.rare == nil || c.rare.pending != p {
 		return false
@@ -103,7 +103,7 @@ func (l *loop) settled(c *Conn, p *pending) bool {
 	return true
 }
 
-// goOnAfter works through what waited for p, until there is something new to wait for.
+// goOnAfter carries out the messages that waited for p, until one of them has to wait again.
 func (l *loop) goOnAfter(c *Conn, p *pending) {
 	defer l.Rescue(&c.wire)
 	for i, item := range p.held {
@@ -133,8 +133,8 @@ func (l *loop) goOnAfter(c *Conn, p *pending) {
 	l.conclude(c)
 }
 
-// outlives reports whether messages of c wait that came before its stream ended: they are carried out, as they would
-// have been had the answer been quicker.
+// outlives reports whether messages wait that c sent before its stream ended: they are carried out, as they would have been
+// with a quicker answer.
 func (l *loop) outlives(c *Conn) bool {
 	switch r := c.rare; {
 	case c.wire.Behindhand():
@@ -148,7 +148,7 @@ func (l *loop) outlives(c *Conn) bool {
 	}
 }
 
-// conclude lets those go on who waited until nothing is pending for c any more.
+// conclude calls the claimants that waited until nothing is pending for c.
 func (l *loop) conclude(c *Conn) {
 	if c.wire.Phase >= turn.PhaseClosing || c.rare != nil && c.rare.pending != nil || c.wire.Behindhand() {
 		return
@@ -161,7 +161,7 @@ func (l *loop) conclude(c *Conn) {
 	}
 }
 
-// takeHeirs returns those who wait to claim the session of c: they must be called.
+// takeHeirs returns the claimants of the session of c; the caller must call them.
 func (c *Conn) takeHeirs() []func(*loop) {
 	if c.rare == nil {
 		return nil
@@ -171,9 +171,8 @@ func (c *Conn) takeHeirs() []func(*loop) {
 	return heirs
 }
 
-// afterHeld runs f, for somebody who has claimed the session of c: at once, or when the messages that wait have been
-// carried out, which may take half of what a claimant on another worker waits for. Two that wait for each other's
-// session do not wait.
+// afterHeld runs f for a claimant of the session of c: at once, or when the held messages have been carried out, for at most
+// half of the time that a claimant on another worker waits. Two connections that claim each other's session do not wait.
 func (l *loop) afterHeld(c *Conn, f func(*loop)) {
 	if c.wire.Phase != turn.PhaseOpen || !l.outlives(c) {
 		f(l)
@@ -189,7 +188,7 @@ func (l *loop) afterHeld(c *Conn, f func(*loop)) {
 	l.resetAlarm(c)
 }
 
-// dropPending forgets what c waits for.
+// dropPending discards the pending answer of c and the held messages.
 func (l *loop) dropPending(c *Conn) {
 	if c.rare != nil {
 		c.rare.pending = nil
@@ -216,8 +215,8 @@ func (l *loop) pendingOverdue(c *Conn) {
 	}
 }
 
-// askApplication runs the connect handlers on their pool. Where the connection has gone before its turn comes, they are not
-// asked: those who wait behind it are.
+// askApplication runs the connect handlers on their pool. If the connection has gone before its turn comes, the handlers are
+// not called, so that the next in the queue does not wait.
 func (l *loop) askApplication(c *Conn, handlers []ConnectHandler, r *Request) {
 	p := l.await(c, pendingVerdict, "connect", nil)
 	ok := l.srv.pools.connect.submit(func() {
@@ -234,7 +233,7 @@ func (l *loop) askApplication(c *Conn, handlers []ConnectHandler, r *Request) {
 	}
 }
 
-// verdict is what the connect handlers said.
+// verdict carries out the connect handlers' decision.
 func (l *loop) verdict(c *Conn, p *pending, r *Refusal) {
 	defer l.Rescue(&c.wire)
 	if !l.settled(c, p) {
@@ -281,8 +280,8 @@ func (l *loop) authenticate(c *Conn, handler AuthHandler, token string, ref []by
 	}
 }
 
-// runOffloaded runs a handler on the messages' pool. The message is cloned: its bytes are gone after this turn. It is handled
-// although its connection may have gone meanwhile: it was sent.
+// runOffloaded runs a handler on the messages' pool. The message is cloned: its bytes are valid only in this turn. It is
+// handled even if its connection goes meanwhile.
 func (l *loop) runOffloaded(c *Conn, r *route, m *Message) {
 	own := m.clone()
 	p := l.await(c, pendingHandler, r.name, own.ref)

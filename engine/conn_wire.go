@@ -7,7 +7,7 @@ import (
 	"github.com/parleyd/parley/protocol/handshake"
 )
 
-// What the rest of the server asks of a connection's transport.
+// Shorthands for the transport of a connection.
 
 func (l *loop) answer(c *Conn, payload []byte) { l.Loop.Answer(&c.wire, payload) }
 
@@ -25,7 +25,7 @@ func (l *loop) endBy(c *Conn, cause Cause) { l.Loop.EndBy(&c.wire, cause) }
 
 func (l *loop) refuse(c *Conn, r handshake.Refusal) { l.Loop.Refuse(&c.wire, r) }
 
-// place is where the connection lives on its worker. Any goroutine.
+// place is the connection's place on its worker. Any goroutine.
 func (c *Conn) place() place { return c.wire.Place() }
 
 func (c *Conn) has(f turn.ConnFlags) bool { return c.wire.Has(f) }

@@ -2,8 +2,8 @@ package engine
 
 import "github.com/parleyd/parley/engine/internal/turn"
 
-// Counts of a room server. To add one: a name here, a field of [Stats], a row of serverFigures, and the increments; a test
-// tells if one of them is forgotten.
+// Counts of a room server. To add one, add a name here, a field of [Stats], a row of serverFigures, and the increments; a
+// test fails if one of them is missing.
 const (
 	countErrors = turn.CountersOfOwner + iota
 	countOverloaded
@@ -19,5 +19,5 @@ const (
 	countsEnd
 )
 
-// There is room for all of them.
+// All of them fit into turn.Counters.
 const _ = uint(turn.CountersMax - countsEnd)

@@ -7,11 +7,11 @@ import (
 	"github.com/parleyd/parley/rooms"
 )
 
-// The way out of all rooms at once. Where those are few it is taken in the turn in which the connection ends. Where they
-// are many it takes several turns, and what follows from it waits for the last: the session is parked, or handed to its
-// heir, when no room has the connection any more, so that its member_left goes out before the heir's member_joined, and
-// no seat is counted twice. Until then the connection keeps its slot, since rosters name it. An heir that comes in the
-// meantime gets the seats that are still taken, and the others as anybody does.
+// The way out of all rooms at once. A connection with few rooms leaves them in the turn in which it ends. One with many
+// rooms takes several turns, and the next steps wait for the last: the session is parked, or handed to its heir, when no
+// room has the connection any more. So its member_left goes out before the heir's member_joined, and no seat is counted
+// twice. Until then the connection keeps its slot, since rosters name it. An heir that comes meanwhile gets the seats that
+// are still taken, and competes for the others.
 
 // roomsAtOnce is the rooms that a connection leaves, or enters again, in one turn.
 const roomsAtOnce = 64
@@ -43,7 +43,7 @@ func (l *loop) takeRooms(c *Conn) []*rooms.Room {
 	return list
 }
 
-// leaveAll takes an ending connection out of all its rooms, parks its session and says that it ended.
+// leaveAll takes an ending connection out of all its rooms, parks its session and emits the event.
 func (l *loop) leaveAll(c *Conn, cause Cause, opened bool) {
 	if c.rare != nil && c.rare.departure != nil {
 		return // to its heir, which has begun
@@ -74,7 +74,7 @@ func (l *loop) leave(c *Conn, r *rooms.Room) {
 	}
 }
 
-// beginDeparture has the connection leave, in turns that follow.
+// beginDeparture makes the connection leave its rooms in the turns that follow.
 func (l *loop) beginDeparture(d *departure) {
 	c := d.conn
 	d.rooms = l.takeRooms(c)
@@ -102,11 +102,11 @@ func (d *departure) step(l *loop, i int) {
 	l.bequeath(c, r, d.heir, &d.h)
 }
 
-// endow has an heir follow a connection that is on its way out already.
+// endow passes the session to an heir of a connection that is already on its way out.
 func (d *departure) endow(l *loop, heir place, then func(*loop, handover)) {
 	switch {
 	case d.inherit != nil:
-		then(l, handover{}) // another heir was quicker
+		then(l, handover{}) // another heir was first
 	case d.state.attempts >= l.srv.sessions.max:
 		then(l, handover{kind: handoverSpent})
 	default:
@@ -131,7 +131,7 @@ func (l *loop) bequeath(c *Conn, r *rooms.Room, heir place, h *handover) {
 	}
 }
 
-// end is when no room has the connection any more.
+// end runs when no room has the connection any more.
 func (d *departure) end(l *loop) {
 	c := d.conn
 	c.rare.departure = nil
@@ -140,7 +140,7 @@ func (d *departure) end(l *loop) {
 	told := ""
 	c.token = d.token
 	if d.inherit != nil {
-		l.endSession(c, nil) // of another token than was claimed
+		l.endSession(c, nil) // its token is another than the claimed one
 		d.h.kind, d.h.state = handoverState, d.state
 	} else if d.opened {
 		told = l.park(c, d.cause, d.state)
@@ -174,7 +174,7 @@ func (c *Conn) addRoom(r *rooms.Room) {
 	}
 }
 
-// removeRoom notes that c has left a room. The last of its list takes the place.
+// removeRoom notes that c has left a room. The last room of the list takes its index.
 func (c *Conn) removeRoom(r *rooms.Room) {
 	var at map[*rooms.Room]int
 	if c.rare != nil {

@@ -6,9 +6,9 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// What a connection's id means to this worker is decided here, once for all callers.
+// The meaning of a connection's id on this worker is decided here, once for all callers.
 
-// place is where a connection lives on its worker.
+// place is a connection's place on its worker.
 type place = ident.Place
 
 // nowhere is the place of no connection.
@@ -17,20 +17,20 @@ var nowhere place
 // idSize is the length of an id as clients know it.
 const idSize = ident.TextBytes
 
-// bearing says whose connection an id names.
+// bearing says which worker has the connection that an id names.
 type bearing uint8
 
 const (
 	nobodys   bearing = iota // it names no connection, or one of a worker that has ended
 	ours                     // it names a connection of this worker, which may have ended
-	elsewhere                // it names a connection of another worker that lives; only that worker knows whether it is open
+	elsewhere                // it names a connection of another live worker; only that worker knows whether it is open
 )
 
-// locate says what an id means. Any goroutine.
+// locate parses an id and says which worker has its connection. Any goroutine.
 func (s *Server) locate(text string) (ident.ID, bearing) {
 	id, ok := ident.Parse(text)
 	switch {
-	case !ok || int(id.Place.Loop) >= len(s.loops) || id.Place.Gen == 0: // all workers have as many loops
+	case !ok || int(id.Place.Loop) >= len(s.loops) || id.Place.Gen == 0: // all workers have the same number of loops
 		return id, nobodys
 	case id.Worker == s.instance:
 		return id, ours
@@ -40,8 +40,8 @@ func (s *Server) locate(text string) (ident.ID, bearing) {
 	return id, nobodys
 }
 
-// Connection finds a connection by its id, nil where there is none (its methods can be called all the same): the seed's
-// getConnection. [Everywhere.Connection] finds one on any worker. Any goroutine.
+// Connection finds a connection by its id: the seed's getConnection. It returns nil for an unknown id; the methods of a nil
+// Conn can be called. [Everywhere.Connection] finds one on any worker. Any goroutine.
 //
 // Scope: this worker.
 func (s *Server) Connection(id string) *Conn {
@@ -51,7 +51,7 @@ func (s *Server) Connection(id string) *Conn {
 	return nil
 }
 
-// connAt finds an open connection of ours.
+// connAt finds an open connection of this worker.
 func (s *Server) connAt(p place) *Conn {
 	if int(p.Loop) >= len(s.loops) {
 		return nil
@@ -62,10 +62,10 @@ func (s *Server) connAt(p place) *Conn {
 	return nil
 }
 
-// idOf is the id of a connection of ours.
+// idOf is the id of a connection of this worker.
 func (s *Server) idOf(p place) ident.ID { return ident.ID{Worker: s.instance, Place: p} }
 
-// idsOf reads ids of any worker's connections; texts that are none are left out.
+// idsOf parses ids of any worker's connections and skips invalid ones.
 func idsOf(texts []string) (list []ident.ID) {
 	for _, text := range texts {
 		if id, ok := ident.Parse(text); ok {
@@ -75,7 +75,7 @@ func idsOf(texts []string) (list []ident.ID) {
 	return list
 }
 
-// own are the places of the ids that name connections of ours.
+// own returns the places of those ids that name connections of this worker.
 func (s *Server) own(list []ident.ID) (places []place) {
 	for _, id := range list {
 		if id.Worker == s.instance {
@@ -85,7 +85,7 @@ func (s *Server) own(list []ident.ID) (places []place) {
 	return places
 }
 
-// lives reports whether a worker is one of ours, as far as is known.
+// lives reports whether a worker of this server is believed to live.
 func (s *Server) lives(w ident.Worker) bool {
 	return s.peers != nil && slices.Contains(*s.peers.alive.Load(), w)
 }

@@ -13,35 +13,32 @@ import (
 	"github.com/parleyd/parley/protocol/message"
 )
 
-// A message meets its handler here: built-in, or the application's. Handlers of the application run under
-// guard, the one place with a recover.
+// A message meets its handler here: built-in, or the application's. Handlers of the application run under guard (guard.go).
 
 // M is a JSON object, for replies and broadcasts that need no type of their own.
 type M = map[string]any
 
-// Handler handles messages of one type. What it returns is the reply, encoded as JSON, with the client's
-// ref put in; a []byte is the reply itself, and the handler's own again when the handler has returned. nil, or a nil
-// pointer, means none. An error is answered with an `error` message: an [Error] with its
-// code, any other with the code "internal" and its text; a nil pointer in it is no error. A panic, in a method of what
-// it returns too, costs the connection (1011). runtime.Goexit, which testing.T.FailNow calls, costs the connection where
-// the handler was offloaded, and the process where it runs on a loop.
+// Handler handles messages of one type. Its result is the reply, encoded as JSON, with the client's ref put in. A []byte is
+// the reply itself; the handler may use its bytes again after the return. nil, or a nil pointer, means no reply. An error is
+// answered with an `error` message: an [Error] with its code, any other with the code "internal" and its text; a nil pointer
+// in an error is no error. A panic, also in a method of the result, costs the connection (1011). runtime.Goexit, which
+// testing.T.FailNow calls, costs the connection if the handler was offloaded, and the process if it runs on a loop.
 //
-// It runs on the connection's loop and must not block, unless registered with [Offload]. m is borrowed
-// until it returns.
+// It runs on the connection's loop and must not block, unless registered with [Offload]. m is borrowed until it returns.
 type Handler func(c *Conn, m *Message, s *Server) (any, error)
 
-// Middleware wraps a handler: it may look at the message before, at the outcome after, or refuse.
+// Middleware wraps a handler: it may check the message before, change the outcome after, or refuse.
 type Middleware func(Handler) Handler
 
-// RawHandler takes what is no JSON object: binary messages, and text that is something else. What it
-// returns is the reply, of the same kind as the message; nil means none. payload is borrowed until it
-// returns; it runs on the loop and must not block. A reply to text must be valid UTF-8.
+// RawHandler handles messages that are no JSON object: binary messages, and other text. Its result is the reply, of the same
+// kind as the message; nil means none. payload is borrowed until it returns; it runs on the loop and must not block. A reply
+// to text must be valid UTF-8.
 type RawHandler func(c *Conn, payload []byte, binary bool) (reply []byte)
 
-// Error is a refusal that the client is told by a code; the connection lives on.
+// Error is a refusal with a code for the client; the connection lives on.
 type Error struct {
 	Code    string // one of the wire protocol's codes, or one of the application's
-	Message string // for a person: what is wrong and what to do
+	Message string // for a person: the fault and its correction
 }
 
 func (e *Error) Error() string {
@@ -58,14 +55,14 @@ var (
 	errUnavailable = wireError(message.Unavailable)
 )
 
-// ErrOverloaded says that a loop's mailbox is full: nothing was sent to anybody. Try again.
+// ErrOverloaded is the error for a full mailbox of a loop: the message was sent to no connection. Try again.
 var ErrOverloaded error = errOverloaded
 
 // ErrOnLoop says that a call would wait for an event loop, and was made on one: by a handler or a listener. Register the
 // handler with [Offload], or make the call on a goroutine of its own.
 var ErrOnLoop = errors.New("the call would wait for the event loop that it is made on: register the handler with engine.Offload()")
 
-// ErrUnavailable says that what the workers share did not answer in time. Try again.
+// ErrUnavailable is the error when the bus or the store that workers share did not answer in time. Try again.
 var ErrUnavailable error = errUnavailable
 
 // Message is a client's message as a handler sees it. All of it is borrowed until the handler returns.
@@ -87,8 +84,8 @@ func (m *Message) Room() string { return string(m.room) }
 // Payload is the whole message, a JSON object. Borrowed.
 func (m *Message) Payload() []byte { return m.payload }
 
-// Decode fills v from the message's JSON. What it fills is the caller's to keep. The error is an *[Error] that tells the
-// client which field must be what.
+// Decode fills v from the message's JSON. The caller may keep v. The error is an *[Error] that names the wrong field and its
+// type for the client.
 func (m *Message) Decode(v any) error {
 	if err := message.Decode(m.payload, v); err != nil {
 		return mismatch(m, v)
@@ -104,13 +101,13 @@ func (m *Message) clone() *Message {
 	return own
 }
 
-// route is what happens to messages of a type.
+// route is the handling of messages of one type.
 //
 // Owner: immutable once registered.
 type route struct {
 	name    string
 	builtin func(l *loop, c *Conn, e *message.Envelope)
-	handler Handler // with its middleware; nil for a built-in type without any
+	handler Handler // with its middleware; nil for a built-in type without middleware
 	offload bool
 }
 
@@ -141,8 +138,8 @@ func (l *loop) dispatch(c *Conn, binary bool, payload []byte) {
 	}
 }
 
-// beforeAuth says which messages are taken from a connection that has not authenticated [wire protocol, authentication].
-// Nothing else of it reaches a handler: neither what has a type, nor what is opaque.
+// beforeAuth reports whether a message of a type is taken from a connection that has not authenticated [wire protocol,
+// authentication]. No other message of it reaches a handler, with a type or without.
 func beforeAuth(typ []byte) bool {
 	switch string(typ) {
 	case "auth", "ping", "pong":
@@ -165,7 +162,7 @@ func (l *loop) routed(c *Conn, e *message.Envelope, payload []byte) {
 	case r.handler == nil:
 		r.builtin(l, c, e)
 	default:
-		l.announce() // who joined before this message is announced before what its handler broadcasts
+		l.announce() // announce members that joined before this message before its handler broadcasts
 		m := Message{typ: r.name, room: e.Room, ref: e.Ref, payload: payload}
 		if r.offload {
 			l.runOffloaded(c, r, &m)
@@ -175,7 +172,7 @@ func (l *loop) routed(c *Conn, e *message.Envelope, payload []byte) {
 	}
 }
 
-// runHandler runs a handler here and now.
+// runHandler runs a handler on the loop, in this turn.
 func (l *loop) runHandler(c *Conn, r *route, m *Message) {
 	begun, posts := l.srv.clock(), l.Mail.Posts.Load()
 	out := l.srv.run(c, r, m)
@@ -187,21 +184,21 @@ func (l *loop) runHandler(c *Conn, r *route, m *Message) {
 		l.Held(r.name, took)
 	}
 	if l.Mail.Posts.Load() != posts {
-		// What the handler sent is in the mailbox: the reply goes behind it.
+		// The handler's broadcasts are in the mailbox: the reply goes behind them.
 		l.afterLetters(c, func() { l.reply(c, r.name, m.ref, out) })
 		return
 	}
 	l.reply(c, r.name, m.ref, out)
 }
 
-// afterLetters has the answers that f gives go through the mailbox.
+// afterLetters sends the answers of f through the mailbox.
 func (l *loop) afterLetters(c *Conn, f func()) {
 	c.wire.Posted.Add(1)
 	f()
 	c.wire.Posted.Add(-1)
 }
 
-// reply answers with what a handler returned. ref is borrowed.
+// reply answers with a handler's outcome. ref is borrowed.
 func (l *loop) reply(c *Conn, name string, ref []byte, out outcome) {
 	if out.failed != nil {
 		l.srv.log.Warn("a handler failed", "handler", name, "conn", c.ID(), "err", out.failed)
@@ -225,14 +222,14 @@ func (l *loop) reply(c *Conn, name string, ref []byte, out outcome) {
 	l.answer(c, raw)
 }
 
-// complain answers with an error message.
+// complain answers with an error message. ref is borrowed.
 func (l *loop) complain(c *Conn, e *Error, ref []byte) {
 	l.Count[countErrors].Add(1)
 	l.Text = message.AppendError(l.Text[:0], e.Code, e.Message, ref)
 	l.answer(c, l.Text)
 }
 
-// raw gives what is no JSON object to the application.
+// raw passes a message that is no JSON object to the application.
 func (l *loop) raw(c *Conn, handler RawHandler, binary bool, payload []byte) {
 	op := ws.OpText
 	if binary {
@@ -254,7 +251,7 @@ func (l *loop) raw(c *Conn, handler RawHandler, binary bool, payload []byte) {
 	}
 }
 
-// clip shortens what a client sent to what fits into a sentence.
+// clip shortens a client's text to a length that fits into a sentence.
 func clip(b []byte) []byte {
 	n := min(len(b), 64)
 	for n > 0 && n < len(b) && !utf8.RuneStart(b[n]) {
@@ -263,7 +260,7 @@ func clip(b []byte) []byte {
 	return b[:n]
 }
 
-// replaceRoute registers next in place of old, and reports false where another took that place meanwhile.
+// replaceRoute registers next in place of old, and reports false if another route has replaced old meanwhile.
 func (s *Server) replaceRoute(old, next *route) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

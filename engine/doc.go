@@ -5,10 +5,10 @@
 // state, and then writes once per connection. Code on a loop is single-threaded; the one way to another
 // loop is its mailbox. No public call ever waits for a loop, and no connection has a goroutine.
 //
-// What it refuses to do: TLS (the proxy's), HTTP beyond the opening handshake (engine/admin's), decoding
-// what it only relays, waiting for a peer, and buffering without a bound.
+// What it refuses to do: TLS (the proxy's), HTTP beyond the opening handshake (engine/admin's), decoding data that it only
+// relays, waiting for a peer, and buffering without a bound.
 //
 // Start reading in engine/internal/turn, where turns are taken, then owner_rooms.go (what a room server does with a
 // connection), dispatch.go and builtin.go, publish.go (publish and fan out), session.go and resume.go. server.go is the
-// public face, and reactor.go the only file that knows gnet. Anything here is loop-only unless it is marked.
+// public face, and reactor.go the only file that knows gnet. Code here is loop-only unless its comment says otherwise.
 package engine

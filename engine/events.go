@@ -9,20 +9,20 @@ import (
 // EventKind names an event, as the seed does.
 type EventKind string
 
-// Events, and what of Event is set besides Kind and Server.
+// Events, and the fields of Event that are set besides Kind and Server.
 const (
 	EventStarted    EventKind = "websocket.started"
 	EventStopped    EventKind = "websocket.stopped"
-	EventConnect    EventKind = "websocket.connect"    // Conn: greeted, and authenticated where that is asked for
+	EventConnect    EventKind = "websocket.connect"    // Conn: greeted, and authenticated if an auth handler is set
 	EventDisconnect EventKind = "websocket.disconnect" // Conn, Cause, Token
 	EventMessage    EventKind = "websocket.message"    // Conn, Message: well-formed, before its handler
 	EventRoomJoin   EventKind = "websocket.room.join"  // Conn, Room
 	EventRoomLeave  EventKind = "websocket.room.leave" // Conn, Room
 	EventReconnect  EventKind = "websocket.reconnect"  // Conn, Session
-	EventError      EventKind = "websocket.error"      // Err, and Conn where one is concerned
+	EventError      EventKind = "websocket.error"      // Err, and Conn if the error concerns one
 )
 
-// Event is what a listener is told. Message is borrowed until the listener returns; the rest may be kept.
+// Event is the argument of a listener. Message is borrowed until the listener returns; the rest may be kept.
 //
 // Owner: the listener, for the time of the call.
 type Event struct {
@@ -31,15 +31,14 @@ type Event struct {
 	Conn    *Conn
 	Room    string
 	Cause   Cause
-	Token   string // restores the session until reconnection_ttl is over; "" where there is none
+	Token   string // restores the session until reconnection_ttl is over; "" if there is none
 	Message *Message
 	Session *Session
 	Err     error
 }
 
-// Emitter tells listeners what happens. One may be shared by several servers. The events of one
-// connection come in order, on its loop: a listener must not block. A listener that panics is counted and
-// logged, and the others are told all the same.
+// Emitter calls listeners for events. Several servers may share one. The events of one connection come in order, on its
+// loop: a listener must not block. A listener's panic is counted and logged, and the other listeners are still called.
 //
 // Owner: shared (mutex: mu).
 type Emitter struct {
@@ -52,7 +51,7 @@ type listener struct{ call func(Event) }
 // NewEmitter returns an emitter without listeners.
 func NewEmitter() *Emitter { return new(Emitter) }
 
-// On adds a listener for one kind of event, behind those there are. off removes it again. Any goroutine.
+// On adds a listener for one kind of event, behind the earlier ones. off removes it again. Any goroutine.
 func (e *Emitter) On(kind EventKind, call func(Event)) (off func()) {
 	x := &listener{call}
 	e.change(kind, func(list []*listener) []*listener { return append(slices.Clip(list), x) })
@@ -76,13 +75,13 @@ func (e *Emitter) change(kind EventKind, f func([]*listener) []*listener) {
 	e.listeners.Store(&next)
 }
 
-// hears reports whether anybody listens. Any goroutine.
+// hears reports whether a kind of event has a listener. Any goroutine.
 func (e *Emitter) hears(kind EventKind) bool {
 	all := e.listeners.Load()
 	return all != nil && len((*all)[kind]) > 0
 }
 
-// emit tells the listeners.
+// emit calls the listeners.
 func (s *Server) emit(ev Event) {
 	if wanted := s.wishes.wanted.Load(); wanted != 0 && wanted&wishBit(ev.Kind) != 0 {
 		s.tellEverywhere(&ev)

@@ -10,22 +10,23 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// Events of all workers. A worker that wants some kinds of events of the others tells them so (its wish), and they send
-// what happens; where nobody wishes anything, nothing is sent.
+// Events of all workers. A worker that wants some kinds of events from the others sends them its wish, and they send such
+// events; without a wish no worker sends any.
 
-// RemoteEvent is an event of any worker. Its connection is described and not given: it may live elsewhere.
+// RemoteEvent is an event of any worker. It describes its connection and has no *Conn, because the connection may live on
+// another worker.
 //
 // Owner: the listener.
 type RemoteEvent struct {
 	Kind    EventKind `json:"kind"`
-	Worker  uint16    `json:"-"`    // the instance on which it happened
-	Conn    Facts     `json:"conn"` // as it was then
+	Worker  uint16    `json:"-"`    // the instance of the worker of the event
+	Conn    Facts     `json:"conn"` // at the time of the event
 	Room    string    `json:"room,omitempty"`
 	Cause   string    `json:"cause,omitempty"`   // of a disconnect
 	Session *Session  `json:"session,omitempty"` // of a reconnect
 }
 
-// wishable are the kinds that can be had of other workers, by the bit that stands for them.
+// wishable are the kinds that other workers send, by the bit that stands for them.
 var wishable = []EventKind{EventConnect, EventDisconnect, EventRoomJoin, EventRoomLeave, EventReconnect}
 
 func wishBit(kind EventKind) uint32 {
@@ -35,7 +36,7 @@ func wishBit(kind EventKind) uint32 {
 	return 0
 }
 
-// wishes are who wants which events.
+// wishes are the kinds of events that each worker wants.
 //
 // Owner: shared (mutex: mu).
 type wishes struct {
@@ -43,7 +44,7 @@ type wishes struct {
 	own       uint32
 	others    map[ident.Worker]uint32
 	listeners []*remoteListener
-	wanted    atomic.Uint32 // by anybody, here or elsewhere
+	wanted    atomic.Uint32 // the union of all wishes, of this worker and the others
 }
 
 type remoteListener struct {
@@ -51,15 +52,16 @@ type remoteListener struct {
 	call  func(RemoteEvent)
 }
 
-// OnEvent has call told what happens on every worker, this one included: kinds are [EventConnect], [EventDisconnect],
-// [EventRoomJoin], [EventRoomLeave] and [EventReconnect]; others panic, as they stay where they happen. off ends it. call
-// runs on the loop of the event's connection, or on the goroutine that receives from other workers: it must not block,
-// and runs on several goroutines at once. The events of one connection come in order. What other workers did before
-// they heard the wish, within milliseconds, is not told, nor is what a dead worker could not say.
+// OnEvent calls call for events of every worker, this one included. kinds are [EventConnect], [EventDisconnect],
+// [EventRoomJoin], [EventRoomLeave] and [EventReconnect]; for other kinds, which stay on their worker, it panics. off
+// removes the listener. call runs on the loop of the event's connection, or on the goroutine that receives from other
+// workers: it must not block, and runs on several goroutines at once. The events of one connection come in order. Events on
+// other workers before they have received the wish, within milliseconds, are missing, as are the last events of a worker
+// that died.
 //
-// Cost: each event of those kinds is encoded (about 1 us) where it happens, goes over the bus, and is
-// decoded (some 2 us) by those who wish it; 10,000 joins a second are a hundredth of a core on the worker where they
-// happen, and a few hundredths on each that listens. Any goroutine.
+// Cost: each event of those kinds is encoded (about 1 us) on its worker, goes over the bus, and is decoded (some 2 us) by
+// each worker that listens; 10,000 joins a second are a hundredth of a core on their worker, and a few hundredths on each
+// that listens. Any goroutine.
 //
 // Scope: all workers.
 func (x *Everywhere) OnEvent(kinds []EventKind, call func(RemoteEvent)) (off func()) {
@@ -80,7 +82,7 @@ func (x *Everywhere) OnEvent(kinds []EventKind, call func(RemoteEvent)) (off fun
 	}
 }
 
-// wish changes who listens here, and tells the others what is wished now.
+// wish changes the listeners of this worker, and tells the other workers the new wish.
 func (s *Server) wish(change func(*wishes)) {
 	w := &s.wishes
 	w.mu.Lock()
@@ -98,7 +100,7 @@ func (s *Server) wish(change func(*wishes)) {
 	}
 }
 
-// settle finds out what anybody wants. Under mu.
+// settle computes the union of all wishes. Under mu.
 func (w *wishes) settle() {
 	all := w.own
 	for _, kinds := range w.others {
@@ -107,7 +109,7 @@ func (w *wishes) settle() {
 	w.wanted.Store(all)
 }
 
-// sayWish tells the others what is wished here, and may ask what they wish.
+// sayWish tells the other workers this worker's wish; asks requests theirs.
 func (s *Server) sayWish(asks bool) {
 	if s.peers == nil {
 		return
@@ -144,7 +146,7 @@ func (s *Server) receiveWish(from ident.Worker, h *fleet.Heard) {
 	}
 }
 
-// forgetWish forgets what a worker wished that is gone.
+// forgetWish drops the wish of a worker that is gone.
 func (s *Server) forgetWish(gone ident.Worker) {
 	w := &s.wishes
 	w.mu.Lock()
@@ -153,7 +155,8 @@ func (s *Server) forgetWish(gone ident.Worker) {
 	w.mu.Unlock()
 }
 
-// tellEverywhere tells of an event those who wish it, here and elsewhere. It is on the loop of the event's connection.
+// tellEverywhere passes an event to the listeners of this worker and to the workers that wish it. It runs on the loop of the
+// event's connection.
 func (s *Server) tellEverywhere(ev *Event) {
 	told := RemoteEvent{Kind: ev.Kind, Worker: s.instance.Instance(), Conn: ev.Conn.Facts(), Room: ev.Room, Session: ev.Session}
 	if ev.Kind == EventDisconnect {
@@ -185,7 +188,7 @@ func (s *Server) tellEverywhere(ev *Event) {
 	s.peers.say(false, &fleet.Entry{Kind: fleet.Event, Target: target, Body: fleet.Body{Payload: raw}})
 }
 
-// tellRemote tells the listeners of this worker.
+// tellRemote calls the listeners of this worker.
 func (s *Server) tellRemote(ev RemoteEvent) {
 	w := &s.wishes
 	w.mu.Lock()

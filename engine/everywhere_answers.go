@@ -14,17 +14,17 @@ import (
 	"github.com/parleyd/parley/rooms"
 )
 
-// The answering side of [Everywhere]. What concerns one connection is done on the goroutine that receives entries, so
-// that it keeps its place between what the asker says before and after; what walks through rooms or connections is done
+// The answering side of [Everywhere]. A question about one connection is answered on the goroutine that receives entries, so
+// that it keeps its order among the asking worker's entries. A question that walks through rooms or connections is answered
 // on a small pool, so that entries do not wait for it.
 
 const (
-	answerers   = 2        // goroutines for what takes a while
+	answerers   = 2        // goroutines for long answers
 	membersPage = 10_000   // ids in one answer
-	answerBytes = 64 << 10 // what an answer of many parts should not exceed by much
+	answerBytes = 64 << 10 // the size at which an answer of many parts ends
 )
 
-// everywhereAnswerer is who answers one of the questions above.
+// everywhereAnswerer is the answerer of a verb.
 func everywhereAnswerer(v fleet.Verb) answerer {
 	switch v {
 	case fleet.Connections:
@@ -43,7 +43,7 @@ func everywhereAnswerer(v fleet.Verb) answerer {
 	return nil
 }
 
-// atLeisure has f answer on the pool. Where that is full, nobody answers.
+// atLeisure makes an answerer that runs f on the pool. If the pool is full, the question stays unanswered.
 func atLeisure(f func(s *Server, r *fleet.Reader) []byte) answerer {
 	return func(s *Server, question []byte, answer func([]byte)) {
 		if s.peers == nil {
@@ -70,7 +70,7 @@ func (s *Server) answerStats(*fleet.Reader) []byte {
 
 // membersAnswer is a page of the members of one worker.
 //
-// Owner: who asked.
+// Owner: the worker that asked.
 type membersAnswer struct {
 	fleet.MembersPage
 	places []place
@@ -106,7 +106,7 @@ func readMembersPage(r *fleet.Reader, worker ident.Worker) (a membersAnswer) {
 	return a
 }
 
-// answerRooms tells rooms from a place in the index on, and where to go on; 0: that was all.
+// answerRooms lists rooms from a place in the index on, and returns where to continue; 0: nowhere.
 func (s *Server) answerRooms(r *fleet.Reader) []byte {
 	from := int(r.Number())
 	var list []byte
@@ -202,7 +202,7 @@ func appendOutcome(err error) []byte {
 	return w.B
 }
 
-// readOutcome gives the error that its teller had, so that errors.Is finds it.
+// readOutcome returns the answering worker's error in a form that errors.Is finds.
 func readOutcome(r *fleet.Reader) error {
 	switch fleet.Outcome(r.Number()) {
 	case fleet.Done:

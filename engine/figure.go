@@ -5,46 +5,46 @@ import (
 	"iter"
 )
 
-// FigureKind says how a figure moves, and so what the figures of several workers make together.
+// FigureKind says how a figure changes, and so how the figures of several workers are combined.
 type FigureKind uint8
 
 // The kinds of figures.
 const (
-	FigureCounter   FigureKind = iota // only grows. The sum keeps what workers that are gone had counted
+	FigureCounter   FigureKind = iota // only grows; the sum keeps the counts of workers that are gone
 	FigureHistogram                   // counters, one for each range of durations
-	FigureGauge                       // what there is now: the sum over the workers that live
-	FigureHighest                     // a gauge whose highest value counts, not the sum
+	FigureGauge                       // the present value; the sum over the live workers
+	FigureHighest                     // a gauge; the highest value of all workers, not the sum
 )
 
 // counts reports whether a sum keeps the figure of a worker that is gone.
 func (k FigureKind) counts() bool { return k <= FigureHistogram }
 
-// Figure describes one number that a server counts or measures and keeps in an S. /stats, /metrics, the sums over workers and
-// docs/metrics.md are made from the tables of these.
+// Figure describes one number that a server counts or measures and keeps in an S. /stats, /metrics, the sums over workers
+// and docs/metrics.md are made from tables of figures.
 //
 // Owner: immutable.
 type Figure[S any] struct {
-	Key    string // in /stats; "" where it is made from several
-	Metric string // in /metrics, behind the prefix parley_; "" where it has none of its own
+	Key    string // in /stats; "" if it is made from several
+	Metric string // in /metrics, behind the prefix parley_; "" if it has none of its own
 	Kind   FigureKind
 	Help   string
-	Label  string  // of the metric, where the figure is a map by its values
+	Label  string  // of the metric, if the figure is a map by its values
 	Per    float64 // how many of the field's units make one of the metric's; 0 means 1
 
-	field func(*S) any         // a pointer to the figure's field, or its value, or nil where it is not known
-	read  func(*Server) uint64 // nil: StatsHere does it, or package cluster
+	field func(*S) any         // a pointer to the figure's field, or its value, or nil if it is unknown
+	read  func(*Server) uint64 // nil: StatsHere reads it, or package cluster
 }
 
 // ServerFigures are the figures of a server, or of all workers together. The caller must not change them.
 func ServerFigures() []Figure[Stats] { return serverFigures }
 
-// LoopFigures are those of one event loop. The caller must not change them.
+// LoopFigures are the figures of one event loop. The caller must not change them.
 func LoopFigures() []Figure[LoopStats] { return loopFigures }
 
-// WorkerFigures are those of one process of several that are one server. The caller must not change them.
+// WorkerFigures are the figures of one process of several. The caller must not change them.
 func WorkerFigures() []Figure[WorkerStats] { return workerFigures }
 
-// Values are the figure's value in the metric's unit; by label where it has one; none where it is not known, or is a histogram.
+// Values yields the figure's values in the metric's unit, by label if it has one; none if it is unknown or a histogram.
 func (f *Figure[S]) Values(s *S) iter.Seq2[string, float64] {
 	per := cmp.Or(f.Per, 1)
 	return func(yield func(string, float64) bool) {

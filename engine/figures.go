@@ -9,22 +9,22 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// What workers know of each other's figures: those of the seed's getStats. Loop 0 tells the connections and rooms of its
-// worker with the tick after a change, and all figures once a second; who starts, or has missed something, is told them
-// with the counts of rooms. So whoever asks does not wait, and what it is told is right a tick after the last change.
+// Figures that workers tell each other: those of the seed's getStats. Loop 0 tells the connections and rooms of its worker
+// with the tick after a change, and all figures once a second. A worker that has started, or has missed messages, gets them
+// with the counts of rooms. So a caller does not wait, and the figures are right one tick after the last change.
 
 const sayFiguresEvery = time.Second
 
-// figures are what one worker tells of itself.
+// figures are the figures of one worker.
 //
 // Owner: immutable.
 type figures struct {
-	connections, rooms     int64 // rooms: those that this worker counts, so that each is in the sum once
+	connections, rooms     int64 // rooms: those that this worker counts, so that the sum has each room once
 	sent, received, memory uint64
 	uptime                 int64 // seconds
 }
 
-// figuresAway are those of the other workers.
+// figuresAway are the figures of the other workers.
 //
 // Owner: shared (mutex: peers.mu), except told and toldAt: loop 0.
 type figuresAway struct {
@@ -34,14 +34,14 @@ type figuresAway struct {
 	toldAt      int64
 }
 
-// figuresHere are this worker's.
+// figuresHere returns this worker's figures.
 func (s *Server) figuresHere() figures {
 	f := figures{connections: s.live.Load(), rooms: int64(s.index.Counted(s.lowest())), memory: memoryUsage(), uptime: int64(s.uptime().Seconds())}
 	f.sent, f.received = total(s, turn.CountSent), total(s, turn.CountReceived)
 	return f
 }
 
-// reportFigures tells the others what has changed. It is on loop 0.
+// reportFigures tells the other workers changed figures. It runs on loop 0.
 func (l *loop) reportFigures() {
 	s := l.srv
 	known := &s.peers.figures
@@ -52,7 +52,7 @@ func (l *loop) reportFigures() {
 	}
 }
 
-// sayFigures tells a worker, or all, at the end of the turn.
+// sayFigures tells figures to a worker, or to all, at the end of the turn.
 func (l *loop) sayFigures(target ident.Worker, f figures) {
 	l.Owes.Flush = true
 	l.srv.peers.say(false, &fleet.Entry{Kind: fleet.Figures, Target: target, Body: fleet.Body{Figures: fleet.FigureSet{
@@ -60,13 +60,13 @@ func (l *loop) sayFigures(target ident.Worker, f figures) {
 }
 
 func (s *Server) receiveFigures(from ident.Worker, h *fleet.Heard) {
-	const most = 1 << 40 // so that sums do not overflow, whatever another worker says
+	const most = 1 << 40 // so that sums do not overflow, whatever another worker sends
 	x := &h.Figures
 	s.noteFigures(from, &figures{connections: int64(min(x.Connections, most)), rooms: int64(min(x.Rooms, most)),
 		sent: x.Sent, received: x.Received, memory: min(x.Memory, most), uptime: int64(min(x.Uptime, most))})
 }
 
-// noteFigures keeps what a worker has told, or forgets it where it is gone: nil.
+// noteFigures keeps the figures of another worker; f is nil if the worker is gone.
 func (s *Server) noteFigures(from ident.Worker, f *figures) {
 	p := s.peers
 	p.mu.Lock()

@@ -11,37 +11,38 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// A question to several workers at once. What they answer is gathered, and told when all have answered or time is up.
+// A question to several workers at once. The answers are gathered, and passed on when all workers have answered or time is
+// up.
 
-// gatherWait is how long a worker is waited for that does not answer.
+// gatherWait is how long gather waits for a worker.
 const gatherWait = time.Second
 
-// joinWait is that for a join: who joins a limited room may have to wait for a seat.
+// joinWait is the wait for a join, which may itself wait for a seat of a limited room.
 const joinWait = 2500 * time.Millisecond
 
-// gatherGrace is how much later than that who asked takes notice at the latest.
+// gatherGrace is the longest delay after that until the caller learns of it.
 const gatherGrace = 300 * time.Millisecond
 
-// parcel is what goes to one worker, or comes from it.
+// parcel is a question for one worker, or its answer.
 type parcel struct {
 	worker ident.Worker
 	bytes  []byte
 }
 
-// harvest is what has come so far.
+// harvest has the answers so far.
 //
 // Owner: shared (mutex: mu).
 type harvest struct {
 	mu      sync.Mutex
-	open    map[ident.Worker]bool // who is waited for; nil once all is told
+	open    map[ident.Worker]bool // workers whose answer is awaited; nil once the harvest is closed
 	answers []parcel
 	missing []ident.Worker
 	done    func(answers []parcel, missing []ident.Worker)
 }
 
-// gather asks workers, each its own question, and has done told their answers and who gave none, both in the order of
-// workers. A worker that has ended is neither: it has nothing any more. done runs once, on any goroutine, perhaps
-// before gather returns, and must not block. Any goroutine.
+// gather asks workers, each its own question. It calls done with the answers and with the workers that gave none, both in
+// the order of workers. A worker that has ended is in neither list. done runs once, on any goroutine, perhaps before gather
+// returns, and must not block. Any goroutine.
 func (s *Server) gather(v fleet.Verb, questions []parcel, wait time.Duration, done func(answers []parcel, missing []ident.Worker)) *harvest {
 	h := &harvest{open: map[ident.Worker]bool{}, done: done}
 	for _, q := range questions {
@@ -81,7 +82,7 @@ func (h *harvest) add(worker ident.Worker, answer []byte, err error) {
 	}
 }
 
-// giveUp waits no longer.
+// giveUp ends the wait for the open workers.
 func (h *harvest) giveUp() {
 	h.mu.Lock()
 	last := h.open != nil
@@ -102,15 +103,15 @@ func (h *harvest) end() {
 	slices.Sort(h.missing)
 }
 
-// Serving tells which other workers take connections, and so can be asked: those that are starting or ending have
-// nothing to say. Any goroutine.
+// Serving sets the other workers that take connections and can be asked; starting and ending workers have no answers. Any
+// goroutine.
 func (s *Server) Serving(ready []ident.Worker) {
 	list := slices.DeleteFunc(slices.Clone(ready), func(x ident.Worker) bool { return x == s.instance })
 	slices.Sort(list)
 	s.peers.serving.Store(&list)
 }
 
-// others are the workers that serve besides this one, in their order. Not to be changed.
+// others are the workers that serve besides this one, in order. The caller must not change the list.
 func (s *Server) others() []ident.Worker {
 	if s.peers == nil {
 		return nil
@@ -118,13 +119,13 @@ func (s *Server) others() []ident.Worker {
 	return *s.peers.serving.Load()
 }
 
-// lowest reports whether no other worker is lower.
+// lowest reports whether this worker has the lowest number.
 func (s *Server) lowest() bool {
 	list := s.others()
 	return len(list) == 0 || list[0] > s.instance
 }
 
-// cutOff reports whether there are other workers that are known not to be reached.
+// cutOff reports whether the bus is known to be away while other workers exist.
 func (s *Server) cutOff() bool {
 	return s.peers != nil && len(s.others()) > 0 && !s.peers.Bus.Up()
 }

@@ -11,13 +11,13 @@ import (
 	"github.com/parleyd/parley/engine/logs"
 )
 
-// Code of the application runs under guard, wherever the server calls it: a panic in it becomes an error, is counted
-// and logged, and costs one connection, not the process. This file has the only recovers.
+// Code of the application runs under guard, wherever the server calls it: a panic in it becomes an error, is counted and
+// logged, and costs one connection, not the process. rescue.go is about panics of our own code.
 //
-// runtime.Goexit cannot be recovered: the goroutine ends. guard says so and lets it; what the goroutine's owner does
-// then is the owner's: the pool has another one, and a loop cannot go on (see mustReturn).
+// runtime.Goexit cannot be recovered: the goroutine ends. guard logs it and lets it happen. The goroutine's owner must cope:
+// the pool starts another goroutine; a loop cannot go on (see mustReturn).
 
-// guard runs f, which calls code of the application for c, or for nobody.
+// guard runs f, which calls code of the application for c; c may be nil.
 func (s *Server) guard(name string, c *Conn, f func() error) (err error) {
 	returned := false
 	defer func() {
@@ -43,7 +43,7 @@ func (l *loop) guardRaw(c *Conn, handler RawHandler, binary bool, payload []byte
 	return reply, nil
 }
 
-// caught counts and logs a panic, or, where value is nil, that the goroutine ends.
+// caught counts and logs a panic, or, if value is nil, the end of the goroutine.
 func (s *Server) caught(name string, c *Conn, value any) error {
 	s.count[countPanics].Add(1)
 	id := ""
@@ -61,9 +61,9 @@ func (s *Server) caught(name string, c *Conn, value any) error {
 	return &panicError{value}
 }
 
-// mustReturn is deferred by what runs on a goroutine that the server cannot do without: a loop, or the one that
-// receives from other workers. Where a handler has ended that goroutine, the process ends in a panic that nothing
-// recovers: gnet's loop is gone with half a turn behind it, and its connections would wait for ever.
+// mustReturn is deferred on a goroutine that the server cannot do without: a loop, or the receiver of other workers'
+// entries. If a handler has ended that goroutine, the process ends in a panic that is not recovered: gnet's loop is gone in
+// the middle of a turn, and its connections would wait for ever.
 func (s *Server) mustReturn(returned *bool) {
 	if *returned {
 		return
@@ -79,10 +79,10 @@ func (s *Server) mustReturn(returned *bool) {
 		"does: have it return an error, or register it with engine.Offload()", *name)
 	s.log.Error(text)
 	go panic(text)
-	select {} // what stands below on this goroutine must not run
+	select {} // the deferred calls further up this goroutine must not run
 }
 
-// panicError is what guard makes of a panic.
+// panicError is the error of a caught panic.
 type panicError struct{ value any }
 
 func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }
@@ -92,17 +92,17 @@ const handlerSlow = 50 * time.Millisecond
 
 func duration(ns int64) time.Duration { return time.Duration(ns) }
 
-// guardedLog is the application's log handler. Records are written in the middle of turns: a panic in the handler is
-// counted and costs the record.
+// guardedLog is the application's log handler. Records are written in the middle of turns. A panic in the handler is
+// counted, and the record is lost.
 type guardedLog struct {
 	slog.Handler
 	panics *atomic.Uint64
 }
 
-// GuardLog returns a logger like l. A panic in its handler costs the record, and is counted by the server. Any goroutine.
+// GuardLog returns a logger like l. A panic in its handler loses the record, and is counted by the server. Any goroutine.
 func (s *Server) GuardLog(l *slog.Logger) *slog.Logger {
 	if logs.IsQueued(l) {
-		return l // it recovers by itself
+		return l // it recovers its own panics
 	}
 	return slog.New(guardedLog{l.Handler(), &s.count[countPanics]})
 }

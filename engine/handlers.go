@@ -11,17 +11,17 @@ import (
 	"github.com/parleyd/parley/protocol/message"
 )
 
-// Request is the opening handshake as a connect handler sees it: Header, Query, Cookie, Origin,
-// Protocols. It is the handler's to keep.
+// Request is the opening handshake as a connect handler sees it: Header, Query, Cookie, Origin, Protocols. The handler may
+// keep it.
 type Request = handshake.Request
 
-// ConnectHandler decides whether a connection may come in: the seed's on('connect'). It runs on a pool,
-// before the upgrade, and may be slow. nil admits; [RefuseStatus] and [Refuse] say how to refuse, as does
-// Conn.CloseWith; any other error is HTTP 401.
+// ConnectHandler decides whether a connection is admitted: the seed's on('connect'). It runs on a pool, before the upgrade,
+// and may be slow. nil admits; [RefuseStatus] and [Refuse] make refusals, as does Conn.CloseWith; any other error is HTTP
+// 401.
 type ConnectHandler func(c *Conn, r *Request) error
 
-// AuthHandler looks at the token of an auth message. It runs on the pool and may be slow; it calls
-// Conn.SetPrincipal. An error is told to the client, which is closed with 4001.
+// AuthHandler checks the token of an auth message. It runs on the pool and may be slow; it calls Conn.SetPrincipal. The
+// client gets its error and is closed with 4001.
 type AuthHandler func(c *Conn, token string) error
 
 // Option changes how a handler is registered.
@@ -29,7 +29,7 @@ type Option func(*registration)
 
 // registration is a handler on its way into the routes.
 //
-// Owner: who registers.
+// Owner: the caller of On.
 type registration struct {
 	route      *route
 	middleware []Middleware
@@ -44,9 +44,8 @@ func With(m ...Middleware) Option {
 	return func(r *registration) { r.middleware = append(r.middleware, m...) }
 }
 
-// On registers the handler of a message type: the seed's on(type, handler). A later one replaces an
-// earlier one. Any goroutine, at any time. It panics for a nil handler, and for the types that the server handles
-// itself; those can be wrapped with [Server.Use].
+// On registers the handler of a message type: the seed's on(type, handler). A later handler replaces an earlier one. Any
+// goroutine, at any time. It panics for a nil handler, and for the built-in types; wrap those with [Server.Use].
 func (s *Server) On(typ string, h Handler, opts ...Option) {
 	if _, ok := builtinRoutes()[typ]; ok {
 		panic(fmt.Sprintf("engine: the server handles %q itself; wrap it with Server.Use", typ))
@@ -61,8 +60,8 @@ func (s *Server) On(typ string, h Handler, opts ...Option) {
 	s.addRoute(r.route)
 }
 
-// On registers a handler whose messages are decoded into a T first. Where the fields do not fit, or where
-// T has a method Validate() error that refuses, the client is answered with invalid_message.
+// On registers a handler whose messages are decoded into a T first. If the fields do not fit, or T's method Validate() error
+// refuses, the client is answered with invalid_message.
 //
 // A field's key is its json tag, else its name; keys are compared exactly, letter case included, so that one message
 // cannot mean two things to two readers.
@@ -82,7 +81,7 @@ func On[T any](s *Server, typ string, h func(c *Conn, m T, s *Server) (any, erro
 	}, opts...)
 }
 
-// invalid is the refusal of a message that a check did not pass. An *Error stays what it is.
+// invalid is the refusal of a message that failed a check. An *Error stays as it is.
 func invalid(err error) error {
 	if e := coded(err); e != nil {
 		return e
@@ -90,8 +89,8 @@ func invalid(err error) error {
 	return &Error{Code: message.InvalidMessage.String(), Message: err.Error()}
 }
 
-// Use wraps the handlers of the named types, built-in ones too, in middleware, the first outermost.
-// Any goroutine, but meant to be called before the start. It panics for a type without a handler.
+// Use wraps the handlers of the named types, built-in ones too, in middleware, the first outermost. Any goroutine; usually
+// called before the start. It panics for a type without a handler.
 func (s *Server) Use(m Middleware, types ...string) {
 	for _, typ := range types {
 		for old := s.routeFor(typ); !s.replaceRoute(old, wrapped(old, m)); old = s.routeFor(typ) {
@@ -120,10 +119,11 @@ func wrapped(old *route, m Middleware) *route {
 	return &r
 }
 
-// errHandled is what a built-in handler returns under middleware: it has answered already.
+// errHandled is the result of a built-in handler under middleware: the handler has answered already.
 var errHandled = errors.New("answered already")
 
-// builtinHandler lets a built-in type be wrapped. It runs on the loop, within the turn of its message.
+// builtinHandler makes a handler of a built-in one, so that middleware can wrap it. It runs on the loop, within the turn of
+// its message.
 func builtinHandler(f func(*loop, *Conn, *message.Envelope)) Handler {
 	return func(c *Conn, m *Message, _ *Server) (any, error) {
 		l := c.loop()
@@ -142,7 +142,7 @@ func chain(h Handler, middleware []Middleware) Handler {
 	return h
 }
 
-// OnConnect adds a connect handler, behind those there are. Before the start.
+// OnConnect adds a connect handler, behind the earlier ones. Before the start.
 func (s *Server) OnConnect(h ConnectHandler) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -158,11 +158,11 @@ func (s *Server) OnConnect(h ConnectHandler) {
 // principal. Before the start.
 func (s *Server) OnAuth(h AuthHandler) { s.authHandler.Store(&h) }
 
-// OnRaw registers the handler of what is no JSON object. Before the start.
+// OnRaw registers the handler of messages that are no JSON object. Before the start.
 func (s *Server) OnRaw(h RawHandler) { s.rawHandler.Store(&h) }
 
-// Validate is middleware that lets check look at a message first. Its error is told to the client, with
-// the code invalid_message unless it is an [Error].
+// Validate is middleware that calls check on a message first. The client gets its error, with the code invalid_message
+// unless it is an [Error].
 func Validate(check func(c *Conn, m *Message) error) Middleware {
 	return func(next Handler) Handler {
 		return func(c *Conn, m *Message, s *Server) (any, error) {
@@ -174,7 +174,7 @@ func Validate(check func(c *Conn, m *Message) error) Middleware {
 	}
 }
 
-// Rate is how often a connection may send what a RateLimit guards.
+// Rate is how often a connection may send the messages that a RateLimit guards.
 type Rate struct {
 	PerSecond float64
 	Burst     int // messages at once; at least 1
@@ -186,11 +186,11 @@ type Rate struct {
 // Owner: under the connection's mu.
 type bucket struct {
 	limiter *Rate
-	at      int64 // when it was full at the latest, on the server's clock
+	at      int64 // when it is full again, on the server's clock
 	strikes int32
 }
 
-// RateLimit is middleware that answers with rate_limited what comes too often from one connection.
+// RateLimit is middleware that answers rate_limited to messages that one connection sends too often.
 func RateLimit(rate Rate) Middleware {
 	if !(rate.PerSecond > 0) {
 		panic("engine: RateLimit: PerSecond must be positive")
@@ -212,8 +212,8 @@ func RateLimit(rate Rate) Middleware {
 	}
 }
 
-// admits takes a message out of the connection's bucket for a limit. A bucket is one time: that at which
-// it would be empty of what was taken (the generic cell rate algorithm).
+// admits takes a message out of the connection's bucket for a limit. A bucket is one time: that at which it would be full
+// again (the generic cell rate algorithm).
 func (c *Conn) admits(limiter *Rate, now int64) (ok bool, strikes int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -228,7 +228,7 @@ func (c *Conn) admits(limiter *Rate, now int64) (ok bool, strikes int) {
 		*c.buckets = list
 	}
 	b := &list[i]
-	const longest = math.MaxInt64 / 2 // some 146 years; half as much again, and now, fit
+	const longest = math.MaxInt64 / 2 // some 146 years; with half as much again, and now, it does not overflow
 	each := int64(min(float64(time.Second)/limiter.PerSecond, longest/2))
 	burst := int64(min(float64(each)*float64(limiter.Burst-1), longest))
 	at := max(b.at, now)
@@ -240,7 +240,7 @@ func (c *Conn) admits(limiter *Rate, now int64) (ok bool, strikes int) {
 	return true, 0
 }
 
-// endSoon ends the connection by its cause. Any goroutine.
+// endSoon ends the connection for a cause, in a later turn. Any goroutine.
 func (c *Conn) endSoon(cause Cause) {
 	c.loop().postCall(func(l *loop) { l.endBy(c, cause) })
 }

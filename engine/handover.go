@@ -11,37 +11,37 @@ import (
 	"github.com/parleyd/parley/rooms"
 )
 
-// Taking over: the loop of a connection whose session was claimed ends it in favour of its heir. The connection's seats go
-// to the heir without being freed in between, so that no other connection can take them. Across workers the heir's worker
-// asks the owner, and gets the state as it is now, which is newer than what the store holds. Seats in limited rooms, which
-// all workers share, go with it: the owner gives them before it answers, with the claim's nonce for a ticket. If the owner
-// does not answer in time, no seats are handed over: the heir takes what seats there are.
+// Hand over: the loop of a connection whose session was claimed ends it in favour of its heir. The connection's seats go to
+// the heir without being freed in between, so that no other connection can take them. Across workers the heir's worker asks
+// the owner, and gets the present state, which is newer than the stored one. Seats in limited rooms, which all workers
+// share, are given too: the owner gives them before it answers, with the claim's nonce as the ticket. If the owner does not
+// answer in time, no seats are handed over, and the heir competes for free ones.
 
-// handOverWait is how long an owner has to hand over; then what the store has counts. One that is frozen ends the
-// connection when it comes to itself.
+// handOverWait is how long the heir waits for an owner; then the stored state counts. An owner that was frozen ends the
+// connection when it runs again.
 const handOverWait = time.Second
 
-// handoverKind is what an answer to fleet.HandOver begins with.
+// handoverKind is the first byte of an answer to fleet.HandOver.
 type handoverKind byte
 
 const (
-	handoverNothing handoverKind = iota // the connection and what it left are gone: the store's state counts
+	handoverNothing handoverKind = iota // the connection and its parked state are gone: the store's state counts
 	handoverState                       // the state follows
 	handoverSpent                       // resumed too often in a row: the connection stays
 	handoverEnded                       // it was revoked: the claim is in vain
 )
 
-// handover is what an earlier connection leaves to its heir.
+// handover is the state and the seats that an earlier connection leaves to its heir.
 //
 // Owner: the loop of the earlier connection; once posted, the heir's.
 type handover struct {
 	kind  handoverKind
 	state *parked       // of handoverState
-	held  []*rooms.Room // where a seat waits for the heir
+	held  []*rooms.Room // rooms with a seat that is held for the heir
 	given []string      // rooms whose shared seat goes to the heir's worker
 }
 
-// handover is what there is of a session whose connection has gone.
+// handover is the handover of a session whose connection has gone.
 func (x released) handover() handover {
 	switch {
 	case x.state != nil:
@@ -52,7 +52,7 @@ func (x released) handover() handover {
 	return handover{}
 }
 
-// handoverQuestion is what the owner is asked.
+// handoverQuestion is the question to the owner of a session.
 type handoverQuestion struct {
 	key    tokenHash
 	heir   ident.Worker // the worker that asks
@@ -85,7 +85,7 @@ func (s *Server) answerHandOver(payload []byte, answer func([]byte)) {
 	left := s.sessions.release(q.key)
 	if left.conn == nil {
 		if left.state != nil {
-			s.sessions.parkAgain(q.key, left.state) // until parkStored knows whose it is
+			s.sessions.parkAgain(q.key, left.state) // until parkStored knows which connection has the session
 		}
 		tell(left.handover())
 		return
@@ -95,7 +95,7 @@ func (s *Server) answerHandOver(payload []byte, answer func([]byte)) {
 	})
 }
 
-// giveSeats gives the heir's worker seats in several rooms; then runs, on any goroutine, when it may take them.
+// giveSeats gives the heir's worker seats in several rooms. then runs, on any goroutine, when that worker may take them.
 func (s *Server) giveSeats(names []string, q handoverQuestion, then func()) {
 	if len(names) == 0 {
 		then()
@@ -112,15 +112,15 @@ func (s *Server) giveSeats(names []string, q handoverQuestion, then func()) {
 	}
 }
 
-// postHandOver has c end in favour of the heir that has claimed its session, once the messages of c that wait have been
-// carried out; then runs on the loop of c. Only when c has ended is the store told to forget the session: a save that came
-// later would bring a spent session back to life. An heir on another worker may not hear of it, and its claim come to
-// nothing: so the state is kept here until the store knows whose the session is. Any goroutine.
+// postHandOver ends c in favour of the heir that has claimed its session, once the held messages of c have been carried out;
+// then runs on the loop of c. The store forgets the session only when c has ended: a later save would bring a spent session
+// back to life. An heir on another worker may miss the answer, and its claim may fail: so the state is kept here until the
+// store knows which connection has the session. Any goroutine.
 func (c *Conn) postHandOver(key tokenHash, heir place, then func(handover)) {
 	c.loop().postCall(func(l *loop) {
 		l.afterHeld(c, func(l *loop) {
 			l.handOver(c, heir, func(l *loop, h handover) {
-				if h.kind == handoverNothing && l.srv.sessions.ended(key) { // between the claim and now
+				if h.kind == handoverNothing && l.srv.sessions.ended(key) { // after the claim
 					h.kind = handoverEnded
 				}
 				switch {
@@ -138,7 +138,7 @@ func (c *Conn) postHandOver(key tokenHash, heir place, then func(handover)) {
 	})
 }
 
-// handOver ends old in favour of its heir, and then says what that inherits. The member_left of old goes out before the
+// handOver ends old in favour of its heir, and calls then with the handover. The member_left of old goes out before the
 // heir's member_joined.
 func (l *loop) handOver(old *Conn, heir place, then func(*loop, handover)) {
 	if old.wire.Phase != turn.PhaseOpen {
@@ -151,7 +151,7 @@ func (l *loop) handOver(old *Conn, heir place, then func(*loop, handover)) {
 		then(l, handover{kind: handoverSpent})
 		return
 	}
-	l.endSession(old, nil) // of another token than was claimed, where old has resumed meanwhile
+	l.endSession(old, nil) // its token is another than the claimed one, if old has resumed meanwhile
 	if len(old.rooms) > roomsAtOnce {
 		l.beginDeparture(&departure{conn: old, cause: CauseTakenOver, opened: true, state: state, heir: heir, inherit: then})
 		l.endBy(old, CauseTakenOver)
@@ -167,7 +167,7 @@ func (l *loop) handOver(old *Conn, heir place, then func(*loop, handover)) {
 	then(l, h)
 }
 
-// handOverEnded is handOver for a connection that has ended by itself.
+// handOverEnded is handOver for a connection that has already ended for another cause.
 func (l *loop) handOverEnded(old *Conn, heir place, then func(*loop, handover)) {
 	r := old.rare
 	switch {

@@ -11,15 +11,15 @@ import (
 	"github.com/parleyd/parley/rooms"
 )
 
-// World is what the loops of a [Lockstep] meet in place of the kernel and the reactor. A wire is the
-// number under which [Lockstep.Open] was given a connection. The methods are called in the middle of a
-// turn; they may take turns of other loops, never of the one that calls.
+// World replaces the kernel and the reactor for the loops of a [Lockstep]. A wire is the number under which [Lockstep.Open]
+// was given a connection. The methods are called in the middle of a turn; they may take turns of other loops, never of the
+// calling one.
 type World interface {
 	// Now is the time since the server's start.
 	Now() time.Duration
-	// Entropy fills b with what random numbers are made of.
+	// Entropy fills b with random bytes.
 	Entropy(b []byte)
-	// Write takes some of p, all or nothing. alive is false where the transport has failed. p is borrowed.
+	// Write takes some of p, all or nothing. alive is false if the transport has failed. p is borrowed.
 	Write(wire int, p []byte) (n int, alive bool)
 	// Shutdown ends our half of the stream.
 	Shutdown(wire int)
@@ -31,9 +31,9 @@ type World interface {
 	Ring(loop int)
 }
 
-// Lockstep is a server whose loops take their turns when they are told to, all on one goroutine, in a
-// world of the caller's making: for simulations, and for measuring a turn by itself. It runs the code that
-// the reactor runs. Its server is never started, nor shut down.
+// Lockstep is a server whose loops take their turns when its methods are called, all on one goroutine, in the caller's
+// World: for simulations, and for measuring a single turn. It runs the same code as the reactor. Its server is never
+// started, nor shut down.
 //
 // Its methods are for one goroutine.
 type Lockstep struct {
@@ -60,10 +60,10 @@ func NewLockstep(cfg Config, w World, settings ...Setting) (*Lockstep, error) {
 	return &Lockstep{s}, nil
 }
 
-// lockstepEpoch is when such a server starts, in seconds since the epoch.
+// lockstepEpoch is the wall clock at the start of such a server, in seconds since the epoch.
 const lockstepEpoch = 1_000_000_000
 
-// Open begins the life of an accepted connection on a loop; nil where the loop is full.
+// Open begins the life of an accepted connection on a loop; nil if the loop is full.
 func (x *Lockstep) Open(loop, wire int) *Conn {
 	l := x.Server.loops[loop]
 	t := newConn(&l.Loop)
@@ -84,7 +84,7 @@ func (x *Lockstep) Serve(c *Conn, chunk []byte) {
 	}
 }
 
-// Drain is the turn that a ring asked for.
+// Drain is the turn that answers a ring.
 func (x *Lockstep) Drain(loop int) { x.Server.loops[loop].Drain() }
 
 // Writable says that a watched wire takes bytes again.
@@ -92,18 +92,18 @@ func (x *Lockstep) Writable(c *Conn) {
 	c.loop().Post(turn.Letter{Kind: turn.LetterWritable, Conn: &c.wire})
 }
 
-// Gone says that a connection's transport has ended. To be called between the turns of its loop, or by Drop.
+// Gone reports the end of a connection's transport. Call it between the turns of its loop, or from Drop.
 func (x *Lockstep) Gone(c *Conn) { c.loop().Gone(&c.wire) }
 
-// Tick wakes all loops, so that they look at their timers. To be called at least every [Lockstep.TickEvery].
+// Tick wakes all loops, so that they look at their timers. Call it at least every [Lockstep.TickEvery].
 func (x *Lockstep) Tick() {
 	for _, l := range x.Server.loops {
 		l.Wake()
 	}
 }
 
-// Alarm is when the earliest timer of the loops is due, which wants a [Lockstep.Tick] then and not at the next one. ok is
-// false where none is set.
+// Alarm is the time of the loops' earliest timer: call [Lockstep.Tick] then, and do not wait for the next tick. ok is false
+// if no timer is set.
 func (x *Lockstep) Alarm() (at time.Duration, ok bool) {
 	for _, l := range x.Server.loops {
 		if len(l.Timers) > 0 && (!ok || l.Timers[0].At < int64(at)) {
@@ -113,7 +113,7 @@ func (x *Lockstep) Alarm() (at time.Duration, ok bool) {
 	return at, ok
 }
 
-// TickEvery is how often the loops want to look at their timers.
+// TickEvery is the interval at which the loops look at their timers.
 func (x *Lockstep) TickEvery() time.Duration { return x.Server.ground.Tick }
 
 // SendAway ends all connections as [Server.Shutdown] does.
@@ -122,8 +122,8 @@ func (x *Lockstep) SendAway() {
 	x.Server.sendAway()
 }
 
-// Offloaded runs one handler, connect handler, auth handler or answer to another worker that waits for a pool, on the
-// caller's goroutine, and reports whether there was one.
+// Offloaded runs one waiting handler, connect handler, auth handler or answer to another worker on the caller's goroutine,
+// and reports whether there was one.
 func (x *Lockstep) Offloaded() bool {
 	for _, p := range x.pools() {
 		p.mu.Lock()
@@ -148,7 +148,7 @@ func (x *Lockstep) OffloadWaits() bool {
 	return false
 }
 
-// pools are all that hold work for [Lockstep.Offloaded].
+// pools are the pools with work for [Lockstep.Offloaded].
 func (x *Lockstep) pools() []*pool {
 	all := x.Server.pools.all()
 	if x.Server.peers == nil {
@@ -163,11 +163,11 @@ func (x *Lockstep) Ended(c *Conn) bool { return c.wire.Phase == turn.PhaseGone }
 // Backlog is the number of bytes that wait for a connection's wire.
 func (x *Lockstep) Backlog(c *Conn) int { return c.wire.Backlog }
 
-// Waiting is the part of the backlog that is behind the frame that is being written: what the bounds are for.
+// Waiting is the backlog behind the frame that is being written: the part that the bounds apply to.
 func (x *Lockstep) Waiting(c *Conn) int { return c.wire.Waits() }
 
-// Leftovers lists what a server without connections still holds and should not. Sessions that wait to be
-// resumed count: to be called after reconnection_ttl.
+// Leftovers lists what a server without connections still holds but should have freed. Parked sessions count: call it after
+// reconnection_ttl.
 func (x *Lockstep) Leftovers() (list []string) {
 	expect := func(what string, n int) {
 		if n != 0 {
@@ -209,7 +209,7 @@ func (x *Lockstep) Leftovers() (list []string) {
 	return list
 }
 
-// lockstepWires leads a loop's calls into the world.
+// lockstepWires passes a loop's calls on to the world.
 type lockstepWires struct {
 	world World
 	loop  *loop
@@ -250,7 +250,7 @@ func (w *lockstepWires) Again(err error) bool { return err == errWireFull }
 
 func (w *lockstepWires) Shutdown(fd int) { w.world.Shutdown(fd) }
 
-// drop is as the reactor's: the connection that is being served is dropped when its turn is over.
+// Drop is as the reactor's: a connection that is being served is dropped when its turn is over.
 func (w *lockstepWires) Drop(c *turn.Conn) {
 	if c != w.loop.Served {
 		w.world.Drop(c.Fd)
@@ -259,7 +259,7 @@ func (w *lockstepWires) Drop(c *turn.Conn) {
 
 func (w *lockstepWires) Watch(c *turn.Conn) { w.world.Watch(c.Fd) }
 
-// ringIn does nothing: the world asks [Lockstep.Alarm].
+// RingIn does nothing: the world asks [Lockstep.Alarm].
 func (w *lockstepWires) RingIn(time.Duration) {}
 
 func (w *lockstepWires) Ring() { w.world.Ring(int(w.loop.Index)) }
@@ -273,13 +273,13 @@ func (x *Lockstep) Attach(m Membership) {
 	x.Server.peers.answering = newPool(0)
 }
 
-// Meet is when the worker begins to take connections, and to listen to the others.
+// Meet is called when the worker begins to take connections and to receive from the others.
 func (x *Lockstep) Meet() {
 	x.Server.receiving.Store(true)
 	x.Server.meet()
 }
 
-// CountEverywhere is [Everywhere.ConnectionCount], which tells done and does not wait. missing are the workers that gave no
+// CountEverywhere is [Everywhere.ConnectionCount], but calls done instead of waiting. missing are the workers that gave no
 // answer.
 func (x *Lockstep) CountEverywhere(done func(n int, missing []ident.Worker)) {
 	x.gather(fleet.Connections, nil, func(answers []parcel, missing []ident.Worker) {
@@ -292,7 +292,7 @@ func (x *Lockstep) CountEverywhere(done func(n int, missing []ident.Worker)) {
 	})
 }
 
-// MembersEverywhere is [Everywhere.Members], of up to 10,000 members a worker; as CountEverywhere.
+// MembersEverywhere is [Everywhere.Members], with up to 10,000 members a worker; it calls done as CountEverywhere does.
 func (x *Lockstep) MembersEverywhere(room string, done func(ids []string, missing []ident.Worker)) {
 	question := fleet.MembersQuestion{Room: []byte(room), Max: membersPage, From: fleet.Cursor(rooms.FirstPage)}.AppendTo(nil)
 	x.gather(fleet.Members, question, func(answers []parcel, missing []ident.Worker) {
@@ -306,7 +306,7 @@ func (x *Lockstep) MembersEverywhere(room string, done func(ids []string, missin
 	})
 }
 
-// gather asks every worker, this one too. A question that this worker puts to itself has a timer of its own.
+// gather asks every worker, this one too. A question of this worker to itself has a timer of its own.
 func (x *Lockstep) gather(v fleet.Verb, question []byte, done func(answers []parcel, missing []ident.Worker)) {
 	s := x.Server
 	questions := []parcel{{s.instance, question}}
@@ -317,13 +317,14 @@ func (x *Lockstep) gather(v fleet.Verb, question []byte, done func(answers []par
 	s.loops[0].postAfter(gatherWait+gatherGrace, func(*loop) { h.giveUp() })
 }
 
-// JoinEverywhere is [Everywhere.Join], as CountEverywhere.
+// JoinEverywhere is [Everywhere.Join]; it calls done as CountEverywhere does.
 func (x *Lockstep) JoinEverywhere(id, room string, done func(error)) {
 	e := errand{verb: fleet.Join, id: id, with: func(w *fleet.Writer) { w.Text(room) }}
 	x.one(e, done)
 }
 
-// SendToEverywhere is [Everywhere.SendTo], as CountEverywhere. The error is ErrConnectionUnknown where that reports false.
+// SendToEverywhere is [Everywhere.SendTo]; it calls done as CountEverywhere does. The error is ErrConnectionUnknown if
+// SendTo reports false.
 func (x *Lockstep) SendToEverywhere(id string, v any, done func(error)) {
 	f, err := x.Server.encodeShared(v)
 	if err != nil {
@@ -350,12 +351,12 @@ func (x *Lockstep) one(e errand, done func(error)) {
 	s.loops[0].postAfter(waitOf(e.verb)+gatherGrace, func(*loop) { h.giveUp() })
 }
 
-// CreateRoom is [Rooms.Create] of a room without metadata, and DeleteRoom [Rooms.Delete]; both as CountEverywhere.
+// CreateRoom is [Rooms.Create] of a room without metadata; it calls done as CountEverywhere does.
 func (x *Lockstep) CreateRoom(name string, membersMax int, done func(error)) {
 	x.Server.Rooms().createEverywhere(CreatedRoom{Name: name, MaxMembers: membersMax}, done)
 }
 
-// DeleteRoom tells whether there was one.
+// DeleteRoom is [Rooms.Delete]; existed is false if there was no such room.
 func (x *Lockstep) DeleteRoom(name string, done func(existed bool)) {
 	x.Server.Rooms().deleteEverywhere(name, done)
 }

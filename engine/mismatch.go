@@ -9,9 +9,9 @@ import (
 	"github.com/parleyd/parley/protocol/message"
 )
 
-// mismatch is what a client is told whose message does not fit what its handler decodes it into. What the decoder says
-// is for whoever writes the server, and differs from decoder to decoder: the client hears which field must be what.
-// encoding/json knows; it is asked only here, where time does not matter.
+// mismatch is the answer to a message that does not fit the type of its handler. The decoder's own error is for developers,
+// and differs between decoders: the client learns which field must have which type. encoding/json finds that out; it runs
+// only here, where time does not matter.
 func mismatch(m *Message, v any) *Error {
 	text := fmt.Sprintf("the fields of %q are not of the kinds that its handler takes", clip([]byte(m.typ)))
 	if t := reflect.TypeOf(v); t != nil && t.Kind() == reflect.Pointer {
@@ -25,7 +25,7 @@ func mismatch(m *Message, v any) *Error {
 	return &Error{Code: message.InvalidMessage.String(), Message: text}
 }
 
-// wanted says in JSON's words what fits into a type; "" where the type decides itself.
+// wanted names in JSON's words the values that fit into a type; "" if the type decides itself.
 func wanted(t reflect.Type) string {
 	if t == nil || reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()) {
 		return ""

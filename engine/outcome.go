@@ -11,20 +11,20 @@ import (
 	"github.com/parleyd/parley/protocol/message"
 )
 
-// What a handler returns is judged where it ran, under the same guard: the methods of its error and of its reply are
-// code of the application, too. A loop gets the outcome ready for the wire.
+// A handler's result is checked on the goroutine of the handler, under the same guard: the methods of its error and of its
+// reply are code of the application, too. The loop gets an outcome that is ready for the wire.
 
-// outcome is what came of a handler.
+// outcome is the result of a handler, ready for the wire.
 //
-// Owner: who ran it; once posted, the loop.
+// Owner: the handler's goroutine; once posted, the loop.
 type outcome struct {
 	reply    []byte // encoded; nil for none
-	refusal  *Error // told to the client instead
-	failed   error  // what the log and the listeners are told of
+	refusal  *Error // sent to the client instead
+	failed   error  // for the log and the listeners
 	panicked bool
 }
 
-// run runs the handler of a message and judges what it returns. m is borrowed.
+// run runs the handler of a message and checks its result. m is borrowed.
 func (s *Server) run(c *Conn, r *route, m *Message) (out outcome) {
 	err := s.guard(r.name, c, func() error {
 		reply, err := r.handler(c, m, s)
@@ -70,14 +70,14 @@ func encodeReply(reply any) outcome {
 	return outcome{reply: raw}
 }
 
-// coded is the refusal in an error, however often it was wrapped; nil where there is none.
+// coded is the refusal in an error, however often it was wrapped; nil if there is none.
 func coded(err error) *Error {
 	e, _ := errors.AsType[*Error](err)
 	return e
 }
 
-// isNil reports whether an error or a reply is none. A nil pointer in an interface is none: a function whose result
-// is of its own type gives one.
+// isNil reports whether an error or a reply means none. So does a nil pointer in an interface: a function with a result of
+// its own type returns one.
 func isNil(v any) bool {
 	if v == nil {
 		return true
@@ -108,7 +108,7 @@ func (s *Server) runConnect(c *Conn, handlers []ConnectHandler, r *Request) (ref
 
 var refusalPanicked = &Refusal{Status: turn.RefusalFailed.Status, Reason: turn.RefusalFailed.Reason}
 
-// asRefusal makes a refusal of what a connect handler returned.
+// asRefusal turns a connect handler's error into a refusal.
 func asRefusal(err error) *Refusal {
 	r, _ := errors.AsType[*Refusal](err)
 	switch {

@@ -12,19 +12,19 @@ import (
 	"github.com/parleyd/parley/protocol/message"
 )
 
-// What a room server does with the connections of a loop.
+// The room server's side of a loop and its connections.
 
-// loop is a loop of a room server: what it needs besides what every loop has.
+// loop is a loop of a room server: the transport's loop and the room server's state.
 //
 // Owner: loop, except saves.
 type loop struct {
 	turn.Loop
 	srv      *Server
 	notices  []notice
-	stamps   []uint32 // spread: the last one that reached a slot
+	stamps   []uint32 // of deliverSpread: the last stamp that reached a slot
 	stamp    uint32
-	unsaved  []*Conn // whose sessions have changed
-	saves    savings // on their way
+	unsaved  []*Conn // connections whose sessions have changed
+	saves    savings // saves that are on their way
 	envelope message.Envelope
 	ahead    ahead
 	outgoing publication
@@ -37,10 +37,10 @@ func newLoop(srv *Server, index uint8, seed [32]byte) *loop {
 	return l
 }
 
-// loopOf is the loop of a room server that l is the first part of.
+// loopOf is the room server's loop whose first field is l.
 func loopOf(l *turn.Loop) *loop { return (*loop)(unsafe.Pointer(l)) }
 
-// postCall runs f on the loop, after what was posted before. Never refused. Any goroutine.
+// postCall runs f on the loop, after the letters that were posted before. It is never refused. Any goroutine.
 func (l *loop) postCall(f func(*loop)) { l.Loop.PostCall(func() { f(l) }) }
 
 // after runs f in a turn that begins d from now or later.
@@ -49,15 +49,16 @@ func (l *loop) after(d time.Duration, f func(*loop)) { l.Loop.After(d, func() { 
 // postAfter is after for any goroutine.
 func (l *loop) postAfter(d time.Duration, f func(*loop)) { l.Loop.PostAfter(d, func() { f(l) }) }
 
-// connAt finds the connection at p, nil if it is no longer there.
+// connAt finds the connection at p; nil if it no longer exists.
 func (l *loop) connAt(p place) *Conn { return connOf(l.Loop.ConnAt(p)) }
 
-// each calls f for every connection of the loop. Any goroutine; what comes or goes meanwhile may be seen or not.
+// each calls f for every connection of the loop. Any goroutine. A connection that comes or goes meanwhile may be seen or
+// missed.
 func (l *loop) each(f func(*Conn) bool) bool {
 	return l.Slab.Each(func(c *turn.Conn) bool { return f(connOf(c)) })
 }
 
-// newConn makes a connection for a loop, off the loop. It lives from [turnLoop.begin] on.
+// newConn makes a connection for a loop, off the loop. Its life begins with [turn.Loop.Begin].
 func newConn(l *turn.Loop) *turn.Conn {
 	c := new(Conn)
 	c.wire.Loop = l
@@ -69,7 +70,7 @@ func newConn(l *turn.Loop) *turn.Conn {
 // Owner: loop.
 type roomsOwner struct{ *loop }
 
-// ownerFor is what the connections of l belong to.
+// ownerFor is the owner of the connections of l.
 func (s *Server) ownerFor(l *loop) turn.Owner {
 	if s.cfg.Bare {
 		return bareOwner{roomsOwner{l}}
@@ -82,7 +83,7 @@ var (
 	refusalSlow   = handshake.Refusal{Status: 503, Reason: "the authentication took too long; try again later", RetryAfter: 2}
 )
 
-// opening looks at where a request comes from, and has the application look at it, on the pool.
+// Opening checks the origin of a request, and asks the application, on the pool.
 func (o roomsOwner) Opening(t *turn.Conn, r *handshake.Request) turn.Verdict {
 	c := connOf(t)
 	srv := o.srv
@@ -107,12 +108,12 @@ func (o roomsOwner) Opened(t *turn.Conn) {
 	c := connOf(t)
 	if r := c.rare; r != nil && r.idle() {
 		c.rare = nil
-		o.SetAlarm(t, 0) // of the wait for the verdict
+		o.SetAlarm(t, 0) // which was set for the verdict
 	}
 	o.greet(c)
 }
 
-// greet tells a client its id and, once it is authenticated, the token of its session.
+// greet sends a client its id and, once it is authenticated, the token of its session.
 func (l *loop) greet(c *Conn) {
 	var id [idSize]byte
 	l.Text = message.AppendConnected(l.Text[:0], c.appendID(id[:0]), int64(c.wire.ConnectedAt))
@@ -134,7 +135,7 @@ func (l *loop) begun(c *Conn) {
 	l.srv.emit(Event{Kind: EventConnect, Conn: c})
 }
 
-// message takes a message to its handler, or keeps it while an answer is awaited.
+// Message passes a message to its handler, or holds it while an answer is awaited.
 func (o roomsOwner) Message(t *turn.Conn, binary bool, payload []byte) {
 	c := connOf(t)
 	if c.rare != nil && c.rare.pending != nil {
@@ -153,7 +154,7 @@ func (o roomsOwner) Closing(t *turn.Conn, e turn.Ending) (now bool) {
 	return false
 }
 
-// resetAlarm sets the timer to what c waits for first.
+// resetAlarm sets the timer to the earliest deadline of c.
 func (l *loop) resetAlarm(c *Conn) {
 	at := int64(0)
 	if r := c.rare; r != nil {
@@ -183,7 +184,7 @@ func (o roomsOwner) Alarm(t *turn.Conn) {
 	}
 }
 
-// waitedEnough ends the wait for the authentication of c, or that of another connection for its session.
+// waitedEnough ends the wait for the authentication of c, or a claimant's wait for its session.
 func (l *loop) waitedEnough(c *Conn) {
 	switch {
 	case c.wire.Phase != turn.PhaseOpen:
@@ -224,7 +225,7 @@ func (o roomsOwner) Outlives(t *turn.Conn) bool { return o.loop.outlives(connOf(
 
 func (o roomsOwner) Diverted(t *turn.Conn, f *turn.Frame) { connOf(t).rare.revival.keep(o.loop, f) }
 
-// ended takes c out of its rooms and parks its session.
+// Ended takes c out of its rooms and parks its session.
 func (o roomsOwner) Ended(t *turn.Conn, cause Cause) {
 	c := connOf(t)
 	opened := c.admitted.Load()
@@ -238,7 +239,7 @@ func (o roomsOwner) Ended(t *turn.Conn, cause Cause) {
 	}
 }
 
-// bareOwner owns the connections of a server without the envelope: whatever arrives is the raw handler's.
+// bareOwner owns the connections of a server without the envelope: the raw handler takes every message.
 //
 // Owner: loop.
 type bareOwner struct{ roomsOwner }
@@ -259,7 +260,7 @@ func (o bareOwner) Message(t *turn.Conn, binary bool, payload []byte) {
 	}
 }
 
-// roomsFloor is what a room server has on a loop besides its connections.
+// roomsFloor is the part of a room server on a loop that belongs to no single connection.
 //
 // Owner: loop.
 type roomsFloor struct{ *loop }
@@ -287,8 +288,8 @@ func (f roomsFloor) Stalled(late int64) {
 	}
 }
 
-// A Refusal is the error with which a connect handler turns a request away: before the upgrade with an
-// HTTP status, or after it with a close code that the page can read.
+// A Refusal is the error with which a connect handler refuses a request: before the upgrade with an HTTP status, or after it
+// with a close code that the page can read.
 type Refusal struct {
 	Status int           // an HTTP status, 400 to 599
 	Code   ws.StatusCode // or a close code
@@ -302,9 +303,9 @@ func (r *Refusal) Error() string {
 	return fmt.Sprintf("refused (%d): %s", max(r.Status, int(r.Code)), r.Reason)
 }
 
-// RefuseStatus turns a request away before the upgrade, with an HTTP status of 400 to 599.
+// RefuseStatus refuses a request before the upgrade, with an HTTP status of 400 to 599.
 func RefuseStatus(status int, reason string) error { return &Refusal{Status: status, Reason: reason} }
 
-// Refuse lets the upgrade take place and closes at once, so that the close code arrives: browsers do not
-// show an HTTP status to the page. Codes and reasons as of [Conn.CloseWith].
+// Refuse lets the upgrade take place and closes at once, so that the close code arrives: browsers do not show an HTTP status
+// to the page. Codes and reasons are as for [Conn.CloseWith].
 func Refuse(code ws.StatusCode, reason string) error { return &Refusal{Code: code, Reason: reason} }

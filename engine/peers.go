@@ -15,35 +15,35 @@ import (
 	"github.com/parleyd/parley/rooms"
 )
 
-// Several workers that are one server. Each keeps its own connections and its part of every room; what concerns others
-// goes into one stream of entries, which all of them read: what one goroutine says arrives everywhere in its order.
+// Several workers are one server. Each has its own connections and its part of every room. It publishes one stream of
+// entries that all other workers read: entries of one goroutine arrive in order.
 //
-// Every message to a room goes to all workers, also where no other is known to have members of it: such knowledge is
-// older than the join that has just been answered elsewhere, and would lose what comes after it.
+// Every message to a room goes to all workers, even to workers without known members. A worker's knowledge of the others'
+// members is older than a join that was just answered there: such a member would lose the messages behind its join.
 
 // Bus carries entries to the other workers. Its methods are for any goroutine and never wait.
 type Bus interface {
 	// Append copies an entry into the batch that is being filled.
 	Append(entry []byte) error
-	// Flush has the batch leave.
+	// Flush sends the batch.
 	Flush()
-	// Up reports whether the bus is reached, as far as is known.
+	// Up reports whether the bus is believed to be reachable.
 	Up() bool
 }
 
-// Membership makes a server one of several that are one. It is what package cluster gives it.
+// Membership makes a server one of several workers. Package cluster provides it.
 //
 // Owner: immutable after New.
 type Membership struct {
-	Instance ident.Worker // names this worker in connection ids; never 0, never another's
+	Instance ident.Worker // this worker's number in connection ids; never 0, and no other worker has it
 	Bus      Bus
-	BytesMax int      // of a message that the bus carries, 0 for what the embedded one does
+	BytesMax int      // bytes of the longest message on the bus; 0: as for the embedded bus
 	Listener Listener // a socket that the workers share; nil: the server opens its own
-	Seats    Seats    // of limited rooms; nil: limits hold for each worker by itself
-	Rooms    Created  // rooms that were created on purpose; nil: each worker has its own
+	Seats    Seats    // seats of limited rooms; nil: limits hold for each worker by itself
+	Rooms    Created  // created rooms; nil: each worker has its own
 }
 
-// Attach makes the server one of several. It is called once, before Start, by what knows the others.
+// Attach makes the server one of several workers. Package cluster calls it once, before Start.
 func (s *Server) Attach(m Membership) {
 	s.peers = newPeers(m)
 	s.peers.answering.survive = func(v any) { s.survive("answering another worker", nil, v) }
@@ -56,22 +56,22 @@ func (s *Server) Attach(m Membership) {
 	}
 }
 
-// peers is what a server knows of the others.
+// peers is a server's knowledge of the other workers.
 //
 // Owner: shared (mutex: mu).
 type peers struct {
 	Membership
 	mu         sync.Mutex
 	alive      atomic.Pointer[[]ident.Worker]
-	serving    atomic.Pointer[[]ident.Worker] // those of them that can be asked, in order
-	changed    []*rooms.Room                  // whose count must be told
-	entry      []byte                         // under mu: the one that is being said
-	answering  *pool                          // answers others' questions that take a while
+	serving    atomic.Pointer[[]ident.Worker] // the other workers that can be asked, in order
+	changed    []*rooms.Room                  // rooms with a count to tell
+	entry      []byte                         // under mu: the entry that is being appended
+	answering  *pool                          // runs long answers to other workers' questions
 	asks       asks
 	full       fullPeers
 	figures    figuresAway
-	missedSaid map[ident.Worker]int64 // under mu: when it was said last that a worker's messages find no place here
-	untold     func(error)            // hears of an entry that cannot be said
+	missedSaid map[ident.Worker]int64 // under mu: when the log last named a worker whose messages find no place here
+	untold     func(error)            // called for an entry that cannot be sent
 }
 
 func newPeers(m Membership) *peers {
@@ -83,7 +83,7 @@ func newPeers(m Membership) *peers {
 	return p
 }
 
-// say appends an entry; flush has it leave now, and not at the turn's end.
+// say appends an entry; flush sends it now, and not at the turn's end.
 func (p *peers) say(flush bool, e *fleet.Entry) {
 	p.mu.Lock()
 	err := p.append(e)
@@ -91,8 +91,8 @@ func (p *peers) say(flush bool, e *fleet.Entry) {
 	p.said(flush, err)
 }
 
-// append is called under mu. A caller that says a state, which holds until it is said again, reads the state under mu, too:
-// so the state that is read last is said last.
+// append is called under mu. A caller that tells a state, which holds until it is told again, reads the state under mu, too:
+// so the state that is read last is told last.
 func (p *peers) append(e *fleet.Entry) error {
 	p.entry = fleet.Append(p.entry[:0], e)
 	err := p.Bus.Append(p.entry)
@@ -102,7 +102,7 @@ func (p *peers) append(e *fleet.Entry) error {
 	return err
 }
 
-// said ends what append began, without mu.
+// said finishes append, without mu.
 func (p *peers) said(flush bool, err error) {
 	switch {
 	case err != nil:
@@ -112,8 +112,8 @@ func (p *peers) said(flush bool, err error) {
 	}
 }
 
-// untold says that the others do not hear of something, at most once a second. Messages are bounded before they come
-// here: it is what an application says of very many rooms or connections at once, or an event of its own.
+// untold logs and counts an entry that the other workers do not get, at most once a second in the log. Messages are bounded
+// earlier: such an entry is a call of the application about very many rooms or connections, or a large event of its own.
 func (s *Server) untold(err error) {
 	s.count[countUntold].Add(1)
 	if s.seldom(&s.untoldSaid) {
@@ -121,12 +121,12 @@ func (s *Server) untold(err error) {
 	}
 }
 
-// forward tells the others of a message to a room, now.
+// forward sends the other workers a message to a room, now.
 func (s *Server) forward(flush bool, f *turn.Frame, room string, except []ident.ID) {
 	s.peers.say(flush, &fleet.Entry{Kind: fleet.Publish, Room: room, Conns: except, Frame: f.Plain})
 }
 
-// forward tells the others of a message that one of the loop's connections has to do with, at the end of the turn.
+// forward sends the other workers a message by or about one of the loop's connections, at the end of the turn.
 func (l *loop) forward(f *turn.Frame, room string, except place) {
 	if l.srv.peers == nil {
 		return
@@ -135,7 +135,7 @@ func (l *loop) forward(f *turn.Frame, room string, except place) {
 	l.srv.forward(false, f, room, []ident.ID{l.srv.idOf(except)})
 }
 
-// forwardSpread tells the others of a message to several rooms, or to everybody where names is empty.
+// forwardSpread sends the other workers a message to several rooms, or to all connections if names is empty.
 func (s *Server) forwardSpread(f *turn.Frame, names []string, except []ident.ID) {
 	s.peers.say(true, &fleet.Entry{Kind: fleet.Spread, Rooms: names, Conns: except, Frame: f.Plain})
 }
@@ -152,11 +152,11 @@ func (s *Server) BroadcastMatching(key string, value, v any, except ...string) e
 	return s.broadcastAsked(asked{fleet.Matching, key, raw}, v, except)
 }
 
-// A Filter chooses connections by what it is asked for. It runs on any goroutine.
+// A Filter reports whether a connection is chosen, by a value that the caller of the broadcast gives. It runs on any
+// goroutine.
 type Filter func(c *Conn, asked []byte) bool
 
-// RegisterFilter names a filter, so that workers can ask each other for it. Every worker must register it, before it
-// starts.
+// RegisterFilter names a filter, so that other workers can use it. Every worker must register it before its start.
 func (s *Server) RegisterFilter(name string, f Filter) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -178,8 +178,8 @@ func (s *Server) filter(name string) Filter {
 	return nil
 }
 
-// BroadcastFiltered sends v to the open connections that a registered filter accepts, asked for with value. Cost: each
-// worker looks through all of its connections. Any goroutine. Errors: as of [Server.Broadcast]; [ErrFilterUnknown].
+// BroadcastFiltered sends v to the open connections that a registered filter accepts for value. Cost: each worker looks
+// through all of its connections. Any goroutine. Errors: as of [Server.Broadcast]; [ErrFilterUnknown].
 //
 // Scope: all workers.
 func (s *Server) BroadcastFiltered(name string, value []byte, v any, except ...string) error {
@@ -189,10 +189,10 @@ func (s *Server) BroadcastFiltered(name string, value []byte, v any, except ...s
 	return s.broadcastAsked(asked{fleet.Filtered, name, value}, v, except)
 }
 
-// ErrFilterUnknown says that no filter is registered under a name.
+// ErrFilterUnknown is the error for a name without a registered filter.
 var ErrFilterUnknown = errors.New("no filter is registered under this name")
 
-// asked is what a worker can ask others for: an attribute's value, or a filter by its name.
+// asked is a choice of connections in an entry: an attribute's value, or a filter by its name.
 type asked struct {
 	kind  fleet.Kind
 	key   string
@@ -212,7 +212,7 @@ func (s *Server) broadcastAsked(a asked, v any, except []string) error {
 	return nil
 }
 
-// chooser is what an entry asks for; nil where that is not registered here.
+// chooser is the choice as a function; nil if the filter is not registered here.
 func (s *Server) chooser(a asked) func(*Conn) bool {
 	if a.kind == fleet.Matching {
 		return func(c *Conn) bool { return c.hasAttribute(a.key, a.value) }
@@ -223,7 +223,7 @@ func (s *Server) chooser(a asked) func(*Conn) bool {
 	return nil
 }
 
-// guarded is a filter that chooses nobody from its first panic on: it may run where a panic would cost the process.
+// guarded is a filter that chooses no connection from its first panic on: it may run where a panic would cost the process.
 func (s *Server) guarded(filter Filter, a asked) func(*Conn) bool {
 	name, broken := "filter "+a.key, false
 	return func(c *Conn) (chosen bool) {
@@ -242,8 +242,8 @@ func (s *Server) guarded(filter Filter, a asked) func(*Conn) bool {
 	}
 }
 
-// SendTo sends v to one connection and reports whether there is one with that id; where it is another worker's,
-// whether that worker lives; [Everywhere.SendTo] asks it for the connection. Any goroutine.
+// SendTo sends v to one connection and reports whether there is one with that id. For a connection of another worker it
+// reports whether that worker lives; [Everywhere.SendTo] asks that worker. Any goroutine.
 //
 // Scope: all workers.
 func (s *Server) SendTo(id string, v any) bool {
@@ -263,8 +263,8 @@ func (s *Server) SendTo(id string, v any) bool {
 	return true
 }
 
-// Receive takes an entry of another worker. It is called by one goroutine, in the order in which that worker said it.
-// entry is borrowed. The error says that it makes no sense, or that a panic has cost it: then it counts as missed.
+// Receive takes an entry of another worker. One goroutine calls it, in the order of that worker's stream. entry is borrowed.
+// The error says that the entry is damaged, or that a panic has cost it: then it counts as missed.
 func (s *Server) Receive(from ident.Worker, entry []byte) (err error) {
 	returned := false
 	defer s.mustReturn(&returned)
@@ -282,7 +282,7 @@ func (s *Server) receive(from ident.Worker, entry []byte) (err error) {
 		}
 	}()
 	if !s.receiving.Load() {
-		return nil // nobody is here yet
+		return nil // there is no connection yet
 	}
 	h, err := fleet.Decode(entry, s.instance)
 	if err != nil {
@@ -294,7 +294,7 @@ func (s *Server) receive(from ident.Worker, entry []byte) (err error) {
 	return s.hear(from, &h)
 }
 
-// hear does what an entry says. It is read to its end by now, so that a damaged one has no effect.
+// hear carries out an entry. The entry was already read to its end, so that a damaged one has no effect.
 func (s *Server) hear(from ident.Worker, h *fleet.Heard) error {
 	switch h.Kind {
 	case fleet.Publish, fleet.Notice, fleet.Roster, fleet.Quiet:
@@ -424,9 +424,9 @@ func (s *Server) receiveDirect(from ident.Worker, h *fleet.Heard) error {
 	return nil
 }
 
-// missedHere says that a loop of ours, which a handler holds or which is behind, has no place for what another worker
-// said: the connections on that loop do not get it. Every message is counted; a line of the log and an event tell of one
-// worker's once a second.
+// missedHere notes that a loop of this worker, which a handler holds or which is behind, has no place for a message of
+// another worker: the connections on that loop do not get it. Every message is counted; the log and an event name each
+// worker at most once a second.
 func (s *Server) missedHere(from ident.Worker) {
 	s.count[countMissed].Add(1)
 	p, now := s.peers, s.clock()
@@ -440,14 +440,14 @@ func (s *Server) missedHere(from ident.Worker) {
 		p.missedSaid[from] = now
 	}
 	p.mu.Unlock()
-	if said || s.state.Load() == stateStopped { // everybody is being sent away
+	if said || s.state.Load() == stateStopped { // all connections are being ended
 		return
 	}
 	s.log.Error("an event loop is too far behind: messages of another worker are lost for its connections", "worker", from)
 	s.emit(Event{Kind: EventError, Err: &MissedError{from.Instance()}})
 }
 
-// Peers tells which other workers live. Any goroutine.
+// Peers sets the other workers that live. Any goroutine.
 func (s *Server) Peers(alive []ident.Worker) {
 	list := slices.DeleteFunc(slices.Clone(alive), func(x ident.Worker) bool { return x == s.instance })
 	before := *s.peers.alive.Swap(&list)

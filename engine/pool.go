@@ -2,8 +2,8 @@ package engine
 
 import "sync"
 
-// pools are those of what may block, one for each kind of handler: connect handlers that wait for a slow directory leave
-// those alone who are connected.
+// pools are the pools for code that may block, one for each kind of handler: connect handlers that wait for a slow directory
+// do not delay handlers of connections that are open.
 //
 // Owner: immutable after New.
 type pools struct{ connect, auth, messages *pool }
@@ -18,12 +18,12 @@ func newPools(workers int, survive func(any)) pools {
 
 func (p *pools) all() [3]*pool { return [3]*pool{p.connect, p.auth, p.messages} }
 
-// pool runs what may block. Its goroutines come on demand, up to a bound; a bounded queue stands before them. Work keeps
-// no order: what needs order waits on its connection.
+// pool runs functions that may block. Its goroutines are started on demand, up to a bound, and a bounded queue stands before
+// them. A pool keeps no order: messages that need order wait on their connection.
 //
 // Owner: shared (mutex: mu), except survive: immutable once it works.
 type pool struct {
-	survive func(v any) // is told of a panic outside the application's code; nil: it ends the process
+	survive func(v any) // called for a panic outside the application's code; nil: the panic ends the process
 	mu      sync.Mutex
 	work    *sync.Cond
 	queue   []func()
@@ -45,7 +45,7 @@ func newPool(workers int) *pool {
 	return p
 }
 
-// submit has f run soon. It reports false where the queue is full. Any goroutine; never waits.
+// submit queues f. It reports false if the queue is full. Any goroutine; never waits.
 func (p *pool) submit(f func()) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -63,8 +63,8 @@ func (p *pool) submit(f func()) bool {
 	return true
 }
 
-// run works until there is nothing to do and enough others wait for more. Where work ends the goroutine
-// (runtime.Goexit), another takes its place.
+// run works until there is nothing to do and enough other goroutines are idle. If work ends the goroutine (runtime.Goexit),
+// another takes its place.
 func (p *pool) run() {
 	working := true
 	defer func() {
@@ -117,8 +117,8 @@ func (p *pool) pop() func() {
 	return f
 }
 
-// close lets the goroutines end once the queue is empty. It waits only for those that run nothing of the
-// application's: a handler that blocks for ever must not block the shutdown.
+// close ends the goroutines once the queue is empty. It waits only for goroutines that run no code of the application: a
+// handler that blocks for ever must not block the shutdown.
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true

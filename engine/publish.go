@@ -11,27 +11,27 @@ import (
 	"github.com/parleyd/parley/rooms"
 )
 
-// Publishing: a room numbers the frame and posts one letter to every loop that has members; each loop
-// fans it out to its part of the roster. The frame is encoded once and shared.
+// To publish, a room numbers the frame and posts one letter to every loop that has members; each loop fans it out to its
+// part of the roster. The frame is encoded once and shared.
 
-// publication is one frame on its way into a room. It is the room's poster: places are reserved on every
-// loop concerned before the room numbers the frame, so that a full mailbox refuses it as a whole.
+// publication is one frame on its way into a room. It is the room's poster: it reserves places on every loop concerned
+// before the room numbers the frame, so that a full mailbox refuses the frame as a whole.
 //
-// Owner: who publishes.
+// Owner: the goroutine that publishes.
 type publication struct {
 	srv    *Server
 	frame  *turn.Frame
 	room   *rooms.Room
 	except place
 	spread *spread
-	from   ident.Worker // the other worker that said it; 0: it is ours
-	ring   loopBits     // to wake, once the room's lock is released
-	missed loopBits     // without a place for what another worker said
+	from   ident.Worker // the other worker that sent it; 0: this one
+	ring   loopBits     // loops to wake, once the room's lock is released
+	missed loopBits     // loops without a place for a message of another worker
 }
 
 // Kinds of letters for the floor.
 const (
-	letterPublish = turn.LettersOfFloor + iota // a frame for the members of a room on this loop: to is a *rooms.Room, or a *spread
+	letterPublish = turn.LettersOfFloor + iota // a frame for the members of a room on this loop: To is a *rooms.Room, or a *spread
 	letterSpread                               // a frame for connections chosen by a *spread
 )
 
@@ -45,15 +45,15 @@ func (b *loopBits) has(loop uint8) bool { return b[loop/64]&(1<<(loop%64)) != 0 
 //
 // Owner: immutable once posted.
 type spread struct {
-	room   *rooms.Room   // members of it, but for more than one exception
+	room   *rooms.Room   // its members, without several exceptions
 	rooms  []*rooms.Room // members of any of these, once each; all open connections where it is nil
 	seqs   []uint64      // the frame's number in each room
-	conns  []*Conn       // just these
+	conns  []*Conn       // exactly these
 	except []place
 }
 
-// Reserve takes a place in a loop's mailbox. A loop without one for what another worker said misses it, and is alone in
-// that.
+// Reserve takes a place in a loop's mailbox. If there is none for a message of another worker, only that loop misses the
+// message.
 func (p *publication) Reserve(loop uint8) bool {
 	mail := &p.srv.loops[loop].Mail
 	if p.from == 0 {
@@ -65,14 +65,14 @@ func (p *publication) Reserve(loop uint8) bool {
 	return true
 }
 
-// Cancel gives it back.
+// Cancel frees the place.
 func (p *publication) Cancel(loop uint8) {
 	if !p.missed.has(loop) {
 		p.srv.loops[loop].Mail.Cancel(1, len(p.frame.Plain))
 	}
 }
 
-// Post posts the letter that the place was for. The loop is woken later: this runs under the room's lock.
+// Post posts the letter for a reserved place. The loop is woken later: this runs under the room's lock.
 func (p *publication) Post(loop uint8, seq uint64) {
 	if p.missed.has(loop) {
 		return
@@ -91,14 +91,14 @@ func (p *publication) Post(loop uint8, seq uint64) {
 	}
 }
 
-// publish numbers and posts the frame, and says how many members the room had. Any goroutine.
+// publish numbers and posts the frame, and returns how many members the room had. Any goroutine.
 func (p *publication) publish() (members int, err error) {
 	_, members, err = p.room.Publish(p)
 	p.wake()
 	return members, p.srv.orOverloaded(err)
 }
 
-// orOverloaded counts a refusal, and words it for our callers.
+// orOverloaded counts a refusal, and turns it into the public error.
 func (s *Server) orOverloaded(err error) error {
 	if err == nil {
 		return nil
@@ -118,7 +118,7 @@ func (p *publication) wake() {
 	}
 }
 
-// deliver takes the letters that are frames for rooms and for chosen connections.
+// Deliver takes the letters with frames for rooms and for chosen connections.
 func (f roomsFloor) Deliver(letters []turn.Letter, bytesMax int) int {
 	n, x := runLength(letters, bytesMax), &letters[0]
 	switch {
@@ -134,8 +134,8 @@ func (f roomsFloor) Deliver(letters []turn.Letter, bytesMax int) int {
 	return n
 }
 
-// fanOut fans a published frame out to the room's members on this loop. It neither writes nor ends
-// anybody: the roster must not change under it.
+// fanOut fans a published frame out to the room's members on this loop. It neither writes nor ends a connection: the roster
+// must not change during the walk.
 func (l *loop) fanOut(x *turn.Letter) {
 	room, plain := x.To.(*rooms.Room)
 	var except []place
@@ -157,8 +157,7 @@ func (l *loop) fanOut(x *turn.Letter) {
 	}
 }
 
-// runLength is how many letters from the first on are messages to one room, one behind the other, of no more bytes in all
-// than bytesMax.
+// runLength is the number of first letters that are consecutive messages to one room, with at most bytesMax bytes together.
 func runLength(letters []turn.Letter, bytesMax int) int {
 	n, bytes := 0, 0
 	first, ok := letters[0].To.(*rooms.Room)
@@ -176,15 +175,15 @@ func runLength(letters []turn.Letter, bytesMax int) int {
 // runMax bounds the letters of a run: each member is compared with the publishers of all of them.
 const runMax = 64
 
-// openRun delivers several messages to one room at once: its members are walked through once instead of once a message,
-// and each gets one frame that is all of them. Those whom it would give what is not for them get theirs one by one: the
-// publishers, and who joined in between.
+// openRun delivers several messages to one room at once: it walks through the members once instead of once a message, and
+// each member gets one joined frame. Members that must not get all of them get theirs one by one: the publishers, and
+// members that joined in between.
 func (l *loop) openRun(letters []turn.Letter) {
 	room := letters[0].To.(*rooms.Room)
 	frames, least := make([]*turn.Frame, len(letters)), letters[0].Seq
 	for i := range letters {
 		frames[i] = letters[i].Frame
-		least = min(least, letters[i].Seq) // a notice has the place of what it tells of
+		least = min(least, letters[i].Seq) // a notice has the number of its join or leave
 		l.Mail.Cancel(1, len(frames[i].Plain))
 	}
 	all := turn.Join(frames)
@@ -204,12 +203,12 @@ func (l *loop) openRun(letters []turn.Letter) {
 	}
 }
 
-// isExcepted reports whether the letter is not for m.
+// isExcepted reports whether m is the letter's exception.
 func isExcepted(x *turn.Letter, m *rooms.Member) bool {
 	return m.Slot == x.Except.Slot && m.Gen == x.Except.Gen
 }
 
-// excepts reports whether one of the letters is not for m.
+// excepts reports whether m is the exception of one of the letters.
 func excepts(letters []turn.Letter, m *rooms.Member) bool {
 	for i := range letters {
 		if isExcepted(&letters[i], m) {
@@ -219,7 +218,7 @@ func excepts(letters []turn.Letter, m *rooms.Member) bool {
 	return false
 }
 
-// deliverSpread fans a frame out to receivers that are not one room, each once.
+// deliverSpread fans a frame out to the receivers of a spread, once to each.
 func (l *loop) deliverSpread(x *turn.Letter) {
 	s := x.To.(*spread)
 	switch {
@@ -254,10 +253,10 @@ func (l *loop) deliverUnless(c *turn.Conn, x *turn.Letter) {
 	}
 }
 
-// Broadcast sends v, encoded as JSON once, to all members of a room except those whose ids are given,
-// and returns how many members the room had: exact within a worker, and the best known figure across workers. A room
-// that does not exist has none. Cost: one entry on the bus. Any goroutine.
-// Errors: v cannot be encoded; [ErrMessageTooLarge], [ErrOverloaded]: nobody got it.
+// Broadcast sends v, encoded as JSON once, to all members of a room except those whose ids are given, and returns how many
+// members the room had: exact within a worker, and the best known figure across workers. An unknown room has none. Cost: one
+// entry on the bus. Any goroutine. Errors: v cannot be encoded; [ErrMessageTooLarge] and [ErrOverloaded], after which no
+// member gets v.
 //
 // Scope: all workers.
 func (s *Server) Broadcast(room string, v any, except ...string) (members int, err error) {
@@ -351,9 +350,9 @@ func (p *publication) postEverywhere() error {
 	return nil
 }
 
-// BroadcastWhere sends v to the open connections that chosen accepts, and returns how many those were.
-// chosen runs on the caller's goroutine. A function cannot be sent to another process: for the connections of all there
-// are [Server.BroadcastMatching] and [Server.BroadcastFiltered]. Any goroutine.
+// BroadcastWhere sends v to the open connections that chosen accepts, and returns their number. chosen runs on the caller's
+// goroutine. A function cannot be sent to another process: to reach the connections of all workers, use
+// [Server.BroadcastMatching] or [Server.BroadcastFiltered]. Any goroutine.
 //
 // Scope: this worker.
 func (s *Server) BroadcastWhere(chosen func(*Conn) bool, v any, except ...string) (int, error) {
@@ -364,7 +363,8 @@ func (s *Server) BroadcastWhere(chosen func(*Conn) bool, v any, except ...string
 	return s.broadcastChosen(chosen, f, s.own(idsOf(except)))
 }
 
-// broadcastChosen gives the frame to all that are chosen, or to nobody: who is refused may try again.
+// broadcastChosen sends the frame to all chosen connections or, if a mailbox is full, to none: a refused caller may try
+// again.
 func (s *Server) broadcastChosen(chosen func(*Conn) bool, f *turn.Frame, out []place) (total int, err error) {
 	lists, total := s.chosen(chosen, out)
 	for i, conns := range lists {
@@ -385,7 +385,7 @@ func (s *Server) broadcastChosen(chosen func(*Conn) bool, f *turn.Frame, out []p
 	return total, nil
 }
 
-// chosen lists those that are chosen, by loop.
+// chosen lists the chosen connections by loop.
 func (s *Server) chosen(chosen func(*Conn) bool, out []place) (lists [][]*Conn, total int) {
 	lists = make([][]*Conn, len(s.loops))
 	for i, l := range s.loops {
@@ -400,19 +400,19 @@ func (s *Server) chosen(chosen func(*Conn) bool, out []place) (lists [][]*Conn, 
 	return lists, total
 }
 
-// notice says that a connection joined or left a room.
+// notice is the announcement of a join or a leave, kept until the end of the turn.
 //
 // Owner: loop.
 type notice struct {
 	room   *rooms.Room
 	place  place
-	seq    uint64 // of the join or leave: it is for those who were there before
+	seq    uint64 // of the join or leave: the notice is for members from before it
 	joined bool
 }
 
-// notify keeps a notice until the end of the turn. A join and a leave of one connection within it cancel
-// each other [wire protocol, announcements], unless something has happened in the room in between: who came
-// then saw the one and must be told the other.
+// notify keeps a notice until the end of the turn. A join and a leave of one connection within the turn cancel each other
+// [wire protocol, announcements], unless the room has changed in between: a member that came then saw the one and must get
+// the other.
 func (l *loop) notify(n notice) {
 	if l.srv.tuned.Load().announceMax <= 0 {
 		return
@@ -431,7 +431,7 @@ func (l *loop) notify(n notice) {
 	l.Owes.Writes = true
 }
 
-// noticesSearched bounds the look back: a pair that is further apart is told, one after the other.
+// noticesSearched bounds the look back: a pair that is further apart is announced, one after the other.
 const noticesSearched = 64
 
 // announce publishes the notices of the turn.
@@ -455,12 +455,12 @@ func (l *loop) say(n *notice) {
 	f := noticeFrame(n.room, l.srv.idOf(n.place).Append(id[:0]), n.joined)
 	p := &l.outgoing
 	*p = publication{srv: l.srv, frame: f, room: n.room, except: n.place}
-	l.srv.orOverloaded(n.room.Tell(p, n.seq)) // an overloaded loop costs the notice, never the turn
+	l.srv.orOverloaded(n.room.Tell(p, n.seq)) // an overloaded loop loses the notice; the turn goes on
 	p.wake()
 	l.forwardNotice(f, n)
 }
 
-// noticeFrame tells who joined or left a room. id is borrowed.
+// noticeFrame announces a join or leave in a room. id is borrowed.
 func noticeFrame(r *rooms.Room, id []byte, joined bool) *turn.Frame {
 	m := message.Notice{Room: r.Name(), ID: id}
 	return turn.BuildFrame(ws.OpText, len(m.Room)+noticeBytes, func(dst []byte) []byte {
@@ -492,7 +492,7 @@ func (l *loop) tellAnnouncements(r *rooms.Room, on bool, members int) {
 	p := &l.outgoing
 	*p = publication{srv: l.srv, frame: f, room: r, except: nowhere}
 	if _, err := p.publish(); err != nil {
-		r.SetQuiet(on) // nobody was told: the next who comes or goes has it tried again
+		r.SetQuiet(on) // the members were not told: the next join or leave tries again
 		return
 	}
 	l.announcementsChanged(r, on)

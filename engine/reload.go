@@ -9,19 +9,19 @@ import (
 	"github.com/parleyd/parley/protocol/handshake"
 )
 
-// tuned is the part of the configuration that may change while the server runs, as the loops read it: whole, or not at
-// all.
+// tuned is the part of the configuration that may change while the server runs. Loops read it through one pointer, so that
+// they see a change as a whole.
 //
 // Owner: immutable.
 type tuned struct {
-	cfg         Config // all of it, with what was changed
+	cfg         Config // the whole configuration, with the changes
 	announceMax int
 	interval    int64 // heartbeats, in nanoseconds
 	timeout     int64
 	origins     *handshake.Origins
 }
 
-// tunable are the keys of what may change. Everything else has been built into something by the time the server runs.
+// tunable are the keys of the settings that may change. All others are fixed once the server runs.
 var tunable = []string{"announce_members_max", "heartbeat_interval", "heartbeat_timeout", "origins"}
 
 func newTuned(cfg Config) (*tuned, error) {
@@ -33,15 +33,14 @@ func newTuned(cfg Config) (*tuned, error) {
 		timeout: int64(cfg.HeartbeatTimeout), origins: origins}, nil
 }
 
-// Config is the configuration that is in force, with its defaults filled in; it is the caller's to change. Any goroutine.
+// Config is the present configuration, with defaults filled in; the caller may change it. Any goroutine.
 func (s *Server) Config() Config { return s.tuned.Load().cfg.clone() }
 
-// Reload brings into force what cfg changes of announce_members_max, heartbeat_interval, heartbeat_timeout and origins,
-// all of it at once, and returns the keys of the other settings that differ: those need a new process.
-// Origins that are empty where a list was in force are refused, since what lost the list was more likely a mistake than
-// the wish to admit every page: that wish is "*". New origins are for those who come from then on; new heartbeats are for everybody, from the next one on. Any
-// goroutine; each loop looks at its connections once, which takes some 10 ms for 100,000. The error, a *[ConfigError],
-// leaves everything as it was.
+// Reload applies the changes of cfg in announce_members_max, heartbeat_interval, heartbeat_timeout and origins, all at once,
+// and returns the keys of other settings that differ: those need a new process. Empty origins are refused if a list was in
+// force, since a lost list is more likely a mistake than the wish to admit every page; write "*" for that. New origins apply
+// to new connections; new heartbeats apply to all connections from their next one on. Any goroutine; each loop looks at its
+// connections once, which takes some 10 ms for 100,000. The error, a *[ConfigError], leaves all settings unchanged.
 //
 // Scope: this worker.
 func (s *Server) Reload(cfg Config) (fixed []string, err error) {

@@ -11,18 +11,17 @@ import (
 
 // What workers know of each other's members.
 //
-// Counts: a change marks its room, and the next tick of loop 0 tells the counts of marked rooms to all, who keep them
-// whether they have a room of that name or not (rooms/elsewhere.go): whoever is the first to join it there is told of those
-// who are in. A worker that has just started, or that has missed what was said, asks for the counts of all rooms. A room
-// that is new to a worker asks the others once, too: for who is in. So all counts are right a few ticks after the last
-// change.
+// Counts: a change marks its room, and the next tick of loop 0 tells all workers the counts of marked rooms. They keep a
+// count even without a room of that name (rooms/elsewhere.go): the first member that joins it there learns how many members
+// it has. A worker that has just started, or that has missed entries, asks for the counts of all rooms. A worker also asks
+// once for the members of a room that is new to it. So all counts are right a few ticks after the last change.
 //
-// Ids: where a worker announces who comes and goes, the others keep who its members are, for the one case in which it
-// can no longer say who has left: that it died. A worker that stops announcing in a room says so, and one that begins
-// (again), or that is asked, tells its roster, each loop its own part: between the notices of that loop, so that none is
-// missing and none comes twice.
+// Ids: while a worker announces the joins and leaves of a room, the other workers keep the ids of its members. They need
+// them in one case: when the worker dies, they announce its members' leaves. A worker that stops announcing in a room says
+// so. A worker that begins again, or that is asked, tells its roster. Each loop tells its own part, in order with its
+// notices, so that no member is missing or named twice.
 
-// counted notes that a room's count has changed: the others learn it within a tick.
+// counted marks a room whose count has changed: the others learn it within a tick.
 func (s *Server) counted(r *rooms.Room) {
 	if s.peers == nil || !r.SetCounted(true) {
 		return
@@ -32,11 +31,11 @@ func (s *Server) counted(r *rooms.Room) {
 	s.peers.mu.Unlock()
 }
 
-// countsMax is how many rooms' counts are told in one go.
+// countsMax is the number of rooms whose counts are told in one part.
 const countsMax = 4096
 
-// reportCounts tells the others how many members rooms have here, a part at a time: others want their turn, too. A room
-// that is new here asks how many it has there.
+// reportCounts tells the other workers how many members rooms have here, in parts, so that input gets its turns in between.
+// For a room that is new here it asks for the other workers' members.
 func (l *loop) reportCounts() {
 	p := l.srv.peers
 	p.mu.Lock()
@@ -59,7 +58,7 @@ func (l *loop) reportCounts() {
 	}
 }
 
-// reportCount tells one. A room that has ended may have an heir of the same name by now: its count is the name's.
+// reportCount tells one count. A deleted room may have a successor of the same name: the count is that of the name.
 func (s *Server) reportCount(r *rooms.Room) {
 	asks := fleet.AsksNothing
 	if heir := s.index.FindString(r.Name()); heir != nil && heir.Introduce() {
@@ -68,8 +67,8 @@ func (s *Server) reportCount(r *rooms.Room) {
 	s.sayCount(0, r.Name(), asks)
 }
 
-// sayCount tells a worker, or all, how many members a room has here. The count is taken when it is told: what a loop says
-// of the room before or after is of before or after.
+// sayCount tells a worker, or all, how many members a room has here. The count is read while the entry is appended, so it is
+// ordered with the joins and leaves that loops append.
 func (s *Server) sayCount(target ident.Worker, name string, asks fleet.Asks) {
 	e := fleet.Entry{Kind: fleet.Count, Target: target, Room: name, Body: fleet.Body{Asks: asks}}
 	p := s.peers
@@ -98,7 +97,7 @@ func (s *Server) receiveCount(from ident.Worker, h *fleet.Heard) {
 	}
 }
 
-// askCounts asks a worker, or all, for the counts of all rooms that it has members in.
+// askCounts asks a worker, or all, for the counts of all rooms with members there.
 func (s *Server) askCounts(target ident.Worker) {
 	if s.peers != nil {
 		s.peers.say(true, &fleet.Entry{Kind: fleet.Census, Target: target})
@@ -109,8 +108,8 @@ func (s *Server) receiveCensus(from ident.Worker) {
 	s.loops[0].postCall(func(l *loop) { l.tellCounts(from, 0) })
 }
 
-// tellCounts tells a worker the counts of all rooms, from a place in the index on, a part at a time: others want their
-// turn, too. The worker's figures come first.
+// tellCounts tells a worker the counts of all rooms, from a place in the index on, in parts, so that input gets its turns in
+// between. The worker's figures come first.
 func (l *loop) tellCounts(target ident.Worker, at int) {
 	if at == 0 {
 		l.sayFigures(target, l.srv.figuresHere())
@@ -128,7 +127,7 @@ func (l *loop) tellCounts(target ident.Worker, at int) {
 	}
 }
 
-// reviewAnnouncements has the members here told where others' comings and goings change whether the room announces.
+// reviewAnnouncements tells the members here if joins and leaves on other workers change whether the room announces.
 func (s *Server) reviewAnnouncements(r *rooms.Room) {
 	limit, n := s.tuned.Load().announceMax, r.Len()+r.Away()
 	if limit > 0 && r.Len() > 0 && (n > limit && !r.Quiet() || n < (limit+1)/2 && r.Quiet()) {
@@ -136,8 +135,8 @@ func (s *Server) reviewAnnouncements(r *rooms.Room) {
 	}
 }
 
-// forwardNotice tells the others who joined or left, at the end of the turn. Where another loop has found meanwhile that
-// the room has grown too large, they keep no id any more: it is a message like any other then.
+// forwardNotice tells the other workers of a join or leave, at the end of the turn. If another loop has found meanwhile that
+// the room has grown too large, they keep no id any more, and the notice is sent as any message.
 func (l *loop) forwardNotice(f *turn.Frame, n *notice) {
 	if l.srv.peers == nil {
 		return
@@ -173,7 +172,7 @@ func (s *Server) receiveRoster(from ident.Worker, room *rooms.Room, h *fleet.Hea
 
 func (s *Server) receiveQuiet(from ident.Worker, room *rooms.Room) { room.RemoteUnknown(from) }
 
-// tellRoster tells a worker, or all, who a room's members are here, where that is announced.
+// tellRoster tells a worker, or all, the members of a room here, if the room announces.
 func (s *Server) tellRoster(r *rooms.Room, target ident.Worker) {
 	if s.peers == nil || s.tuned.Load().announceMax <= 0 || r.Quiet() {
 		return
@@ -183,7 +182,7 @@ func (s *Server) tellRoster(r *rooms.Room, target ident.Worker) {
 	}
 }
 
-// sayRoster tells this loop's part. Whoever is on it has been announced: the notices of this turn go first.
+// sayRoster tells this loop's part of the roster. All its members have been announced: the notices of this turn go first.
 func (l *loop) sayRoster(r *rooms.Room, target ident.Worker) {
 	l.announce()
 	roster := r.Roster(l.Index)
@@ -206,7 +205,7 @@ func (l *loop) sayRoster(r *rooms.Room, target ident.Worker) {
 	p.said(false, err)
 }
 
-// announcementsChanged tells the others whether they will hear who comes and goes.
+// announcementsChanged tells the other workers whether joins and leaves will be announced.
 func (l *loop) announcementsChanged(r *rooms.Room, on bool) {
 	switch {
 	case l.srv.peers == nil:
@@ -218,19 +217,19 @@ func (l *loop) announcementsChanged(r *rooms.Room, on bool) {
 	}
 }
 
-// MissedError is the error event of a worker that has missed for good what another said: the bus was away for longer than
-// that worker's ring lasts, or it died. Broadcasts and direct messages may be lacking for the connections of this worker.
+// MissedError is the error event of a worker that has missed messages of another one for good: the bus was away for longer
+// than that worker's ring lasts, or that worker died. Connections of this worker may lack broadcasts and direct messages.
 type MissedError struct {
-	Worker uint16 // the instance that was not heard
+	Worker uint16 // the instance of the worker whose messages were missed
 }
 
 func (e *MissedError) Error() string {
 	return fmt.Sprintf("messages of worker %d are lost for the connections of this one", e.Worker)
 }
 
-// Missed says that something of another worker is gone for good: what was learned of its members may be wrong, and is
-// asked for again, unless that worker has died. It is called as [Server.Receive] is. Cost: a walk through all rooms, and a
-// count of each from every worker.
+// Missed notes that messages of another worker are lost for good: this worker's knowledge of its members may be wrong, and
+// is requested again, unless that worker has died. It is called as [Server.Receive] is. Cost: a walk through all rooms, and
+// a count of each from every worker.
 func (s *Server) Missed(from ident.Worker) {
 	returned := false
 	defer s.mustReturn(&returned)
@@ -243,7 +242,7 @@ func (s *Server) missed(from ident.Worker) {
 	s.log.Error("messages of another worker are lost", "worker", from)
 	s.emit(Event{Kind: EventError, Err: &MissedError{from.Instance()}})
 	if !s.lives(from) {
-		return // it answers no more, and what is known of it goes with Gone
+		return // a dead worker does not answer; Gone follows
 	}
 	s.index.Doubt(from, func(r *rooms.Room) {
 		r.RemoteUnknown(from)
@@ -253,8 +252,8 @@ func (s *Server) missed(from ident.Worker) {
 	s.sayWish(true)
 }
 
-// Gone says that nothing will come any more from a worker that has died. Its members are no more, and in rooms that
-// announce it those are told who are left. It is called as [Server.Receive] is, behind that worker's last entry.
+// Gone removes the members of a worker that has died, and announces their leaves in rooms that announce. It is called as
+// [Server.Receive] is, behind that worker's last entry.
 func (s *Server) Gone(from ident.Worker) {
 	s.forgetWish(from)
 	s.noteFigures(from, nil)
@@ -269,7 +268,7 @@ func (s *Server) Gone(from ident.Worker) {
 	})
 }
 
-// tellLeft tells our members of a room that a member on another worker is gone.
+// tellLeft announces to the members here that a member on another worker is gone.
 func (s *Server) tellLeft(r *rooms.Room, worker ident.Worker, p place) {
 	s.publishHere(worker, r, noticeFrame(r, ident.ID{Worker: worker, Place: p}.Append(nil), false), nil)
 }

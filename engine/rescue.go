@@ -8,19 +8,18 @@ import (
 	"github.com/parleyd/parley/rooms"
 )
 
-// The recover of last resort. Code of ours that meets what a stranger sends may panic on an input that nobody thought of.
-// Such a panic costs the one connection whose input it was: the connection ends with 1011 (500 before the upgrade), the
-// panic is counted and logged with its stack.
+// The recover of last resort. Our own code may panic on unexpected input of a client. Such a panic costs only the connection
+// of that input: the connection ends with 1011 (500 before the upgrade), and the panic is counted and logged with its stack.
 //
-// What a turn keeps between two connections is whole when one of them is given up: lists are appended to in one step,
-// and the cork holds whole frames. A lock that the panic left held is not: whoever wants it next would wait for ever. So
-// each rescue is followed by a walk through all locks, and where one stays held the process ends after all: its clients
-// resume elsewhere. A panic while letters are opened or several connections are written to is nobody's in particular, and
-// is not caught. docs/decisions/reactor.md has what else was considered.
+// A turn's state between two connections is whole when one of them is given up: lists are appended to in one step, and the
+// cork holds whole frames. A lock that the panic left held is not: the next goroutine would wait for it for ever. So each
+// rescue is followed by a walk through all locks, and if one stays held, the process ends: its clients resume on another
+// worker. A panic while letters are opened or several connections are written to belongs to no single connection, and is not
+// caught. docs/decisions/reactor.md has the alternatives.
 //
-// A build with the tag invariants catches nothing: a test must see each fault of ours.
+// A build with the tag invariants catches no panic of ours: a test must see each fault.
 
-// survive counts and logs a panic of ours that is caught. where says what was being done; c may be nil.
+// survive counts and logs a caught panic of ours. where names the work that panicked; c may be nil.
 func (s *Server) survive(where string, c *Conn, v any) {
 	if !s.rescues {
 		panic(v)
@@ -36,13 +35,13 @@ func (s *Server) survive(where string, c *Conn, v any) {
 	}
 }
 
-// lockWait is how long a lock is waited for before it counts as held for ever, in lockWaits parts: time in which the
-// process is stopped makes no part.
+// lockWait is how long the walk waits for a lock before it counts as held for ever, in lockWaits parts: time in which the
+// process is stopped costs one part at most.
 var lockWait = 5 * time.Second
 
 const lockWaits = 100
 
-// proveUnlocked takes every lock once, and ends the process where one is held for ever.
+// proveUnlocked takes every lock once, and ends the process if one is held for ever.
 func (s *Server) proveUnlocked(v any) {
 	proven := make(chan struct{})
 	go func() {
@@ -63,7 +62,7 @@ func (s *Server) proveUnlocked(v any) {
 	panic(fmt.Sprintf("a panic that was caught has left a lock held, and the server cannot go on: %v", v))
 }
 
-// walkLocks takes and gives back every lock that code on a loop takes.
+// walkLocks takes and frees every lock that code on a loop takes.
 func (s *Server) walkLocks() {
 	for _, l := range s.loops {
 		l.each(func(c *Conn) bool {
