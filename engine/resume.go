@@ -12,31 +12,37 @@ import (
 	"github.com/parleyd/parley/rooms"
 )
 
-// Resuming: a connection shows the token of an earlier one and becomes its heir. The steps are the same wherever sessions
+// A resume: a connection shows the token of an earlier one and becomes its heir. The steps are the same wherever sessions
 // are kept:
 //
-//	claim      the store gives the session to one of all that want it
-//	hand over  where its connection may still live, that connection's loop ends it, and gives the state as it is now and its seats
-//	seats      in rooms whose limits all workers share
-//	save       the session that follows is stored under a token of its own
-//	spend      the claimed one is deleted, and cannot be taken a second time, whichever worker dies now
-//	revoke     the session that the client began with is deleted, too: once the client is told, its token is good no more
-//	restore    rooms, attributes, the answer, the new token
+// claim: the store gives the session to one of all claimants
 //
-// A store in memory answers before its methods return: then all steps are one turn. As soon as a step takes longer, the
-// client's later messages wait. A step that fails before the session is spent puts it back, so that its token stays good.
+// hand over: if the session's connection may still live, its loop ends it, and gives its present state and its seats
+//
+// seats: in rooms whose limits all workers share
+//
+// save: the following session is stored under a token of its own
+//
+// spend: the claimed session is deleted, and cannot be taken a second time, whichever worker dies now
+//
+// revoke: the session that the client began with is deleted, too: once the client is told, that token is void
+//
+// restore: rooms, attributes, the answer, the new token
+//
+// A store in memory answers before its methods return: then all steps are one turn. If a step takes longer, the client's
+// later messages wait. A step that fails before the session is spent puts it back, so that its token stays valid.
 
-// Session is what a resumed connection inherits, as the reconnect event shows it.
+// Session is the state that a resumed connection inherits, as the reconnect event shows it.
 type Session struct {
 	PreviousConnectionID string
 	Rooms                []string
 	Attempts             int // resumes in a row, this one included
 }
 
-// resumeAsk is what is kept of a reconnect message.
+// resumeAsk is the part of a reconnect message that later steps need.
 type resumeAsk struct {
 	ref  []byte // borrowed until the client waits
-	last bool   // the client says what it has had of its rooms
+	last bool   // the client names the last messages that it has of its rooms
 }
 
 // succession is a connection on its way to become the heir of a session.
@@ -45,13 +51,13 @@ type resumeAsk struct {
 type succession struct {
 	conn  *Conn
 	asked resumeAsk
-	wait  *pending // nil while everything has happened in one turn
+	wait  *pending // nil while all steps have happened in one turn
 	at    SessionClaim
 	state *parked // nil while only the session's connection knows it
-	given bool    // that connection has handed the state over: the store's is older
+	given bool    // that connection has handed the state over: the stored one is older
 	held  []*rooms.Room
 	seats seatVerdicts
-	next  token // of the session that follows
+	next  token // token of the session that follows
 }
 
 func (l *loop) onReconnect(c *Conn, e *message.Envelope) {
@@ -74,7 +80,7 @@ func (l *loop) onReconnect(c *Conn, e *message.Envelope) {
 			Message: "this is the connection's own token; show it on the next connection"}, e.Ref)
 		return
 	case c.wire.Posted.Load() > 0:
-		// What the restored rooms give c must come behind the answer, and the answer behind what is posted.
+		// The restored rooms' messages must come behind the answer, and the answer behind the letters that are posted.
 		last := e.Last != nil
 		l.behind(c, "reconnect", e.Ref, func(ref []byte) { l.claim(c, key, resumeAsk{ref, last}) })
 		return
@@ -95,9 +101,9 @@ func (l *loop) claim(c *Conn, key SessionKey, asked resumeAsk) {
 	}, func(l *loop, x *succession, err error) { l.claimed(x, got, err) })
 }
 
-// step calls the store and goes on with its answer: in the same turn, if the answer is there when call returns.
+// step calls the store and runs then with its answer: in the same turn, if the answer is there when call returns.
 func (l *loop) step(x *succession, call func(done func(error)) error, then func(*loop, *succession, error)) {
-	var one atomic.Bool // of two has happened: the answer, and the return of call. The second goes on
+	var one atomic.Bool // set by the first of two: the answer, and the return of call. The second goes on
 	var answer error
 	err := call(func(err error) {
 		answer = err
@@ -123,7 +129,7 @@ func (x *succession) await(l *loop) {
 	}
 }
 
-// waits reports whether the client is still there for the outcome.
+// waits reports whether the client still waits for the outcome.
 func (x *succession) waits() bool {
 	return x.wait == nil || x.conn.rare != nil && x.conn.rare.pending == x.wait
 }
@@ -131,7 +137,7 @@ func (x *succession) waits() bool {
 // settled ends the wait, and reports false where the client no longer waits.
 func (x *succession) settled(l *loop) bool { return x.wait == nil || l.settled(x.conn, x.wait) }
 
-// refuseClaim tells the client why it does not resume, if it still waits.
+// refuseClaim tells the client why its resume failed, if it still waits.
 func (l *loop) refuseClaim(x *succession, err error) {
 	if !x.settled(l) {
 		return
@@ -149,7 +155,7 @@ func (l *loop) refuseClaim(x *succession, err error) {
 	}
 }
 
-// claimed is the store's verdict.
+// claimed carries on with the store's answer to the claim.
 func (l *loop) claimed(x *succession, got ClaimedSession, err error) {
 	if err != nil {
 		l.refuseClaim(x, err)
@@ -177,7 +183,7 @@ func (l *loop) claimed(x *succession, got ClaimedSession, err error) {
 	}
 }
 
-// attemptsSince is how many resumes in a row led to a session; the count starts again once a resumed connection has
+// attemptsSince is the number of resumes in a row up to a session. The count starts again once a resumed connection has
 // lived for heartbeat_timeout.
 func (l *loop) attemptsSince(state *parked) int {
 	lived := l.srv.wall(l.Now).UnixMilli() - state.resumedAtMillis
@@ -187,7 +193,7 @@ func (l *loop) attemptsSince(state *parked) int {
 	return state.attempts
 }
 
-// exhausted refuses a session that was resumed too often in a row. Where its connection lives, it stays.
+// exhausted refuses a session that was resumed too often in a row. If its connection lives, it stays.
 func (l *loop) exhausted(x *succession, alive bool) {
 	if !alive {
 		l.discard(x, message.AttemptsExhausted)
@@ -205,7 +211,7 @@ func (l *loop) discard(x *succession, why message.Code) {
 	l.refuseClaim(x, wireError(why))
 }
 
-// askOwner has the connection that a session belongs to hand over.
+// askOwner asks the session's connection, on any worker, to hand over.
 func (l *loop) askOwner(x *succession) {
 	key := x.at.Key
 	if key.Instance != l.srv.instance {
@@ -231,7 +237,7 @@ func (l *loop) askOwner(x *succession) {
 	})
 }
 
-// handedOver is what the owner said, if it did.
+// handedOver carries on with the owner's answer, or without one.
 func (l *loop) handedOver(x *succession, h handover, err error) {
 	if err != nil {
 		l.srv.log.Info("the worker of a session's old connection did not answer: the session is restored as it was stored",
@@ -257,7 +263,7 @@ func (l *loop) handedOver(x *succession, h handover, err error) {
 	}
 }
 
-// putBack gives the session to the next connection that shows its token.
+// putBack makes the session claimable again by its token.
 func (l *loop) putBack(x *succession) {
 	l.giveBack(x)
 	if x.given {
@@ -273,7 +279,7 @@ func (l *loop) fail(x *succession, why error) {
 	l.refuseClaim(x, why)
 }
 
-// giveBack frees the seats that wait for the heir.
+// giveBack frees the seats that are held for the heir.
 func (l *loop) giveBack(x *succession) {
 	for _, r := range x.held {
 		l.srv.freeHeld(r, x.conn.place())
@@ -281,20 +287,20 @@ func (l *loop) giveBack(x *succession) {
 	l.giveBackSeats(x.seats)
 }
 
-// freeHeld frees a seat that waits for p: until now it was counted.
+// freeHeld frees a seat that is held for p and counted.
 func (s *Server) freeHeld(r *rooms.Room, p place) {
 	s.index.Release(r, p)
 	s.counted(r)
 }
 
-// parkAgain parks the session as it was handed over.
+// parkAgain parks the session in the state that was handed over.
 func (l *loop) parkAgain(x *succession) {
 	state := *x.state
 	state.resumedAtMillis = 0
 	l.srv.store.Restore(x.at, SessionValue{&state}, l.srv.cfg.ReconnectionTTL)
 }
 
-// takeSeats acquires the seats that the session's limited rooms take.
+// takeSeats acquires the seats in the session's limited rooms.
 func (l *loop) takeSeats(x *succession) {
 	limits := l.scarceRooms(x.conn, x.state.rooms)
 	if len(limits) == 0 {
@@ -318,7 +324,7 @@ func (l *loop) takeSeats(x *succession) {
 	})
 }
 
-// saveNext stores the session that follows.
+// saveNext stores the following session.
 func (l *loop) saveNext(x *succession) {
 	if own := x.conn.token; own != noToken && !l.srv.sessions.has(l.srv.hashOf(own)) {
 		// Another connection has claimed this one's own session: its take-over is on its way.
@@ -329,7 +335,7 @@ func (l *loop) saveNext(x *succession) {
 	next := *x.state
 	next.previous, next.instance = x.conn.place(), l.srv.instance
 	next.rooms = slices.DeleteFunc(slices.Clone(next.rooms), func(room string) bool { return x.seats[room] != nil })
-	for _, room := range roomNames(x.conn.rooms) { // it is in some already
+	for _, room := range roomNames(x.conn.rooms) { // it may be in some rooms already
 		if !slices.Contains(next.rooms, room) {
 			next.rooms = append(next.rooms, room)
 		}
@@ -341,7 +347,7 @@ func (l *loop) saveNext(x *succession) {
 	}, (*loop).nextSaved)
 }
 
-// nextSaved spends the claimed session, now that the next one is stored.
+// nextSaved spends the claimed session, now that the following one is stored.
 func (l *loop) nextSaved(x *succession, err error) {
 	if err != nil || !x.waits() {
 		l.srv.store.Drop(l.srv.keyOf(x.next), nil)
@@ -351,7 +357,7 @@ func (l *loop) nextSaved(x *succession, err error) {
 	l.step(x, func(done func(error)) error { return l.srv.store.Spend(x.at, done) }, (*loop).spent)
 }
 
-// spent ends the session that the client had until now.
+// spent ends the session that the client had before.
 func (l *loop) spent(x *succession, err error) {
 	if err != nil || !x.waits() {
 		l.forgo(x)
@@ -366,7 +372,8 @@ func (l *loop) spent(x *succession, err error) {
 	}, (*loop).revoked)
 }
 
-// revoked makes the client the heir. What was posted for it while it waited goes out before the answer.
+// revoked restores the claimed session on the connection that asked for it. Letters that were posted for the connection
+// while it waited go out before the answer.
 func (l *loop) revoked(x *succession, _ error) {
 	if x.wait != nil && x.conn.wire.Posted.Load() > 0 {
 		l.postCall(func(l *loop) { l.restore(x) })
@@ -375,15 +382,15 @@ func (l *loop) revoked(x *succession, _ error) {
 	l.restore(x)
 }
 
-// forgo is for a heir that has gone, or found the session spent: the next one is dropped. The store gets back what was
-// claimed, in case it can still restore it.
+// forgo is for an heir that has gone or found the session spent: the following session is dropped. The store gets the
+// claimed one back, in case it can still restore it.
 func (l *loop) forgo(x *succession) {
 	l.srv.store.Drop(l.srv.keyOf(x.next), nil)
 	l.giveBack(x)
 	l.parkAgain(x)
 }
 
-// restore gives the heir what the session held, and answers.
+// restore gives the heir the session's state, and answers.
 func (l *loop) restore(x *succession) {
 	if !x.settled(l) {
 		l.forgo(x)

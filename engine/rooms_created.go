@@ -7,21 +7,19 @@ import (
 	"github.com/parleyd/parley/rooms"
 )
 
-// Rooms that were created on purpose, where several workers are one server: such a room, with its limit and its metadata,
-// is the same on all of them. Who creates one asks what the workers share; all of them, the asker too, learn from there
-// what to make of it.
+// Created rooms, if several workers are one server. Such a room, with its limit and its metadata, is the same on all
+// workers. A worker asks the ledger to create it; all workers, the asking one too, learn of it from the ledger.
 
-// Created are the rooms that were created on purpose, as all workers know them. The methods are for any goroutine and
-// never wait; done is called exactly once, within two seconds, on any goroutine, and after this worker's
-// [Server.RoomCreated] or [Server.RoomDeleted].
+// Created are the created rooms, as all workers know them. The methods are for any goroutine and never wait. done is called
+// exactly once, within two seconds, on any goroutine, and after this worker's [Server.RoomCreated] or [Server.RoomDeleted].
 type Created interface {
 	// Create makes a room known to all workers. Errors: [ErrRoomExists], [ErrUnavailable], [ErrOverloaded].
 	Create(r CreatedRoom, done func(error))
-	// Delete has all workers forget it. Errors: [ErrRoomUnknown], [ErrUnavailable], [ErrOverloaded].
+	// Delete deletes it on all workers. Errors: [ErrRoomUnknown], [ErrUnavailable], [ErrOverloaded].
 	Delete(name string, done func(error))
 }
 
-// CreatedRoom is a room that was created on purpose.
+// CreatedRoom is a room that an application created.
 //
 // Owner: immutable.
 type CreatedRoom struct {
@@ -31,7 +29,7 @@ type CreatedRoom struct {
 	CreatedAt  int64  // seconds since the epoch
 }
 
-// created are the rooms that the workers share; nil where each has its own.
+// created are the created rooms that workers share; nil if each worker has its own.
 func (s *Server) created() Created {
 	if s.peers == nil {
 		return nil
@@ -39,20 +37,20 @@ func (s *Server) created() Created {
 	return s.peers.Rooms
 }
 
-// RoomCreated makes a room of all workers one of this server's, too. One of the same name that was created before has
-// been deleted since. Any goroutine, but always the same.
+// RoomCreated creates a room here that all workers have. An earlier created room of the same name has been deleted since.
+// Any goroutine, but always the same.
 func (s *Server) RoomCreated(r CreatedRoom) {
 	room, old := s.index.Adopt(r.Name, rooms.CreateOptions{MaxMembers: r.MaxMembers, Metadata: r.Metadata, CreatedAt: r.CreatedAt})
-	s.counted(room) // others may have had members in it before it was here
+	s.counted(room) // other workers may have had members in it earlier
 	if old != nil {
 		s.empty(old)
 	}
 }
 
-// RoomDeleted ends a room that all workers knew. Any goroutine, but always that of [Server.RoomCreated].
+// RoomDeleted deletes a created room. Any goroutine, but always that of [Server.RoomCreated].
 func (s *Server) RoomDeleted(name string) { s.deleteRoom(name) }
 
-// createEverywhere tells done what all workers say of a new room.
+// createEverywhere creates a room on all workers.
 func (x *Rooms) createEverywhere(r CreatedRoom, done func(error)) {
 	if old := x.srv.index.FindString(r.Name); old != nil && old.Explicit() {
 		done(ErrRoomExists)
@@ -61,8 +59,8 @@ func (x *Rooms) createEverywhere(r CreatedRoom, done func(error)) {
 	x.srv.created().Create(r, done)
 }
 
-// deleteEverywhere ends a room on all workers: one that was created by what they share, any other by telling them. It tells
-// done whether there was one.
+// deleteEverywhere deletes a room on all workers: a created one in the ledger, any other by an entry. done learns whether
+// there was one.
 func (x *Rooms) deleteEverywhere(name string, done func(bool)) {
 	if r := x.srv.index.FindString(name); r != nil && !r.Explicit() {
 		done(x.vacateEverywhere(name))

@@ -52,29 +52,29 @@ type Server struct {
 	rawHandler      atomic.Pointer[RawHandler]
 	filters         atomic.Pointer[map[string]Filter]
 	emitter         *Emitter
-	wishes          wishes // of events of other workers
+	wishes          wishes // for events of other workers
 
 	loops        []*loop
 	index        *rooms.Index
-	peers        *peers   // nil: it is alone
-	listener     Listener // nil: it opens its own
+	peers        *peers   // nil: the only worker
+	listener     Listener // nil: the server opens its own
 	sessions     *sessionMemory
 	store        SessionStore
-	storeApart   bool // from the process: it is told what changes, and tokens name the worker that began a session
+	storeApart   bool // the store is outside the process: saves are sent to it, and tokens name the worker that began a session
 	saves        saveTimes
-	unstoredSaid atomic.Int64 // when the log was last told that the store takes none
-	untoldSaid   atomic.Int64 // and that the others were not told something
+	unstoredSaid atomic.Int64 // when the log last said that the store takes no sessions
+	untoldSaid   atomic.Int64 // when the log last said that other workers miss an entry
 	pools        pools
 	reactor      *reactor.Reactor // once it runs
 
 	live      atomic.Int64 // admitted and not ended
 	leaving   atomic.Bool
-	receiving atomic.Bool // from other workers
+	receiving atomic.Bool // entries from other workers
 	state     atomic.Int32
-	count     turn.Counters          // of what belongs to no loop
-	exited    atomic.Pointer[string] // the handler that ended its goroutine last
+	count     turn.Counters          // of no single loop
+	exited    atomic.Pointer[string] // the last handler that ended its goroutine
 	rescues   bool                   // whether panics of ours are caught
-	unproven  atomic.Int64           // of them, those after which the locks have not been looked at yet
+	unproven  atomic.Int64           // caught panics after which the locks were not checked yet
 }
 
 const (
@@ -88,16 +88,16 @@ const (
 // without a remote address (its peer has reset it) is closed by the server and counted in accept_errors.
 type Listener = reactor.Listener
 
-// Setting changes what a Config cannot hold.
+// Setting changes a property that a Config cannot hold.
 type Setting func(*Server)
 
-// WithEmitter hands in an emitter, perhaps one that other servers share: the seed's setEventEmitter.
+// WithEmitter sets the emitter, which several servers may share: the seed's setEventEmitter.
 func WithEmitter(e *Emitter) Setting { return func(s *Server) { s.emitter = e } }
 
-// WithLogger has the server log to l instead of slog's default. From Start on, records wait in a bounded queue for l's
-// handler, which runs on a goroutine of its own and may block: an event loop never waits for it. Records that do not fit
-// are dropped, and the log says how many. Shutdown waits up to a second for the handler. A
-// panic in it costs the record.
+// WithLogger makes the server log to l instead of slog's default. From Start on, records wait in a bounded queue for l's
+// handler, which runs on a goroutine of its own and may block: an event loop never waits for it. Records that do not fit are
+// dropped, and the log says how many. Shutdown waits up to a second for the handler. A panic in the handler loses the
+// record.
 func WithLogger(l *slog.Logger) Setting { return func(s *Server) { s.log = l } }
 
 // New makes a server that does not listen yet. The error is a *[ConfigError].
@@ -142,7 +142,7 @@ const (
 	answersBytesMost  = 256 << 10
 )
 
-// assemble makes the parts that settings may have changed the ground of.
+// assemble makes the parts that depend on the settings.
 func (s *Server) assemble() {
 	var seed [32]byte
 	s.entropy(seed[:])
@@ -157,12 +157,12 @@ func (s *Server) assemble() {
 	for i := range s.cfg.Loops {
 		seed[31] ^= byte(i) + 1
 		l := newLoop(s, uint8(i), seed)
-		l.Mail.Rung.Store(true) // no bell hangs yet: what is posted now waits for the reactor's first ring
+		l.Mail.Rung.Store(true) // the reactor's first ring comes later: letters that are posted now wait for it
 		s.loops = append(s.loops, l)
 	}
 }
 
-// layGround tells the transport what it needs of the server.
+// layGround sets the transport's settings and callbacks.
 func (s *Server) layGround() {
 	cfg, g := &s.cfg, &s.ground
 	g.Clock, g.Tick, g.Log = s.clock, tickOf(s.cfg), s.log
@@ -192,15 +192,15 @@ func (s *Server) layGround() {
 	}
 }
 
-// tickOf is how often the loops look at their timers: often enough for the shortest interval.
+// tickOf is the interval at which the loops look at their timers: short enough for the shortest timeout.
 func tickOf(cfg Config) time.Duration {
 	shortest := min(cfg.HeartbeatInterval, cfg.HeartbeatTimeout-cfg.HeartbeatInterval,
 		cfg.HandshakeTimeout, cfg.AuthTimeout, cfg.OffloadTimeout, cfg.BacklogGrace)
 	return min(max(shortest/8, 5*time.Millisecond), 100*time.Millisecond)
 }
 
-// Start listens and serves in the background. Where there are several workers, cluster.Run calls it in each. Errors: the
-// address cannot be had.
+// Start listens and serves in the background. With several workers, cluster.Run calls it in each. Errors: the address is not
+// available.
 //
 // Scope: this worker.
 func (s *Server) Start() error {
@@ -217,7 +217,7 @@ func (s *Server) Start() error {
 		return errors.New("start server: it was started before")
 	}
 	s.log = logs.Queued(s.log)
-	s.ground.Log = s.log // loops log, and must not wait for the reader of the log
+	s.ground.Log = s.log // loops log, and must not wait for the log's handler
 	plan, hint, err := reactor.Share(s.cfg.MaxConnections)
 	switch {
 	case err != nil:
@@ -239,7 +239,7 @@ func (s *Server) Start() error {
 	return nil
 }
 
-// meet asks the other workers for what this one must know of them.
+// meet asks the other workers for their counts, figures and wishes.
 func (s *Server) meet() {
 	s.sayWish(true)
 	s.askCounts(0)
@@ -272,7 +272,7 @@ func (s *Server) startReactor(plan reactor.Plan) error {
 	return nil
 }
 
-// Run starts the server, serves until ctx is done, and takes its leave: [Server.Shutdown].
+// Run starts the server, serves until ctx is done, and shuts down: [Server.Shutdown].
 //
 // Scope: this worker.
 func (s *Server) Run(ctx context.Context) error {
@@ -293,21 +293,21 @@ func (s *Server) Addr() net.Addr {
 	return s.reactor.Addr()
 }
 
-// Emitter is what the server tells its events; [Everywhere.OnEvent] tells those of all workers.
+// Emitter is the server's emitter; [Everywhere.OnEvent] has the events of all workers.
 //
 // Scope: this worker.
 func (s *Server) Emitter() *Emitter { return s.emitter }
 
-// logWait bounds the wait for the log's reader.
+// logWait bounds the wait for the log's handler.
 const logWait = time.Second
 
 // stopWait is how long Shutdown waits for the loops to stop once its context is done: some milliseconds, unless a
 // handler holds one.
 const stopWait = 500 * time.Millisecond
 
-// Shutdown stops accepting, tells everybody (1001), and waits until all have left or ctx is done; then it cuts off who
-// is left. Where a handler holds a loop, it returns all the same, and the rest goes on in the background. On a loop it
-// does not wait at all, since the loop waits for it: it returns [ErrOnLoop], and takes its leave in the background. A
+// Shutdown stops accepting, closes all connections with 1001, and waits until they have left or ctx is done; then it cuts
+// off the others. If a handler holds a loop, Shutdown returns after ctx, and the rest goes on in the background. On a loop
+// it does not wait, because the loop would wait for itself: it returns [ErrOnLoop] and shuts down in the background. A
 // second call waits for nothing. Any goroutine.
 //
 // Scope: this worker.
@@ -340,7 +340,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// leave is the leave-taking.
+// leave ends all connections and stops the loops.
 func (s *Server) leave(ctx context.Context, left chan<- error) {
 	s.leaving.Store(true)
 	s.reactor.Close()
@@ -355,11 +355,11 @@ func (s *Server) leave(ctx context.Context, left chan<- error) {
 	s.emit(Event{Kind: EventStopped})
 	flushed, cancel := context.WithTimeout(ctx, logWait)
 	defer cancel()
-	logs.Flush(flushed, s.log) // what is left then is lost: the log is not read
+	logs.Flush(flushed, s.log) // later records are lost: the log is no longer read
 	left <- err
 }
 
-// sendAway ends every connection because the server leaves.
+// sendAway ends every connection because the server shuts down.
 func (s *Server) sendAway() {
 	for _, l := range s.loops {
 		l.postCall(func(l *loop) { l.work(l.sendAway()) })
@@ -382,8 +382,8 @@ func (l *loop) sendAway() steps {
 	}
 }
 
-// Connections goes through all open connections: the seed's getConnections. What comes or goes meanwhile
-// may be seen or not. [Everywhere.FindFiltered] asks all workers. Any goroutine.
+// Connections iterates over all open connections: the seed's getConnections. A connection that comes or goes meanwhile may
+// be seen or missed. [Everywhere.FindFiltered] asks all workers. Any goroutine.
 //
 // Scope: this worker.
 func (s *Server) Connections() iter.Seq[*Conn] {
@@ -396,9 +396,9 @@ func (s *Server) Connections() iter.Seq[*Conn] {
 	}
 }
 
-// ConnectionCount is the number of open connections: the seed's getConnectionCount. Clients that have not authenticated
-// yet are none. Of other workers it is what they said last, a fraction of a second ago; [Everywhere.ConnectionCount] asks
-// them, and [Server.StatsHere] has this worker's own. Any goroutine.
+// ConnectionCount is the number of open connections: the seed's getConnectionCount. Clients that have not authenticated yet
+// do not count. The numbers of other workers are a fraction of a second old; [Everywhere.ConnectionCount] asks them, and
+// [Server.StatsHere] has this worker's own. Any goroutine.
 //
 // Scope: all workers.
 func (s *Server) ConnectionCount() int {
@@ -422,8 +422,8 @@ func (s *Server) FindConnections(chosen func(*Conn) bool) []*Conn {
 	return list
 }
 
-// FindByAttribute returns the open connections whose attribute has a value, compared as JSON. A value that
-// cannot be encoded is nobody's. [Everywhere.FindByAttribute] asks all workers. Any goroutine.
+// FindByAttribute returns the open connections whose attribute has a value, compared as JSON. It returns none for a value
+// that cannot be encoded. [Everywhere.FindByAttribute] asks all workers. Any goroutine.
 //
 // Scope: this worker.
 func (s *Server) FindByAttribute(key string, value any) []*Conn {
@@ -434,7 +434,7 @@ func (s *Server) FindByAttribute(key string, value any) []*Conn {
 	return s.FindConnections(func(c *Conn) bool { return c.hasAttribute(key, raw) })
 }
 
-// resyncWall takes the wall clock's word for what time it is: it may have been set.
+// resyncWall reads the wall clock again: it may have been set.
 func (s *Server) resyncWall() { s.wallBase.Store(s.walltime().UnixNano() - s.clock()) }
 
 // seconds turns a time on the server's clock into seconds since the epoch.
@@ -444,16 +444,15 @@ func (s *Server) wall(at int64) time.Time { return time.Unix(0, s.wallBase.Load(
 
 func (s *Server) uptime() time.Duration { return time.Duration(s.clock()) }
 
-// memoryUsage is what the Go runtime holds of the system's memory.
+// memoryUsage is the system memory of the Go runtime, in bytes.
 func memoryUsage() uint64 {
 	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
 	metrics.Read(samples)
 	return samples[0].Value.Uint64() - samples[1].Value.Uint64()
 }
 
-// Healthy asks every loop for a turn and waits until all have taken one. The error says which has not
-// before ctx was done, that the server is not running, or that the caller is on a loop itself ([ErrOnLoop]). Any
-// goroutine.
+// Healthy asks every loop for a turn and waits until all have taken one. The error names a loop that took none before ctx
+// was done, or says that the server is not running, or that the caller is on a loop itself ([ErrOnLoop]). Any goroutine.
 //
 // Scope: this worker.
 func (s *Server) Healthy(ctx context.Context) error {

@@ -10,8 +10,8 @@ import (
 	"github.com/parleyd/parley/rooms"
 )
 
-// A session is what a token restores. While its connection lives, the worker remembers no more than where that is; when
-// the connection ends, its state is parked until a connection claims it or its time is over.
+// A session is the state that a token restores. While its connection lives, the worker remembers only the connection's
+// place; when the connection ends, its state is parked until a connection claims it or its time is over.
 //
 // Tokens are stored hashed: a token cannot be read out of the server's memory, or of a dump of it.
 
@@ -38,13 +38,13 @@ func (t token) String() string { return base64.RawURLEncoding.EncodeToString(t[:
 // Owner: immutable once in the store.
 type parked struct {
 	previous        place
-	instance        ident.Worker // of the worker where that was
+	instance        ident.Worker // the worker of that connection
 	principal       string
 	rooms           []string
 	attrs           *attributes
 	userData        *userData
 	attempts        int
-	resumedAtMillis int64 // since 1970; 0 unless the connection lives, and attempts counts
+	resumedAtMillis int64 // since 1970; 0 unless the connection lives and attempts counts
 	expiresAt       int64 // on the server's clock, less its stalls
 	lent            bool  // handed over to another worker, and kept until the store knows whose the session is
 }
@@ -61,23 +61,23 @@ func (l *loop) issueToken(c *Conn) {
 	l.tellToken(c)
 }
 
-// tellToken tells the client what its session is resumed with.
+// tellToken sends the client the token of its session.
 func (l *loop) tellToken(c *Conn) {
 	c.wire.Flags |= flagTold
 	l.Text = message.AppendReconnectToken(l.Text[:0], l.srv.tokenText(c.token), int64(l.srv.cfg.ReconnectionTTL.Seconds()))
 	l.answer(c, l.Text)
 }
 
-// follow gives c, which has just resumed, the session that follows.
+// follow gives c, which has just resumed, the following session.
 func (l *loop) follow(c *Conn, next token) {
 	c.token = next
 	l.srv.sessions.begin(l.srv.hashOf(next), c)
 	l.tellToken(c)
-	l.changed(c) // what was stored is what was claimed, not what was restored of it
+	l.changed(c) // the stored value is the claimed one; the restored state may differ
 }
 
 // endSession ends the session of c, unless another connection has claimed it: then it returns false, and told does not run.
-// Otherwise told, which may be nil, runs when the store has heard of it, or is away.
+// Otherwise told, which may be nil, runs when the store has dropped it, or is away.
 func (l *loop) endSession(c *Conn, told func(error)) bool {
 	t := c.token
 	if t == noToken {
@@ -92,8 +92,8 @@ func (l *loop) endSession(c *Conn, told func(error)) bool {
 	return true
 }
 
-// dropSession has the store forget a session that was revoked. One that is apart hears of it later: if it has given the
-// session to another connection meanwhile, that one's worker asks here, and is told.
+// dropSession makes the store drop a session that was revoked. A store apart drops it later: if it has given the session to
+// another connection meanwhile, that connection's worker asks here, and learns of the revocation.
 func (l *loop) dropSession(key SessionKey, told func(error)) {
 	if l.srv.storeApart {
 		l.srv.sessions.remember(key.Hash, l.Now)
@@ -101,8 +101,8 @@ func (l *loop) dropSession(key SessionKey, told func(error)) {
 	l.srv.dropStored(key, told)
 }
 
-// dropStored has the store forget a session for good. Whoever holds a claim may put it back, so it is dropped until the
-// claim has ended. told, which may be nil, hears what became of the first attempt. Any goroutine.
+// dropStored makes the store drop a session for good. A claimant may put it back, so it is dropped until the claim has
+// ended. told, which may be nil, gets the result of the first attempt. Any goroutine.
 func (s *Server) dropStored(key SessionKey, told func(error)) {
 	s.store.Drop(key, func(err error) {
 		if errors.Is(err, ErrSessionClaimed) || errors.Is(err, ErrSessionsAway) {
@@ -114,9 +114,9 @@ func (s *Server) dropStored(key SessionKey, told func(error)) {
 	})
 }
 
-// park keeps the session of an ending connection, and returns the token that restores it, "" for none. state is what is
-// kept; nil: what c has now. Until the store has the state it stays here, too: another connection may have claimed the
-// session meanwhile, and ask for it.
+// park keeps the session of an ending connection, and returns the token that restores it, "" for none. state is kept; nil:
+// the present state of c. Until the store has the state it stays here, too: another connection may have claimed the session
+// meanwhile, and ask for it.
 func (l *loop) park(c *Conn, cause Cause, state *parked) string {
 	t := c.token
 	if t == noToken {
@@ -148,7 +148,7 @@ func (l *loop) snapshot(c *Conn) *parked {
 	return state
 }
 
-// roomNames are the names of those rooms that are not deleted: their members are about to be told.
+// roomNames are the names of the rooms that are not deleted: members of a deleted one are about to be told.
 func roomNames(list []*rooms.Room) (names []string) {
 	for _, r := range list {
 		if !r.Dead() {

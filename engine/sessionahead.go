@@ -6,14 +6,14 @@ import (
 	"github.com/parleyd/parley/protocol/message"
 )
 
-// Joins and leaves that a client sends without waiting for the answers wait behind the first of them. Where the store is late,
-// each would take a round trip to it of its own. So a save takes along the moves that wait next in line: what became of it is
-// the answer to all of them, as far as they happen in the same turn.
+// Joins and leaves that a client sends without waiting for the answers wait behind the first of them. If the store is late,
+// each would cost a round trip of its own. So a save takes along the moves that wait next in line: its result is the answer
+// to all of them, as far as they happen in the same turn.
 
-// movesAhead is how many moves a save takes along.
+// movesAhead is the number of moves that a save takes along.
 const movesAhead = 64
 
-// ahead is what a loop works through next for a connection, of what waited, and what became of the save that took moves of it
+// ahead is a loop's position among the held messages of a connection, and the result of the save that took moves of it
 // along.
 //
 // Owner: loop.
@@ -24,7 +24,7 @@ type ahead struct {
 	err     error
 }
 
-// lookAhead are the moves that wait next for c.
+// lookAhead returns the moves that wait next for c.
 func (l *loop) lookAhead(c *Conn) (moves []move) {
 	if l.ahead.c != c {
 		return nil
@@ -43,7 +43,7 @@ func (l *loop) lookAhead(c *Conn) (moves []move) {
 	return moves
 }
 
-// dispatchNext dispatches an item of what waited for p; next are those behind it.
+// dispatchNext dispatches a held item of p; next are the items behind it.
 func (l *loop) dispatchNext(c *Conn, p *pending, item heldItem, next []heldItem) {
 	l.ahead = ahead{c: c, next: next, covered: p.covered, err: p.err}
 	p.covered = max(p.covered-1, 0)

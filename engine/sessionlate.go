@@ -8,27 +8,27 @@ import (
 	"time"
 )
 
-// What a client was told 50 ms ago survives its worker: that is promised. As long as the store is quick, saves that leave a
-// little after the answer keep it. A store that is behind (a busy machine, a storm of newcomers) would break it without a
-// word. So the time from a change to its being stored is measured, and while the store is late, a join or leave is stored
-// first, then happens, and is answered; where it cannot be stored in time the client is told unavailable, and nothing has
-// happened. The store stays late for a while after its last late answer, since what is slow once is soon slow again: only
-// what was told in the first saveLate of such a time is at risk.
+// A change that a client learned of 50 ms ago survives the death of its worker: that is promised. While the store is quick,
+// saves that leave a little after the answer keep the promise. A store that is behind (a busy machine, many new connections
+// at once) would break it silently. So the time from a change to its storing is measured. While the store is late, a join or
+// leave is stored first, then happens, and is answered. If it cannot be stored in time, the client gets unavailable, and
+// nothing has happened. The store counts as late for a while after its last late answer, since a slow store is often slow
+// again soon: only changes of the first saveLate of such a time are at risk.
 
 const (
-	// saveLate is after how long a change should have been stored; the rest of the 50 ms is for what is not measured.
+	// saveLate is the time in which a change should be stored; the rest of the 50 ms is for delays that are not measured.
 	saveLate = int64(40 * time.Millisecond)
-	// lateFor is for how long a store counts as late.
+	// lateFor is how long a store counts as late.
 	lateFor = int64(5 * time.Second)
-	// saveGathers is what a change waits for others, here and in the store. A save that leaves at once took the rest only: it
-	// tells that the store is late by so much sooner.
+	// saveGathers is the time that a change waits for others, here and in the store. A save that leaves at once skips this
+	// wait, so it shows by as much earlier that the store is late.
 	saveGathers = int64(saveAfter + 10*time.Millisecond)
 )
 
-// SaveSecondsBounds are the upper bounds of Stats.SessionSaves in seconds; its last element counts what took longer.
+// SaveSecondsBounds are the upper bounds of Stats.SessionSaves in seconds; its last element counts longer times.
 var SaveSecondsBounds = [...]float64{.005, .01, .025, .05, .1, .25, .5, 1, 2}
 
-// saveTimes are how long changes of sessions take until they are stored.
+// saveTimes are the times from changes of sessions to their storing.
 //
 // Owner: shared (atomic).
 type saveTimes struct {
@@ -54,12 +54,12 @@ func (t *saveTimes) late(now int64) { t.lateUntil.Store(now + lateFor) }
 // Owner: shared (mutex: mu).
 type savings struct {
 	mu      sync.Mutex
-	since   int64 // when the first of the changes came that the store has not been given yet; 0 for none
+	since   int64 // when the first change came that was not given to the store yet; 0 for none
 	batches []*saveBatch
-	firsts  []*saveBatch // of sessions that have just begun
+	firsts  []*saveBatch // first saves of new sessions
 }
 
-// saveBatch is what was given to the store in one go.
+// saveBatch is a group of saves that were given to the store together.
 //
 // Owner: shared (atomic), at is immutable.
 type saveBatch struct {
@@ -67,7 +67,7 @@ type saveBatch struct {
 	left atomic.Int32
 }
 
-// changed notes a change. Loop only, as begin.
+// changed notes a change. Loop only, as is begin.
 func (s *savings) changed(now int64) {
 	s.mu.Lock()
 	if s.since == 0 {
@@ -76,7 +76,7 @@ func (s *savings) changed(now int64) {
 	s.mu.Unlock()
 }
 
-// begin makes a batch of n saves; rest says that others have not been given to the store yet.
+// begin makes a batch of n saves; rest says that more changes wait.
 func (s *savings) begin(n int, rest bool) *saveBatch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,7 +89,7 @@ func (s *savings) begin(n int, rest bool) *saveBatch {
 	return b
 }
 
-// first notes the first save of a session: those of a turn share a batch.
+// first notes the first save of a session. Those of one turn share a batch.
 func (s *savings) first(now int64) *saveBatch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,7 +103,7 @@ func (s *savings) first(now int64) *saveBatch {
 	return b
 }
 
-// unfinished leaves out the batches at the head that are stored.
+// unfinished skips the stored batches at the head.
 func unfinished(batches []*saveBatch) []*saveBatch {
 	for len(batches) > 0 && batches[0].left.Load() <= 0 {
 		batches = batches[1:]
@@ -114,7 +114,7 @@ func unfinished(batches []*saveBatch) []*saveBatch {
 	return batches
 }
 
-// oldest is when the oldest change came that is not stored; 0 for none. Any goroutine.
+// oldest is the time of the oldest change that is not stored; 0 for none. Any goroutine.
 func (s *savings) oldest() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -124,7 +124,7 @@ func (s *savings) oldest() int64 {
 	return s.since
 }
 
-// oldestFirst is when the oldest session began that is not stored; 0 for none. Any goroutine.
+// oldestFirst is the beginning of the oldest session that is not stored; 0 for none. Any goroutine.
 func (s *savings) oldestFirst() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,7 +134,7 @@ func (s *savings) oldestFirst() int64 {
 	return 0
 }
 
-// saved is told what became of a save in b. Any goroutine.
+// saved notes the result of a save in b. Any goroutine.
 func (s *Server) saved(b *saveBatch, err error) {
 	if b == nil {
 		return
@@ -147,7 +147,7 @@ func (s *Server) saved(b *saveBatch, err error) {
 	}
 }
 
-// storeLate reports whether what is told now may not be stored in time.
+// storeLate reports whether a change that is answered now may miss its time.
 func (l *loop) storeLate() bool {
 	if !l.srv.storeApart {
 		return false
@@ -165,11 +165,11 @@ func (l *loop) storeLate() bool {
 type move struct {
 	leave, since bool
 	stored       bool // before it happens
-	seated       bool // c counts as in already, and has a seat in the room
+	seated       bool // c already counts as a member, and has a seat in the room
 	room, ref    []byte
 }
 
-// storeFirst has a move of c stored before it happens, where the store is late; else it happens at once. m is borrowed.
+// storeFirst stores a move of c before it happens, if the store is late; else the move happens at once. m is borrowed.
 func (l *loop) storeFirst(c *Conn, m move, then func(l *loop, c *Conn, m move)) {
 	if c.token == noToken || !l.storeLate() {
 		then(l, c, m)
@@ -205,14 +205,14 @@ func (l *loop) storeFirst(c *Conn, m move, then func(l *loop, c *Conn, m move)) 
 	}
 }
 
-// storedFirst goes on once what was posted for c in the meantime has been told.
+// storedFirst carries on once the letters that were posted for c meanwhile are opened.
 func (l *loop) storedFirst(c *Conn, p *pending, err error, then func(l *loop, c *Conn, m move)) {
 	if c.wire.Posted.Load() > 0 {
 		l.postCall(func(l *loop) { l.storedFirst(c, p, err, then) })
 		return
 	}
-	stored := err == nil && !c.has(flagUnsaved) // and nothing else has changed since
-	l.changed(c)                                // the store may have what does not happen
+	stored := err == nil && !c.has(flagUnsaved) // and no other change came since
+	l.changed(c)                                // the store may have a move that does not happen
 	waits := l.settled(c, p)
 	happens := waits && (err == nil || isTooLarge(err))
 	if !happens && p.move.seated {
@@ -235,8 +235,8 @@ func (l *loop) storedFirst(c *Conn, p *pending, err error, then func(l *loop, c 
 	l.goOnAfter(c, p)
 }
 
-// toStore is the state of c as it is to be stored: with a join or leave that waits for that, or that waits for a seat and is
-// stored already.
+// toStore is the state of c that is to be stored: with a join or leave that waits for its save, or that waits for a seat and
+// is already stored.
 func (l *loop) toStore(c *Conn) *parked {
 	state := l.snapshot(c)
 	if c.rare == nil || c.rare.pending == nil || c.rare.pending.move.room == nil {

@@ -10,21 +10,21 @@ import (
 
 const (
 	sessionShards = 64
-	// sessionsParkedMax and sessionsBytesMax bound what clients that never come back may hold. The oldest go first.
+	// sessionsParkedMax and sessionsBytesMax bound the sessions of clients that never come back. The oldest go first.
 	sessionsParkedMax = 1 << 20
 	sessionsBytesMax  = 512 << 20
-	// sessionShardBytes is how much one shard keeps for certain, whatever the others hold.
+	// sessionShardBytes is the size that one shard may always keep, whatever the others hold.
 	sessionShardBytes = sessionsBytesMax / sessionShards
 )
 
-// sessionMemory is what a worker remembers of its sessions: the connections of those that live, the state of those that no
-// store apart has yet, or of all that are parked where there is none.
+// sessionMemory is a worker's memory of its sessions: the connections of live sessions, and the parked states that a store
+// apart does not have yet or, without such a store, all parked states.
 //
 // Owner: shared (mutex: each shard's).
 type sessionMemory struct {
 	shards  [sessionShards]sessionShard
 	ttl     int64
-	lag     atomic.Int64 // time that counts for no session: see engine/internal/turn/stall.go
+	lag     atomic.Int64 // time that does not count for sessions: see engine/internal/turn/stall.go
 	max     int          // resumes in a row
 	evicted atomic.Uint64
 }
@@ -36,12 +36,12 @@ type sessionShard struct {
 	mu     sync.Mutex
 	live   map[tokenHash]*Conn
 	parked map[tokenHash]*parked
-	claims map[tokenHash]claimed  // of a memoryStore, until they come to something; nil for none
+	claims map[tokenHash]claimed  // of a memoryStore, until they are spent or put back; nil for none
 	ended  map[tokenHash]struct{} // revoked a while ago; nil for none
-	past   []expiry               // of those, the oldest first
+	past   []expiry               // the revoked ones, the oldest first
 	bytes  int                    // of parked sessions
-	// queues are of parked sessions, the oldest first; those claimed since are still in them. The first is of those that
-	// restore nothing: they go before all others, so that a client that connects again and again pushes out its own.
+	// queues are the parked sessions, the oldest first; claimed ones stay in them for a while. The first queue has sessions
+	// without state: they are evicted before all others, so that a client that connects again and again evicts its own.
 	queues [2][]expiry
 }
 
@@ -73,7 +73,7 @@ func (s *sessionMemory) begin(key tokenHash, c *Conn) {
 	h.mu.Unlock()
 }
 
-// revoke ends a session whose connection lives. It reports false where a claim came first.
+// revoke ends a session whose connection lives. It reports false if a claim came first.
 func (s *sessionMemory) revoke(key tokenHash) bool {
 	h := s.lock(key)
 	defer h.mu.Unlock()
@@ -82,8 +82,8 @@ func (s *sessionMemory) revoke(key tokenHash) bool {
 	return was
 }
 
-// remember notes that a session was revoked: the store hears of it later, and may give it to a
-// claimant until then.
+// remember notes that a session was revoked: the store learns of it later, and may give the session to a claimant until
+// then.
 func (s *sessionMemory) remember(key tokenHash, now int64) {
 	h := s.lock(key)
 	defer h.mu.Unlock()
@@ -94,7 +94,7 @@ func (s *sessionMemory) remember(key tokenHash, now int64) {
 	h.past = append(h.past, expiry{key, s.until(now)})
 }
 
-// ended reports whether a session was revoked, as far as that is remembered.
+// ended reports whether a session is known to be revoked.
 func (s *sessionMemory) ended(key tokenHash) bool {
 	h := s.lock(key)
 	defer h.mu.Unlock()
@@ -102,8 +102,8 @@ func (s *sessionMemory) ended(key tokenHash) bool {
 	return was
 }
 
-// park keeps the state of a session whose connection ended. It reports false where a claim came first:
-// then the state belongs to the claimant.
+// park keeps the state of a session whose connection ended. It reports false if a claim came first: then the state belongs
+// to the claimant.
 func (s *sessionMemory) park(key tokenHash, state *parked) bool {
 	h := s.lock(key)
 	defer h.mu.Unlock()
@@ -122,7 +122,7 @@ func (s *sessionMemory) parkAgain(key tokenHash, state *parked) {
 	h.mu.Unlock()
 }
 
-// keep parks a session, and says how many others it pushed out. Under mu.
+// keep parks a session, and returns how many others it evicted. Under mu.
 func (h *sessionShard) keep(key tokenHash, state *parked) (evicted uint64) {
 	h.drop(key)
 	h.parked[key] = state
@@ -153,7 +153,7 @@ func (h *sessionShard) keep(key tokenHash, state *parked) (evicted uint64) {
 // queued is the length of both queues. Under mu.
 func (h *sessionShard) queued() int { return len(h.queues[0]) + len(h.queues[1]) }
 
-// drop takes a session out of the parked ones, and reports whether it was there. Under mu.
+// drop removes a parked session, and reports whether it was there. Under mu.
 func (h *sessionShard) drop(key tokenHash) bool {
 	p := h.parked[key]
 	if p == nil {
@@ -184,14 +184,14 @@ const (
 	roomNameBytes = 32  // of a name besides its text
 )
 
-// sessionQueueSlack is how many claimed sessions a shard's queue may hold before it is worth tidying.
+// sessionQueueSlack is the number of claimed sessions in a shard's queue above which the queue is tidied.
 const sessionQueueSlack = 64
 
-// until is when a session that is parked now ends, on the memory's own clock, which stands still while no
-// client could come.
+// until is the end of a session that is parked now, on the memory's own clock, which stands still while no client could
+// come.
 func (s *sessionMemory) until(now int64) int64 { return now - s.lag.Load() + s.ttl }
 
-// expire forgets the sessions that no client came back for.
+// expire drops the sessions that no client has resumed in time.
 func (s *sessionMemory) expire(now int64) {
 	now -= s.lag.Load()
 	for i := range s.shards {
@@ -270,11 +270,11 @@ func (s *sessionMemory) has(key tokenHash) bool {
 	return h.live[key] != nil
 }
 
-// released is what a session left: the connection that must hand over, or the state that is parked here.
+// released is the rest of a session here: the connection that must hand over, or the parked state.
 type released struct {
 	state   *parked
 	conn    *Conn
-	revoked bool // it was ended, and nothing is left of it
+	revoked bool // it was ended, and has no state any more
 }
 
 // release gives up a session that the store has given away.
@@ -288,15 +288,15 @@ func (s *sessionMemory) release(key tokenHash) released {
 	return left
 }
 
-// memoryStore is the store of a server that is alone: what the worker remembers of its sessions is all there is. It answers
-// before its methods return. A live connection is its own record, so Save has nothing to keep; parked sessions are in the
-// worker's memory already.
+// memoryStore is the store of a server that is alone: the worker's memory has all sessions. It answers before its methods
+// return. A live connection is its own record, so Save has nothing to keep; parked sessions are in the worker's memory
+// already.
 type memoryStore struct{ sessions *sessionMemory }
 
-// claimed is a session that was claimed, until the claim comes to something.
+// claimed is a session that was claimed, until it is spent or put back.
 type claimed struct {
 	nonce [16]byte
-	state *parked // nil where its connection lives
+	state *parked // nil if its connection lives
 }
 
 // Save is of [SessionStore].
@@ -329,7 +329,7 @@ func (m memoryStore) Claim(at SessionClaim, done func(ClaimedSession, error)) er
 	return nil
 }
 
-// claim takes a session from all others that want it, unless it is another principal's.
+// claim takes a session for one claimant, unless it belongs to another principal.
 func (s *sessionMemory) claim(at SessionClaim) (state *parked, alive, ok bool) {
 	h := s.lock(at.Key.Hash)
 	defer h.mu.Unlock()
@@ -350,7 +350,7 @@ func (s *sessionMemory) claim(at SessionClaim) (state *parked, alive, ok bool) {
 	return state, c != nil, true
 }
 
-// unclaim ends a claim, and returns the state that was claimed; ok is false where there is no such claim.
+// unclaim ends a claim, and returns the claimed state; ok is false if there is no such claim.
 func (s *sessionMemory) unclaim(at SessionClaim) (state *parked, ok bool) {
 	h := s.lock(at.Key.Hash)
 	defer h.mu.Unlock()

@@ -8,15 +8,15 @@ import (
 	"github.com/parleyd/parley/engine/internal/turn"
 )
 
-// How a worker's sessions reach the store. What changes one (a join, a leave, an attribute, the user data) only marks
-// it; a little later all that are marked on a loop are encoded, each once. The store gathers for a moment, too; together
-// with the way to it that stays below 50 ms, which is what a killed worker may lose.
+// How a worker's sessions reach the store. A change (a join, a leave, an attribute, the user data) only marks its session. A
+// little later all marked sessions of a loop are encoded, each once. The store gathers for a moment, too. Together with the
+// way to the store this takes less than 50 ms: changes of that time are lost with a killed worker.
 
 const (
 	saveAfter   = 15 * time.Millisecond
-	saveAgain   = time.Second // after the store refused
-	savesMax    = 256         // in one go
-	unsavedKept = 1024        // places that a loop's list keeps
+	saveAgain   = time.Second // after a refusal of the store
+	savesMax    = 256         // in one part
+	unsavedKept = 1024        // entries that a loop's list keeps
 )
 
 // postChanged marks the session of c as changed. Any goroutine.
@@ -39,7 +39,7 @@ func (l *loop) changed(c *Conn) {
 	}
 }
 
-// saveChanged gives the store what has changed, a part at a time: others want their turn, too.
+// saveChanged gives the store the changed sessions, in parts, so that input gets its turns in between.
 func (l *loop) saveChanged() {
 	n := min(len(l.unsaved), savesMax)
 	if n == 0 {
@@ -66,8 +66,7 @@ func (l *loop) saveChanged() {
 	}
 }
 
-// save gives the store the session of c as it is now. Whoever has claimed the session may put it back, so it is saved again
-// later.
+// save gives the store the present session of c. A claimant may put the session back, so it is saved again later.
 func (l *loop) save(c *Conn, batch *saveBatch) {
 	t := c.token
 	again := func() { l.later(c, t, (*loop).changed) }
@@ -88,16 +87,16 @@ func (l *loop) save(c *Conn, batch *saveBatch) {
 	if err != nil {
 		l.srv.saved(batch, err)
 		l.srv.unstored(err)
-		if !isTooLarge(err) { // what changes next may make it smaller
+		if !isTooLarge(err) { // a later change may make it smaller
 			again()
 		}
 	}
 }
 
-// SaveSessions gives the store every session of a live connection once more: it has lost them. done is called when all have
-// been given, on any goroutine. Any goroutine.
+// SaveSessions gives the store every session of a live connection once more, after the store has lost them. done is called
+// when all have been given. Any goroutine.
 //
-// The store has lost, too, which sessions were resumed on other workers. To write those again would make their tokens good
+// The store has also lost which sessions were resumed on other workers. To write those again would make their tokens valid
 // a second time.
 func (s *Server) SaveSessions(done func()) {
 	for _, key := range s.sessions.forgetLent() {
@@ -138,7 +137,7 @@ func (l *loop) saveAll(from uint32, done func()) {
 	done()
 }
 
-// outlived ends a connection whose session was resumed without it: its worker had not answered the heir in time.
+// outlived ends a connection whose session was resumed without a hand-over: its worker had not answered the heir in time.
 func (l *loop) outlived(c *Conn, t token) {
 	if c.token != t {
 		return
@@ -147,7 +146,7 @@ func (l *loop) outlived(c *Conn, t token) {
 	l.endBy(c, CauseTakenOver)
 }
 
-// saveFirst stores a session that has just begun; its client learns the token when that is done.
+// saveFirst stores a new session; its client gets the token when it is stored.
 func (l *loop) saveFirst(c *Conn) {
 	t := c.token
 	again := func() { l.later(c, t, (*loop).saveFirst) }
@@ -179,7 +178,7 @@ func (l *loop) saveFirst(c *Conn) {
 	}
 }
 
-// later does something about the session with token t in a while, if it is still that of c. Any goroutine.
+// later runs f in a while, if the session with token t is still that of c. Any goroutine.
 func (l *loop) later(c *Conn, t token, f func(*loop, *Conn)) {
 	l.postAfter(saveAgain, func(l *loop) {
 		if c.token == t {
@@ -188,7 +187,7 @@ func (l *loop) later(c *Conn, t token, f func(*loop, *Conn)) {
 	})
 }
 
-// unstored says so, at most once a second: a store that is away is away for many.
+// unstored logs a refused save, at most once a second.
 func (s *Server) unstored(err error) {
 	large := isTooLarge(err)
 	if large {
@@ -205,13 +204,13 @@ func (s *Server) unstored(err error) {
 
 func isTooLarge(err error) bool { return errors.Is(err, ErrSessionTooLarge) }
 
-// seldom lets something be said once a second; said is when it was said last.
+// seldom reports true at most once a second; said is the last time.
 func (s *Server) seldom(said *atomic.Int64) bool {
 	now, last := s.clock(), said.Load()
 	return (last == 0 || now-last >= int64(time.Second)) && said.CompareAndSwap(last, now)
 }
 
-// parkStored gives a parked session to the store, for as long as no other connection has claimed it. Any goroutine.
+// parkStored gives a parked session to the store, unless another connection has claimed it. Any goroutine.
 func (s *Server) parkStored(key SessionKey, state *parked) {
 	err := s.store.Park(key, SessionValue{state}, s.cfg.ReconnectionTTL, func(err error) {
 		switch {
@@ -233,7 +232,7 @@ func (s *Server) parkStored(key SessionKey, state *parked) {
 	case err == nil || s.state.Load() == stateStopped:
 	case errors.Is(err, ErrSessionTooLarge):
 		s.unstored(err)
-		s.sessions.forget(key.Hash) // what is stored counts, until its time is over
+		s.sessions.forget(key.Hash) // the stored state counts, until its time is over
 		s.loops[0].postAfter(s.cfg.ReconnectionTTL, func(*loop) { s.store.Drop(key, nil) })
 	default:
 		s.unstored(err)
@@ -241,7 +240,7 @@ func (s *Server) parkStored(key SessionKey, state *parked) {
 	}
 }
 
-// parkLater is parkStored in a while, where the state of the session is still here. Any goroutine.
+// parkLater is parkStored in a while, if the session's state is still here. Any goroutine.
 func (s *Server) parkLater(key SessionKey, state *parked) {
 	s.loops[0].postAfter(saveAgain, func(*loop) {
 		if s.sessions.holds(key.Hash) {

@@ -9,36 +9,36 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// The store decides which claimant gets a session, and holds what it restores; the worker's memory (session.go) knows which
-// connection a session belongs to. A server that is alone has both in memory (sessionmemory.go). Where several workers are
-// one server, or sessions are to outlive the process, the store is apart from the process. Nothing waits for it on a loop.
+// The store decides which claimant gets a session, and has the state that it restores; the worker's memory (session.go)
+// knows which connection a session belongs to. A server that is alone has both in memory (sessionmemory.go). If several
+// workers are one server, or sessions must outlive the process, the store is apart from the process. No loop waits for it.
 
 // SessionStore keeps sessions for all workers. Its methods are for any goroutine and never wait. A method that returns
 // an error has done nothing and does not call done; otherwise done runs once, on any goroutine, perhaps before the method
 // returns, and must not block. The values passed in belong to the store.
 //
-// Save and Park tell [ErrSessionClaimed] while another connection holds a claim, and [ErrSessionUnknown] when the session is no
-// more the worker's. Save, Park and Claim tell [ErrSessionsAway] when the store cannot be reached in time; the others are
-// seen through, however long that takes. Save and Park return [ErrSessionTooLarge] for more than the store takes; Restore
-// then puts the session back as it was.
+// Save and Park answer [ErrSessionClaimed] while another connection holds a claim, and [ErrSessionUnknown] when the session
+// no longer belongs to the worker. Save, Park and Claim answer [ErrSessionsAway] when the store is not reached in time; the
+// other calls are repeated until they succeed, however long that takes. Save and Park return [ErrSessionTooLarge] for a
+// value above the store's limit; Restore then puts the session back as it was.
 type SessionStore interface {
-	// Save stores the session of a live connection; what comes in quick succession is stored once.
+	// Save stores the session of a live connection; of several values in quick succession only the last is stored.
 	Save(key SessionKey, value SessionValue, done func(error)) error
 	// Park stores a session whose connection has ended, for ttl. The worker's memory keeps it, too, until done is called
 	// with nil: never, where that memory is the store.
 	Park(key SessionKey, value SessionValue, ttl time.Duration, done func(error)) error
-	// Drop forgets a session, unless another connection has claimed it. done, which may be nil, is told when it is decided, or
-	// [ErrSessionsAway], and the store goes on trying.
+	// Drop deletes a session, unless another connection has claimed it. done, which may be nil, gets the result, or
+	// [ErrSessionsAway], after which the store goes on trying.
 	Drop(key SessionKey, done func(error))
-	// Forget says that the session is another's now: the worker will not write it any more.
+	// Forget says that the session belongs to another connection now: the worker will not write it any more.
 	Forget(key SessionKey)
 	// Claim takes a session, exactly once over all workers.
 	Claim(at SessionClaim, done func(ClaimedSession, error)) error
 	// Unclaim puts a claimed session back as it was.
 	Unclaim(at SessionClaim)
-	// Restore parks a claimed session with another value, for ttl; one that was spent, too, where the store can.
+	// Restore parks a claimed session with another value, for ttl; a spent one, too, if the store can.
 	Restore(at SessionClaim, value SessionValue, ttl time.Duration)
-	// Spend ends a claimed session: it has become another one.
+	// Spend ends a claimed session: the following one has taken its place.
 	Spend(at SessionClaim, done func(error)) error
 }
 
@@ -48,14 +48,14 @@ type SessionKey struct {
 	Hash     [16]byte
 }
 
-// SessionValue is what a session restores.
+// SessionValue is the state that a session restores.
 type SessionValue struct{ state *parked }
 
 // Bytes encodes the value: for a store that is apart from the process.
 func (v SessionValue) Bytes() []byte { return v.state.encode() }
 
-// SessionClaim is one attempt to take a session; the nonce tells it from all others. A store that can tell gives a session
-// to a connection of the same principal only, and leaves it untouched otherwise.
+// SessionClaim is one attempt to take a session; the nonce tells it from all others. A store that knows principals gives a
+// session only to a connection of the same principal, and leaves it untouched otherwise.
 type SessionClaim struct {
 	Key       SessionKey
 	Nonce     [16]byte
@@ -70,7 +70,7 @@ type ClaimedSession struct {
 	kept       *parked // of a memoryStore, in the place of Value
 }
 
-// state is the session's state, nil where only its live connection knows it.
+// state is the session's state, nil if only its live connection knows it.
 func (x ClaimedSession) state() (*parked, error) {
 	if x.kept != nil || x.Value == nil && x.OwnerAlive {
 		return x.kept, nil
@@ -80,7 +80,7 @@ func (x ClaimedSession) state() (*parked, error) {
 
 // Errors of a SessionStore.
 var (
-	// ErrSessionUnknown: there is no such session, or no more, or another connection has taken it.
+	// ErrSessionUnknown: there is no such session, or it is over, or another connection has taken it.
 	ErrSessionUnknown = errors.New("there is no such session")
 	// ErrSessionClaimed: another connection has claimed it, and may put it back.
 	ErrSessionClaimed = errors.New("the session is claimed")
@@ -90,8 +90,7 @@ var (
 	ErrSessionsAway = errors.New("the store of sessions is away")
 )
 
-// Degraded says in a sentence what the server cannot do at the moment although it serves: keep sessions. It is empty where
-// all is well. Any goroutine.
+// Degraded says in a sentence that the server serves but cannot keep sessions. It is empty if it can. Any goroutine.
 //
 // Scope: this worker.
 func (s *Server) Degraded() string {
@@ -103,7 +102,7 @@ func (s *Server) Degraded() string {
 	return ""
 }
 
-// KeepSessions has the server keep its sessions in a store that is apart from the process. It is called once, before Start.
+// KeepSessions sets a store that is apart from the process. It is called once, before Start.
 func (s *Server) KeepSessions(store SessionStore) { s.store, s.storeApart = store, true }
 
 // Instance names this worker in the ids of its connections; never 0.
@@ -112,7 +111,7 @@ func (s *Server) Instance() ident.Worker { return s.instance }
 // sharedTokenBytes is the size of a token that names the worker that began the session.
 const sharedTokenBytes = 2 + len(noToken)
 
-// tokenText is a token of ours as clients know it.
+// tokenText is a token of this worker as clients know it.
 func (s *Server) tokenText(t token) string {
 	if !s.storeApart {
 		return t.String()
@@ -125,10 +124,10 @@ func (s *Server) tokenText(t token) string {
 
 func (s *Server) hashOf(t token) tokenHash { return hashToken([]byte(s.tokenText(t))) }
 
-// keyOf is the key of a token of ours in the store.
+// keyOf is the store's key of a token of this worker.
 func (s *Server) keyOf(t token) SessionKey { return SessionKey{s.instance, s.hashOf(t)} }
 
-// ownerOf is the worker that a token names; ok is false for what was never a token.
+// ownerOf is the worker that a token names; ok is false for text that is no token.
 func (s *Server) ownerOf(text []byte) (worker ident.Worker, ok bool) {
 	if !s.storeApart {
 		return s.instance, true

@@ -7,13 +7,13 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// A session as the store keeps it, and as its owner hands it over: the fields of parked, in the way of entries.
+// A session in the store, and in its owner's answer: the fields of parked, encoded as entries are.
 
 const sessionValueVersion = 1
 
 var errSessionValue = errors.New("the stored session is damaged, or of another version")
 
-// encode writes the state for another worker, or for later.
+// encode encodes the state for the store or another worker.
 func (p *parked) encode() []byte {
 	w := &fleet.Writer{B: make([]byte, 0, 128)}
 	w.Number(sessionValueVersion).IDs([]ident.ID{{Worker: p.instance, Place: p.previous}}).Text(p.principal)

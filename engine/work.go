@@ -1,15 +1,15 @@
 package engine
 
-// Work that may be long goes on for many turns, a part in each, so that input gets its turns in between: leaving many
-// rooms, entering them again, sending everybody away.
+// Long work takes many turns, a part in each, so that input gets its turns in between: leaving many rooms, entering them
+// again, ending all connections.
 
-// steps does a part of some work on a loop, as a [job].
+// steps does a part of some work on a loop, as a job of the transport does.
 type steps func(l *loop, until int64) (done bool)
 
-// partSize is how many steps of a job are taken between two looks at the clock.
+// partSize is the number of steps of a job between two looks at the clock.
 const partSize = 16
 
-// work begins some work, in a turn that follows.
+// work begins a job in a later turn.
 func (l *loop) work(j steps) {
 	l.Loop.Work(func(until int64) bool { return j(l, until) })
 }
