@@ -12,7 +12,7 @@ import (
 
 func (w *World) roomName() string { return fmt.Sprintf("room %d", w.rand.IntN(w.plan.rooms)) }
 
-// act lets a person do something.
+// act makes a person do something.
 func (w *World) act(p *person) {
 	k := p.now
 	switch {
@@ -24,7 +24,7 @@ func (w *World) act(p *person) {
 		w.hangUp(k)
 	case w.chance(w.plan.freezes):
 		k.frozen = !k.frozen
-		if w.chance(0.3) { // gone without a word: the server still believes in it
+		if w.chance(0.3) { // without a close: the server still believes that the connection lives
 			k.frozen, p.now = true, nil
 		}
 		w.tracef("%s is frozen: %v", k.name, k.frozen)
@@ -39,7 +39,7 @@ func (w *World) act(p *person) {
 	}
 }
 
-// hurry lets a client that has no answer yet, or has been refused, do something all the same.
+// hurry makes a client send something although it has no answer yet, or has been refused.
 func (w *World) hurry(k *client) {
 	switch {
 	case k.wire.upEnd:
@@ -58,7 +58,7 @@ func (w *World) hurry(k *client) {
 	}
 }
 
-// pester sends what nobody waits for: frames, halves of them, another request.
+// pester sends bytes that the server does not wait for: frames, halves of them, another request.
 func (w *World) pester(k *client) {
 	w.tracef("%s pesters", k.name)
 	before := len(k.wire.up)
@@ -75,7 +75,7 @@ func (w *World) pester(k *client) {
 	}
 }
 
-// cut resets a connection. What was on its way is lost.
+// cut resets a connection. Bytes on their way are lost.
 func (w *World) cut(k *client) {
 	w.tracef("%s is cut", k.name)
 	k.wire.cut, k.wire.down = true, nil
@@ -85,8 +85,8 @@ func (w *World) cut(k *client) {
 	k.person.now = nil
 }
 
-// hangUp has a client say something and go in the same breath: with a close frame or without, by ending its half or by a
-// reset that comes when all has arrived.
+// hangUp makes a client send something and go at once: with a close frame or without, by ending its half, or by a reset that
+// comes when all its bytes have arrived.
 func (w *World) hangUp(k *client) {
 	w.tracef("%s hangs up", k.name)
 	for range w.rand.IntN(5) {
@@ -139,7 +139,7 @@ func (w *World) talk(k *client) {
 	}
 }
 
-// reconnect shows a token: mostly one's own, sometimes anybody's.
+// reconnect shows a token: mostly one of the person's own, sometimes any.
 func (w *World) reconnect(k *client) {
 	from := k.person
 	if w.chance(0.2) {

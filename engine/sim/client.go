@@ -15,14 +15,14 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// person is somebody who connects, talks, disappears and comes back.
+// person is a user that connects, talks, disappears and comes back.
 type person struct {
 	name  string
 	known []string // tokens, the latest last
 	now   *client  // nil: not connected
 }
 
-// client is a person's end of one connection. It knows nothing of the server but what it reads.
+// client is a person's end of one connection. It knows only the bytes that it has read from the server.
 //
 // Owner: the simulation.
 type client struct {
@@ -36,17 +36,17 @@ type client struct {
 	in        []byte
 	head      bool   // the answer to the handshake is awaited
 	unsent    string // of the request
-	hurried   bool   // it talks without waiting for the answer, and whatever that is
+	hurried   bool   // it sends without waiting for the answer, and ignores it
 	refused   bool
 	authAsked bool
-	spoilt    bool // it has broken a rule: nothing is promised for what follows
+	spoilt    bool // it has broken a rule: later input and answers are not checked
 	goneAt    time.Duration
 	open      bool
 	closing   bool // a close frame was sent
 	closed    bool // a close frame was read
 	frozen    bool
 	deflated  bool
-	window    []byte // what the server's context takeover refers to
+	window    []byte // the window of the server's context takeover
 	asked     []*request
 	refs      int
 	heardAt   time.Duration // when the server last took bytes
@@ -59,17 +59,17 @@ type request struct {
 	ref       int
 	typ, room string
 	token     string
-	must      bool        // reach a handler, however the stream ends
-	taken     bool        // it did
-	members   int         // what the answer must say, at least
-	most      int         // and at most
+	must      bool        // it must reach a handler, however the stream ends
+	taken     bool        // it has reached one
+	members   int         // the least number that the answer may name
+	most      int         // and the greatest
 	entered   *membership // begun by a join, or ended by a leave
 	inherited []*membership
 }
 
 func (q *request) String() string { return fmt.Sprintf("%s %s #%d", q.typ, q.room, q.ref) }
 
-// request finds what was asked under a number; nil where it is answered or was never asked.
+// request finds an open request by its number; nil if it is answered or was never made.
 func (k *client) request(ref int) *request {
 	for _, q := range k.asked {
 		if q.ref == ref {
@@ -168,7 +168,7 @@ func shrink(payload []byte) []byte {
 	return bytes.TrimSuffix(buf.Bytes(), []byte{0, 0, 0xff, 0xff})
 }
 
-// hear takes bytes that arrived.
+// hear takes bytes that have arrived.
 func (k *client) hear(p []byte) {
 	k.in = append(k.in, p...)
 	if k.head {
@@ -190,7 +190,7 @@ func (k *client) hear(p []byte) {
 	}
 }
 
-// nextFrame takes one whole frame off what has arrived.
+// nextFrame takes one whole frame off the bytes that have arrived.
 func (k *client) nextFrame() bool {
 	r := bytes.NewReader(k.in)
 	h, err := ws.ReadHeader(r)
@@ -283,7 +283,7 @@ func (k *client) message(text []byte) {
 		}
 		k.answered(&b)
 	case "joined":
-		if b.Ref != 0 { // else the application took it in
+		if b.Ref != 0 { // otherwise the application made it a member
 			k.answered(&b)
 		}
 	default:
@@ -294,7 +294,7 @@ func (k *client) message(text []byte) {
 var answers = map[string]string{"join": "joined", "leave": "left", "broadcast": "broadcast_sent", "ping": "pong",
 	"members": "members", "reconnect": "reconnected", "work": "worked", "note": "noted", "say": "said", "auth": "authenticated"}
 
-// answered checks an answer: it is to the oldest request, and says what is true.
+// answered checks an answer: it belongs to the oldest request, and its content is true.
 func (k *client) answered(b *body) {
 	w, c := k.w, k.truth
 	if len(k.asked) == 0 || k.asked[0].ref != b.Ref {
@@ -307,7 +307,7 @@ func (k *client) answered(b *body) {
 		c.current = nil
 	}
 	if b.Type == "error" {
-		if q.entered != nil { // not by this message, then: by the application
+		if q.entered != nil { // otherwise the application made the change
 			q.entered.announced, q.entered.strict = true, false
 		}
 		if b.Code == "not_in_room" && q.members > 0 {
@@ -322,7 +322,7 @@ func (k *client) answered(b *body) {
 	switch q.typ {
 	case "join":
 		if q.entered == nil {
-			return // it was in already
+			return // it was a member already
 		}
 		q.entered.announced = true
 		if string(b.Members) != fmt.Sprint(q.members) {
@@ -341,7 +341,7 @@ func (k *client) answered(b *body) {
 	}
 }
 
-// resumed checks what a token restored.
+// resumed checks the state that a token restored.
 func (k *client) resumed(q *request, b *body, c *conn) {
 	for _, ms := range q.inherited {
 		ms.announced = true

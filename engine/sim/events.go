@@ -7,7 +7,7 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// body is what the simulation's messages are made of, both ways.
+// body has the fields of the simulation's messages, in both directions.
 //
 // Owner: the simulation.
 type body struct {
@@ -37,7 +37,7 @@ func (b *body) number() int {
 	return b.M
 }
 
-// listen has the truth follow the server's events. Each happens on a loop, in the middle of its turn.
+// listen updates the truth with the server's events. Each event comes on a loop, in the middle of its turn.
 func (t *truth) listen(e *engine.Emitter) {
 	e.On(engine.EventConnect, t.connected)
 	e.On(engine.EventMessage, t.message)
@@ -85,7 +85,7 @@ func (t *truth) message(ev engine.Event) {
 			t.publish(b.Data.M, c.client.name, c, ms.room)
 		}
 	case b.Type == "join" && c.open(b.Room, false) != nil:
-		c.current = nil // it is in already
+		c.current = nil // it is a member already
 	case b.Type == "reconnect":
 		if s := t.sessions[b.Token]; s != nil {
 			c.claims = s.of
@@ -181,7 +181,7 @@ func (t *truth) resumed(ev engine.Event) {
 	t.w.tracef("%s resumes %s", c.id, old.id)
 }
 
-// turnEnded forgets which message a loop's connections were at, unless it may go on in a later turn.
+// turnEnded clears the present message of a loop's connections, unless it may go on in a later turn.
 func (t *truth) turnEnded(loop int) {
 	for _, k := range t.w.clients {
 		if c := k.truth; c != nil && k.loop == loop && c.current != nil && c.current.typ != "reconnect" && c.current.typ != "join" {

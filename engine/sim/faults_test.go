@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// fault is a change that breaks the server, and the checker that must notice. In what the source becomes, PLANTED is true
-// in a server that has this fault.
+// fault is a change that breaks the server, and the checker that must notice. In the changed source, PLANTED is true in a
+// server that has this fault.
 type fault struct {
 	name, file string
 	was, is    string
@@ -62,8 +62,9 @@ import "os"
 var plantedName = os.Getenv("PLANTED_FAULT")
 `
 
-// Every planted fault is noticed, and by the checker that it is for: a simulation that finds nothing proves nothing. One
-// faulty server is built beside the real one, whose files stay as they are: each fault sleeps until the environment names it.
+// Every planted fault is noticed, and by its checker: without this, a simulation that finds nothing proves nothing. One
+// faulty server is built beside the real one, whose files stay as they are: each fault is off until the environment names
+// it.
 func TestPlantedFaults(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds a server with faults")
@@ -92,8 +93,8 @@ func TestPlantedFaults(t *testing.T) {
 	}
 }
 
-// buildFaulty builds the simulation with all faults, and without the tag invariants: what that checks would end the run before
-// the checkers see the fault.
+// buildFaulty builds the simulation with all faults, and without the tag invariants: its checks would end the run before the
+// checkers see the fault.
 func buildFaulty(t *testing.T) string {
 	root, err := filepath.Abs("../..")
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// Fleet is a made-up world of several workers that are one server, and what happens in it.
+// Fleet is a simulated world of several workers that are one server.
 //
 // Owner: the goroutine of [RunFleet].
 type Fleet struct {
@@ -24,11 +24,11 @@ type Fleet struct {
 	seats   *seatBook
 	created *roomBook
 	slots   []*worker // nil: its worker is dead, and the next one has not begun
-	workers []*worker // all that ever were, by their instance from 1 on
+	workers []*worker // all workers of the run, by their instance from 1 on
 	people  []*fleetPerson
-	clients []*fleetClient // one for each connection there ever was
-	agenda  []*event       // what is to happen later, the earliest first
-	quiet   bool           // no fault happens any more
+	clients []*fleetClient // one for each connection of the run
+	agenda  []*event       // future events, the earliest first
+	quiet   bool           // no further fault happens
 	trouble time.Duration
 	message int
 	turns   int // of all loops
@@ -37,7 +37,7 @@ type Fleet struct {
 	complaints []Complaint
 }
 
-// event is something that happens at a time.
+// event is a function that runs at a time.
 //
 // Owner: the simulation.
 type event struct {
@@ -96,7 +96,7 @@ func (f *Fleet) tracef(format string, args ...any) {
 
 func (f *Fleet) chance(p float64) bool { return p > 0 && f.rand.Float64() < p }
 
-// fault is chance for what goes wrong, until the world comes to rest.
+// fault is chance for faults, until the world comes to rest.
 func (f *Fleet) fault(p float64) bool { return !f.quiet && f.chance(p) }
 
 func (f *Fleet) number() int {
@@ -104,7 +104,7 @@ func (f *Fleet) number() int {
 	return f.message
 }
 
-// later has something happen after d.
+// later runs do after d.
 func (f *Fleet) later(d time.Duration, do func()) {
 	x := &event{f.now + d, do}
 	i, _ := slices.BinarySearchFunc(f.agenda, x, func(a, b *event) int {
@@ -121,7 +121,7 @@ func (f *Fleet) span(least, most time.Duration) time.Duration {
 	return least + time.Duration(f.rand.Int64N(int64(most-least)+1))
 }
 
-// step is one thing that happens.
+// step makes one thing happen.
 func (f *Fleet) step() {
 	switch n := f.rand.IntN(100); {
 	case n < 25:
@@ -139,7 +139,7 @@ func (f *Fleet) step() {
 	}
 }
 
-// meanwhile lets others get on in the middle of a turn, as they do on other cores.
+// meanwhile lets other loops make progress in the middle of a turn, as they do on other cores.
 func (f *Fleet) meanwhile() {
 	for f.chance(f.plan.meanwhile) {
 		if !f.move() {
@@ -148,7 +148,7 @@ func (f *Fleet) meanwhile() {
 	}
 }
 
-// move lets one thing get on that can, and reports whether there was any.
+// move lets one part of the world make progress, and reports whether any could.
 func (f *Fleet) move() bool {
 	var can []func()
 	for _, k := range f.clients {
@@ -169,8 +169,8 @@ func (f *Fleet) move() bool {
 	return true
 }
 
-// pass lets time pass. Loops have had their turns before, as they have in a world whose cores keep up; what is on its way
-// between workers may lag.
+// pass lets time pass. Loops have had their turns before, as in a world whose cores keep up; messages between workers may
+// lag.
 func (f *Fleet) pass(d time.Duration) {
 	for until := f.now + d; ; {
 		f.keepUp()
@@ -237,7 +237,7 @@ func (f *Fleet) keepUp() {
 	}
 }
 
-// settle moves until nothing moves. Time stands still.
+// settle moves until nothing can move. Time stands still.
 func (f *Fleet) settle() {
 	for range 200_000 {
 		if !f.move() {
@@ -247,7 +247,7 @@ func (f *Fleet) settle() {
 	f.complain("stall", "the world does not come to rest")
 }
 
-// calm lets time pass until what was said and lost must have been said again.
+// calm lets time pass until lost entries must have been repeated.
 func (f *Fleet) calm(d time.Duration) {
 	for until := f.now + d; f.now < until && len(f.complaints) == 0; {
 		f.pass(tickEvery)
@@ -255,7 +255,7 @@ func (f *Fleet) calm(d time.Duration) {
 	}
 }
 
-// rest brings the world to its end: nothing goes wrong any more; what is under way arrives; then everybody goes.
+// rest brings the world to its end: faults cease, messages arrive, then all clients go.
 func (f *Fleet) rest() {
 	if len(f.complaints) > 0 {
 		return

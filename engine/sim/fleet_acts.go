@@ -12,7 +12,7 @@ func roomOf(i int) string { return fmt.Sprintf("room %d", i) }
 
 func (f *Fleet) roomName() string { return roomOf(f.rand.IntN(f.plan.rooms)) }
 
-// act lets a person do something.
+// act makes a person do something.
 func (f *Fleet) act(p *fleetPerson) {
 	k := p.now
 	switch {
@@ -107,7 +107,7 @@ func (w *worker) serveApplication() {
 	})
 }
 
-// createOrDelete has the application create a room, or delete one, perhaps one that nobody created.
+// createOrDelete makes the application create a room, or delete one, perhaps an unknown one.
 func (f *Fleet) createOrDelete(w *worker) {
 	room := f.roomName()
 	if f.chance(0.6) {

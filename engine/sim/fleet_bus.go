@@ -11,17 +11,17 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// fleetBus is a made-up bus: it promises what NATS does, and no more. What one worker publishes to another under one kind of
-// subject keeps its order; everything else may change places, and anything may be lost. What workers make of that is the
-// shipped code: see [github.com/parleyd/parley/engine/cluster/bus.Lockstep].
+// fleetBus is a simulated bus with the promises of NATS, and no others. The messages of one worker to another under one kind
+// of subject keep their order; any others may change places, and any message may be lost. The workers' side is the shipped
+// code: see [github.com/parleyd/parley/engine/cluster/bus.Lockstep].
 //
 // Owner: the simulation.
 type fleetBus struct {
 	f     *Fleet
-	roads []*lane // in the order in which they were first used
+	roads []*lane // in the order of their first use
 }
 
-// lane is what is on its way from one worker to another under one kind of subject.
+// lane has the messages on their way from one worker to another under one kind of subject.
 //
 // Owner: the simulation.
 type lane struct {
@@ -39,7 +39,7 @@ func newFleetBus(f *Fleet) *fleetBus { return &fleetBus{f: f} }
 
 var errSevered = errors.New("the bus is not reached")
 
-// publish puts a message on its way to all workers that it is for and that reach the bus.
+// publish puts a message on its way to all receivers that reach the bus.
 func (b *fleetBus) publish(from *worker, subject string, payload []byte) error {
 	if !from.link.Up() {
 		return errSevered
@@ -73,7 +73,7 @@ func (b *fleetBus) lane(from, to ident.Worker, kind byte) *lane {
 	return l
 }
 
-// trouble notes that something went wrong between workers.
+// trouble notes a fault between workers.
 func (b *fleetBus) trouble(format string, args ...any) {
 	b.f.trouble = b.f.now
 	b.f.tracef(format, args...)
@@ -92,7 +92,7 @@ func (b *fleetBus) moves(can []func()) []func() {
 
 func (b *fleetBus) deliver(l *lane, w *worker) {
 	if len(l.mail) == 0 || w.dead || w.receiving {
-		return // since it was chosen
+		return // lost since it was chosen
 	}
 	x := l.mail[0]
 	l.mail = l.mail[1:]
@@ -101,10 +101,10 @@ func (b *fleetBus) deliver(l *lane, w *worker) {
 	w.receiving = false
 }
 
-// clock is the made-up time as a time of day.
+// clock is the simulated time as a time of day.
 func (f *Fleet) clock() time.Time { return time.Unix(1_000_000_000, int64(f.now)) }
 
-// suffer lets the bus be away, for one worker or for all.
+// suffer takes the bus away, for one worker or for all.
 func (b *fleetBus) suffer() {
 	switch {
 	case b.f.fault(b.f.plan.storeAway):
@@ -127,7 +127,7 @@ func (b *fleetBus) suffer() {
 	}
 }
 
-// sever cuts a worker off from the bus for a while: what was on its way to it is lost.
+// sever cuts a worker off from the bus for a while: messages on their way to it are lost.
 func (b *fleetBus) sever(w *worker) {
 	if !w.link.Up() {
 		return
@@ -149,7 +149,7 @@ func (b *fleetBus) join(w *worker) {
 	}
 }
 
-// mend lets all workers reach the bus.
+// mend lets all workers reach the bus again.
 func (b *fleetBus) mend() {
 	for _, w := range b.f.slots {
 		if w != nil {
@@ -158,7 +158,7 @@ func (b *fleetBus) mend() {
 	}
 }
 
-// bury forgets what was on its way to a worker that is dead. What it said itself still arrives.
+// bury drops the messages on their way to a dead worker. Its own messages still arrive.
 func (b *fleetBus) bury(w *worker) {
 	b.roads = slices.DeleteFunc(b.roads, func(l *lane) bool { return l.to == w.instance })
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// converged checks what must hold when nothing goes wrong any more, and enough time has passed.
+// converged checks the state after faults have ceased and enough time has passed.
 func (t *fleetTruth) converged() {
 	for _, c := range t.ordered {
 		if c.ended == 0 && !c.client.cut {
@@ -28,7 +28,7 @@ func (t *fleetTruth) converged() {
 	}
 }
 
-// succeeded checks that no connection lives on whose session another one has resumed.
+// succeeded checks that no connection lives on after another one has resumed its session.
 func (t *fleetTruth) succeeded() {
 	for _, c := range t.ordered {
 		for _, s := range c.sessions {
@@ -55,8 +55,8 @@ func (t *fleetTruth) movedOn(c *fleetConn, s *fleetSession) bool {
 	return false
 }
 
-// deaf reports whether a worker was told that it has lost something that another said: a question whose asker goes by what
-// is stored then.
+// deaf reports whether a worker has lost messages of another: its questions may be lost too, and it then uses the stored
+// state.
 func (t *fleetTruth) deaf(w *worker) bool {
 	for pair := range t.lost {
 		if pair[0] == w.instance {
@@ -66,7 +66,7 @@ func (t *fleetTruth) deaf(w *worker) bool {
 	return false
 }
 
-// hasAll checks that a client has read what it must have, and knows who is in its rooms.
+// hasAll checks that a client has read all its messages, and knows the members of its rooms.
 func (t *fleetTruth) hasAll(c *fleetConn) {
 	for _, s := range c.stays {
 		if s.out != 0 {
@@ -87,7 +87,7 @@ func (t *fleetTruth) hasAll(c *fleetConn) {
 	}
 }
 
-// viewed checks what a member was told of the others who came and went.
+// viewed checks a member's notices of the other members.
 func (t *fleetTruth) viewed(s *fleetStay) {
 	if t.f.plan.config.AnnounceMembersMax < 0 || t.f.plan.creates || s.room == "*" || s.room[0] == '@' {
 		return
@@ -108,7 +108,7 @@ func (t *fleetTruth) viewed(s *fleetStay) {
 	}
 }
 
-// counts checks that all workers know how many members a room has, and who they are.
+// counts checks that all workers know a room's members and their number.
 func (t *fleetTruth) counts(room string) {
 	members := t.members(room)
 	for _, w := range t.f.slots {
@@ -132,7 +132,7 @@ func (t *fleetTruth) counts(room string) {
 	}
 }
 
-// figures checks how many connections there are.
+// figures checks the number of connections.
 func (t *fleetTruth) figures(w *worker) {
 	open := 0
 	for _, c := range t.ordered {
@@ -153,7 +153,7 @@ func (t *fleetTruth) figures(w *worker) {
 	})
 }
 
-// ask has a question answered.
+// ask runs a question until it is answered.
 func (t *fleetTruth) ask(question func(done func())) {
 	answered := 0
 	question(func() { answered++ })
@@ -166,8 +166,8 @@ func (t *fleetTruth) ask(question func(done func())) {
 	}
 }
 
-// knew reports whether a worker of a member must have known that another was in the room when the member came: that one
-// stayed for long enough after it.
+// knew reports whether a member must have known of another one when it came: the other one was there and stayed for long
+// enough afterwards.
 func (t *fleetTruth) knew(s *fleetStay, other *fleetConn) bool {
 	if other.client.w == s.conn.client.w {
 		return true

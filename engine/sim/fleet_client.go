@@ -12,14 +12,14 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// fleetPerson is somebody who connects to any worker, talks, disappears and comes back elsewhere.
+// fleetPerson is a user that connects to any worker, talks, disappears and comes back on another.
 type fleetPerson struct {
 	name  string
 	known []string     // tokens, the latest last
 	now   *fleetClient // nil: not connected
 }
 
-// fleetClient is a person's end of one connection, and the connection's wire, which takes everything.
+// fleetClient is a person's end of one connection, and the connection's wire, which takes all bytes.
 //
 // Owner: the simulation.
 type fleetClient struct {
@@ -43,7 +43,7 @@ type fleetClient struct {
 	upEnd    bool // its half is ended, behind up
 	downEnd  bool // the server's half is ended
 	dropped  bool // the server closed it
-	departed bool // and has been told that it is closed
+	departed bool // and was told so
 	asked    []*fleetRequest
 	shown    []*asking
 	refs     int
@@ -57,8 +57,8 @@ type fleetRequest struct {
 	typ, room string
 	token     string
 	published *fleetMessage
-	entered   *fleetStay // that a join began
-	at        int        // when it was asked: see fleetTruth.clock
+	entered   *fleetStay // begun by this join
+	at        int        // when it was made: see fleetTruth.clock
 }
 
 func (q *fleetRequest) String() string { return fmt.Sprintf("%s %s #%d", q.typ, q.room, q.ref) }
@@ -84,7 +84,7 @@ func (f *Fleet) dial(p *fleetPerson) {
 	k.conn = w.server.Open(k.loop, k.wire)
 }
 
-// next is what can happen to the client's wire; nil for nothing.
+// next is the next event of the client's wire; nil for none.
 func (k *fleetClient) next() func() {
 	var can []func()
 	if len(k.down) > 0 && !k.frozen {
@@ -140,7 +140,7 @@ func (k *fleetClient) depart() {
 	}
 }
 
-// notice is when the client sees that its stream has ended.
+// notice is the client's reaction to the end of its stream.
 func (k *fleetClient) notice() {
 	k.upEnd = true
 	if k.person.now == k {
@@ -148,7 +148,7 @@ func (k *fleetClient) notice() {
 	}
 }
 
-// hangUp ends the client's half when it has said what it has to say.
+// hangUp ends the client's half behind its last message.
 func (k *fleetClient) hangUp() {
 	if !k.upEnd {
 		k.frozen = false
@@ -156,7 +156,7 @@ func (k *fleetClient) hangUp() {
 	}
 }
 
-// reset cuts the connection. What was on its way is lost.
+// reset cuts the connection. Bytes on their way are lost.
 func (k *fleetClient) reset() {
 	k.f.tracef("%s is cut", k.name)
 	k.cut, k.down = true, nil
@@ -166,7 +166,7 @@ func (k *fleetClient) reset() {
 	k.notice()
 }
 
-// bereave is the end of its worker. What that had written may still arrive.
+// bereave is the end of the client's worker. Bytes that the worker had written may still arrive.
 func (k *fleetClient) bereave() {
 	k.cut, k.up = true, nil
 	if k.f.chance(0.5) {
@@ -199,7 +199,7 @@ func (k *fleetClient) send(op ws.OpCode, payload []byte) {
 	}
 }
 
-// hear takes what has arrived.
+// hear takes bytes that have arrived.
 func (k *fleetClient) hear() {
 	if k.head {
 		end := bytes.Index(k.in, []byte("\r\n\r\n"))
@@ -216,7 +216,7 @@ func (k *fleetClient) hear() {
 	}
 }
 
-// nextFrame takes one whole frame off what has arrived.
+// nextFrame takes one whole frame off the bytes that have arrived.
 func (k *fleetClient) nextFrame() bool {
 	r := bytes.NewReader(k.in)
 	h, err := ws.ReadHeader(r)
@@ -285,7 +285,7 @@ func (k *fleetClient) message(text []byte) {
 	}
 }
 
-// answered checks an answer: it is to the oldest request.
+// answered checks an answer: it belongs to the oldest request.
 func (k *fleetClient) answered(b *body) {
 	f, c := k.f, k.truth
 	if len(k.asked) == 0 || k.asked[0].ref != b.Ref {
@@ -307,7 +307,7 @@ func (k *fleetClient) answered(b *body) {
 	}
 	switch q.typ {
 	case "join":
-		if q.entered != nil { // else it was in already
+		if q.entered != nil { // otherwise it was a member already
 			q.entered.announced = true
 		}
 	case "leave":

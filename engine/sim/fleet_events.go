@@ -9,13 +9,13 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// What happens on one worker is told on all: the events of each connection in their order, each once.
+// Each event of a worker reaches all workers: the events of each connection in order, each once.
 
-// wanted are the kinds that every worker wants of the others.
+// wanted are the kinds that every worker wants from the others.
 var wanted = []engine.EventKind{engine.EventConnect, engine.EventDisconnect, engine.EventRoomJoin, engine.EventRoomLeave, engine.EventReconnect}
 
-// hearing is how far one worker may have come in the events of a connection: it may begin to hear in the middle of them, and
-// some of them look alike.
+// hearing is a worker's possible position in the events of a connection: it may begin in the middle of them, and some events
+// look alike.
 //
 // Owner: the simulation.
 type hearing struct{ next []int }
@@ -26,7 +26,7 @@ type happening struct {
 	at   time.Duration
 }
 
-// wish has a worker want the events of all.
+// wish makes a worker want the events of all workers.
 func (t *fleetTruth) wish(w *worker) {
 	w.heard = map[string]*hearing{}
 	w.server.Server.Everywhere().OnEvent(wanted, func(ev engine.RemoteEvent) {
@@ -38,7 +38,7 @@ func textOf(kind engine.EventKind, room, cause string) string {
 	return fmt.Sprintf("%s %s%s", kind, room, cause)
 }
 
-// happened notes an event where it happens.
+// happened notes an event on its own worker.
 func (t *fleetTruth) happened(ev engine.Event) {
 	id, cause := ev.Conn.ID(), ""
 	if ev.Kind == engine.EventDisconnect {
@@ -47,11 +47,11 @@ func (t *fleetTruth) happened(ev engine.Event) {
 	t.events[id] = append(t.events[id], happening{textOf(ev.Kind, ev.Room, cause), t.f.now})
 }
 
-// heard checks what a worker is told of any.
+// heard checks an event that a worker receives from any worker.
 func (t *fleetTruth) heard(w *worker, ev engine.RemoteEvent) {
 	from := ident.Worker(ev.Worker)
 	if from == w.instance {
-		return // before its own listeners
+		return // before the worker's own listeners
 	}
 	t.f.tracef("worker %d hears %s %s of %s", w.instance, ev.Kind, ev.Room, ev.Conn.ID)
 	list, text := t.events[ev.Conn.ID], textOf(ev.Kind, ev.Room, ev.Cause)
@@ -81,7 +81,7 @@ func (t *fleetTruth) known(w, other *worker, at time.Duration) bool {
 	return t.f.plan.soundBus() && len(t.lost) == 0 && at-max(w.servedAt, other.servedAt) > time.Second
 }
 
-// allHeard checks, when all is quiet, that every worker has heard what happened to the connections of those that live.
+// allHeard checks at rest that a worker has received every event of the live workers' connections.
 func (t *fleetTruth) allHeard(w *worker) {
 	for _, c := range t.ordered {
 		other := c.client.w

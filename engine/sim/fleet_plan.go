@@ -7,7 +7,7 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// fleetPlan is what kind of world of several workers a seed makes.
+// fleetPlan has the properties of a seed's world of several workers.
 //
 // Owner: immutable once drawn.
 type fleetPlan struct {
@@ -18,8 +18,8 @@ type fleetPlan struct {
 
 	meanwhile, cuts, freezes, hangups, application float64
 
-	lag       float64 // messages between workers that do not get on while time passes
-	losses    float64 // messages between workers that are lost
+	lag       float64 // share of messages between workers that do not move while time passes
+	losses    float64 // share of messages between workers that are lost
 	doubles   float64
 	severings float64 // of one worker from the bus
 	restarts  float64 // of the bus
@@ -27,7 +27,7 @@ type fleetPlan struct {
 	ringBytes int
 
 	storeDelay time.Duration // each way, at most
-	storeBusy  float64       // calls that are refused
+	storeBusy  float64       // share of calls that are refused
 	storeAway  float64
 	creates    bool // the application creates and deletes rooms
 }
@@ -58,14 +58,14 @@ func drawFleetPlan(r *rand.Rand) fleetPlan {
 		lag:         pick(r, 0, 0.1, 0.8),
 		ringBytes:   pick(r, 4<<10, 64<<10),
 	}
-	if pick(r, false, true, true) { // else the bus is sound
+	if pick(r, false, true, true) { // otherwise the bus is sound
 		p.losses = pick(r, 0, 0.01, 0.2)
 		p.doubles = pick(r, 0, 0.05)
 		p.severings = pick(r, 0, 0.1)
 		p.restarts = pick(r, 0, 0, 0.05)
 	}
 	p.storeDelay = pick(r, time.Millisecond, 5*time.Millisecond, 100*time.Millisecond)
-	if pick(r, false, true) { // else the store is sound
+	if pick(r, false, true) { // otherwise the store is sound
 		p.storeBusy = pick(r, 0, 0.05)
 		p.storeAway = pick(r, 0, 0.05)
 	}
@@ -74,10 +74,10 @@ func drawFleetPlan(r *rand.Rand) fleetPlan {
 	return p
 }
 
-// soundBus reports whether nothing goes wrong on the bus.
+// soundBus reports whether the bus has no faults.
 func (p *fleetPlan) soundBus() bool { return p.losses == 0 && p.severings == 0 && p.restarts == 0 }
 
-// sound reports whether nothing goes wrong but what clients do.
+// sound reports whether only clients cause faults.
 func (p *fleetPlan) sound() bool {
 	return p.soundBus() && p.storeBusy == 0 && p.storeAway == 0 && p.kills == 0
 }

@@ -7,25 +7,25 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// roomBook are the made-up rooms that were created on purpose: all workers learn of each change in the same order, some
-// sooner than others; the worker that asks learns of it before it is answered.
+// roomBook has the simulated created rooms. All workers learn of each change in the same order, some sooner than others; the
+// asking worker learns of it before its answer.
 //
 // Owner: the simulation.
 type roomBook struct {
 	f       *Fleet
 	rooms   map[string]*createdRoom
-	changes []roomChange // ever
+	changes []roomChange // all changes of the run
 }
 
 type createdRoom struct{ room engine.CreatedRoom }
 
-// roomChange is one of those that every worker learns of.
+// roomChange is one change of the created rooms.
 type roomChange struct {
 	room    engine.CreatedRoom
 	deleted bool
 }
 
-// read has a worker that begins learn what there is.
+// read tells a new worker all created rooms.
 func (b *roomBook) read(w *worker) {
 	w.learned = len(b.changes)
 	names := make([]string, 0, len(b.rooms))
@@ -50,7 +50,7 @@ func (w *worker) learn() {
 	}
 }
 
-// change makes a change known, to the one that asked for it at once.
+// change adds a change, and tells it to the asking worker at once.
 func (b *roomBook) change(w *worker, x roomChange) {
 	b.changes = append(b.changes, x)
 	for w.learned < len(b.changes) {
@@ -58,7 +58,7 @@ func (b *roomBook) change(w *worker, x roomChange) {
 	}
 }
 
-// roomsOf are these rooms as one worker uses them.
+// roomsOf are the created rooms as one worker uses them.
 type roomsOf struct{ w *worker }
 
 // Create is of [engine.Created].
@@ -89,7 +89,7 @@ func (r roomsOf) Delete(name string, done func(error)) {
 	})
 }
 
-// decide has something happen on the bus; after ErrUnavailable it may happen all the same.
+// decide runs do on the bus. After ErrUnavailable it may still run.
 func (r roomsOf) decide(done func(error), do func() error) {
 	told := false
 	r.w.f.later(awayTime, func() {
@@ -110,7 +110,7 @@ func (r roomsOf) decide(done func(error), do func() error) {
 	})
 }
 
-// agreed checks that all workers have the same rooms when nobody is in any: those that were created.
+// agreed checks that all workers have the same rooms when all rooms are empty: the created ones.
 func (b *roomBook) agreed() {
 	for _, w := range b.f.slots {
 		if w == nil {

@@ -8,9 +8,9 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// seatBook are the made-up seats of limited rooms. It promises what the ledger and its adapter in package cluster do, and no
-// more: never more seats than the limit, but for those that are forced or were given; a verdict that a room is full may be a
-// moment old; what a worker does to one room happens in its order; a dead worker's seats are free some time after its death.
+// seatBook has the simulated seats of limited rooms, with the promises of the ledger and its adapter in package cluster, and
+// no others. There are never more seats than the limit, except forced and given ones. A verdict that a room is full may be a
+// moment old. One worker's calls for one room happen in order. A dead worker's seats become free some time after its death.
 //
 // Owner: the simulation.
 type seatBook struct {
@@ -18,7 +18,7 @@ type seatBook struct {
 	rooms map[string]*seatRecord
 }
 
-// seatRecord is what is known of a room.
+// seatRecord is the seats of one room.
 //
 // Owner: the simulation.
 type seatRecord struct {
@@ -60,7 +60,8 @@ func (r *seatRecord) taken() int {
 	return n
 }
 
-// reap frees the seats of a worker that is dead, once another has been told. A gift of its is void a second later.
+// reap frees the seats of a dead worker, once another worker was told of the death. A gift of the dead worker is void a
+// second later.
 func (b *seatBook) reap(dead *worker) {
 	b.f.later(b.f.span(time.Millisecond, 50*time.Millisecond), func() {
 		for _, r := range b.rooms {
@@ -75,7 +76,7 @@ func (b *seatBook) reap(dead *worker) {
 	})
 }
 
-// leftovers checks that nobody holds a seat.
+// leftovers checks that no worker holds a seat.
 func (b *seatBook) leftovers() {
 	for room := range b.rooms {
 		if n := b.record(room).taken(); n != 0 {
@@ -162,7 +163,7 @@ func (s seatsOf) Release(room string) {
 // Force is of [engine.Seats].
 func (s seatsOf) Force(room string, _, n int) { s.w.f.seats.record(room).used[s.w] += n }
 
-// atBook has something happen on the bus, behind what this worker asked for before.
+// atBook runs do on the bus, behind the worker's earlier calls.
 func (w *worker) atBook(do func()) {
 	w.book = append(w.book, do)
 	if len(w.book) == 1 {
@@ -189,7 +190,7 @@ func (w *worker) nextAtBook() {
 	}
 }
 
-// answer tells a worker something in a moment, unless it is dead by then.
+// answer runs told on the worker in a moment, unless it is dead by then.
 func (w *worker) answer(told func()) {
 	w.f.later(w.f.span(100*time.Microsecond, w.f.plan.storeDelay), func() {
 		if !w.dead {

@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// fleetSession is what a token restores.
+// fleetSession is the expected state behind a token.
 //
 // Owner: the simulation.
 type fleetSession struct {
 	of        *fleetConn
-	at        int // when the client was told
+	at        int // when the client got the token
 	used      int
-	asks      []*asking // that showed it
+	asks      []*asking // reconnect messages with this token
 	exhausted bool      // it was resumed too often in a row
 }
 
@@ -27,14 +27,14 @@ type asking struct {
 	settled int // when it was answered
 }
 
-// given notes a token that a client was told.
+// given notes a token that a client got.
 func (t *fleetTruth) given(k *fleetClient, token string) {
 	k.person.known = append(k.person.known, token)
 	s := &fleetSession{of: k.truth, at: t.tick()}
 	t.sessions[token], k.truth.sessions = s, append(k.truth.sessions, s)
 }
 
-// reconnect shows a token: mostly one's own latest, sometimes any that anybody was given.
+// reconnect shows a token: mostly the person's own latest, sometimes any.
 func (f *Fleet) reconnect(k *fleetClient) {
 	from := k.person
 	if f.chance(0.1) {
@@ -51,7 +51,7 @@ func (f *Fleet) reconnect(k *fleetClient) {
 	s.asks, k.shown = append(s.asks, x), append(k.shown, x)
 }
 
-// settleAsking notes what became of a reconnect message.
+// settleAsking notes the result of a reconnect message.
 func (k *fleetClient) settleAsking(q *fleetRequest, refused bool) {
 	for _, x := range k.shown {
 		if x.at == q.at {
@@ -60,11 +60,11 @@ func (k *fleetClient) settleAsking(q *fleetRequest, refused bool) {
 	}
 }
 
-// doubtful reports whether a session may be over without its token having been used: somebody else has shown it and was not
-// told what came of it, or its own connection has become the heir of another one.
+// doubtful reports whether a session may be over although its token was not used: another client has shown the token and got
+// no answer, or the session's own connection has become the heir of another one.
 func (s *fleetSession) doubtful(by *fleetRequest) bool {
 	own := slices.ContainsFunc(s.of.client.shown, func(x *asking) bool { return !x.refused && (x.settled == 0 || x.settled > s.at) })
-	for _, other := range s.of.sessions { // whoever claims an earlier one takes over the connection, and ends the later
+	for _, other := range s.of.sessions { // a claimant of an earlier one takes over the connection, and ends the later
 		if slices.ContainsFunc(other.asks, func(x *asking) bool { return x.at != by.at && !x.refused }) {
 			return true
 		}
@@ -72,7 +72,7 @@ func (s *fleetSession) doubtful(by *fleetRequest) bool {
 	return own
 }
 
-// spurned checks a token that was refused.
+// spurned checks the refusal of a token.
 func (t *fleetTruth) spurned(k *fleetClient, q *fleetRequest, code string) {
 	k.settleAsking(q, true)
 	s, f := t.sessions[q.token], t.f
@@ -91,7 +91,7 @@ func (t *fleetTruth) spurned(k *fleetClient, q *fleetRequest, code string) {
 	s.exhausted = s.exhausted || code == "attempts_exhausted"
 }
 
-// restored checks what a token gave.
+// restored checks the state that a token restored.
 func (t *fleetTruth) restored(k *fleetClient, q *fleetRequest, b *body) {
 	k.settleAsking(q, false)
 	s := t.sessions[q.token]
@@ -112,7 +112,7 @@ func (t *fleetTruth) restored(k *fleetClient, q *fleetRequest, b *body) {
 	t.compare(k, s.of, got)
 }
 
-// compare holds what was restored against what the earlier connection had.
+// compare compares the restored rooms with those of the earlier connection.
 func (t *fleetTruth) compare(k *fleetClient, old *fleetConn, got []string) {
 	f := t.f
 	if old.ended == 0 || f.trouble > 0 && min(old.endedAt, f.now)-f.trouble < 3*time.Second || f.plan.storeDelay > quickStore {
@@ -130,10 +130,10 @@ func (t *fleetTruth) compare(k *fleetClient, old *fleetConn, got []string) {
 	}
 }
 
-// quickStore is how slow a store may be that keeps what is older than 50 ms without help.
+// quickStore is the greatest delay of a store that keeps changes older than 50 ms without help.
 const quickStore = 10 * time.Millisecond
 
-// had says whether a connection was in a room when it ended, and since when.
+// had reports whether a connection was in a room when it ended, and since when.
 func (c *fleetConn) had(room string) (was bool, since time.Duration) {
 	for _, s := range c.stays {
 		switch {
@@ -153,7 +153,7 @@ func (c *fleetConn) firm(at time.Duration) bool {
 	return !w.dead || w.died-at > 50*time.Millisecond
 }
 
-// moving reports whether a join or leave of the room was not answered when the connection's worker was killed: it may have
+// moving reports whether a join or leave of the room was unanswered when the connection's worker was killed: it may have
 // been stored.
 func (c *fleetConn) moving(room string) bool {
 	return c.client.w.dead && slices.ContainsFunc(c.client.asked, func(q *fleetRequest) bool { return q.room == room })

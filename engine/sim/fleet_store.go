@@ -8,9 +8,9 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// sessionBook is a made-up store of sessions. It promises what the ledger and its adapter in package cluster do, and no
-// more: one claimant of several wins; what one worker does to one session happens in its order; everything takes time, and
-// while the bus is away nothing happens. What a worker sent before it was killed may happen all the same.
+// sessionBook is a simulated store of sessions, with the promises of the ledger and its adapter in package cluster, and no
+// others. One claimant of several wins. One worker's calls for one session happen in order. Every call takes time, and none
+// happens while the bus is away. Calls that a worker sent before it was killed may still happen.
 //
 // Owner: the simulation.
 type sessionBook struct {
@@ -25,10 +25,10 @@ type sessionBook struct {
 type sessionRecord struct {
 	parked  bool
 	value   []byte
-	taker   *worker // who has claimed it; nil: nobody has
+	taker   *worker // the worker with the claim; nil: none
 	nonce   [16]byte
 	expires time.Duration // of a parked one, and of a claim; 0: never
-	until   time.Duration // expires, of the parked one that is claimed
+	until   time.Duration // its expires, while a parked one is claimed
 }
 
 // shelves are the store as one worker uses it.
@@ -39,7 +39,7 @@ type shelves struct {
 	w     *worker
 	under map[engine.SessionKey][]*storing // by session: the first is on its way
 	known map[engine.SessionKey]bool       // it was stored, and is this worker's
-	gone  map[engine.SessionKey]bool       // it is this worker's no more
+	gone  map[engine.SessionKey]bool       // it no longer belongs to this worker
 }
 
 // storing is a call on its way.
@@ -48,12 +48,12 @@ type shelves struct {
 type storing struct {
 	what    string
 	since   time.Duration
-	gathers bool                              // others like it may come
-	apply   func() (err error)                // what happens in the store
-	told    func(err error)                   // what the caller is told; nil: nothing
-	away    bool                              // the caller is told when that takes too long
-	late    bool                              // and was
-	undo    func()                            // where it happened after that
+	gathers bool                              // later calls of its kind may join it
+	apply   func() (err error)                // the change in the store
+	told    func(err error)                   // called with the result; nil: no caller waits
+	away    bool                              // the caller gets an error when the call takes too long
+	late    bool                              // and has got it
+	undo    func()                            // runs if the call succeeded after that
 	again   func(err error) (d time.Duration) // when to try again; 0: not
 }
 
@@ -67,10 +67,10 @@ func newShelves(w *worker) *shelves {
 	return &shelves{w.f.store, w, map[engine.SessionKey][]*storing{}, map[engine.SessionKey]bool{}, map[engine.SessionKey]bool{}}
 }
 
-// reached reports whether the worker can use what is on the bus.
+// reached reports whether the worker reaches the bus.
 func (w *worker) reached() bool { return w.link.Up() && w.f.now >= w.f.store.away }
 
-// call puts a call behind those of the same session.
+// call puts a call behind the other calls for the same session.
 func (s *shelves) call(key engine.SessionKey, x *storing) {
 	x.since = s.w.f.now
 	s.under[key] = append(s.under[key], x)
@@ -91,7 +91,7 @@ func (s *shelves) call(key engine.SessionKey, x *storing) {
 	}
 }
 
-// send has the first call for a session arrive.
+// send lets the first call for a session arrive.
 func (s *shelves) send(key engine.SessionKey) {
 	x, f := s.under[key][0], s.w.f
 	d := f.span(200*time.Microsecond, f.plan.storeDelay)
@@ -124,7 +124,7 @@ func (s *shelves) arrive(key engine.SessionKey, x *storing) {
 	f.later(f.span(100*time.Microsecond, f.plan.storeDelay), func() { s.land(key, x, err) })
 }
 
-// land tells what became of a call, and lets the next one leave.
+// land returns a call's result, and sends the next call.
 func (s *shelves) land(key engine.SessionKey, x *storing, err error) {
 	if s.w.dead {
 		return
@@ -211,7 +211,7 @@ func (s *shelves) Drop(key engine.SessionKey, done func(error)) {
 	}})
 }
 
-// Forget is of [engine.SessionStore]. What has not left yet never does.
+// Forget is of [engine.SessionStore]. Calls that have not left yet are dropped.
 func (s *shelves) Forget(key engine.SessionKey) {
 	s.w.f.tracef("worker %d forgets session %x", s.w.instance, key.Hash[:3])
 	s.gone[key] = true
@@ -252,7 +252,7 @@ func (s *shelves) Claim(at engine.SessionClaim, done func(engine.ClaimedSession,
 	return nil
 }
 
-// alive reports whether another worker lives, as far as this one was told.
+// alive reports whether this worker believes that another one lives.
 func (w *worker) alive(other *worker) bool {
 	_, dead := w.deaths[other.instance]
 	return !dead

@@ -19,7 +19,7 @@ func playFleet(t *testing.T, seed uint64, tail int) *Report {
 	return r
 }
 
-// Whatever the workers and the bus between them do, what clients read is what must be, and nothing is left behind.
+// Whatever the workers and the bus between them do, clients read exactly their messages, and the server ends empty.
 func TestFleetSeeds(t *testing.T) {
 	if *seedFlag != 0 {
 		playFleet(t, *seedFlag, 1<<30)
@@ -45,7 +45,7 @@ func TestFleetRepeatable(t *testing.T) {
 	}
 }
 
-// With -until, seeds of several workers are played until a checker complains, whatever else is found on the way.
+// With -until, seeds of several workers are played until the named checker complains; other complaints are ignored.
 func TestFleetUntil(t *testing.T) {
 	if *untilFlag == "" {
 		t.Skip("for planted faults")

@@ -10,19 +10,19 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// fleetTruth is what must be over several workers, as their events tell it. Workers see the messages of different publishers
-// in different orders; those of one publisher have one order everywhere.
+// fleetTruth is the expected state over several workers, as their events tell it. Workers see the messages of different
+// publishers in different orders; the messages of one publisher have one order on all workers.
 //
 // Owner: the simulation.
 type fleetTruth struct {
 	f        *Fleet
-	now      int // grows with everything that is noted
+	now      int // grows with every note
 	conns    map[string]*fleetConn
 	ordered  []*fleetConn
 	messages map[int]*fleetMessage
 	said     map[[2]string][]*fleetMessage // by room and publisher
 	speakers map[string][]string           // by room: the publishers
-	lost     map[[2]ident.Worker]int       // by receiver and publisher: when messages were declared lost last
+	lost     map[[2]ident.Worker]int       // by receiver and publisher: when messages were last declared lost
 	sessions map[string]*fleetSession
 	resumed  int
 	events   map[string][]happening // by connection
@@ -58,9 +58,9 @@ type fleetStay struct {
 	byMessage bool              // it was begun by a join of the client
 	over      bool              // the client knows that it has left
 	final     bool              // it lasted until the connection's end
-	asked     bool              // its client asked for its end
+	asked     bool              // its client asked for the end
 	leftIn    int               // the turn in which it ended
-	next      map[string]int    // by publisher: what may be read next
+	next      map[string]int    // by publisher: the next message to read
 	view      map[string]belief // in who is in the room
 	inAt      time.Duration
 	outAt     time.Duration
@@ -71,12 +71,12 @@ type belief uint8
 
 const (
 	unheard belief = iota
-	assumed        // it was in when the member came
+	assumed        // it was a member when this member came
 	present        // the member was told that it joined
 	gone           // the member was told that it left
 )
 
-// fleetMessage is something that was published.
+// fleetMessage is a published message.
 //
 // Owner: the simulation.
 type fleetMessage struct {
@@ -95,13 +95,13 @@ func newFleetTruth(f *Fleet) *fleetTruth {
 		speakers: map[string][]string{}, lost: map[[2]ident.Worker]int{}, sessions: map[string]*fleetSession{}, events: map[string][]happening{}}
 }
 
-// tick is the truth's clock, which never stands still.
+// tick advances the truth's clock.
 func (t *fleetTruth) tick() int {
 	t.now++
 	return t.now
 }
 
-// listen has the truth follow a worker's events.
+// listen updates the truth with a worker's events.
 func (t *fleetTruth) listen(w *worker) {
 	e := w.server.Server.Emitter()
 	for _, kind := range wanted {
@@ -156,7 +156,7 @@ func (t *fleetTruth) enter(c *fleetConn, room string) *fleetStay {
 	return s
 }
 
-// stay is that of c in a room, which goes on; nil for none.
+// stay is the present stay of c in a room; nil for none.
 func (c *fleetConn) stay(room string) *fleetStay {
 	for _, s := range c.stays {
 		if s.room == room && s.out == 0 {
@@ -206,7 +206,7 @@ func (t *fleetTruth) joined(ev engine.Event) {
 	}
 	s := t.enter(c, ev.Room)
 	if q := c.current; q != nil && q.typ == "join" && q.room == ev.Room {
-		if q.entered != nil { // that was the application, then
+		if q.entered != nil { // otherwise it was the application
 			q.entered.byMessage = false
 		}
 		q.entered, s.byMessage = s, true
@@ -216,7 +216,7 @@ func (t *fleetTruth) joined(ev engine.Event) {
 	t.f.meanwhile()
 }
 
-// limits checks that a room has no more members than it may have.
+// limits checks that a room has no more members than its limit.
 func (t *fleetTruth) limits(room string) {
 	limit, n := t.f.plan.config.MaxConnectionsPerRoom, 0
 	for _, c := range t.ordered {
@@ -274,12 +274,12 @@ func (t *fleetTruth) died(w *worker) {
 	}
 }
 
-// missed notes that a worker was told that it has lost something of another.
+// missed notes that a worker has learned that it lost messages of another.
 func (t *fleetTruth) missed(w *worker, from ident.Worker) {
 	t.lost[lossOf(w, from)] = t.tick()
 }
 
-// turnEnded forgets which message a loop's connections were at, unless that may go on in a later turn.
+// turnEnded clears the present message of a loop's connections, unless it may go on in a later turn.
 func (t *fleetTruth) turnEnded(w *worker, loop int) {
 	for _, k := range t.f.clients {
 		if c := k.truth; c != nil && k.w == w && k.loop == loop && c.current != nil && c.current.typ == "broadcast" {
@@ -330,7 +330,7 @@ func (t *fleetTruth) read(c *fleetConn, m int) {
 	}
 }
 
-// announce notes that a client was told of its stay in a room, otherwise than by the answer to a join of its own.
+// announce notes that a client knows of its stay in a room by another message than the answer to its own join.
 func (c *fleetConn) announce(room string) {
 	var next *fleetStay
 	for _, s := range c.stays {
@@ -346,7 +346,7 @@ func (c *fleetConn) announce(room string) {
 	}
 }
 
-// toldLeft notes that a client was told of the end of its stay.
+// toldLeft notes that a client knows of the end of its stay.
 func (c *fleetConn) toldLeft(room string) {
 	for _, s := range c.stays {
 		if s.room == room && s.announced && s.out != 0 && !s.over {
@@ -356,7 +356,7 @@ func (c *fleetConn) toldLeft(room string) {
 	}
 }
 
-// noticed takes a member_joined or member_left.
+// noticed checks a member_joined or member_left.
 func (t *fleetTruth) noticed(c *fleetConn, room, id string, joined bool) {
 	for _, s := range c.stays {
 		switch {
@@ -373,7 +373,7 @@ func (t *fleetTruth) noticed(c *fleetConn, room, id string, joined bool) {
 	}
 }
 
-// refused takes an error for an answer.
+// refused checks an error that answers a request.
 func (t *fleetTruth) refused(k *fleetClient, q *fleetRequest, code string) {
 	if q.published != nil {
 		q.published.refused = true
@@ -404,10 +404,10 @@ func idsOf(list []*fleetConn) (ids []string) {
 	return ids
 }
 
-// heardAll reports whether a worker has missed nothing, as far as it was told, of that of another connection.
+// heardAll reports whether a worker has reported no loss of messages from another connection's worker.
 func (t *fleetTruth) heardAll(w *worker, other *fleetConn, since int) bool {
 	return other != nil && t.lost[lossOf(w, other.client.w.instance)] < since
 }
 
-// lossOf is what lost has of what a worker was to hear of another.
+// lossOf is the key in lost of a receiver and a publisher.
 func lossOf(w *worker, from ident.Worker) [2]ident.Worker { return [2]ident.Worker{w.instance, from} }

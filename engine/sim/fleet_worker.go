@@ -11,8 +11,8 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// worker is one of the servers of a [Fleet], from its start to its end: the shipped code, in place of a process. What the
-// supervisor tells it comes in orders, as package cluster gives them to the engine.
+// worker is one of the servers of a [Fleet], from its start to its end: the shipped code, in place of a process. The
+// supervisor's messages are orders, as package cluster passes them to the engine.
 //
 // Owner: the simulation.
 type worker struct {
@@ -22,8 +22,8 @@ type worker struct {
 	server    *engine.Lockstep
 	link      *bus.Lockstep
 	shelves   *shelves
-	book      []func() // that it asks of the seats and the created rooms
-	learned   int      // changes of created rooms
+	book      []func() // its calls for seats and created rooms
+	learned   int      // changes of created rooms that it knows
 	rung      []bool   // by loop
 	busy      []bool   // by loop: in a turn
 	turns     []int    // by loop: the number of the latest one
@@ -33,7 +33,7 @@ type worker struct {
 	ticked    time.Duration
 	welcome   order
 	orders    []order
-	peers     []ident.Worker // that it knows of
+	peers     []ident.Worker // the workers that it knows of
 	deaths    map[ident.Worker]time.Duration
 	died      time.Duration
 	servedAt  time.Duration
@@ -41,7 +41,7 @@ type worker struct {
 	began     time.Duration
 }
 
-// order is what the supervisor says to a worker.
+// order is a message of the supervisor to a worker.
 type order struct {
 	peers, ready []ident.Worker
 	dead         []ident.Worker
@@ -81,7 +81,7 @@ func (f *Fleet) spawn(slot int) {
 	f.tell(nil)
 }
 
-// order is what the supervisor says now.
+// order is the supervisor's present message.
 func (f *Fleet) order() (o order) {
 	for _, w := range f.workers {
 		if w.dead {
@@ -95,7 +95,7 @@ func (f *Fleet) order() (o order) {
 	return o
 }
 
-// tell has the supervisor say to all workers who lives, and who has died.
+// tell sends all workers the supervisor's lists of live and dead workers.
 func (f *Fleet) tell(dead []ident.Worker) {
 	for _, w := range f.slots {
 		if w != nil {
@@ -106,7 +106,7 @@ func (f *Fleet) tell(dead []ident.Worker) {
 	}
 }
 
-// moves are what a worker can do next.
+// moves are the next possible steps of a worker.
 func (w *worker) moves(can []func()) []func() {
 	for loop := range w.rung {
 		if w.rung[loop] && !w.busy[loop] {
@@ -131,7 +131,7 @@ func (w *worker) moves(can []func()) []func() {
 	return can
 }
 
-// serve is when the worker has met the others, and begins to take connections.
+// serve runs when the worker knows the others: it begins to take connections.
 func (w *worker) serve() {
 	s := w.server.Server
 	for _, dead := range w.welcome.dead {
@@ -147,7 +147,7 @@ func (w *worker) serve() {
 	w.f.tell(nil)
 }
 
-// obey does what the supervisor said first.
+// obey carries out the supervisor's first order.
 func (w *worker) obey() {
 	o := w.orders[0]
 	w.orders = w.orders[1:]
@@ -159,14 +159,14 @@ func (w *worker) obey() {
 	}
 }
 
-// bury is told of a worker's death.
+// bury removes a dead worker from this one's knowledge.
 func (w *worker) bury(dead ident.Worker) {
 	w.link.Forget(dead, w.f.clock())
 	w.deaths[dead] = w.f.of(dead).died
 	w.f.seats.reap(w.f.of(dead))
 }
 
-// killOne ends a worker without a word.
+// killOne ends a worker without warning.
 func (f *Fleet) killOne() {
 	w := f.slots[f.rand.IntN(len(f.slots))]
 	if w == nil || !w.serving || slices.Contains(w.busy, true) || w.receiving {
@@ -202,7 +202,7 @@ func (w *worker) lost(from ident.Worker, first, last uint64) {
 	w.server.Server.Missed(from)
 }
 
-// due is when the worker's loops or its link want to look at the time.
+// due is the earliest time that the worker's loops or its link wait for.
 func (w *worker) due() time.Duration {
 	at := w.ticked + w.server.TickEvery()
 	if alarm, ok := w.server.Alarm(); ok {
@@ -243,7 +243,7 @@ func (w *worker) drain(loop int) {
 // Append is of [engine.Bus], as Flush and Up.
 func (w *worker) Append(entry []byte) error { return w.link.Append(entry) }
 
-// Flush has what was appended leave.
+// Flush sends the appended entries.
 func (w *worker) Flush() { w.link.Flush() }
 
 // Up reports whether the bus is reached.
@@ -280,7 +280,7 @@ func (w *worker) Shutdown(wire int) { w.f.clients[wire].downEnd = true }
 // Drop closes the wire, in a later step.
 func (w *worker) Drop(wire int) { w.f.clients[wire].dropped = true }
 
-// Watch is for wires that are full, which these never are.
+// Watch is for wires that are full; these never are.
 func (w *worker) Watch(int) {}
 
 // Ring notes that a loop wants a turn.

@@ -7,7 +7,7 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// plan is what kind of world a seed makes: every run is extreme in other ways.
+// plan has the properties of a seed's world: each run is extreme in other ways.
 //
 // Owner: immutable once drawn.
 type plan struct {
@@ -20,7 +20,7 @@ type plan struct {
 	shortWrites, cuts, freezes, meanwhile, garbage, application float64
 
 	refusals float64 // of the connect handler, in one way or another
-	hurries  float64 // clients that talk before they are let in, and go on when they are not
+	hurries  float64 // clients that send before they are admitted, and go on after a refusal
 	stalls   float64 // of the whole server, as when it is stopped
 	hangups  float64 // clients that go without waiting for their answers
 	halves   float64 // requests that are sent in part, and finished late or never

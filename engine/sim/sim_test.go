@@ -25,7 +25,7 @@ func play(t *testing.T, seed uint64, tail int) *Report {
 	return r
 }
 
-// Whatever the schedule, what clients read is what must be, and nothing is left behind.
+// Whatever the schedule, clients read exactly their messages, and the server ends empty.
 func TestSeeds(t *testing.T) {
 	if *seedFlag != 0 {
 		play(t, *seedFlag, 1<<30)
@@ -46,7 +46,7 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
-// With -until, seeds are played until a checker complains, whatever else is found on the way.
+// With -until, seeds are played until the named checker complains; other complaints are ignored.
 func TestUntil(t *testing.T) {
 	if *untilFlag == "" {
 		t.Skip("for planted faults")

@@ -2,7 +2,7 @@ package sim
 
 import "github.com/parleyd/parley/engine"
 
-// socket is one made-up connection: two byte streams and what the kernel would know of them.
+// socket is one simulated connection: two byte streams and the kernel's knowledge of them.
 //
 // Owner: the simulation.
 type socket struct {
@@ -14,16 +14,16 @@ type socket struct {
 	down []byte // taken from the server, not yet read by the client
 	room int    // bytes that down may hold
 
-	watched  bool // the server asked to be told when down has room
+	watched  bool // the server waits for down to take bytes again
 	cut      bool // reset: writes fail, nothing arrives any more
 	upEnd    bool // the client's half is ended, behind up
 	downEnd  bool // the server's half is ended, behind down
 	dropped  bool // the server closed it
-	departed bool // and has been told that it is closed
-	torn     bool // some of what was sent never arrives
+	departed bool // and was told so
+	torn     bool // some bytes never arrive
 }
 
-// Write is the kernel's side of a write: it takes what there is room for, or less.
+// Write is the kernel's side of a write: it takes as many bytes as fit, or fewer.
 func (w *World) Write(wire int, p []byte) (n int, alive bool) {
 	s := w.sockets[wire]
 	switch {
@@ -57,7 +57,7 @@ func (w *World) Drop(wire int) {
 	}
 }
 
-// Watch has the server told, in a step of its own, when down has room again.
+// Watch makes the world tell the server, in a step of its own, when down takes bytes again.
 func (w *World) Watch(wire int) { w.sockets[wire].watched = true }
 
 // depart tells the server that a wire is closed.

@@ -7,8 +7,8 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// truth is what must be, as the events tell it: who is in which room, what was published there in which
-// order, and so what each client is owed.
+// truth is the expected state, as the events tell it: the members of each room, the order of its messages, and so the
+// messages that each client must get.
 //
 // Owner: the simulation.
 type truth struct {
@@ -21,8 +21,8 @@ type truth struct {
 	sessions map[string]*session
 }
 
-// room is one incarnation of a room: what is deleted and made again is another. A connection's own messages
-// and those to everybody are rooms of their own here.
+// room is one incarnation of a room: a deleted room and a later one of the same name are two. A connection's own messages
+// and those to all connections are rooms of their own here.
 //
 // Owner: the simulation.
 type room struct {
@@ -38,7 +38,7 @@ type entry struct {
 	except *conn
 }
 
-// published is where a message has its places.
+// published has the places of a message.
 type published struct {
 	publisher string
 	places    map[*room]int
@@ -59,8 +59,8 @@ type conn struct {
 	attribute  string
 	current    *request
 	heardAt    time.Duration
-	claims     *conn          // whose session it asked for last
-	claimedAt  time.Duration  // when its own session was asked for first; 0: it was not
+	claims     *conn          // the connection whose session it asked for last
+	claimedAt  time.Duration  // when its own session was first asked for; 0: never
 	leaves     map[string]int // asked for by the application, not done yet
 	holds      map[*room]int  // seats taken by the application: the room's log then
 	handedOver map[*room]int  // rooms that it left to an heir: the room's log then
@@ -68,7 +68,7 @@ type conn struct {
 	last       map[string]int // the latest message of each publisher
 }
 
-// membership is a stay in a room, and how much of what it is owed has been read.
+// membership is a stay in a room, and how many of its messages have been read.
 //
 // Owner: the simulation.
 type membership struct {
@@ -79,13 +79,13 @@ type membership struct {
 	end       int // -1: it goes on
 	next      int // the place that must be read next
 	begun     bool
-	announced bool // the client knows of it, or need not be told
+	announced bool // the client knows of it, or need not know
 	over      bool // the client read that it has left
 	strict    bool // view is exact from the start
 	view      map[string]bool
 }
 
-// session is what a token restores.
+// session is the expected state behind a token.
 type session struct {
 	of   *conn
 	used int
@@ -132,7 +132,7 @@ func (t *truth) publish(m int, publisher string, except *conn, list ...*room) {
 	}
 }
 
-// owed is the next place of which ms must read the message; the log's length when there is none.
+// owed is the next place of which ms must read the message; the log's length if there is none.
 func (ms *membership) owed() int {
 	i := ms.next
 	for i < len(ms.room.log) && ms.room.log[i].except == ms.conn {
@@ -203,7 +203,7 @@ func (ms *membership) sure() int {
 	return i
 }
 
-// missing is a message that ms should have read when all is quiet.
+// missing is a message that ms should have read when the world is at rest.
 func (ms *membership) missing() (m int, is bool) {
 	at := ms.owed()
 	if !ms.begun {
@@ -215,8 +215,8 @@ func (ms *membership) missing() (m int, is bool) {
 	return ms.room.log[at].m, true
 }
 
-// stays are the memberships that a client may believe to have in a room of that name: several where the
-// application took it out and in again without a word.
+// stays are the memberships that a client may believe to have in a room of that name: several if the application removed and
+// added it without a message to the client.
 func (c *conn) stays(name string) (list []*membership) {
 	for _, ms := range c.shown {
 		if ms.room.name == name && ms.announced && !ms.over {
@@ -226,7 +226,7 @@ func (c *conn) stays(name string) (list []*membership) {
 	return list
 }
 
-// toldLeft takes note that a client was told of a room's end, or that it was taken out of it.
+// toldLeft notes that a client knows of a room's end, or of its removal from the room.
 func (c *conn) toldLeft(name string) {
 	for _, ms := range c.stays(name) {
 		if ms.end >= 0 {
@@ -270,8 +270,8 @@ func (t *truth) noticed(c *conn, name, id string, joined bool) {
 	}
 }
 
-// settled checks what an open client must have read when nothing moves any more. Who claims the session of a connection
-// that does not read waits up to heirsWait for what that has sent.
+// settled checks that an open client has read all its messages when nothing can move. A claimant of the session of a
+// connection that does not read waits up to heirsWait for that connection's messages.
 func (t *truth) settled(c *conn) {
 	for _, ms := range c.shown {
 		if m, is := ms.missing(); is {

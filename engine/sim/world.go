@@ -13,7 +13,7 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// World is a made-up world and what happens in it.
+// World is a simulated world of one server.
 //
 // Owner: the goroutine of [Run].
 type World struct {
@@ -25,7 +25,7 @@ type World struct {
 	now    time.Duration
 
 	people  []*person
-	clients []*client // one for each connection there ever was
+	clients []*client // one for each connection of the run
 	sockets []*socket
 	rung    []bool // by loop
 	busy    []bool // by loop: in a turn
@@ -35,18 +35,18 @@ type World struct {
 	complaints []Complaint
 }
 
-// Complaint is something that must not be, found by a checker.
+// Complaint is a fault that a checker has found.
 type Complaint struct {
 	Checker string // delivery, order, gap, answers, notices, sessions, limits, heartbeat, stream, stall, leaks, crash ...
 	Text    string
 }
 
-// Report is what a run came to.
+// Report is the result of a run.
 //
 // Owner: the caller.
 type Report struct {
 	Complaints []Complaint
-	Trace      []string // what happened, the latest last
+	Trace      []string // the events of the run, the latest last
 	Digest     uint64   // of the trace: two runs of one seed have the same
 	Delivered  int      // messages that were published
 	Resumed    int
@@ -110,7 +110,7 @@ func (w *World) tracef(format string, args ...any) {
 
 func (w *World) chance(p float64) bool { return p > 0 && w.rand.Float64() < p }
 
-// Now is the made-up time.
+// Now is the simulated time.
 func (w *World) Now() time.Duration { return w.now }
 
 // Entropy fills b from the seed.
@@ -132,7 +132,7 @@ func (w *World) clientOf(c *engine.Conn) *client {
 	panic("a connection of nobody")
 }
 
-// step is one thing that happens.
+// step makes one thing happen.
 func (w *World) step() {
 	switch n := w.rand.IntN(100); {
 	case n < 30:
@@ -160,8 +160,8 @@ func (w *World) meanwhile() {
 	}
 }
 
-// move lets bytes, letters or ends of streams get on, for a loop that is not in a turn, and reports
-// whether there was anything to do.
+// move lets bytes, letters or ends of streams make progress, for a loop that is not in a turn, and reports whether any
+// could.
 func (w *World) move() bool {
 	var can []func()
 	for _, s := range w.sockets {
@@ -181,7 +181,7 @@ func (w *World) move() bool {
 	return true
 }
 
-// nextFor is what can happen to a wire; nil for nothing.
+// nextFor is the next event of a wire; nil for none.
 func (w *World) nextFor(s *socket) func() {
 	k := s.client
 	var can []func()
@@ -267,8 +267,7 @@ func (w *World) drain(loop int) {
 	}
 }
 
-// pass lets time pass, a tick at a time. The loops have had their turns before, as they have in a world whose
-// cores keep up.
+// pass lets time pass, a tick at a time. The loops have had their turns before, as in a world whose cores keep up.
 func (w *World) pass(d time.Duration) {
 	for d > 0 {
 		for i := 0; i < 1000 && slices.Contains(w.rung, true); i++ {
@@ -290,7 +289,7 @@ func (w *World) pass(d time.Duration) {
 	}
 }
 
-// stall stops the server for longer than clients may be silent. What they send meanwhile waits for it.
+// stall stops the server for longer than clients may be silent. Bytes that they send meanwhile wait.
 func (w *World) stall() {
 	d := 6*w.server.TickEvery() + time.Duration(w.rand.Int64N(int64(2*w.plan.config.HeartbeatTimeout)))
 	w.tracef("the server stalls for %v", d)
@@ -304,7 +303,7 @@ func (w *World) stall() {
 	w.server.Tick()
 }
 
-// endure lets time pass until silence must have been noticed. Whoever is not frozen answers.
+// endure lets time pass until silence must have been noticed. Clients that are not frozen answer.
 func (w *World) endure() {
 	for until := w.now + w.plan.config.HeartbeatTimeout + 1100*time.Millisecond; w.now < until; {
 		w.pass(w.server.TickEvery())
@@ -312,7 +311,7 @@ func (w *World) endure() {
 	}
 }
 
-// rest brings the world to its end: nobody acts any more; what is under way arrives; then everybody goes.
+// rest brings the world to its end: no client acts any more, messages arrive, then all clients go.
 func (w *World) rest() {
 	if len(w.complaints) > 0 {
 		return
@@ -345,7 +344,7 @@ func (w *World) rest() {
 	}
 }
 
-// leave sends everybody away, those who are just coming too, and whoever goes on talking.
+// leave ends all connections, new ones and talking ones too.
 func (w *World) leave() {
 	for _, p := range w.people {
 		if p.now == nil {
@@ -365,10 +364,10 @@ func (w *World) leave() {
 	w.settle()
 }
 
-// heirsWait is how long a claimant of a session waits, at most, until what its connection had sent is carried out.
+// heirsWait is the longest time that a claimant of a session waits until the messages of its connection are carried out.
 const heirsWait = 500 * time.Millisecond
 
-// allWasTaken checks that what clients sent before they hung up was carried out.
+// allWasTaken checks that messages that clients sent before they hung up were carried out.
 func (w *World) allWasTaken() {
 	for _, k := range w.clients {
 		c := k.truth
@@ -391,7 +390,7 @@ func (w *World) allWasTaken() {
 	}
 }
 
-// everybodyHasAll checks what has been read when nothing moves any more.
+// everybodyHasAll checks the clients' reading when nothing can move any more.
 func (w *World) everybodyHasAll() {
 	for _, k := range w.clients {
 		if c := k.truth; c != nil && !c.ended && !k.frozen {
@@ -400,7 +399,7 @@ func (w *World) everybodyHasAll() {
 	}
 }
 
-// settle moves until nothing moves. Time stands still: whatever needs a clock to get on is a stall.
+// settle moves until nothing can move. Time stands still: progress that needs a clock is a stall.
 func (w *World) settle() {
 	for range 200_000 {
 		if !w.move() && !w.server.Offloaded() {
