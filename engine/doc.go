@@ -10,5 +10,5 @@
 //
 // Start reading in engine/internal/turn, where turns are taken, then owner_rooms.go (what a room server does with a
 // connection), dispatch.go and builtin.go, publish.go (publish and fan out), session.go and resume.go. server.go is the
-// public face, and reactor.go the only file that knows gnet. Code here is loop-only unless its comment says otherwise.
+// public face, and engine/internal/reactor the only package that knows gnet. Code here is loop-only unless its comment says otherwise.
 package engine
