@@ -67,18 +67,18 @@ func (l *loop) join(c *Conn, room, ref []byte, since bool) {
 }
 
 func (l *loop) joinNow(c *Conn, m move) {
-	room, ref, since := m.room, m.ref, m.since
-	entry, err := l.enter(c, room)
+	a := m.admission(c)
+	entry, err := l.admit(&a)
 	switch err {
 	case nil:
-	case errSeat:
+	case rooms.ErrSeat:
 		l.awaitSeat(c, m, entry.Limit)
 		return
 	default:
-		l.complain(c, err, ref)
+		l.complain(c, seatError(err), m.ref)
 		return
 	}
-	l.Text = message.AppendJoined(l.Text[:0], message.Joined{Room: room, Members: entry.Members + entry.Room.Away(), Gap: since, Ref: ref})
+	l.Text = message.AppendJoined(l.Text[:0], message.Joined{Room: m.room, Members: entry.Members + entry.Room.Away(), Gap: m.since, Ref: m.ref})
 	l.answerNow(c, l.Text)
 }
 
@@ -183,56 +183,6 @@ func (l *loop) authenticated(c *Conn, p *pending, out outcome) {
 	l.answer(c, l.Text)
 	l.begun(c)
 	l.goOnAfter(c, p)
-}
-
-// enter takes c into a room, on its loop. The error is one for the client, or errSeat: then c counts as in the room, and
-// the caller acquires the seat or takes the count back.
-func (l *loop) enter(c *Conn, name []byte) (rooms.Entry, *Error) {
-	if !c.reserveRoom() {
-		r := l.srv.index.Find(name)
-		if r == nil || !r.Has(c.place()) {
-			return rooms.Entry{}, wireError(message.TooManyRooms)
-		}
-		c.seats.Add(1) // it is in already
-	}
-	entry, err := l.srv.index.Enter(name, c.place(), l.srv.seconds(l.Now))
-	switch {
-	case err == rooms.ErrSeat:
-		return entry, errSeat
-	case err != nil:
-		c.seats.Add(-1)
-		return entry, wireError(message.RoomFull)
-	case entry.Already:
-		c.seats.Add(-1)
-	default:
-		l.entered(c, entry)
-	}
-	return entry, nil
-}
-
-// reserveRoom counts one room more, or reports that the connection is in as many as it may. Whoever reserves before
-// entering, and gives back what comes to nothing, keeps the limit on whatever goroutines others do the same. Any goroutine.
-func (c *Conn) reserveRoom() bool {
-	limit := c.loop().srv.cfg.MaxRoomsPerConnection
-	for {
-		n := c.seats.Load()
-		if limit > 0 && int(n) >= limit {
-			return false
-		}
-		if c.seats.CompareAndSwap(n, n+1) {
-			return true
-		}
-	}
-}
-
-// entered does what follows an entry: the connection's own list, the notice, the event.
-func (l *loop) entered(c *Conn, e rooms.Entry) {
-	r := e.Room
-	c.addRoom(r)
-	l.notify(notice{room: r, place: c.place(), seq: e.JoinSeq, joined: true})
-	l.srv.counted(r)
-	l.changed(c)
-	l.srv.emit(Event{Kind: EventRoomJoin, Conn: c, Room: r.Name()})
 }
 
 // exit takes c out of a room, and reports whether it was in.

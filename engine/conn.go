@@ -51,7 +51,7 @@ type rare struct {
 	resumedAt int64
 	leftover  *parked       // state for a claimant that came while the connection ended
 	heirs     []func(*loop) // claimants that wait until the held messages have been carried out
-	arrivals  []*arrival
+	arrivals  []*admission  // that wait for a shared seat
 	departure *departure
 	revival   *revival
 	roomAt    map[*rooms.Room]int // the index of each room in the list, if there are many

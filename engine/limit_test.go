@@ -19,7 +19,7 @@ func TestRoomLimitWhereJoinsMeet(t *testing.T) {
 		})
 		both.Go(func() {
 			<-begin
-			c.loop().enter(c, []byte("b"))
+			c.loop().admit(&admission{how: wayJoin, conn: c, room: []byte("b")})
 		})
 		close(begin)
 		both.Wait()

@@ -3,7 +3,6 @@ package engine
 import (
 	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/message"
-	"github.com/parleyd/parley/rooms"
 )
 
 // The way back into the rooms of a session. As with the way out, many take several turns (departure.go). What the rooms
@@ -47,12 +46,12 @@ func (v *revival) step(l *loop, i int) {
 	}
 	if i < len(v.held) {
 		v.entered++
-		l.enterHandedOver(c, v.held[i])
+		l.admit(&admission{how: wayHeir, conn: c, held: v.held[i]})
 		return
 	}
 	name := v.state.rooms[i-len(v.held)]
 	if err := l.enterAgain(c, name, v.seats); err != nil {
-		v.answer.Lost = append(v.answer.Lost, message.LostRoom{Room: name, Code: err.Code})
+		v.answer.Lost = append(v.answer.Lost, message.LostRoom{Room: name, Code: seatError(err).Code})
 		return
 	}
 	v.answer.Rooms = append(v.answer.Rooms, name)
@@ -114,21 +113,4 @@ func (v *revival) keep(l *loop, f *turn.Frame) {
 	if v.bytes += len(f.Plain); v.bytes > l.srv.cfg.BacklogHardBytes {
 		l.Doom(&v.conn.wire)
 	}
-}
-
-// enterHandedOver takes a seat that waits, as far as the limit of rooms goes.
-func (l *loop) enterHandedOver(c *Conn, r *rooms.Room) {
-	if r.Has(c.place()) {
-		return // and so its seat does not wait
-	}
-	if !c.reserveRoom() {
-		l.srv.freeHeld(r, c.place())
-		return
-	}
-	entry, err := r.EnterHeld(c.place())
-	if err != nil || entry.Already {
-		c.seats.Add(-1)
-		return
-	}
-	l.entered(c, entry)
 }

@@ -91,7 +91,7 @@ func (x *Rooms) Create(name string, o RoomOptions) error {
 //
 // Scope: this worker.
 func (x *Rooms) Join(c *Conn, name string) error {
-	_, err := x.join(c, &arrival{room: name})
+	_, err := x.join(c, name, nil)
 	return err
 }
 
@@ -102,15 +102,15 @@ func (x *Rooms) Join(c *Conn, name string) error {
 //
 // Scope: this worker.
 func (x *Rooms) JoinThen(c *Conn, name string, done func(error)) {
-	told, err := x.join(c, &arrival{room: name, done: done})
+	told, err := x.join(c, name, done)
 	if !told && done != nil {
 		done(err)
 	}
 }
 
-// join takes c in, or sends it on its way. told: a is told what comes of it.
-func (x *Rooms) join(c *Conn, a *arrival) (told bool, err error) {
-	if code := message.ValidRoom([]byte(a.room)); code != message.OK {
+// join takes c in, or sends it on its way. told: done is told the outcome.
+func (x *Rooms) join(c *Conn, name string, done func(error)) (told bool, err error) {
+	if code := message.ValidRoom([]byte(name)); code != message.OK {
 		return false, wireError(code)
 	}
 	switch {
@@ -119,22 +119,18 @@ func (x *Rooms) join(c *Conn, a *arrival) (told bool, err error) {
 	case !c.isOpen():
 		return false, ErrNotOpen
 	}
-	p := c.place()
-	r := x.srv.index.FindString(a.room)
-	if r != nil && r.Contains(p) {
+	r := x.srv.index.FindString(name)
+	if r != nil && r.Contains(c.place()) {
 		return false, nil
 	}
 	if !c.reserveRoom() {
 		return false, ErrTooManyRooms
 	}
-	held, err := x.srv.index.Hold([]byte(a.room), p, x.srv.seconds(x.srv.clock()))
+	a := &admission{how: wayCall, conn: c, room: []byte(name), done: done}
+	held, err := x.srv.index.Hold(a.room, c.place(), x.srv.seconds(x.srv.clock()))
 	switch {
-	case err == rooms.ErrSeat && a.done == nil && r != nil && r.Len()+r.Away() >= r.Limit():
-		c.seats.Add(-1)
-		return false, ErrRoomFull
-	case err == rooms.ErrSeat:
-		c.loop().postCall(func(l *loop) { l.arrive(c, a) })
-		return true, nil
+	case err == rooms.ErrSeat && (done != nil || r == nil || r.Len()+r.Away() < r.Limit()):
+		a.how = waySent
 	case err != nil:
 		c.seats.Add(-1)
 		return false, ErrRoomFull
@@ -142,29 +138,9 @@ func (x *Rooms) join(c *Conn, a *arrival) (told bool, err error) {
 		c.seats.Add(-1)
 		return false, nil
 	}
-	c.loop().postCall(func(l *loop) { l.tellArrival(c, a, l.enterHeld(c, held.Room)) })
+	a.held = held.Room
+	c.loop().postCall(func(l *loop) { l.arrive(a) })
 	return true, nil
-}
-
-// enterHeld turns a held seat into membership, or gives it back where the connection has ended.
-func (l *loop) enterHeld(c *Conn, r *rooms.Room) error {
-	if c.wire.Phase != turn.PhaseOpen {
-		l.srv.freeHeld(r, c.place())
-		return ErrNotOpen
-	}
-	entry, err := r.EnterHeld(c.place())
-	switch {
-	case err != nil: // the room was deleted
-		l.srv.counted(r)
-		c.seats.Add(-1)
-		return ErrNotInRoom
-	case entry.Already:
-		c.seats.Add(-1)
-	default:
-		l.entered(c, entry)
-		l.tellJoined(c, entry)
-	}
-	return nil
 }
 
 // tellJoined tells c that the application took it into a room: as the answer to a join does, in front of whatever the room

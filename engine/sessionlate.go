@@ -164,9 +164,18 @@ func (l *loop) storeLate() bool {
 // Owner: loop.
 type move struct {
 	leave, since bool
-	stored       bool // before it happens
-	seated       bool // c already counts as a member, and has a seat in the room
+	stored       bool  // before it happens
+	seated       bool  // has waited for a shared seat
+	verdict      error // why there is none
 	room, ref    []byte
+}
+
+// admission is how a join of c enters.
+func (m *move) admission(c *Conn) admission {
+	if m.seated {
+		return admission{how: waySeated, conn: c, room: m.room, verdict: m.verdict}
+	}
+	return admission{how: wayJoin, conn: c, room: m.room}
 }
 
 // storeFirst stores a move of c before it happens, if the store is late; else the move happens at once. m is borrowed.
@@ -216,8 +225,8 @@ func (l *loop) storedFirst(c *Conn, p *pending, err error, then func(l *loop, c 
 	waits := l.settled(c, p)
 	happens := waits && (err == nil || isTooLarge(err))
 	if !happens && p.move.seated {
-		c.seats.Add(-1)
-		l.srv.peers.Seats.Release(string(p.move.room))
+		a := p.move.admission(c)
+		l.giveUp(&a)
 	}
 	switch {
 	case happens:
