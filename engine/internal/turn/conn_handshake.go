@@ -19,7 +19,6 @@ import (
 type acceptance struct {
 	key        []byte
 	protocol   string
-	extensions []byte
 	params     deflate.Params
 	compressed bool
 }

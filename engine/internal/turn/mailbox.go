@@ -119,6 +119,3 @@ func (m *Mailbox) Take(empty []Letter) []Letter {
 	m.Mu.Unlock()
 	return letters
 }
-
-// quiet reports whether no letter has been posted since the last take. Any goroutine.
-func (m *Mailbox) quiet() bool { return !m.Rung.Load() }

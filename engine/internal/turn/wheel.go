@@ -14,7 +14,6 @@ type wheel struct {
 	now     uint32 // the last tick that was looked at
 	buckets [wheelBuckets]uint32
 	nodes   []wheelNode
-	visits  uint64
 }
 
 // wheelBuckets ticks of 100 ms are 102 s: most timers are visited once.
@@ -91,7 +90,6 @@ func (w *wheel) Due(now int64, slots []uint32) []uint32 {
 		for i := w.buckets[w.now%wheelBuckets]; i != 0; {
 			n := &w.nodes[i-1]
 			next := n.next
-			w.visits++
 			if n.due <= until {
 				w.unlink(i - 1)
 				n.due = 0
