@@ -177,7 +177,7 @@ func (l *Loop) mute(c *Conn) {
 	c.Blocked = false
 	c.Taken = 0
 	l.DropQueue(c)
-	l.roomMade(c) // no flush will do it
+	l.backlogShrunk(c) // no flush will do it
 }
 
 // dropMute ends c without a close frame if no frame can be sent to it.

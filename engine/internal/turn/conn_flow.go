@@ -46,7 +46,7 @@ func (l *Loop) Sated(c *Conn) bool {
 	switch {
 	case c.Phase >= PhaseClosing:
 		return false // no further message is answered
-	case l.Paged || !l.hasRoom(c):
+	case l.Paged || !l.answersFit(c):
 		return true
 	}
 	if l.SinceLook++; l.SinceLook < LookEvery {
@@ -56,8 +56,8 @@ func (l *Loop) Sated(c *Conn) bool {
 	return l.Ground.Clock() > l.until
 }
 
-// hasRoom reports whether the answers and the backlog of c are short enough for further answers.
-func (l *Loop) hasRoom(c *Conn) bool {
+// answersFit reports whether the answers and the backlog of c are short enough for further answers.
+func (l *Loop) answersFit(c *Conn) bool {
 	if c.Has(FlagMute) {
 		return true // its frames are discarded
 	}
@@ -131,7 +131,7 @@ func (l *Loop) goOnBehind(until int64) {
 func (l *Loop) goOn(c *Conn) {
 	r := c.Rare
 	r.Listed = false
-	if c.Phase == PhaseGone || c.Phase < PhaseClosing && !l.hasRoom(c) {
+	if c.Phase == PhaseGone || c.Phase < PhaseClosing && !l.answersFit(c) {
 		return // the flush that shortens the backlog puts c on the list again
 	}
 	l.Paged, l.corked = false, c
@@ -161,9 +161,9 @@ func (l *Loop) takeKept(c *Conn) {
 	}
 }
 
-// roomMade puts c on the list again after a flush has shortened its backlog.
-func (l *Loop) roomMade(c *Conn) {
-	if c.Behindhand() && l.hasRoom(c) {
+// backlogShrunk puts c on the list again after a flush has shortened its backlog.
+func (l *Loop) backlogShrunk(c *Conn) {
+	if c.Behindhand() && l.answersFit(c) {
 		l.putOff(c)
 	}
 }

@@ -40,7 +40,7 @@ func (l *Loop) Queue(c *Conn, f *Frame) {
 	}
 	l.Push(c, f)
 	if c.Blocked {
-		l.judge(c)
+		l.checkBacklog(c)
 	}
 }
 
@@ -109,7 +109,7 @@ func (l *Loop) emit(c *Conn, op ws.OpCode, payload []byte) {
 	case l.corked != c:
 		l.Push(c, NewFrame(op, payload))
 		if c.Blocked {
-			l.judge(c)
+			l.checkBacklog(c)
 		}
 	case c.Bits != 0 && len(payload) >= deflateBytesMin && !op.IsControl():
 		l.shrunk = l.shrink(c, l.shrunk[:0], payload)
@@ -167,14 +167,14 @@ func (l *Loop) flush(c *Conn, tail []byte) {
 		l.keepTail(c, whole, len(whole)-len(tail))
 	}
 	if c.Blocked {
-		l.judge(c)
-		l.roomMade(c)
+		l.checkBacklog(c)
+		l.backlogShrunk(c)
 		l.Wires.Watch(c)
 		return
 	}
 	if r := c.Rare; r != nil {
 		r.softSince = 0
-		l.roomMade(c)
+		l.backlogShrunk(c)
 	}
 	if c.Phase == PhaseClosing || c.Phase == phaseRefused {
 		l.closeFlushed(c)
@@ -331,9 +331,9 @@ const (
 	listsKept      = 4096
 )
 
-// judge ends a connection whose backlog exceeds its bound. It only marks the connection, because the caller may be walking
-// through a roster.
-func (l *Loop) judge(c *Conn) {
+// checkBacklog ends a connection whose backlog exceeds its bound. It only marks the connection, because the caller may be
+// walking through a roster.
+func (l *Loop) checkBacklog(c *Conn) {
 	limits, waits := &l.Ground.Limits, c.Waits()
 	switch {
 	case c.Phase != PhaseOpen:

@@ -107,10 +107,10 @@ func FrameInPlace(op ws.OpCode, buf []byte) *Frame {
 
 // inPlace puts the header in front of a payload that starts at ws.MaxHeaderSize in buf.
 func (f *Frame) inPlace(op ws.OpCode, buf []byte) {
-	const room = ws.MaxHeaderSize
-	n := frame.HeaderSize(len(buf) - room)
-	frame.AppendHeader(buf[room-n:room-n:room], op, len(buf)-room)
-	f.Plain, f.Payload, f.op = buf[room-n:], int32(n), op
+	const headerMax = ws.MaxHeaderSize
+	n := frame.HeaderSize(len(buf) - headerMax)
+	frame.AppendHeader(buf[headerMax-n:headerMax-n:headerMax], op, len(buf)-headerMax)
+	f.Plain, f.Payload, f.op = buf[headerMax-n:], int32(n), op
 }
 
 // variant returns the bytes for a connection that negotiated a window of 2^bits bytes; 0 bits: without compression.

@@ -117,7 +117,7 @@ func (l *Loop) beat(c *Conn) {
 		l.tally[CountPings]++
 		l.pushRaw(c, l.Ground.Heartbeat)
 		if c.Blocked {
-			l.judge(c)
+			l.checkBacklog(c)
 		} else {
 			l.Soil(c)
 		}

@@ -116,7 +116,7 @@ func (l *Loop) Serve(c *Conn, chunk []byte) {
 func (l *Loop) converse(c *Conn, chunk []byte) {
 	defer l.rescueTurn(c)
 	l.input(c, chunk)
-	if r := c.Rare; r != nil && len(r.rest) > longInput && l.hasRoom(c) {
+	if r := c.Rare; r != nil && len(r.rest) > longInput && l.answersFit(c) {
 		l.until = l.Now + int64(longBudget)
 		l.takeKept(c)
 	}
