@@ -31,7 +31,7 @@ type wires interface {
 type Loop struct {
 	Ground *Ground
 	Owner  Owner
-	Floor  floor
+	Floor  Floor
 	Owes   owes
 	Index  uint8
 	Wires  wires

@@ -47,14 +47,14 @@ type Owner interface {
 	Ended(c *Conn, cause Cause)
 }
 
-// floor is the code on a loop that belongs to no single connection. Its methods run on the loop.
-type floor interface {
+// Floor is the code on a loop that belongs to no single connection. Its methods run on the loop.
+type Floor interface {
 	// Deliver takes one or more of the first letters of x and returns how many. Letters that it takes together have at most
 	// bytesMax bytes of frames; a first letter above that is taken alone.
 	Deliver(x []Letter, bytesMax int) (n int)
-	// BeforeWrites is called before the connections are written to, if owes.Writes is set.
+	// BeforeWrites is called before the connections are written to, if Owes.Writes is set.
 	BeforeWrites()
-	// AfterTurn is called after the turn's writes, if owes.Flush is set.
+	// AfterTurn is called after the turn's writes, if Owes.Flush is set.
 	AfterTurn()
 	// Tick is called every tick.
 	Tick()
