@@ -195,7 +195,11 @@ func TestPlantedFaults(t *testing.T) {
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
-			for seed := range uint64(3 * *matrix) {
+			attempts := uint64(10) // until it is found: on a busy machine a run sees little of what happens
+			if *matrix > 1 {
+				attempts = uint64(3 * *matrix)
+			}
+			for seed := range attempts {
 				o := options(t, binary, "PLANTED_FAULT='"+f.name+"'", servings[f.name])
 				o.Seed, o.StopAtFinding = seed+1, true
 				o.Patience, o.For = 2*time.Second, canary.Stretch(6*time.Second)
