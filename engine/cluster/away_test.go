@@ -26,7 +26,7 @@ func holdBus(t *testing.T, s *serverProcess, kill bool) (back func()) {
 		signal(bus, syscall.SIGKILL)
 		return func() { signal(parent, syscall.SIGCONT) }
 	}
-	signal(bus, syscall.SIGSTOP)
+	freeze(t, bus)
 	return func() {
 		signal(bus, syscall.SIGCONT)
 		signal(parent, syscall.SIGCONT)
