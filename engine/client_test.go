@@ -147,16 +147,6 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	}
 }
 
-func within[T any](t *testing.T, ch <-chan T, what string) (v T) {
-	t.Helper()
-	select {
-	case v = <-ch:
-	case <-time.After(patient):
-		t.Fatal("never: " + what)
-	}
-	return v
-}
-
 // inChild runs a test in a process of its own, where it finds its name in TEST_CHILD.
 func inChild(t *testing.T) (out string, err error) {
 	t.Helper()

@@ -90,8 +90,6 @@ func (p *panicError) Error() string { return fmt.Sprintf("panic: %v", p.value) }
 // handlerSlow is how long a handler may hold its loop before it is counted and logged.
 const handlerSlow = 50 * time.Millisecond
 
-func duration(ns int64) time.Duration { return time.Duration(ns) }
-
 // guardedLog is the application's log handler. Records are written in the middle of turns. A panic in the handler is
 // counted, and the record is lost.
 type guardedLog struct {

@@ -17,7 +17,8 @@ func TestSocketOptions(t *testing.T) {
 		lowat, _ := unix.GetsockoptInt(c.wire.Fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT)
 		done <- [2]int{nodelay, lowat}
 	})
-	if got := within(t, done, "the loop looks"); got != [2]int{1, 16 << 10} {
+	eventually(t, "the loop looks", func() bool { return len(done) == 1 })
+	if got := <-done; got != [2]int{1, 16 << 10} {
 		t.Error("TCP_NODELAY and TCP_NOTSENT_LOWAT are", got)
 	}
 }
