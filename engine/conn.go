@@ -185,7 +185,7 @@ func (c *Conn) Alive() bool {
 	if c == nil {
 		return false
 	}
-	return c.Cause() == CauseNone && c.loop().srv.clock()-c.wire.LastActive.Load() < c.loop().srv.tuned.Load().timeout
+	return c.Cause() == CauseNone && c.loop().srv.clock()-c.wire.LastActive.Load() < c.loop().Ground.Beats.Load().Timeout
 }
 
 // isOpen reports whether the connection was admitted and has not ended. Any goroutine.

@@ -9,15 +9,13 @@ import (
 	"github.com/parleyd/parley/protocol/handshake"
 )
 
-// tuned is the part of the configuration that may change while the server runs. Loops read it through one pointer, so that
-// they see a change as a whole.
+// tuned is the part of the configuration that may change while the server runs, except the heartbeats, which are the
+// transport's: turn.Beats. Loops read it through one pointer, so that they see a change as a whole.
 //
 // Owner: immutable.
 type tuned struct {
 	cfg         Config // the whole configuration, with the changes
 	announceMax int
-	interval    int64 // heartbeats, in nanoseconds
-	timeout     int64
 	origins     *handshake.Origins
 }
 
@@ -29,8 +27,12 @@ func newTuned(cfg Config) (*tuned, error) {
 	if err != nil {
 		return nil, &ConfigError{Key: "origins", Hint: err.Error()}
 	}
-	return &tuned{cfg: cfg, announceMax: cfg.AnnounceMembersMax, interval: int64(cfg.HeartbeatInterval),
-		timeout: int64(cfg.HeartbeatTimeout), origins: origins}, nil
+	return &tuned{cfg: cfg, announceMax: cfg.AnnounceMembersMax, origins: origins}, nil
+}
+
+// beatsOf are the heartbeats of a configuration.
+func beatsOf(cfg *Config) *turn.Beats {
+	return &turn.Beats{Interval: int64(cfg.HeartbeatInterval), Timeout: int64(cfg.HeartbeatTimeout)}
 }
 
 // Config is the present configuration, with defaults filled in; the caller may change it. Any goroutine.
@@ -69,9 +71,9 @@ func (s *Server) Reload(cfg Config) (fixed []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	old := s.tuned.Swap(t)
-	if old.interval != t.interval || old.timeout != t.timeout {
-		s.ground.Beats.Store(&turn.Beats{Interval: t.interval, Timeout: t.timeout})
+	s.tuned.Store(t)
+	beats := beatsOf(&t.cfg)
+	if old := s.ground.Beats.Swap(beats); *old != *beats {
 		for _, l := range s.loops {
 			l.postCall((*loop).Rebeat)
 		}

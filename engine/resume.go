@@ -187,7 +187,7 @@ func (l *loop) claimed(x *succession, got ClaimedSession, err error) {
 // lived for heartbeat_timeout.
 func (l *loop) attemptsSince(state *parked) int {
 	lived := l.srv.wall(l.Now).UnixMilli() - state.resumedAtMillis
-	if state.resumedAtMillis != 0 && lived >= l.srv.tuned.Load().timeout/int64(time.Millisecond) {
+	if state.resumedAtMillis != 0 && lived >= l.Ground.Beats.Load().Timeout/int64(time.Millisecond) {
 		return 0
 	}
 	return state.attempts

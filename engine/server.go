@@ -172,7 +172,7 @@ func (s *Server) layGround() {
 	if cfg.Bare {
 		g.Heartbeat = turn.BareHeartbeat
 	}
-	g.Beats.Store(&turn.Beats{Interval: int64(cfg.HeartbeatInterval), Timeout: int64(cfg.HeartbeatTimeout)})
+	g.Beats.Store(beatsOf(cfg))
 	g.Limits = turn.Limits{
 		Frame:     frame.Limits{MessageBytes: int64(cfg.MessageBytesMax), Fragments: cfg.MessageFragmentsMax},
 		Head:      handshake.Limits{Bytes: cfg.HandshakeBytesMax, Headers: cfg.HandshakeFieldsMax},

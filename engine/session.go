@@ -168,7 +168,7 @@ func (l *loop) snapshotAlone(c *Conn) *parked {
 		userData:  c.userData.Load(),
 		expiresAt: l.srv.sessions.until(l.Now),
 	}
-	if r := c.rare; r != nil && r.attempts > 0 && l.Now-r.resumedAt < l.srv.tuned.Load().timeout {
+	if r := c.rare; r != nil && r.attempts > 0 && l.Now-r.resumedAt < l.Ground.Beats.Load().Timeout {
 		state.attempts, state.resumedAtMillis = r.attempts, l.srv.wall(r.resumedAt).UnixMilli()
 	}
 	return state
