@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 
 	"github.com/parleyd/parley/engine/internal/turn"
@@ -247,8 +248,8 @@ type seatVerdicts map[string]error
 
 // giveBackSeats gives back those that were granted.
 func (l *loop) giveBackSeats(seats seatVerdicts) {
-	for room, err := range seats {
-		if err == nil {
+	for _, room := range slices.Sorted(maps.Keys(seats)) { // in one order, so that a simulation can be repeated
+		if seats[room] == nil {
 			l.srv.peers.Seats.Release(room)
 		}
 	}
@@ -258,8 +259,8 @@ func (l *loop) giveBackSeats(seats seatVerdicts) {
 func (l *loop) gatherSeats(limits map[string]int, ticket SeatTicket, then func(*loop)) seatVerdicts {
 	seats := make(seatVerdicts, len(limits))
 	left := len(limits)
-	for room, limit := range limits {
-		l.acquire(room, limit, ticket, func(l *loop, err error) {
+	for _, room := range slices.Sorted(maps.Keys(limits)) {
+		l.acquire(room, limits[room], ticket, func(l *loop, err error) {
 			seats[room] = err
 			if left--; left == 0 {
 				then(l)

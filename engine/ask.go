@@ -1,7 +1,9 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -122,18 +124,20 @@ func (s *Server) receiveAnswer(from ident.Worker, h *fleet.Heard) {
 func (s *Server) settleAsks(why func(*question) error) {
 	a := &s.peers.asks
 	type told struct {
-		q   *question
-		err error
+		number uint64
+		q      *question
+		err    error
 	}
 	var list []told
 	a.mu.Lock()
 	for number, q := range a.open {
 		if err := why(q); err != nil {
 			delete(a.open, number)
-			list = append(list, told{q, err})
+			list = append(list, told{number, q, err})
 		}
 	}
 	a.mu.Unlock()
+	slices.SortFunc(list, func(x, y told) int { return cmp.Compare(x.number, y.number) }) // as they were asked
 	for _, x := range list {
 		x.q.done(nil, x.err)
 	}

@@ -35,7 +35,7 @@ func TestFleetSeeds(t *testing.T) {
 
 // One seed is one history of several workers, too.
 func TestFleetRepeatable(t *testing.T) {
-	for seed := uint64(1); seed <= 10; seed++ {
+	for _, seed := range []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 22, 46, 87, 111, 231, 263, 284} { // the later ones once differed
 		a, b := RunFleet(seed, *stepsFlag), RunFleet(seed, *stepsFlag)
 		for i := range a.Trace {
 			if i >= len(b.Trace) || a.Trace[i] != b.Trace[i] {
