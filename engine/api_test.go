@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // Events come in order, to every listener, of every server that shares the emitter.
@@ -63,7 +65,11 @@ func TestEvents(t *testing.T) {
 	mu.Unlock()
 	heir.send(`{"type":"reconnect","token":"` + token + `"}`)
 	heir.expect("reconnected")
-	if err := s.Shutdown(t.Context()); err != nil {
+	stopped := make(chan error, 1)
+	go func() { stopped <- s.Shutdown(t.Context()) }()
+	heir.expectClose()
+	heir.conn.Close() // or the server would wait for it
+	if err := <-stopped; err != nil {
 		t.Fatal(err)
 	}
 	want := []string{"started", "connect", "message:join", "room.joinr", "room.leaver", "disconnect:peer_gone", "connect", "message:reconnect", "room.joinr", "reconnect", "room.leaver", "disconnect:shutdown", "stopped"}
@@ -85,7 +91,7 @@ func TestConnections(t *testing.T) {
 	if ca == nil || cb == nil || s.ConnectionCount() != 2 || len(slices.Collect(s.Connections())) != 2 {
 		t.Fatal("connections are missing")
 	}
-	if s.Connection("") != nil || s.Connection("zz") != nil || s.Connection(strings.Repeat("0", idSize)) != nil || s.Connection(a.id[:len(a.id)-1]+"x") != nil {
+	if s.Connection("") != nil || s.Connection("zz") != nil || s.Connection(strings.Repeat("0", ident.TextBytes)) != nil || s.Connection(a.id[:len(a.id)-1]+"x") != nil {
 		t.Error("an id of nobody finds somebody")
 	}
 	facts := ca.Facts()
@@ -156,7 +162,7 @@ func TestRooms(t *testing.T) {
 	if err := rooms.Join(s.Connection(c.id), "game"); err != ErrRoomFull {
 		t.Error(err)
 	}
-	// What is broadcast after Join returned reaches the new member.
+	// A broadcast after Join has returned reaches the new member.
 	if n, err := s.Broadcast("game", M{"type": "go"}, a.id); err != nil || n != 2 {
 		t.Error(n, err)
 	}
@@ -235,7 +241,7 @@ func TestAnnouncements(t *testing.T) {
 	}
 }
 
-// A join and a leave in one turn are told to nobody.
+// A join and a leave in one turn are announced to no member.
 func TestNoticesCancel(t *testing.T) {
 	s := startServer(t, nil, nil)
 	ann, bob := dial(t, s), dial(t, s)
@@ -250,7 +256,7 @@ func TestNoticesCancel(t *testing.T) {
 	ann.expect("broadcast")
 }
 
-// Shutdown tells everybody, even those in the middle of a handshake, and is over in time.
+// Shutdown tells all clients, even those in the middle of a handshake, and is over in time.
 func TestShutdown(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.Port, cfg.Loops = -1, 2
@@ -280,6 +286,17 @@ func TestShutdown(t *testing.T) {
 	}
 	if err := s.Start(); err == nil {
 		t.Error("a stopped server started again")
+	}
+}
+
+// The uptime goes up with the clock, by whole seconds.
+func TestUptime(t *testing.T) {
+	w := newScript(t, nil)
+	for _, at := range []time.Duration{0, 900 * time.Millisecond, time.Second, 3*time.Hour + 1} {
+		w.now = at
+		if got := w.server.Server.Stats().Uptime; got != int64(at/time.Second) {
+			t.Errorf("after %v it is %d", at, got)
+		}
 	}
 }
 

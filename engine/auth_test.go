@@ -85,7 +85,7 @@ func TestConnectHandler(t *testing.T) {
 	}
 }
 
-// What a connect handler sends comes behind the greeting.
+// The messages that a connect handler sends come behind the greeting.
 func TestWelcomeFromConnectHandler(t *testing.T) {
 	s := startServer(t, nil, func(s *Server) {
 		s.OnConnect(func(c *Conn, _ *Request) error { return c.Send(M{"type": "welcome"}) })
@@ -124,7 +124,7 @@ func TestSessionBelongsToPrincipal(t *testing.T) {
 // Authentication by the first message.
 func TestAuthMessage(t *testing.T) {
 	var connects atomic.Int32
-	s := startServer(t, func(c *Config) { c.AuthTimeout = 300 * time.Millisecond }, func(s *Server) {
+	s := startServer(t, nil, func(s *Server) {
 		s.OnAuth(func(c *Conn, token string) error {
 			if token != "good" {
 				return errors.New("unknown token")
@@ -163,11 +163,21 @@ func TestAuthMessage(t *testing.T) {
 	if code := bad.expectClose(); code != StatusUnauthorized {
 		t.Error(code)
 	}
-	late := dialBare(t, s, ws.Dialer{})
-	late.expect("connected")
-	if code := late.expectClose(); code != StatusUnauthorized {
-		t.Errorf("too late: closed with %d", code)
+}
+
+// A client that does not authenticate in time is closed, whatever else it sends.
+func TestAuthTimeout(t *testing.T) {
+	w := newScript(t, func(c *Config) { c.AuthTimeout = 5 * time.Second })
+	w.server.Server.OnAuth(func(*Conn, string) error { return nil })
+	c := w.open(0)
+	w.expect(c, "connected")
+	for w.now < 4500*time.Millisecond {
+		w.say(c, `{"type":"ping"}`)
+		w.pass(500 * time.Millisecond)
+		w.expect(c, "pong")
 	}
+	w.pass(time.Second)
+	w.expect(c, fmt.Sprint("close ", StatusUnauthorized))
 }
 
 // Slow authentication blocks no loop: while hundreds wait for theirs, others are answered at once, and the
@@ -204,9 +214,7 @@ func TestSlowAuthenticationBlocksNobody(t *testing.T) {
 		}()
 	}
 	eventually(t, "the pool is full", func() bool {
-		s.pools.connect.mu.Lock()
-		defer s.pools.connect.mu.Unlock()
-		return s.pools.connect.running == 16 && len(s.pools.connect.queue)-s.pools.connect.head > 100
+		return s.pools.Connect.Running() == 16 && s.pools.Connect.Waits() > 100
 	})
 	for range 20 {
 		fast.send(`{"type":"ping"}`)
@@ -233,21 +241,9 @@ func TestHandshakeRefusals(t *testing.T) {
 	}
 }
 
-// A handshake that does not come in time is answered and dropped; one that comes byte by byte works, with its
-// first message behind it.
+// A handshake that comes byte by byte works, with its first message behind it.
 func TestSlowHandshake(t *testing.T) {
-	s := startServer(t, func(c *Config) { c.HandshakeTimeout = 500 * time.Millisecond }, nil)
-	conn, err := net.Dial("tcp", s.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	fmt.Fprint(conn, "GET / HTTP/1.1\r\n")
-	conn.SetReadDeadline(time.Now().Add(patient))
-	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil || response.StatusCode != 408 {
-		t.Fatal(err, response)
-	}
+	s := startServer(t, nil, nil)
 	slow, err := net.Dial("tcp", s.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -17,14 +17,14 @@ func TestLargeMessagesToHealthyReceivers(t *testing.T) {
 		w := newScript(t, func(c *Config) { c.MessageBytesMax = row.message })
 		c := w.open(0)
 		w.read(c)
-		w.room[c.wire.Fd] = 0 // it is off the CPU
+		w.takes[int(c.wire.Fd)] = 0 // it is off the CPU
 		text := M{"type": "m", "pad": strings.Repeat("x", row.size-40)}
 		for range row.burst {
 			c.Send(text)
 			w.drain()
 		}
 		for range 3 * row.burst {
-			w.room[c.wire.Fd] = row.size / 3
+			w.takes[int(c.wire.Fd)] = row.size / 3
 			w.server.Writable(c)
 			w.drain()
 			w.now += w.server.Server.cfg.BacklogGrace / 100
@@ -42,7 +42,7 @@ func TestFrameThatIsWrittenDoesNotCount(t *testing.T) {
 	w := newScript(t, func(c *Config) { c.MessageBytesMax, c.BacklogSoftBytes, c.BacklogHardBytes = 1<<10, 1<<10, 4<<10 })
 	c := w.open(0)
 	w.read(c)
-	w.room[c.wire.Fd] = 100
+	w.takes[int(c.wire.Fd)] = 100
 	c.Send(M{"type": "large", "pad": strings.Repeat("x", 100<<10)})
 	w.drain()
 	w.now += 2 * w.server.Server.cfg.BacklogGrace

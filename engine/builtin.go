@@ -1,9 +1,13 @@
 package engine
 
 import (
-	"github.com/gobwas/ws"
-
+	"github.com/parleyd/parley/engine/internal/fanout"
+	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/engine/internal/pending"
+	"github.com/parleyd/parley/engine/internal/session"
+	"github.com/parleyd/parley/engine/internal/settings"
 	"github.com/parleyd/parley/engine/internal/turn"
+	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
 )
@@ -19,7 +23,7 @@ func builtinRoutes() map[string]*route {
 		"members":   (*loop).onMembers,
 		"ping":      (*loop).onPing,
 		"pong":      func(*loop, *Conn, *message.Envelope) {}, // it was activity already
-		"reconnect": (*loop).onReconnect,
+		"reconnect": func(l *loop, c *Conn, e *message.Envelope) { l.Reconnect(&c.wire, e) },
 		"auth":      (*loop).onAuth,
 	} {
 		routes[name] = &route{name: name, builtin: f}
@@ -28,8 +32,8 @@ func builtinRoutes() map[string]*route {
 }
 
 func (l *loop) onPing(c *Conn, e *message.Envelope) {
-	l.Text = message.AppendPong(l.Text[:0], l.srv.seconds(l.Now), e.Ref)
-	l.answer(c, l.Text)
+	l.Text = message.AppendPong(l.Text[:0], l.srv.time.Seconds(l.Now), e.Ref)
+	c.wire.Answer(l.Text)
 }
 
 // roomOf checks the name that a message gives, and answers where there is none.
@@ -42,61 +46,44 @@ func (l *loop) roomOf(c *Conn, e *message.Envelope) bool {
 		}
 	}
 	if code != message.OK {
-		l.complain(c, wireError(code), e.Ref)
+		c.wire.Complain(message.ErrorOf(code), e.Ref)
 		return false
 	}
 	return true
 }
 
 func (l *loop) onJoin(c *Conn, e *message.Envelope) {
-	if !l.roomOf(c, e) {
-		return
+	if l.roomOf(c, e) && l.permit(c, ActJoin, e, (*loop).joinPermitted) {
+		l.joinPermitted(c, e)
 	}
+}
+
+func (l *loop) joinPermitted(c *Conn, e *message.Envelope) {
+	if since, ok := l.since(c, e); ok {
+		l.joinSince(c, e, since)
+	}
+}
+
+func (l *loop) joinSince(c *Conn, e *message.Envelope, since session.Since) {
 	if c.wire.Posted.Load() == 0 {
-		l.join(c, e.Room, e.Ref, e.Since != nil)
+		l.Join(&c.wire, e.Room, e.Ref, since)
 		return
 	}
-	room, since := append([]byte(nil), e.Room...), e.Since != nil
-	l.behind(c, "join", e.Ref, func(ref []byte) { l.join(c, room, ref, since) })
-}
-
-// join takes c in and tells it so. Nothing is posted for c: what the room gives it from now on must come
-// behind the answer.
-func (l *loop) join(c *Conn, room, ref []byte, since bool) {
-	l.storeFirst(c, move{room: room, ref: ref, since: since}, (*loop).joinNow)
-}
-
-func (l *loop) joinNow(c *Conn, m move) {
-	a := m.admission(c)
-	entry, err := l.admit(&a)
-	switch err {
-	case nil:
-	case rooms.ErrSeat:
-		l.awaitSeat(c, m, entry.Limit)
-		return
-	default:
-		l.complain(c, seatError(err), m.ref)
-		return
-	}
-	l.Text = message.AppendJoined(l.Text[:0], message.Joined{Room: m.room, Members: entry.Members + entry.Room.Away(), Gap: m.since, Ref: m.ref})
-	l.answerNow(c, l.Text)
+	room := append([]byte(nil), e.Room...)
+	c.wire.Behind("join", e.Ref, func(ref []byte) { l.Join(&c.wire, room, ref, since) })
 }
 
 func (l *loop) onLeave(c *Conn, e *message.Envelope) {
 	if !l.roomOf(c, e) {
 		return
 	}
-	l.storeFirst(c, move{leave: true, room: e.Room, ref: e.Ref}, (*loop).leaveNow)
-}
-
-func (l *loop) leaveNow(c *Conn, m move) {
-	r := l.srv.index.Find(m.room)
-	if r == nil || !l.exit(c, r) {
-		l.complain(c, wireError(message.NotInRoom), m.ref)
+	if c.wire.Posted.Load() == 0 || !l.srv.rooms.Index.Keeps(e.Room) {
+		l.LeaveRoom(&c.wire, e.Room, e.Ref)
 		return
 	}
-	l.Text = message.AppendLeft(l.Text[:0], m.room, m.ref)
-	l.answer(c, l.Text)
+	// The answers to its own messages stand in the room's order: it gets them, and what is in front of them, before it leaves.
+	room := append([]byte(nil), e.Room...)
+	c.wire.Behind("leave", e.Ref, func(ref []byte) { l.LeaveRoom(&c.wire, room, ref) })
 }
 
 // ownRoom is the room that a message names, of which c must be a member; nil where it was told why not.
@@ -104,9 +91,9 @@ func (l *loop) ownRoom(c *Conn, e *message.Envelope) *rooms.Room {
 	if !l.roomOf(c, e) {
 		return nil
 	}
-	r := l.srv.index.Find(e.Room)
+	r := l.srv.rooms.Index.Find(e.Room)
 	if r == nil || !r.Has(c.place()) {
-		l.complain(c, wireError(message.NotInRoom), e.Ref)
+		c.wire.Complain(message.ErrorOf(message.NotInRoom), e.Ref)
 		return nil
 	}
 	return r
@@ -115,91 +102,88 @@ func (l *loop) ownRoom(c *Conn, e *message.Envelope) *rooms.Room {
 func (l *loop) onBroadcast(c *Conn, e *message.Envelope) {
 	if e.Data == nil {
 		if l.roomOf(c, e) {
-			l.complain(c, wireError(message.DataRequired), e.Ref)
+			c.wire.Complain(message.ErrorOf(message.DataRequired), e.Ref)
 		}
 		return
 	}
+	if l.ownRoom(c, e) != nil && l.permit(c, ActPublish, e, (*loop).broadcastPermitted) {
+		l.broadcastPermitted(c, e)
+	}
+}
+
+// broadcastPermitted publishes a client's message. The client may have left the room while the policy decided.
+func (l *loop) broadcastPermitted(c *Conn, e *message.Envelope) {
 	r := l.ownRoom(c, e)
 	if r == nil {
 		return
 	}
-	l.announce() // who joined before this message is announced before it
-	var id [idSize]byte
-	from := c.appendID(id[:0])
-	f := turn.BuildFrame(ws.OpText, len(e.Data)+len(e.Room)+broadcastBytes, func(dst []byte) []byte {
-		return message.AppendBroadcast(dst, message.Broadcast{
-			Room: e.Room, From: from, Data: e.Data, Timestamp: l.srv.seconds(l.Now)})
-	})
-	p := &l.outgoing
-	*p = publication{srv: l.srv, frame: f, room: r, except: c.place()}
-	members, err := p.publish()
+	l.Announce() // who joined before this message is announced before it
+	if l.broadcastNumbered(c, r, e) {
+		return
+	}
+	f := l.BroadcastFrame(&c.wire, e.Room, e.Data)
+	members, err := l.Broadcast(&c.wire.Conn, r, f)
 	if err != nil {
-		l.complain(c, errOverloaded, e.Ref)
+		c.wire.Complain(message.ErrOverloaded, e.Ref)
 		return
 	}
-	l.forward(f, r.Name(), c.place())
 	l.Text = message.AppendBroadcastSent(l.Text[:0], message.BroadcastSent{
-		Room: e.Room, Recipients: max(members-1, 0) + r.Away(), Delayed: l.srv.cutOff(), Ref: e.Ref})
-	l.answer(c, l.Text)
+		Room: e.Room, Recipients: max(members-1, 0) + r.Away(), Delayed: l.Link.CutOff(), Ref: e.Ref})
+	c.wire.Answer(l.Text)
 }
 
-// broadcastBytes is about what a broadcast costs besides room and data.
-const broadcastBytes = 112
-
-var nullJSON = []byte("null")
-
-// onAuth answers an auth message of a connection that needs none any more.
-func (l *loop) onAuth(c *Conn, e *message.Envelope) {
-	handler := l.srv.authHandler.Load()
-	switch {
-	case c.has(flagAuth) && e.Token == nil:
-		l.complain(c, &Error{Code: message.InvalidMessage.String(), Message: `auth needs a "token" that is a string`}, e.Ref)
-	case c.has(flagAuth):
-		l.authenticate(c, *handler, string(e.Token), e.Ref)
-	case handler == nil:
-		l.complain(c, &Error{Code: message.UnknownType.String(), Message: "this server asks for no auth message"}, e.Ref)
-	default:
-		l.Text = message.AppendAuthenticated(l.Text[:0], e.Ref)
-		l.answer(c, l.Text)
-	}
-}
-
-// authenticated is what the auth handler said.
-func (l *loop) authenticated(c *Conn, p *pending, out outcome) {
-	if !l.settled(c, p) {
+// onMembers answers the question for a room's members: fanout.MembersList has the answer.
+func (l *loop) onMembers(c *Conn, e *message.Envelope) {
+	if !l.roomOf(c, e) {
 		return
 	}
-	switch {
-	case out.panicked:
-		l.endBy(c, CausePanic)
-		return
-	case out.refusal != nil:
-		l.complain(c, out.refusal, p.ref)
-		l.endBy(c, CauseUnauthorized)
-		return
+	switch room := l.srv.rooms.Index.Find(e.Room); {
+	case room == nil || settings.Held(&l.srv.policy) == nil && !room.Has(c.place()):
+		c.wire.Complain(message.ErrorOf(message.NotInRoom), e.Ref)
+	case l.permit(c, ActMembers, e, (*loop).membersPermitted):
+		l.membersPermitted(c, e)
 	}
-	c.wire.Flags &^= flagAuth
-	l.Text = message.AppendAuthenticated(l.Text[:0], p.ref)
-	l.answer(c, l.Text)
-	l.begun(c)
-	l.goOnAfter(c, p)
 }
 
-// exit takes c out of a room, and reports whether it was in.
-func (l *loop) exit(c *Conn, r *rooms.Room) bool {
-	left, seq := l.srv.index.Leave(r, c.place())
-	if !left {
-		return false
+func (l *loop) membersPermitted(c *Conn, e *message.Envelope) {
+	if c.wire.Has(turn.FlagMute) {
+		return
 	}
-	c.removeRoom(r)
-	c.seats.Add(-1)
-	l.left(c, r, seq)
-	return true
+	from := fanout.MembersBegin
+	if e.After != nil {
+		var ok bool
+		if from, ok = fanout.ParseCursor(e.After); !ok {
+			c.wire.Complain(&Error{Code: message.InvalidMessage.String(),
+				Message: `"after" must be the "next" of the page before`}, e.Ref)
+			return
+		}
+	}
+	b := &fanout.MembersList{Rooms: l.Rooms, Room: append([]byte(nil), e.Room...), From: from, Max: fanout.MembersMax,
+		Users: l.Rooms.Above.ShowUsers()}
+	questions := b.Ask()
+	if len(l.Link.Others()) == 0 {
+		l.tellMembers(c, b, e.Ref, false)
+		return
+	}
+	p := c.wire.Await(pending.Members, "members", e.Ref)
+	l.Link.Gather(b.Verb(), questions, fleet.GatherWait, func(answers []fleet.Part, missing []ident.Worker) {
+		partial := !b.TakeAll(answers) || len(missing) > 0
+		l.PostCall(func() {
+			if c.wire.Settled(p) {
+				l.tellMembers(c, b, p.Ref, partial)
+				c.wire.GoOnAfter(p)
+			}
+		})
+	})
 }
 
-func (l *loop) left(c *Conn, r *rooms.Room, seq uint64) {
-	l.notify(notice{room: r, place: c.place(), seq: seq})
-	l.srv.counted(r)
-	l.changed(c)
-	l.srv.emit(Event{Kind: EventRoomLeave, Conn: c, Room: r.Name()})
+func (l *loop) tellMembers(c *Conn, b *fanout.MembersList, ref []byte, partial bool) {
+	l.Paged = true
+	m, next, more := b.Page()
+	m.Room, m.Ref, m.Partial = b.Room, ref, partial
+	if more {
+		m.Next = next.Text()
+	}
+	l.Text = message.AppendMembers(l.Text[:0], m)
+	c.wire.Answer(l.Text)
 }

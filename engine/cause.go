@@ -23,6 +23,9 @@ const (
 	CausePanic        = turn.CausePanic        // a handler of the application panicked
 	CauseApplication  = turn.CauseApplication  // Conn.Close
 	CauseShutdown     = turn.CauseShutdown     // the server shuts down
+	CauseExpired      = turn.CauseExpired      // its token has ended
+	CauseDrain        = turn.CauseDrain        // its worker is drained, and others serve
+	CauseMemory       = turn.CauseMemory       // it held the most of the memory that the process may use
 )
 
 // Close codes of our own [wire protocol, close codes].
@@ -32,6 +35,10 @@ const (
 	StatusSlow         = turn.StatusSlow
 	StatusTakenOver    = turn.StatusTakenOver
 	StatusRateLimited  = turn.StatusRateLimited
+	StatusTokenExpired = turn.StatusTokenExpired
+	StatusDisconnected = turn.StatusDisconnected // by a backend: stay away
+	// StatusRestart is the registry's 1012, which gobwas/ws does not name either.
+	StatusRestart = turn.StatusRestart
 	// StatusTryAgain is the registry's 1013, which gobwas/ws does not name.
 	StatusTryAgain = turn.StatusTryAgain
 )

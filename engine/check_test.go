@@ -12,6 +12,7 @@ import (
 
 	"github.com/parleyd/parley/engine/internal/invariant"
 	"github.com/parleyd/parley/engine/internal/turn"
+	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/rooms"
 )
 
@@ -20,21 +21,25 @@ var planted = []struct {
 	found string
 	plant func(l *loop, c, other *Conn)
 }{
-	{"1 connections are still to be ended", func(l *loop, c, _ *Conn) { l.Doomed = append(l.Doomed, &c.wire) }},
-	{"1 to be dropped", func(l *loop, c, _ *Conn) { l.Drops = append(l.Drops, &c.wire) }},
-	{"no drain follows", func(l *loop, c, _ *Conn) { l.Soil(&c.wire); l.Mail.Rung.Store(false) }},
+	{"1 connections are still to be ended", func(l *loop, c, _ *Conn) { l.Doomed = append(l.Doomed, c.wire.Wire()) }},
+	{"1 to be dropped", func(l *loop, c, _ *Conn) { l.Drops = append(l.Drops, c.wire.Wire()) }},
+	{"no drain follows", func(l *loop, c, _ *Conn) { c.wire.MarkDirty(); l.Mail.Rung.Store(false) }},
 	{"(notices: true), and no drain follows", func(l *loop, c, _ *Conn) { l.Owes.Writes = true; l.Mail.Rung.Store(false) }},
-	{"in the dirty list without the flag", func(l *loop, c, _ *Conn) { l.Soil(&c.wire); c.wire.Flags &^= turn.FlagDirty; l.Mail.Rung.Store(true) }},
+	{"in the dirty list without the flag", func(l *loop, c, _ *Conn) {
+		c.wire.MarkDirty()
+		c.wire.Flags &^= turn.FlagDirty
+		l.Mail.Rung.Store(true)
+	}},
 	{"marked dirty, and not in the list", func(_ *loop, c, _ *Conn) { c.wire.Flags |= turn.FlagDirty }},
 	{"marked to be ended, and the turn is over", func(_ *loop, c, _ *Conn) { c.wire.Doomed = true }},
 	{"says that its input waits: true", func(_ *loop, c, _ *Conn) { c.wire.Extra().Listed = true }},
-	{"says that its input waits: false", func(l *loop, c, _ *Conn) { l.Late = append(l.Late, &c.wire) }},
+	{"says that its input waits: false", func(l *loop, c, _ *Conn) { l.Late = append(l.Late, c.wire.Wire()) }},
 	{"1 letters of 4 bytes wait in a mailbox that counts 0 of 0", func(l *loop, c, _ *Conn) {
-		l.Mail.Post(turn.Letter{Kind: turn.LetterDirect, Conn: &c.wire, Frame: plantedFrame()})
+		l.Mail.Post(turn.Letter{Kind: turn.LetterDirect, Conn: c.wire.Wire(), Frame: plantedFrame()})
 	}},
 	{"in a mailbox that counts 1 of 3", func(l *loop, c, _ *Conn) {
 		l.Mail.Reserve(3)
-		l.Letters, l.Opened = []turn.Letter{{Kind: turn.LetterDirect, Conn: &c.wire, Frame: plantedFrame()}}, 0
+		l.Letters, l.Opened = []turn.Letter{{Kind: turn.LetterDirect, Conn: c.wire.Wire(), Frame: plantedFrame()}}, 0
 	}},
 	{"is not in its slot", func(_ *loop, c, other *Conn) { c.wire.Slot = other.wire.Slot }},
 	{"is gone and keeps its slot", func(_ *loop, c, _ *Conn) { c.wire.Phase = turn.PhaseGone }},
@@ -42,21 +47,20 @@ var planted = []struct {
 	{"has an empty queue, of which 0 bytes are taken and 1 left", func(_ *loop, c, _ *Conn) { c.wire.Backlog = 1 }},
 	{"has written 4 bytes of a frame of 4", func(_ *loop, c, _ *Conn) { c.wire.First, c.wire.Taken = plantedFrame(), 4 }},
 	{"has frames queued, and no write follows", func(_ *loop, c, _ *Conn) { c.wire.First, c.wire.Backlog = plantedFrame(), 4 }},
-	{"has 4 bytes queued and counts 5", func(l *loop, c, _ *Conn) { l.Push(&c.wire, plantedFrame()); c.wire.Backlog++; l.Wake() }},
+	{"has 4 bytes queued and counts 5", func(l *loop, c, _ *Conn) { c.wire.Queue(plantedFrame()); c.wire.Backlog++; l.Wake() }},
 	{"has 8 bytes queued and counts 7", func(l *loop, c, _ *Conn) {
 		c.wire.Blocked = true
-		l.Push(&c.wire, plantedFrame())
-		l.Push(&c.wire, plantedFrame())
+		c.wire.Queue(plantedFrame())
+		c.wire.Queue(plantedFrame())
 		c.wire.Backlog--
 	}},
-	{"holds 66 bytes of messages and counts 2", func(_ *loop, c, _ *Conn) {
-		c.extra().pending = &pending{held: []heldItem{{payload: []byte("hi")}}, bytes: 2}
+	{"is in 1 rooms and counts 0", func(_ *loop, c, _ *Conn) { c.wire.RoomsTaken.Store(0) }},
+	{`lists room "r", whose roster has no such member`, func(l *loop, c, _ *Conn) { l.srv.rooms.Index.Leave(c.wire.Rooms[0], c.place()) }},
+	{`as a member, and there is none`, func(l *loop, _, _ *Conn) {
+		l.srv.rooms.Index.Enter([]byte("r"), ident.Place{Loop: l.Index, Slot: 77, Gen: 7}, 0)
 	}},
-	{"is in 1 rooms and counts 0", func(_ *loop, c, _ *Conn) { c.seats.Store(0) }},
-	{`lists room "r", whose roster has no such member`, func(l *loop, c, _ *Conn) { l.srv.index.Leave(c.rooms[0], c.place()) }},
-	{`as a member, and there is none`, func(l *loop, _, _ *Conn) { l.srv.index.Enter([]byte("r"), place{Loop: l.Index, Slot: 77, Gen: 7}, 0) }},
-	{`as a member, which does not list the room`, func(l *loop, _, other *Conn) { l.srv.index.Enter([]byte("r"), other.place(), 0) }},
-	{`room "r" counts 1 more than it has members and held seats`, func(_ *loop, c, _ *Conn) { taken(c.rooms[0]).Add(1) }},
+	{`as a member, which does not list the room`, func(l *loop, _, other *Conn) { l.srv.rooms.Index.Enter([]byte("r"), other.place(), 0) }},
+	{`room "r" counts 1 more than it has members and held seats`, func(_ *loop, c, _ *Conn) { taken(c.wire.Rooms[0]).Add(1) }},
 }
 
 func plantedFrame() *turn.Frame { return turn.NewFrame(ws.OpText, []byte("hi")) }
@@ -87,11 +91,11 @@ func TestChecksFindPlantedFaults(t *testing.T) {
 		c, other := w.open(0), w.open(0)
 		w.say(c, `{"type":"join","room":"r"}`)
 		w.drain()
-		if found := broken(c.loop().Check); found != "" {
+		if found := broken(c.loop().Base().Check); found != "" {
 			t.Fatal("where nothing is wrong:", found)
 		}
 		p.plant(c.loop(), c, other)
-		if found := broken(c.loop().Check); !strings.HasPrefix(found, "invariant: ") || !strings.Contains(found, p.found) {
+		if found := broken(c.loop().Base().Check); !strings.HasPrefix(found, "invariant: ") || !strings.Contains(found, p.found) {
 			t.Errorf("want %q, got %q", p.found, found)
 		}
 	}
@@ -110,7 +114,7 @@ func TestTurnsAreChecked(t *testing.T) {
 		c := w.open(0)
 		w.say(c, `{"type":"join","room":"r"}`)
 		w.drain()
-		c.seats.Store(0)
+		c.wire.RoomsTaken.Store(0)
 		if found := broken(func() { turn(w, c) }); !strings.HasPrefix(found, "invariant: ") {
 			t.Errorf("%s: a turn ends as if nothing were wrong: %q", name, found)
 		}

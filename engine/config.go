@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/parleyd/parley/engine/internal/membership"
+	"github.com/parleyd/parley/engine/internal/settings"
 	"github.com/parleyd/parley/protocol/proxy"
 )
 
@@ -47,6 +49,9 @@ type Config struct {
 
 	// MaxConnections is the number of live connections; 0 means the descriptor limit less a reserve.
 	MaxConnections int `key:"max_connections"`
+	// ConnectionsPerAddressMax bounds the live connections of one client address on this worker; more are refused with 503.
+	// An IPv6 address counts as its network of 64 bits; a trusted proxy that names no client is not counted. 0 means none.
+	ConnectionsPerAddressMax int `key:"connections_per_address_max"`
 	// MaxConnectionsPerRoom bounds every room that was not created with a bound of its own; 0 means none.
 	MaxConnectionsPerRoom int `key:"max_connections_per_room"`
 	// MaxRoomsPerConnection bounds the rooms that one connection may be in; negative means no limit.
@@ -54,11 +59,38 @@ type Config struct {
 	// AnnounceMembersMax is the size up to which a room announces joins and leaves; negative means never.
 	AnnounceMembersMax int `key:"announce_members_max"`
 
+	// History lists the rooms with history: PATTERN=messages:100;bytes:262144;age:300s;slow:drop, of which the first that matches
+	// a room counts. Parts that are left out have these values. In a pattern * stands for any characters but ':', ** for any. slow
+	// is the policy for members that cannot keep up: drop, disconnect or conflate. It needs Processes of 1.
+	History []string `key:"history"`
+	// ReceiptInterval is the time between two PINGs that prove what a client has received, in rooms with history.
+	ReceiptInterval time.Duration `key:"receipt_interval"`
+	// NoReceipts turns these PINGs off. In a configuration file it is `receipts: false`.
+	NoReceipts bool `key:"-"`
+
+	// MemoryBytesMax bounds what each worker holds for others: histories, sessions, letters, incomplete messages, unread frames,
+	// and what the kernel holds for connections that do not read. Beyond it the connections with the largest backlog end (4003),
+	// then histories and waiting sessions go, and at last newcomers are refused. 0 means half of what the process may use: the
+	// limit of its control group or the machine's memory, shared among the Processes.
+	MemoryBytesMax int `key:"memory_bytes_max"`
+
+	// HideUsers keeps the users of connections from other clients, which learn them beside the ids in broadcast,
+	// member_joined, member_left and members. In a configuration file it is `show_users: false`.
+	HideUsers bool `key:"-"`
+
 	// MessageBytesMax bounds one message from a client, after inflating; a longer one is closed with 1009. At most 64 MiB,
 	// and 8,323,072 with several Processes: the bus carries no longer message.
 	MessageBytesMax int `key:"message_bytes_max"`
 	// MessageFragmentsMax bounds the frames of one message; a message of more frames is closed with 1008.
 	MessageFragmentsMax int `key:"message_fragments_max"`
+	// MessageRate is how many messages, text or binary, a connection may send in a second; a message above it gets the error
+	// rate_limited, and is not carried out (a Bare server discards it). 0 means any number.
+	MessageRate int `key:"message_rate"`
+	// MessageBurst is how many of them may come at once; 0 means as many as MessageRate.
+	MessageBurst int `key:"message_burst"`
+	// MessageStrikes is the number of refusals with which a connection is closed with 4005. They are forgotten when the
+	// connection has sent so little that a whole MessageBurst may come again. 0 means that it is not closed.
+	MessageStrikes int `key:"message_strikes"`
 	// BacklogSoftBytes is the backlog above which a connection may stay for BacklogGrace. The message that is being written
 	// does not count. By default four messages of MessageBytesMax, and at least 256 KiB.
 	BacklogSoftBytes int `key:"backlog_soft_bytes"`
@@ -138,6 +170,7 @@ func DefaultConfig() Config {
 		HandshakeBytesMax:       16 << 10,
 		HandshakeFieldsMax:      100,
 		AuthTimeout:             5 * time.Second,
+		ReceiptInterval:         10 * time.Second,
 		OffloadWorkers:          1024,
 		OffloadTimeout:          30 * time.Second,
 		ShutdownTimeout:         5 * time.Second,
@@ -155,61 +188,33 @@ func (e *ConfigError) Error() string { return e.Key + ": " + e.Hint }
 // withDefaults replaces zero values by defaults and checks the result.
 func (c Config) withDefaults() (Config, error) {
 	d := DefaultConfig()
-	or(&c.Host, d.Host)
-	c.Host = bareHost(c.Host)
-	or(&c.Port, d.Port)
-	or(&c.Processes, d.Processes)
-	or(&c.Loops, max(1, d.Loops/c.Processes))
-	or(&c.HeartbeatInterval, d.HeartbeatInterval)
-	or(&c.HeartbeatTimeout, max(d.HeartbeatTimeout, 2*c.HeartbeatInterval))
-	or(&c.ReconnectionTTL, d.ReconnectionTTL)
-	or(&c.ReconnectionMaxAttempts, d.ReconnectionMaxAttempts)
-	or(&c.MaxRoomsPerConnection, d.MaxRoomsPerConnection)
-	or(&c.AnnounceMembersMax, d.AnnounceMembersMax)
-	or(&c.MessageBytesMax, d.MessageBytesMax)
-	or(&c.MessageFragmentsMax, d.MessageFragmentsMax)
+	c.Host = settings.BareHost(c.Host)
+	settings.Or(&c.Processes, d.Processes)
+	settings.Or(&c.Loops, max(1, d.Loops/c.Processes))
+	settings.Or(&c.HeartbeatInterval, d.HeartbeatInterval)
+	settings.Or(&c.HeartbeatTimeout, max(d.HeartbeatTimeout, 2*c.HeartbeatInterval))
+	settings.Or(&c.MessageBytesMax, d.MessageBytesMax)
 	soft, hard := BacklogDefaults(c.MessageBytesMax)
-	unsay(&c.BacklogSoftBytes, d.BacklogSoftBytes) // a DefaultConfig has them, too; they follow MessageBytesMax
-	unsay(&c.BacklogHardBytes, d.BacklogHardBytes)
+	settings.Unsay(&c.BacklogSoftBytes, d.BacklogSoftBytes) // a DefaultConfig has them, too; they follow MessageBytesMax
+	settings.Unsay(&c.BacklogHardBytes, d.BacklogHardBytes)
 	if c.BacklogHardBytes > 0 {
 		soft = min(soft, c.BacklogHardBytes)
 	}
-	or(&c.BacklogSoftBytes, soft)
-	or(&c.BacklogHardBytes, max(hard, c.BacklogSoftBytes))
-	or(&c.BacklogGrace, d.BacklogGrace)
-	or(&c.AttributesBytesMax, d.AttributesBytesMax)
-	or(&c.HandshakeTimeout, d.HandshakeTimeout)
-	or(&c.HandshakeBytesMax, d.HandshakeBytesMax)
-	or(&c.HandshakeFieldsMax, d.HandshakeFieldsMax)
-	or(&c.AuthTimeout, d.AuthTimeout)
-	or(&c.OffloadWorkers, d.OffloadWorkers)
-	or(&c.OffloadTimeout, d.OffloadTimeout)
-	or(&c.ShutdownTimeout, d.ShutdownTimeout)
+	settings.Or(&c.BacklogSoftBytes, soft)
+	settings.Or(&c.BacklogHardBytes, max(hard, c.BacklogSoftBytes))
+	settings.FillZero(&c, d)
 	return c.clone(), c.Validate()
 }
 
 // clone shares no list with c.
 func (c Config) clone() Config {
 	c.Origins, c.Subprotocols, c.TrustedProxies = slices.Clone(c.Origins), slices.Clone(c.Subprotocols), slices.Clone(c.TrustedProxies)
+	c.History = slices.Clone(c.History)
 	return c
 }
 
 // processesMax is far above the number of cores of one machine.
 const processesMax = 256
-
-func or[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
-}
-
-// unsay sets a field that has its default to zero, which means not set.
-func unsay(field *int, standard int) {
-	if *field == standard {
-		*field = 0
-	}
-}
 
 // Validate reports the first setting that is not usable, as a *[ConfigError].
 func (c Config) Validate() error {
@@ -231,11 +236,17 @@ func (c Config) Validate() error {
 	case c.HeartbeatTimeout <= c.HeartbeatInterval:
 		return bad("heartbeat_timeout", "%v must exceed heartbeat_interval (%v), or live peers are cut off",
 			c.HeartbeatTimeout, c.HeartbeatInterval)
+	case c.ReceiptInterval < 10*time.Millisecond:
+		return bad("receipt_interval", "%v is too short; give at least 10ms", c.ReceiptInterval)
 	case c.MessageBytesMax < 125 || c.MessageBytesMax > messageBytesCeiling:
 		return bad("message_bytes_max", "%d is out of range; give 125 to %d", c.MessageBytesMax, messageBytesCeiling)
-	case c.Processes > 1 && c.MessageBytesMax > sharedBytesMax:
+	case c.Processes > 1 && c.MessageBytesMax > membership.SharedBytesMax:
 		return bad("message_bytes_max", "%d is more than one worker can send to another; give at most %d, or processes: 1",
-			c.MessageBytesMax, sharedBytesMax)
+			c.MessageBytesMax, membership.SharedBytesMax)
+	case c.MessageRate == 0 && c.MessageBurst > 0:
+		return bad("message_burst", "it is a part of message_rate, and that is 0")
+	case c.MessageRate == 0 && c.MessageStrikes > 0:
+		return bad("message_strikes", "no message is refused, because message_rate is 0")
 	case c.BusURL != "" && c.DataDir != "":
 		return bad("data_dir", "the NATS server of bus_url keeps the sessions; leave one of the two empty")
 	case c.BusURL != "" && c.Processes == 1:
@@ -248,11 +259,17 @@ func (c Config) Validate() error {
 		return bad("backlog_hard_bytes", "%d is below message_bytes_max (%d), so that two messages in a row would end a "+
 			"healthy receiver; give at least that, or leave it out", c.BacklogHardBytes, c.MessageBytesMax)
 	}
-	if hint := checkBusURL(c.BusURL, c.BusCredentials != ""); hint != "" {
+	if hint := settings.CheckBusURL(c.BusURL, c.BusCredentials != ""); hint != "" {
 		return bad("bus_url", "%s", hint)
 	}
 	if err := c.checkTexts(); err != nil {
 		return err
+	}
+	if _, hint := settings.ParseHistory(c.History); hint != "" {
+		return bad("history", "%s", hint)
+	}
+	if len(c.History) > 0 && c.Processes > 1 {
+		return bad("history", "rooms with history are not shared by several workers yet; give processes: 1, or leave it empty")
 	}
 	trust, err := proxy.NewTrust(c.TrustedProxies)
 	switch {
@@ -281,7 +298,4 @@ func BacklogDefaults(messageBytesMax int) (soft, hard int) {
 const (
 	loopsMax            = 255      // the loop's number takes eight bits of a connection id
 	messageBytesCeiling = 64 << 20 // larger data belongs into an upload
-	// sharedBytesMax bounds a message between workers: a message on the bus has at most 8 MiB, with the fields beside the
-	// frame.
-	sharedBytesMax = 8<<20 - 64<<10
 )

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/parleyd/parley/engine/internal/settings"
 )
 
 // A number that the engine cannot keep is refused with its key and the most that it takes, and never becomes another one.
@@ -50,7 +52,7 @@ func TestNumbersThatCannotBeKept(t *testing.T) {
 		}
 	}
 	for _, cfg := range []Config{{MaxConnectionsPerRoom: math.MaxInt32, MaxRoomsPerConnection: math.MaxInt32}, {MaxRoomsPerConnection: -1, AnnounceMembersMax: -1},
-		{ReconnectionTTL: durationMost}} {
+		{ReconnectionTTL: settings.DurationMost}} {
 		if _, err := New(cfg); err != nil {
 			t.Error(err)
 		}

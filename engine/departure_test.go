@@ -68,8 +68,8 @@ func (w *crowd) resumed(c *Conn) int {
 	return 0
 }
 
-// Who ends in very many rooms holds no turn for long, whichever way it ends; its session keeps all rooms, and whoever is
-// in one of them is told that it left before anything is told of its heir.
+// A connection that ends in very many rooms holds no turn for long, whichever way it ends. Its session keeps all rooms, and
+// the members of each room learn that it left before they learn of its heir.
 func TestLeavingManyRooms(t *testing.T) {
 	for _, row := range []struct {
 		name string
@@ -124,7 +124,7 @@ func TestLeavingManyRooms(t *testing.T) {
 	}
 }
 
-// A slot is nobody else's while a room still names it.
+// No other connection gets a slot while a room still names it.
 func TestSlotOfTheLeaving(t *testing.T) {
 	w := newCrowd(t, 3000)
 	w.server.Gone(w.ann)
@@ -138,8 +138,8 @@ func TestSlotOfTheLeaving(t *testing.T) {
 	w.expect(cid, "")
 }
 
-// What the rooms give a connection while it enters many of them comes behind the answer; who ends meanwhile leaves its
-// session to whoever shows the token next.
+// Messages of the rooms that a connection is entering, one after the other, come behind the answer. A connection that ends
+// meanwhile leaves its session to the next one that shows the token.
 func TestEnteringManyRooms(t *testing.T) {
 	w := newCrowd(t, 3000)
 	token := w.token(w.ann)
@@ -149,7 +149,7 @@ func TestEnteringManyRooms(t *testing.T) {
 	w.read(second)
 	w.say(first, `{"type":"reconnect","token":"`+token+`"}`)
 	w.turn()
-	if first.rare == nil || first.rare.revival == nil {
+	if !first.wire.Has(turn.FlagDiverted) {
 		t.Fatal("it is over before it began")
 	}
 	w.server.Gone(first)
@@ -168,7 +168,7 @@ func TestEnteringManyRooms(t *testing.T) {
 	}
 }
 
-// A session that was ended with 4001 is good for nobody, also while its connection leaves many rooms.
+// No connection resumes a session that was ended with 4001, also while its connection leaves many rooms.
 func TestRevokedWhileLeaving(t *testing.T) {
 	w := newCrowd(t, 3000)
 	heir := w.open(1)
@@ -181,10 +181,11 @@ func TestRevokedWhileLeaving(t *testing.T) {
 	w.expect(heir, "error")
 }
 
-// Sending everybody away, and emptying a large room, take many turns.
+// To send all clients away, and to empty a large room, takes many turns.
 func TestEverybodyLeavesInParts(t *testing.T) {
 	for name, begin := range map[string]func(w *crowd){
 		"shutdown": func(w *crowd) { w.server.SendAway() },
+		"drain":    func(w *crowd) { w.server.DrainOver(0, func() {}) },
 		"delete":   func(w *crowd) { w.server.Server.Rooms().Delete("all") },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -197,7 +198,7 @@ func TestEverybodyLeavesInParts(t *testing.T) {
 			begin(w)
 			w.drain()
 			w.end()
-			if n := w.server.Server.index.Len(); n != 0 {
+			if n := w.server.Server.rooms.Index.Len(); n != 0 {
 				t.Errorf("%d rooms are left", n)
 			}
 		})
@@ -210,14 +211,11 @@ func TestLeavingOneOfManyRooms(t *testing.T) {
 	c := w.ann
 	for i := range w.rooms {
 		w.say(c, fmt.Sprintf(`{"type":"leave","room":"r%d"}`, i))
-		list, at := c.rooms, c.rare.roomAt
-		if len(list) != w.rooms-1-i || len(list) > roomsAtOnce && len(at) != len(list) {
-			t.Fatalf("%d rooms, of which %d are found at once", len(list), len(at))
+		if n := len(c.wire.Rooms); n != w.rooms-1-i {
+			t.Fatalf("%d rooms are left, want %d", n, w.rooms-1-i)
 		}
-		for i, r := range list {
-			if n, ok := at[r]; at != nil && (!ok || n != i) {
-				t.Fatalf("room %d is looked for at %d", i, n)
-			}
+		if fault := c.wire.CheckIndex(); fault != "" {
+			t.Fatal(fault)
 		}
 	}
 }

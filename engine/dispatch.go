@@ -1,19 +1,23 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
 	"maps"
-	"unicode/utf8"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/guard"
+	"github.com/parleyd/parley/engine/internal/membership"
 	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/frame"
 	"github.com/parleyd/parley/protocol/message"
 )
 
-// A message meets its handler here: built-in, or the application's. Handlers of the application run under guard (guard.go).
+// A message meets its handler here: built-in, or the application's. Handlers of the application run under guard
+// (engine/internal/guard).
 
 // M is a JSON object, for replies and broadcasts that need no type of their own.
 type M = map[string]any
@@ -36,34 +40,17 @@ type Middleware func(Handler) Handler
 type RawHandler func(c *Conn, payload []byte, binary bool) (reply []byte)
 
 // Error is a refusal with a code for the client; the connection lives on.
-type Error struct {
-	Code    string // one of the wire protocol's codes, or one of the application's
-	Message string // for a person: the fault and its correction
-}
-
-func (e *Error) Error() string {
-	if e == nil {
-		return "no error" // a nil pointer in a chain of errors
-	}
-	return e.Code + ": " + e.Message
-}
-
-func wireError(code message.Code) *Error { return &Error{Code: code.String(), Message: code.Text()} }
-
-var (
-	errOverloaded  = wireError(message.Overloaded)
-	errUnavailable = wireError(message.Unavailable)
-)
+type Error = message.Error
 
 // ErrOverloaded is the error for a full mailbox of a loop: the message was sent to no connection. Try again.
-var ErrOverloaded error = errOverloaded
+var ErrOverloaded error = message.ErrOverloaded
 
 // ErrOnLoop says that a call would wait for an event loop, and was made on one: by a handler or a listener. Register the
 // handler with [Offload], or make the call on a goroutine of its own.
-var ErrOnLoop = errors.New("the call would wait for the event loop that it is made on: register the handler with engine.Offload()")
+var ErrOnLoop = membership.ErrOnLoop
 
 // ErrUnavailable is the error when the bus or the store that workers share did not answer in time. Try again.
-var ErrUnavailable error = errUnavailable
+var ErrUnavailable error = message.ErrUnavailable
 
 // Message is a client's message as a handler sees it. All of it is borrowed until the handler returns.
 //
@@ -88,7 +75,7 @@ func (m *Message) Payload() []byte { return m.payload }
 // type for the client.
 func (m *Message) Decode(v any) error {
 	if err := message.Decode(m.payload, v); err != nil {
-		return mismatch(m, v)
+		return message.Mismatch(m.typ, m.payload, v)
 	}
 	return nil
 }
@@ -124,45 +111,37 @@ func (l *loop) dispatch(c *Conn, binary bool, payload []byte) {
 	switch {
 	case opaque && raw == nil:
 		if binary {
-			l.endBy(c, CauseUnsupported)
+			c.wire.EndBy(CauseUnsupported)
 		}
-	case c.has(flagAuth) && (opaque || code == message.OK && !beforeAuth(e.Type)):
-		l.complain(c, wireError(message.AuthRequired), ref)
+	case c.wire.Has(flagAuth) && (opaque || code == message.OK && !e.BeforeAuth()):
+		c.wire.Complain(message.ErrorOf(message.AuthRequired), ref)
 	case opaque:
 		l.raw(c, *raw, binary, payload)
 	case code == message.OK:
 		l.routed(c, e, payload)
 	case message.IsBarePong(payload):
 	default:
-		l.complain(c, wireError(code), ref)
+		c.wire.Complain(message.ErrorOf(code), ref)
 	}
-}
-
-// beforeAuth reports whether a message of a type is taken from a connection that has not authenticated [wire protocol,
-// authentication]. No other message of it reaches a handler, with a type or without.
-func beforeAuth(typ []byte) bool {
-	switch string(typ) {
-	case "auth", "ping", "pong":
-		return true
-	}
-	return false
 }
 
 // routed takes a well-formed message to its handler.
 func (l *loop) routed(c *Conn, e *message.Envelope, payload []byte) {
-	r := (*l.srv.routes.Load())[string(e.Type)]
+	r := (*l.srv.routes.list.Load())[string(e.Type)]
 	if l.srv.emitter.hears(EventMessage) {
 		m := Message{typ: string(e.Type), room: e.Room, ref: e.Ref, payload: payload}
 		l.srv.emit(Event{Kind: EventMessage, Conn: c, Message: &m})
 	}
 	switch {
+	case r == nil && string(e.Type) == "history" && l.srv.rooms.Index.AnyHistory():
+		l.onHistory(c, e) // the application has no handler of its own for it
 	case r == nil:
-		l.complain(c, &Error{Code: message.UnknownType.String(),
-			Message: fmt.Sprintf("no handler for messages of type %q", clip(e.Type))}, e.Ref)
+		c.wire.Complain(&Error{Code: message.UnknownType.String(),
+			Message: fmt.Sprintf("no handler for messages of type %q", message.Clip(e.Type))}, e.Ref)
 	case r.handler == nil:
 		r.builtin(l, c, e)
 	default:
-		l.announce() // announce members that joined before this message before its handler broadcasts
+		l.Announce() // announce members that joined before this message before its handler broadcasts
 		m := Message{typ: r.name, room: e.Room, ref: e.Ref, payload: payload}
 		if r.offload {
 			l.runOffloaded(c, r, &m)
@@ -174,9 +153,9 @@ func (l *loop) routed(c *Conn, e *message.Envelope, payload []byte) {
 
 // runHandler runs a handler on the loop, in this turn.
 func (l *loop) runHandler(c *Conn, r *route, m *Message) {
-	begun, posts := l.srv.clock(), l.Mail.Posts.Load()
+	begun, posts := l.srv.time.Now(), l.Mail.Posts.Load()
 	out := l.srv.run(c, r, m)
-	took := l.srv.clock() - begun
+	took := l.srv.time.Now() - begun
 	if took > int64(turn.DrainBudget)/turn.LookEvery {
 		l.SinceLook = turn.LookEvery // look at the clock before the next message
 	}
@@ -185,48 +164,39 @@ func (l *loop) runHandler(c *Conn, r *route, m *Message) {
 	}
 	if l.Mail.Posts.Load() != posts {
 		// The handler's broadcasts are in the mailbox: the reply goes behind them.
-		l.afterLetters(c, func() { l.reply(c, r.name, m.ref, out) })
+		c.wire.AnswerPosted(func() { l.reply(c, r.name, m.ref, out) })
 		return
 	}
 	l.reply(c, r.name, m.ref, out)
 }
 
-// afterLetters sends the answers of f through the mailbox.
-func (l *loop) afterLetters(c *Conn, f func()) {
-	c.wire.Posted.Add(1)
-	f()
-	c.wire.Posted.Add(-1)
+// run runs the handler of a message and checks its result. m is borrowed.
+func (s *Server) run(c *Conn, r *route, m *Message) guard.Outcome {
+	return s.guard.Handler(r.name, c.pending(), r.offload, func() (any, error) { return r.handler(c, m, s) })
 }
 
 // reply answers with a handler's outcome. ref is borrowed.
-func (l *loop) reply(c *Conn, name string, ref []byte, out outcome) {
-	if out.failed != nil {
-		l.srv.log.Warn("a handler failed", "handler", name, "conn", c.ID(), "err", out.failed)
-		l.srv.emit(Event{Kind: EventError, Conn: c, Err: out.failed})
+func (l *loop) reply(c *Conn, name string, ref []byte, out guard.Outcome) {
+	if out.Failed != nil {
+		l.srv.log.Warn("a handler failed", "handler", name, "conn", c.ID(), "err", out.Failed)
+		l.srv.emit(Event{Kind: EventError, Conn: c, Err: out.Failed})
 	}
 	switch {
-	case out.panicked:
-		l.endBy(c, CausePanic)
+	case out.Panicked:
+		c.wire.EndBy(CausePanic)
 		return
-	case out.refusal != nil:
-		l.complain(c, out.refusal, ref)
+	case out.Refusal != nil:
+		c.wire.Complain(out.Refusal, ref)
 		return
-	case out.reply == nil:
+	case out.Reply == nil:
 		return
 	}
-	raw := out.reply
+	raw := out.Reply
 	if ref != nil && len(raw) > 1 && raw[0] == '{' {
 		l.Text = message.AppendRef(append(l.Text[:0], raw...), ref) // the bytes may be the application's
 		raw = l.Text
 	}
-	l.answer(c, raw)
-}
-
-// complain answers with an error message. ref is borrowed.
-func (l *loop) complain(c *Conn, e *Error, ref []byte) {
-	l.Count[countErrors].Add(1)
-	l.Text = message.AppendError(l.Text[:0], e.Code, e.Message, ref)
-	l.answer(c, l.Text)
+	c.wire.Answer(raw)
 }
 
 // raw passes a message that is no JSON object to the application.
@@ -235,52 +205,71 @@ func (l *loop) raw(c *Conn, handler RawHandler, binary bool, payload []byte) {
 	if binary {
 		op = ws.OpBinary
 	}
-	l.announce()
+	l.Announce()
 	posts := l.Mail.Posts.Load()
 	reply, err := l.guardRaw(c, handler, binary, payload)
 	switch {
 	case err != nil:
-		l.endBy(c, CausePanic)
+		c.wire.EndBy(CausePanic)
 	case reply == nil:
 	case !binary && !frame.ValidUTF8(reply):
-		l.reply(c, "raw", nil, outcome{refusal: wireError(message.Internal), failed: fmt.Errorf("send reply: %w", ErrInvalidUTF8)})
+		l.reply(c, "raw", nil, guard.Outcome{Refusal: message.ErrorOf(message.Internal), Failed: fmt.Errorf("send reply: %w", ErrInvalidUTF8)})
 	case l.Mail.Posts.Load() != posts:
-		l.afterLetters(c, func() { l.answerAs(c, op, reply) })
+		c.wire.AnswerPosted(func() { c.wire.AnswerAs(op, reply) })
 	default:
-		l.answerAs(c, op, reply)
+		c.wire.AnswerAs(op, reply)
 	}
 }
 
-// clip shortens a client's text to a length that fits into a sentence.
-func clip(b []byte) []byte {
-	n := min(len(b), 64)
-	for n > 0 && n < len(b) && !utf8.RuneStart(b[n]) {
-		n--
-	}
-	return b[:n]
+// handlerSlow is how long a handler may hold its loop before it is counted and logged.
+const handlerSlow = 50 * time.Millisecond
+
+// guardRaw is guard for raw handlers, which are too frequent for a closure.
+func (l *loop) guardRaw(c *Conn, handler RawHandler, binary bool, payload []byte) (reply []byte, err error) {
+	returned := false
+	defer func() {
+		if !returned {
+			err = l.srv.guard.Caught("raw", c.pending(), recover())
+		}
+	}()
+	reply = handler(c, payload, binary)
+	returned = true
+	return reply, nil
 }
 
-// replaceRoute registers next in place of old, and reports false if another route has replaced old meanwhile.
-func (s *Server) replaceRoute(old, next *route) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if (*s.routes.Load())[next.name] != old {
+// routes are the handlers by the type of their messages. Any goroutine.
+//
+// Owner: shared (mutex: mu).
+type routes struct {
+	mu   sync.Mutex
+	list atomic.Pointer[map[string]*route]
+}
+
+// of is the route of a type; nil for none.
+func (x *routes) of(typ string) *route { return (*x.list.Load())[typ] }
+
+// replace registers next in place of old, and reports false if another route has replaced old meanwhile.
+func (x *routes) replace(old, next *route) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if old != nil && x.of(next.name) != old {
 		return false
 	}
-	s.setRoute(next)
+	all := maps.Clone(*x.list.Load())
+	all[next.name] = next
+	x.list.Store(&all)
 	return true
 }
 
-// addRoute registers r under its name.
-func (s *Server) addRoute(r *route) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.setRoute(r)
-}
-
-// setRoute is addRoute under mu.
-func (s *Server) setRoute(r *route) {
-	routes := maps.Clone(*s.routes.Load())
-	routes[r.name] = r
-	s.routes.Store(&routes)
+// wrap puts middleware around the handler of a type.
+func (x *routes) wrap(typ string, m Middleware) {
+	for {
+		old := x.of(typ)
+		if old == nil {
+			panic(fmt.Sprintf("engine: Use: no handler for %q; register it first", typ))
+		}
+		if x.replace(old, wrapped(old, m)) {
+			return
+		}
+	}
 }

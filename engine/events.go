@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -37,6 +39,23 @@ type Event struct {
 	Err     error
 }
 
+// Session is the state that a resumed connection inherits, as the reconnect event shows it.
+type Session struct {
+	PreviousConnectionID string
+	Rooms                []string
+	Attempts             int // resumes in a row, this one included
+}
+
+// MissedError is the error event of a worker that has missed messages of another one for good: the bus was away for longer
+// than that worker's ring lasts, or that worker died. Connections of this worker may lack broadcasts and direct messages.
+type MissedError struct {
+	Worker uint16 // the instance of the worker whose messages were missed
+}
+
+func (e *MissedError) Error() string {
+	return fmt.Sprintf("messages of worker %d are lost for the connections of this one", e.Worker)
+}
+
 // Emitter calls listeners for events. Several servers may share one. The events of one connection come in order, on its
 // loop: a listener must not block. A listener's panic is counted and logged, and the other listeners are still called.
 //
@@ -67,9 +86,7 @@ func (e *Emitter) change(kind EventKind, f func([]*listener) []*listener) {
 	defer e.mu.Unlock()
 	next := make(map[EventKind][]*listener)
 	if old := e.listeners.Load(); old != nil {
-		for k, list := range *old {
-			next[k] = list
-		}
+		maps.Copy(next, *old)
 	}
 	next[kind] = f(next[kind])
 	e.listeners.Store(&next)
@@ -83,7 +100,7 @@ func (e *Emitter) hears(kind EventKind) bool {
 
 // emit calls the listeners.
 func (s *Server) emit(ev Event) {
-	if wanted := s.wishes.wanted.Load(); wanted != 0 && wanted&wishBit(ev.Kind) != 0 {
+	if wanted := s.link.Wanted(); wanted != 0 && wanted&wishBit(ev.Kind) != 0 {
 		s.tellEverywhere(&ev)
 	}
 	all := s.emitter.listeners.Load()
@@ -92,12 +109,12 @@ func (s *Server) emit(ev Event) {
 	}
 	ev.Server = s
 	for _, x := range (*all)[ev.Kind] {
-		s.tell(x, ev)
+		tell(s, x, ev)
 	}
 }
 
-func (s *Server) tell(x *listener, ev Event) {
-	err := s.guard("listener of "+string(ev.Kind), ev.Conn, func() error {
+func tell(s *Server, x *listener, ev Event) {
+	err := s.guard.Run("listener of "+string(ev.Kind), ev.Conn.pending(), func() error {
 		x.call(ev)
 		return nil
 	})

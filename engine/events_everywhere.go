@@ -3,8 +3,6 @@ package engine
 import (
 	"encoding/json"
 	"slices"
-	"sync"
-	"sync/atomic"
 
 	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/protocol/ident"
@@ -36,22 +34,6 @@ func wishBit(kind EventKind) uint32 {
 	return 0
 }
 
-// wishes are the kinds of events that each worker wants.
-//
-// Owner: shared (mutex: mu).
-type wishes struct {
-	mu        sync.Mutex
-	own       uint32
-	others    map[ident.Worker]uint32
-	listeners []*remoteListener
-	wanted    atomic.Uint32 // the union of all wishes, of this worker and the others
-}
-
-type remoteListener struct {
-	kinds uint32
-	call  func(RemoteEvent)
-}
-
 // OnEvent calls call for events of every worker, this one included. kinds are [EventConnect], [EventDisconnect],
 // [EventRoomJoin], [EventRoomLeave] and [EventReconnect]; for other kinds, which stay on their worker, it panics. off
 // removes the listener. call runs on the loop of the event's connection, or on the goroutine that receives from other
@@ -65,141 +47,43 @@ type remoteListener struct {
 //
 // Scope: all workers.
 func (x *Everywhere) OnEvent(kinds []EventKind, call func(RemoteEvent)) (off func()) {
-	listener := &remoteListener{call: call}
+	wanted := uint32(0)
 	for _, kind := range kinds {
 		bit := wishBit(kind)
 		if bit == 0 {
 			panic("engine: OnEvent: " + string(kind) + " is told only where it happens; use the Emitter")
 		}
-		listener.kinds |= bit
+		wanted |= bit
 	}
-	s := x.srv
-	s.wish(func(w *wishes) { w.listeners = append(slices.Clip(w.listeners), listener) })
-	return func() {
-		s.wish(func(w *wishes) {
-			w.listeners = slices.DeleteFunc(slices.Clone(w.listeners), func(y *remoteListener) bool { return y == listener })
-		})
-	}
-}
-
-// wish changes the listeners of this worker, and tells the other workers the new wish.
-func (s *Server) wish(change func(*wishes)) {
-	w := &s.wishes
-	w.mu.Lock()
-	change(w)
-	before := w.own
-	w.own = 0
-	for _, x := range w.listeners {
-		w.own |= x.kinds
-	}
-	w.settle()
-	changed := w.own != before
-	w.mu.Unlock()
-	if changed {
-		s.sayWish(false)
-	}
-}
-
-// settle computes the union of all wishes. Under mu.
-func (w *wishes) settle() {
-	all := w.own
-	for _, kinds := range w.others {
-		all |= kinds
-	}
-	w.wanted.Store(all)
-}
-
-// sayWish tells the other workers this worker's wish; asks requests theirs.
-func (s *Server) sayWish(asks bool) {
-	if s.peers == nil {
-		return
-	}
-	e := fleet.Entry{Kind: fleet.Wish}
-	if asks {
-		e.Asks = fleet.AsksMembers
-	}
-	p := s.peers
-	p.mu.Lock()
-	s.wishes.mu.Lock()
-	e.Events = s.wishes.own
-	s.wishes.mu.Unlock()
-	err := p.append(&e)
-	p.mu.Unlock()
-	p.said(true, err)
-}
-
-func (s *Server) receiveWish(from ident.Worker, h *fleet.Heard) {
-	w := &s.wishes
-	w.mu.Lock()
-	if w.others == nil {
-		w.others = map[ident.Worker]uint32{}
-	}
-	w.others[from] = h.Events
-	if h.Events == 0 {
-		delete(w.others, from)
-	}
-	w.settle()
-	answers := h.Asks != fleet.AsksNothing && w.own != 0
-	w.mu.Unlock()
-	if answers {
-		s.sayWish(false)
-	}
-}
-
-// forgetWish drops the wish of a worker that is gone.
-func (s *Server) forgetWish(gone ident.Worker) {
-	w := &s.wishes
-	w.mu.Lock()
-	delete(w.others, gone)
-	w.settle()
-	w.mu.Unlock()
+	return x.srv.remote.Add(x.srv.link, wanted, call)
 }
 
 // tellEverywhere passes an event to the listeners of this worker and to the workers that wish it. It runs on the loop of the
 // event's connection.
 func (s *Server) tellEverywhere(ev *Event) {
-	told := RemoteEvent{Kind: ev.Kind, Worker: s.instance.Instance(), Conn: ev.Conn.Facts(), Room: ev.Room, Session: ev.Session}
+	remote := RemoteEvent{Kind: ev.Kind, Worker: s.link.Self.Instance(), Conn: ev.Conn.Facts(), Room: ev.Room, Session: ev.Session}
 	if ev.Kind == EventDisconnect {
-		told.Cause = ev.Cause.String()
+		remote.Cause = ev.Cause.String()
 	}
-	s.tellRemote(told)
-	w := &s.wishes
-	w.mu.Lock()
-	target, wanted := ident.Worker(0), 0
-	for worker, kinds := range w.others {
-		if kinds&wishBit(ev.Kind) != 0 {
-			target = worker
-			wanted++
-		}
-	}
-	w.mu.Unlock()
-	if wanted == 0 {
+	s.tellRemote(remote)
+	target, wanted := s.link.Wishing(wishBit(ev.Kind))
+	if !wanted {
 		return
 	}
-	if wanted > 1 {
-		target = 0
-	}
-	raw, err := json.Marshal(told)
+	raw, err := json.Marshal(remote)
 	if err != nil {
 		s.log.Error("encode event", "err", err)
 		return
 	}
 	ev.Conn.loop().Owes.Flush = true
-	s.peers.say(false, &fleet.Entry{Kind: fleet.Event, Target: target, Body: fleet.Body{Payload: raw}})
+	s.link.Say(false, &fleet.Entry{Kind: fleet.Event, Target: target, Body: fleet.Body{Payload: raw}})
 }
 
 // tellRemote calls the listeners of this worker.
 func (s *Server) tellRemote(ev RemoteEvent) {
-	w := &s.wishes
-	w.mu.Lock()
-	list := w.listeners
-	w.mu.Unlock()
-	for _, x := range list {
-		if x.kinds&wishBit(ev.Kind) == 0 {
-			continue
-		}
-		err := s.guard("listener of all workers' "+string(ev.Kind), nil, func() error {
-			x.call(ev)
+	for _, call := range s.remote.Of(wishBit(ev.Kind)) {
+		err := s.guard.Run("listener of all workers' "+string(ev.Kind), nil, func() error {
+			call(ev)
 			return nil
 		})
 		if err != nil {
@@ -208,9 +92,10 @@ func (s *Server) tellRemote(ev RemoteEvent) {
 	}
 }
 
-func (s *Server) receiveEvent(from ident.Worker, h *fleet.Heard) error {
+// hearEvent calls the listeners for an event of another worker.
+func (s above) hearEvent(from ident.Worker, payload []byte) error {
 	var ev RemoteEvent
-	if json.Unmarshal(h.Payload, &ev) != nil {
+	if json.Unmarshal(payload, &ev) != nil {
 		return fleet.ErrEntry
 	}
 	ev.Worker = from.Instance()

@@ -1,21 +1,17 @@
 package engine
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
-	"slices"
-	"time"
 
 	"github.com/gobwas/ws"
 
 	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/engine/internal/membership"
 	"github.com/parleyd/parley/engine/internal/reactor"
+	"github.com/parleyd/parley/engine/internal/session"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
-	"github.com/parleyd/parley/rooms"
 )
 
 // Everywhere asks all workers that are one server, where the methods of [Server], [Rooms] and [Conn] know this one.
@@ -31,45 +27,26 @@ type Everywhere struct{ srv *Server }
 func (s *Server) Everywhere() *Everywhere { return &Everywhere{s} }
 
 // ErrPartial is what errors.Is finds in a [*PartialError].
-var ErrPartial = errors.New("a worker did not answer in time")
+var ErrPartial = fleet.ErrPartial
 
-// PartialError says whose part is missing in a result.
-type PartialError struct {
-	Workers []uint16 // their instances
-	cause   error
-}
-
-func (e *PartialError) Error() string {
-	text := fmt.Sprintf("workers %v did not answer in time: their part is missing", e.Workers)
-	if e.cause != nil {
-		text += ": " + e.cause.Error()
-	}
-	return text
-}
-
-// Unwrap gives [ErrPartial], and the context's error where that was the cause.
-func (e *PartialError) Unwrap() []error {
-	if e.cause != nil {
-		return []error{ErrPartial, e.cause}
-	}
-	return []error{ErrPartial}
-}
+// PartialError names the workers whose part is missing in a result. It unwraps to [ErrPartial], and to the context's error where
+// that was the cause.
+type PartialError = fleet.PartialError
 
 // ErrConnectionUnknown says that no worker has an open connection with this id.
-var ErrConnectionUnknown = errors.New("there is no open connection with this id")
+var ErrConnectionUnknown = membership.ErrConnectionUnknown
 
 // Up reports whether the other workers are reached, as far as is known; it does not wait. While they are not, what is
 // said to them waits, and questions are answered in part. True where there is one process.
 //
 // Scope: all workers.
-func (x *Everywhere) Up() bool { return x.srv.peers == nil || x.srv.peers.Bus.Up() }
+func (x *Everywhere) Up() bool { return x.srv.link.Bus.Up() }
 
 // ConnectionCount is the number of open connections. Cost: one question to each worker. Errors: [*PartialError].
 //
 // Scope: all workers.
 func (x *Everywhere) ConnectionCount(ctx context.Context) (total int, err error) {
-	err = x.each(ctx, fleet.Connections, nil, func(_ ident.Worker, r *fleet.Reader) { total += int(r.Number()) })
-	return total, err
+	return x.srv.worker.Count(ctx)
 }
 
 // Stats adds up the figures of all workers, as /stats does; a room is counted once. Cost: one question to each, which
@@ -78,7 +55,7 @@ func (x *Everywhere) ConnectionCount(ctx context.Context) (total int, err error)
 // Scope: all workers.
 func (x *Everywhere) Stats(ctx context.Context) (Stats, error) {
 	total := Stats{Ended: map[string]uint64{}}
-	err := x.each(ctx, fleet.Stats, nil, func(_ ident.Worker, r *fleet.Reader) {
+	err := x.srv.link.Each(ctx, fleet.Stats, nil, func(_ ident.Worker, r *fleet.Reader) {
 		var one Stats
 		if r.Bad = json.Unmarshal(r.Rest, &one) != nil; !r.Bad {
 			total.Add(one)
@@ -93,23 +70,7 @@ func (x *Everywhere) Stats(ctx context.Context) (Stats, error) {
 //
 // Scope: all workers.
 func (x *Everywhere) Members(ctx context.Context, room string) ([]string, error) {
-	var ids []string
-	seen := map[ident.ID]bool{}
-	first := fleet.MembersQuestion{Room: []byte(room), Max: membersPage, From: fleet.Cursor(rooms.FirstPage)}.AppendTo(nil)
-	err := x.pages(ctx, fleet.Members, first, func(worker ident.Worker, r *fleet.Reader) (next []byte) {
-		page := readMembersPage(r, worker)
-		for _, p := range page.places {
-			if id := (ident.ID{Worker: worker, Place: p}); !seen[id] {
-				seen[id] = true
-				ids = append(ids, id.String())
-			}
-		}
-		if page.More {
-			next = fleet.MembersQuestion{Room: []byte(room), Max: membersPage, From: page.Next}.AppendTo(nil)
-		}
-		return next
-	})
-	return ids, err
+	return x.srv.worker.Members(ctx, room)
 }
 
 // Rooms lists all rooms, each once, sorted by name, with the members that they have on all workers together. Cost: each
@@ -118,34 +79,7 @@ func (x *Everywhere) Members(ctx context.Context, room string) ([]string, error)
 //
 // Scope: all workers.
 func (x *Everywhere) Rooms(ctx context.Context) ([]RoomStats, error) {
-	byName := map[string]*RoomStats{}
-	err := x.pages(ctx, fleet.Rooms, appendNumber(nil, 0), func(_ ident.Worker, r *fleet.Reader) (next []byte) {
-		after := r.Number()
-		for len(r.Rest) > 0 && !r.Bad {
-			one := readRoomStats(r)
-			old := byName[one.Name]
-			if old == nil {
-				byName[one.Name] = &one
-				continue
-			}
-			old.Connections += one.Connections
-			old.CreatedAt = min(old.CreatedAt, one.CreatedAt)
-			old.MaxMembers = max(old.MaxMembers, one.MaxMembers)
-			if old.Metadata == nil {
-				old.Metadata = one.Metadata
-			}
-		}
-		if after != 0 {
-			next = appendNumber(nil, after)
-		}
-		return next
-	})
-	list := make([]RoomStats, 0, len(byName))
-	for _, r := range byName {
-		list = append(list, *r)
-	}
-	slices.SortFunc(list, func(a, b RoomStats) int { return cmp.Compare(a.Name, b.Name) })
-	return list, err
+	return x.srv.worker.AllRooms(ctx)
 }
 
 // FindByAttribute describes the open connections whose attribute has a value, compared as JSON. Cost: each
@@ -158,7 +92,7 @@ func (x *Everywhere) FindByAttribute(ctx context.Context, key string, value any)
 	if err != nil {
 		return nil, err
 	}
-	return x.find(ctx, fleet.FindQuestion{Kind: fleet.Matching, Key: []byte(key), Value: raw})
+	return membership.Find[Facts](ctx, x.srv.worker, fleet.FindQuestion{Kind: fleet.Matching, Key: []byte(key), Value: raw})
 }
 
 // FindFiltered describes the open connections that a filter accepts which every worker has registered
@@ -170,29 +104,7 @@ func (x *Everywhere) FindFiltered(ctx context.Context, filter string, asked []by
 	if x.srv.filter(filter) == nil {
 		return nil, ErrFilterUnknown
 	}
-	return x.find(ctx, fleet.FindQuestion{Kind: fleet.Filtered, Key: []byte(filter), Value: asked})
-}
-
-func (x *Everywhere) find(ctx context.Context, q fleet.FindQuestion) (list []Facts, err error) {
-	err = x.pages(ctx, fleet.Find, q.AppendTo(nil), func(_ ident.Worker, r *fleet.Reader) (next []byte) {
-		var page fleet.FindPage
-		page.Read(r)
-		for len(r.Rest) > 0 && !r.Bad {
-			var f Facts
-			if message.Decode(r.Bytes(), &f) != nil {
-				r.Bad = true
-				break
-			}
-			list = append(list, f)
-		}
-		if page.More {
-			q := q
-			q.Loop, q.Slot = page.Loop, page.Slot
-			next = q.AppendTo(nil)
-		}
-		return next
-	})
-	return list, err
+	return membership.Find[Facts](ctx, x.srv.worker, fleet.FindQuestion{Kind: fleet.Filtered, Key: []byte(filter), Value: asked})
 }
 
 // Connection describes an open connection. Cost: one question to its worker, none where that is this one. Errors:
@@ -200,7 +112,7 @@ func (x *Everywhere) find(ctx context.Context, q fleet.FindQuestion) (list []Fac
 //
 // Scope: all workers.
 func (x *Everywhere) Connection(ctx context.Context, id string) (f Facts, err error) {
-	err = x.one(ctx, errand{verb: fleet.Facts, id: id, take: func(r *fleet.Reader) error {
+	err = x.srv.worker.Ask(ctx, membership.Question{Verb: fleet.Facts, ID: id, Take: func(r *fleet.Reader) error {
 		return message.Decode(r.Rest, &f)
 	}})
 	return f, err
@@ -211,7 +123,7 @@ func (x *Everywhere) Connection(ctx context.Context, id string) (f Facts, err er
 //
 // Scope: all workers.
 func (x *Everywhere) Close(ctx context.Context, id string, code ws.StatusCode, reason string) error {
-	return x.one(ctx, errand{verb: fleet.Close, id: id, with: func(w *fleet.Writer) { w.Number(uint64(code)).Text(reason) }})
+	return x.srv.worker.Ask(ctx, membership.Question{Verb: fleet.Close, ID: id, With: func(w *fleet.Writer) { w.Number(uint64(code)).Text(reason) }})
 }
 
 // Join takes a connection into a room, and returns when it is in, as [Rooms.JoinThen] does. Cost: one question to its
@@ -221,17 +133,17 @@ func (x *Everywhere) Close(ctx context.Context, id string, code ws.StatusCode, r
 //
 // Scope: all workers.
 func (x *Everywhere) Join(ctx context.Context, id, room string) error {
-	if _, whose := x.srv.locate(id); whose == ours && reactor.OnLoop() {
+	if _, whose := x.srv.link.Locate(id); whose == fleet.Ours && reactor.OnLoop() {
 		return ErrOnLoop
 	}
-	return x.one(ctx, errand{verb: fleet.Join, id: id, with: func(w *fleet.Writer) { w.Text(room) }})
+	return x.srv.worker.Ask(ctx, membership.Question{Verb: fleet.Join, ID: id, With: func(w *fleet.Writer) { w.Text(room) }})
 }
 
 // Leave takes a connection out of a room, soon, as [Rooms.Leave] does. Cost and errors as of [Everywhere.Connection].
 //
 // Scope: all workers.
 func (x *Everywhere) Leave(ctx context.Context, id, room string) error {
-	return x.one(ctx, errand{verb: fleet.Leave, id: id, with: func(w *fleet.Writer) { w.Text(room) }})
+	return x.srv.worker.Ask(ctx, membership.Question{Verb: fleet.Leave, ID: id, With: func(w *fleet.Writer) { w.Text(room) }})
 }
 
 // SendTo sends v to one connection, and reports whether it exists; [Server.SendTo] does not wait, and knows only whether
@@ -240,145 +152,179 @@ func (x *Everywhere) Leave(ctx context.Context, id, room string) error {
 //
 // Scope: all workers.
 func (x *Everywhere) SendTo(ctx context.Context, id string, v any) (exists bool, err error) {
-	f, err := x.srv.encodeShared(v)
+	f, err := x.srv.link.EncodeFrame(v)
 	if err != nil {
 		return false, err
 	}
-	err = x.one(ctx, errand{verb: fleet.Send, id: id, with: func(w *fleet.Writer) { w.B = append(w.B, f.Plain...) }})
+	err = x.srv.worker.Ask(ctx, membership.Question{Verb: fleet.Send, ID: id, With: func(w *fleet.Writer) { w.B = append(w.B, f.Plain...) }})
 	if err == ErrConnectionUnknown {
 		return false, nil
 	}
 	return err == nil, err
 }
 
-// errand is what is asked for one connection.
+// Errors of [Everywhere].
+var (
+	// ErrUnanswered is the error of a question to a worker that did not answer in time.
+	ErrUnanswered = fleet.ErrUnanswered
+	// ErrWorkerGone is the error of a question to a worker that has ended or never existed.
+	ErrWorkerGone = fleet.ErrWorkerGone
+)
+
+// Lists of users, rooms and members over all workers, in pages: package membership puts them together.
+
+// ErrCursor is the error for an "after" that no page of the list has given as its next.
+var ErrCursor = membership.ErrCursor
+
+// UserCount is a user, and the number of its open connections on all workers.
+type UserCount = membership.UserCount
+
+// Users counts the open connections of users, in the order of names; 0 for a user that has none. Cost: a question to each
+// worker, which takes it about 100 ns for each name. Errors: [*PartialError].
 //
-// Owner: who asks.
-type errand struct {
-	verb fleet.Verb
-	id   string
-	with func(w *fleet.Writer)       // what goes along; may be nil
-	take func(r *fleet.Reader) error // the answer, where it is more than an error; may be nil
+// Scope: all workers.
+func (x *Everywhere) Users(ctx context.Context, names []string) ([]UserCount, error) {
+	return x.srv.worker.Users(ctx, names)
 }
 
-// one asks the worker of a connection.
-func (x *Everywhere) one(ctx context.Context, e errand) error {
-	worker, question, ok := e.question(x.srv)
-	if !ok {
-		return ErrConnectionUnknown
-	}
-	answers, err := x.collect(ctx, e.verb, []parcel{{worker, question}})
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return ctx.Err()
-	case err != nil:
-		return ErrUnanswered
-	}
-	return e.outcome(answers)
+// UsersPage lists up to limit (1 to 1000) users that have open connections, in an order that is always the same and means
+// nothing. next is "" at the end, else the "after" of the next page. A user that is there all the time is on exactly one page.
+// Cost: a question to each worker. Errors: [ErrCursor]; [*PartialError].
+//
+// Scope: all workers.
+func (x *Everywhere) UsersPage(ctx context.Context, after string, limit int) (rows []UserCount, next string, err error) {
+	return x.srv.worker.UsersPage(ctx, after, limit)
 }
 
-// question is what is asked of the connection's worker; ok is false where the id is none.
-func (e *errand) question(s *Server) (worker ident.Worker, question []byte, ok bool) {
-	id, whose := s.locate(e.id)
-	w := new(fleet.Writer)
-	w.Place(id.Place)
-	if e.with != nil {
-		e.with(w)
-	}
-	return id.Worker, w.B, whose != nobodys
+// RoomsQuery chooses rooms by name. The zero RoomsQuery chooses all.
+type RoomsQuery = membership.RoomsQuery
+
+// RoomsPage lists up to limit (1 to 1000) rooms, with their members on all workers, in an order that is always the same and
+// means nothing. next is "" at the end, else the "after" of the next page. A room that is there all the time is on exactly
+// one page. Where few rooms match, a page may be short, or empty, and have a next. Cost: a question to each worker, 32 at
+// most where few rooms match. Errors: [ErrCursor]; [*PartialError].
+//
+// Scope: all workers.
+func (x *Everywhere) RoomsPage(ctx context.Context, q RoomsQuery, after string, limit int) (rows []RoomStats, next string, err error) {
+	return x.srv.worker.RoomsPage(ctx, q, after, limit)
 }
 
-// waitOf is how long an answer is waited for.
-func waitOf(v fleet.Verb) time.Duration {
-	if v == fleet.Join {
-		return joinWait
-	}
-	return gatherWait
+// Room describes a room, with its members on all workers. Cost: a question to each worker. Errors: [ErrRoomUnknown];
+// [*PartialError], also where only a worker that has not answered may have the room.
+//
+// Scope: all workers.
+func (x *Everywhere) Room(ctx context.Context, name string) (stats RoomStats, err error) {
+	return x.srv.worker.Room(ctx, name)
 }
 
-// outcome is what the worker says.
-func (e *errand) outcome(answers []parcel) error {
-	if len(answers) == 0 {
-		return ErrConnectionUnknown // its worker is gone, and it with that
-	}
-	r := &fleet.Reader{Rest: answers[0].bytes}
-	if err := readOutcome(r); err != nil {
-		return err
-	}
-	if e.take != nil {
-		return e.take(r)
-	}
-	return nil
+// Member is a connection in a room.
+type Member = membership.Member
+
+// MemberPage is a page of a room's members.
+type MemberPage = membership.MemberPage
+
+// MembersPage lists up to limit (1 to 1000) members of a room, worker by worker. A member that stays is on a page, perhaps on
+// two, if others leave between them. A room that does not exist has no members. Cost: a question to each worker. Errors:
+// [ErrCursor]; [*PartialError].
+//
+// Scope: all workers.
+func (x *Everywhere) MembersPage(ctx context.Context, room, after string, limit int) (p MemberPage, err error) {
+	return x.srv.worker.MembersPage(ctx, room, after, limit)
 }
 
-// each asks every worker the same, this one too.
-func (x *Everywhere) each(ctx context.Context, v fleet.Verb, question []byte, take func(worker ident.Worker, r *fleet.Reader)) error {
-	return x.pages(ctx, v, question, func(worker ident.Worker, r *fleet.Reader) []byte {
-		take(worker, r)
-		return nil
-	})
+// Lists of connections, and what is done to connections at an address: package membership asks the workers.
+
+// ConnectionFacts describes a connection of any worker, for lists.
+type ConnectionFacts = session.Facts
+
+// ConnectionFilter chooses connections.
+type ConnectionFilter = membership.ConnectionFilter
+
+// ConnectionOrder says which connections come first.
+type ConnectionOrder = session.Order
+
+// The orders.
+const (
+	ByBacklog = session.ByBacklog // the most bytes that the kernel has not taken
+	ByIdle    = session.ByIdle    // the longest time since the peer's latest input
+	ByAge     = session.ByAge     // the oldest
+)
+
+// Farewell says how connections end.
+type Farewell = membership.Farewell
+
+// ErrCloseCode is the error for a close code that must not be sent.
+var ErrCloseCode = membership.ErrCloseCode
+
+// ConnectionFacts describes an open connection. Cost: one question to its worker and one letter to its loop. Errors:
+// [ErrConnectionUnknown]; [ErrUnanswered]; [ErrOnLoop].
+//
+// Scope: all workers.
+func (x *Everywhere) ConnectionFacts(ctx context.Context, id string) (f ConnectionFacts, err error) {
+	return x.srv.worker.ConnectionFacts(ctx, id)
 }
 
-// pages asks every worker, and asks on those whose answer names what to ask next. An answer that makes no sense counts as
-// none.
-func (x *Everywhere) pages(ctx context.Context, v fleet.Verb, first []byte, take func(worker ident.Worker, r *fleet.Reader) (next []byte)) error {
-	questions := []parcel{{x.srv.instance, first}}
-	for _, worker := range x.srv.others() {
-		questions = append(questions, parcel{worker, first})
-	}
-	partial := new(PartialError)
-	for len(questions) > 0 {
-		answers, err := x.collect(ctx, v, questions)
-		if err != nil {
-			partial.Workers, partial.cause = append(partial.Workers, err.Workers...), err.cause
-		}
-		questions = nil
-		for _, a := range answers {
-			r := &fleet.Reader{Rest: a.bytes}
-			next := take(a.worker, r)
-			switch {
-			case r.Bad:
-				partial.Workers = append(partial.Workers, a.worker.Instance())
-			case next != nil:
-				questions = append(questions, parcel{a.worker, next})
-			}
-		}
-	}
-	if len(partial.Workers) == 0 {
-		return nil
-	}
-	slices.Sort(partial.Workers)
-	return partial
+// ConnectionsPage lists up to limit (1 to 1000) open connections that a filter accepts, worker by worker. next is "" at the
+// end, else the "after" of the next page. A page of more than 4 MiB ends earlier. A connection that is there all the time is on
+// exactly one page. Cost: a question to each worker that the page needs, and a letter to each of its loops; a filter without a
+// user or a room has the worker look through its connections, 50,000 for each question. Errors: [ErrCursor]; [ErrOnLoop];
+// [*PartialError]; the value cannot be encoded.
+//
+// Scope: all workers.
+func (x *Everywhere) ConnectionsPage(ctx context.Context, filter ConnectionFilter, after string, limit int) (rows []ConnectionFacts, next string, err error) {
+	return x.srv.worker.ConnectionsPage(ctx, filter, after, limit)
 }
 
-// collect gathers and waits.
-func (x *Everywhere) collect(ctx context.Context, v fleet.Verb, questions []parcel) (answers []parcel, partial *PartialError) {
-	wait := waitOf(v)
-	if until, ok := ctx.Deadline(); ok {
-		wait = min(wait, time.Until(until))
-	}
-	var missing []ident.Worker
-	told := make(chan struct{})
-	h := x.srv.gather(v, questions, wait, func(a []parcel, m []ident.Worker) {
-		answers, missing = a, m
-		close(told)
-	})
-	var cause error
-	bounded, cancel := context.WithTimeout(ctx, wait+gatherGrace) // a worker that asks itself is not reminded
-	defer cancel()
-	select {
-	case <-told:
-	case <-bounded.Done():
-		h.giveUp()
-		<-told
-		cause = ctx.Err()
-	}
-	if len(missing) == 0 {
-		return answers, nil
-	}
-	partial = &PartialError{cause: cause}
-	for _, worker := range missing {
-		partial.Workers = append(partial.Workers, worker.Instance())
-	}
-	return answers, partial
+// ConnectionsTop lists the first limit (1 to 1000) open connections of all workers in an order. Cost: a question to each
+// worker, whose loops look through all of their connections (about 20 ns each, some in each turn), and one for the facts.
+// Errors: [ErrOnLoop]; [*PartialError].
+//
+// Scope: all workers.
+func (x *Everywhere) ConnectionsTop(ctx context.Context, order ConnectionOrder, limit int) ([]ConnectionFacts, error) {
+	return x.srv.worker.ConnectionsTop(ctx, order, limit)
+}
+
+// CloseWhere ends the connections at an address, and returns how many there were, when their loops have ended them. Cost: a
+// question to each worker. With EndSessions each worker also looks through the sessions that wait in its memory, and this
+// worker through those in the store, where there is one: some 10 us each. Errors: [ErrAddress]; [ErrCloseCode]; [ErrOnLoop];
+// [*PartialError]; [ErrUnavailable]: the store has not deleted all sessions within two seconds, and goes on.
+//
+// Scope: all workers.
+func (x *Everywhere) CloseWhere(ctx context.Context, at Address, how Farewell) (closed int, err error) {
+	return x.srv.worker.CloseWhere(ctx, at, how)
+}
+
+// EndSessions ends the sessions of the connections at an address and those that wait for a connection: no token of before is
+// good any more. The connections are closed with 4001, and counted. Cost and errors as of [Everywhere.CloseWhere].
+//
+// Scope: all workers.
+func (x *Everywhere) EndSessions(ctx context.Context, at Address) (ended int, err error) {
+	return x.srv.worker.EndSessions(ctx, at)
+}
+
+// JoinAt takes the connections at an address into a room, and returns how many are in, those that were before too. The error
+// is that of a connection that got not in: the first of a worker. Cost: a question to each worker, which asks the bus for each
+// seat of a limited room. Errors: [ErrAddress]; those of [Rooms.JoinThen]; [ErrOnLoop]; [*PartialError], within 2.5 s: those
+// of its workers may be in or not.
+//
+// Scope: all workers.
+func (x *Everywhere) JoinAt(ctx context.Context, at Address, room string) (joined int, err error) {
+	return x.srv.worker.JoinAt(ctx, at, room)
+}
+
+// LeaveAt takes the connections at an address out of a room, and returns how many were in. Cost: a question to each worker.
+// Errors: [ErrAddress]; [ErrOnLoop]; [*PartialError].
+//
+// Scope: all workers.
+func (x *Everywhere) LeaveAt(ctx context.Context, at Address, room string) (left int, err error) {
+	return x.srv.worker.LeaveAt(ctx, at, room)
+}
+
+// SetAttributes sets and removes attributes of a connection in one step, and returns all that it has then. A value that is
+// null is kept as null. Cost and errors as of [Everywhere.Connection], and [ErrAttributesFull]: nothing has changed; a value
+// that is no JSON.
+//
+// Scope: all workers.
+func (x *Everywhere) SetAttributes(ctx context.Context, id string, set map[string]json.RawMessage, remove []string) (all map[string]json.RawMessage, err error) {
+	return x.srv.worker.SetAttributes(ctx, id, set, remove)
 }

@@ -12,9 +12,10 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/engine/cluster/bus"
+	"github.com/parleyd/parley/engine/internal/fleet"
 )
 
-// What is asked everywhere has the same answer on every worker, and on one that is alone.
+// A question to all workers has the same answer on every worker, and on one that is alone.
 func TestEverywhere(t *testing.T) {
 	for _, n := range []int{1, 3} {
 		t.Run(fmt.Sprintf("%d workers", n), func(t *testing.T) { askEverywhere(t, n) })
@@ -141,7 +142,7 @@ func TestPartialAnswers(t *testing.T) {
 	asker.join("r")
 	block := make(chan struct{})
 	for range answerers {
-		ws.list[1].peers.answering.submit(func() { <-block })
+		ws.list[1].pools.Answering.Submit(func() { <-block })
 	}
 	x := ws.list[0].Everywhere()
 	begun := time.Now()
@@ -150,7 +151,7 @@ func TestPartialAnswers(t *testing.T) {
 	if len(members) != 3 || !errors.As(err, &partial) || !errors.Is(err, ErrPartial) || !slices.Equal(partial.Workers, []uint16{2}) {
 		t.Fatal(members, err)
 	}
-	if took := time.Since(begun); took < gatherWait || took > gatherWait+gatherGrace+time.Second {
+	if took := time.Since(begun); took < fleet.GatherWait || took > fleet.GatherWait+fleet.GatherGrace+time.Second {
 		t.Fatal("it took", took)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
@@ -193,7 +194,7 @@ func TestMembersOverWorkers(t *testing.T) {
 		clients = append(clients, c)
 	}
 	for _, w := range ws.list {
-		eventually(t, "all count all", func() bool { return w.index.FindString("r").Away() == 2*each })
+		eventually(t, "all count all", func() bool { return w.rooms.Index.FindString("r").Away() == 2*each })
 	}
 	for _, asker := range clients[:3] {
 		seen, next, pages := map[string]bool{}, "", 0
@@ -251,19 +252,19 @@ func (e *events) count(ok func(RemoteEvent) bool) (n int) {
 	return n
 }
 
-// Events are told everywhere to those who wish them, and to a worker that comes later; without a wish nothing is sent.
+// Events go to all workers that wish them, and to one that starts later; without a wish no worker sends any.
 func TestEventsEverywhere(t *testing.T) {
 	ws := startWorkers(t, 2, nil, nil)
 	ann := dial(t, ws.list[0].Server)
 	ann.join("r")
-	if n := ws.list[0].wishes.wanted.Load(); n != 0 {
+	if n := ws.list[0].link.Wanted(); n != 0 {
 		t.Fatal("wanted without a wish:", n)
 	}
 	var heard, late events
 	off := ws.list[0].Everywhere().OnEvent([]EventKind{EventConnect, EventDisconnect, EventRoomJoin, EventRoomLeave, EventReconnect}, heard.add)
 	third := ws.start(nil, func(s *Server) { s.Everywhere().OnEvent([]EventKind{EventRoomJoin}, late.add) })
 	eventually(t, "all know the wishes", func() bool {
-		return ws.list[1].wishes.wanted.Load() == 31 && third.wishes.wanted.Load() == 31
+		return ws.list[1].link.Wanted() == 31 && third.link.Wanted() == 31
 	})
 	kinds := func(who *client, kind EventKind) func() bool {
 		return func() bool {
@@ -281,7 +282,7 @@ func TestEventsEverywhere(t *testing.T) {
 		eventually(t, "disconnect", kinds(bob, EventDisconnect))
 		eventually(t, "joined twice and left twice", func() bool {
 			return heard.count(func(ev RemoteEvent) bool {
-				return ev.Conn.ID == bob.id && ev.Room == "r" && ev.Worker == w.instance.Instance()
+				return ev.Conn.ID == bob.id && ev.Room == "r" && ev.Worker == w.link.Self.Instance()
 			}) == 4
 		})
 		eventually(t, "the third hears of joins", func() bool {
@@ -297,12 +298,12 @@ func TestEventsEverywhere(t *testing.T) {
 		})
 	}
 	if n := late.count(func(ev RemoteEvent) bool { return ev.Kind != EventRoomJoin }); n != 0 {
-		t.Error("told what was not wished:", late.list)
+		t.Error("an event that was not wished:", late.list)
 	}
 	off()
 	ws.die(third)
-	eventually(t, "nobody wishes anything", func() bool {
-		return ws.list[0].wishes.wanted.Load() == 0 && ws.list[1].wishes.wanted.Load() == 0
+	eventually(t, "no worker wishes any event", func() bool {
+		return ws.list[0].link.Wanted() == 0 && ws.list[1].link.Wanted() == 0
 	})
 	defer func() {
 		if recover() == nil {
@@ -332,13 +333,13 @@ func (c *client) notices(mark int) (list []string) {
 // the room.
 func TestDeadWorkersMembersLeave(t *testing.T) {
 	ws := startWorkers(t, 3, func(c *Config) { c.AnnounceMembersMax = 6 }, nil)
-	doomed := ws.list[2]
-	early := dial(t, doomed.Server)
+	dying := ws.list[2]
+	early := dial(t, dying.Server)
 	early.join("r")
 	ann := dial(t, ws.list[0].Server)
 	ann.join("r")
-	eventually(t, "counted", func() bool { return ws.list[0].index.FindString("r").Away() == 1 })
-	late, gone := dial(t, doomed.Server), dial(t, doomed.Server)
+	eventually(t, "counted", func() bool { return ws.list[0].rooms.Index.FindString("r").Away() == 1 })
+	late, gone := dial(t, dying.Server), dial(t, dying.Server)
 	for _, c := range []*client{late, gone} {
 		c.join("r")
 		m := ann.skipTo("member_joined")
@@ -355,7 +356,7 @@ func TestDeadWorkersMembersLeave(t *testing.T) {
 	}
 	var crowd []*client
 	for range 9 { // a room that does not announce
-		c := dial(t, doomed.Server)
+		c := dial(t, dying.Server)
 		c.join("crowd")
 		crowd = append(crowd, c)
 	}
@@ -364,17 +365,17 @@ func TestDeadWorkersMembersLeave(t *testing.T) {
 	bob.join("r")
 	ann.skipTo("member_joined")
 	eventually(t, "all counted", func() bool {
-		return ws.list[1].index.FindString("crowd").Away() == 9 && ws.list[1].index.FindString("r").Away() == 3
+		return ws.list[1].rooms.Index.FindString("crowd").Away() == 9 && ws.list[1].rooms.Index.FindString("r").Away() == 3
 	})
 	eventually(t, "bob's worker knows who is there", func() bool {
-		return ws.list[1].index.FindString("r").RemoteMembers(doomed.instance) == 2
+		return ws.list[1].rooms.Index.FindString("r").RemoteMembers(dying.link.Self) == 2
 	})
-	if n := ws.list[1].index.FindString("crowd").RemoteMembers(doomed.instance); n != 0 {
+	if n := ws.list[1].rooms.Index.FindString("crowd").RemoteMembers(dying.link.Self); n != 0 {
 		t.Error(n, "ids are kept of a room that does not announce")
 	}
-	ws.die(doomed)
+	ws.die(dying)
 	eventually(t, "the dead are not counted", func() bool {
-		return ws.list[0].index.FindString("r").Away() == 1 && ws.list[1].index.FindString("crowd").Away() == 0
+		return ws.list[0].rooms.Index.FindString("r").Away() == 1 && ws.list[1].rooms.Index.FindString("crowd").Away() == 0
 	})
 	want := []string{"member_left " + early.id, "member_left " + late.id}
 	slices.Sort(want)
@@ -421,14 +422,14 @@ func TestAnnouncingAgain(t *testing.T) {
 			t.Fatal(m)
 		}
 	}
-	eventually(t, "its last member is known", func() bool { return ws.list[0].index.FindString("r").RemoteMembers(2) == 1 })
+	eventually(t, "its last member is known", func() bool { return ws.list[0].rooms.Index.FindString("r").RemoteMembers(2) == 1 })
 	ws.die(ws.list[1])
 	for ann.skipTo("member_left")["connection_id"] != others[7].id {
 	}
 }
 
-// What the ring does not hold is lost, and said to be: by an event, a figure and a log line; what was learned of the
-// other worker's members is asked for again.
+// Batches that the ring no longer holds are lost, and an event, a figure and a log line say so. The worker asks again for
+// the other worker's members.
 func TestBeyondTheRing(t *testing.T) {
 	ws := &testWorkers{t: t, ring: bus.RingBytesMin}
 	ws.startBus()
@@ -445,7 +446,7 @@ func TestBeyondTheRing(t *testing.T) {
 	ann, bob := dial(t, ws.list[0].Server), dial(t, ws.list[1].Server)
 	ann.join("r")
 	bob.join("r")
-	eventually(t, "counted", func() bool { return ws.list[0].index.FindString("r").Away() == 1 })
+	eventually(t, "counted", func() bool { return ws.list[0].rooms.Index.FindString("r").Away() == 1 })
 	ws.bus.Close()
 	eventually(t, "noticed", func() bool { return !ws.list[0].Up() })
 	big := strings.Repeat("x", 500)
@@ -471,7 +472,7 @@ func TestBeyondTheRing(t *testing.T) {
 		return told.Load() > 0 && ws.list[1].Stats().Missed > 0
 	})
 	eventually(t, "who is there is known again", func() bool {
-		r := ws.list[1].index.FindString("r")
+		r := ws.list[1].rooms.Index.FindString("r")
 		return r.Away() == 2 && r.RemoteMembers(1) == 2
 	})
 }
@@ -488,7 +489,7 @@ func TestDeathWhileTheBusIsAway(t *testing.T) {
 	if m := ann.skipTo("member_left"); m["connection_id"] != bob.id {
 		t.Fatal(m)
 	}
-	if n := ws.list[0].index.FindString("r").Away(); n != 0 {
+	if n := ws.list[0].rooms.Index.FindString("r").Away(); n != 0 {
 		t.Fatal(n, "members are counted of a dead worker")
 	}
 }

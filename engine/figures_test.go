@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/parleyd/parley/engine/internal/fleet"
 )
@@ -76,7 +77,7 @@ func TestFiguresAreToldToNewcomers(t *testing.T) {
 	})
 }
 
-// What changes is told with the next tick; where nothing does, once a second is enough.
+// Changed figures are told with the next tick; unchanged ones once a second.
 func TestFiguresAreToldSeldom(t *testing.T) {
 	w, b := newPeer(t, nil)
 	told := func(ticks int) int {
@@ -88,7 +89,7 @@ func TestFiguresAreToldSeldom(t *testing.T) {
 		}
 		return len(b.of(fleet.Figures)) - before
 	}
-	second := int(sayFiguresEvery / w.server.TickEvery())
+	second := int(time.Second / w.server.TickEvery())
 	if n := told(3 * second); n < 2 || n > 3 {
 		t.Errorf("told %d times in three idle seconds", n)
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/gobwas/ws"
+
 	"github.com/parleyd/parley/engine/internal/turn"
 )
 
@@ -54,9 +55,9 @@ func TestAnswersOfOneTurnAreBounded(t *testing.T) {
 			w.read(c)
 			l := c.loop()
 			most := w.server.Server.ground.Limits.Answers + 40<<10
-			before := w.out[c.wire.Fd].Len()
+			before := w.out[int(c.wire.Fd)].Len()
 			w.server.Serve(c, flood(n, row.frame))
-			if got := w.out[c.wire.Fd].Len() - before; got > most {
+			if got := w.out[int(c.wire.Fd)].Len() - before; got > most {
 				t.Errorf("the first turn gives %d bytes, %d at most are in order", got, most)
 			}
 			if letters := l.Mail.Waiting.Load(); letters > 2*turn.AnswersLettersMax {
@@ -86,7 +87,7 @@ func TestInputWaitsForWhoReadsNothing(t *testing.T) {
 		w := newScript(t, nil)
 		c := w.open(0)
 		w.read(c)
-		w.room[c.wire.Fd] = 10_000
+		w.takes[int(c.wire.Fd)] = 10_000
 		payload := func(i int) string { return fmt.Sprintf("%0125d", i) }
 		if kind == ws.OpText {
 			payload = func(i int) string { return fmt.Sprintf(`{"type":"ping","ref":%d}`, i) }
@@ -99,10 +100,10 @@ func TestInputWaitsForWhoReadsNothing(t *testing.T) {
 		if got, most := w.server.Backlog(c), w.server.Server.ground.Limits.Answers+1<<10; got > most {
 			t.Errorf("the backlog is %d, %d at most are in order", got, most)
 		}
-		delete(w.room, c.wire.Fd)
+		delete(w.takes, int(c.wire.Fd))
 		w.server.Writable(c)
 		w.drain()
-		out := w.out[c.wire.Fd]
+		out := w.out[int(c.wire.Fd)]
 		for i := range n {
 			f, err := ws.ReadFrame(out)
 			if err != nil || kind == ws.OpPing && string(f.Payload) != payload(i) ||
@@ -111,7 +112,7 @@ func TestInputWaitsForWhoReadsNothing(t *testing.T) {
 			}
 		}
 
-		w.room[c.wire.Fd] = 0
+		w.takes[int(c.wire.Fd)] = 0
 		for range 100_000 {
 			if c.Cause() != CauseNone {
 				break
@@ -125,7 +126,7 @@ func TestInputWaitsForWhoReadsNothing(t *testing.T) {
 	}
 }
 
-// What waited for an answer of the application is worked through in slices, too.
+// Messages that waited for an answer of the application are carried out in slices, too.
 func TestHeldMessagesAreTakenInSlices(t *testing.T) {
 	w := newScript(t, func(c *Config) { c.AnnounceMembersMax = -1 })
 	w.server.Server.On("slow", func(*Conn, *Message, *Server) (any, error) { return M{"type": "done"}, nil }, Offload())
@@ -142,7 +143,7 @@ func TestHeldMessagesAreTakenInSlices(t *testing.T) {
 	w.server.Offloaded()
 	w.rung[0] = false
 	w.server.Drain(0)
-	if got := w.out[c.wire.Fd].Len(); got > 100<<10 {
+	if got := w.out[int(c.wire.Fd)].Len(); got > 100<<10 {
 		t.Errorf("one turn answers with %d bytes", got)
 	}
 	w.drain()
@@ -152,7 +153,7 @@ func TestHeldMessagesAreTakenInSlices(t *testing.T) {
 	}
 }
 
-// What a peer said before it hung up counts, also where a later turn would have taken it.
+// Messages that a peer sent before it hung up count, also those that were left to a later turn.
 func TestKeptInputOutlivesItsPeer(t *testing.T) {
 	w := newScript(t, nil)
 	c, other := w.open(0), w.open(1)
@@ -169,7 +170,7 @@ func TestKeptInputOutlivesItsPeer(t *testing.T) {
 	w.expect(other, "broadcast member_left")
 }
 
-// Whoever has claimed a session waits for the input that its connection has kept, and takes over after that.
+// A connection that has claimed a session waits for the input that is kept for the session's connection, then takes over.
 func TestTakeOverWaitsForKeptInput(t *testing.T) {
 	w := newScript(t, nil)
 	c, heir := w.open(0), w.open(1)
@@ -214,9 +215,9 @@ func TestDroppedAnswersEndAtAFrame(t *testing.T) {
 			w.read(c)
 			chunk := masked(ws.OpText, strings.Repeat("a", size))
 			one := len(chunk) - 4 // unmasked
-			w.room[c.wire.Fd] = one + cut
+			w.takes[int(c.wire.Fd)] = one + cut
 			w.server.Serve(c, bytes.Repeat(chunk, 3))
-			c.loop().DropQueue(&c.wire)
+			c.wire.DropQueue()
 			want := 0
 			if cut > 0 {
 				want = one - cut
@@ -228,15 +229,15 @@ func TestDroppedAnswersEndAtAFrame(t *testing.T) {
 	}
 }
 
-// Who is ended for reading too slowly, in the middle of a turn of its own, has lost its latest answers: none that comes
-// after a lost one leaves.
+// A connection that is ended for reading too slowly, in the middle of a turn of its own, loses its latest answers: no answer
+// behind a lost one leaves.
 func TestSlowEndLosesWhatIsLatest(t *testing.T) {
 	w := newScript(t, func(c *Config) {
 		c.MessageBytesMax, c.BacklogSoftBytes, c.BacklogHardBytes = 1<<10, 16<<10, 16<<10
 	})
 	c := w.open(0)
 	w.read(c)
-	w.room[c.wire.Fd] = 3000
+	w.takes[int(c.wire.Fd)] = 3000
 	ping := func(i int) []byte { return masked(ws.OpText, fmt.Sprintf(`{"type":"ping","ref":%d}`, i)) }
 	w.server.Serve(c, flood(100, ping))
 	if !c.wire.Blocked {
@@ -246,7 +247,7 @@ func TestSlowEndLosesWhatIsLatest(t *testing.T) {
 	if c.Cause() != CauseSlow {
 		t.Fatalf("ended by %v", c.Cause())
 	}
-	delete(w.room, c.wire.Fd)
+	delete(w.takes, int(c.wire.Fd))
 	w.server.Writable(c)
 	w.drain()
 	for i, text := range w.read(c) {

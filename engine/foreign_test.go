@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/parleyd/parley/engine/internal/fanout"
 	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/ident"
@@ -27,18 +28,18 @@ func TestFullLoopMissesAlone(t *testing.T) {
 	w.drain()
 	w.read(held)
 	w.read(free)
-	f, _ := encodeFrame(M{"type": "m"})
+	f, _ := turn.EncodeFrame(M{"type": "m"})
 	says := []fleet.Entry{
 		{Kind: fleet.Publish, Room: "r"},
 		{Kind: fleet.Spread, Rooms: []string{"r"}},
 		{Kind: fleet.Spread},
-		{Kind: fleet.Direct, Target: s.instance, Conns: []ident.ID{s.idOf(held.place())}},
-		{Kind: fleet.Direct, Target: s.instance, Conns: []ident.ID{s.idOf(free.place())}},
+		{Kind: fleet.Direct, Target: s.link.Self, Conns: []ident.ID{s.link.IDOf(held.place())}},
+		{Kind: fleet.Direct, Target: s.link.Self, Conns: []ident.ID{s.link.IDOf(free.place())}},
 	}
 	receive := func() {
 		for _, e := range says {
 			e.Frame = f.Plain
-			if err := s.Receive(9, fleet.Append(nil, &e)); err != nil {
+			if err := s.worker.Receive(9, fleet.Append(nil, &e)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -46,12 +47,12 @@ func TestFullLoopMissesAlone(t *testing.T) {
 	mail := &s.loops[0].Mail
 	mail.Waiting.Add(turn.MailboxLettersMax) // a publisher of ours would be refused
 	receive()
-	if len(told) != 0 || s.count[countMissed].Load() != 0 {
-		t.Fatalf("%d messages are missed while the loop has places", s.count[countMissed].Load())
+	if len(told) != 0 || s.count[fanout.CountMissed].Load() != 0 {
+		t.Fatalf("%d messages are missed while the loop has places", s.count[fanout.CountMissed].Load())
 	}
 	mail.Waiting.Add(turn.MailboxLettersMax)
 	receive()
-	if n := s.count[countMissed].Load(); n != 4 || len(told) != 1 || told[0] != 9 {
+	if n := s.count[fanout.CountMissed].Load(); n != 4 || len(told) != 1 || told[0] != 9 {
 		t.Errorf("%d messages are missed, and told of workers %v", n, told)
 	}
 	mail.Waiting.Add(-2 * turn.MailboxLettersMax)

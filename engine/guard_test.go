@@ -62,7 +62,7 @@ func TestWhatPanicsBehindAHandlerCostsOneConnection(t *testing.T) {
 		},
 	}
 	s := startServer(t, nil, func(s *Server) {
-		s.log = slog.New(guardedLog{slog.NewJSONHandler(io.Discard, nil), &s.count[countPanics]})
+		s.log = s.GuardLog(slog.New(slog.NewJSONHandler(io.Discard, nil)))
 		for name, h := range cases {
 			s.On(name, h)
 			s.On("offloaded_"+name, h, Offload())
@@ -159,7 +159,7 @@ func TestPanicsBeforeAuthentication(t *testing.T) {
 	}
 }
 
-// What is told of a join runs on a loop.
+// The function that is told the outcome of a join runs on a loop.
 func TestPanicInJoinThen(t *testing.T) {
 	s := startServer(t, nil, nil)
 	c, bystander := dial(t, s), dial(t, s)

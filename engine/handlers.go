@@ -1,12 +1,11 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
-	"math"
 	"slices"
-	"time"
 
+	"github.com/parleyd/parley/engine/internal/guard"
+	"github.com/parleyd/parley/engine/internal/rate"
 	"github.com/parleyd/parley/protocol/handshake"
 	"github.com/parleyd/parley/protocol/message"
 )
@@ -20,8 +19,10 @@ type Request = handshake.Request
 // 401.
 type ConnectHandler func(c *Conn, r *Request) error
 
-// AuthHandler checks the token of an auth message. It runs on the pool and may be slow; it calls Conn.SetPrincipal. The
-// client gets its error and is closed with 4001.
+// AuthHandler checks the token of an auth message. It runs on the pool and may be slow; it calls [Conn.SetIdentity] or
+// [Conn.SetPrincipal]. The client gets its error and is closed with 4001. A client that has authenticated may do so again, to
+// renew its rights: then an error changes nothing, and the third in a row closes with 4001. A handler that returns an error
+// must leave the identity as it is. [ErrUnavailable], or an error with its code, closes with 1013, and does not count.
 type AuthHandler func(c *Conn, token string) error
 
 // Option changes how a handler is registered.
@@ -57,7 +58,7 @@ func (s *Server) On(typ string, h Handler, opts ...Option) {
 	if r.route.handler = chain(h, r.middleware); h == nil || r.route.handler == nil {
 		panic(fmt.Sprintf("engine: On: the handler of %q, or what its middleware makes of it, is nil", typ))
 	}
-	s.addRoute(r.route)
+	s.routes.replace(nil, r.route)
 }
 
 // On registers a handler whose messages are decoded into a T first. If the fields do not fit, or T's method Validate() error
@@ -73,38 +74,20 @@ func On[T any](s *Server, typ string, h func(c *Conn, m T, s *Server) (any, erro
 			return nil, err
 		}
 		if checked, ok := any(&v).(interface{ Validate() error }); ok {
-			if err := checked.Validate(); !isNil(err) {
-				return nil, invalid(err)
+			if err := checked.Validate(); !message.IsNone(err) {
+				return nil, message.CodedOr(message.InvalidMessage, err)
 			}
 		}
 		return h(c, v, s)
 	}, opts...)
 }
 
-// invalid is the refusal of a message that failed a check. An *Error stays as it is.
-func invalid(err error) error {
-	if e := coded(err); e != nil {
-		return e
-	}
-	return &Error{Code: message.InvalidMessage.String(), Message: err.Error()}
-}
-
 // Use wraps the handlers of the named types, built-in ones too, in middleware, the first outermost. Any goroutine; usually
 // called before the start. It panics for a type without a handler.
 func (s *Server) Use(m Middleware, types ...string) {
 	for _, typ := range types {
-		for old := s.routeFor(typ); !s.replaceRoute(old, wrapped(old, m)); old = s.routeFor(typ) {
-		}
+		s.routes.wrap(typ, m)
 	}
-}
-
-// routeFor is the route of a type, for Use.
-func (s *Server) routeFor(typ string) *route {
-	r := (*s.routes.Load())[typ]
-	if r == nil {
-		panic(fmt.Sprintf("engine: Use: no handler for %q; register it first", typ))
-	}
-	return r
 }
 
 // wrapped is a route whose handler has m around it.
@@ -119,19 +102,16 @@ func wrapped(old *route, m Middleware) *route {
 	return &r
 }
 
-// errHandled is the result of a built-in handler under middleware: the handler has answered already.
-var errHandled = errors.New("answered already")
-
 // builtinHandler makes a handler of a built-in one, so that middleware can wrap it. It runs on the loop, within the turn of
 // its message.
 func builtinHandler(f func(*loop, *Conn, *message.Envelope)) Handler {
 	return func(c *Conn, m *Message, _ *Server) (any, error) {
 		l := c.loop()
 		if code := message.Route(m.payload, &l.envelope); code != message.OK {
-			return nil, wireError(code)
+			return nil, message.ErrorOf(code)
 		}
 		f(l, c, &l.envelope)
-		return nil, errHandled
+		return nil, guard.ErrHandled
 	}
 }
 
@@ -154,9 +134,15 @@ func (s *Server) OnConnect(h ConnectHandler) {
 	s.connectHandlers.Store(&list)
 }
 
-// OnAuth makes connections authenticate by their first message, unless a connect handler has set a
-// principal. Before the start.
+// OnAuth makes connections authenticate by their first message, unless a connect handler has set an identity. Before the
+// start.
 func (s *Server) OnAuth(h AuthHandler) { s.authHandler.Store(&h) }
+
+// OnAuthOptional is OnAuth for clients that may authenticate, at any time, and need not. Before the start.
+func (s *Server) OnAuthOptional(h AuthHandler) {
+	s.OnAuth(h)
+	s.authOptional.Store(true)
+}
 
 // OnRaw registers the handler of messages that are no JSON object. Before the start.
 func (s *Server) OnRaw(h RawHandler) { s.rawHandler.Store(&h) }
@@ -166,8 +152,8 @@ func (s *Server) OnRaw(h RawHandler) { s.rawHandler.Store(&h) }
 func Validate(check func(c *Conn, m *Message) error) Middleware {
 	return func(next Handler) Handler {
 		return func(c *Conn, m *Message, s *Server) (any, error) {
-			if err := check(c, m); !isNil(err) {
-				return nil, invalid(err)
+			if err := check(c, m); !message.IsNone(err) {
+				return nil, message.CodedOr(message.InvalidMessage, err)
 			}
 			return next(c, m, s)
 		}
@@ -175,72 +161,41 @@ func Validate(check func(c *Conn, m *Message) error) Middleware {
 }
 
 // Rate is how often a connection may send the messages that a RateLimit guards.
-type Rate struct {
-	PerSecond float64
-	Burst     int // messages at once; at least 1
-	Strikes   int // refusals in a row after which the connection ends with 4005; 0 means never
-}
-
-// bucket is one connection's share of one rate limit.
-//
-// Owner: under the connection's mu.
-type bucket struct {
-	limiter *Rate
-	at      int64 // when it is full again, on the server's clock
-	strikes int32
-}
+type Rate = rate.Limit
 
 // RateLimit is middleware that answers rate_limited to messages that one connection sends too often.
-func RateLimit(rate Rate) Middleware {
-	if !(rate.PerSecond > 0) {
+func RateLimit(r Rate) Middleware {
+	if !(r.PerSecond > 0) {
 		panic("engine: RateLimit: PerSecond must be positive")
 	}
-	rate.Burst = max(rate.Burst, 1)
-	limiter := &rate
+	r.Burst = max(r.Burst, 1)
+	limiter := &r
 	return func(next Handler) Handler {
 		return func(c *Conn, m *Message, s *Server) (any, error) {
-			ok, strikes := c.admits(limiter, s.clock())
+			ok, strikes := c.admits(limiter, s.time.Now())
 			switch {
 			case ok:
 				return next(c, m, s)
 			case limiter.Strikes > 0 && strikes >= limiter.Strikes:
 				c.endSoon(CauseRateLimited)
-				return nil, errHandled
+				return nil, guard.ErrHandled
 			}
-			return nil, wireError(message.RateLimited)
+			return nil, message.ErrorOf(message.RateLimited)
 		}
 	}
 }
 
-// admits takes a message out of the connection's bucket for a limit. A bucket is one time: that at which it would be full
-// again (the generic cell rate algorithm).
+// admits takes a message out of the connection's bucket for a limit.
 func (c *Conn) admits(limiter *Rate, now int64) (ok bool, strikes int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.wire.Mu.Lock()
+	defer c.wire.Mu.Unlock()
 	if c.buckets == nil {
-		c.buckets = new([]bucket)
+		c.buckets = new(rate.Buckets)
 	}
-	list := *c.buckets
-	i := slices.IndexFunc(list, func(b bucket) bool { return b.limiter == limiter })
-	if i < 0 {
-		i = len(list)
-		list = append(list, bucket{limiter: limiter})
-		*c.buckets = list
-	}
-	b := &list[i]
-	const longest = math.MaxInt64 / 2 // some 146 years; with half as much again, and now, it does not overflow
-	each := int64(min(float64(time.Second)/limiter.PerSecond, longest/2))
-	burst := int64(min(float64(each)*float64(limiter.Burst-1), longest))
-	at := max(b.at, now)
-	if at-now > burst {
-		b.strikes++
-		return false, int(b.strikes)
-	}
-	b.at, b.strikes = at+each, 0
-	return true, 0
+	return c.buckets.Take(limiter, now)
 }
 
 // endSoon ends the connection for a cause, in a later turn. Any goroutine.
 func (c *Conn) endSoon(cause Cause) {
-	c.loop().postCall(func(l *loop) { l.endBy(c, cause) })
+	c.loop().PostCall(func() { c.wire.EndBy(cause) })
 }

@@ -44,7 +44,7 @@ func TestHandshakeLimits(t *testing.T) {
 	}
 }
 
-// A request that lies unread when the time for it is over is answered: a server that was slow to read refuses nobody for it.
+// A request that lies unread when the time for it is over is answered: a server that was slow to read refuses no client for it.
 // A request that has not come whole then is refused with the next tick.
 func TestUnreadRequestIsNotTooLate(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -13,7 +13,7 @@ func TestStuckLoopKeepsFewWaiting(t *testing.T) {
 	const dials = 300
 	s := startServer(t, func(c *Config) { c.Loops = 2 }, nil)
 	held, release := make(chan struct{}), make(chan struct{})
-	s.loops[0].postCall(func(*loop) { close(held); <-release })
+	s.loops[0].PostCall(func() { close(held); <-release })
 	<-held
 	defer close(release)
 

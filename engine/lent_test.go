@@ -69,7 +69,7 @@ func TestLentBytes(t *testing.T) {
 	}
 }
 
-// A reply that is bytes gets the client's ref in a copy: the bytes may be everybody's, or lie in the client's message.
+// A reply that is bytes gets the client's ref in a copy: other calls may use the bytes, too, or they lie in the client's message.
 func TestLentReplies(t *testing.T) {
 	const shared = `{"type":"ok"}`
 	ok := bytes.Repeat([]byte("."), 100)[:len(shared)]

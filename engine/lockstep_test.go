@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/fanout"
 	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/deflate"
 )
@@ -21,12 +23,13 @@ type script struct {
 	now    time.Duration
 	server *Lockstep
 	out    map[int]*bytes.Buffer
-	room   map[int]int // bytes that a wire still takes; unlimited where there is no entry
+	takes  map[int]int // bytes that a wire still takes; unlimited where there is no entry
 	rung   []bool
 	seed   byte
 	mute   bool // what is written is thrown away
 	writes int
 	pace   time.Duration // that a write takes
+	ends   []string      // of wires: "shut 0" when our half is shut, "drop 0" when it is closed
 }
 
 func newScript(t testing.TB, change func(*Config)) *script {
@@ -35,7 +38,7 @@ func newScript(t testing.TB, change func(*Config)) *script {
 	if change != nil {
 		change(&cfg)
 	}
-	w := &script{t: t, out: map[int]*bytes.Buffer{}, room: map[int]int{}, rung: make([]bool, cfg.Loops)}
+	w := &script{t: t, out: map[int]*bytes.Buffer{}, takes: map[int]int{}, rung: make([]bool, cfg.Loops)}
 	x, err := NewLockstep(cfg, w, WithLogger(slog.New(slog.DiscardHandler)))
 	if err != nil {
 		t.Fatal(err)
@@ -60,17 +63,17 @@ func (w *script) Write(wire int, p []byte) (int, bool) {
 		return len(p), true
 	}
 	n := len(p)
-	if room, ok := w.room[wire]; ok {
-		n = min(n, room)
-		w.room[wire] -= n
+	if left, ok := w.takes[wire]; ok {
+		n = min(n, left)
+		w.takes[wire] -= n
 	}
 	w.out[wire].Write(p[:n])
 	return n, true
 }
 
-func (w *script) Shutdown(int) {}
+func (w *script) Shutdown(wire int) { w.ends = append(w.ends, fmt.Sprint("shut ", wire)) }
 
-func (w *script) Drop(wire int) {}
+func (w *script) Drop(wire int) { w.ends = append(w.ends, fmt.Sprint("drop ", wire)) }
 
 func (w *script) Watch(int) {}
 
@@ -122,7 +125,7 @@ func masked(op ws.OpCode, text string) []byte {
 // read takes what a client was sent since the last time: the text of each frame, "close CODE" for a close frame.
 func (w *script) read(c *Conn) (texts []string) {
 	w.t.Helper()
-	raw := w.out[c.wire.Fd]
+	raw := w.out[int(c.wire.Fd)]
 	if at := bytes.Index(raw.Bytes(), []byte("\r\n\r\n")); at >= 0 && bytes.HasPrefix(raw.Bytes(), []byte("HTTP")) {
 		raw.Next(at + 4)
 	}
@@ -165,7 +168,7 @@ func (w *script) expect(c *Conn, want string) []string {
 }
 
 // token is the latest token that a client was given.
-func (w *script) token(c *Conn) string { return c.token.String() }
+func (w *script) token(c *Conn) string { return c.wire.Token() }
 
 // An answer that goes through the mailbox pays for its place as much as it gives back.
 func TestPostedAnswerIsAccountedFor(t *testing.T) {
@@ -214,34 +217,35 @@ func TestHalfWrittenAnswerIsFinished(t *testing.T) {
 	w := newScript(t, func(c *Config) { c.MessageBytesMax, c.BacklogSoftBytes, c.BacklogHardBytes = 1<<10, 1<<10, 2<<10 })
 	c := w.open(0)
 	w.read(c)
-	w.room[c.wire.Fd] = 10 // of the answer
+	w.takes[int(c.wire.Fd)] = 10 // of the answer
 	w.say(c, `{"type":"ping"}`)
 	c.Send(M{"type": "push", "pad": strings.Repeat("x", 3<<10)})
 	w.drain()
 	if c.Cause() != CauseSlow {
 		t.Fatal("the backlog is over its bound, and the cause is", c.Cause())
 	}
-	delete(w.room, c.wire.Fd)
+	delete(w.takes, int(c.wire.Fd))
 	w.server.Writable(c)
 	w.drain()
 	w.expect(c, "pong close 4003")
 }
 
-// What the server asks a silent peer counts toward its backlog like anything else.
+// Pings to a silent peer count toward its backlog like all frames.
 func TestPingsAreBounded(t *testing.T) {
 	w := newScript(t, func(c *Config) {
 		c.MessageBytesMax, c.BacklogSoftBytes, c.BacklogHardBytes = 125, 125, 125
 		c.HeartbeatInterval, c.HeartbeatTimeout = time.Second, time.Hour
 	})
 	c := w.open(0)
-	w.room[c.wire.Fd] = 0
+	w.takes[int(c.wire.Fd)] = 0
 	w.pass(20 * time.Second)
 	if c.Cause() != CauseSlow || w.server.Backlog(c) > 125+32 {
 		t.Error("a peer that takes nothing has a backlog of", w.server.Backlog(c), "and the cause", c.Cause())
 	}
 }
 
-// Whoever is in a new room of the same name is not told that the old one ended.
+// A client that enters a new room of the same name hears that the old one ended, and then that it is in the new one: what it knew
+// of the members is over.
 func TestDeletedRoomAndItsHeir(t *testing.T) {
 	w := newScript(t, nil)
 	s := w.server.Server
@@ -254,10 +258,35 @@ func TestDeletedRoomAndItsHeir(t *testing.T) {
 	s.Rooms().Delete("r")
 	w.say(a, `{"type":"join","room":"r"}`)
 	w.drain()
-	w.expect(a, "joined")
+	w.expect(a, "left joined")
 	w.expect(b, "left")
 	if !s.Rooms().Has("r", a) || s.Rooms().Has("r", b) {
 		t.Error("the new room has the wrong members")
+	}
+}
+
+// A member that enters a new room before it has left the deleted one of the same name leaves first: an application that counts the
+// events knows where the connection is.
+func TestDeletedRoomIsLeftBeforeItsHeir(t *testing.T) {
+	w := newScript(t, nil)
+	s := w.server.Server
+	var events []string
+	for _, kind := range []EventKind{EventRoomJoin, EventRoomLeave} {
+		s.Emitter().On(kind, func(ev Event) { events = append(events, string(kind)+" "+ev.Room) })
+	}
+	a := w.open(0)
+	for range 3 {
+		w.say(a, `{"type":"join","room":"r"}`)
+		s.Rooms().Delete("r")
+	}
+	w.say(a, `{"type":"join","room":"r"}`)
+	w.drain()
+	join, leave := string(EventRoomJoin)+" r", string(EventRoomLeave)+" r"
+	if want := []string{join, leave, join, leave, join, leave, join}; !slices.Equal(events, want) {
+		t.Errorf("the events are %q", events)
+	}
+	if n := s.rooms.Emptying(); n != 0 || !s.Rooms().Has("r", a) || !slices.Equal(a.Rooms(), []string{"r"}) {
+		t.Error("it is in", a.Rooms(), "and", n, "rooms are being emptied")
 	}
 }
 
@@ -292,7 +321,7 @@ func TestGoneIsAnnouncedAtOnce(t *testing.T) {
 	w.expect(a, "member_left")
 }
 
-// A join and a leave within a turn cancel each other only where nobody came in between.
+// A join and a leave within a turn cancel each other only if no other member joined in between.
 func TestNoticesCancelUnlessSomebodyCame(t *testing.T) {
 	w := newScript(t, nil)
 	a, b := w.open(0), w.open(0)
@@ -320,8 +349,8 @@ func TestNoticesCancelUnlessSomebodyCame(t *testing.T) {
 	}
 }
 
-// A seat that the application took is nobody's until its connection enters: it is neither counted in a
-// joined nor missed in the notices.
+// A seat that the application holds belongs to no member until its connection enters: `joined` does not count it, and no
+// notice of it is missing.
 func TestHeldSeats(t *testing.T) {
 	w := newScript(t, nil)
 	a, b := w.open(0), w.open(1)
@@ -373,7 +402,7 @@ func TestHeartbeatStartsWithTheUpgrade(t *testing.T) {
 // The members of a large room come in pages.
 func TestMembersInPages(t *testing.T) {
 	w := newScript(t, func(c *Config) { c.AnnounceMembersMax = -1 })
-	const n = 2*membersMax + 7
+	const n = 2*fanout.MembersMax + 7
 	var first *Conn
 	for i := range n {
 		c := w.open(i % 2)
@@ -395,7 +424,7 @@ func TestMembersInPages(t *testing.T) {
 		if err := json.Unmarshal([]byte(w.expect(first, "members")[0]), &page); err != nil {
 			t.Fatal(err)
 		}
-		if page.Count != n || page.Partial != (page.Next != "") || page.Partial && len(page.Members) != membersMax {
+		if page.Count != n || page.Partial != (page.Next != "") || page.Partial && len(page.Members) != fanout.MembersMax {
 			t.Fatalf("page %d: %d of %d members, next %q", pages, len(page.Members), page.Count, page.Next)
 		}
 		for _, id := range page.Members {
@@ -412,18 +441,37 @@ func TestMembersInPages(t *testing.T) {
 	}
 }
 
-// Letters that keep coming and give nobody anything do not keep a loop from its input.
+// A peer has two seconds for its close frame, and two more to end its stream; then it is cut off.
+func TestCloseOfASilentPeer(t *testing.T) {
+	w := newScript(t, nil)
+	c := w.open(0)
+	w.read(c)
+	w.server.SendAway()
+	w.drain()
+	w.expect(c, "goodbye close 1001")
+	for _, step := range []struct {
+		pass time.Duration
+		want []string
+	}{{1900, nil}, {200, []string{"shut 0"}}, {1800, []string{"shut 0"}}, {300, []string{"shut 0", "drop 0"}}} {
+		w.pass(step.pass * time.Millisecond)
+		if !slices.Equal(w.ends, step.want) {
+			t.Fatalf("after %v the wire has seen %q, want %q", w.now, w.ends, step.want)
+		}
+	}
+}
+
+// Letters that keep coming and queue no frame do not keep a loop from its input.
 func TestLettersLeaveTimeForInput(t *testing.T) {
 	w := newScript(t, nil)
 	l, opened := w.server.Server.loops[0], 0
-	var again func(*loop)
-	again = func(l *loop) {
+	var again func()
+	again = func() {
 		w.now += 100 * time.Microsecond
 		if opened++; opened < 1000 {
-			l.postCall(again)
+			l.PostCall(again)
 		}
 	}
-	l.postCall(again)
+	l.PostCall(again)
 	w.rung[0] = false
 	w.server.Drain(0)
 	if most := int(turn.DrainBudget/(100*time.Microsecond)) + 2; opened > most || !w.rung[0] {

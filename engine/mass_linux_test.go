@@ -19,6 +19,8 @@ import (
 
 	"github.com/gobwas/ws"
 	"github.com/gobwas/ws/wsutil"
+
+	"github.com/parleyd/parley/engine/internal/pending"
 )
 
 const (
@@ -94,8 +96,8 @@ func massDials() int {
 	return 10_000
 }
 
-// Thousands of dials whose authentication takes a second each: the goroutines stay bounded, who is in is answered
-// as before, all get in, and when they have gone, nothing is left behind.
+// Thousands of dials whose authentication takes a second each: the goroutines stay bounded, admitted clients
+// are answered as before, all get in, and when they have gone, nothing is left behind.
 func TestMassAuthentication(t *testing.T) {
 	if os.Getenv("SERVE_SLOWLY") != "" {
 		if err := serveSlowly(); err != nil {
@@ -177,7 +179,7 @@ func (c *client) givenBack(before inspection) (after inspection) {
 	c.t.Helper()
 	eventually(c.t, "everything is given back", func() bool {
 		after = c.inspect("inspect")
-		return after.Sessions == 0 && after.Goroutines <= before.Goroutines+poolIdleKept+100 && after.Descriptors <= before.Descriptors+8
+		return after.Sessions == 0 && after.Goroutines <= before.Goroutines+pending.IdleKept+100 && after.Descriptors <= before.Descriptors+8
 	})
 	return after
 }

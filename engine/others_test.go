@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// A connection of another server, which shares the process or an emitter, is in no room of this one, and whoever has its
-// place here is not taken for it.
+// A connection of another server, which shares the process or an emitter, is in no room of this one, and is not
+// mistaken for the connection that has its place here.
 func TestConnOfAnotherServer(t *testing.T) {
 	a, b := newScript(t, nil), newScript(t, nil)
 	stranger, own := a.open(0), b.open(0)
@@ -36,7 +36,7 @@ func TestConnOfAnotherServer(t *testing.T) {
 	b.server.Server.Broadcast("r", M{"type": "news"})
 	b.drain()
 	b.expect(own, "news")
-	if told != 1 || x.Len() != 1 || stranger.seats.Load() != 0 {
-		t.Errorf("told %d times; %d rooms; the stranger counts as in %d", told, x.Len(), stranger.seats.Load())
+	if told != 1 || x.Len() != 1 || stranger.wire.RoomsTaken.Load() != 0 {
+		t.Errorf("told %d times; %d rooms; the stranger counts as in %d", told, x.Len(), stranger.wire.RoomsTaken.Load())
 	}
 }

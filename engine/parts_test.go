@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -111,7 +110,7 @@ func TestOverloaded(t *testing.T) {
 	c.expect("broadcast_sent")
 }
 
-// Whoever calls a server that has stopped writes to nobody's descriptor.
+// A call to a server that has stopped writes to no descriptor.
 func TestCallsAfterShutdown(t *testing.T) {
 	s := startServer(t, nil, nil)
 	c := dial(t, s)
@@ -150,32 +149,6 @@ func TestCallsAfterShutdown(t *testing.T) {
 			t.Error("a byte was written to a descriptor that is somebody else's")
 		}
 		unix.Close(fd)
-	}
-}
-
-// A claimed session leaves the queue of those that wait for their end.
-func TestClaimedSessionsLeaveTheQueue(t *testing.T) {
-	s := newSessionMemory(time.Hour, 5)
-	for i := range 100_000 {
-		key := hashToken(fmt.Append(nil, i))
-		s.begin(key, nil)
-		if !s.park(key, &parked{expiresAt: 1 << 60}) {
-			t.Fatal("not parked")
-		}
-		at := SessionClaim{Key: SessionKey{Hash: key}}
-		if err := (memoryStore{s}).Claim(at, func(ClaimedSession, error) {}); err != nil {
-			t.Fatal(err)
-		}
-		if err := (memoryStore{s}).Spend(at, func(error) {}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	total := 0
-	for i := range s.shards {
-		total += s.shards[i].queued()
-	}
-	if total > sessionShards*(sessionQueueSlack+2) {
-		t.Errorf("%d entries are left of sessions that were claimed", total)
 	}
 }
 

@@ -41,10 +41,7 @@ func TestConnectHandlersPassOverTheGone(t *testing.T) {
 	for i := range resets {
 		conn := dialWithout(t, s.Addr().String(), wholeHead)
 		eventually(t, "its request waits for the handler", func() bool {
-			p := s.pools.connect
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			return len(p.queue)-p.head > i
+			return s.pools.Connect.Waits() > i
 		})
 		conn.SetLinger(0)
 		conn.Close()

@@ -3,6 +3,9 @@ package engine
 import (
 	"strings"
 	"testing"
+
+	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/protocol/ident"
 )
 
 // resumes has a client show a token, and returns what it is answered first.
@@ -13,8 +16,8 @@ func (w *script) resumes(c *Conn, token string) string {
 	return strings.Join(w.read(c), "\n")
 }
 
-// What a connect handler sets says who is there now: a resume does not overwrite it, whosever token is shown. It
-// restores the rest, and wins over what was set later.
+// A resume does not overwrite attributes that a connect handler set: they describe this connection, whatever token it shows.
+// The resume restores the others, and wins over values that were set later.
 func TestResumeKeepsWhoIsThere(t *testing.T) {
 	who := ""
 	w := newScript(t, nil)
@@ -51,7 +54,7 @@ func TestResumeKeepsWhoIsThere(t *testing.T) {
 	}
 }
 
-// What does not fit beside an heir's own attributes is left out of what it inherits.
+// An heir does not inherit attributes that do not fit beside its own.
 func TestInheritedAttributesAreBounded(t *testing.T) {
 	long := strings.Repeat("x", 600)
 	w := newScript(t, func(c *Config) { c.AttributesBytesMax = 1000 })
@@ -67,7 +70,7 @@ func TestInheritedAttributesAreBounded(t *testing.T) {
 	if got := w.resumes(heir, token); !strings.Contains(got, "reconnected") {
 		t.Fatal(got)
 	}
-	if heir.Attribute("early") == nil || heir.Attribute("long") != nil || heir.Attribute("short") == nil || heir.attrs.Load().bytes > 1000 {
+	if heir.Attribute("early") == nil || heir.Attribute("long") != nil || heir.Attribute("short") == nil || attributeBytes(heir) > 1000 {
 		t.Error(heir.Attributes())
 	}
 }
@@ -75,7 +78,7 @@ func TestInheritedAttributesAreBounded(t *testing.T) {
 // shows has a client of who show the token of owner's session, which is alive, parked, in the store, or handed over by an
 // owner whose principal has changed since it was stored. It returns what the client is answered.
 func shows(t *testing.T, owner, who, state string) string {
-	w, _ := newPeer(t, nil)
+	w, b := newPeer(t, nil)
 	s := w.server.Server
 	now := owner
 	s.OnConnect(func(c *Conn, _ *Request) error {
@@ -84,15 +87,15 @@ func shows(t *testing.T, owner, who, state string) string {
 		}
 		return nil
 	})
-	store := &counter{value: (&parked{previous: place{Gen: 1}, instance: 3, principal: owner}).encode()}
+	store := &counter{value: storedSession(3, owner)}
 	var token string
 	switch state {
 	case "stored", "handed over":
 		w.keep(store)
-		token = s.tokenText([16]byte{1})
+		token = tokenOf(3)
 	default:
 		c := w.open(0)
-		token = s.tokenText(c.token)
+		token = c.wire.Token()
 		if state == "parked" {
 			w.server.Gone(c)
 		}
@@ -102,12 +105,17 @@ func shows(t *testing.T, owner, who, state string) string {
 	w.drain()
 	w.read(heir)
 	if state == "handed over" {
-		heir.loop().postCall(func(l *loop) {
-			next := &succession{conn: heir, wait: l.await(heir, pendingClaim, "reconnect", nil)}
-			l.handedOver(next, handover{kind: handoverState, state: &parked{principal: owner}}, nil)
-		})
-	} else {
-		w.say(heir, `{"type":"reconnect","token":"`+token+`"}`)
+		store.value, store.alive = nil, true
+		s.link.Peers([]ident.Worker{3})
+	}
+	w.say(heir, `{"type":"reconnect","token":"`+token+`"}`)
+	for _, entry := range b.of(fleet.Request) {
+		e, err := fleet.Decode(entry, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.worker.Receive(3, fleet.Append(nil, &fleet.Entry{Kind: fleet.Answer, Target: s.link.Self, Body: fleet.Body{
+			Number: e.Number, Payload: append([]byte{byte(fleet.HandedOverState)}, storedSession(3, owner)...)}}))
 	}
 	w.drain()
 	for _, done := range store.drops {
@@ -117,7 +125,7 @@ func shows(t *testing.T, owner, who, state string) string {
 	return strings.Join(w.read(heir), "\n")
 }
 
-// A session goes to a connection of the same principal: one of somebody not to one without any, nor the other way round.
+// A session goes only to a connection of the same principal, and one without a principal to a connection without one.
 func TestPrincipalsAndNone(t *testing.T) {
 	for _, state := range []string{"alive", "parked", "stored", "handed over"} {
 		for _, owner := range []string{"ann", ""} {
@@ -129,4 +137,12 @@ func TestPrincipalsAndNone(t *testing.T) {
 			}
 		}
 	}
+}
+
+// attributeBytes is the size of all attributes of a connection, keys and values together.
+func attributeBytes(c *Conn) (n int) {
+	for key, value := range c.Attributes() {
+		n += len(key) + len(value)
+	}
+	return n
 }

@@ -49,7 +49,7 @@ func (w *script) arrive(peer netip.AddrPort, input string, cuts uint64) (*Conn, 
 	return c, w.out[wire].String()
 }
 
-// Who connected is the kernel's peer, unless a trusted one says otherwise, in whatever pieces it says it.
+// The client is the kernel's peer, unless a trusted proxy names another, in however many pieces its header comes.
 func TestRemoteAddr(t *testing.T) {
 	peer, told := proxyAddress, "X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\n"
 	for _, row := range []struct {
@@ -124,7 +124,7 @@ func TestProxyHeader(t *testing.T) {
 	}
 }
 
-// What is refused or not believed is counted.
+// Refused and ignored headers are counted.
 func TestProxiesAreCounted(t *testing.T) {
 	w := behindProxy(t, true)
 	w.arrive(otherAddress, textPreface, 0)

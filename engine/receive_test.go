@@ -3,29 +3,33 @@ package engine
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/fanout"
 	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/engine/internal/membership"
+	"github.com/parleyd/parley/engine/internal/session"
 	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/rooms"
 )
 
-// spoken is a bus that keeps what it is given.
-type spoken struct {
-	deaf
+// recordingBus is a bus that keeps what it is given.
+type recordingBus struct {
+	silentBus
 	entries [][]byte
 }
 
-func (b *spoken) Append(entry []byte) error {
+func (b *recordingBus) Append(entry []byte) error {
 	b.entries = append(b.entries, bytes.Clone(entry))
 	return nil
 }
 
 // of are the entries of a kind.
-func (b *spoken) of(kind fleet.Kind) (list [][]byte) {
+func (b *recordingBus) of(kind fleet.Kind) (list [][]byte) {
 	for _, entry := range b.entries {
 		if fleet.Kind(entry[1]) == kind {
 			list = append(list, entry)
@@ -35,16 +39,20 @@ func (b *spoken) of(kind fleet.Kind) (list [][]byte) {
 }
 
 // newPeer is one of several workers in lockstep; what it says is kept.
-func newPeer(t testing.TB, change func(*Config)) (*script, *spoken) {
+func newPeer(t testing.TB, change func(*Config)) (*script, *recordingBus) {
+	return newPeerOf(t, 7, change)
+}
+
+func newPeerOf(t testing.TB, instance ident.Worker, change func(*Config)) (*script, *recordingBus) {
 	w := newScript(t, change)
-	b := &spoken{}
+	b := &recordingBus{}
 	s := w.server.Server
-	s.Attach(Membership{Instance: 7, Bus: b})
-	s.receiving.Store(true)
+	s.worker.Attach(membership.Membership{Instance: instance, Bus: b})
+	s.worker.Receiving.Store(true)
 	return w, b
 }
 
-// Who is chosen by a function gets the message, or nobody does: also where one loop takes no letters.
+// All connections that a function chooses get the message, or none does, also where one loop takes no letters.
 func TestChosenAllOrNobody(t *testing.T) {
 	w := newScript(t, nil)
 	s := w.server.Server
@@ -82,10 +90,10 @@ func TestFilterPanics(t *testing.T) {
 	var told int
 	s.Emitter().On(EventError, func(Event) { told++ })
 	e := fleet.Entry{Kind: fleet.Filtered, Key: "bad", Frame: turn.NewFrame(ws.OpText, []byte("{}")).Plain}
-	if err := s.Receive(3, fleet.Append(nil, &e)); err != nil {
+	if err := s.worker.Receive(3, fleet.Append(nil, &e)); err != nil {
 		t.Fatal(err)
 	}
-	if answer := s.answerFind(&fleet.Reader{Rest: fleet.FindQuestion{Kind: fleet.Filtered, Key: []byte("bad")}.AppendTo(nil)}); len(answer) != 3 {
+	if answer := answerNow(s, fleet.Find, fleet.FindQuestion{Kind: fleet.Filtered, Key: []byte("bad")}.AppendTo(nil)); len(answer) != 3 {
 		t.Error("found:", answer)
 	}
 	w.drain()
@@ -100,11 +108,11 @@ func TestFilterPanics(t *testing.T) {
 func TestHearsWhenItAccepts(t *testing.T) {
 	hears := false
 	startServer(t, nil, func(s *Server) {
-		s.Attach(Membership{Instance: 7, Bus: deaf{}})
-		s.Emitter().On(EventStarted, func(Event) { hears = s.receiving.Load() })
+		s.worker.Attach(membership.Membership{Instance: 7, Bus: silentBus{}})
+		s.Emitter().On(EventStarted, func(Event) { hears = s.worker.Receiving.Load() })
 	})
 	if !hears {
-		t.Error("it accepts, and is deaf to the others")
+		t.Error("it accepts, and hears nothing of the others")
 	}
 }
 
@@ -130,7 +138,7 @@ func TestDamagedFrames(t *testing.T) {
 		w.drain()
 		w.read(c)
 		e := fleet.Entry{Kind: fleet.Publish, Room: "r", Frame: raw}
-		if err := w.server.Server.Receive(3, fleet.Append(nil, &e)); err == nil {
+		if err := w.server.Server.worker.Receive(3, fleet.Append(nil, &e)); err == nil {
 			t.Errorf("%s: it is taken", what)
 		}
 		w.drain()
@@ -138,7 +146,7 @@ func TestDamagedFrames(t *testing.T) {
 	}
 }
 
-// What a dead worker could not say any more is counted and told, and nobody else is asked for it.
+// Messages that a dead worker could not send any more are counted and told, and no other worker is asked for them.
 func TestMissedOfTheDead(t *testing.T) {
 	w, b := newPeer(t, nil)
 	s := w.server.Server
@@ -153,13 +161,13 @@ func TestMissedOfTheDead(t *testing.T) {
 	if n := len(b.of(fleet.Count)); n != 1 {
 		t.Fatal(n, "counts are told of one room")
 	}
-	s.Missed(9)
+	s.worker.Missed(9)
 	tick()
 	if n := len(b.of(fleet.Count)); n != 1 || s.Stats().Missed != 1 {
 		t.Errorf("after a death %d counts are told, %d misses are counted", n-1, s.Stats().Missed)
 	}
-	s.Peers([]ident.Worker{7, 9})
-	s.Missed(9)
+	s.link.Peers([]ident.Worker{7, 9})
+	s.worker.Missed(9)
 	tick()
 	if n := len(b.of(fleet.Count)); n != 2 {
 		t.Errorf("of who lives, %d counts are asked for", n-1)
@@ -170,18 +178,18 @@ func TestMissedOfTheDead(t *testing.T) {
 func TestManyCounts(t *testing.T) {
 	w, b := newPeer(t, nil)
 	s := w.server.Server
-	const n = 2*countsMax + 1
+	const n = 2*fanout.CountsMax + 1
 	for i := range n {
-		name := ident.ID{Place: place{Slot: uint32(i)}}.Append(nil)
-		entry, err := s.index.Enter(name, place{Loop: 1, Slot: 1, Gen: 1}, 0)
+		name := ident.ID{Place: ident.Place{Slot: uint32(i)}}.Append(nil)
+		entry, err := s.rooms.Index.Enter(name, ident.Place{Loop: 1, Slot: 1, Gen: 1}, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.counted(entry.Room)
+		s.rooms.Counted(entry.Room)
 	}
 	l := s.loops[0]
-	for turn, told := range []int{countsMax, 2 * countsMax, n, n} {
-		l.reportCounts()
+	for turn, told := range []int{fanout.CountsMax, 2 * fanout.CountsMax, n, n} {
+		l.ReportCounts()
 		if got := len(b.of(fleet.Count)); got != told {
 			t.Errorf("%d counts are told after %d turns, want %d", got, turn+1, told)
 		}
@@ -194,21 +202,19 @@ func TestCreatedRoomIsCounted(t *testing.T) {
 	a, b := ws.list[0], ws.list[1]
 	dial(t, b.Server).join("r")
 	eventually(t, "it has been told of, to nobody's use", func() bool {
-		b.peers.mu.Lock()
-		defer b.peers.mu.Unlock()
-		return len(b.peers.changed) == 0
+		return b.rooms.CountsWait() == 0
 	})
-	a.RoomCreated(CreatedRoom{Name: "r"})
-	eventually(t, "the member elsewhere is known", func() bool { return a.index.FindString("r").Away() == 1 })
+	a.rooms.RoomCreated(fanout.CreatedRoom{Name: "r"})
+	eventually(t, "the member elsewhere is known", func() bool { return a.rooms.Index.FindString("r").Away() == 1 })
 	eventually(t, "the room is counted once", func() bool {
 		return a.Stats().RoomsCounted+b.Stats().RoomsCounted == 1
 	})
 }
 
-// What is garbage is refused, panics nowhere, and reaches nobody.
+// A damaged entry is refused, causes no panic, and reaches no client.
 func FuzzReceive(f *testing.F) {
 	frame := turn.NewFrame(ws.OpText, []byte(`{"type":"x"}`)).Plain
-	who := []ident.ID{{Worker: 7, Place: place{Loop: 0, Slot: 0, Gen: 1}}, {Worker: 3, Place: place{Loop: 1, Slot: 2, Gen: 3}}}
+	who := []ident.ID{{Worker: 7, Place: ident.Place{Loop: 0, Slot: 0, Gen: 1}}, {Worker: 3, Place: ident.Place{Loop: 1, Slot: 2, Gen: 3}}}
 	for _, e := range []fleet.Entry{
 		{Kind: fleet.Publish, Room: "r", Conns: who, Frame: frame},
 		{Kind: fleet.Spread, Rooms: []string{"r", "s"}, Conns: who, Frame: frame},
@@ -238,54 +244,61 @@ func FuzzReceive(f *testing.F) {
 	f.Fuzz(func(t *testing.T, entry, question []byte) {
 		w, _ := newPeer(t, nil)
 		s := w.server.Server
-		defer s.peers.answering.close()
+		defer s.pools.Answering.Close()
 		s.RegisterFilter("all", func(*Conn, []byte) bool { return true })
 		c := w.welcome(0)
 		w.say(c, `{"type":"join","room":"r"}`)
 		w.say(c, `{"type":"join","room":"s"}`)
 		w.drain()
 		w.read(c)
-		_ = s.Receive(3, entry)
-		if h, _ := fleet.Decode(entry, s.instance); h.Kind == fleet.Request { // what else runs on the pool
+		_ = s.worker.Receive(3, entry)
+		if h, _ := fleet.Decode(entry, s.link.Self); h.Kind == fleet.Request { // what else runs on the pool
 			everyAnswer(s, h.Verb, question)
 		}
-		s.Gone(3)
+		s.worker.Gone(3)
 		w.drain()
 		w.read(c) // fails where the stream is damaged
 		w.server.Gone(c)
 		w.drain()
-		s.index.Range(func(r *rooms.Room) bool {
+		s.rooms.Index.Range(func(r *rooms.Room) bool {
 			t.Errorf("room %q is left with %d members", r.Name(), r.Len())
 			return true
 		})
 	})
 }
 
-// everyAnswer has a question answered, here and now, and reads the answer as whoever asked would; then it takes the
+// answerNow returns the answer of a server in lockstep, also where the answer is one for the pool.
+func answerNow(s *Server, v fleet.Verb, question []byte) (answer []byte) {
+	s.worker.Answer(v, question, func(b []byte) { answer = b })
+	for s.pools.Answering.RunOne() {
+	}
+	return answer
+}
+
+// everyAnswer has a question answered, here and now, and reads the answer as the asking worker would; then it takes the
 // question for an answer.
 func everyAnswer(s *Server, v fleet.Verb, question []byte) {
-	ask := map[fleet.Verb]func(*Server, *fleet.Reader) []byte{fleet.Stats: (*Server).answerStats, fleet.Members: (*Server).answerMembers,
-		fleet.Rooms: (*Server).answerRooms, fleet.Find: (*Server).answerFind}
+	asked := []fleet.Verb{fleet.Stats, fleet.Members, fleet.Rooms, fleet.Find}
 	for _, answer := range [][]byte{question, nil} {
-		if f := ask[v]; f != nil && answer == nil {
-			answer = f(s, &fleet.Reader{Rest: question})
+		if answer == nil && slices.Contains(asked, v) {
+			answer = answerNow(s, v, question)
 		}
 		switch r := (&fleet.Reader{Rest: answer}); v {
 		case fleet.HandOver:
-			_, _ = decodeHandover(answer)
+			session.ReadHandOver(answer)
 		case fleet.Members:
-			readMembersPage(r, 3)
+			new(fanout.MembersList).Take(3, r)
 		case fleet.Rooms:
 			for r.Number(); len(r.Rest) > 0 && !r.Bad; {
-				readRoomStats(r)
+				fanout.ReadRoomStats(r)
 			}
 		default:
-			_ = readOutcome(r)
+			_ = membership.ReadOutcome(r)
 		}
 	}
 }
 
-// What a newer version says and this one does not know is left alone, and counted; a question is not answered.
+// Entries of a newer version that this one does not know are skipped and counted; such a question is not answered.
 func TestNewerWorkers(t *testing.T) {
 	w, b := newPeer(t, nil)
 	s := w.server.Server
@@ -297,7 +310,7 @@ func TestNewerWorkers(t *testing.T) {
 		further,
 		fleet.Append(nil, &fleet.Entry{Kind: fleet.Request, Target: 7, Body: fleet.Body{Number: 1, Verb: 200}}),
 	} {
-		if err := s.Receive(3, entry); err != nil || s.Stats().EntriesSkipped != uint64(n+1) {
+		if err := s.worker.Receive(3, entry); err != nil || s.Stats().EntriesSkipped != uint64(n+1) {
 			t.Errorf("entry %d: %v, %d are counted", n, err, s.Stats().EntriesSkipped)
 		}
 	}
@@ -306,33 +319,33 @@ func TestNewerWorkers(t *testing.T) {
 	}
 }
 
-// An id that no worker can have given is nobody's, also where it names another worker that lives.
+// An id that no worker can have given names no connection, also where it names another worker that lives.
 func TestSendToNobody(t *testing.T) {
 	w, _ := newPeer(t, nil)
 	s := w.server.Server
-	s.Peers([]ident.Worker{7, 8})
-	for p, want := range map[place]bool{{Loop: 1, Slot: 3, Gen: 5}: true, {Loop: 2, Slot: 3, Gen: 5}: false, {Loop: 1, Slot: 3}: false} {
+	s.link.Peers([]ident.Worker{7, 8})
+	for p, want := range map[ident.Place]bool{{Loop: 1, Slot: 3, Gen: 5}: true, {Loop: 2, Slot: 3, Gen: 5}: false, {Loop: 1, Slot: 3}: false} {
 		if s.SendTo(ident.ID{Worker: 8, Place: p}.String(), M{"type": "x"}) != want {
 			t.Errorf("%v: not %v", p, want)
 		}
 	}
-	if s.SendTo(ident.ID{Worker: 9, Place: place{Gen: 1}}.String(), M{"type": "x"}) {
+	if s.SendTo(ident.ID{Worker: 9, Place: ident.Place{Gen: 1}}.String(), M{"type": "x"}) {
 		t.Error("a worker that does not live has a connection")
 	}
 }
 
-// A worker that has deleted a room which nobody had created then does not delete the one that was created since.
+// A worker that deletes a room that came to be by itself does not delete the one that was created since.
 func TestLateDeletionSparesCreatedRoom(t *testing.T) {
 	w, _ := newPeer(t, nil)
 	s := w.server.Server
 	c := w.open(0)
 	w.say(c, `{"type":"join","room":"r"}`)
-	s.RoomCreated(CreatedRoom{Name: "r", MaxMembers: 5})
-	if err := s.Receive(9, fleet.Append(nil, &fleet.Entry{Kind: fleet.Vacate, Room: "r"})); err != nil {
+	s.rooms.RoomCreated(fanout.CreatedRoom{Name: "r", MaxMembers: 5})
+	if err := s.worker.Receive(9, fleet.Append(nil, &fleet.Entry{Kind: fleet.Vacate, Room: "r"})); err != nil {
 		t.Fatal(err)
 	}
 	w.drain()
-	if r := s.index.FindString("r"); r == nil || !r.Explicit() || r.Len() != 1 {
+	if r := s.rooms.Index.FindString("r"); r == nil || !r.Explicit() || r.Len() != 1 {
 		t.Error("the created room is gone, or empty")
 	}
 }

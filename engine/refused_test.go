@@ -73,7 +73,7 @@ var waysToBeUnwanted = []unwanted{
 	{"shutdown before the request", nil, nil, false, wholeRequest, nil, "503"},
 }
 
-// What a client goes on sending after it was refused is thrown away, whatever it is and whenever it comes: the decoder
+// Input of a client that was refused is thrown away, whatever it is and whenever it comes: the decoder
 // of frames was never made ready for it.
 func TestInputAfterARefusal(t *testing.T) {
 	// A mask drawn at random may hold an end of line, which is one of the PROXY header.
@@ -86,14 +86,14 @@ func TestInputAfterARefusal(t *testing.T) {
 				s.OnConnect(way.handler)
 			}
 			wire := len(w.out)
-			w.out[wire], w.room[wire] = new(bytes.Buffer), 0 // what it is told cannot leave yet
+			w.out[wire], w.takes[wire] = new(bytes.Buffer), 0 // what it is told cannot leave yet
 			c := w.server.Open(0, wire)
 			if way.peer {
 				c.wire.SetRemote(proxyAddress)
 			}
 			switch way.name {
 			case "a full pool":
-				s.pools.connect.close()
+				s.pools.Connect.Close()
 			case "a full server":
 				c.wire.Flags |= turn.FlagRefusal
 			case "shutdown before the request":
@@ -113,7 +113,7 @@ func TestInputAfterARefusal(t *testing.T) {
 				string(masked(ws.OpBinary, "x")), string(masked(ws.OpClose, "\x03\xe8")), string(masked(ws.OpPing, ""))} {
 				w.server.Serve(c, []byte(more))
 			}
-			delete(w.room, wire)
+			delete(w.takes, wire)
 			w.server.Writable(c)
 			w.drain()
 			w.server.Serve(c, []byte(frame)) // while it lingers

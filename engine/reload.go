@@ -2,9 +2,10 @@ package engine
 
 import (
 	"fmt"
-	"reflect"
 	"slices"
 
+	"github.com/parleyd/parley/engine/internal/rate"
+	"github.com/parleyd/parley/engine/internal/settings"
 	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/handshake"
 )
@@ -20,7 +21,8 @@ type tuned struct {
 }
 
 // tunable are the keys of the settings that may change. All others are fixed once the server runs.
-var tunable = []string{"announce_members_max", "heartbeat_interval", "heartbeat_timeout", "origins"}
+var tunable = []string{"announce_members_max", "connections_per_address_max", "heartbeat_interval", "heartbeat_timeout",
+	"message_burst", "message_rate", "message_strikes", "origins"}
 
 func newTuned(cfg Config) (*tuned, error) {
 	origins, err := handshake.NewOrigins(cfg.Origins)
@@ -30,18 +32,21 @@ func newTuned(cfg Config) (*tuned, error) {
 	return &tuned{cfg: cfg, announceMax: cfg.AnnounceMembersMax, origins: origins}, nil
 }
 
-// beatsOf are the heartbeats of a configuration.
-func beatsOf(cfg *Config) *turn.Beats {
-	return &turn.Beats{Interval: int64(cfg.HeartbeatInterval), Timeout: int64(cfg.HeartbeatTimeout)}
+// admit sets the limits of newcomers and of their messages.
+func (s *Server) admit(cfg *Config) {
+	s.ground.Crowds.Max.Store(int64(cfg.ConnectionsPerAddressMax))
+	s.ground.Rate.Store(rate.NewRule(cfg.MessageRate, cfg.MessageBurst, cfg.MessageStrikes))
 }
 
 // Config is the present configuration, with defaults filled in; the caller may change it. Any goroutine.
 func (s *Server) Config() Config { return s.tuned.Load().cfg.clone() }
 
-// Reload applies the changes of cfg in announce_members_max, heartbeat_interval, heartbeat_timeout and origins, all at once,
-// and returns the keys of other settings that differ: those need a new process. Empty origins are refused if a list was in
+// Reload applies the changes of cfg in announce_members_max, connections_per_address_max, heartbeat_interval,
+// heartbeat_timeout, message_rate, message_burst, message_strikes, origins and HideUsers, all at once, and returns the keys of other
+// settings that differ: those need a new process. Empty origins are refused if a list was in
 // force, since a lost list is more likely a mistake than the wish to admit every page; write "*" for that. New origins apply
-// to new connections; new heartbeats apply to all connections from their next one on. Any goroutine; each loop looks at its
+// to new connections, as does a limit of connections per address, for which connections do not count that came while it was
+// 0; new heartbeats apply to all connections from their next one on. Any goroutine; each loop looks at its
 // connections once, which takes some 10 ms for 100,000. The error, a *[ConfigError], leaves all settings unchanged.
 //
 // Scope: this worker.
@@ -53,14 +58,8 @@ func (s *Server) Reload(cfg Config) (fixed []string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.Config()
-	into, from := reflect.ValueOf(&now).Elem(), reflect.ValueOf(cfg)
-	for i := range into.NumField() {
-		if key := into.Type().Field(i).Tag.Get("key"); slices.Contains(tunable, key) {
-			into.Field(i).Set(from.Field(i))
-		} else if !reflect.DeepEqual(into.Field(i).Interface(), from.Field(i).Interface()) && key != "-" {
-			fixed = append(fixed, key)
-		}
-	}
+	fixed = settings.Tune(&now, cfg, tunable)
+	now.HideUsers = cfg.HideUsers // which has no key
 	if was := s.Config(); len(now.Origins) == 0 && len(was.Origins) > 0 && !slices.Contains(was.Origins, "*") {
 		return nil, &ConfigError{Key: "origins", Hint: "a list was in force and now there is none; write \"*\" to admit every origin"}
 	}
@@ -72,10 +71,11 @@ func (s *Server) Reload(cfg Config) (fixed []string, err error) {
 		return nil, err
 	}
 	s.tuned.Store(t)
-	beats := beatsOf(&t.cfg)
+	s.admit(&t.cfg)
+	beats := turn.NewBeats(t.cfg.HeartbeatInterval, t.cfg.HeartbeatTimeout)
 	if old := s.ground.Beats.Swap(beats); *old != *beats {
 		for _, l := range s.loops {
-			l.postCall((*loop).Rebeat)
+			l.PostCall(l.Rebeat)
 		}
 	}
 	return fixed, nil

@@ -1,9 +1,12 @@
 package engine
 
 import (
+	"context"
 	"testing"
 
+	"github.com/parleyd/parley/engine/internal/fanout"
 	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/engine/internal/membership"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
@@ -21,6 +24,8 @@ func (e ear) Append(entry []byte) error {
 func (ear) Flush()   {}
 func (ear) Up() bool { return true }
 
+func (ear) Confirm(context.Context) error { return nil }
+
 // tick lets the loops look at their timers, later than the last time.
 func (w *script) tick() {
 	w.now += w.server.TickEvery()
@@ -31,7 +36,7 @@ func (w *script) tick() {
 // A seat that was kept for an heir who never came is not counted any more: the others are told.
 func TestCountsForgetKeptSeats(t *testing.T) {
 	w, told := newScript(t, nil), ear{}
-	w.server.Server.Attach(Membership{Instance: 7, Bus: told})
+	w.server.Server.worker.Attach(membership.Membership{Instance: 7, Bus: told})
 	stays, old, heir := w.welcome(1), w.welcome(0), w.welcome(1)
 	for _, c := range []*Conn{stays, old} {
 		w.say(c, `{"type":"join","room":"r"}`)
@@ -47,7 +52,7 @@ func TestCountsForgetKeptSeats(t *testing.T) {
 	w.server.Gone(heir)
 	w.drain()
 	w.tick()
-	if told["r"] != 1 || w.server.Server.index.FindString("r").Len() != 1 {
+	if told["r"] != 1 || w.server.Server.rooms.Index.FindString("r").Len() != 1 {
 		t.Error("one is in, and the others were told", told)
 	}
 
@@ -67,7 +72,7 @@ func TestCountsForgetKeptSeats(t *testing.T) {
 	}
 }
 
-// What a worker said last is lost: those who missed it learn the truth, also of rooms that it has left since.
+// A worker's last batch is lost: the workers that missed it learn the true counts, also of rooms without members since.
 func TestCountsAfterLoss(t *testing.T) {
 	ws := startWorkers(t, 2, nil, nil)
 	here, there := ws.list[0], ws.list[1]
@@ -75,7 +80,7 @@ func TestCountsAfterLoss(t *testing.T) {
 	stays.join("r")
 	goes := dial(t, there.Server)
 	goes.join("r")
-	away := func() int { return here.index.FindString("r").AwayOf(there.instance) }
+	away := func() int { return here.rooms.Index.FindString("r").AwayOf(there.link.Self) }
 	eventually(t, "its member is counted", func() bool { return away() == 1 })
 
 	there.loses.Store(uint32(fleet.Count))
@@ -86,7 +91,7 @@ func TestCountsAfterLoss(t *testing.T) {
 	if away() != 1 {
 		t.Fatal("the count is right although nobody told it")
 	}
-	here.Missed(there.instance)
+	here.worker.Missed(there.link.Self)
 	eventually(t, "nobody is counted who is gone", func() bool { return away() == 0 })
 }
 
@@ -94,14 +99,14 @@ func TestCountsAfterLoss(t *testing.T) {
 func (w *script) toldBy(worker ident.Worker, room string, n int) {
 	w.t.Helper()
 	e := fleet.Entry{Kind: fleet.Count, Room: room, Body: fleet.Body{Members: uint64(n)}}
-	if err := w.server.Server.Receive(worker, fleet.Append(nil, &e)); err != nil {
+	if err := w.server.Server.worker.Receive(worker, fleet.Append(nil, &e)); err != nil {
 		w.t.Fatal(err)
 	}
 	w.drain()
 }
 
-// Who is the first to join a room here is told of those who are in it elsewhere, however long ago that was said, and what
-// it sends at once is counted right, too.
+// The first member that joins a room on this worker is told of the members on others, however long ago they joined, and a
+// message that it sends at once has the right number of recipients, too.
 func TestFirstMemberIsToldOfOthers(t *testing.T) {
 	w, _ := newPeer(t, func(c *Config) { c.AnnounceMembersMax = 4 })
 	s := w.server.Server
@@ -120,7 +125,7 @@ func TestFirstMemberIsToldOfOthers(t *testing.T) {
 		w.drain()
 		w.read(c)
 	}
-	s.Peers([]ident.Worker{3, 4, 7})
+	s.link.Peers([]ident.Worker{3, 4, 7})
 	w.toldBy(3, "r", 1)
 	w.toldBy(4, "r", 2)
 	for range 3 {
@@ -142,13 +147,13 @@ func TestFirstMemberIsToldOfOthers(t *testing.T) {
 	if n, err := s.Broadcast("r", M{"type": "x"}); n != 5 || err != nil {
 		t.Error("a broadcast from where nobody is in reaches", n, err)
 	}
-	s.RoomCreated(CreatedRoom{Name: "r"})
-	if n := s.index.FindString("r").Away(); n != 5 {
+	s.rooms.RoomCreated(fanout.CreatedRoom{Name: "r"})
+	if n := s.rooms.Index.FindString("r").Away(); n != 5 {
 		t.Error("a room that is created knows of", n)
 	}
-	s.RoomDeleted("r")
+	s.rooms.RoomDeleted("r")
 	w.drain()
-	s.Gone(3)
+	s.worker.Gone(3)
 	first("a worker died", `{"type":"joined","room":"r","members":3}`)
 	goes()
 	w.toldBy(4, "r", 0)
@@ -161,8 +166,8 @@ func TestFirstMemberIsToldOfOthers(t *testing.T) {
 	w.expect(c, "joined announcements")
 }
 
-// What a worker has missed, it asks for again: of the rooms that it has one by one, of all others in one question. That is
-// answered room by room, and what is old is not believed any more.
+// A worker asks again for the counts that it has missed: of the rooms that it has one by one, of all others in one question.
+// The answer comes room by room, and older counts are dropped.
 func TestCountsAreAskedFor(t *testing.T) {
 	w, b := newPeer(t, nil)
 	s := w.server.Server
@@ -170,15 +175,15 @@ func TestCountsAreAskedFor(t *testing.T) {
 	w.say(c, `{"type":"join","room":"here"}`)
 	w.drain()
 	w.read(c)
-	s.Peers([]ident.Worker{3, 7})
+	s.link.Peers([]ident.Worker{3, 7})
 	w.toldBy(3, "there", 5)
-	s.Missed(3)
-	if n := s.index.Away("there"); n != 0 || len(b.of(fleet.Census)) != 1 {
+	s.worker.Missed(3)
+	if n := s.rooms.Index.Away("there"); n != 0 || len(b.of(fleet.Census)) != 1 {
 		t.Error("after a loss, of a room elsewhere is known", n)
 	}
 	w.tick()
 	b.entries = nil
-	if err := s.Receive(3, fleet.Append(nil, &fleet.Entry{Kind: fleet.Census, Target: 7})); err != nil {
+	if err := s.worker.Receive(3, fleet.Append(nil, &fleet.Entry{Kind: fleet.Census, Target: 7})); err != nil {
 		t.Fatal(err)
 	}
 	w.drain()
@@ -197,10 +202,10 @@ func TestCountsForANewWorker(t *testing.T) {
 	dial(t, ws.list[0].Server).join("r")
 	dial(t, ws.list[1].Server).join("r")
 	eventually(t, "all is told", func() bool {
-		return ws.list[0].index.Away("r") == 1 && ws.list[1].index.Away("r") == 1
+		return ws.list[0].rooms.Index.Away("r") == 1 && ws.list[1].rooms.Index.Away("r") == 1
 	})
 	late := ws.start(nil, nil)
-	eventually(t, "the late one knows both", func() bool { return late.index.Away("r") == 2 })
+	eventually(t, "the late one knows both", func() bool { return late.rooms.Index.Away("r") == 2 })
 	if n := dial(t, late.Server).join("r"); n != 3 {
 		t.Errorf("the first to join there is told of %v members, want 3", n)
 	}

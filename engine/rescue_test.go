@@ -21,8 +21,8 @@ import (
 func plant(s *Server, fault func(l *loop, c *Conn)) {
 	routes := builtinRoutes()
 	routes["boom"] = &route{name: "boom", builtin: func(l *loop, c *Conn, _ *message.Envelope) { fault(l, c) }}
-	s.routes.Store(&routes)
-	s.rescues = true
+	s.routes.list.Store(&routes)
+	s.guard.Rescues = true
 }
 
 func panics(*loop, *Conn) { panic("planted") }
@@ -81,10 +81,10 @@ func TestOwnPanicCostsOneConnection(t *testing.T) {
 // A request that makes the server panic is answered with 500.
 func TestPanicBeforeTheUpgrade(t *testing.T) {
 	w := newScript(t, nil)
-	w.server.Server.rescues = true
+	w.server.Server.guard.Rescues = true
 	w.server.Server.tuned.Store(&tuned{}) // the fault: there are no origins to ask
 	c := w.open(0)
-	if got := w.out[c.wire.Fd].String(); !strings.HasPrefix(got, "HTTP/1.1 500 ") {
+	if got := w.out[int(c.wire.Fd)].String(); !strings.HasPrefix(got, "HTTP/1.1 500 ") {
 		t.Errorf("answered with %q", got)
 	}
 }
@@ -93,9 +93,9 @@ func TestPanicBeforeTheUpgrade(t *testing.T) {
 func TestPanicOverLoopback(t *testing.T) {
 	s := startServer(t, func(c *Config) { c.Loops = 1 }, func(s *Server) {
 		plant(s, panics)
-		(*s.routes.Load())["blow"] = &route{name: "blow", builtin: func(l *loop, c *Conn, _ *message.Envelope) {
+		(*s.routes.list.Load())["blow"] = &route{name: "blow", builtin: func(l *loop, c *Conn, _ *message.Envelope) {
 			c.wire.First, c.wire.More = turn.Sealed([]byte("\x89\x00")), &turn.FrameList{} // the list behind the first frame is never empty
-			l.answer(c, []byte(`{}`))
+			c.wire.Answer([]byte(`{}`))
 		}}
 	})
 	ann := dial(t, s)
@@ -120,14 +120,14 @@ func TestPanicOverLoopback(t *testing.T) {
 	})
 }
 
-// A listener that panics, and one that returns no connection, cost nobody anything.
+// A listener that panics, and one that returns no connection, cost no connection anything.
 func TestListenerPanics(t *testing.T) {
 	listener, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := &wildListener{TCPListener: listener}
-	s := startServer(t, nil, func(s *Server) { s.listener, s.rescues = l, true })
+	s := startServer(t, nil, func(s *Server) { s.worker.Listener, s.guard.Rescues = l, true })
 	c := dial(t, s)
 	c.send(`{"type":"ping"}`)
 	c.expect("pong")
@@ -160,10 +160,10 @@ func TestPanicUnderALock(t *testing.T) {
 		}
 		return
 	}
-	lockWait = 100 * time.Millisecond
 	s := startServer(t, nil, func(s *Server) {
+		s.guard.LockWait = 100 * time.Millisecond
 		plant(s, func(_ *loop, c *Conn) {
-			c.mu.Lock()
+			c.wire.Mu.Lock()
 			panic("under a lock")
 		})
 	})
@@ -173,7 +173,7 @@ func TestPanicUnderALock(t *testing.T) {
 
 // Builds for tests catch nothing, builds for use do.
 func TestRescuing(t *testing.T) {
-	if s, err := New(DefaultConfig()); err != nil || s.rescues == invariant.On {
+	if s, err := New(DefaultConfig()); err != nil || s.guard.Rescues == invariant.On {
 		t.Error(err)
 	}
 	defer func() {
@@ -181,5 +181,5 @@ func TestRescuing(t *testing.T) {
 			t.Error("the panic is", v)
 		}
 	}()
-	(&Server{}).survive("", nil, "planted")
+	(&Server{}).guard.Survive("", nil, "planted")
 }

@@ -63,7 +63,7 @@ func TestResetBeforeItIsTaken(t *testing.T) {
 			<-gone
 		}
 	}}
-	s := startServer(t, nil, func(s *Server) { s.listener = h })
+	s := startServer(t, nil, func(s *Server) { s.worker.Listener = h })
 	before := descriptors(t)
 	for range resets {
 		reset(t, listener.Addr().String(), "")

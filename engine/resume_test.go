@@ -6,39 +6,42 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/engine/internal/session"
 )
 
 // shelf is a store of sessions that takes everything, and says so at once.
-type shelf struct{ SessionStore }
+type shelf struct{ session.Store }
 
 // keep has the server use a store.
-func (w *script) keep(store SessionStore) { w.server.Server.KeepSessions(store) }
+func (w *script) keep(store session.Store) { w.server.Server.sessions.KeepSessions(store) }
 
-func (*shelf) Save(_ SessionKey, _ SessionValue, done func(error)) error {
+func (*shelf) Save(_ session.Key, _ session.Value, done func(error)) error {
 	done(nil)
 	return nil
 }
 
-func (*shelf) Drop(SessionKey, func(error)) {}
+func (*shelf) Drop(session.Key, func(error)) {}
 
-func (*shelf) Forget(SessionKey) {}
+func (*shelf) Forget(session.Key) {}
 
-func (*shelf) Unclaim(SessionClaim) {}
+func (*shelf) Unclaim(session.Claim) {}
 
-func (*shelf) Restore(SessionClaim, SessionValue, time.Duration) {}
+func (*shelf) Restore(session.Claim, session.Value, time.Duration) {}
 
-// Who was sent away with 4001 has no session any more, whatever the store still says: another worker that has claimed it
-// is told so by the owner, before and after the connection has heard of it.
+// A client that was sent away with 4001 has no session any more, whatever the store still says: its owner tells another
+// worker that has claimed it, before and after the connection has heard of it.
 func TestSentAwayForGood(t *testing.T) {
 	for _, claimedFirst := range []bool{false, true} {
 		w, _ := newPeer(t, nil)
 		s := w.server.Server
 		w.keep(&shelf{})
 		c := w.welcome(0)
-		key := s.keyOf(c.token)
+		key := c.wire.Key()
 		var answer []byte
 		ask := func() {
-			s.answerHandOver(handoverQuestion{key: key.Hash}.append(nil), func(b []byte) { answer = bytes.Clone(b) })
+			s.sessions.AnswerHandOver(fleet.HandOverQuestion{Key: key.Hash}.AppendTo(nil), func(b []byte) { answer = bytes.Clone(b) })
 		}
 		c.CloseWith(StatusUnauthorized, "")
 		if !claimedFirst {
@@ -46,46 +49,48 @@ func TestSentAwayForGood(t *testing.T) {
 		}
 		ask()
 		w.drain()
-		if len(answer) != 1 || handoverKind(answer[0]) != handoverEnded {
+		if len(answer) != 1 || fleet.HandedOver(answer[0]) != fleet.HandedOverEnded {
 			t.Errorf("claimed first: %v: the owner answers %v: the session can be resumed", claimedFirst, answer)
 		}
 	}
 }
 
-// counter is a store of sessions that gives everybody the session that it has, and is slow to drop one.
+// counter is a store of sessions that gives the session that it has for every claim, and is slow to drop one.
 type counter struct {
 	shelf
 	value []byte
+	alive bool
 	drops []func(error)
-	of    []SessionKey
+	of    []session.Key
 }
 
-func (x *counter) Claim(_ SessionClaim, done func(ClaimedSession, error)) error {
-	done(ClaimedSession{Value: x.value}, nil)
+func (x *counter) Claim(_ session.Claim, done func(session.Claimed, error)) error {
+	done(session.Claimed{Value: x.value, OwnerAlive: x.alive}, nil)
 	return nil
 }
 
-func (*counter) Spend(_ SessionClaim, done func(error)) error {
+func (*counter) Spend(_ session.Claim, done func(error)) error {
 	done(nil)
 	return nil
 }
 
-func (x *counter) Drop(key SessionKey, done func(error)) {
+func (x *counter) Drop(key session.Key, done func(error)) {
 	x.of, x.drops = append(x.of, key), append(x.drops, done)
 }
 
-// A client that resumes is told so when the session that it had until then has ended for everybody: were its worker to
-// die now, the store would give that to whoever shows its token. A store that is away holds nobody up for long.
+// A client that resumes is answered when the session that it had until then has ended in the store, too: else the store
+// would give that session to the next client with its token if the worker died now. A store that is away delays the answer
+// only for a while.
 func TestOwnSessionEndsBeforeTheAnswer(t *testing.T) {
-	for _, outcome := range []error{nil, ErrSessionsAway, ErrSessionClaimed} {
+	for _, outcome := range []error{nil, session.ErrAway, session.ErrClaimed} {
 		w, _ := newPeer(t, nil)
 		s := w.server.Server
 		store := &counter{}
 		w.keep(store)
-		store.value = (&parked{previous: place{Gen: 1}, instance: 3, rooms: []string{"r"}}).encode()
+		store.value = storedSession(3, "", "r")
 		c := w.welcome(0)
-		own, began := s.keyOf(c.token), s.tokenText(c.token)
-		w.say(c, `{"type":"reconnect","token":"`+s.tokenText(token{1})+`"}`)
+		own, began := c.wire.Key(), c.wire.Token()
+		w.say(c, `{"type":"reconnect","token":"`+tokenOf(3)+`"}`)
 		w.drain()
 		w.expect(c, "")
 		if len(store.drops) != 1 || store.of[0] != own {
@@ -96,24 +101,24 @@ func TestOwnSessionEndsBeforeTheAnswer(t *testing.T) {
 		if texts := w.expect(c, "reconnected reconnect_token"); strings.Contains(texts[1], began) {
 			t.Error("the token is the old one:", texts)
 		}
-		if !s.sessions.ended(own.Hash) {
+		if !s.sessions.Memory.Ended(own.Hash) {
 			t.Error("its owner does not remember that the session has ended")
 		}
-		w.pass(saveAgain + time.Second)
+		w.pass(session.SaveAgain + time.Second)
 		if again := slices.Contains(store.of[1:], own); again != (outcome != nil) {
 			t.Errorf("after %v it is dropped again: %v", outcome, again)
 		}
 	}
 }
 
-// A client that ends in between leaves no session that nobody knows, and no room that it is in.
+// A client that ends in between leaves no session that no client can resume, and no room that it is in.
 func TestEndsBeforeTheAnswer(t *testing.T) {
 	w, _ := newPeer(t, nil)
 	s := w.server.Server
-	store := &counter{value: (&parked{previous: place{Gen: 1}, instance: 3, rooms: []string{"r"}}).encode()}
+	store := &counter{value: storedSession(3, "", "r")}
 	w.keep(store)
 	c := w.welcome(0)
-	w.say(c, `{"type":"reconnect","token":"`+s.tokenText(token{1})+`"}`)
+	w.say(c, `{"type":"reconnect","token":"`+tokenOf(3)+`"}`)
 	w.drain()
 	w.server.Gone(c)
 	store.drops[0](nil)
@@ -126,11 +131,11 @@ func TestEndsBeforeTheAnswer(t *testing.T) {
 	}
 }
 
-// held is a store that has a session which another connection has claimed, and gives it to nobody.
+// held is a store that has a session which another connection has claimed, and refuses all claims.
 type held struct{ shelf }
 
-func (held) Claim(_ SessionClaim, done func(ClaimedSession, error)) error {
-	done(ClaimedSession{}, ErrSessionClaimed)
+func (held) Claim(_ session.Claim, done func(session.Claimed, error)) error {
+	done(session.Claimed{}, session.ErrClaimed)
 	return nil
 }
 
@@ -140,7 +145,7 @@ func TestClaimedSessionMayComeBack(t *testing.T) {
 	w.keep(&held{})
 	c, other := w.open(0), w.open(1)
 	w.read(c)
-	token := w.server.Server.tokenText(other.token)
+	token := other.wire.Token()
 	w.say(c, `{"type":"reconnect","ref":1,"token":"`+token+`"}`)
 	w.drain()
 	if told := strings.Join(w.read(c), " "); !strings.Contains(told, `"unavailable"`) {

@@ -1,14 +1,9 @@
 package engine
 
 import (
-	"encoding/json"
-	"errors"
 	"math"
-	"slices"
 
-	"github.com/gobwas/ws"
-
-	"github.com/parleyd/parley/engine/internal/turn"
+	"github.com/parleyd/parley/engine/internal/fanout"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
 )
@@ -24,28 +19,26 @@ type Rooms struct{ srv *Server }
 type RoomOptions struct {
 	MaxMembers int // 0 means the server's max_connections_per_room
 	Metadata   any // encoded as JSON
+	// History is the room's history; nil: that of the setting history, if one of its entries names the room.
+	// &HistoryOptions{}: with the defaults. Members that the room has already are told their position, with seq 0.
+	History *HistoryOptions
 }
 
 // RoomStats says how a room is.
-//
-// Owner: the caller.
-type RoomStats struct {
-	Name        string          `json:"name"`
-	Connections int             `json:"connections"`
-	CreatedAt   int64           `json:"created_at"` // seconds since the epoch
-	MaxMembers  int             `json:"max_members"`
-	Metadata    json.RawMessage `json:"metadata,omitempty"`
-}
+type RoomStats = fanout.RoomStats
+
+// HistoryStats says how the history of a room is: the position of the newest message, and how many messages are kept.
+type HistoryStats = fanout.HistoryStats
 
 // Errors of Rooms.
 var (
-	ErrRoomExists   = errors.New("the room exists already")
-	ErrRoomUnknown  = errors.New("there is no such room")
-	ErrNotOpen      = errors.New("the connection is not open: it has ended, or its connect handlers have not admitted it yet")
-	ErrForeignConn  = errors.New("the connection belongs to another server: use the Rooms of c.Server()")
-	ErrRoomFull     = wireError(message.RoomFull)
-	ErrTooManyRooms = wireError(message.TooManyRooms)
-	ErrNotInRoom    = wireError(message.NotInRoom)
+	ErrRoomExists   = fanout.ErrRoomExists
+	ErrRoomUnknown  = fanout.ErrRoomUnknown
+	ErrNotOpen      = fanout.ErrNotOpen
+	ErrForeignConn  = fanout.ErrForeignConn
+	ErrRoomFull     = message.ErrRoomFull
+	ErrTooManyRooms = message.ErrTooManyRooms
+	ErrNotInRoom    = message.ErrNotInRoom
 )
 
 // Rooms gives access to the rooms: the seed's getRoomManager.
@@ -60,7 +53,7 @@ func (s *Server) Rooms() *Rooms { return &Rooms{s} }
 // Scope: all workers.
 func (x *Rooms) Create(name string, o RoomOptions) error {
 	if code := message.ValidRoom([]byte(name)); code != message.OK {
-		return wireError(code)
+		return message.ErrorOf(code)
 	}
 	var metadata []byte
 	if o.Metadata != nil {
@@ -69,16 +62,59 @@ func (x *Rooms) Create(name string, o RoomOptions) error {
 			return err
 		}
 	}
-	if x.srv.created() != nil {
-		r := CreatedRoom{Name: name, MaxMembers: min(max(o.MaxMembers, 0), math.MaxInt32), Metadata: metadata}
-		return answered(func(done func(error)) { x.createEverywhere(r, done) })
+	r := fanout.CreatedRoom{Name: name, MaxMembers: min(max(o.MaxMembers, 0), math.MaxInt32), Metadata: metadata}
+	var err error
+	if r.History, err = x.history(o.History); err != nil {
+		return err
 	}
-	_, err := x.srv.index.Create(name, rooms.CreateOptions{
-		MaxMembers: min(o.MaxMembers, math.MaxInt32), Metadata: metadata, CreatedAt: x.srv.seconds(x.srv.clock())})
-	if errors.Is(err, rooms.ErrExists) {
-		return ErrRoomExists
+	return answered(func(done func(error)) { x.srv.rooms.CreateEverywhere(r, done) })
+}
+
+// history are options as a room takes them.
+func (x *Rooms) history(o *HistoryOptions) (*rooms.HistoryOptions, error) {
+	if o == nil {
+		return nil, nil
 	}
-	return err
+	if o.Messages >= 0 && !x.srv.link.Alone() {
+		return nil, ErrHistoryShared
+	}
+	bounded := o.bounded()
+	return &bounded, nil
+}
+
+// RoomUpdate is a change of a created room.
+//
+// Owner: the caller.
+type RoomUpdate struct {
+	MaxMembers *int // nil: as it is; 0 means the server's max_connections_per_room
+	Metadata   any  // encoded as JSON; nil: as it is
+	// History has the new bounds; the oldest messages beyond them are forgotten. A room without history gets one. Messages
+	// below 0 end a history that has had no message; any other one stays. nil: as it is.
+	History *HistoryOptions
+}
+
+// Update changes a room that was created: its members stay, even if they are more than the new limit. All workers know it
+// within a second. Cost: as [Rooms.Create]. Errors: [ErrRoomUnknown]: no room of this name was created; metadata that cannot be
+// encoded; [ErrHistoryShared]; [ErrUnavailable]: the bus is away, and the room may be changed all the same.
+//
+// Scope: all workers.
+func (x *Rooms) Update(name string, u RoomUpdate) error {
+	var change fanout.RoomUpdate
+	if u.Metadata != nil {
+		var err error
+		if change.Metadata, err = message.Encode(nil, u.Metadata); err != nil {
+			return err
+		}
+	}
+	if u.MaxMembers != nil {
+		most := min(max(*u.MaxMembers, 0), math.MaxInt32)
+		change.MaxMembers = &most
+	}
+	var err error
+	if change.History, err = x.history(u.History); err != nil {
+		return err
+	}
+	return answered(func(done func(error)) { x.srv.rooms.Created.Update(name, change, done) })
 }
 
 // Join takes c into a room, creating the room where there is none. Errors: [ErrRoomFull],
@@ -91,7 +127,7 @@ func (x *Rooms) Create(name string, o RoomOptions) error {
 //
 // Scope: this worker.
 func (x *Rooms) Join(c *Conn, name string) error {
-	_, err := x.join(c, name, nil)
+	_, err := x.srv.rooms.Join(c.member(), name, nil)
 	return err
 }
 
@@ -102,52 +138,7 @@ func (x *Rooms) Join(c *Conn, name string) error {
 //
 // Scope: this worker.
 func (x *Rooms) JoinThen(c *Conn, name string, done func(error)) {
-	told, err := x.join(c, name, done)
-	if !told && done != nil {
-		done(err)
-	}
-}
-
-// join takes c in, or sends it on its way. told: done is told the outcome.
-func (x *Rooms) join(c *Conn, name string, done func(error)) (told bool, err error) {
-	if code := message.ValidRoom([]byte(name)); code != message.OK {
-		return false, wireError(code)
-	}
-	switch {
-	case c != nil && c.loop().srv != x.srv:
-		return false, ErrForeignConn
-	case !c.isOpen():
-		return false, ErrNotOpen
-	}
-	r := x.srv.index.FindString(name)
-	if r != nil && r.Contains(c.place()) {
-		return false, nil
-	}
-	if !c.reserveRoom() {
-		return false, ErrTooManyRooms
-	}
-	a := &admission{how: wayCall, conn: c, room: []byte(name), done: done}
-	held, err := x.srv.index.Hold(a.room, c.place(), x.srv.seconds(x.srv.clock()))
-	switch {
-	case err == rooms.ErrSeat && (done != nil || r == nil || r.Len()+r.Away() < r.Limit()):
-		a.how = waySent
-	case err != nil:
-		c.seats.Add(-1)
-		return false, ErrRoomFull
-	case held.Already:
-		c.seats.Add(-1)
-		return false, nil
-	}
-	a.held = held.Room
-	c.loop().postCall(func(l *loop) { l.arrive(a) })
-	return true, nil
-}
-
-// tellJoined tells c that the application took it into a room: as the answer to a join does, in front of whatever the room
-// gives it from now on, but without a ref.
-func (l *loop) tellJoined(c *Conn, e rooms.Entry) {
-	l.Text = message.AppendJoined(l.Text[:0], message.Joined{Room: []byte(e.Room.Name()), Members: e.Members + e.Room.Away()})
-	l.answerNow(c, l.Text)
+	x.srv.rooms.JoinThen(c.member(), name, done)
 }
 
 // Leave takes c out of a room, soon, and tells it `left`. Being out already is no error. A connection of another server is in
@@ -158,27 +149,22 @@ func (x *Rooms) Leave(c *Conn, name string) {
 	if c == nil || c.loop().srv != x.srv {
 		return
 	}
-	c.loop().postCall(func(l *loop) {
-		l.turnBack(c, name)
-		if r := x.srv.index.FindString(name); r != nil && l.exit(c, r) {
-			l.Text = message.AppendLeft(l.Text[:0], []byte(name), nil)
-			l.answer(c, l.Text)
-		}
-	})
+	l := c.loop()
+	l.PostCall(func() { c.wire.LeaveRoom(name) })
 }
 
 // Members lists the connections in a room: the seed's getRoomMembers. [Everywhere.Members] asks all workers.
 //
 // Scope: this worker.
 func (x *Rooms) Members(name string) []*Conn {
-	r := x.srv.index.FindString(name)
+	r := x.srv.rooms.Index.FindString(name)
 	if r == nil {
 		return nil
 	}
 	places := r.Members(nil)
 	list := make([]*Conn, 0, len(places))
 	for _, p := range places {
-		if c := x.srv.loops[p.Loop].connAt(p); c != nil {
+		if c := connOf(x.srv.loops[p.Loop].ConnAt(p)); c != nil {
 			list = append(list, c)
 		}
 	}
@@ -189,7 +175,7 @@ func (x *Rooms) Members(name string) []*Conn {
 //
 // Scope: this worker.
 func (x *Rooms) Has(name string, c *Conn) bool {
-	r := x.srv.index.FindString(name)
+	r := x.srv.rooms.Index.FindString(name)
 	return r != nil && c != nil && c.loop().srv == x.srv && r.Contains(c.place())
 }
 
@@ -199,18 +185,13 @@ func (x *Rooms) Has(name string, c *Conn) bool {
 //
 // Scope: all workers.
 func (x *Rooms) Stats(name string) (stats RoomStats, ok bool) {
-	if r := x.srv.index.FindString(name); r != nil {
-		return statsOf(r), true
+	if r := x.srv.rooms.Index.FindString(name); r != nil {
+		return fanout.StatsOf(r), true
 	}
-	if n := x.srv.index.Away(name); n > 0 {
+	if n := x.srv.rooms.Index.Away(name); n > 0 {
 		return RoomStats{Name: name, Connections: n, MaxMembers: x.srv.cfg.MaxConnectionsPerRoom}, true
 	}
 	return stats, false
-}
-
-func statsOf(r *rooms.Room) RoomStats {
-	return RoomStats{Name: r.Name(), Connections: r.Len() + r.Away(), CreatedAt: r.CreatedAt(),
-		MaxMembers: r.Limit(), Metadata: slices.Clip(r.Metadata())}
 }
 
 // List returns the rooms: the seed's getRooms. It walks through all of them; for a million rooms, use Range. With several
@@ -219,7 +200,7 @@ func statsOf(r *rooms.Room) RoomStats {
 //
 // Scope: this worker.
 func (x *Rooms) List() []RoomStats {
-	list := make([]RoomStats, 0, x.srv.index.Len())
+	list := make([]RoomStats, 0, x.srv.rooms.Index.Len())
 	x.Range(func(r RoomStats) bool {
 		list = append(list, r)
 		return true
@@ -231,13 +212,13 @@ func (x *Rooms) List() []RoomStats {
 //
 // Scope: this worker.
 func (x *Rooms) Range(f func(RoomStats) bool) {
-	x.srv.index.Range(func(r *rooms.Room) bool { return f(statsOf(r)) })
+	x.srv.rooms.Index.Range(func(r *rooms.Room) bool { return f(fanout.StatsOf(r)) })
 }
 
 // Len is the number of rooms in [Rooms.List]; Rooms of [Server.Stats] is that of all workers.
 //
 // Scope: this worker.
-func (x *Rooms) Len() int { return x.srv.index.Len() }
+func (x *Rooms) Len() int { return x.srv.rooms.Index.Len() }
 
 // Delete ends a room: its members are told that they left it. It reports whether there was one. On all workers it is
 // empty within a second. Cost: with several workers it waits for a round trip to the bus, two seconds at most, as
@@ -246,61 +227,12 @@ func (x *Rooms) Len() int { return x.srv.index.Len() }
 //
 // Scope: all workers.
 func (x *Rooms) Delete(name string) bool {
-	if x.srv.created() != nil {
-		return answered(func(done func(bool)) { x.deleteEverywhere(name, done) })
-	}
-	return x.srv.deleteRoom(name)
+	return answered(func(done func(bool)) { x.srv.rooms.DeleteEverywhere(name, done) })
 }
 
-// deleteRoom ends a room on this worker.
-func (s *Server) deleteRoom(name string) bool {
-	r, ok := s.index.Delete(name)
-	if ok {
-		s.empty(r)
-	}
-	return ok
+// answered waits for the answer to a call.
+func answered[T any](call func(done func(T))) T {
+	answer := make(chan T, 1)
+	call(func(x T) { answer <- x })
+	return <-answer
 }
-
-// vacateRoom ends a room that came to be by itself.
-func (s *Server) vacateRoom(name string) bool {
-	r, ok := s.index.Vacate(name)
-	if ok {
-		s.empty(r)
-	}
-	return ok
-}
-
-// empty has the members of a room that is deleted leave it.
-func (s *Server) empty(r *rooms.Room) {
-	name := r.Name()
-	f := turn.BuildFrame(ws.OpText, len(name)+noticeBytes, func(dst []byte) []byte {
-		return message.AppendLeft(dst, []byte(name), nil)
-	})
-	for _, l := range s.loops {
-		l.postCall(func(l *loop) {
-			if !l.vacate(r, f) {
-				l.work(func(l *loop, _ int64) bool { return l.vacate(r, f) })
-			}
-		})
-	}
-}
-
-// vacate takes this loop's members out of a deleted room, some at a time, and reports whether all are. Who has entered a
-// new room of that name by now is told nothing: it would take it for the new one.
-func (l *loop) vacate(r *rooms.Room, told *turn.Frame) (all bool) {
-	for range vacateMax {
-		roster := r.Roster(l.Index)
-		if len(roster) == 0 {
-			return true
-		}
-		c := connOf(l.Slab.At(roster[len(roster)-1].Slot))
-		l.exit(c, r)
-		if heir := l.srv.index.FindString(r.Name()); heir == nil || !heir.Has(c.place()) {
-			l.Queue(&c.wire, told)
-		}
-	}
-	return len(r.Roster(l.Index)) == 0
-}
-
-// vacateMax is the members that leave a deleted room in one go: others want their turn, too.
-const vacateMax = 128

@@ -2,17 +2,22 @@ package engine
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/parleyd/parley/engine/internal/fanout"
+	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/engine/internal/membership"
+	"github.com/parleyd/parley/engine/internal/session"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// desk gives out seats when the test says so, and counts them.
-type desk struct {
+// seatGiver gives out seats when the test says so, and counts them.
+type seatGiver struct {
 	t     *testing.T
 	taken map[string]int
 	asked []request
@@ -21,39 +26,39 @@ type desk struct {
 
 type request struct {
 	room   string
-	ticket SeatTicket
+	ticket fanout.SeatTicket
 	done   func(error)
 }
 
 type gift struct {
 	room   string
 	to     ident.Worker
-	ticket SeatTicket
+	ticket fanout.SeatTicket
 	done   func()
 }
 
-func (d *desk) Acquire(room string, _ int, ticket SeatTicket, done func(error)) {
+func (d *seatGiver) Acquire(room string, _ int, ticket fanout.SeatTicket, done func(error)) {
 	d.asked = append(d.asked, request{room, ticket, done})
 }
 
-func (d *desk) Give(room string, to ident.Worker, ticket SeatTicket, done func()) {
+func (d *seatGiver) Give(room string, to ident.Worker, ticket fanout.SeatTicket, done func()) {
 	d.gifts = append(d.gifts, gift{room, to, ticket, done})
 }
 
-func (d *desk) Release(room string) {
+func (d *seatGiver) Release(room string) {
 	if d.taken[room]--; d.taken[room] < 0 {
 		d.t.Errorf("more seats of %q are given back than were taken", room)
 	}
 }
 
-func (d *desk) Force(room string, _, n int) { d.taken[room] += n }
+func (d *seatGiver) Force(room string, _, n int) { d.taken[room] += n }
 
-// answer tells who has asked for a seat of a room, the first first, or nobody where none has.
-func (d *desk) answer(room string, err error) {
+// answer answers the earliest call for a seat of a room; without a call the test fails.
+func (d *seatGiver) answer(room string, err error) {
 	d.t.Helper()
 	i := slices.IndexFunc(d.asked, func(r request) bool { return r.room == room })
 	if i < 0 {
-		d.t.Fatalf("nobody asks for a seat of %q", room)
+		d.t.Fatalf("no loop asks for a seat of %q", room)
 	}
 	r := d.asked[i]
 	d.asked = slices.Delete(d.asked, i, i+1)
@@ -63,22 +68,24 @@ func (d *desk) answer(room string, err error) {
 	r.done(err)
 }
 
-// deaf is a bus that nobody hears.
-type deaf struct{}
+// silentBus sends its entries nowhere.
+type silentBus struct{}
 
-func (deaf) Append([]byte) error { return nil }
-func (deaf) Flush()              {}
-func (deaf) Up() bool            { return true }
+func (silentBus) Append([]byte) error { return nil }
+func (silentBus) Flush()              {}
+func (silentBus) Up() bool            { return true }
 
-func newDesk(t *testing.T, change func(*Config)) (*script, *desk) {
+func (silentBus) Confirm(context.Context) error { return nil }
+
+func newSeatGiver(t *testing.T, change func(*Config)) (*script, *seatGiver) {
 	w := newScript(t, func(c *Config) {
 		c.MaxConnectionsPerRoom, c.AnnounceMembersMax = 10, -1
 		if change != nil {
 			change(c)
 		}
 	})
-	d := &desk{t: t, taken: map[string]int{}}
-	w.server.Server.Attach(Membership{Instance: 7, Bus: deaf{}, Seats: d})
+	d := &seatGiver{t: t, taken: map[string]int{}}
+	w.server.Server.worker.Attach(membership.Membership{Instance: 7, Bus: silentBus{}, Seats: d})
 	return w, d
 }
 
@@ -90,7 +97,7 @@ func (w *script) welcome(loop int) *Conn {
 
 // A join of a limited room waits for its seat, and what the client sends after it waits with it.
 func TestJoinWaitsForASeat(t *testing.T) {
-	w, d := newDesk(t, nil)
+	w, d := newSeatGiver(t, nil)
 	c := w.welcome(0)
 	w.say(c, `{"type":"join","room":"r","ref":1}`)
 	w.say(c, `{"type":"broadcast","room":"r","data":1,"ref":2}`)
@@ -112,9 +119,9 @@ func TestJoinWaitsForASeat(t *testing.T) {
 	}
 }
 
-// Who is refused is told why; no room remains of it, and the connection goes on.
+// A client that is refused learns the reason; no room remains of the attempt, and the connection goes on.
 func TestRefusedSeats(t *testing.T) {
-	w, d := newDesk(t, func(c *Config) { c.MaxRoomsPerConnection = 1 })
+	w, d := newSeatGiver(t, func(c *Config) { c.MaxRoomsPerConnection = 1 })
 	c := w.welcome(0)
 	for _, row := range []struct {
 		err  error
@@ -147,7 +154,7 @@ func TestRefusedSeats(t *testing.T) {
 
 // A connection that ended, or whose answer was overdue, while it waited gives its seat back at once.
 func TestSeatOfTheGone(t *testing.T) {
-	w, d := newDesk(t, nil)
+	w, d := newSeatGiver(t, nil)
 	c := w.welcome(0)
 	w.say(c, `{"type":"join","room":"r"}`)
 	w.server.Gone(c)
@@ -168,9 +175,9 @@ func TestSeatOfTheGone(t *testing.T) {
 	}
 }
 
-// What was sent to a connection while it waited for its seat comes before the answer, and what the room gives it after.
+// Messages that were sent to a connection while it waited for its seat come before the answer, those of the room after it.
 func TestNothingOvertakesASeat(t *testing.T) {
-	w, d := newDesk(t, nil)
+	w, d := newSeatGiver(t, nil)
 	s := w.server.Server
 	c := w.welcome(0)
 	s.Emitter().On(EventRoomJoin, func(ev Event) { s.Broadcast(ev.Room, M{"type": "news"}) })
@@ -184,7 +191,7 @@ func TestNothingOvertakesASeat(t *testing.T) {
 
 // The application's joins do not hold up the client's messages; a leave that overtakes one prevents it.
 func TestJoinThen(t *testing.T) {
-	w, d := newDesk(t, func(c *Config) { c.MaxRoomsPerConnection = 2 })
+	w, d := newSeatGiver(t, func(c *Config) { c.MaxRoomsPerConnection = 2 })
 	x := w.server.Server.Rooms()
 	c := w.welcome(0)
 	told := []error{}
@@ -232,14 +239,14 @@ func TestJoinThen(t *testing.T) {
 	if len(told) != 1 || told[0] == nil {
 		t.Error("a name that is none:", told)
 	}
-	if d.taken["r"] != 0 || d.taken["s"] != 0 || c.seats.Load() != 0 {
-		t.Error("seats are left over:", d.taken, c.seats.Load())
+	if d.taken["r"] != 0 || d.taken["s"] != 0 || c.wire.RoomsTaken.Load() != 0 {
+		t.Error("seats are left over:", d.taken, c.wire.RoomsTaken.Load())
 	}
 }
 
 // Join answers as far as it knows.
 func TestJoinOfASharedRoom(t *testing.T) {
-	w, d := newDesk(t, func(c *Config) { c.MaxConnectionsPerRoom = 1 })
+	w, d := newSeatGiver(t, func(c *Config) { c.MaxConnectionsPerRoom = 1 })
 	x := w.server.Server.Rooms()
 	a, b := w.welcome(0), w.welcome(1)
 	if err := x.Join(a, "r"); err != nil || x.Has("r", a) {
@@ -251,7 +258,7 @@ func TestJoinOfASharedRoom(t *testing.T) {
 	if err := x.Join(b, "r"); err != ErrRoomFull || !x.Has("r", a) || len(d.asked) != 0 {
 		t.Error("it is known here that there is no seat:", err)
 	}
-	if b.seats.Load() != 0 {
+	if b.wire.RoomsTaken.Load() != 0 {
 		t.Error("a seat is counted that is none")
 	}
 }
@@ -259,7 +266,7 @@ func TestJoinOfASharedRoom(t *testing.T) {
 // A resuming connection waits for the seats of all its rooms. What is full is lost; where it is not known, nothing has
 // happened, and the token stays good.
 func TestResumeWaitsForSeats(t *testing.T) {
-	w, d := newDesk(t, nil)
+	w, d := newSeatGiver(t, nil)
 	c := w.welcome(0)
 	for _, room := range []string{"r", "s"} {
 		w.say(c, `{"type":"join","room":"`+room+`"}`)
@@ -309,7 +316,7 @@ func TestResumeWaitsForSeats(t *testing.T) {
 
 // A take-over hands the seat on: it asks for none, and frees none in between.
 func TestTakeOverHandsTheSeatOn(t *testing.T) {
-	w, d := newDesk(t, nil)
+	w, d := newSeatGiver(t, nil)
 	c, heir := w.welcome(0), w.welcome(1)
 	w.say(c, `{"type":"join","room":"r"}`)
 	d.answer("r", nil)
@@ -332,7 +339,7 @@ func TestTakeOverHandsTheSeatOn(t *testing.T) {
 // A worker whose connection is taken over on another one answers when its seats can be had there, and not before; they are
 // given, not freed. A session without a connection has none.
 func TestOwnerGivesTheSeats(t *testing.T) {
-	w, d := newDesk(t, nil)
+	w, d := newSeatGiver(t, nil)
 	s := w.server.Server
 	c, other := w.welcome(0), w.welcome(1)
 	for _, at := range []*Conn{c, other} {
@@ -343,39 +350,38 @@ func TestOwnerGivesTheSeats(t *testing.T) {
 		}
 		w.read(at)
 	}
-	s.store = deadStore{}
-	q := handoverQuestion{key: s.hashOf(c.token), heir: 9, ticket: SeatTicket{1, 2, 3}}
-	s.sessions.begin(q.key, c)
+	s.sessions.Store = deadStore{}
+	q := fleet.HandOverQuestion{Key: c.wire.Key().Hash, Heir: 9, Ticket: fanout.SeatTicket{1, 2, 3}}
 	answers := [][]byte{}
-	ask := func() { s.answerHandOver(q.append(nil), func(b []byte) { answers = append(answers, b) }) }
+	ask := func() { s.sessions.AnswerHandOver(q.AppendTo(nil), func(b []byte) { answers = append(answers, b) }) }
 	ask()
 	w.drain()
 	if len(d.gifts) != 2 || len(answers) != 0 || d.taken["r"] != 2 || d.taken["s"] != 2 {
 		t.Fatal("it does not wait for its gifts, or has freed what it gives:", d.gifts, answers, d.taken)
 	}
 	for i, g := range d.gifts {
-		if len(answers) != 0 || g.to != 9 || g.ticket != q.ticket {
+		if len(answers) != 0 || g.to != 9 || g.ticket != q.Ticket {
 			t.Error("gift", i, "is", g, answers)
 		}
 		g.done()
 	}
-	if len(answers) != 1 || len(answers[0]) == 0 || handoverKind(answers[0][0]) != handoverState {
+	if len(answers) != 1 || len(answers[0]) == 0 || fleet.HandedOver(answers[0][0]) != fleet.HandedOverState {
 		t.Fatal("it answers", answers)
 	}
-	if h, err := decodeHandover(answers[0]); err != nil || !slices.Equal(h.state.rooms, []string{"r", "s"}) {
-		t.Error("it hands over", h.state, err)
+	if rooms := storedRooms(answers[0][1:]); !slices.Equal(rooms, []string{"r", "s"}) {
+		t.Error("it hands over", rooms)
 	}
 	w.expect(c, "close 4004")
-	if n := s.index.FindString("r").Len(); n != 1 {
+	if n := s.rooms.Index.FindString("r").Len(); n != 1 {
 		t.Error(n, "are in")
 	}
 	ask()
 	if w.drain(); len(answers) != 2 || !bytes.Equal(answers[1], answers[0]) || len(d.gifts) != 2 {
 		t.Error("it does not keep what it has handed over until the store knows whose that is", answers)
 	}
-	for _, wrong := range [][]byte{nil, q.key[:]} { // a longer one is of a later version
-		s.answerHandOver(wrong, func(b []byte) {
-			if handoverKind(b[0]) != handoverNothing {
+	for _, wrong := range [][]byte{nil, q.Key[:]} { // a longer one is of a later version
+		s.sessions.AnswerHandOver(wrong, func(b []byte) {
+			if fleet.HandedOver(b[0]) != fleet.HandedOverNothing {
 				t.Error(b)
 			}
 		})
@@ -383,13 +389,13 @@ func TestOwnerGivesTheSeats(t *testing.T) {
 }
 
 // deadStore forgets.
-type deadStore struct{ SessionStore }
+type deadStore struct{ session.Store }
 
-func (deadStore) Forget(SessionKey) {}
+func (deadStore) Forget(session.Key) {}
 
 // Rooms without a limit pay nothing for all this.
 func TestUnlimitedRoomsNeedNoSeats(t *testing.T) {
-	w, d := newDesk(t, func(c *Config) { c.MaxConnectionsPerRoom = 0 })
+	w, d := newSeatGiver(t, func(c *Config) { c.MaxConnectionsPerRoom = 0 })
 	c := w.welcome(0)
 	if w.say(c, `{"type":"join","room":"r"}`); len(w.expect(c, "joined")) != 1 || len(d.asked) != 0 {
 		t.Error("asked for a seat")
@@ -416,33 +422,32 @@ func TestUnlimitedRoomsNeedNoSeats(t *testing.T) {
 // lossyStore notes what it is told of sessions.
 type lossyStore struct {
 	deadStore
-	parks, forgotten []SessionKey
+	parks, forgotten []session.Key
 }
 
-func (x *lossyStore) Park(key SessionKey, _ SessionValue, _ time.Duration, _ func(error)) error {
+func (x *lossyStore) Park(key session.Key, _ session.Value, _ time.Duration, _ func(error)) error {
 	x.parks = append(x.parks, key)
 	return nil
 }
 
-func (x *lossyStore) Forget(key SessionKey) { x.forgotten = append(x.forgotten, key) }
+func (x *lossyStore) Forget(key session.Key) { x.forgotten = append(x.forgotten, key) }
 
 // A store that has lost everything is not given a session that was handed over: its token has been used.
 func TestLostStoreIsGivenNothingThatWasHandedOver(t *testing.T) {
-	w, _ := newDesk(t, nil)
+	w, _ := newSeatGiver(t, nil)
 	s := w.server.Server
 	c := w.welcome(0)
 	store := new(lossyStore)
-	s.store = store
-	key := s.hashOf(c.token)
-	s.sessions.begin(key, c)
-	s.answerHandOver(handoverQuestion{key: key, heir: 9}.append(nil), func([]byte) {})
+	s.sessions.Store = store
+	key := c.wire.Key().Hash
+	s.sessions.AnswerHandOver(fleet.HandOverQuestion{Key: key, Heir: 9}.AppendTo(nil), func([]byte) {})
 	w.drain()
-	if !s.sessions.holds(key) {
+	if s.sessions.Memory.Kept().Parked != 1 {
 		t.Fatal("it does not keep what it has handed over until the store knows whose that is")
 	}
-	s.SaveSessions(func() {})
+	s.sessions.SaveSessions(func() {})
 	w.drain()
-	if s.sessions.holds(key) || !slices.Contains(store.forgotten, SessionKey{s.instance, key}) {
+	if s.sessions.Memory.Kept().Parked == 1 || !slices.Contains(store.forgotten, session.Key{Instance: s.link.Self, Hash: key}) {
 		t.Error("it keeps a session that the store may have given away, and lost")
 	}
 	w.pass(5 * time.Second)

@@ -8,73 +8,69 @@ import (
 	"iter"
 	"log/slog"
 	"net"
-	"runtime/metrics"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/parleyd/parley/engine/internal/budget"
+	"github.com/parleyd/parley/engine/internal/fanout"
+	"github.com/parleyd/parley/engine/internal/figures"
+	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/engine/internal/guard"
 	"github.com/parleyd/parley/engine/internal/invariant"
+	"github.com/parleyd/parley/engine/internal/membership"
+	"github.com/parleyd/parley/engine/internal/pending"
 	"github.com/parleyd/parley/engine/internal/reactor"
+	"github.com/parleyd/parley/engine/internal/session"
 	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/engine/logs"
-	"github.com/parleyd/parley/protocol/deflate"
-	"github.com/parleyd/parley/protocol/frame"
-	"github.com/parleyd/parley/protocol/handshake"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/protocol/proxy"
-	"github.com/parleyd/parley/rooms"
 )
 
 // Server is a WebSocket room server. Its methods are for any goroutine.
 //
 // Owner: immutable after New, except what is atomic or under mu.
 type Server struct {
-	cfg      Config
-	log      *slog.Logger
-	instance ident.Worker
-	tuned    atomic.Pointer[tuned]
-	ground   turn.Ground
+	cfg    Config
+	log    *slog.Logger
+	tuned  atomic.Pointer[tuned]
+	ground turn.Ground
 
 	pendingBytesMax int
 	connectionsMax  int
 
-	clock    func() int64 // nanoseconds since the start
-	wallBase atomic.Int64 // nanoseconds since the epoch at clock 0
-	walltime func() time.Time
-	entropy  func([]byte) // fills a slice with unguessable bytes
+	time    turn.Time
+	entropy func([]byte) // fills a slice with unguessable bytes
 
 	mu              sync.Mutex
-	routes          atomic.Pointer[map[string]*route]
+	routes          routes
 	connectHandlers atomic.Pointer[[]ConnectHandler]
 	authHandler     atomic.Pointer[AuthHandler]
+	authOptional    atomic.Bool
 	rawHandler      atomic.Pointer[RawHandler]
 	filters         atomic.Pointer[map[string]Filter]
+	policy          atomic.Pointer[Policy] // nil: all is allowed
 	emitter         *Emitter
-	wishes          wishes // for events of other workers
+	remote          fleet.Listeners[RemoteEvent]
 
-	loops        []*loop
-	index        *rooms.Index
-	peers        *peers   // nil: the only worker
-	listener     Listener // nil: the server opens its own
-	sessions     *sessionMemory
-	store        SessionStore
-	storeApart   bool // the store is outside the process: saves are sent to it, and tokens name the worker that began a session
-	saves        saveTimes
-	unstoredSaid atomic.Int64 // when the log last said that the store takes no sessions
-	untoldSaid   atomic.Int64 // when the log last said that other workers miss an entry
-	pools        pools
-	reactor      *reactor.Reactor // once it runs
+	loops    []*loop
+	link     *fleet.Link
+	waits    pending.Above
+	rooms    *fanout.Rooms
+	sessions *session.Sessions
+	budget   *budget.Budget
+	worker   *membership.Worker
+	figures  figures.Source
+	pools    pending.Pools
+	reactor  *reactor.Reactor // once it runs
 
-	live      atomic.Int64 // admitted and not ended
-	leaving   atomic.Bool
-	receiving atomic.Bool // entries from other workers
-	state     atomic.Int32
-	count     turn.Counters          // of no single loop
-	exited    atomic.Pointer[string] // the last handler that ended its goroutine
-	rescues   bool                   // whether panics of ours are caught
-	unproven  atomic.Int64           // caught panics after which the locks were not checked yet
+	leaving atomic.Bool
+	state   atomic.Int32
+	count   turn.Counters // of no single loop
+	guard   guard.Guard
 }
 
 const (
@@ -112,10 +108,10 @@ func New(cfg Config, settings ...Setting) (*Server, error) {
 		emitter: NewEmitter(),
 
 		pendingBytesMax: max(pendingBytesLeast, 2*cfg.MessageBytesMax),
-		walltime:        time.Now,
-		rescues:         !invariant.On,
 		entropy:         func(b []byte) { rand.Read(b) },
 	}
+	s.guard.Ground, s.guard.Panics, s.guard.Walk = &s.ground, &s.count[figures.CountPanics], s.walkLocks
+	s.guard.Rescues, s.guard.LockWait = !invariant.On, 5*time.Second
 	t, err := newTuned(cfg)
 	if err != nil {
 		return nil, err
@@ -126,10 +122,11 @@ func New(cfg Config, settings ...Setting) (*Server, error) {
 			return nil, &ConfigError{Key: "trusted_proxies", Hint: err.Error()}
 		}
 	}
+	s.time.Walltime = time.Now
 	started := time.Now()
-	s.clock = func() int64 { return int64(time.Since(started)) }
+	s.time.Now = func() int64 { return int64(time.Since(started)) }
 	routes := builtinRoutes()
-	s.routes.Store(&routes)
+	s.routes.list.Store(&routes)
 	for _, set := range settings {
 		set(s)
 	}
@@ -140,63 +137,25 @@ func New(cfg Config, settings ...Setting) (*Server, error) {
 const (
 	pendingBytesLeast = 256 << 10
 	answersBytesMost  = 256 << 10
+	answerers         = 2 // goroutines for long answers to other workers
 )
 
 // assemble makes the parts that depend on the settings.
 func (s *Server) assemble() {
 	var seed [32]byte
 	s.entropy(seed[:])
-	s.instance = ident.On(0, max(1, uint16(seed[0])<<8|uint16(seed[1])))
-	s.resyncWall()
+	self := ident.On(0, max(1, uint16(seed[0])<<8|uint16(seed[1])))
+	s.time.Resync()
 	s.log = s.GuardLog(s.log)
 	s.layGround()
-	s.index = rooms.NewIndex(s.cfg.Loops, rooms.Options{MaxMembers: s.cfg.MaxConnectionsPerRoom})
-	s.sessions = newSessionMemory(s.cfg.ReconnectionTTL, s.cfg.ReconnectionMaxAttempts)
-	s.store = memoryStore{s.sessions}
-	s.pools = newPools(s.cfg.OffloadWorkers, func(v any) { s.survive("work that may block", nil, v) })
+	s.layFloors(self)
+	s.pools = pending.NewPools(s.cfg.OffloadWorkers, answerers, func(where string, v any) { s.guard.Survive(where, nil, v) })
 	for i := range s.cfg.Loops {
 		seed[31] ^= byte(i) + 1
 		l := newLoop(s, uint8(i), seed)
 		l.Mail.Rung.Store(true) // the reactor's first ring comes later: letters that are posted now wait for it
-		s.loops = append(s.loops, l)
+		s.loops, s.rooms.Loops = append(s.loops, l), append(s.rooms.Loops, &l.Loop.Loop)
 	}
-}
-
-// layGround sets the transport's settings and callbacks.
-func (s *Server) layGround() {
-	cfg, g := &s.cfg, &s.ground
-	g.Clock, g.Tick, g.Log = s.clock, tickOf(s.cfg), s.log
-	g.NewConn, g.Departed, g.Seconds = newConn, func(c *turn.Conn) { c.Loop.Load.Add(-1) }, s.seconds
-	g.Survive = func(where string, c *turn.Conn, v any) { s.survive(where, connOf(c), v) }
-	g.Heartbeat = turn.RoomsHeartbeat
-	if cfg.Bare {
-		g.Heartbeat = turn.BareHeartbeat
-	}
-	g.Beats.Store(beatsOf(cfg))
-	g.Limits = turn.Limits{
-		Frame:     frame.Limits{MessageBytes: int64(cfg.MessageBytesMax), Fragments: cfg.MessageFragmentsMax},
-		Head:      handshake.Limits{Bytes: cfg.HandshakeBytesMax, Headers: cfg.HandshakeFieldsMax},
-		Handshake: cfg.HandshakeTimeout,
-		Owner:     cfg.OffloadTimeout,
-		Early:     s.pendingBytesMax,
-		Answers:   min(cfg.BacklogSoftBytes, cfg.BacklogHardBytes/2, answersBytesMost),
-		Soft:      cfg.BacklogSoftBytes,
-		Hard:      cfg.BacklogHardBytes,
-		Grace:     cfg.BacklogGrace,
-
-		Preface:      cfg.ProxyProtocol,
-		ProxyHeader:  cfg.ProxyHeader,
-		Subprotocols: cfg.Subprotocols,
-		Compression:  cfg.Compression,
-		Deflate:      deflate.Options{ContextTakeover: cfg.CompressionContextTakeover},
-	}
-}
-
-// tickOf is the interval at which the loops look at their timers: short enough for the shortest timeout.
-func tickOf(cfg Config) time.Duration {
-	shortest := min(cfg.HeartbeatInterval, cfg.HeartbeatTimeout-cfg.HeartbeatInterval,
-		cfg.HandshakeTimeout, cfg.AuthTimeout, cfg.OffloadTimeout, cfg.BacklogGrace)
-	return min(max(shortest/8, 5*time.Millisecond), 100*time.Millisecond)
 }
 
 // Start listens and serves in the background. With several workers, cluster.Run calls it in each. Errors: the address is not
@@ -204,13 +163,13 @@ func tickOf(cfg Config) time.Duration {
 //
 // Scope: this worker.
 func (s *Server) Start() error {
-	if s.cfg.Processes > 1 && s.peers == nil {
+	if s.cfg.Processes > 1 && s.link.Alone() {
 		return &ConfigError{Key: "processes", Hint: "several workers are started by cluster.Run; or give 1"}
 	}
-	if s.cfg.DataDir != "" && !s.storeApart {
+	if s.cfg.DataDir != "" && !s.sessions.Apart() {
 		return &ConfigError{Key: "data_dir", Hint: "sessions on disk are kept by cluster.Run; or leave it empty"}
 	}
-	if s.cfg.BusURL != "" && s.peers == nil {
+	if s.cfg.BusURL != "" && s.link.Alone() {
 		return &ConfigError{Key: "bus_url", Hint: "several workers are started by cluster.Run; or leave it empty"}
 	}
 	if !s.state.CompareAndSwap(stateNew, stateStarting) {
@@ -227,7 +186,7 @@ func (s *Server) Start() error {
 	}
 	s.connectionsMax = plan.ConnectionsMax
 	if err := s.startReactor(plan); err != nil {
-		s.receiving.Store(false)
+		s.worker.Receiving.Store(false)
 		return err
 	}
 	if len(s.Config().Origins) == 0 {
@@ -235,14 +194,8 @@ func (s *Server) Start() error {
 	}
 	s.state.Store(stateRunning)
 	s.emit(Event{Kind: EventStarted})
-	s.meet()
+	s.worker.Meet()
 	return nil
-}
-
-// meet asks the other workers for their counts, figures and wishes.
-func (s *Server) meet() {
-	s.sayWish(true)
-	s.askCounts(0)
 }
 
 // startReactor runs the loops and accepts connections.
@@ -252,17 +205,17 @@ func (s *Server) startReactor(plan reactor.Plan) error {
 		Count:    &s.count,
 		Plan:     plan,
 		Address:  net.JoinHostPort(s.cfg.Host, strconv.Itoa(max(s.cfg.Port, 0))),
-		Listener: s.listener,
+		Listener: s.worker.Listener,
 		// A client that is accepted and joins must not miss what other workers say from then on.
-		Accepting:      func() { s.receiving.Store(true) },
-		MustReturn:     s.mustReturn,
-		OthersHaveRoom: s.othersHaveRoom,
+		Accepting:    func() { s.worker.Receiving.Store(true) },
+		MustReturn:   s.guard.MustReturn,
+		OthersAccept: func() bool { return s.worker.Listener != nil && s.link.OthersAccept() },
 	}
 	for _, l := range s.loops {
-		cfg.Loops = append(cfg.Loops, &l.Loop)
+		cfg.Loops = append(cfg.Loops, l.Base())
 	}
-	if s.peers != nil {
-		cfg.SayFull = s.sayFull
+	if !s.link.Alone() {
+		cfg.SayFull = s.link.SayFull
 	}
 	r, err := reactor.Start(cfg)
 	if err != nil {
@@ -344,13 +297,10 @@ func (s *Server) Shutdown(ctx context.Context) error {
 func (s *Server) leave(ctx context.Context, left chan<- error) {
 	s.leaving.Store(true)
 	s.reactor.Close()
-	s.sendAway()
+	sendAway(s)
 	err := s.reactor.WaitEmpty(ctx)
-	for _, p := range s.pools.all() {
-		p.close()
-	}
-	if s.peers != nil {
-		s.peers.answering.close()
+	for _, p := range s.pools.All() {
+		p.Close()
 	}
 	s.emit(Event{Kind: EventStopped})
 	flushed, cancel := context.WithTimeout(ctx, logWait)
@@ -359,26 +309,43 @@ func (s *Server) leave(ctx context.Context, left chan<- error) {
 	left <- err
 }
 
-// sendAway ends every connection because the server shuts down.
-func (s *Server) sendAway() {
+// Drain stops accepting, and closes the connections with 1012 evenly over a time, so that their clients do not all come to
+// other workers at once. It returns when the last one has been told, or when ctx is done; then comes [Server.Shutdown].
+// Until a client is told, the server serves it. Errors: [ErrOnLoop]. Any goroutine that may block.
+//
+// Scope: this worker.
+func (s *Server) Drain(ctx context.Context, over time.Duration) error {
+	switch {
+	case reactor.OnLoop():
+		return fmt.Errorf("drain: %w", ErrOnLoop)
+	case s.state.Load() != stateRunning:
+		return nil
+	}
+	s.reactor.Close()
+	done := make(chan struct{}, len(s.loops))
+	s.drain(over, func() { done <- struct{}{} })
+	for range s.loops {
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return nil
+}
+
+// drain ends the connections of each loop evenly over a time, and calls done on each loop that has ended its own.
+func (s *Server) drain(over time.Duration, done func()) {
 	for _, l := range s.loops {
-		l.postCall(func(l *loop) { l.work(l.sendAway()) })
+		l.PostCall(func() { l.EndEvenly(CauseDrain, over, done) })
 	}
 }
 
-// sendAway ends the loop's connections, one slot after the other.
-func (l *loop) sendAway() steps {
-	next, more := uint32(0), true
-	return func(l *loop, until int64) bool {
-		for more && l.srv.clock() <= until || next == 0 && more {
-			left := partSize
-			next, more = l.Slab.From(next, func(c *turn.Conn) bool {
-				l.endBy(connOf(c), CauseShutdown)
-				left--
-				return left > 0
-			})
-		}
-		return !more
+// sendAway ends every connection because the server shuts down.
+func sendAway(s *Server) {
+	s.rooms.Crowd.Store(s.rooms.Open.Load())
+	for _, l := range s.loops {
+		l.PostCall(func() { l.EndAll(CauseShutdown) })
 	}
 }
 
@@ -389,7 +356,7 @@ func (l *loop) sendAway() steps {
 func (s *Server) Connections() iter.Seq[*Conn] {
 	return func(yield func(*Conn) bool) {
 		for _, l := range s.loops {
-			if !l.each(func(c *Conn) bool { return !c.isOpen() || yield(c) }) {
+			if !l.Slab.Each(func(t *turn.Conn) bool { c := connOf(t); return !c.isOpen() || yield(c) }) {
 				return
 			}
 		}
@@ -402,11 +369,7 @@ func (s *Server) Connections() iter.Seq[*Conn] {
 //
 // Scope: all workers.
 func (s *Server) ConnectionCount() int {
-	n := s.live.Load()
-	if s.peers != nil {
-		n += s.peers.figures.connections.Load()
-	}
-	return int(n)
+	return int(s.rooms.Open.Load() + s.link.ConnectionsAway())
 }
 
 // FindConnections returns the open connections that chosen accepts. [Everywhere.FindFiltered] asks all workers. Any goroutine.
@@ -431,24 +394,7 @@ func (s *Server) FindByAttribute(key string, value any) []*Conn {
 	if err != nil {
 		return nil
 	}
-	return s.FindConnections(func(c *Conn) bool { return c.hasAttribute(key, raw) })
-}
-
-// resyncWall reads the wall clock again: it may have been set.
-func (s *Server) resyncWall() { s.wallBase.Store(s.walltime().UnixNano() - s.clock()) }
-
-// seconds turns a time on the server's clock into seconds since the epoch.
-func (s *Server) seconds(at int64) int64 { return (s.wallBase.Load() + at) / int64(time.Second) }
-
-func (s *Server) wall(at int64) time.Time { return time.Unix(0, s.wallBase.Load()+at) }
-
-func (s *Server) uptime() time.Duration { return time.Duration(s.clock()) }
-
-// memoryUsage is the system memory of the Go runtime, in bytes.
-func memoryUsage() uint64 {
-	samples := []metrics.Sample{{Name: "/memory/classes/total:bytes"}, {Name: "/memory/classes/heap/released:bytes"}}
-	metrics.Read(samples)
-	return samples[0].Value.Uint64() - samples[1].Value.Uint64()
+	return s.FindConnections(func(c *Conn) bool { return c.wire.HasAttribute(key, raw) })
 }
 
 // Healthy asks every loop for a turn and waits until all have taken one. The error names a loop that took none before ctx
@@ -464,7 +410,7 @@ func (s *Server) Healthy(ctx context.Context) error {
 	}
 	turns := make(chan struct{}, len(s.loops))
 	for _, l := range s.loops {
-		l.postCall(func(*loop) { turns <- struct{}{} })
+		l.PostCall(func() { turns <- struct{}{} })
 	}
 	for range s.loops {
 		select {

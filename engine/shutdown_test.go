@@ -9,7 +9,7 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// A handler that calls what waits for loops is told so, and nobody waits for ever: every public call that waits.
+// Every public call that waits for loops refuses to do so on a loop, and no caller waits for ever.
 func TestCallsThatWaitOnALoop(t *testing.T) {
 	stopped := make(chan struct{})
 	s := startServer(t, nil, func(s *Server) {

@@ -12,9 +12,9 @@ func TestSocketOptions(t *testing.T) {
 	s := startServer(t, nil, nil)
 	c := s.Connection(dial(t, s).id)
 	done := make(chan [2]int, 1)
-	c.loop().postCall(func(*loop) {
-		nodelay, _ := unix.GetsockoptInt(c.wire.Fd, unix.IPPROTO_TCP, unix.TCP_NODELAY)
-		lowat, _ := unix.GetsockoptInt(c.wire.Fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT)
+	c.loop().PostCall(func() {
+		nodelay, _ := unix.GetsockoptInt(int(c.wire.Fd), unix.IPPROTO_TCP, unix.TCP_NODELAY)
+		lowat, _ := unix.GetsockoptInt(int(c.wire.Fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT)
 		done <- [2]int{nodelay, lowat}
 	})
 	eventually(t, "the loop looks", func() bool { return len(done) == 1 })

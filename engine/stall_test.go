@@ -13,7 +13,7 @@ func (w *script) stall(d time.Duration) {
 	w.drain()
 }
 
-// A stall of the server counts against nobody: whoever answered lives, whoever did not has what was left of his time.
+// A stall of the server counts against no client: one that answered lives, and one that did not has the rest of its time.
 func TestStallIsNobodysSilence(t *testing.T) {
 	w := newScript(t, func(c *Config) { c.HeartbeatInterval, c.HeartbeatTimeout = time.Second, 3*time.Second })
 	answers, silent := w.open(0), w.open(1)
@@ -72,7 +72,7 @@ func TestStallMovesDeadlines(t *testing.T) {
 		{"backlog", func(w *script) *Conn {
 			w.pass(time.Second)
 			c := w.open(0)
-			w.room[c.wire.Fd] = 0
+			w.takes[int(c.wire.Fd)] = 0
 			for range 2 { // the first is being written, the second waits
 				c.Send(M{"pad": string(make([]byte, 40<<10))})
 			}
@@ -100,7 +100,7 @@ func TestStallMovesDeadlines(t *testing.T) {
 	}
 }
 
-// A session waits as long as somebody could have come for it.
+// The time of a stall does not count toward the time that a session waits.
 func TestStallEndsNoSession(t *testing.T) {
 	w := newScript(t, func(c *Config) { c.ReconnectionTTL = 5 * time.Second })
 	first, second := w.open(0), w.open(0)

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Who asks or publishes before the server has started, or while it starts, does not leave a loop deaf: the loops hear
-// what was posted, and whoever asks for health later is told that all is well.
+// Questions and publishes before the server has started, or while it starts, leave no loop deaf: the loops open the letters
+// that were posted, and a later question for health finds all well.
 func TestPostsBeforeTheStart(t *testing.T) {
 	for range 20 {
 		cfg := DefaultConfig()
@@ -23,7 +23,7 @@ func TestPostsBeforeTheStart(t *testing.T) {
 		}
 		heard := make(chan struct{}, len(s.loops))
 		for _, l := range s.loops {
-			l.postCall(func(*loop) { heard <- struct{}{} })
+			l.PostCall(func() { heard <- struct{}{} })
 		}
 		started := make(chan struct{})
 		var probes sync.WaitGroup

@@ -13,13 +13,13 @@ func TestTimersRunInOrder(t *testing.T) {
 	w := newScript(t, func(c *Config) { c.Loops = 1 })
 	l := w.server.Server.loops[0]
 	var ran []int
-	note := func(n int) func(*loop) { return func(*loop) { ran = append(ran, n) } }
-	l.postAfter(30*time.Millisecond, note(3))
-	l.postAfter(10*time.Millisecond, note(1))
-	l.postAfter(30*time.Millisecond, note(4))
-	l.postAfter(20*time.Millisecond, func(l *loop) {
-		note(2)(l)
-		l.after(50*time.Millisecond, note(5))
+	note := func(n int) func() { return func() { ran = append(ran, n) } }
+	l.PostAfter(30*time.Millisecond, note(3))
+	l.PostAfter(10*time.Millisecond, note(1))
+	l.PostAfter(30*time.Millisecond, note(4))
+	l.PostAfter(20*time.Millisecond, func() {
+		note(2)()
+		l.After(50*time.Millisecond, note(5))
 	})
 	w.drain()
 	at, ok := w.server.Alarm()
@@ -48,7 +48,7 @@ func TestTimerWakesItsLoop(t *testing.T) {
 	began := time.Now()
 	ran := make(chan time.Duration, 2)
 	for _, d := range []time.Duration{20 * time.Millisecond, 10 * time.Millisecond} {
-		s.loops[0].postAfter(d, func(*loop) { ran <- time.Since(began) })
+		s.loops[0].PostAfter(d, func() { ran <- time.Since(began) })
 	}
 	for _, d := range []time.Duration{10 * time.Millisecond, 20 * time.Millisecond} {
 		select {

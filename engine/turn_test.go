@@ -9,6 +9,7 @@ import (
 	"unsafe"
 
 	"github.com/gobwas/ws"
+
 	"github.com/parleyd/parley/engine/internal/turn"
 )
 
@@ -28,11 +29,12 @@ func TestAllocationsOfATurn(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
-	w := newScript(t, nil)
+	w := newScript(t, func(c *Config) { c.History = []string{"kept=messages:10"} })
 	members := make([]*Conn, 100)
 	for i := range members {
 		members[i] = w.open(i % 2)
 		w.say(members[i], `{"type":"join","room":"r"}`)
+		w.say(members[i], `{"type":"join","room":"kept"}`)
 		w.drain()
 	}
 	bare := newScript(t, func(c *Config) { c.Bare = true })
@@ -53,6 +55,7 @@ func TestAllocationsOfATurn(t *testing.T) {
 		{"an echo of 16 KiB", bare, echo, masked(ws.OpBinary, strings.Repeat("x", 16<<10)), 0},
 		{"sixteen echoes in one chunk", bare, echo, []byte(strings.Repeat(string(masked(ws.OpText, "hello")), 16)), 0},
 		{"a broadcast to 99 members on two loops", w, members[0], broadcast, 1},
+		{"a broadcast that is kept, with its frame and the answer in its place", w, members[0], masked(ws.OpText, `{"type":"broadcast","room":"kept","data":1}`), 3},
 		{"a repeated join", w, members[0], masked(ws.OpText, `{"type":"join","room":"r"}`), 0},
 	} {
 		if got := turnAllocations(row.w, row.c, row.frame); got > row.most {
@@ -114,8 +117,8 @@ func TestVerdictLeavesNothingBehind(t *testing.T) {
 	w.server.Serve(c, []byte(wholeRequest))
 	w.server.Offloaded()
 	w.drain()
-	if c.wire.Phase != turn.PhaseOpen || c.rare != nil || c.wire.Rare != nil {
-		t.Errorf("in phase %v it still has %+v and %+v", c.wire.Phase, c.rare, c.wire.Rare)
+	if c.wire.Phase != turn.PhaseOpen || c.wire.Rare != nil || c.wire.Wire().Rare != nil {
+		t.Errorf("in phase %v it still has %+v and %+v", c.wire.Phase, c.wire.Rare, c.wire.Wire().Rare)
 	}
 	c.wire.Extra().Alarm = 1 // of a wait that is over
 	w.now += time.Second     // without a tick

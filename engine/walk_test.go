@@ -25,8 +25,8 @@ func walkers(t *testing.T, n int) (*script, []*Conn) {
 	return w, members
 }
 
-// What is published while a loop walks through a large room leaves with what the rest of the room has not got yet:
-// one write, not two.
+// A message that is published while a loop walks through a large room reaches the members late in the walk in the same write
+// as the earlier message.
 func TestLateMessagesJoinTheWalk(t *testing.T) {
 	w, members := walkers(t, 500)
 	s := w.server.Server
@@ -49,7 +49,7 @@ func TestLateMessagesJoinTheWalk(t *testing.T) {
 	}
 }
 
-// Whoever publishes without end does not make the queues of those grow that the walk has not reached.
+// A publisher that goes on without end does not make the queues of members grow that the walk has not reached.
 func TestWalkIsBounded(t *testing.T) {
 	w, members := walkers(t, 400)
 	s := w.server.Server

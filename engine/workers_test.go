@@ -11,13 +11,14 @@ import (
 	"testing"
 
 	"github.com/parleyd/parley/engine/cluster/bus"
+	"github.com/parleyd/parley/engine/internal/membership"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
 // testWorker is a server that is one of several, in this process, over a real bus.
 type testWorker struct {
 	*Server
-	link      atomic.Pointer[bus.Link]
+	dialled   atomic.Pointer[bus.Link]
 	loses     atomic.Uint32 // a kind of entry that is lost on its way; 0 for none
 	swallowed atomic.Uint32
 }
@@ -27,26 +28,28 @@ func (w *testWorker) Append(entry []byte) error {
 		w.swallowed.Add(1)
 		return nil
 	}
-	if l := w.link.Load(); l != nil {
+	if l := w.dialled.Load(); l != nil {
 		return l.Append(entry)
 	}
 	return fmt.Errorf("not dialled yet")
 }
 
 func (w *testWorker) Flush() {
-	if l := w.link.Load(); l != nil {
+	if l := w.dialled.Load(); l != nil {
 		l.Flush()
 	}
 }
 
 func (w *testWorker) Up() bool {
-	l := w.link.Load()
+	l := w.dialled.Load()
 	return l != nil && l.Up()
 }
 
+func (w *testWorker) Confirm(ctx context.Context) error { return w.dialled.Load().Confirm(ctx) }
+
 // hangUp ends the link, once.
 func (w *testWorker) hangUp() {
-	if l := w.link.Swap(nil); l != nil {
+	if l := w.dialled.Swap(nil); l != nil {
 		l.Close()
 	}
 }
@@ -96,7 +99,7 @@ func (ws *testWorkers) start(change func(*Config), prepare func(*Server)) *testW
 	w := &testWorker{}
 	instance := ident.Worker(len(ws.list) + 1)
 	w.Server = startServer(ws.t, change, func(s *Server) {
-		s.Attach(Membership{Instance: instance, Bus: w})
+		s.worker.Attach(membership.Membership{Instance: instance, Bus: w})
 		if prepare != nil {
 			prepare(s)
 		}
@@ -105,18 +108,18 @@ func (ws *testWorkers) start(change func(*Config), prepare func(*Server)) *testW
 		}, bus.Receiver{
 			Batch: func(from ident.Worker, entries iter.Seq[[]byte]) {
 				for entry := range entries {
-					if err := s.Receive(from, entry); err != nil {
+					if err := s.worker.Receive(from, entry); err != nil {
 						ws.t.Errorf("worker %d hears of %d: %v", instance, from, err)
 					}
 				}
 			},
-			Lost: func(from ident.Worker, first, last uint64) { s.Missed(from) },
-			Gone: s.Gone,
+			Lost: func(from ident.Worker, first, last uint64) { s.worker.Missed(from) },
+			Gone: s.worker.Gone,
 		})
 		if err != nil {
 			ws.t.Fatal(err)
 		}
-		w.link.Store(link)
+		w.dialled.Store(link)
 	})
 	ws.t.Cleanup(w.hangUp)
 	ws.list = append(ws.list, w)
@@ -126,15 +129,15 @@ func (ws *testWorkers) start(change func(*Config), prepare func(*Server)) *testW
 
 func (ws *testWorkers) instances() (list []ident.Worker) {
 	for _, w := range ws.list {
-		list = append(list, w.instance)
+		list = append(list, w.link.Self)
 	}
 	return list
 }
 
 func (ws *testWorkers) tellPeers() {
 	for _, w := range ws.list {
-		w.Peers(ws.instances())
-		w.Serving(ws.instances())
+		w.link.Peers(ws.instances())
+		w.link.Serving(ws.instances())
 	}
 }
 
@@ -144,7 +147,7 @@ func (ws *testWorkers) die(w *testWorker) {
 	ws.list = slices.DeleteFunc(ws.list, func(x *testWorker) bool { return x == w })
 	ws.tellPeers()
 	for _, other := range ws.list {
-		other.link.Load().Forget(w.instance)
+		other.dialled.Load().Forget(w.link.Self)
 	}
 }
 

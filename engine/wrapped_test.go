@@ -34,13 +34,13 @@ func TestWrappedErrorsKeepTheirCode(t *testing.T) {
 		})
 		s.OnAuth(func(_ *Conn, token string) error {
 			if token == "bad" {
-				return wrap(&Error{"forbidden", "no"})
+				return wrap(&Error{Code: "forbidden", Message: "no"})
 			}
 			return nil
 		})
 		s.On("full", answerWith(nil, wrap(ErrRoomFull)))
 		s.On("offloaded", answerWith(nil, wrap(ErrUnavailable)), Offload())
-		s.On("checked", answerWith(nil, nil), With(Validate(func(*Conn, *Message) error { return wrap(&Error{"forbidden", "no"}) })))
+		s.On("checked", answerWith(nil, nil), With(Validate(func(*Conn, *Message) error { return wrap(&Error{Code: "forbidden", Message: "no"}) })))
 		s.On("limited", answerWith(M{"type": "ok"}, nil), With(tracing, RateLimit(Rate{PerSecond: 0.001})))
 		s.Use(tracing, "ping", "leave")
 	})

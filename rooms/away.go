@@ -1,6 +1,7 @@
 package rooms
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/parleyd/parley/protocol/ident"
@@ -13,6 +14,18 @@ import (
 type remote struct {
 	count   int32
 	members []Place
+	users   map[Place]string // of the members that have one; nil if none has
+}
+
+// note keeps the user of a member; "" for none.
+func (o *remote) note(p Place, user string) {
+	if user == "" {
+		return
+	}
+	if o.users == nil {
+		o.users = map[Place]string{}
+	}
+	o.users[p] = user
 }
 
 // Away is the number of members on other workers, as those told last. Any goroutine.
@@ -73,32 +86,42 @@ func (r *Room) drop(worker ident.Worker) {
 	}
 }
 
-// Bury forgets the share of a worker that is gone, and returns its members that are known by place. Any goroutine.
-func (r *Room) Bury(worker ident.Worker) []Place {
+// Lost are the members of a worker that is gone, as far as they were known by place.
+type Lost struct {
+	Places []Place
+	users  map[Place]string
+}
+
+// User is the user of one of them; "" for none.
+func (l Lost) User(p Place) string { return l.users[p] }
+
+// Bury forgets the share of a worker that is gone. Any goroutine.
+func (r *Room) Bury(worker ident.Worker) Lost {
 	left, _ := r.bury(worker)
 	return left
 }
 
 // bury is Bury; was reports whether the worker had a share.
-func (r *Room) bury(worker ident.Worker) (left []Place, was bool) {
+func (r *Room) bury(worker ident.Worker) (left Lost, was bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o := r.remotes[worker]
 	if o == nil {
-		return nil, false
+		return left, false
 	}
 	r.away.Add(-o.count)
 	r.drop(worker)
 	r.recount()
-	return o.members, true
+	return Lost{o.members, o.users}, true
 }
 
-// RemoteJoined notes a member of another worker. It must not be noted yet. Any goroutine.
-func (r *Room) RemoteJoined(worker ident.Worker, p Place) {
+// RemoteJoined notes a member of another worker, and its user, "" for none. It must not be noted yet. Any goroutine.
+func (r *Room) RemoteJoined(worker ident.Worker, p Place, user string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o := r.remote(worker)
 	o.members = append(o.members, p)
+	o.note(p, user)
 }
 
 // RemoteLeft forgets a member of another worker. Any goroutine.
@@ -113,16 +136,22 @@ func (r *Room) RemoteLeft(worker ident.Worker, p Place) {
 		last := len(o.members) - 1
 		o.members[i] = o.members[last]
 		o.members = o.members[:last]
+		delete(o.users, p)
 	}
 	r.tidy(worker, o)
 }
 
-// RemoteRoster replaces the noted members of one loop of another worker. Any goroutine.
-func (r *Room) RemoteRoster(worker ident.Worker, loop uint8, all []Place) {
+// RemoteRoster replaces the noted members of one loop of another worker. users are those of the members, in the same order;
+// fewer: the others have none. Any goroutine.
+func (r *Room) RemoteRoster(worker ident.Worker, loop uint8, all []Place, users []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	o := r.remote(worker)
 	o.members = append(slices.DeleteFunc(o.members, func(p Place) bool { return p.Loop == loop }), all...)
+	maps.DeleteFunc(o.users, func(p Place, _ string) bool { return p.Loop == loop })
+	for i := range min(len(all), len(users)) {
+		o.note(all[i], users[i])
+	}
 	r.tidy(worker, o)
 }
 
@@ -132,7 +161,7 @@ func (r *Room) RemoteUnknown(worker ident.Worker) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if o := r.remotes[worker]; o != nil {
-		o.members = nil
+		o.members, o.users = nil, nil
 		r.tidy(worker, o)
 	}
 }
@@ -142,7 +171,7 @@ func (r *Room) tidy(worker ident.Worker, o *remote) {
 	if len(o.members) > 0 {
 		return
 	}
-	o.members = nil
+	o.members, o.users = nil, nil
 	if o.count == 0 {
 		r.drop(worker)
 	}

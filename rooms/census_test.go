@@ -84,27 +84,31 @@ func TestRemoteMembers(t *testing.T) {
 	x := NewIndex(1, Options{})
 	x.Enter([]byte("r"), at(0, 1), 1)
 	r := x.FindString("r")
-	r.RemoteJoined(5, at(0, 7))
-	r.RemoteJoined(5, at(1, 8))
+	r.RemoteJoined(5, at(0, 7), "ann")
+	r.RemoteJoined(5, at(1, 8), "bob")
 	r.SetAway(5, 2)
-	r.RemoteRoster(5, 0, []Place{at(0, 7), at(0, 9)})
+	r.RemoteRoster(5, 0, []Place{at(0, 7), at(0, 9)}, []string{"", "cid"})
 	if r.RemoteMembers(5) != 3 || r.Away() != 2 || r.AwayOf(5) != 2 {
 		t.Fatal(r.RemoteMembers(5), r.Away())
 	}
 	r.RemoteLeft(5, at(0, 7))
 	r.RemoteLeft(5, at(3, 3))
-	if left := r.Bury(5); len(left) != 2 || r.Away() != 0 || r.remotes != nil {
+	left := r.Bury(5)
+	if len(left.Places) != 2 || r.Away() != 0 || r.remotes != nil {
 		t.Fatal(left, r.Away())
 	}
+	if left.User(at(1, 8)) != "bob" || left.User(at(0, 9)) != "cid" || left.User(at(0, 7)) != "" {
+		t.Fatal("the users of the lost members:", left)
+	}
 	r.SetAway(6, 1)
-	r.RemoteJoined(6, at(0, 1))
+	r.RemoteJoined(6, at(0, 1), "ann")
 	r.RemoteUnknown(6)
 	if r.RemoteMembers(6) != 0 || r.Away() != 1 {
 		t.Fatal("the count is forgotten together with the places")
 	}
 	r.SetAway(6, 0)
 	r.RemoteLeft(6, at(0, 1))
-	if r.remotes != nil || r.Bury(6) != nil {
+	if r.remotes != nil || r.Bury(6).Places != nil {
 		t.Error("an empty share is kept")
 	}
 }

@@ -159,10 +159,10 @@ func (x *Index) Doubt(worker ident.Worker, f func(*Room)) {
 
 // Bury forgets the counts of a worker that is gone, and calls f for each room here in which it had a share, with its
 // members that are known by place. f runs without a lock. Any goroutine.
-func (x *Index) Bury(worker ident.Worker, f func(r *Room, left []Place)) {
+func (x *Index) Bury(worker ident.Worker, f func(r *Room, left Lost)) {
 	type loss struct {
 		room *Room
-		left []Place
+		left Lost
 	}
 	var losses []loss
 	for i := range x.shards {

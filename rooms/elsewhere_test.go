@@ -44,7 +44,7 @@ func TestElsewhereModel(t *testing.T) {
 					x.Leave(r, p)
 				}
 			case 4:
-				x.Bury(worker, func(*Room, []Place) {})
+				x.Bury(worker, func(*Room, Lost) {})
 				told[worker] = map[string]int32{}
 			case 5:
 				x.Doubt(worker, func(r *Room) { r.SetAway(worker, told[worker][r.Name()]) })
@@ -115,8 +115,8 @@ func TestElsewhereIsBounded(t *testing.T) {
 	if x.kept() != 100 || x.Away("room 299") != 5 {
 		t.Error("a place that has become free is not used")
 	}
-	x.Bury(1, func(*Room, []Place) {})
-	x.Bury(2, func(*Room, []Place) {})
+	x.Bury(1, func(*Room, Lost) {})
+	x.Bury(2, func(*Room, Lost) {})
 	for i := range x.shards {
 		if len(x.shards[i].elsewhere) > 0 {
 			t.Fatal("a worker that is gone keeps a table")
@@ -145,7 +145,7 @@ func TestElsewhereWhileRoomsVanish(t *testing.T) {
 		for _, name := range []string{"r0", "r1", "r2"} {
 			x.SetAway([]byte(name), 1, i)
 		}
-		x.Bury(2, func(*Room, []Place) {})
+		x.Bury(2, func(*Room, Lost) {})
 		x.SetAway([]byte("r0"), 2, i+1)
 	}
 	loops.Wait()

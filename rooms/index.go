@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -25,9 +26,14 @@ type Index struct {
 	size   atomic.Int64
 	census census
 
-	seed         maphash.Seed
-	elsewhere    atomic.Int64 // counts in the tables of all shards
-	elsewhereMax int64
+	histories histories
+	historyOf func(name string) *HistoryOptions
+	newEpoch  func() string
+	linger    time.Duration
+
+	seed, keySeed maphash.Seed
+	elsewhere     atomic.Int64 // counts in the tables of all shards
+	elsewhereMax  int64
 }
 
 const shardCount = 256
@@ -43,23 +49,37 @@ type shard struct {
 }
 
 // Options are the defaults of every room.
+//
+// Owner: immutable.
 type Options struct {
 	MaxMembers int // of rooms that are not created with a limit of their own; 0 means no limit
+	// History is the history of a room that is not created with one of its own; nil: none has one. It runs under a lock.
+	History func(name string) *HistoryOptions
+	Epoch   func() string // a new epoch, 1 to 22 characters of A-Z, a-z, 0-9, _ and -
+	Linger  time.Duration // for which a room with history outlives its last use, or for the age of its messages, if that is longer
 }
 
 // CreateOptions are the properties of one created room.
+//
+// Owner: immutable.
 type CreateOptions struct {
-	MaxMembers int    // 0 means the index's limit
-	Metadata   []byte // kept, not copied
-	CreatedAt  int64  // seconds since the epoch
+	MaxMembers int             // 0 means the index's limit
+	Metadata   []byte          // kept, not copied
+	CreatedAt  int64           // seconds since the epoch
+	History    *HistoryOptions // nil: the index's; Messages of 0 or less: none
+	// Begun is called if a room that has members begins to number its messages. It runs under the room's lock: what it posts
+	// comes in front of the first of them.
+	Begun func(r *Room, at Position)
 }
 
 // NewIndex makes an index for rooms with members on a number of loops.
 func NewIndex(loops int, o Options) *Index {
-	x := &Index{loops: loops, limit: int32(o.MaxMembers), seed: maphash.MakeSeed(), elsewhereMax: elsewhereMax}
+	x := &Index{loops: loops, limit: int32(o.MaxMembers), seed: maphash.MakeSeed(), keySeed: maphash.MakeSeed(), elsewhereMax: elsewhereMax,
+		historyOf: o.History, newEpoch: o.Epoch, linger: o.Linger}
 	for i := range x.shards {
 		x.shards[i].rooms = make(map[string]*Room)
 	}
+	x.histories.any.Store(o.History != nil)
 	return x
 }
 
@@ -101,8 +121,18 @@ func (x *Index) findOrCreate(name []byte, stale *Room, now int64) *Room {
 	}
 	r := &Room{name: string(name), id: x.ids.Add(1), index: x, createdAt: now, limit: x.limit, rosters: make([]atomic.Pointer[roster], x.loops)}
 	x.census.add(r.share, 1)
+	if x.historyOf != nil {
+		r.begin(x.historyOf(r.name))
+	}
 	x.takeIn(h, r, old)
 	h.rooms[r.name] = r
+	return r
+}
+
+// Make finds a room, or makes one. Any goroutine.
+func (x *Index) Make(name string, now int64) *Room {
+	r := x.lockLiving([]byte(name), now)
+	r.mu.Unlock()
 	return r
 }
 
@@ -131,10 +161,49 @@ func (x *Index) Create(name string, o CreateOptions) (*Room, error) {
 		return nil, ErrExists
 	}
 	r.explicit, r.metadata = true, o.Metadata
+	if r.begin(o.History) && r.entered() > 0 {
+		o.Begun(r, Position{Epoch: r.history.Load().epoch})
+	}
 	if o.MaxMembers > 0 {
 		r.limit = int32(o.MaxMembers)
 	}
 	return r, nil
+}
+
+// UpdateOptions change a created room.
+//
+// Owner: immutable.
+type UpdateOptions struct {
+	MaxMembers *int   // nil: as it is; 0 means the index's limit
+	Metadata   []byte // kept, not copied; nil: as it is
+	History    *HistoryOptions
+	Begun      func(r *Room, at Position) // as of [CreateOptions]
+}
+
+// Update changes a created room. Members stay, even if they are more than the limit. [ErrUnknown]: no room of this name was
+// created. Any goroutine.
+func (x *Index) Update(name string, o UpdateOptions) error {
+	r := x.FindString(name)
+	if r == nil {
+		return ErrUnknown
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.dead || !r.explicit {
+		return ErrUnknown
+	}
+	if o.Metadata != nil {
+		r.metadata = o.Metadata
+	}
+	if r.begin(o.History) && r.entered() > 0 {
+		o.Begun(r, Position{Epoch: r.history.Load().epoch})
+	}
+	if o.MaxMembers != nil && *o.MaxMembers > 0 {
+		r.setLimit(int32(*o.MaxMembers))
+	} else if o.MaxMembers != nil {
+		r.setLimit(x.limit)
+	}
+	return nil
 }
 
 // Delete takes a room out of the index. Its members are still on its rosters: their loops must let them leave.
@@ -156,6 +225,9 @@ func (x *Index) remove(name string, created bool) (*Room, bool) {
 	}
 	was := r.dead
 	r.dead = true
+	if r.end(); !was && r.history.Load() != nil {
+		x.histories.rooms.Add(-1)
+	}
 	r.mu.Unlock()
 	x.drop(r)
 	return r, !was
@@ -253,7 +325,7 @@ func (x *Index) Release(r *Room, p Place) {
 
 // vanish marks an empty room as dead, unless it was created. Under mu.
 func (r *Room) vanish() bool {
-	if r.dead || r.explicit || r.taken.Load() > 0 {
+	if r.dead || r.explicit || r.taken.Load() > 0 || r.history.Load() != nil { // a sweep forgets an unused history
 		r.recount()
 		return false
 	}

@@ -2,6 +2,7 @@ package rooms
 
 import (
 	"errors"
+	"iter"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -47,8 +48,10 @@ type Member struct {
 var (
 	ErrFull       = errors.New("room is full")
 	ErrExists     = errors.New("room exists already")
+	ErrUnknown    = errors.New("no room of this name was created")
 	ErrOverloaded = errors.New("a loop has no place for the message")
 	ErrNotHeld    = errors.New("no seat is held")
+	ErrDead       = errors.New("the room is out of the index, or has no history")
 )
 
 // Room is a named, ordered stream and its members.
@@ -76,6 +79,9 @@ type Room struct {
 	counted    atomic.Bool
 	introduced bool
 	share      share
+
+	history atomic.Pointer[History] // nil for none; set under mu
+	slow    atomic.Uint32           // its SlowPolicy; set under mu
 }
 
 // Entry is the outcome of entering a room.
@@ -87,6 +93,16 @@ type Entry struct {
 	JoinSeq uint64 // the number of the join; from a held seat, delivery may begin with older messages
 	Already bool   // it was a member before: nothing has changed
 	Limit   int    // with [ErrSeat]: the room's
+	Base    uint64 // in a room with history: the number of the newest message that the member does not get
+}
+
+// Position is where the member starts; the zero Position in a room without history. Any goroutine.
+func (e Entry) Position() Position {
+	h := e.Room.History()
+	if h == nil {
+		return Position{}
+	}
+	return Position{Seq: e.Base, Epoch: h.epoch}
 }
 
 // Name is the room's name. Any goroutine.
@@ -145,10 +161,21 @@ func (r *Room) Roster(loop uint8) []Member {
 	return nil
 }
 
-// Has reports whether p is a member. Only p's loop may call it.
+// Has reports whether p is a member. Only p's loop may call it, or a [Poster] under the room's lock. A place that a caller made
+// up is none.
 func (r *Room) Has(p Place) bool {
+	if int(p.Loop) >= len(r.rosters) {
+		return false
+	}
 	s := r.rosters[p.Loop].Load()
 	return s != nil && s.find(p) >= 0
+}
+
+// IsMember is Has for any goroutine.
+func (r *Room) IsMember(p Place) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.Has(p)
 }
 
 // Contains reports whether p is a member or holds a seat. Any goroutine.
@@ -215,6 +242,24 @@ func (r *Room) Page(dst []Place, from Cursor, n int) (page []Place, next Cursor,
 	return dst, Cursor{}, false
 }
 
+// PageMax is the most places that one call of Page should read, because it holds the room's lock.
+const PageMax = 10_000
+
+// Places are the places of all members, read in pages: a member that stays is among them, perhaps twice. Any goroutine.
+func (r *Room) Places() iter.Seq[Place] {
+	return func(yield func(Place) bool) {
+		for at, more := FirstPage, true; more; {
+			var page []Place
+			page, at, more = r.Page(nil, at, PageMax)
+			for _, p := range page {
+				if !yield(p) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // Entered is the number of members, without held seats. Any goroutine.
 func (r *Room) Entered() int {
 	r.mu.Lock()
@@ -274,12 +319,20 @@ func (r *Room) enter(p Place) (e Entry, alive bool, err error) {
 }
 
 // add makes the entry of a member that gets the messages numbered above since. Its join takes a number of its
-// own: members that joined while the seat was held learn of this join as a later one. Under mu.
+// own: members that joined while the seat was held learn of this join as a later one. In a room with history the member
+// begins at the top, even from a held seat: its loop may have opened a letter already that was posted since. Under mu.
 func (r *Room) add(p Place, since uint64) Entry {
 	r.seq++
-	r.on(p.Loop).add(Member{Slot: p.Slot, Gen: p.Gen, JoinSeq: since})
+	s := r.on(p.Loop)
+	s.add(Member{Slot: p.Slot, Gen: p.Gen, JoinSeq: since})
+	e := Entry{Room: r, Members: r.entered(), JoinSeq: r.seq}
+	if h := r.history.Load(); h != nil {
+		e.Base = h.top
+		s.stands = append(s.stands, Stand{From: h.top, Base: h.top})
+		h.idle = 0
+	}
 	r.recount()
-	return Entry{Room: r, Members: r.entered(), JoinSeq: r.seq}
+	return e
 }
 
 // entered is the number of members without held seats. Under mu.

@@ -10,6 +10,8 @@ type roster struct {
 	members []Member
 	table   []uint32 // position+1 by hash of the slot, open addressing; nil while members are few
 	held    int32
+	stands  []Stand // of the members, in a room with history; else nil
+	given   uint64  // the newest number that was delivered on the loop
 }
 
 // scanMax is the length up to which a scan of the members is as fast as the table.
@@ -87,15 +89,27 @@ func (s *roster) remove(at int) {
 	}
 	s.members[at] = s.members[last]
 	s.members = s.members[:last]
+	if s.stands != nil {
+		s.stands[at] = s.stands[last]
+		s.stands = s.stands[:last]
+	}
 	switch {
 	case last == 0:
-		s.members, s.table = nil, nil
+		s.members, s.table, s.stands = nil, nil, nil
 	case last == scanMax/2:
 		s.table = nil
-		s.members = append(make([]Member, 0, scanMax), s.members...)
+		s.shrink(scanMax)
 	case cap(s.members) > 4*last && last > scanMax:
-		s.members = append(make([]Member, 0, 2*last), s.members...)
+		s.shrink(2 * last)
 		s.rehash(last)
+	}
+}
+
+// shrink makes the slices shorter.
+func (s *roster) shrink(capacity int) {
+	s.members = append(make([]Member, 0, capacity), s.members...)
+	if s.stands != nil {
+		s.stands = append(make([]Stand, 0, capacity), s.stands...)
 	}
 }
 

@@ -94,12 +94,25 @@ func (x *Index) Adopt(name string, o CreateOptions) (r, replaced *Room) {
 	}
 	defer r.mu.Unlock()
 	r.explicit, r.metadata, r.createdAt = true, o.Metadata, o.CreatedAt
-	free := r.limit == 0
+	r.begin(o.History)
 	if o.MaxMembers > 0 {
-		r.limit = int32(o.MaxMembers)
-	}
-	if n := int(r.taken.Load()); free && r.shared() && n > 0 {
-		x.seats.Force(name, int(r.limit), n)
+		r.setLimit(int32(o.MaxMembers))
 	}
 	return r, replaced
+}
+
+// setLimit changes the limit. If the room has a limit now and had none, or the other way round, its members take shared seats,
+// or give them back. Under mu.
+func (r *Room) setLimit(limit int32) {
+	before := r.shared()
+	r.limit = limit
+	n := int(r.taken.Load())
+	switch now := r.shared(); {
+	case now && !before && n > 0:
+		r.index.seats.Force(r.name, int(limit), n)
+	case before && !now:
+		for range n {
+			r.index.seats.Release(r.name)
+		}
+	}
 }

@@ -92,6 +92,49 @@ func TestWithdraw(t *testing.T) {
 	}
 }
 
+// Members take shared seats when their room gets a limit, and give them back when it loses it; they stay where it is lower than
+// their number.
+func TestUpdate(t *testing.T) {
+	x, s := sharing(0)
+	limit := func(n int) {
+		t.Helper()
+		if err := x.Update("r", UpdateOptions{MaxMembers: &n}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := x.Update("r", UpdateOptions{}); err != ErrUnknown {
+		t.Error(err)
+	}
+	for i := range uint32(3) {
+		if _, err := x.Enter([]byte("r"), at(0, i), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := x.Update("r", UpdateOptions{}); err != ErrUnknown {
+		t.Error("a room that its members made is updated:", err)
+	}
+	r, _ := x.Adopt("r", CreateOptions{Metadata: []byte("m")})
+	for _, n := range []int{2, 0, 5, 1, 0} {
+		want := 0
+		if n > 0 {
+			want = 3
+		}
+		if limit(n); s.held["r"] != want || r.Limit() != n || r.Len() != 3 || string(r.Metadata()) != "m" {
+			t.Errorf("limit %d: %d seats, %d members, %q", r.Limit(), s.held["r"], r.Len(), r.Metadata())
+		}
+	}
+	limit(2)
+	if _, err := x.Enter([]byte("r"), at(1, 1), 1); err != ErrSeat {
+		t.Error(err)
+	}
+	for i := range uint32(3) {
+		x.Leave(r, at(0, i))
+	}
+	if s.held["r"] != 0 || x.FindString("r") != r {
+		t.Error("seats are left, or the created room is gone:", s.held)
+	}
+}
+
 func TestAdopt(t *testing.T) {
 	x, s := sharing(0)
 	for i := range uint32(3) {

@@ -13,7 +13,7 @@ import (
 // like a mistyped setting.
 
 // ignoredVariables have the prefix and are no settings.
-var ignoredVariables = []string{"CONFIG", "SETTLED"}
+var ignoredVariables = []string{"CONFIG", "SETTLED", "API_KEY", "URL"}
 
 var (
 	// linkName matches the names that Kubernetes and Docker make of a Service called parley or parley-ws, without the
@@ -27,7 +27,7 @@ var (
 // take it for a setting; a mistyped setting is a mistake.
 func fromEnvironment(environ []string) (values map[string]value, notes []string, mistakes []error) {
 	values = map[string]value{}
-	known := append(keys(), "config")
+	known := append(keys(), "config", "api_key")
 	for _, pair := range environ {
 		name, text, _ := strings.Cut(pair, "=")
 		rest, ours := strings.CutPrefix(name, envPrefix)

@@ -48,7 +48,7 @@ func TestMistypedVariables(t *testing.T) {
 	for name, key := range map[string]string{
 		"PARLEY_HEARTBEAT_INTERVALL": "heartbeat_interval", "PARLEY_ORIGIN": "origins", "PARLEY_PROT": "port", "PARLEY_HSOT": "host",
 		"PARLEY_LOGLEVEL": "log_level", "PARLEY_MAX_CONNECTION": "max_connections", "PARLEY_ADMINPORT": "admin_port", "PARLEY_DATADIR": "data_dir",
-		"PARLEY_TRUSTED_PROXY": "trusted_proxies", "PARLEY_CONFIGS": "config", "PARLEY_PROCESS": "processes", "PARLEY_BUSURL": "bus_url",
+		"PARLEY_TRUSTED_PROXY": "trusted_proxies", "PARLEY_CONFIGS": "config", "PARLEY_PROCESS": "processes", "PARLEY_BUSURL": "bus_url", "PARLEY_APIKEY": "api_key",
 	} {
 		_, notes, mistakes := fromEnvironment([]string{name + "=1"})
 		if len(mistakes) != 1 || len(notes) != 0 || !strings.Contains(mistakes[0].Error(), name+" names no setting; did you mean \""+key+"\"?") {

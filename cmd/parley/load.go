@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/netip"
 	"os"
 	"reflect"
 	"slices"
@@ -45,10 +44,11 @@ func load(cmd *cobra.Command) (*settings, map[string]string, error) {
 		path = os.Getenv(envPrefix + "CONFIG")
 	}
 	var notes []string
+	var lists sections
 	empty := ""
 	for _, read := range []func() (map[string]value, []error){
 		func() (values map[string]value, wrong []error) {
-			if values, wrong = fromFile(path); len(values) == 0 {
+			if values, lists, wrong = fromFile(path); len(values) == 0 && lists.empty() {
 				empty = path
 			}
 			return values, wrong
@@ -84,6 +84,7 @@ func load(cmd *cobra.Command) (*settings, map[string]string, error) {
 		}
 	}
 	followSettings(&out, sources)
+	mistakes = slices.Concat(mistakes, out.gatherBusURL(merged["bus_url"], sources), out.gather(lists))
 	if err := out.check(); err != nil && len(mistakes) == 0 {
 		mistakes = append(mistakes, placed(err, sources))
 	}
@@ -101,22 +102,22 @@ func load(cmd *cobra.Command) (*settings, map[string]string, error) {
 
 // exposure is a warning if the settings let every client on the network in; "" if they do not.
 func (s *settings) exposure() string {
-	if a, err := netip.ParseAddr(s.Host); strings.EqualFold(s.Host, "localhost") || err == nil && a.IsLoopback() || len(s.Origins) > 0 {
+	if isLoopback(s.Host) || len(s.Origins) > 0 || s.Auth == "required" {
 		return ""
 	}
 	return fmt.Sprintf("host is %s and origins is not set: every client that reaches the port may connect, from any page, and join any room; "+
-		"list the pages in origins (\"*\" for all), and let a program with package engine, or the proxy, decide about rights", s.Host)
+		"list the pages in origins (\"*\" for all), and set auth, or let a program with package engine decide about rights", s.Host)
 }
 
 // settledVariable hands the supervisor's settings on to its children: a child that is restarted while the operator edits
 // the file must get the same settings as the others. Other processes of this user can read an environment, and dumps of
-// it travel: the password of bus_url goes another way (package cluster's welcome).
+// it travel: the password of bus_url and the keys of the API go another way (package cluster's welcome).
 const settledVariable = envPrefix + "SETTLED"
 
 // withheld is the variable of bus_url that handOn has taken out of the environment: a reload reads it here.
 var withheld []string
 
-// handOn puts s into the environment for this process's children, without the password of bus_url.
+// handOn puts s into the environment for this process's children, without the password of bus_url and the keys of the API.
 func handOn(s *settings) error {
 	if name := envPrefix + "BUS_URL"; os.Getenv(name) != "" {
 		withheld = []string{name + "=" + os.Getenv(name)}
@@ -124,9 +125,9 @@ func handOn(s *settings) error {
 			return fmt.Errorf("keep %s from the workers: %w", name, err)
 		}
 	}
-	told := *s
-	told.BusURL = bus.RedactURL(s.BusURL)
-	raw, err := json.Marshal(told)
+	shown := *s
+	shown.BusURL, shown.Keys = bus.RedactURL(s.BusURL), nil
+	raw, err := json.Marshal(shown)
 	if err != nil {
 		return fmt.Errorf("encode settings: %w", err)
 	}
@@ -135,6 +136,9 @@ func handOn(s *settings) error {
 
 // followSettings changes defaults that would contradict a setting.
 func followSettings(s *settings, sources map[string]string) {
+	if sources["examples"] == "default" {
+		s.Examples = s.Auth == "off"
+	}
 	if sources["heartbeat_timeout"] == "default" {
 		s.HeartbeatTimeout = max(s.HeartbeatTimeout, 2*s.HeartbeatInterval)
 	}
@@ -159,11 +163,50 @@ func placed(err error, sources map[string]string) error {
 	return err
 }
 
-// fromFile reads a flat YAML mapping. JSON is YAML.
-func fromFile(path string) (map[string]value, []error) {
+// fromFile reads a flat YAML mapping, and its sections. JSON is YAML.
+func fromFile(path string) (values map[string]value, lists sections, mistakes []error) {
 	if path == "" {
-		return nil, nil
+		return nil, lists, nil
 	}
+	root, mistakes := readMapping(path)
+	if root == nil {
+		return nil, lists, mistakes
+	}
+	values = map[string]value{}
+	begun := map[string]string{} // where each section begins
+	for i := 0; i+1 < len(root.Content); i += 2 {
+		key, node := root.Content[i], root.Content[i+1]
+		where := fmt.Sprintf("%s:%d", path, key.Line)
+		if slices.Contains(sectionNames, key.Value) {
+			if begun[key.Value] != "" {
+				mistakes = append(mistakes, fmt.Errorf("%s: %s is set twice; the first is %s", where, key.Value, begun[key.Value]))
+				continue
+			}
+			begun[key.Value] = where
+			mistakes = append(mistakes, lists.read(path, key.Value, node)...)
+			continue
+		}
+		s, known := findSetting(key.Value)
+		text, err := s.written(node)
+		if node.Tag == "!!null" && (slices.Contains(mayBeEmpty, key.Value)) {
+			err = nil
+		}
+		switch {
+		case !known:
+			mistakes = append(mistakes, fmt.Errorf("%s: there is no setting %q%s", where, key.Value, didYouMean(key.Value, append(keys(), sectionNames...))))
+		case err != nil:
+			mistakes = append(mistakes, fmt.Errorf("%s: %s: %w", where, key.Value, err))
+		case values[key.Value].where != "":
+			mistakes = append(mistakes, fmt.Errorf("%s: %s is set twice; the first is %s", where, key.Value, values[key.Value].where))
+		default:
+			values[key.Value] = value{text, where}
+		}
+	}
+	return values, lists, mistakes
+}
+
+// readMapping reads a file of one YAML mapping; nil if it is empty or wrong.
+func readMapping(path string) (*yaml.Node, []error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return nil, []error{fmt.Errorf("read configuration: %w", err)}
@@ -189,28 +232,7 @@ func fromFile(path string) (map[string]value, []error) {
 	if root.Kind != yaml.MappingNode {
 		return nil, []error{fmt.Errorf("%s:%d: the file must hold settings, one `key: value` a line", path, root.Line)}
 	}
-	values := map[string]value{}
-	var mistakes []error
-	for i := 0; i+1 < len(root.Content); i += 2 {
-		key, node := root.Content[i], root.Content[i+1]
-		where := fmt.Sprintf("%s:%d", path, key.Line)
-		s, known := findSetting(key.Value)
-		text, err := s.written(node)
-		if node.Tag == "!!null" && (slices.Contains(mayBeEmpty, key.Value)) {
-			err = nil
-		}
-		switch {
-		case !known:
-			mistakes = append(mistakes, fmt.Errorf("%s: there is no setting %q%s", where, key.Value, didYouMean(key.Value, keys())))
-		case err != nil:
-			mistakes = append(mistakes, fmt.Errorf("%s: %s: %w", where, key.Value, err))
-		case values[key.Value].where != "":
-			mistakes = append(mistakes, fmt.Errorf("%s: %s is set twice; the first is %s", where, key.Value, values[key.Value].where))
-		default:
-			values[key.Value] = value{text, where}
-		}
-	}
-	return values, mistakes
+	return root, nil
 }
 
 // noOrigins is the text of an empty list of origins. At a start it means the default, with a warning: earlier versions had
@@ -267,7 +289,7 @@ func fromFlags(cmd *cobra.Command) map[string]value {
 
 // didYouMean names the known word nearest to a mistaken one, if any is near.
 func didYouMean(word string, known []string) string {
-	if best, distance := nearest(strings.ToLower(word), known); best != "" && distance <= max(len(word)/2, 2) {
+	if best, distance := nearest(strings.ToLower(word), known); best != "" && distance <= max(len(word)/2, 2) && distance < len(word) {
 		return fmt.Sprintf("; did you mean %q?", best)
 	}
 	return ""

@@ -56,20 +56,36 @@ func (s *settings) announce(log *slog.Logger) {
 	log.Info("starting", "version", version+commit(), "go", runtime.Version(), "pid", os.Getpid(), slog.Group("settings", changed...))
 }
 
+// places are the addresses of a server; page and api are nil where it has none.
+type places struct{ server, page, api net.Addr }
+
 // sayReady prints the server's addresses to its standard output: a line of text, or an object if the log is JSON.
-func (s *settings) sayReady(to io.Writer, server, page net.Addr) {
-	ws, http := "ws://"+server.String(), ""
-	if page != nil {
-		http = "http://" + page.String() + "/"
+func (s *settings) sayReady(to io.Writer, at places) {
+	ws, page, api := "ws://"+at.server.String(), "", ""
+	if at.page != nil {
+		page = "http://" + at.page.String() + "/"
 	}
-	switch {
-	case s.LogFormat == formatJSON:
-		slog.New(logHandler(s, to, slog.LevelInfo)).Info("ready", "url", ws, "admin_url", http)
-	case http == "":
-		fmt.Fprintln(to, "parley: ready on", ws)
-	default:
-		fmt.Fprintln(to, "parley: ready on", ws+"; chat page, health, stats and metrics on", http)
+	if at.api != nil {
+		api = "http://" + at.api.String() + "/"
 	}
+	if s.LogFormat == formatJSON {
+		slog.New(logHandler(s, to, slog.LevelInfo)).Info("ready", "url", ws, "admin_url", page, "api_url", api, "auth", s.Auth)
+		return
+	}
+	line := "parley: ready on " + ws
+	if page != "" {
+		line += "; chat page, health, stats and metrics on " + page
+	}
+	if s.Auth == "off" {
+		line += "; auth is off: every client may connect and join"
+	}
+	if api != "" {
+		line += "; HTTP API on " + api
+	}
+	if api != "" && s.runKeyPath != "" {
+		line += " with the key in " + s.runKeyPath
+	}
+	fmt.Fprintln(to, line)
 }
 
 // logged logs the error that ends serve, if the log is JSON; run prints it otherwise.

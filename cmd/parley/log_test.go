@@ -88,8 +88,8 @@ func TestJSONFailure(t *testing.T) {
 
 // A start names no secret.
 func TestStartNamesNoSecret(t *testing.T) {
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "serve", "--port", "0", "--admin-port", "0", "--processes", "2", "--bus-url",
-		"nats://ann:swordfish@127.0.0.1:1", "--log-format", "json")
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "serve", "--port", "0", "--admin-port", "0", "--processes", "2", "--bus-url-file",
+		write(t, "nats://ann:swordfish@127.0.0.1:1"), "--log-format", "json")
 	cmd.Env = append(os.Environ(), mainVariable+"=1")
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	pipe, err := cmd.StderrPipe()

@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/parleyd/parley/cmd/parley/client"
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/cluster/supervise"
 	"github.com/parleyd/parley/engine/logs"
@@ -25,9 +26,11 @@ import (
 
 // Exit codes.
 const (
-	exitOK = iota
-	exitFailed
-	exitUsage
+	exitOK          = 0
+	exitFailed      = client.Failed
+	exitUsage       = client.Usage
+	exitUnreachable = client.Unreachable // no server answers, or verify could not run
+	exitRefused     = client.Refused
 )
 
 // A usageError is a mistake at the command line or in a configuration.
@@ -56,6 +59,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	return execute(ctx, root)
+}
+
+// execute runs a command, and returns the exit code.
+func execute(ctx context.Context, root *cobra.Command) int {
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
@@ -64,7 +72,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if errors.As(err, &exit) && exit.err == nil {
 		return exit.code
 	}
-	printError(stderr, err)
+	printError(root.ErrOrStderr(), err)
 	return codeOf(err)
 }
 
@@ -78,6 +86,9 @@ func codeOf(err error) int {
 	var exit exitError
 	if errors.As(err, &exit) && exit.code != exitOK {
 		return exit.code
+	}
+	if asked, ok := errors.AsType[client.Error](err); ok {
+		return asked.Code
 	}
 	return exitFailed
 }
@@ -123,7 +134,9 @@ func newRoot() *cobra.Command {
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(explainFlag)
-	root.AddCommand(newServe(), newEcho(), newVersion(), newCheckConfig(), newHealthcheck(), newStatus(), newVerify())
+	root.AddCommand(newServe(), newEcho(), newVersion(), newCheckConfig(), newHealthcheck(), newStatus(), newVerify(),
+		newKey(), newToken(), newDefaultConfig(), newConfigDoc(), newCompletion())
+	root.AddCommand(client.Local{URL: apiURL, Key: takeKeyVariable, RunKey: findRunKey, KnownVerb: knownVerb, NoArguments: noArguments}.Commands()...)
 	return root
 }
 
@@ -136,7 +149,7 @@ func knownVerb(cmd *cobra.Command, args []string) error {
 	for _, c := range cmd.Commands() {
 		verbs = append(verbs, c.Name())
 	}
-	return usageError{fmt.Errorf("%q is no verb%s; `parley --help` lists them", args[0], didYouMean(args[0], verbs))}
+	return usageError{fmt.Errorf("%q is no verb%s; `%s --help` lists them", args[0], didYouMean(args[0], verbs), cmd.CommandPath())}
 }
 
 // explainFlag words cobra's complaint about a flag.

@@ -119,15 +119,17 @@ func TestVerifyWithBrokenOutput(t *testing.T) {
 
 // A tool whose reader has stopped reading ends by SIGPIPE, as tools do.
 func TestToolsEndWithTheirReader(t *testing.T) {
-	reader, stdout, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	reader.Close()
-	r := command(t, outputs{stdout, nil}, os.Args[0], "version")
-	stdout.Close()
-	r.code()
-	if status, ok := r.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGPIPE {
-		t.Errorf("ends with %v", r.cmd.ProcessState)
+	for _, verb := range []string{"version", "openapi"} {
+		reader, stdout, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		reader.Close()
+		r := command(t, outputs{stdout, nil}, os.Args[0], verb)
+		stdout.Close()
+		r.code()
+		if status, ok := r.cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGPIPE {
+			t.Errorf("%s ends with %v", verb, r.cmd.ProcessState)
+		}
 	}
 }

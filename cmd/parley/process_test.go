@@ -22,8 +22,11 @@ func TestMain(m *testing.M) {
 	if os.Getenv(mainVariable) != "" {
 		main()
 	}
+	os.Setenv(apiPort, "0") // servers of several tests run at once, and the default port is one
 	os.Exit(m.Run())
 }
+
+const apiPort = envPrefix + "API_PORT"
 
 const patient = 30 * time.Second
 
@@ -71,7 +74,7 @@ func piped(t *testing.T, stderr *os.File, args ...string) (*running, *bufio.Read
 	return r, bufio.NewReader(in), in
 }
 
-var readyLine = regexp.MustCompile(`ready on ws://(\S+);.* on http://(\S+)/`)
+var readyLine = regexp.MustCompile(`ready on ws://(\S+);.*? on http://(\S+)/`)
 
 // hears waits for the ready line.
 func (r *running) hears(stdout *bufio.Reader) *running {

@@ -38,11 +38,15 @@ func TestCredentialsAreRead(t *testing.T) {
 // The password of the bus is neither in the output of check-config nor in the environment of the workers.
 func TestPasswordIsHidden(t *testing.T) {
 	file := write(t, "processes: 2\nbus_url: nats://user:secret@127.0.0.1:4222\n")
-	if code, out, stderr := parley(t, "check-config", file); code != exitOK || strings.Contains(out+stderr, "secret") || !strings.Contains(out, "nats://xxxxx@127.0.0.1:4222") {
+	if code, out, stderr := parley(t, "check-config", file); code != exitOK || strings.Contains(out+stderr, ":secret") || !strings.Contains(out, "nats://xxxxx@127.0.0.1:4222") {
 		t.Error(code, out, stderr)
 	}
 	for _, password := range []string{"/secret", "?secret", "#secret", "12/secret", "s%zecret", "a,secret"} {
-		if code, out, stderr := parley(t, "check-config", "--processes=2", "--bus-url=nats://user:"+password+"@127.0.0.1"); code != exitUsage || strings.Contains(out+stderr, "ecret") || !strings.Contains(stderr, "--bus-url: bus_url: it is no URL") {
+		url := "nats://user:" + password + "@127.0.0.1"
+		if code, out, stderr := parley(t, "check-config", "--processes=2", "--bus-url-file", write(t, url)); code != exitUsage || strings.Contains(out+stderr, "ecret") || !strings.Contains(stderr, ": bus_url: it is no URL") {
+			t.Error(code, out, stderr)
+		}
+		if code, out, stderr := parley(t, "check-config", "--processes=2", "--bus-url="+url); code != exitUsage || strings.Contains(out+stderr, "ecret") || !strings.Contains(stderr, "--bus-url: bus_url: every user of this machine can see") {
 			t.Error(code, out, stderr)
 		}
 	}
@@ -60,5 +64,27 @@ func TestPasswordIsHidden(t *testing.T) {
 	t.Setenv(settledVariable, "")
 	if again, sources := loaded(t, "--config", file); again.BusURL != s.BusURL || sources["bus_url"] != variable {
 		t.Error("a reload reads", sources["bus_url"])
+	}
+}
+
+// The URL of the bus comes from its file, whose faults are said without its text.
+func TestBusURLFile(t *testing.T) {
+	url := "nats://user:secret@127.0.0.1:4222"
+	if s, sources := loaded(t, "--processes=2", "--bus-url-file", write(t, url+"\r\n")); s.BusURL != url || !strings.HasSuffix(sources["bus_url"], "parley.yaml") {
+		t.Error(s.BusURL, sources["bus_url"])
+	}
+	for fault, args := range map[string][]string{
+		"leave one of the two out": {"--bus-url=nats://127.0.0.1", "--bus-url-file", write(t, url)},
+		"is empty":                 {"--bus-url-file", write(t, " \n")},
+		"has several lines":        {"--bus-url-file", write(t, url+"\n"+url)},
+		"no such file":             {"--bus-url-file", "/nowhere/bus"},
+		"is a directory":           {"--bus-url-file", t.TempDir()},
+		"does not begin with nats": {"--bus-url-file", write(t, "http://user:secret@h")},
+		"needs no bus":             {"--processes=1", "--bus-url-file", write(t, url)},
+	} {
+		code, out, stderr := parley(t, append([]string{"check-config", "--processes=2"}, args...)...)
+		if code != exitUsage || strings.Contains(out+stderr, "secret") || !strings.Contains(stderr, fault) {
+			t.Errorf("%s: %d %s%s", fault, code, out, stderr)
+		}
 	}
 }

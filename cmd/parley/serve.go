@@ -6,15 +6,20 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
+	"reflect"
 	"runtime/debug"
+	"slices"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/spf13/cobra"
 
 	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/access"
 	"github.com/parleyd/parley/engine/admin"
+	"github.com/parleyd/parley/engine/api"
 	"github.com/parleyd/parley/engine/cluster"
 	"github.com/parleyd/parley/engine/logs"
 )
@@ -61,12 +66,15 @@ func serve(cmd *cobra.Command, s *settings) error {
 	if err != nil {
 		return err
 	}
-	registerChat(srv)
-	if cluster.Parent() && s.Processes > 1 {
-		if err := handOn(s); err != nil {
-			return err
-		}
+	if s.Examples {
+		registerChat(srv)
 	}
+	backends := &backends{settings: s, log: log}
+	end, err := backends.prepare(srv)
+	if err != nil {
+		return err
+	}
+	defer end()
 	var page *admin.Admin
 	show := func(source admin.Source) (err error) {
 		page, err = admin.New(source, admin.Options{Host: s.AdminHost, Port: s.AdminPort, Log: log})
@@ -82,14 +90,20 @@ func serve(cmd *cobra.Command, s *settings) error {
 			page.Close()
 		}
 	}()
+	own, err := json.Marshal(s.own())
+	if err != nil {
+		return fmt.Errorf("encode settings: %w", err)
+	}
 	err = cluster.Run(cmd.Context(), srv, cluster.Options{
 		Log:     log,
+		Own:     own,
+		API:     backends.options(),
 		Parent:  func(o *cluster.Overview) error { return show(o) },
 		Serving: func(ctx context.Context) { followLoad(ctx, srv) },
-		Reload:  func() (cluster.Fresh, error) { return reread(cmd) },
-		Adopt:   func(raw json.RawMessage) []string { return s.adopt(raw, level, log) },
+		Reload:  func() (cluster.Fresh, error) { return reread(cmd, s) },
+		Adopt:   func(raw json.RawMessage) []string { return s.adopt(raw, level, backends) },
 		Ready: func(addr net.Addr) {
-			s.sayReady(stdout, addr, page.Addr())
+			s.sayReady(stdout, places{addr, page.Addr(), backends.addr})
 		},
 	})
 	switch {
@@ -105,14 +119,29 @@ func serve(cmd *cobra.Command, s *settings) error {
 //
 // Owner: the holder.
 type own struct {
-	AdminHost, LogLevel, LogFormat string
-	AdminPort                      int
+	LogLevel  string
+	ShowUsers bool
+	Keys      []api.KeyEntry
+	Rules     []access.Entry
+	Fixed     map[string]string // the settings that need a restart, by key
 }
 
-func (s *settings) own() own { return own{s.AdminHost, s.LogLevel, s.LogFormat, s.AdminPort} }
+// reloaded are the keys of the command's own settings that a reload changes. The engine compares bus_url.
+var reloaded = []string{"log_level", "show_users", "api_keys_file", "bus_url_file"}
 
-// reread loads the settings again, from the command line, the environment and the file.
-func reread(cmd *cobra.Command) (cluster.Fresh, error) {
+func (s *settings) own() own {
+	fixed := map[string]string{}
+	for _, one := range table {
+		if len(one.index) == 1 && !slices.Contains(reloaded, one.key) {
+			fixed[one.key] = one.text(s)
+		}
+	}
+	return own{s.LogLevel, s.ShowUsers, s.Keys, s.Rules, fixed}
+}
+
+// reread loads the settings again, from the command line, the environment and the file. The key of this run stays good until the
+// operator gives keys.
+func reread(cmd *cobra.Command, now *settings) (cluster.Fresh, error) {
 	s, _, err := load(cmd)
 	if err != nil {
 		return cluster.Fresh{}, err
@@ -120,13 +149,26 @@ func reread(cmd *cobra.Command) (cluster.Fresh, error) {
 	if s.empty != "" { // an editor or a full disk has emptied the file: the operator does not want all the defaults
 		return cluster.Fresh{}, fmt.Errorf("%s holds no setting: write the settings that you want", s.empty)
 	}
-	s.settle()
+	if len(s.Keys) == 0 && now.runKey != nil {
+		s.Keys = []api.KeyEntry{*now.runKey}
+	}
 	raw, err := json.Marshal(s.own())
+	if err != nil {
+		return cluster.Fresh{}, fmt.Errorf("encode settings: %w", err)
+	}
+	// What cannot change stays in force: the files that the workers read again, and a cookie beside other origins.
+	s.keepTokens(now)
+	if err := s.checkTokens(); err != nil {
+		return cluster.Fresh{}, fmt.Errorf("beside what cannot change: %w", err)
+	}
+	s.settle()
 	return cluster.Fresh{Config: s.Config, Own: raw}, err
 }
 
-// adopt changes the log level, and names the changed settings that need a restart.
-func (s *settings) adopt(raw json.RawMessage, level *slog.LevelVar, log *slog.Logger) (fixed []string) {
+// adopt changes the log level, the keys of the API and the rules, and names the changed settings that need a restart.
+func (s *settings) adopt(raw json.RawMessage, level *slog.LevelVar, b *backends) (fixed []string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	var fresh own
 	if json.Unmarshal(raw, &fresh) != nil {
 		return nil // cannot happen: a process of the same binary wrote raw
@@ -134,12 +176,19 @@ func (s *settings) adopt(raw json.RawMessage, level *slog.LevelVar, log *slog.Lo
 	was := level.Level()
 	level.UnmarshalText([]byte(fresh.LogLevel))
 	if is := level.Level(); is != was && cluster.Parent() {
-		log.Info("setting changed", "setting", "log_level", "from", was, "to", is)
+		b.log.Info("setting changed", "setting", "log_level", "from", was, "to", is)
 	}
 	now := s.own()
-	for key, differs := range map[string]bool{"admin_host": fresh.AdminHost != now.AdminHost,
-		"admin_port": fresh.AdminPort != now.AdminPort, "log_format": fresh.LogFormat != now.LogFormat} {
-		if differs {
+	s.LogLevel = fresh.LogLevel
+	if s.ShowUsers = fresh.ShowUsers; s.ShowUsers != now.ShowUsers && cluster.Parent() { // the engine has it already
+		b.log.Info("setting changed", "setting", "show_users", "from", now.ShowUsers, "to", s.ShowUsers)
+	}
+	if !reflect.DeepEqual(fresh.Keys, now.Keys) {
+		b.adopt(fresh.Keys)
+	}
+	b.adoptRules(fresh.Rules)
+	for _, key := range slices.Sorted(maps.Keys(now.Fixed)) {
+		if fresh.Fixed[key] != now.Fixed[key] {
 			fixed = append(fixed, key)
 		}
 	}
@@ -173,7 +222,7 @@ const memoryShare = 0.9 // of the limit
 // (docs/performance.md).
 func limitMemory(log *slog.Logger, workers int) {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(25)
+		debug.SetGCPercent(thriftyPercent)
 	}
 	if _, err := memlimit.Set(memlimit.WithRatio(memoryShare/float64(workers)), memlimit.WithLogger(slog.New(slog.DiscardHandler))); err != nil {
 		log.Debug("no memory limit found", "err", err)

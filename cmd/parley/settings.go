@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math"
 	"net/netip"
 	"reflect"
 	"regexp"
@@ -14,9 +13,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/access"
+	"github.com/parleyd/parley/engine/api"
 	"github.com/parleyd/parley/engine/cluster/bus"
 )
 
@@ -25,10 +25,39 @@ import (
 // Owner: the command that loaded it.
 type settings struct {
 	engine.Config
-	AdminHost string `key:"admin_host"`
-	AdminPort int    `key:"admin_port"`
-	LogLevel  string `key:"log_level"`
-	LogFormat string `key:"log_format"`
+	BusURLFile  string `key:"bus_url_file"`
+	AdminHost   string `key:"admin_host"`
+	AdminPort   int    `key:"admin_port"`
+	APIHost     string `key:"api_host"`
+	APIPort     int    `key:"api_port"`
+	APIKeysFile string `key:"api_keys_file"`
+	LogLevel    string `key:"log_level"`
+	LogFormat   string `key:"log_format"`
+
+	Auth          string        `key:"auth"`
+	JWTSecretFile string        `key:"jwt_secret_file"`
+	JWTKeysFile   string        `key:"jwt_keys_file"`
+	JWTJWKSURL    string        `key:"jwt_jwks_url"`
+	JWTAlgorithms []string      `key:"jwt_algorithms"`
+	JWTIssuer     string        `key:"jwt_issuer"`
+	JWTAudience   string        `key:"jwt_audience"`
+	JWTClaim      string        `key:"jwt_claim"`
+	JWTLeeway     time.Duration `key:"jwt_leeway"`
+	JWTGrace      time.Duration `key:"jwt_grace"`
+	JWTCookie     string        `key:"jwt_cookie"`
+	JWTQuery      bool          `key:"jwt_query"`
+	Examples      bool          `key:"examples"`
+	ShowUsers     bool          `key:"show_users"`
+	Receipts      bool          `key:"receipts"`
+	// Rules are those of the file's section rooms.
+	Rules []access.Entry `key:"-"`
+	// Keys are the keys of the API: those of the file's section, of api_keys_file and of the variable.
+	Keys []api.KeyEntry `key:"-"`
+
+	keyURL *access.KeyURL // once it is open
+
+	runKey     *api.KeyEntry // made for this run; nil if the operator has given keys
+	runKeyPath string
 
 	empty string   // the path of a file that holds no setting; "" for none
 	notes []string // warnings for the operator, a sentence each
@@ -41,16 +70,30 @@ func defaultSettings() settings {
 		Config:    cfg,
 		AdminHost: "127.0.0.1",
 		AdminPort: 9091,
+		APIHost:   "127.0.0.1",
+		APIPort:   9092,
+		Auth:      "off",
+		JWTClaim:  "parley",
+		JWTLeeway: 10 * time.Second,
+		JWTGrace:  30 * time.Second,
+		Examples:  true,
+		ShowUsers: true,
+		Receipts:  true,
 		LogLevel:  "info",
 		LogFormat: "text",
 	}
 }
 
-// settle sets the number of loops from the machine's cores, unless the operator has set it.
+// settle sets what follows from other settings: the number of loops from the machine's cores, unless the operator has set it;
+// the subprotocol beside which pages offer their tokens; whether users are hidden, and receipts off.
 func (s *settings) settle() {
+	if s.Auth != "off" && !slices.Contains(s.Subprotocols, access.Subprotocol) {
+		s.Subprotocols = append(slices.Clip(s.Subprotocols), access.Subprotocol)
+	}
 	if s.Loops == 0 {
 		s.Loops = max(1, cores/s.Processes)
 	}
+	s.HideUsers, s.NoReceipts = !s.ShowUsers, !s.Receipts
 }
 
 // check reports the first setting that cannot work, as a *[engine.ConfigError]. serve, check-config and a reload refuse
@@ -59,20 +102,47 @@ func (s *settings) check() error {
 	if err := s.Config.Validate(); err != nil {
 		return err
 	}
-	admin := s.Config // the same rules hold for both listeners
-	admin.Host, admin.Port = s.AdminHost, s.AdminPort
-	err := admin.Validate()
-	var wrong *engine.ConfigError
+	if err := s.checkListener("admin_", s.AdminHost, s.AdminPort); err != nil {
+		return err
+	}
+	if err := s.checkListener("api_", s.APIHost, s.APIPort); err != nil {
+		return err
+	}
+	if err := s.checkTokens(); err != nil {
+		return err
+	}
 	switch {
-	case errors.As(err, &wrong):
-		return &engine.ConfigError{Key: "admin_" + wrong.Key, Hint: wrong.Hint}
-	case s.AdminPort > 0 && s.AdminPort == s.Port && meet(s.Host, s.AdminHost):
-		return &engine.ConfigError{Key: "admin_port", Hint: fmt.Sprintf("%d is the server's own port; choose another, or 0 for no admin listener", s.AdminPort)}
+	case s.APIPort > 0 && s.APIPort == s.AdminPort && meet(s.APIHost, s.AdminHost):
+		return &engine.ConfigError{Key: "api_port", Hint: fmt.Sprintf("%d is admin_port, too; choose another, or 0 for no API", s.APIPort)}
+	case s.APIPort > 0 && len(s.Keys) == 0 && !isLoopback(s.APIHost):
+		return &engine.ConfigError{Key: "api_host", Hint: s.APIHost + " is reached from other machines, and there is no key: make one with `parley key create`, " +
+			"and name its file in api_keys_file; or keep 127.0.0.1, or set api_port to 0"}
 	}
 	if err := bus.CheckCredentials(s.BusCredentials); s.BusCredentials != "" && err != nil {
 		return &engine.ConfigError{Key: "bus_credentials", Hint: err.Error()}
 	}
 	return nil
+}
+
+// checkListener holds one more listener to the rules of host and port.
+func (s *settings) checkListener(prefix, host string, port int) error {
+	other := s.Config
+	other.Host, other.Port = host, port
+	err := other.Validate()
+	var wrong *engine.ConfigError
+	switch {
+	case errors.As(err, &wrong):
+		return &engine.ConfigError{Key: prefix + wrong.Key, Hint: wrong.Hint}
+	case port > 0 && port == s.Port && meet(s.Host, host):
+		return &engine.ConfigError{Key: prefix + "port", Hint: fmt.Sprintf("%d is the server's own port; choose another, or 0 for none", port)}
+	}
+	return nil
+}
+
+// isLoopback reports whether a listener on host is reached from this machine alone.
+func isLoopback(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return strings.EqualFold(host, "localhost") || err == nil && a.IsLoopback()
 }
 
 // meet reports whether listeners on two hosts conflict if their port is the same.
@@ -109,20 +179,29 @@ var help = map[string]string{
 	"reconnection_ttl":             "how long a session outlives its connection",
 	"reconnection_max_attempts":    "how often in a row a session may be resumed",
 	"data_dir":                     "directory that keeps sessions over a restart of the whole server; empty: sessions end with the server",
-	"bus_url":                      "NATS server with JetStream to use as the bus between workers: nats://host:4222; empty: an embedded one. If you give it as a flag, ps shows a password in it",
+	"bus_url":                      "NATS server with JetStream to use as the bus between workers: nats://host:4222; empty: an embedded one. A flag takes no user and no password",
+	"bus_url_file":                 "file with the URL of bus_url and its password, in place of bus_url; read at the start",
 	"bus_credentials":              "file with the login for bus_url: user:password, a token, or NATS credentials; read at each connect",
 	"max_connections":              "live connections of each worker; 0 means its descriptor limit less a reserve",
+	"connections_per_address_max":  "live connections of one client address on each worker; more get 503; an IPv6 address counts as its /64; behind a proxy name it in trusted_proxies; 0 means no limit",
 	"max_connections_per_room":     "members of a room, on all workers together; 0 means no limit",
 	"max_rooms_per_connection":     "rooms of a connection; 0 means no limit",
 	"announce_members_max":         "members up to which a room announces joins and leaves; 0 means never",
 	"message_bytes_max":            "largest message from a client; a larger one closes the connection (1009)",
 	"message_fragments_max":        "frames of one message; more frames close the connection (1008)",
+	"message_rate":                 "messages that a connection may send in a second; one above it gets the error rate_limited and is not carried out; 0 means no limit",
+	"message_burst":                "messages of message_rate that may come at once; 0 means as many as message_rate",
+	"message_strikes":              "refusals by message_rate with which a connection is closed (4005); forgotten when it has sent so little that a whole burst may come again; 0 means never",
 	"backlog_soft_bytes":           "backlog that a slow reader may have for backlog_grace, besides the message that is being written; by default 4 times message_bytes_max, at least 262144",
 	"backlog_hard_bytes":           "backlog at which a slow reader is closed (4003); by default 32 times message_bytes_max up to 16 MiB, at least 8 times; never below message_bytes_max",
 	"backlog_grace":                "how long a backlog may stay over the soft bound",
 	"attributes_bytes_max":         "attributes of one connection, encoded",
 	"compression":                  "permessage-deflate for clients that offer it",
 	"compression_context_takeover": "keep both windows between messages: smaller, but up to 55 KiB a connection",
+	"history":                      "rooms that keep their newest messages: PATTERN=messages:100;bytes:262144;age:300s;slow:drop, where the first match counts and parts may be left out; needs processes: 1",
+	"memory_bytes_max":             "memory of each worker for histories, sessions, unread messages and slow sockets; beyond it slow clients are closed (4003), histories and sessions forgotten, and newcomers refused; 0 means half of what the process may use",
+	"receipts":                     "PINGs that prove what a client has received, in rooms with history: then a client that resumes without its positions gets little twice",
+	"receipt_interval":             "time between two such PINGs to a client, at the least",
 	"origins":                      "origins whose pages may connect: https://example.com, https://*.example.com, null, file://; * admits all",
 	"subprotocols":                 "subprotocols that the server speaks, the preferred first",
 	"trusted_proxies":              "proxies that may name a client's address, or you see the proxy's: addresses, networks, loopback, private, unix",
@@ -137,6 +216,23 @@ var help = map[string]string{
 	"shutdown_timeout":             "how long shutdown waits for clients",
 	"admin_host":                   "address of the admin listener",
 	"admin_port":                   "port of the admin listener: chat page, health, stats, metrics; 0 turns it off",
+	"api_host":                     "address of the HTTP API; beyond loopback it needs a key in keys, api_keys_file or PARLEY_API_KEY",
+	"api_port":                     "port of the HTTP API for backends; 0 turns it off",
+	"api_keys_file":                "file with keys of the HTTP API, as parley key create prints them; read again on SIGHUP",
+	"auth":                         "off: every client may connect and join; optional: a client may show a token; required: it must, in the handshake or by its first message",
+	"jwt_secret_file":              "file with the secret of HMAC tokens, at least 32 bytes",
+	"jwt_keys_file":                "file with the public keys of tokens: PEM, or a JWK set; read again on SIGHUP",
+	"jwt_jwks_url":                 "URL of a JWK set with the public keys of tokens: https, or http on this machine; demands jwt_audience",
+	"jwt_algorithms":               "algorithms that tokens may have; empty: HS256 with a secret; ES256, RS256, PS256 and EdDSA with keys",
+	"jwt_issuer":                   "iss that a token must have; empty: any",
+	"jwt_audience":                 "aud that a token must have; empty: any",
+	"jwt_claim":                    "name of the claim with a token's rights",
+	"jwt_leeway":                   "how far the clocks of issuer and server may differ",
+	"jwt_grace":                    "how long a connection stays after the end of its token, in which it can show another",
+	"jwt_cookie":                   "cookie in which browsers bring a token; demands origins; empty: none",
+	"jwt_query":                    "look for a token in ?token= of the URL, too; proxies and logs may keep it",
+	"examples":                     "the message types chat, private and whoami of the demonstration; by default while auth is off",
+	"show_users":                   "tell clients the users of the others: in broadcast, member_joined, member_left and members",
 	"log_level":                    "debug, info, warn or error",
 	"log_format":                   "text or json",
 }
@@ -199,16 +295,13 @@ func (s setting) text(in *settings) string {
 
 // yaml is the value of s in the notation of a file. It shows no secret of bus_url.
 func (s setting) yaml(in *settings) string {
-	switch v := reflect.ValueOf(in).Elem().FieldByIndex(s.index).Interface().(type) {
+	switch v := s.shown(in).(type) {
 	case string:
-		if s.key == "bus_url" {
-			v = bus.RedactURL(v)
+		if s.key == "bus_url" && in.BusURLFile != "" {
+			v = "" // it came from there
 		}
 		return quoted(v)
 	case []string:
-		if s.key == "origins" && len(v) == 0 {
-			v = []string{"*"}
-		}
 		list := make([]string, len(v))
 		for i, text := range v {
 			list[i] = quoted(text)
@@ -248,122 +341,8 @@ func (s setting) kind() string {
 // become the default, and is refused.
 var zeroMeans = map[string]int{
 	"port": -1, "announce_members_max": -1, "processes": cores, "loops": 0, "max_connections": 0,
-	"max_connections_per_room": 0, "max_rooms_per_connection": -1, "admin_port": 0,
-}
-
-// set parses text into the setting's field. It trims white space, such as the carriage return of an env file. It refuses
-// quotes around the value: it cannot tell whether they belong to it.
-func (s setting) set(in *settings, text string) error {
-	text = strings.TrimSpace(text)
-	if strings.Trim(text, "\"'“”‘’") != text {
-		return errors.New("there are quotes around the value that would be part of it; leave them out")
-	}
-	field := reflect.ValueOf(in).Elem().FieldByIndex(s.index)
-	wrong := func() error { return fmt.Errorf("%q is not %s", text, s.kind()) }
-	switch s.typ {
-	case reflect.TypeFor[time.Duration]():
-		d, ok := parseDuration(text)
-		if !ok {
-			return wrong()
-		}
-		if d <= 0 {
-			return fmt.Errorf("%q is no time; give more than 0", text)
-		}
-		field.SetInt(int64(d))
-	case reflect.TypeFor[[]string]():
-		list, err := parseList(text)
-		if err != nil {
-			return wrong()
-		}
-		if s.key == "origins" && len(list) == 0 && text != noOrigins {
-			return errors.New(`it is empty; write "*" to admit every origin, or leave the key out`)
-		}
-		field.Set(reflect.ValueOf(list))
-	case reflect.TypeFor[bool]():
-		b, err := strconv.ParseBool(text)
-		if err != nil {
-			return wrong()
-		}
-		field.SetBool(b)
-	case reflect.TypeFor[int]():
-		n, err := strconv.Atoi(text)
-		switch {
-		case errors.Is(err, strconv.ErrRange) && !strings.HasPrefix(text, "-"):
-			n = math.MaxInt // check names the largest valid value
-		case err != nil:
-			return wrong()
-		}
-		if n < 0 {
-			return fmt.Errorf("%d is negative", n)
-		}
-		if n == 0 {
-			zero, ok := zeroMeans[s.key]
-			if !ok {
-				return fmt.Errorf("0 means nothing here; leave the key out for the default of %s", s.text(new(defaultSettings())))
-			}
-			n = zero
-		}
-		field.SetInt(int64(n))
-	default:
-		return s.setText(field, text)
-	}
-	return nil
-}
-
-// mayBeEmpty are the keys of texts for which "" is a value: the file, directory, server or field does not exist. Lists may
-// be empty, too, except origins.
-var mayBeEmpty = []string{"data_dir", "bus_url", "bus_credentials", "proxy_header"}
-
-// choices are the valid texts of keys that do not take every text.
-var choices = map[string][]string{"log_level": {"debug", "info", "warn", "error"}, "log_format": {"text", "json"}}
-
-func (s setting) setText(field reflect.Value, text string) error {
-	if list := choices[s.key]; list != nil {
-		for _, c := range list {
-			if c == text {
-				field.SetString(text)
-				return nil
-			}
-		}
-		return fmt.Errorf("%q is none of %s%s", text, strings.Join(list, ", "), didYouMean(text, list))
-	}
-	switch {
-	case text == "" && !slices.Contains(mayBeEmpty, s.key):
-		return errors.New("the value is empty")
-	case s.key == "host" || s.key == "admin_host":
-		text = strings.TrimSuffix(strings.TrimPrefix(text, "["), "]") // as in a URL; check refuses other brackets
-	}
-	field.SetString(text)
-	return nil
-}
-
-// parseDuration reads seconds, or Go's own notation.
-func parseDuration(text string) (time.Duration, bool) {
-	if seconds, err := strconv.ParseFloat(text, 64); err == nil {
-		if seconds != seconds {
-			return 0, false
-		}
-		// A Duration holds some 292 years. A longer time becomes one that is still above every setting's range.
-		return time.Duration(min(max(seconds, -9e9), 9e9) * float64(time.Second)), true
-	}
-	d, err := time.ParseDuration(text)
-	return d, err == nil
-}
-
-// parseList reads values between commas, or a list as YAML and JSON write it.
-func parseList(text string) (list []string, err error) {
-	if strings.HasPrefix(text, "[") && strings.HasSuffix(text, "]") {
-		if err := yaml.Unmarshal([]byte(text), &list); err != nil {
-			return nil, err
-		}
-		return slices.DeleteFunc(list, func(part string) bool { return strings.TrimSpace(part) == "" }), nil
-	}
-	for part := range strings.SplitSeq(text, ",") {
-		if part = strings.TrimSpace(part); part != "" {
-			list = append(list, part)
-		}
-	}
-	return list, nil
+	"max_connections_per_room": 0, "max_rooms_per_connection": -1, "admin_port": 0, "api_port": 0,
+	"connections_per_address_max": 0, "message_rate": 0, "message_burst": 0, "message_strikes": 0, "memory_bytes_max": 0,
 }
 
 // addFlags gives a command a flag for each setting. Values stay text here: load parses all sources alike.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/parleyd/parley/cmd/parley/show"
 	"github.com/parleyd/parley/engine"
 )
 
@@ -120,7 +121,10 @@ func (r *report) write(to io.Writer, asJSON bool, now time.Time) error {
 	s := &r.Stats
 	fmt.Fprintf(to, "%s: %s\n", r.URL, r.Health)
 	fmt.Fprintf(to, "up %s, %d of %d connections, %d rooms, %d sessions waiting, %d messages in, %d out\n",
-		span(time.Duration(s.Uptime)*time.Second), s.Connections, s.MaxConnections, s.Rooms, s.Sessions, s.MessagesReceived, s.MessagesSent)
+		show.Span(time.Duration(s.Uptime)*time.Second), s.Connections, s.MaxConnections, s.Rooms, s.Sessions, s.MessagesReceived, s.MessagesSent)
+	if s.Auth == 0 {
+		fmt.Fprintln(to, "auth is off: every client may connect and join")
+	}
 	if len(s.Workers) == 0 {
 		_, err := fmt.Fprintf(to, "one process with %d event loops, no supervisor\n", len(s.Loops))
 		return err
@@ -128,22 +132,14 @@ func (r *report) write(to io.Writer, asJSON bool, now time.Time) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	fmt.Fprint(w, "\nprocess\tinstance\tpid\tstate\tup\tconnections\trooms\tbus\trestarts\tlast end\n")
 	for _, x := range s.Workers {
-		fmt.Fprintf(w, "worker %d\t%d\t%s\t%s\t%s\t%d\t%d\t%s\t%d\t%s\n", x.Index, x.Instance, orDash(x.PID, strconv.Itoa(x.PID)), x.State,
-			since(x.StartedAt, now), x.Connections, x.Rooms, link(x.Bus), x.Restarts, orDash(x.Restarts+len(x.Cause), x.Cause))
+		fmt.Fprintf(w, "worker %d\t%d\t%s\t%s\t%s\t%d\t%d\t%s\t%d\t%s\n", x.Index, x.Instance, show.OrDash(x.PID, strconv.Itoa(x.PID)), x.State,
+			since(x.StartedAt, now), x.Connections, x.Rooms, link(x.Bus), x.Restarts, show.OrDash(x.Restarts+len(x.Cause), x.Cause))
 	}
 	if b := s.BusProcess; b != nil {
-		fmt.Fprintf(w, "bus\t-\t%s\t%s\t%s\t-\t-\t-\t%d\t%s\n", orDash(b.PID, strconv.Itoa(b.PID)), b.State, since(b.StartedAt, now), b.Restarts,
-			orDash(b.Restarts+len(b.Cause), b.Cause))
+		fmt.Fprintf(w, "bus\t-\t%s\t%s\t%s\t-\t-\t-\t%d\t%s\n", show.OrDash(b.PID, strconv.Itoa(b.PID)), b.State, since(b.StartedAt, now), b.Restarts,
+			show.OrDash(b.Restarts+len(b.Cause), b.Cause))
 	}
 	return w.Flush()
-}
-
-// orDash is text, or a dash if n is 0 or text is empty.
-func orDash(n int, text string) string {
-	if n == 0 || text == "" {
-		return "-"
-	}
-	return text
 }
 
 // link is the state of a worker's link to the bus, and the number of batches lost on it.
@@ -165,19 +161,5 @@ func since(unix int64, now time.Time) string {
 	if unix == 0 {
 		return "-"
 	}
-	return span(now.Sub(time.Unix(unix, 0)))
-}
-
-// span is a duration in its two largest units.
-func span(d time.Duration) string {
-	d = max(d, 0)
-	switch {
-	case d >= 24*time.Hour:
-		return fmt.Sprintf("%dd%dh", d/(24*time.Hour), d%(24*time.Hour)/time.Hour)
-	case d >= time.Hour:
-		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
-	case d >= time.Minute:
-		return fmt.Sprintf("%dm%ds", d/time.Minute, d%time.Minute/time.Second)
-	}
-	return fmt.Sprintf("%ds", d/time.Second)
+	return show.Span(now.Sub(time.Unix(unix, 0)))
 }

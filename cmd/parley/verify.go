@@ -11,9 +11,6 @@ import (
 	"github.com/parleyd/parley/cmd/parley/verify"
 )
 
-// exitUnreachable is the code of verify and status if no server answers, or if verify could not run.
-const exitUnreachable = 3
-
 // An exitError ends the command with a code of its own. A nil err means that the command has printed the error.
 type exitError struct {
 	code int
@@ -39,7 +36,8 @@ func newVerify() *cobra.Command {
 			"(docs/verify.md).\n\n" +
 			"Exit code 0: nothing is wrong. 1: findings. 2: a mistake in the command line. 3: it could not run.",
 		Example: "  parley verify ws://127.0.0.1:9090 --for 30s --exact-counts\n" +
-			"  parley verify ws://127.0.0.1:9190 --spawn \"parley serve --port 9190 --admin-port 0 --processes 4\" --kill",
+			"  parley verify ws://127.0.0.1:9190 --spawn \"parley serve --port 9190 --admin-port 0 --processes 4\" --kill \\\n" +
+			"    --api http://127.0.0.1:9192 --kill-api",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usageError{fmt.Errorf("verify takes the address of one server, like ws://127.0.0.1:9090, not %d", len(args))}
@@ -69,8 +67,12 @@ func newVerify() *cobra.Command {
 	f.IntVar(&o.AnnounceMax, "announce-members-max", o.AnnounceMax, "the server's announce_members_max; 0 means that announcements may be incomplete")
 	f.DurationVar(&o.Patience, "patience", o.Patience, "how long an answer or a delivery may take")
 	f.BoolVar(&o.StopAtFinding, "stop-at-finding", false, "end with the first finding")
+	f.StringVar(&o.API, "api", "", "address of the server's HTTP API, like http://127.0.0.1:9092; backends use it beside the clients")
+	f.StringVar(&o.APIKeyFile, "api-key-file", "", "file of a key of the API with all scopes; a spawned server is given one")
+	f.StringVar(&o.SecretFile, "jwt-secret-file", "", "file of the secret of the server's tokens; a spawned server is given one")
 	f.StringVar(&o.Spawn, "spawn", "", "command that starts the server; it is stopped at the end")
 	f.BoolVar(&o.Kill, "kill", false, "kill and freeze workers of the spawned server")
+	f.BoolVar(&o.KillAPI, "kill-api", false, "kill the spawned server's api process")
 	f.BoolVar(&o.KillBus, "kill-bus", false, "kill the spawned server's bus")
 	f.StringVar(&o.Wipe, "wipe", "", "command that empties the server's store of sessions and seats, run now and then")
 	f.BoolVar(&asJSON, "json", false, "report in JSON")

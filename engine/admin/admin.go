@@ -1,5 +1,5 @@
 // Package admin serves pages for operators, over HTTP, on a listener of its own: the chat page for trying the server in a
-// browser, /healthz, /stats and /metrics.
+// browser, /healthz, /readyz, /stats and /metrics.
 //
 // What it refuses to do: change the server, and authenticate. Other machines reach it only if Options.Host says so.
 //
@@ -41,6 +41,8 @@ type Options struct {
 type Source interface {
 	Stats() engine.Stats
 	Healthy(ctx context.Context) error
+	// Ready returns why newcomers would be refused; nil if they would not.
+	Ready(ctx context.Context) error
 	// Degraded names a fault of a server that serves nevertheless; empty if there is none.
 	Degraded() string
 	Addr() net.Addr
@@ -124,6 +126,7 @@ func (a *Admin) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /healthz", a.health)
+	mux.HandleFunc("GET /readyz", a.ready)
 	mux.HandleFunc("GET /stats", a.stats)
 	mux.HandleFunc("GET /server.json", a.server)
 	mux.Handle("GET /", http.FileServerFS(page))
@@ -161,10 +164,24 @@ func isLoopback(a net.Addr) bool {
 	return ok && tcp.IP.IsLoopback()
 }
 
+// healthWait bounds the questions to the server.
+const healthWait = 2 * time.Second
+
+// ready answers 200 if newcomers are admitted, and otherwise 503 with the reason.
+func (a *Admin) ready(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), healthWait)
+	defer cancel()
+	if err := a.srv.Ready(ctx); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ready")
+}
+
 // health answers 200 if every loop takes turns, 503 if one is stuck or the server is shutting down. A server that serves,
 // but cannot keep sessions or give out seats, answers 200 with the fault: to take it out of service would help no client.
 func (a *Admin) health(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(r.Context(), healthWait)
 	defer cancel()
 	if err := a.srv.Healthy(ctx); err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)

@@ -5,16 +5,17 @@ import (
 	"testing"
 
 	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/internal/session"
 )
 
 // unkept is a store that cannot keep sessions at the moment.
-type unkept struct{ engine.SessionStore }
+type unkept struct{ session.Store }
 
 func (unkept) Why() string { return "what was stored is being written anew" }
 
 // A server that serves and cannot keep sessions is healthy, and says what does not work.
 func TestHealthDegraded(t *testing.T) {
-	w := start(t, func(s *engine.Server) { s.KeepSessions(unkept{}) })
+	w := start(t, func(s *engine.Server) { s.Worker().Sessions.KeepSessions(unkept{}) })
 	resp, body := w.do(http.MethodGet, "/healthz")
 	if resp.StatusCode != http.StatusOK || body != "degraded: sessions cannot be kept: what was stored is being written anew\n" {
 		t.Errorf("%s: %q", resp.Status, body)

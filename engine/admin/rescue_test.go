@@ -23,12 +23,13 @@ func (f *failing) Stats() engine.Stats {
 	return engine.Stats{Workers: make([]engine.WorkerStats, 1)}
 }
 func (f *failing) Healthy(context.Context) error { panic("bad health") }
+func (f *failing) Ready(context.Context) error   { panic("bad readiness") }
 func (f *failing) Degraded() string              { return "" }
 func (f *failing) Addr() net.Addr                { panic("bad address") }
 
 // A panic behind a page costs its request only, and is logged as an error.
 func TestPanicBehindAPage(t *testing.T) {
-	for _, path := range []string{"/healthz", "/stats", "/metrics", "/server.json"} {
+	for _, path := range []string{"/healthz", "/readyz", "/stats", "/metrics", "/server.json"} {
 		var log bytes.Buffer
 		f := &failing{}
 		h := (&Admin{srv: f, log: slog.New(slog.NewTextHandler(&log, nil))}).handler()

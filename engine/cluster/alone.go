@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/signal"
 	"syscall"
@@ -32,6 +33,11 @@ func runAlone(ctx context.Context, srv *engine.Server, o Options) error {
 	if err := srv.Start(); err != nil {
 		return err
 	}
+	stopAPI, api, err := startAPI(ctx, srv, o)
+	if err != nil {
+		return errors.Join(err, srv.Shutdown(ctx))
+	}
+	o.API.sayReady(api)
 	if o.Ready != nil {
 		o.Ready(srv.Addr())
 	}
@@ -45,7 +51,8 @@ func runAlone(ctx context.Context, srv *engine.Server, o Options) error {
 	o.Log.Info("stopping", "why", context.Cause(ctx), "within", within)
 	bounded, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
-	err := srv.Shutdown(bounded)
+	stopAPI()
+	err = srv.Shutdown(bounded)
 	o.Log.Info("stopped", "after", time.Since(begun).Round(time.Millisecond))
 	return err
 }

@@ -37,20 +37,24 @@ func TestFullWorkersLeaveNewcomersToOthers(t *testing.T) {
 		t.Error("there is one more than all workers may have")
 	}
 	gone := clients[0].pid
+	holds := func(connections int) func() bool { // by the worker's newest report, which may be a second old
+		return func() bool {
+			for _, w := range s.status().Workers {
+				var stats engine.Stats
+				if w.PID == gone && json.Unmarshal(w.Stats, &stats) == nil && stats.MaxConnections > 0 {
+					return stats.Connections == connections
+				}
+			}
+			return false
+		}
+	}
+	poll(t, "one worker reports that it is full", holds(each)) // its first report, from before all clients, says 0 too
 	for _, c := range clients {
 		if c.pid == gone {
 			_ = c.conn.Close()
 		}
 	}
-	poll(t, "one worker has room again", func() bool { // for all, not only for the first: it hears of one end after the other
-		for _, w := range s.status().Workers {
-			var stats engine.Stats
-			if w.PID == gone && json.Unmarshal(w.Stats, &stats) == nil && stats.MaxConnections > 0 {
-				return stats.Connections == 0
-			}
-		}
-		return false
-	})
+	poll(t, "one worker has room again", holds(0)) // for all, not only for the first: it hears of one end after the other
 	// The others may be waiting for a connection already, which each of them then refuses.
 	for taken, refused := 0, 0; taken < each; {
 		if accepted() {

@@ -3,10 +3,12 @@ package cluster_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,6 +34,11 @@ func (s *serverProcess) dial(query string) *client {
 	if err != nil {
 		s.t.Fatalf("dial: %v", err)
 	}
+	return s.own(c)
+}
+
+// own makes a client that of the test, which closes it at its end.
+func (s *serverProcess) own(c *client) *client {
 	c.t = s.t
 	s.t.Cleanup(func() { c.conn.Close() })
 	return c
@@ -100,13 +107,19 @@ func (s *serverProcess) each(workers int) (list []*client) {
 	return list
 }
 
-// dialAt connects until a worker serves it that is not among others.
+// dialAt connects until a worker serves it that is not among others. A test may have killed those: the kernel resets what
+// waited in their queues.
 func (s *serverProcess) dialAt(query string, others ...int) *client {
 	s.t.Helper()
 	for begun := canary.Now(); canary.Now()-begun < patient; {
-		c := s.dial(query)
-		if !slices.Contains(others, c.pid) {
-			return c
+		c, err := s.connect(query)
+		switch {
+		case errors.Is(err, syscall.ECONNRESET) && len(others) > 0:
+			continue
+		case err != nil:
+			s.t.Fatalf("dial: %v", err)
+		case !slices.Contains(others, c.pid):
+			return s.own(c)
 		}
 		c.conn.Close()
 	}

@@ -52,6 +52,11 @@ type Options struct {
 	// Adopt is called in every process, including the supervisor, with Fresh.Own, and returns the names of the settings
 	// that it cannot change while the process runs.
 	Adopt func(own json.RawMessage) (fixed []string)
+	// Own are the program's settings for Adopt, in the form of Fresh.Own. Each child gets them when it starts, by the pipe on
+	// which its secrets come, until a reload has others; nil: Adopt is called after reloads only.
+	Own json.RawMessage
+	// API is served beside the clients' port; nil: there is none.
+	API *API
 	// Serving is called in each process that has connections, when it begins to accept them; ctx is done when it stops.
 	Serving func(ctx context.Context)
 }
@@ -77,6 +82,8 @@ func Run(ctx context.Context, srv *engine.Server, o Options) error {
 		return runBus(ctx, o)
 	case supervise.RoleWorker:
 		return runWorker(ctx, srv, o)
+	case supervise.RoleAPI:
+		return runAPI(ctx, srv, o)
 	}
 	run := runParent
 	if srv.Config().Processes == 1 {
@@ -105,10 +112,18 @@ type inheritance struct {
 	Dir       string `json:"dir"`                 // of the bus's files
 	Temporary bool   `json:"temporary,omitempty"` // the directory is deleted at the end of the server
 	Epoch     int64  `json:"epoch"`               // when the supervisor started, in milliseconds since 1970: instances are unique within it
-	Fresh     *Fresh `json:"fresh,omitempty"`     // the latest reload
+	Fresh     *Fresh `json:"fresh,omitempty"`     // the latest reload, or Options.Own
 
 	BytesMax int    `json:"bytes_max,omitempty"` // of a message on an external bus
 	BusURL   string `json:"bus_url,omitempty"`   // of an external bus, with its password: children get it in no other way
+}
+
+// first is what children adopt before any reload; nil for nothing.
+func (o *Options) first(cfg engine.Config) *Fresh {
+	if o.Own == nil {
+		return nil
+	}
+	return &Fresh{Config: cfg, Own: o.Own}
 }
 
 func parseInheritance(welcome supervise.Welcome) (given inheritance, err error) {
@@ -123,7 +138,7 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 	signal.Notify(early, syscall.SIGHUP)
 	defer signal.Stop(early)
 	cfg := srv.Config()
-	given := inheritance{Epoch: time.Now().UnixMilli()}
+	given := inheritance{Epoch: time.Now().UnixMilli(), Fresh: o.first(cfg)}
 	if cfg.BusURL != "" {
 		account, err := takeAccount(ctx, cfg, o)
 		if err != nil {
@@ -156,11 +171,14 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 		DrainTimeout: cfg.ShutdownTimeout,
 		Log:          o.Log,
 	}
+	if o.API != nil {
+		plan.API = o.API.Address
+	}
 	if o.Reload != nil {
 		plan.Reload = func() (json.RawMessage, error) { return reread(srv, o, given) }
 	}
 	overview := new(Overview)
-	plan.Gone = overview.gone
+	overview.join(&plan)
 	plan.Ready = func(supervise.Status) {
 		signal.Stop(early)
 		select {
@@ -168,6 +186,7 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 			syscall.Kill(os.Getpid(), syscall.SIGHUP) // again, since the settings were read before the first
 		default:
 		}
+		o.API.sayReady(overview.APIAddr())
 		if o.Ready != nil {
 			o.Ready(overview.Addr())
 		}

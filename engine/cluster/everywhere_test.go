@@ -66,6 +66,11 @@ func (d deed) do(s *engine.Server) (n any, err error) {
 			return nil, err
 		}
 		return s.Broadcast(d.Rooms[0], slices.Concat([]byte(`{"type":"note","n":"`), bytes.Repeat([]byte("x"), n-22), []byte(`"}`)))
+	case "endSessions":
+		return s.Everywhere().EndSessions(ctx, engine.Address{Users: []string{d.To}})
+	case "facts":
+		f, err := s.Everywhere().ConnectionFacts(ctx, d.To)
+		return f.Session, err
 	case "count":
 		return s.Everywhere().ConnectionCount(ctx)
 	case "stats":
@@ -269,16 +274,16 @@ func TestCountsConverge(t *testing.T) {
 		stir()
 		checkCounts(t, list[:4], in)
 	}
-	doomed := list[3]
-	if err := syscall.Kill(doomed.pid, syscall.SIGKILL); err != nil {
+	dying := list[3]
+	if err := syscall.Kill(dying.pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	dead := map[string]bool{}
 	list = slices.DeleteFunc(list, func(c *client) bool {
-		if c.pid == doomed.pid {
+		if c.pid == dying.pid {
 			dead[c.id] = true
 		}
-		return c.pid == doomed.pid
+		return c.pid == dying.pid
 	})
 	left := map[string]int{}
 	for r, members := range in {

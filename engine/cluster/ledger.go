@@ -34,7 +34,7 @@ func (w *worker) openLedger(ctx context.Context, given inheritance, peers []iden
 		return fmt.Errorf("open ledger: %w", err)
 	}
 	w.ledger.Store(records)
-	w.srv.KeepSessions(sessions{records})
+	w.srv.Worker().Sessions.KeepSessions(sessions{records})
 	return nil
 }
 

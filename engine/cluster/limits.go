@@ -6,19 +6,20 @@ import (
 
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/cluster/ledger"
+	"github.com/parleyd/parley/engine/internal/fanout"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
 // This file makes the ledger's seats and created rooms fit the engine's interfaces.
 
-// seats implements [engine.Seats] over the ledger.
+// seats implements [fanout.Seats] over the ledger.
 type seats struct{ w *worker }
 
-// Acquire implements engine.Seats.
-func (s seats) Acquire(room string, limit int, ticket engine.SeatTicket, done func(error)) {
+// Acquire implements fanout.Seats.
+func (s seats) Acquire(room string, limit int, ticket fanout.SeatTicket, done func(error)) {
 	held, tell := s.w.ledger.Load().Seats, func(err error) { done(roomError(err)) }
 	var err error
-	if ticket == (engine.SeatTicket{}) {
+	if ticket == (fanout.SeatTicket{}) {
 		err = held.Acquire(room, limit, 1, func(_ int, err error) { tell(err) })
 	} else {
 		err = held.Take(room, limit, ledger.Ticket(ticket), tell)
@@ -28,8 +29,8 @@ func (s seats) Acquire(room string, limit int, ticket engine.SeatTicket, done fu
 	}
 }
 
-// Give implements engine.Seats. A seat that cannot be given is released.
-func (s seats) Give(room string, to ident.Worker, ticket engine.SeatTicket, done func()) {
+// Give implements fanout.Seats. A seat that cannot be given is released.
+func (s seats) Give(room string, to ident.Worker, ticket fanout.SeatTicket, done func()) {
 	held := s.w.ledger.Load().Seats
 	if err := held.Give(room, to, ledger.Ticket(ticket), func(error) { done() }); err != nil {
 		held.Release(room, 1)
@@ -37,38 +38,58 @@ func (s seats) Give(room string, to ident.Worker, ticket engine.SeatTicket, done
 	}
 }
 
-// Release implements engine.Seats.
+// Release implements fanout.Seats.
 func (s seats) Release(room string) { s.w.ledger.Load().Seats.Release(room, 1) }
 
-// Force implements engine.Seats.
+// Force implements fanout.Seats.
 func (s seats) Force(room string, limit, n int) { s.w.ledger.Load().Seats.Force(room, limit, n) }
 
-// created implements [engine.Created] over the ledger.
+// created implements [fanout.Created] over the ledger.
 type created struct{ w *worker }
 
-// Create implements engine.Created.
-func (c created) Create(r engine.CreatedRoom, done func(error)) {
+// Create implements fanout.Created.
+func (c created) Create(r fanout.CreatedRoom, done func(error)) {
 	room := ledger.Room{Name: r.Name, MembersMax: uint32(r.MaxMembers), Metadata: r.Metadata}
 	if err := c.w.ledger.Load().Rooms.Create(room, func(err error) { done(roomError(err)) }); err != nil {
 		done(roomError(err))
 	}
 }
 
-// Delete implements engine.Created.
+// Delete implements fanout.Created.
 func (c created) Delete(name string, done func(error)) {
 	if err := c.w.ledger.Load().Rooms.Delete(name, func(err error) { done(roomError(err)) }); err != nil {
 		done(roomError(err))
 	}
 }
 
-// roomChanged passes created and deleted rooms on to the server. It runs on the ledger's goroutine.
-func (w *worker) roomChanged(r ledger.Room, deleted bool) {
-	if deleted {
-		w.srv.RoomDeleted(r.Name)
-		return
+// Update implements fanout.Created.
+func (c created) Update(name string, u fanout.RoomUpdate, done func(error)) {
+	change := func(r *ledger.Room) {
+		if u.MaxMembers != nil {
+			r.MembersMax = uint32(*u.MaxMembers)
+		}
+		if u.Metadata != nil {
+			r.Metadata = u.Metadata
+		}
 	}
-	w.srv.RoomCreated(engine.CreatedRoom{Name: r.Name, MaxMembers: int(r.MembersMax), Metadata: r.Metadata,
-		CreatedAt: r.CreatedAt / time.Second.Milliseconds()})
+	if err := c.w.ledger.Load().Rooms.Update(name, change, func(err error) { done(roomError(err)) }); err != nil {
+		done(roomError(err))
+	}
+}
+
+// roomChanged passes changes of created rooms on to the server. It runs on the ledger's goroutine.
+func (w *worker) roomChanged(r ledger.Room, change ledger.RoomChange) {
+	known := w.srv.Worker().Rooms
+	room := fanout.CreatedRoom{Name: r.Name, MaxMembers: int(r.MembersMax), Metadata: r.Metadata,
+		CreatedAt: r.CreatedAt / time.Second.Milliseconds()}
+	switch change {
+	case ledger.RoomCreated:
+		known.RoomCreated(room)
+	case ledger.RoomUpdated:
+		known.RoomUpdated(room)
+	case ledger.RoomDeleted:
+		known.RoomDeleted(r.Name)
+	}
 }
 
 // roomError translates an error of the ledger about rooms and seats into the engine's. Any other is a caller's mistake,

@@ -20,6 +20,12 @@ func lossScene(t *testing.T, s *serverProcess, lose func()) {
 	for _, c := range s.each(2) {
 		c.join("full")
 	}
+	made := "made" + t.Name()
+	if wrong := list[0].creates(made, 5); wrong != "<nil>" {
+		t.Fatal(wrong)
+	}
+	stay := s.dial("")
+	stay.join(made)
 	for i, c := range list {
 		c.join("limited", "free")
 		c.keep(string(rune('a' + i)))
@@ -39,6 +45,13 @@ func lossScene(t *testing.T, s *serverProcess, lose func()) {
 	late.join("elsewhere")
 	late.send(m{"type": "leave", "room": "elsewhere"})
 	late.until("left")
+	// A created room is there, with its members.
+	poll(t, "the created room has its member and its limit", func() bool {
+		stats, ok := late.roomStats(made)
+		return ok && stats.Connections == 1 && stats.MaxMembers == 5
+	})
+	late.join(made)
+	stay.insist(m{"type": "broadcast", "room": made, "data": 1}, "broadcast_sent")
 	// An earlier client resumes on another worker, with its whole state.
 	for i, c := range list {
 		c.conn.Close()

@@ -26,7 +26,10 @@ import (
 	"github.com/parleyd/parley/engine/cluster/supervise"
 )
 
-const serverVariable = "PARLEY_TEST_SERVER"
+const (
+	serverVariable = "PARLEY_TEST_SERVER"
+	apiVariable    = "PARLEY_TEST_API" // set: the server has an API, publishOverHTTP
+)
 
 // TestMain is also the main of the servers that tests start: this binary again, which then runs once for each role.
 func TestMain(m *testing.M) {
@@ -61,8 +64,13 @@ func serveTest(text string) error {
 		ctx, stop = signal.NotifyContext(ctx, syscall.SIGTERM)
 		defer stop()
 	}
+	var api *cluster.API
+	if os.Getenv(apiVariable) != "" {
+		api = &cluster.API{Address: "127.0.0.1:0", Serve: publishOverHTTP, Ready: func(addr net.Addr) { fmt.Println("api " + addr.String()) }}
+	}
 	return cluster.Run(ctx, srv, cluster.Options{
 		Log: log,
+		API: api,
 		Parent: func(o *cluster.Overview) error {
 			l, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
@@ -145,6 +153,7 @@ type serverProcess struct {
 	t     testing.TB
 	cmd   *exec.Cmd
 	addr  string
+	api   string
 	page  string
 	ended chan struct{}
 
@@ -214,6 +223,8 @@ func (s *serverProcess) read(r io.Reader) {
 			s.addr = addr
 		} else if page, ok := strings.CutPrefix(text, "page "); ok {
 			s.page = page
+		} else if api, ok := strings.CutPrefix(text, "api "); ok {
+			s.api = api
 		}
 		fmt.Fprintln(&s.out, text)
 		s.mu.Unlock()
@@ -264,7 +275,7 @@ func (s *serverProcess) pids() (pids []int) {
 	return pids
 }
 
-// ward is the status of "bus", or "worker 0" and so on.
+// ward is the status of "bus", "api", or "worker 0" and so on.
 func (s *serverProcess) ward(name string) supervise.WardStatus {
 	s.t.Helper()
 	status := s.status()
@@ -272,6 +283,9 @@ func (s *serverProcess) ward(name string) supervise.WardStatus {
 		if name == fmt.Sprint("worker ", w.Index) {
 			return w
 		}
+	}
+	if name == "api" {
+		return *status.API
 	}
 	return *status.Bus
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -20,10 +21,21 @@ type Overview struct {
 	past engine.Stats // the counts of workers that have ended
 }
 
+// join makes the supervisor of a plan tell the overview, and show it to the api process.
+func (o *Overview) join(plan *supervise.Plan) {
+	plan.Gone = o.gone
+	plan.Show = func() (json.RawMessage, error) { return json.Marshal(o.Processes()) }
+}
+
 // Addr is where the workers listen.
-func (o *Overview) Addr() net.Addr {
-	at, err := net.ResolveTCPAddr("tcp", o.parent.Addrs()[0])
-	if err != nil {
+func (o *Overview) Addr() net.Addr { return addrOf(o.parent.Addrs()[0]) }
+
+// APIAddr is where the API listens; nil without one.
+func (o *Overview) APIAddr() net.Addr { return addrOf(o.parent.APIAddr()) }
+
+func addrOf(text string) net.Addr {
+	at, err := net.ResolveTCPAddr("tcp", text)
+	if text == "" || err != nil {
 		return nil
 	}
 	return at
@@ -50,28 +62,55 @@ func (o *Overview) Stats() engine.Stats {
 	total.AddCounts(o.past)
 	o.mu.Unlock()
 	for _, w := range status.Workers {
-		row := rowOf(w)
-		var one engine.Stats
-		if len(w.Stats) > 0 && json.Unmarshal(w.Stats, &one) == nil {
-			for i := range one.Loops {
-				one.Loops[i].Worker = w.Index
-			}
-			total.Add(one)
-			row.Connections, row.Rooms, row.Bus, row.Process = one.Connections, one.Rooms, one.Bus, one.Process
+		row, one := memberRow(w)
+		for i := range one.Loops {
+			one.Loops[i].Worker = w.Index
 		}
+		total.Add(one)
 		total.Workers = append(total.Workers, row)
 	}
 	total.Rooms = total.RoomsCounted
-	if status.Bus != nil {
-		row := rowOf(*status.Bus)
-		var own busReport
-		if len(status.Bus.Stats) > 0 && json.Unmarshal(status.Bus.Stats, &own) == nil {
-			row.Process = &own.Process
-		}
-		total.BusProcess = &row
-	}
+	total.BusProcess = busRow(status.Bus)
 	total.Uptime = int64(time.Since(status.Started).Seconds())
 	return total
+}
+
+// Processes lists the processes that the supervisor cares for, with their latest figures.
+func (o *Overview) Processes() engine.Processes {
+	status := o.parent.Status()
+	all := engine.Processes{State: status.State, Bus: busRow(status.Bus)}
+	for _, w := range status.Workers {
+		row, _ := memberRow(w)
+		all.Workers = append(all.Workers, row)
+	}
+	if status.API != nil {
+		row, _ := memberRow(*status.API)
+		all.API = &row
+	}
+	return all
+}
+
+// memberRow is a worker or the api process, and what it reported last.
+func memberRow(w supervise.WardStatus) (row engine.WorkerStats, one engine.Stats) {
+	row = rowOf(w)
+	if len(w.Stats) == 0 || json.Unmarshal(w.Stats, &one) != nil {
+		return row, engine.Stats{}
+	}
+	row.Connections, row.Rooms, row.Bus, row.Process = one.Connections, one.Rooms, one.Bus, one.Process
+	return row, one
+}
+
+// busRow is the bus; nil without one.
+func busRow(bus *supervise.WardStatus) *engine.WorkerStats {
+	if bus == nil {
+		return nil
+	}
+	row := rowOf(*bus)
+	var own busReport
+	if len(bus.Stats) > 0 && json.Unmarshal(bus.Stats, &own) == nil {
+		row.Process = &own.Process
+	}
+	return &row
 }
 
 func rowOf(w supervise.WardStatus) engine.WorkerStats {
@@ -107,6 +146,32 @@ func (o *Overview) Healthy(context.Context) error {
 		if w.State != "ready" {
 			return fmt.Errorf("worker %d is not ready: %s", w.Index, w.State)
 		}
+	}
+	return nil
+}
+
+// Ready returns why newcomers would be refused: the server is starting or stopping, no worker serves, or one that serves
+// lacks the keys to verify them; nil if they would not.
+func (o *Overview) Ready(context.Context) error {
+	status, serving := o.parent.Status(), 0
+	if status.State != "running" {
+		return fmt.Errorf("the server is %s", status.State)
+	}
+	for _, w := range status.Workers {
+		if w.State != "ready" {
+			continue
+		}
+		var one engine.Stats
+		if err := json.Unmarshal(w.Stats, &one); err != nil {
+			return fmt.Errorf("worker %d has not reported its state yet", w.Index)
+		}
+		if one.Unready != "" {
+			return fmt.Errorf("worker %d refuses newcomers: %s", w.Index, one.Unready)
+		}
+		serving++
+	}
+	if serving == 0 {
+		return errors.New("no worker is ready")
 	}
 	return nil
 }

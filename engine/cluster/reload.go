@@ -91,7 +91,7 @@ func reloadAlone(srv *engine.Server, o Options) {
 func sayChanges(o Options, before, after engine.Config) {
 	from, to := reflect.ValueOf(before), reflect.ValueOf(after)
 	for i := range from.NumField() {
-		if key := from.Type().Field(i).Tag.Get("key"); !reflect.DeepEqual(from.Field(i).Interface(), to.Field(i).Interface()) {
+		if key := from.Type().Field(i).Tag.Get("key"); key != "-" && !reflect.DeepEqual(from.Field(i).Interface(), to.Field(i).Interface()) {
 			o.Log.Info("setting changed", "setting", key, "from", fmt.Sprint(from.Field(i)), "to", fmt.Sprint(to.Field(i)))
 		}
 	}

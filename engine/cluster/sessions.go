@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/cluster/ledger"
+	"github.com/parleyd/parley/engine/internal/session"
 )
 
-// sessions implements [engine.SessionStore] over the ledger: it translates errors, and repeats writes that must happen.
+// sessions implements [session.Store] over the ledger: it translates errors, and repeats writes that must happen.
 type sessions struct{ ledger *ledger.Ledger }
 
 const (
@@ -22,9 +22,9 @@ const (
 	claimedTime    = 1500 * time.Millisecond
 )
 
-func keyOf(k engine.SessionKey) ledger.Key { return ledger.Key{Instance: k.Instance, Hash: k.Hash} }
+func keyOf(k session.Key) ledger.Key { return ledger.Key{Instance: k.Instance, Hash: k.Hash} }
 
-func claimOf(c engine.SessionClaim) ledger.Claim {
+func claimOf(c session.Claim) ledger.Claim {
 	return ledger.Claim{Key: keyOf(c.Key), Nonce: c.Nonce}
 }
 
@@ -32,13 +32,13 @@ func claimOf(c engine.SessionClaim) ledger.Claim {
 func sessionError(err error) error {
 	switch {
 	case errors.Is(err, ledger.ErrUnknown):
-		return engine.ErrSessionUnknown
+		return session.ErrUnknown
 	case errors.Is(err, ledger.ErrClaimed):
-		return engine.ErrSessionClaimed
+		return session.ErrClaimed
 	case errors.Is(err, ledger.ErrAway), errors.Is(err, ledger.ErrBusy), errors.Is(err, ledger.ErrClosed):
-		return engine.ErrSessionsAway
+		return session.ErrAway
 	case errors.Is(err, ledger.ErrTooLarge):
-		return fmt.Errorf("%w: %w", engine.ErrSessionTooLarge, err)
+		return fmt.Errorf("%w: %w", session.ErrTooLarge, err)
 	}
 	return err
 }
@@ -46,18 +46,18 @@ func sessionError(err error) error {
 // Why is the reason why sessions cannot be kept at the moment; empty if they can.
 func (s sessions) Why() string { return s.ledger.Why() }
 
-// Save implements [engine.SessionStore].
-func (s sessions) Save(key engine.SessionKey, value engine.SessionValue, done func(error)) error {
+// Save implements [session.Store].
+func (s sessions) Save(key session.Key, value session.Value, done func(error)) error {
 	return sessionError(s.ledger.Sessions.Save(keyOf(key), value.Bytes(), func(err error) { done(sessionError(err)) }))
 }
 
-// Park implements [engine.SessionStore]. The ledger goes on trying to write after ErrSessionsAway.
-func (s sessions) Park(key engine.SessionKey, value engine.SessionValue, ttl time.Duration, done func(error)) error {
+// Park implements [session.Store]. The ledger goes on trying to write after ErrSessionsAway.
+func (s sessions) Park(key session.Key, value session.Value, ttl time.Duration, done func(error)) error {
 	return sessionError(s.ledger.Sessions.Park(keyOf(key), value.Bytes(), ttl, func(err error) { done(sessionError(err)) }))
 }
 
-// Drop implements [engine.SessionStore].
-func (s sessions) Drop(key engine.SessionKey, done func(error)) {
+// Drop implements [session.Store].
+func (s sessions) Drop(key session.Key, done func(error)) {
 	if done == nil {
 		s.ledger.Sessions.Drop(keyOf(key), nil)
 		return
@@ -65,11 +65,11 @@ func (s sessions) Drop(key engine.SessionKey, done func(error)) {
 	s.ledger.Sessions.Drop(keyOf(key), func(err error) { done(sessionError(err)) })
 }
 
-// Forget implements [engine.SessionStore].
-func (s sessions) Forget(key engine.SessionKey) { s.ledger.Sessions.Forget(keyOf(key)) }
+// Forget implements [session.Store].
+func (s sessions) Forget(key session.Key) { s.ledger.Sessions.Forget(keyOf(key)) }
 
-// Claim implements [engine.SessionStore].
-func (s sessions) Claim(at engine.SessionClaim, done func(engine.ClaimedSession, error)) error {
+// Claim implements [session.Store].
+func (s sessions) Claim(at session.Claim, done func(session.Claimed, error)) error {
 	c := &attempts{sessions: s, at: at, done: done, wait: claimedWait}
 	return sessionError(c.claim())
 }
@@ -79,8 +79,8 @@ func (s sessions) Claim(at engine.SessionClaim, done func(engine.ClaimedSession,
 // Owner: the ledger's goroutine, and the timer's between two attempts.
 type attempts struct {
 	sessions
-	at     engine.SessionClaim
-	done   func(engine.ClaimedSession, error)
+	at     session.Claim
+	done   func(session.Claimed, error)
 	wait   time.Duration // until the next attempt
 	waited time.Duration
 }
@@ -88,26 +88,26 @@ type attempts struct {
 func (c *attempts) claim() error {
 	return c.ledger.Sessions.Claim(claimOf(c.at), func(got ledger.Claimed, err error) {
 		if err != ledger.ErrClaimed || c.waited > claimedTime {
-			c.done(engine.ClaimedSession{Value: got.Value, OwnerAlive: got.OwnerAlive}, sessionError(err))
+			c.done(session.Claimed{Value: got.Value, OwnerAlive: got.OwnerAlive}, sessionError(err))
 			return
 		}
 		time.AfterFunc(c.wait, func() {
 			c.waited += c.wait
 			c.wait = min(2*c.wait, claimedWaitMax)
 			if err := c.claim(); err != nil {
-				c.done(engine.ClaimedSession{}, sessionError(err))
+				c.done(session.Claimed{}, sessionError(err))
 			}
 		})
 	})
 }
 
-// Unclaim implements [engine.SessionStore].
-func (s sessions) Unclaim(at engine.SessionClaim) {
+// Unclaim implements [session.Store].
+func (s sessions) Unclaim(at session.Claim) {
 	s.endClaim(func(done func(error)) error { return s.ledger.Sessions.Unclaim(claimOf(at), done) }, func(error) {})
 }
 
-// Restore implements [engine.SessionStore].
-func (s sessions) Restore(at engine.SessionClaim, value engine.SessionValue, ttl time.Duration) {
+// Restore implements [session.Store].
+func (s sessions) Restore(at session.Claim, value session.Value, ttl time.Duration) {
 	s.endClaim(func(done func(error)) error { return s.ledger.Sessions.Restore(claimOf(at), value.Bytes(), ttl, done) }, func(err error) {
 		if errors.Is(err, ledger.ErrTooLarge) {
 			s.Unclaim(at)
@@ -115,11 +115,16 @@ func (s sessions) Restore(at engine.SessionClaim, value engine.SessionValue, ttl
 	})
 }
 
-// Spend implements [engine.SessionStore].
-func (s sessions) Spend(at engine.SessionClaim, done func(error)) error {
+// Spend implements [session.Store].
+func (s sessions) Spend(at session.Claim, done func(error)) error {
 	s.endClaim(func(done func(error)) error { return s.ledger.Sessions.Spend(claimOf(at), done) },
 		func(err error) { done(sessionError(err)) })
 	return nil
+}
+
+// Void implements [session.Voider].
+func (s sessions) Void(match func(value []byte) bool, done func(error)) error {
+	return sessionError(s.ledger.Sessions.Void(match, func(err error) { done(sessionError(err)) }))
 }
 
 // endClaim ends a claim, and tries again for as long as the bus is away. While this process lives, no other changes a

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net"
 	"os"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -14,10 +15,11 @@ import (
 	"github.com/parleyd/parley/engine/cluster/bus"
 	"github.com/parleyd/parley/engine/cluster/ledger"
 	"github.com/parleyd/parley/engine/cluster/supervise"
+	"github.com/parleyd/parley/engine/internal/membership"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// worker is one of the processes that have connections.
+// worker is a member of the bus: a process that has connections, or the api process.
 //
 // Owner: the goroutine of runWorker, except bus and ledger.
 type worker struct {
@@ -27,9 +29,11 @@ type worker struct {
 	options Options
 	ledger  atomic.Pointer[ledger.Ledger] // opened before the server starts
 	fault   fault
+	// beforeLeave runs when the process is told to leave, before its clients are sent away; nil: nothing.
+	beforeLeave func()
 }
 
-// lateLink implements [engine.Bus]. A link calls its receiver before Dial returns it: until then the server has none.
+// lateLink implements [fleet.Bus]. A link calls its receiver before Dial returns it: until then the server has none.
 type lateLink struct{ link atomic.Pointer[bus.Link] }
 
 func (b *lateLink) Append(entry []byte) error {
@@ -50,6 +54,18 @@ func (b *lateLink) Up() bool {
 	return l != nil && l.Up()
 }
 
+func (b *lateLink) Confirm(ctx context.Context) error {
+	l := b.link.Load()
+	if l == nil {
+		return errNoLink
+	}
+	err := l.Confirm(ctx)
+	if errors.Is(err, bus.ErrAway) {
+		return engine.ErrUnavailable
+	}
+	return err
+}
+
 var errNoLink = errors.New("the bus has not been dialled yet")
 
 const (
@@ -58,38 +74,17 @@ const (
 )
 
 func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
-	control, err := supervise.Join()
+	w, err := joinBus(ctx, srv, o, func(welcome supervise.Welcome) (engine.Listener, error) {
+		return newShared(welcome.Listeners[0], welcome.Listen[0])
+	})
 	if err != nil {
 		return err
 	}
-	welcome := control.Welcome()
-	given, err := parseInheritance(welcome)
-	if err != nil {
-		return err
-	}
-	w := &worker{srv: srv, control: control, options: o}
-	listener, err := newShared(welcome.Listeners[0], welcome.Listen[0])
-	if err != nil {
-		return err
-	}
-	srv.Attach(engine.Membership{Instance: welcome.Instance, Bus: &w.bus, Listener: listener,
-		BytesMax: given.BytesMax, Seats: seats{w}, Rooms: created{w}})
-	if err := w.dial(ctx, welcome, given); err != nil {
-		return err
-	}
-	if err := w.openLedger(ctx, given, welcome.Peers.Ready); err != nil {
-		return err
-	}
-	for _, d := range welcome.Peers.Dead {
-		w.bus.link.Load().Forget(d.Instance) // its last batches may still arrive
-		w.died(d)
-	}
-	srv.Peers(welcome.Peers.Peers)
-	srv.Serving(welcome.Peers.Ready)
-	inherit(welcome.Settings, srv, o) // the reloads before this worker was started
 	if err := srv.Start(); err != nil {
 		return err
 	}
+	control := w.control
+	w.report() // the supervisor knows from the start whether this worker admits newcomers
 	control.Ready("")
 	serving, stop := context.WithCancel(ctx)
 	defer stop()
@@ -100,6 +95,41 @@ func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
 	return w.followOrders(serving)
 }
 
+// joinBus makes this process a member of the bus: everything but the start of its server, which accepts from listen's
+// listener.
+func joinBus(ctx context.Context, srv *engine.Server, o Options, listen func(supervise.Welcome) (engine.Listener, error)) (*worker, error) {
+	control, err := supervise.Join()
+	if err != nil {
+		return nil, err
+	}
+	welcome := control.Welcome()
+	given, err := parseInheritance(welcome)
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{srv: srv, control: control, options: o}
+	listener, err := listen(welcome)
+	if err != nil {
+		return nil, err
+	}
+	srv.Worker().Attach(membership.Membership{Instance: welcome.Instance, Bus: &w.bus, Listener: listener, Clientless: supervise.Role() == supervise.RoleAPI,
+		BytesMax: given.BytesMax, Seats: seats{w}, Rooms: created{w}})
+	if err := w.dial(ctx, welcome, given); err != nil {
+		return nil, err
+	}
+	if err := w.openLedger(ctx, given, welcome.Peers.Ready); err != nil {
+		return nil, err
+	}
+	for _, d := range welcome.Peers.Dead {
+		w.bus.link.Load().Forget(d.Instance) // its last batches may still arrive
+		w.died(d)
+	}
+	srv.Worker().Link.Peers(welcome.Peers.Peers)
+	srv.Worker().Link.Serving(welcome.Peers.Ready)
+	inherit(welcome.Settings, srv, o) // the reloads before this process was started
+	return w, nil
+}
+
 // dial connects to the bus. If the bus is away it waits: five workers that end in a row would end the server.
 func (w *worker) dial(ctx context.Context, welcome supervise.Welcome, given inheritance) error {
 	bounded, cancel := context.WithTimeout(ctx, dialWait)
@@ -108,7 +138,7 @@ func (w *worker) dial(ctx context.Context, welcome supervise.Welcome, given inhe
 		URL:      "nats://" + welcome.Bus.Address,
 		Instance: welcome.Instance,
 		Password: welcome.Bus.Password,
-		Peers:    welcome.Peers.Ready,
+		Peers:    onBus(welcome.Peers),
 		Log:      w.options.Log,
 	}
 	if given.BusURL != "" {
@@ -117,16 +147,16 @@ func (w *worker) dial(ctx context.Context, welcome supervise.Welcome, given inhe
 	link, err := bus.Dial(bounded, to, bus.Receiver{
 		Batch: func(from ident.Worker, entries iter.Seq[[]byte]) {
 			for entry := range entries {
-				if err := w.srv.Receive(from, entry); err != nil {
+				if err := w.srv.Worker().Receive(from, entry); err != nil {
 					w.options.Log.Error("an entry of another worker cannot be read", "worker", from, "err", err)
 				}
 			}
 		},
 		Lost: func(from ident.Worker, first, last uint64) {
 			w.options.Log.Error("batches of another worker are lost", "worker", from, "first", first, "last", last)
-			w.srv.Missed(from)
+			w.srv.Worker().Missed(from)
 		},
-		Gone: w.srv.Gone,
+		Gone: w.srv.Worker().Gone,
 	})
 	if err != nil {
 		return err
@@ -135,22 +165,31 @@ func (w *worker) dial(ctx context.Context, welcome supervise.Welcome, given inhe
 	return nil
 }
 
+// onBus are the members of the bus that have told it that they are ready.
+func onBus(p supervise.Peers) []ident.Worker {
+	if p.API == 0 {
+		return p.Ready
+	}
+	return append(slices.Clip(p.Ready), p.API)
+}
+
 // followOrders carries out the supervisor's orders, and reports figures, until it is told to drain.
 func (w *worker) followOrders(ctx context.Context) error {
 	stats := time.NewTicker(statsEvery)
 	defer stats.Stop()
+	var drain supervise.Drain
+	var drained <-chan struct{} // nil until the clients are sent away one by one
 	for {
 		select {
 		case <-stats.C:
-			w.fault.log(w.ledger.Load().Why(), w.options.Log)
-			if err := w.control.Stats(w.stats()); err != nil {
-				w.options.Log.Error("report figures", "err", err)
-			}
+			w.report()
+		case <-drained:
+			return w.leave(ctx, drain)
 		case order := <-w.control.Orders():
 			switch order := order.(type) {
 			case supervise.Peers:
-				w.srv.Peers(order.Peers)
-				w.srv.Serving(order.Ready)
+				w.srv.Worker().Link.Peers(order.Peers)
+				w.srv.Worker().Link.Serving(order.Ready)
 				w.ledger.Load().Peers(order.Ready)
 				for _, d := range order.Dead {
 					w.bus.link.Load().Forget(d.Instance)
@@ -159,9 +198,19 @@ func (w *worker) followOrders(ctx context.Context) error {
 			case supervise.Reload:
 				w.control.Reloaded(order, inherit(order.Settings, w.srv, w.options))
 			case supervise.Drain:
-				return w.leave(ctx, order)
+				if order.Over == 0 {
+					return w.leave(ctx, order)
+				}
+				drain, drained = order, w.drain(context.WithoutCancel(ctx), order.Over)
 			}
 		}
+	}
+}
+
+func (w *worker) report() {
+	w.fault.log(w.ledger.Load().Why(), w.options.Log)
+	if err := w.control.Stats(w.stats()); err != nil {
+		w.options.Log.Error("report figures", "err", err)
 	}
 }
 
@@ -177,10 +226,35 @@ func (w *worker) stats() engine.Stats {
 	return s
 }
 
+// drain begins to send the clients away one by one. The channel is closed when all have been told, or when the worker is told
+// to drain again: then it must leave.
+func (w *worker) drain(ctx context.Context, over time.Duration) <-chan struct{} {
+	unhurried, stop := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-w.control.Hurried():
+		case <-unhurried.Done():
+		}
+		stop()
+	}()
+	drained := make(chan struct{})
+	go func() {
+		defer close(drained)
+		defer stop()
+		if err := w.srv.Drain(unhurried, over); err != nil {
+			w.options.Log.Error("drain", "err", err)
+		}
+	}()
+	return drained
+}
+
 // leave sends all clients away, and closes the ledger and the link.
 func (w *worker) leave(ctx context.Context, d supervise.Drain) error {
 	bounded, cancel := w.control.Draining(context.WithoutCancel(ctx), d)
 	defer cancel()
+	if w.beforeLeave != nil {
+		w.beforeLeave()
+	}
 	err := w.srv.Shutdown(bounded)
 	written, end := context.WithTimeout(context.WithoutCancel(ctx), finishWait)
 	defer end()

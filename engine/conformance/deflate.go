@@ -199,7 +199,7 @@ func match(asked, said map[string]string) (*terms, error) {
 	if _, wanted := asked[serverForgets]; wanted && !t.serverForgets {
 		return nil, errTerms
 	}
-	if value, told := said[serverBits]; told {
+	if value, ok := said[serverBits]; ok {
 		t.serverBits, _ = strconv.Atoi(value)
 	}
 	if value, wanted := asked[serverBits]; wanted {
@@ -207,7 +207,7 @@ func match(asked, said map[string]string) (*terms, error) {
 			return nil, errTerms
 		}
 	}
-	if value, told := said[clientBits]; told {
+	if value, ok := said[clientBits]; ok {
 		most, offered := asked[clientBits]
 		if t.clientBits, _ = strconv.Atoi(value); !offered || value == "" {
 			return nil, errTerms

@@ -116,14 +116,17 @@ func (w *World) talk(k *client) {
 		k.ask("auth", "", `,"token":"let me in"`)
 		return
 	}
+	if w.plan.historic && w.chance(0.6) {
+		w.talkHistory(k)
+		return
+	}
 	switch n := w.rand.IntN(20); {
 	case n < 4:
 		k.ask("join", w.roomName(), "")
 	case n < 6:
 		k.ask("leave", w.roomName(), "")
 	case n < 12:
-		pad := strings.Repeat("x", w.rand.IntN(pick(w.rand, 10, 300, 3000)))
-		k.ask("broadcast", w.roomName(), fmt.Sprintf(`,"data":{"m":%d,"pad":%q}`, w.number(), pad))
+		w.broadcast(k, w.roomName(), telling{m: w.number(), pad: w.pad("x")})
 	case n < 13:
 		k.ask("ping", "", "")
 	case n < 14:
@@ -150,7 +153,9 @@ func (w *World) reconnect(k *client) {
 	}
 	i := len(from.known) - 1 - min(w.rand.IntN(4), len(from.known)-1)
 	token := from.known[i]
-	k.ask("reconnect", "", fmt.Sprintf(`,"token":%q`, token)).token = token
+	last, text := w.lastOf(token)
+	q := k.ask("reconnect", "", fmt.Sprintf(`,"token":%q`, token)+text)
+	q.token, q.last = token, last
 }
 
 // misbehave breaks a rule.
@@ -180,13 +185,17 @@ func (w *World) serveApplication() {
 		return engine.M{"type": "worked"}, nil
 	}, engine.Offload())
 	s.On("note", func(c *engine.Conn, m *engine.Message, s *engine.Server) (any, error) {
-		note := decode(m.Payload()).From
+		note := decode(m.Payload()).from()
 		w.truth.conns[c].attribute = note
 		return engine.M{"type": "noted"}, c.SetAttribute("note", note)
 	})
 	s.On("say", func(c *engine.Conn, m *engine.Message, s *engine.Server) (any, error) {
 		w.meanwhile()
 		number, r := decode(m.Payload()).M, w.truth.rooms[m.Room()]
+		if w.mayNumber(m.Room()) {
+			w.publish(m.Room(), telling{m: number}, nil)
+			return engine.M{"type": "said"}, nil
+		}
 		if r != nil {
 			w.truth.publish(number, w.truth.conns[c].client.name, nil, r)
 		}
@@ -222,6 +231,10 @@ func (w *World) admits(c *engine.Conn, _ *engine.Request) error {
 func (w *World) applicationActs() {
 	s, t := w.server.Server, w.truth
 	name := w.roomName()
+	if w.mayNumber(name) && w.chance(0.7) {
+		w.applicationPublishes(name)
+		return
+	}
 	r, m := t.rooms[name], w.number()
 	message := engine.M{"type": "app", "m": m}
 	var c *conn
@@ -229,7 +242,7 @@ func (w *World) applicationActs() {
 		c = k[w.rand.IntN(len(k))].truth
 	}
 	switch n := w.rand.IntN(9); {
-	case n == 0 && r != nil:
+	case n == 0 && r != nil && !w.mayNumber(name):
 		t.publish(m, "application", nil, r)
 		s.Broadcast(name, message)
 	case n == 1:
@@ -237,25 +250,33 @@ func (w *World) applicationActs() {
 		s.BroadcastAll(message)
 	case n == 2:
 		var list []*room
+		var names []string
 		for _, other := range t.rooms {
-			list = append(list, other)
+			names = append(names, other.name)
+			if !w.mayNumber(other.name) {
+				list = append(list, other)
+			}
 		}
 		slices.SortFunc(list, func(a, b *room) int { return strings.Compare(a.name, b.name) })
-		var names []string
-		for _, r := range list {
-			names = append(names, r.name)
-		}
+		slices.Sort(names)
 		t.publish(m, "application", nil, list...)
 		s.BroadcastRooms(names, message)
+		for _, name := range names {
+			if w.mayNumber(name) {
+				t.took(name, telling{m: m, text: encode(message)}, nil, nil)
+			}
+		}
 	case n == 3 && r != nil:
 		w.tracef("the application deletes %s", name)
 		if s.Rooms().Delete(name) {
 			r.deleted = true
 			delete(t.rooms, name)
+			if h := t.chronicles[name]; h != nil {
+				h.deleted = true
+			}
 		}
 	case n == 4:
-		s.Rooms().Create(name, engine.RoomOptions{})
-		t.room(name)
+		w.applicationCreates(name)
 	case c == nil:
 	case n == 5:
 		if !c.ended {
@@ -287,4 +308,177 @@ func (w *World) applicationJoins(c *conn, name string) {
 		r := w.truth.room(name)
 		c.holds[r] = len(r.log)
 	}
+}
+
+// talkHistory sends something that is about rooms with history.
+func (w *World) talkHistory(k *client) {
+	room := w.roomName()
+	switch n := w.rand.IntN(20); {
+	case n < 4:
+		w.joinSince(k, room)
+	case n < 5:
+		k.ask("leave", room, "")
+	case n < 15:
+		p := telling{m: w.number(), pad: w.pad("x")}
+		p.key = pick(w.rand, "", "", "k1", "k2")
+		if w.chance(0.2) {
+			p.idempotencyKey = pick(w.rand, "i1", "i2", "i3")
+		}
+		p.ephemeral = w.chance(0.1)
+		if w.chance(0.05) {
+			p.malformed = pick(w.rand, `"key":5`, `"history":0`, `"idempotency_key":""`)
+		}
+		w.broadcast(k, room, p)
+	case n < 17:
+		more := pick(w.rand, "", `,"limit":2`, `,"limit":100`)
+		if st := k.stands[room]; st != nil {
+			more += fmt.Sprintf(`,%q:{"seq":%d,"epoch":%q}`, pick(w.rand, "since", "before"), st.at-min(st.at, w.rand.Uint64N(8)), st.h.epoch)
+		}
+		k.ask("history", room, more)
+	default:
+		w.reconnect(k)
+	}
+}
+
+func (w *World) pad(of string) string {
+	if w.plan.heavy {
+		return strings.Repeat(of, 2500+w.rand.IntN(1000))
+	}
+	return strings.Repeat(of, w.rand.IntN(pick(w.rand, 10, 300, 3000)))
+}
+
+// broadcast sends a message with options.
+func (w *World) broadcast(k *client, room string, p telling) {
+	more := fmt.Sprintf(`,"data":%s`, dataOf(p.m, p.pad))
+	if p.key != "" {
+		more += fmt.Sprintf(`,"key":%q`, p.key)
+	}
+	if p.idempotencyKey != "" {
+		more += fmt.Sprintf(`,"idempotency_key":%q`, p.idempotencyKey)
+	}
+	if p.ephemeral {
+		more += `,"history":false`
+	}
+	if p.malformed != "" {
+		p.key, p.idempotencyKey, p.ephemeral = "", "", false
+		more = fmt.Sprintf(`,"data":%s,`, dataOf(p.m, p.pad)) + p.malformed
+	}
+	k.ask("broadcast", room, more).published = &p
+}
+
+// joinSince joins at a place: mostly one that the person has been at.
+func (w *World) joinSince(k *client, room string) {
+	if w.chance(0.3) {
+		m := 1 + w.rand.Uint64N(5)
+		k.ask("join", room, fmt.Sprintf(`,"since":{"last":%d}`, m)).since = &since{last: m}
+		return
+	}
+	var at engine.Position
+	for _, other := range slices.Backward(w.clients) {
+		if st := other.stands[room]; st != nil && (other.person == k.person || w.chance(0.1)) {
+			at = w.mistake(engine.Position{Seq: st.at, Epoch: st.h.epoch})
+			break
+		}
+	}
+	if at.Epoch == "" {
+		k.ask("join", room, "")
+		return
+	}
+	q := k.ask("join", room, fmt.Sprintf(`,"since":{"seq":%d,"epoch":%q}`, at.Seq, at.Epoch))
+	if w.mayNumber(room) {
+		q.since = &since{named: true, at: at}
+	}
+}
+
+// mistake is a position, or sometimes another.
+func (w *World) mistake(at engine.Position) engine.Position {
+	switch w.rand.IntN(12) {
+	case 0:
+		at.Epoch = "other"
+	case 1:
+		at.Seq += w.rand.Uint64N(5)
+	case 2, 3:
+		at.Seq -= min(at.Seq, w.rand.Uint64N(10))
+	}
+	return at
+}
+
+// lastOf is what a client names that resumes the session of a token: its positions, or nothing.
+func (w *World) lastOf(token string) (last map[string]engine.Position, text string) {
+	s := w.truth.sessions[token]
+	if !w.plan.historic || s == nil || w.chance(0.4) {
+		return nil, ""
+	}
+	last = map[string]engine.Position{}
+	var parts []string
+	for i := range w.plan.rooms {
+		room := fmt.Sprint("room ", i)
+		if st := s.of.client.stands[room]; st != nil && w.chance(0.9) {
+			at := w.mistake(engine.Position{Seq: st.at, Epoch: st.h.epoch})
+			last[room] = at
+			parts = append(parts, fmt.Sprintf(`%q:{"seq":%d,"epoch":%q}`, room, at.Seq, at.Epoch))
+		}
+	}
+	return last, `,"last":{` + strings.Join(parts, ",") + "}"
+}
+
+// applicationPublishes makes the application publish to a room with history.
+func (w *World) applicationPublishes(room string) {
+	p := telling{m: w.number(), key: pick(w.rand, "", "", "k1", "k2"), ephemeral: w.chance(0.1)}
+	if w.chance(0.2) {
+		p.idempotencyKey = pick(w.rand, "i1", "i2")
+	}
+	var out []*conn
+	for range w.rand.IntN(3) {
+		if c := w.clients; len(c) > 0 {
+			if c := c[w.rand.IntN(len(c))].truth; c != nil {
+				out = append(out, c)
+			}
+		}
+	}
+	if p.ephemeral {
+		p.idempotencyKey, out = "", nil
+	}
+	w.publish(room, p, out)
+}
+
+// publish publishes a message of the application to a room with history.
+func (w *World) publish(room string, p telling, out []*conn) {
+	pad := w.pad("y")
+	message := engine.M{"type": "app", "m": p.m, "pad": pad, "room": room}
+	var told engine.Published
+	o := engine.BroadcastOptions{IdempotencyKey: p.idempotencyKey, Key: p.key, Ephemeral: p.ephemeral, Done: func(p engine.Published, _ error) { told = p }}
+	for _, c := range out {
+		o.Except = append(o.Except, c.id)
+	}
+	if r := w.truth.rooms[room]; p.ephemeral && r != nil {
+		w.truth.publish(p.m, "application", nil, r)
+	}
+	w.truth.chronicle(room)
+	if err := w.server.Server.Publish(room, message, o); err != nil {
+		w.complain("answers", "the application publishes to %s: %v", room, err)
+	}
+	if !p.ephemeral {
+		p.text = encode(message)
+		w.truth.took(room, p, out, &told)
+	}
+}
+
+// applicationCreates creates a room, perhaps with bounds of its own.
+func (w *World) applicationCreates(room string) {
+	var o engine.RoomOptions
+	if bounds, is := w.plan.histories[room]; is && w.chance(0.5) {
+		bounds.Messages, bounds.Slow = pick(w.rand, 1, 2, 20), engine.SlowPolicy(w.rand.IntN(3))
+		o.History = &bounds
+	}
+	err := w.server.Server.Rooms().Create(room, o)
+	w.truth.room(room)
+	if h := w.truth.chronicle(room); h != nil && err == nil {
+		h.created = true
+		if o.History != nil {
+			h.take(*o.History)
+			h.oldest()
+		}
+	}
+	w.tracef("the application creates %s: %v, %+v", room, err, o.History)
 }

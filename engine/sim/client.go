@@ -50,6 +50,7 @@ type client struct {
 	asked     []*request
 	refs      int
 	heardAt   time.Duration // when the server last took bytes
+	stands    map[string]*stand
 }
 
 // request is a message that is owed exactly one answer.
@@ -65,6 +66,10 @@ type request struct {
 	most      int         // and the greatest
 	entered   *membership // begun by a join, or ended by a leave
 	inherited []*membership
+	published *telling                   // by a broadcast
+	since     *since                     // of a join
+	last      map[string]engine.Position // of a reconnect
+	then      map[string]extent          // the histories when it was carried out
 }
 
 func (q *request) String() string { return fmt.Sprintf("%s %s #%d", q.typ, q.room, q.ref) }
@@ -83,7 +88,7 @@ func (k *client) request(ref int) *request {
 func (w *World) dial(p *person) {
 	s := &socket{wire: len(w.sockets), room: w.plan.wire}
 	w.sockets = append(w.sockets, s)
-	k := &client{w: w, person: p, name: fmt.Sprintf("%s/%d", p.name, s.wire), wire: s, head: true,
+	k := &client{w: w, person: p, name: fmt.Sprintf("%s/%d", p.name, s.wire), wire: s, head: true, stands: map[string]*stand{},
 		loop: w.rand.IntN(w.plan.config.Loops)}
 	s.client, p.now = k, k
 	w.clients = append(w.clients, k)
@@ -123,6 +128,7 @@ func (k *client) ask(typ, room, more string) *request {
 		text += fmt.Sprintf(`,"room":%q`, room)
 	}
 	k.send(ws.OpText, []byte(text+more+"}"))
+	k.w.tracef("%s asks %v%.200s", k.name, q, more)
 	return q
 }
 
@@ -212,7 +218,7 @@ func (k *client) nextFrame() bool {
 		if h.Rsv != 0 {
 			payload = k.inflate(payload)
 		}
-		k.message(payload)
+		k.message(payload, h.Rsv != 0)
 	case h.OpCode == ws.OpPing:
 		if !k.closing {
 			k.frame(ws.Header{Fin: true, OpCode: ws.OpPong, Masked: true}, payload)
@@ -245,16 +251,16 @@ func (k *client) inflate(payload []byte) []byte {
 }
 
 // message checks one message against the truth.
-func (k *client) message(text []byte) {
+func (k *client) message(text []byte, compressed bool) {
 	var b body
 	if err := json.Unmarshal(text, &b); err != nil {
 		k.w.complain("stream", "%s reads %q: %v", k.name, text, err)
 		return
 	}
-	k.w.tracef("%s reads %s %s #%d m%d", k.name, b.Type, b.Room, b.Ref, b.number())
+	k.w.tracef("%s reads %s %s #%d m%d%s", k.name, b.Type, b.Room, b.Ref, b.number(), b.place())
 	c, t := k.truth, k.w.truth
 	switch b.Type {
-	case "connected", "ping", "announcements":
+	case "connected", "ping", "announcements", "goodbye":
 		return
 	case "reconnect_token":
 		k.person.known = append(k.person.known, b.Token)
@@ -269,6 +275,12 @@ func (k *client) message(text []byte) {
 		k.w.complain("delivery", "%s reads %s before it is admitted", k.name, text)
 		return
 	}
+	if b.Seq != nil && b.Type != "joined" {
+		k.numbered(&b, text, compressed)
+		if b.Type != "broadcast_sent" {
+			return
+		}
+	}
 	switch b.Type {
 	case "broadcast":
 		t.read(c, b.Data.M)
@@ -278,11 +290,13 @@ func (k *client) message(text []byte) {
 		t.noticed(c, b.Room, b.ID, b.Type == "member_joined")
 	case "left":
 		if b.Ref == 0 { // the room was deleted, or the application took it out
+			delete(k.stands, b.Room)
 			c.toldLeft(b.Room)
 			return
 		}
 		k.answered(&b)
 	case "joined":
+		k.placed(&b)
 		if b.Ref != 0 { // otherwise the application made it a member
 			k.answered(&b)
 		}
@@ -292,17 +306,19 @@ func (k *client) message(text []byte) {
 }
 
 var answers = map[string]string{"join": "joined", "leave": "left", "broadcast": "broadcast_sent", "ping": "pong",
-	"members": "members", "reconnect": "reconnected", "work": "worked", "note": "noted", "say": "said", "auth": "authenticated"}
+	"members": "members", "reconnect": "reconnected", "work": "worked", "note": "noted", "say": "said", "auth": "authenticated",
+	"history": "history"}
 
 // answered checks an answer: it belongs to the oldest request, and its content is true.
 func (k *client) answered(b *body) {
 	w, c := k.w, k.truth
-	if len(k.asked) == 0 || k.asked[0].ref != b.Ref {
+	i := k.turnOf(b.Ref)
+	if i < 0 {
 		w.complain("answers", "%s reads %s #%d out of turn; it waits for %v", k.name, b.Type, b.Ref, k.asked)
 		return
 	}
-	q := k.asked[0]
-	k.asked = k.asked[1:]
+	q := k.asked[i]
+	k.asked = slices.Delete(k.asked, i, i+1)
 	if c != nil && c.current == q {
 		c.current = nil
 	}
@@ -313,6 +329,7 @@ func (k *client) answered(b *body) {
 		if b.Code == "not_in_room" && q.members > 0 {
 			w.complain("answers", "%s is in the room and told otherwise: %v", k.name, q)
 		}
+		k.refusedMessage(q, b)
 		return
 	}
 	if b.Type != answers[q.typ] {
@@ -329,11 +346,15 @@ func (k *client) answered(b *body) {
 			w.complain("answers", "%s joins %s and is told of %s members, there were %d", k.name, q.room, b.Members, q.members)
 		}
 	case "leave":
+		delete(k.stands, q.room)
 		if q.entered != nil {
 			q.entered.over = true
 		}
+	case "history":
+		k.paged(q, b)
 	case "broadcast":
-		if b.Recipients < q.members || b.Recipients > q.most {
+		k.sent(q, b)
+		if b.Duplicate == nil && (b.Recipients < q.members || b.Recipients > q.most) {
 			w.complain("answers", "%s broadcasts to %s and is told of %d recipients, there were %d", k.name, q.room, b.Recipients, q.members)
 		}
 	case "reconnect":
@@ -351,6 +372,7 @@ func (k *client) resumed(q *request, b *body, c *conn) {
 		k.w.complain("sessions", "%s resumes with a token that nobody was given", k.name)
 		return
 	}
+	k.restarted(q, b, s.of)
 	s.used++
 	if s.used > 1 {
 		k.w.complain("sessions", "%s resumes with a token that was used before", k.name)
@@ -367,3 +389,77 @@ func (k *client) resumed(q *request, b *body, c *conn) {
 }
 
 var _ engine.World = (*World)(nil)
+
+// socket is one simulated connection: two byte streams and the kernel's knowledge of them.
+//
+// Owner: the simulation.
+type socket struct {
+	wire   int
+	conn   *engine.Conn
+	client *client
+
+	up   []byte // on its way to the server
+	down []byte // taken from the server, not yet read by the client
+	room int    // bytes that down may hold
+
+	watched  bool // the server waits for down to take bytes again
+	cut      bool // reset: writes fail, nothing arrives any more
+	upEnd    bool // the client's half is ended, behind up
+	downEnd  bool // the server's half is ended, behind down
+	dropped  bool // the server closed it
+	departed bool // and was told so
+	torn     bool // some bytes never arrive
+}
+
+// Write is the kernel's side of a write: it takes as many bytes as fit, or fewer.
+func (w *World) Write(wire int, p []byte) (n int, alive bool) {
+	s := w.sockets[wire]
+	switch {
+	case s.dropped || s.departed:
+		w.complain("stream", "%d bytes are written to wire %d after it was closed", len(p), wire)
+		return 0, false
+	case s.downEnd:
+		w.complain("stream", "%d bytes are written to wire %d after its half was shut", len(p), wire)
+		return 0, false
+	case s.cut:
+		return 0, false
+	}
+	n = min(len(p), s.room-len(s.down))
+	if n > 0 && w.chance(w.plan.shortWrites) {
+		n = w.rand.IntN(n + 1)
+	}
+	s.down = append(s.down, p[:n]...)
+	w.meanwhile()
+	return n, true
+}
+
+// Shutdown ends the server's half.
+func (w *World) Shutdown(wire int) { w.sockets[wire].downEnd = true }
+
+// Drop closes the wire: at once, or in a later step.
+func (w *World) Drop(wire int) {
+	s := w.sockets[wire]
+	s.dropped = true
+	if w.chance(0.5) {
+		w.depart(s)
+	}
+}
+
+// Watch makes the world tell the server, in a step of its own, when down takes bytes again.
+func (w *World) Watch(wire int) { w.sockets[wire].watched = true }
+
+// depart tells the server that a wire is closed.
+func (w *World) depart(s *socket) {
+	if !s.departed {
+		s.departed = true
+		s.client.goneAt = w.now
+		s.up, s.watched = nil, false
+		w.tracef("wire %d is closed", s.wire)
+		w.server.Gone(s.conn)
+	}
+}
+
+// takes reports whether a watched wire would take bytes, or fail at once.
+func (s *socket) takes() bool {
+	return s.watched && !s.departed && !s.dropped && (s.cut || len(s.down) < s.room)
+}

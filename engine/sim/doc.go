@@ -11,6 +11,6 @@
 // Worlds of several workers are [RunFleet]'s: the same servers over a simulated bus and simulated stores, and workers that
 // are killed and replaced.
 //
-// Start reading at [Run], then World.step; truth.go has the checks. Of several workers: fleet.go, fleet_worker.go,
-// fleet_bus.go, then fleet_truth.go.
+// Start reading at [Run], then World.step; truth.go has the checks, history.go and history_client.go those of rooms with
+// history. Of several workers: fleet.go, fleet_worker.go, fleet_bus.go, then fleet_truth.go.
 package sim

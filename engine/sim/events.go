@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 
 	"github.com/parleyd/parley/engine"
 )
@@ -18,7 +19,7 @@ type body struct {
 	Data     *body           `json:"data"`
 	ID       string          `json:"connection_id"`
 	Previous string          `json:"previous_connection_id"`
-	From     string          `json:"from"`
+	From     json.RawMessage `json:"from"`
 	Token    string          `json:"token"`
 	Members  json.RawMessage `json:"members"`
 	Code     string          `json:"code"`
@@ -27,6 +28,7 @@ type body struct {
 		Room string `json:"room"`
 	} `json:"lost"`
 	Recipients int `json:"recipients"`
+	placing
 }
 
 // number is the number of the message that b carries, 0 for none.
@@ -36,6 +38,9 @@ func (b *body) number() int {
 	}
 	return b.M
 }
+
+// from is a from that is a text.
+func (b *body) from() string { return strings.Trim(string(b.From), `"`) }
 
 // listen updates the truth with the server's events. Each event comes on a loop, in the middle of its turn.
 func (t *truth) listen(e *engine.Emitter) {
@@ -52,6 +57,7 @@ func (t *truth) connected(ev engine.Event) {
 	k := t.w.clientOf(ev.Conn)
 	c := &conn{conn: ev.Conn, id: ev.Conn.ID(), client: k, direct: &room{name: "direct"}, heardAt: t.w.now,
 		leaves: map[string]int{}, holds: map[*room]int{}, handedOver: map[*room]int{}, last: map[string]int{}}
+	c.began = c
 	if t.w.plan.authHandler {
 		c.heardAt = k.heardAt
 	}
@@ -76,13 +82,14 @@ func (t *truth) message(ev engine.Event) {
 		return
 	}
 	c.current = q
+	if q != nil && t.w.plan.historic {
+		t.foresee(q)
+	}
 	switch q := c.current; {
 	case q == nil:
 	case b.Type == "broadcast":
 		if ms := c.open(b.Room, false); ms != nil {
-			q.members = len(ms.room.members) - 1
-			q.most = q.members + t.w.seatsUnderWay()
-			t.publish(b.Data.M, c.client.name, c, ms.room)
+			t.broadcasts(c, q, ms.room, b.Data.M)
 		}
 	case b.Type == "join" && c.open(b.Room, false) != nil:
 		c.current = nil // it is a member already
@@ -98,6 +105,7 @@ func (t *truth) message(ev engine.Event) {
 
 func (t *truth) joined(ev engine.Event) {
 	c, r := t.conns[ev.Conn], t.room(ev.Room)
+	t.chronicle(ev.Room)
 	at, held := c.holds[r]
 	delete(c.holds, r)
 	q := c.current
@@ -135,7 +143,8 @@ func (t *truth) joined(ev engine.Event) {
 
 func (t *truth) left(ev engine.Event) {
 	c := t.conns[ev.Conn]
-	asked := c.current != nil && c.current.typ == "leave" && c.current.room == ev.Room && c.current.entered == nil
+	asked := c.current != nil && c.current.typ == "leave" && c.current.room == ev.Room && c.current.entered == nil &&
+		(c.conn.Cause() == engine.CauseNone || !t.w.mayNumber(ev.Room)) // a leave that waited is not carried out then
 	ms := c.open(ev.Room, true)
 	if ms == nil || asked && c.open(ev.Room, false) != nil {
 		ms = c.open(ev.Room, false)
@@ -178,16 +187,22 @@ func (t *truth) resumed(ev engine.Event) {
 		c.attribute = value
 	}
 	c.current = nil
+	c.follow(old)
 	t.w.tracef("%s resumes %s", c.id, old.id)
 }
 
 // turnEnded clears the present message of a loop's connections, unless it may go on in a later turn.
 func (t *truth) turnEnded(loop int) {
 	for _, k := range t.w.clients {
-		if c := k.truth; c != nil && k.loop == loop && c.current != nil && c.current.typ != "reconnect" && c.current.typ != "join" {
+		if c := k.truth; c != nil && k.loop == loop && c.current != nil && !t.goesOn(c.current) {
 			c.current = nil
 		}
 	}
+}
+
+// goesOn reports whether a request may be carried out in a later turn. A leave waits for the answers of rooms with history.
+func (t *truth) goesOn(q *request) bool {
+	return q.typ == "reconnect" || q.typ == "join" || q.typ == "leave" && t.w.mayNumber(q.room)
 }
 
 func (t *truth) disconnected(ev engine.Event) {

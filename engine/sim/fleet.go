@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/engine"
+	sessions "github.com/parleyd/parley/engine/internal/session"
 )
 
 // Fleet is a simulated world of several workers that are one server.
@@ -28,7 +29,8 @@ type Fleet struct {
 	people  []*fleetPerson
 	clients []*fleetClient // one for each connection of the run
 	agenda  []*event       // future events, the earliest first
-	quiet   bool           // no further fault happens
+	grants  []*grant
+	quiet   bool // no further fault happens
 	trouble time.Duration
 	message int
 	turns   int // of all loops
@@ -53,7 +55,7 @@ func RunFleet(seed uint64, steps int) *Report {
 	f.truth = newFleetTruth(f)
 	f.seats = &seatBook{f: f, rooms: map[string]*seatRecord{}}
 	f.created = &roomBook{f: f, rooms: map[string]*createdRoom{}}
-	f.store = &sessionBook{f: f, records: map[engine.SessionKey]*sessionRecord{}}
+	f.store = &sessionBook{f: f, records: map[sessions.Key]*sessionRecord{}, losses: losses{marks: map[*worker]int{}, deleted: map[sessions.Key]time.Duration{}}}
 	f.slots = make([]*worker, f.plan.workers)
 	for i := range f.plan.clients {
 		f.people = append(f.people, &fleetPerson{name: string(rune('a' + i))})
@@ -134,6 +136,8 @@ func (f *Fleet) step() {
 		f.applicationActs()
 	case f.fault(f.plan.kills):
 		f.killOne()
+	case f.fault(f.plan.drains):
+		f.drainOne()
 	default:
 		f.bus.suffer()
 	}

@@ -3,6 +3,7 @@ package sim
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/parleyd/parley/engine"
@@ -26,9 +27,14 @@ func (f *Fleet) act(p *fleetPerson) {
 	case f.fault(f.plan.freezes):
 		k.frozen, p.now = true, nil
 		f.tracef("%s is gone without a word", k.name)
-	case k.open && !k.closing && len(k.asked) < 10:
+	case k.talks():
 		f.talk(k)
 	}
+}
+
+// talks reports whether the client can say more.
+func (k *fleetClient) talks() bool {
+	return k.open && !k.closing && !k.frozen && !k.cut && !k.upEnd && len(k.asked) < 10
 }
 
 // talk sends something.
@@ -43,6 +49,8 @@ func (f *Fleet) talk(k *fleetClient) {
 		k.ask("broadcast", f.roomName(), fmt.Sprintf(`,"data":{"m":%d,"pad":%q}`, f.number(), pad))
 	case n < 16:
 		k.ask("members", f.roomName(), "")
+	case n < 17 && f.plan.auth && f.chance(0.5):
+		f.renew(k)
 	case n < 17:
 		k.ask("note", "", fmt.Sprintf(`,"from":"%d"`, f.number()))
 	default:
@@ -56,13 +64,17 @@ func (f *Fleet) applicationActs() {
 	if w == nil || !w.serving || !f.chance(f.plan.application) {
 		return
 	}
+	if f.plan.auth && f.fault(0.05) {
+		f.revoke(f.people[f.rand.IntN(len(f.people))])
+		return
+	}
 	s, m := w.server.Server, f.number()
 	message := engine.M{"type": "app", "m": m}
 	var c *fleetConn
 	if list := f.truth.ordered; len(list) > 0 {
 		c = list[f.rand.IntN(len(list))]
 	}
-	switch n := f.rand.IntN(7); {
+	switch n := f.rand.IntN(9); {
 	case n == 6:
 		if f.plan.creates {
 			f.createOrDelete(w)
@@ -75,6 +87,8 @@ func (f *Fleet) applicationActs() {
 		f.truth.publish(w, m, "*", nil)
 		s.BroadcastAll(message)
 	case c == nil:
+	case n > 6:
+		f.mark(w, c)
 	case n == 3:
 		p := f.truth.publish(w, m, "@"+c.id, nil)
 		p.refused = !s.SendTo(c.id, message)
@@ -95,6 +109,7 @@ func (f *Fleet) applicationActs() {
 func (f *Fleet) applicationJoins(w *worker, c *fleetConn) {
 	room := f.roomName()
 	f.tracef("worker %d takes %s into %s", w.instance, c.id, room)
+	c.taken[room] = true
 	w.server.JoinEverywhere(c.id, room, func(err error) { f.tracef("worker %d has taken %s into %s: %v", w.instance, c.id, room, err) })
 }
 
@@ -102,23 +117,29 @@ func (f *Fleet) applicationJoins(w *worker, c *fleetConn) {
 func (w *worker) serveApplication() {
 	w.server.Server.On("note", func(c *engine.Conn, m *engine.Message, _ *engine.Server) (any, error) {
 		x := w.f.truth.conns[c.ID()]
-		x.note, x.notedAt = decode(m.Payload()).From, w.f.now
+		x.note, x.notedAt = decode(m.Payload()).from(), w.f.now
 		return engine.M{"type": "noted"}, c.SetAttribute("note", x.note)
 	})
 }
 
-// createOrDelete makes the application create a room, or delete one, perhaps an unknown one.
+// createOrDelete makes the application create a room, change or delete one, perhaps an unknown one.
 func (f *Fleet) createOrDelete(w *worker) {
-	room := f.roomName()
+	room, limit := f.roomName(), 0
+	if f.plan.config.MaxConnectionsPerRoom == 0 {
+		limit = pick(f.rand, 0, 2)
+	}
+	if f.chance(0.3) {
+		f.tracef("worker %d changes %s to be for %d", w.instance, room, limit)
+		metadata := strconv.AppendInt(nil, int64(f.now), 10)
+		w.server.UpdateRoom(room, limit, metadata, func(err error) { f.tracef("worker %d has changed %s: %v", w.instance, room, err) })
+		return
+	}
 	if f.chance(0.6) {
-		limit := 0
-		if f.plan.config.MaxConnectionsPerRoom == 0 {
-			limit = pick(f.rand, 0, 2)
-		}
 		f.tracef("worker %d creates %s for %d", w.instance, room, limit)
 		w.server.CreateRoom(room, limit, func(err error) { f.tracef("worker %d has created %s: %v", w.instance, room, err) })
 		return
 	}
 	f.tracef("worker %d deletes %s", w.instance, room)
+	f.truth.deleted[room] = f.now
 	w.server.DeleteRoom(room, func(existed bool) { f.tracef("worker %d has deleted %s: %v", w.instance, room, existed) })
 }

@@ -110,6 +110,8 @@ func (b *fleetBus) suffer() {
 	case b.f.fault(b.f.plan.storeAway):
 		b.trouble("the stores are away")
 		b.f.store.away = b.f.now + b.f.span(10*time.Millisecond, pick(b.f.rand, 300*time.Millisecond, 3*time.Second))
+	case b.f.fault(b.f.plan.storeLosses):
+		b.f.lose()
 	case b.f.fault(b.f.plan.restarts):
 		b.trouble("the bus is restarted")
 		for _, l := range b.roads {

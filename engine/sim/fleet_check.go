@@ -13,9 +13,12 @@ func (t *fleetTruth) converged() {
 	for _, c := range t.ordered {
 		if c.ended == 0 && !c.client.cut {
 			t.hasAll(c)
+			t.marked(c)
 		}
 	}
-	t.succeeded()
+	t.takenOver()
+	t.allSentAway()
+	t.lawful()
 	t.f.store.released()
 	for i := range t.f.plan.rooms {
 		t.counts(fmt.Sprintf("room %d", i))
@@ -28,8 +31,8 @@ func (t *fleetTruth) converged() {
 	}
 }
 
-// succeeded checks that no connection lives on after another one has resumed its session.
-func (t *fleetTruth) succeeded() {
+// takenOver checks that no connection lives on after another one has resumed its session.
+func (t *fleetTruth) takenOver() {
 	for _, c := range t.ordered {
 		for _, s := range c.sessions {
 			if s.used > 0 && c.ended == 0 && !t.deaf(c.client.w) && !t.movedOn(c, s) {

@@ -39,8 +39,10 @@ type fleetClient struct {
 	frozen   bool
 	closing  bool // a close frame was sent
 	closed   bool // a close frame was read
+	goodbye  bool // a goodbye was read
 	cut      bool // reset, or its worker is dead
 	upEnd    bool // its half is ended, behind up
+	hungUp   bool // by itself
 	downEnd  bool // the server's half is ended
 	dropped  bool // the server closed it
 	departed bool // and was told so
@@ -67,7 +69,7 @@ func (q *fleetRequest) String() string { return fmt.Sprintf("%s %s #%d", q.typ, 
 func (f *Fleet) dial(p *fleetPerson) {
 	var serving []*worker
 	for _, w := range f.slots {
-		if w != nil && w.serving {
+		if w != nil && w.serving && !w.draining {
 			serving = append(serving, w)
 		}
 	}
@@ -80,7 +82,11 @@ func (f *Fleet) dial(p *fleetPerson) {
 	f.clients, p.now = append(f.clients, k), k
 	f.tracef("%s dials worker %d, loop %d", k.name, w.instance, k.loop)
 	k.up = []byte("GET /chat HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n")
+	if f.plan.auth {
+		k.up = fmt.Appendf(k.up, "X-Grant: %d\r\n", f.issue(p).number)
+	}
+	k.up = append(k.up, "\r\n"...)
 	k.conn = w.server.Open(k.loop, k.wire)
 }
 
@@ -151,7 +157,7 @@ func (k *fleetClient) notice() {
 // hangUp ends the client's half behind its last message.
 func (k *fleetClient) hangUp() {
 	if !k.upEnd {
-		k.frozen = false
+		k.frozen, k.hungUp = false, true
 		k.notice()
 	}
 }
@@ -207,6 +213,11 @@ func (k *fleetClient) hear() {
 			return
 		}
 		if !bytes.HasPrefix(k.in, []byte("HTTP/1.1 101 ")) {
+			if k.w.draining && bytes.HasPrefix(k.in, []byte("HTTP/1.1 503 ")) {
+				k.in = nil
+				k.notice()
+				return
+			}
 			k.f.complain("stream", "%s is refused: %.12s", k.name, k.in)
 			return
 		}
@@ -244,6 +255,7 @@ func (k *fleetClient) nextFrame() bool {
 		k.closed = true
 		code, reason := ws.ParseCloseFrameData(payload)
 		k.f.tracef("%s is told to close: %d %s", k.name, code, reason)
+		k.sentAway(code)
 		if !k.closing {
 			k.send(ws.OpClose, payload[:min(2, len(payload))])
 		}
@@ -267,7 +279,9 @@ func (k *fleetClient) message(text []byte) {
 	k.f.tracef("%s reads %s %s%s #%d m%d %s", k.name, b.Type, b.Room, b.ID, b.Ref, b.number(), b.Code)
 	t, c := k.f.truth, k.truth
 	switch {
-	case b.Type == "connected" || b.Type == "announcements":
+	case b.Type == "connected" || b.Type == "announcements" || b.Type == "auth_expiring":
+	case b.Type == "goodbye":
+		k.goodbye = true
 	case c == nil:
 		k.f.complain("delivery", "%s reads %s before it is admitted", k.name, text)
 	case b.Type == "reconnect_token":
@@ -312,6 +326,10 @@ func (k *fleetClient) answered(b *body) {
 		}
 	case "leave":
 		c.toldLeft(q.room)
+	case "broadcast":
+		if q.published != nil {
+			q.published.refused = false
+		}
 	case "reconnect":
 		f.truth.restored(k, q, b)
 	}

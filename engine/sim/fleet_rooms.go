@@ -1,10 +1,12 @@
 package sim
 
 import (
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/internal/fanout"
 )
 
 // roomBook has the simulated created rooms. All workers learn of each change in the same order, some sooner than others; the
@@ -15,26 +17,48 @@ type roomBook struct {
 	f       *Fleet
 	rooms   map[string]*createdRoom
 	changes []roomChange // all changes of the run
+	made    int          // how many rooms were created
 }
 
-type createdRoom struct{ room engine.CreatedRoom }
+// createdRoom is a created room; a later one of its name has another id.
+type createdRoom struct {
+	room fanout.CreatedRoom
+	id   int
+}
 
 // roomChange is one change of the created rooms.
 type roomChange struct {
-	room    engine.CreatedRoom
-	deleted bool
+	createdRoom
+	how change
 }
+
+type change string
+
+const (
+	created change = "created"
+	updated change = "updated"
+	deleted change = "deleted"
+)
 
 // read tells a new worker all created rooms.
 func (b *roomBook) read(w *worker) {
 	w.learned = len(b.changes)
-	names := make([]string, 0, len(b.rooms))
-	for name := range b.rooms {
-		names = append(names, name)
+	for _, name := range slices.Sorted(maps.Keys(b.rooms)) {
+		w.take(roomChange{*b.rooms[name], created})
 	}
-	slices.Sort(names)
-	for _, name := range names {
-		w.server.Server.RoomCreated(b.rooms[name].room)
+}
+
+// rewrite writes the rooms that a worker knows anew, after all were lost. A room that another worker has written before stays.
+func (b *roomBook) rewrite(w *worker) {
+	w.learned = max(w.learned, w.f.store.changes) // the changes that it has not learned are lost
+	for _, name := range slices.Sorted(maps.Keys(w.rooms)) {
+		if x := b.rooms[name]; x != nil {
+			w.take(roomChange{*x, created})
+			continue
+		}
+		x := w.rooms[name]
+		b.rooms[name] = &x
+		b.changes = append(b.changes, roomChange{x, created})
 	}
 }
 
@@ -42,11 +66,25 @@ func (b *roomBook) read(w *worker) {
 func (w *worker) learn() {
 	x := w.f.created.changes[w.learned]
 	w.learned++
-	w.f.tracef("worker %d learns of %s: deleted %v", w.instance, x.room.Name, x.deleted)
-	if x.deleted {
-		w.server.Server.RoomDeleted(x.room.Name)
-	} else {
-		w.server.Server.RoomCreated(x.room)
+	w.take(x)
+}
+
+// take is a worker's knowledge of a change: one that it has already is none.
+func (w *worker) take(x roomChange) {
+	w.f.tracef("worker %d learns of %s: %s", w.instance, x.room.Name, x.how)
+	known := w.server.Server.Worker().Rooms
+	was, had := w.rooms[x.room.Name]
+	w.rooms[x.room.Name] = x.createdRoom
+	switch {
+	case x.how == deleted:
+		delete(w.rooms, x.room.Name)
+		if had {
+			known.RoomDeleted(x.room.Name)
+		}
+	case !had || was.id != x.id:
+		known.RoomCreated(x.room)
+	case was.room.MaxMembers != x.room.MaxMembers || string(was.room.Metadata) != string(x.room.Metadata):
+		known.RoomUpdated(x.room)
 	}
 }
 
@@ -61,21 +99,42 @@ func (b *roomBook) change(w *worker, x roomChange) {
 // roomsOf are the created rooms as one worker uses them.
 type roomsOf struct{ w *worker }
 
-// Create is of [engine.Created].
-func (r roomsOf) Create(room engine.CreatedRoom, done func(error)) {
+// Create is of [fanout.Created].
+func (r roomsOf) Create(room fanout.CreatedRoom, done func(error)) {
 	b := r.w.f.created
 	r.decide(done, func() error {
 		if b.rooms[room.Name] != nil {
 			return engine.ErrRoomExists
 		}
 		room.CreatedAt = int64(r.w.f.now / time.Second)
-		b.rooms[room.Name] = &createdRoom{room}
-		b.change(r.w, roomChange{room: room})
+		room.Metadata = append([]byte{}, room.Metadata...) // as the ledger decodes it: never nil
+		b.made++
+		b.rooms[room.Name] = &createdRoom{room, b.made}
+		b.change(r.w, roomChange{*b.rooms[room.Name], created})
 		return nil
 	})
 }
 
-// Delete is of [engine.Created].
+// Update is of [fanout.Created].
+func (r roomsOf) Update(name string, u fanout.RoomUpdate, done func(error)) {
+	b := r.w.f.created
+	r.decide(done, func() error {
+		x := b.rooms[name]
+		if x == nil {
+			return engine.ErrRoomUnknown
+		}
+		if u.MaxMembers != nil {
+			x.room.MaxMembers = *u.MaxMembers
+		}
+		if u.Metadata != nil {
+			x.room.Metadata = u.Metadata
+		}
+		b.change(r.w, roomChange{*x, updated})
+		return nil
+	})
+}
+
+// Delete is of [fanout.Created].
 func (r roomsOf) Delete(name string, done func(error)) {
 	b := r.w.f.created
 	r.decide(done, func() error {
@@ -84,7 +143,7 @@ func (r roomsOf) Delete(name string, done func(error)) {
 			return engine.ErrRoomUnknown
 		}
 		delete(b.rooms, name)
-		b.change(r.w, roomChange{x.room, true})
+		b.change(r.w, roomChange{*x, deleted})
 		return nil
 	})
 }
@@ -124,7 +183,7 @@ func (b *roomBook) agreed() {
 				continue
 			}
 			there++
-			if x.room.MaxMembers != 0 && r.MaxMembers != x.room.MaxMembers {
+			if x.room.MaxMembers != 0 && r.MaxMembers != x.room.MaxMembers || string(r.Metadata) != string(x.room.Metadata) {
 				b.f.complain("created", "worker %d lets %d into %s, it was created for %d", w.instance, r.MaxMembers, r.Name, x.room.MaxMembers)
 			}
 		}
@@ -133,3 +192,18 @@ func (b *roomBook) agreed() {
 		}
 	}
 }
+
+// hadToLeave checks that a member stays in its room unless something takes it out.
+func (t *fleetTruth) hadToLeave(c *fleetConn, s *fleetStay) {
+	at, deleted := t.deleted[s.room]
+	claimed := slices.ContainsFunc(c.sessions, func(x *fleetSession) bool {
+		return slices.ContainsFunc(x.asks, func(a *asking) bool { return a.settled == 0 })
+	})
+	forbidden := t.f.plan.auth && !grantOf(c.conn).join[s.room]
+	if !s.asked && !claimed && !forbidden && c.conn.Cause() == engine.CauseNone && !(deleted && t.f.now-at < deletedWithin) {
+		t.f.complain("created", "%s is taken out of %s, and nothing was to do that", c.id, s.room)
+	}
+}
+
+// deletedWithin is the time in which all workers learn that a room was deleted.
+const deletedWithin = 10 * time.Second

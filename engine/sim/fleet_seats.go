@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/internal/fanout"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
@@ -33,7 +34,7 @@ type seatRecord struct {
 // Owner: the simulation.
 type seatGift struct {
 	from, to *worker
-	ticket   engine.SeatTicket
+	ticket   fanout.SeatTicket
 	until    time.Duration
 }
 
@@ -88,8 +89,8 @@ func (b *seatBook) leftovers() {
 // seatsOf are the seats as one worker uses them.
 type seatsOf struct{ w *worker }
 
-// Acquire is of [engine.Seats].
-func (s seatsOf) Acquire(room string, limit int, ticket engine.SeatTicket, done func(error)) {
+// Acquire is of [fanout.Seats].
+func (s seatsOf) Acquire(room string, limit int, ticket fanout.SeatTicket, done func(error)) {
 	if s.w.f.fault(s.w.f.plan.storeBusy) {
 		done(engine.ErrOverloaded)
 		return
@@ -101,19 +102,24 @@ func (s seatsOf) Acquire(room string, limit int, ticket engine.SeatTicket, done 
 			done(engine.ErrUnavailable)
 		}
 	})
-	s.w.atBook(func() {
-		if told {
+	var take func()
+	take = func() {
+		switch {
+		case told || s.w.dead:
+			return
+		case !s.w.f.written(): // other workers' seats are not all known
+			s.w.f.later(50*time.Millisecond, func() { s.w.atBook(take) })
 			return
 		}
 		err := s.acquire(room, limit, ticket)
 		s.w.f.tracef("worker %d acquires a seat in %s: %v", s.w.instance, room, err)
 		told = true
 		s.w.answer(func() { done(err) })
-
-	})
+	}
+	s.w.atBook(take)
 }
 
-func (s seatsOf) acquire(room string, limit int, ticket engine.SeatTicket) error {
+func (s seatsOf) acquire(room string, limit int, ticket fanout.SeatTicket) error {
 	f, r := s.w.f, s.w.f.seats.record(room)
 	for i, g := range r.gifts {
 		if g.to == s.w && g.ticket == ticket {
@@ -126,15 +132,15 @@ func (s seatsOf) acquire(room string, limit int, ticket engine.SeatTicket) error
 	case r.taken() >= limit:
 		r.was, r.fullAt = true, f.now
 		return engine.ErrRoomFull
-	case r.was && f.now-r.fullAt < fullTime && ticket == (engine.SeatTicket{}) && f.chance(0.3):
+	case r.was && f.now-r.fullAt < fullTime && ticket == (fanout.SeatTicket{}) && f.chance(0.3):
 		return engine.ErrRoomFull
 	}
 	r.used[s.w]++
 	return nil
 }
 
-// Give is of [engine.Seats].
-func (s seatsOf) Give(room string, to ident.Worker, ticket engine.SeatTicket, done func()) {
+// Give is of [fanout.Seats].
+func (s seatsOf) Give(room string, to ident.Worker, ticket fanout.SeatTicket, done func()) {
 	s.w.atBook(func() {
 		r := s.w.f.seats.record(room)
 		s.w.f.tracef("worker %d gives %d a seat in %s", s.w.instance, to, room)
@@ -149,7 +155,7 @@ func (s seatsOf) Give(room string, to ident.Worker, ticket engine.SeatTicket, do
 	})
 }
 
-// Release is of [engine.Seats].
+// Release is of [fanout.Seats].
 func (s seatsOf) Release(room string) {
 	s.w.atBook(func() {
 		r := s.w.f.seats.record(room)
@@ -160,7 +166,7 @@ func (s seatsOf) Release(room string) {
 	})
 }
 
-// Force is of [engine.Seats].
+// Force is of [fanout.Seats].
 func (s seatsOf) Force(room string, _, n int) { s.w.f.seats.record(room).used[s.w] += n }
 
 // atBook runs do on the bus, behind the worker's earlier calls.
@@ -179,6 +185,7 @@ func (w *worker) nextAtBook() {
 		w.f.later(20*time.Millisecond, w.nextAtBook)
 		return
 	}
+	w.shelves.learn()
 	for len(w.book) > 0 {
 		do := w.book[0]
 		w.book = w.book[1:]

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"crypto/sha256"
 	"slices"
 	"time"
 )
@@ -10,7 +11,8 @@ import (
 // Owner: the simulation.
 type fleetSession struct {
 	of        *fleetConn
-	at        int // when the client got the token
+	hash      [16]byte // of the token, as the store knows it
+	at        int      // when the client got the token
 	used      int
 	asks      []*asking // reconnect messages with this token
 	exhausted bool      // it was resumed too often in a row
@@ -30,7 +32,8 @@ type asking struct {
 // given notes a token that a client got.
 func (t *fleetTruth) given(k *fleetClient, token string) {
 	k.person.known = append(k.person.known, token)
-	s := &fleetSession{of: k.truth, at: t.tick()}
+	sum := sha256.Sum256([]byte(token))
+	s := &fleetSession{of: k.truth, hash: [16]byte(sum[:]), at: t.tick()}
 	t.sessions[token], k.truth.sessions = s, append(k.truth.sessions, s)
 }
 
@@ -72,18 +75,27 @@ func (s *fleetSession) doubtful(by *fleetRequest) bool {
 	return own
 }
 
+// wanted reports whether another client may have claimed a session of this one before its own request was answered: the server
+// then refuses the request, since it is about to end the connection in favour of that client. A claim that fails counts, too: the
+// hand-over may have begun before.
+func (k *fleetClient) wanted(q *fleetRequest) bool {
+	return slices.ContainsFunc(k.truth.sessions, func(s *fleetSession) bool {
+		return slices.ContainsFunc(s.asks, func(x *asking) bool { return x.by != k && (!x.refused || x.settled > q.at) })
+	})
+}
+
 // spurned checks the refusal of a token.
 func (t *fleetTruth) spurned(k *fleetClient, q *fleetRequest, code string) {
 	k.settleAsking(q, true)
 	s, f := t.sessions[q.token], t.f
 	switch {
-	case code == "unavailable" && f.plan.sound() && len(s.asks) == 1 && len(s.of.sessions) == 1 && len(s.of.client.shown) == 0:
+	case code == "unavailable" && f.plan.sound() && len(s.asks) == 1 && len(s.of.sessions) == 1 && len(s.of.client.shown) == 0 && !k.wanted(q):
 		f.complain("sessions", "%s is told %s, and nothing is away", k.name, code)
 	case code == "attempts_exhausted" && f.plan.config.ReconnectionMaxAttempts > 10:
 		f.complain("sessions", "%s is told %s", k.name, code)
 	case code == "already_resumed" && !slices.ContainsFunc(k.shown, func(x *asking) bool { return x.at < q.at && x.settled != 0 && !x.refused }):
 		f.complain("sessions", "%s is told %s", k.name, code)
-	case code != "invalid_token" || s.used > 0 || s.of == k.truth || s.exhausted || s.doubtful(q):
+	case code != "invalid_token" || s.used > 0 || s.of == k.truth || s.exhausted || s.doubtful(q) || t.mayBeLost(s) || t.foreign(k, s):
 	case s.of.ended != 0 && f.now-s.of.endedAt > f.plan.config.ReconnectionTTL-time.Second:
 	default:
 		f.complain("sessions", "%s shows a good token of %s and is told %s", k.name, s.of.id, code)
@@ -96,6 +108,7 @@ func (t *fleetTruth) restored(k *fleetClient, q *fleetRequest, b *body) {
 	k.settleAsking(q, false)
 	s := t.sessions[q.token]
 	t.resumed++
+	t.mayResume(k, s)
 	if s.used++; s.used > 1 {
 		t.f.complain("sessions", "%s resumes with a token that was used before", k.name)
 	}
@@ -121,6 +134,7 @@ func (t *fleetTruth) compare(k *fleetClient, old *fleetConn, got []string) {
 	if old.note != "" && k.truth.inherited != old.note && old.firm(old.notedAt) {
 		f.complain("sessions", "%s inherits the attribute %q, %s had %q", k.name, k.truth.inherited, old.id, old.note)
 	}
+	t.marksRestored(k.truth, old)
 	for i := range f.plan.rooms {
 		room := roomOf(i)
 		was, since := old.had(room)
@@ -147,14 +161,23 @@ func (c *fleetConn) had(room string) (was bool, since time.Duration) {
 	return was, since
 }
 
-// firm reports whether a change at a time must have outlived the connection's worker.
+// storedWithin is the time in which a change reaches a sound store.
+const storedWithin = 50 * time.Millisecond
+
+// firm reports whether a change at a time must have outlived the connection's worker. A store that was busy then, or that had given
+// the session to a claimant, gets the change a second later.
 func (c *fleetConn) firm(at time.Duration) bool {
 	w := c.client.w
-	return !w.dead || w.died-at > 50*time.Millisecond
+	late := func(s *fleetSession) bool { return w.shelves.late[s.hash] >= at }
+	return !w.dead || (w.kept || w.died-at > storedWithin) && !slices.ContainsFunc(c.sessions, late)
 }
 
-// moving reports whether a join or leave of the room was unanswered when the connection's worker was killed: it may have
-// been stored.
+// moving reports whether the session of a connection may have been stored, or handed over, with a join or leave of the room that
+// did not happen, or without the room, which was being deleted.
 func (c *fleetConn) moving(room string) bool {
-	return c.client.w.dead && slices.ContainsFunc(c.client.asked, func(q *fleetRequest) bool { return q.room == room })
+	if at, ok := c.refusedAt[room]; ok && c.client.w.dead && c.client.w.died-at <= storedWithin {
+		return true
+	}
+	last := slices.IndexFunc(c.stays, func(s *fleetStay) bool { return s.room == room && s.unsure })
+	return last >= 0 || c.client.w.dead && slices.ContainsFunc(c.client.asked, func(q *fleetRequest) bool { return q.room == room })
 }

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/parleyd/parley/engine"
+	sessions "github.com/parleyd/parley/engine/internal/session"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
@@ -15,8 +15,9 @@ import (
 // Owner: the simulation.
 type sessionBook struct {
 	f       *Fleet
-	records map[engine.SessionKey]*sessionRecord
+	records map[sessions.Key]*sessionRecord
 	away    time.Duration // for all workers, until then
+	losses
 }
 
 // sessionRecord is a session in the store.
@@ -35,11 +36,16 @@ type sessionRecord struct {
 //
 // Owner: the simulation.
 type shelves struct {
-	book  *sessionBook
-	w     *worker
-	under map[engine.SessionKey][]*storing // by session: the first is on its way
-	known map[engine.SessionKey]bool       // it was stored, and is this worker's
-	gone  map[engine.SessionKey]bool       // it no longer belongs to this worker
+	book    *sessionBook
+	w       *worker
+	under   map[sessions.Key][]*storing // by session: the first is on its way
+	known   map[sessions.Key]bool       // it was stored, and is this worker's
+	late    map[[16]byte]time.Duration  // by the session's hash: when a change was last not stored
+	gone    map[sessions.Key]bool       // it no longer belongs to this worker
+	won     map[sessions.Claim]int      // claims of this worker that have not ended: the store's turn then
+	turn    int                         // of the store, as this worker knows it
+	lost    map[sessions.Key]bool       // to be written anew
+	refused map[[16]byte]time.Duration  // by the session's hash: when the store was last too busy for it
 }
 
 // storing is a call on its way.
@@ -47,6 +53,7 @@ type shelves struct {
 // Owner: the simulation.
 type storing struct {
 	what    string
+	write   bool // of the session's owner
 	since   time.Duration
 	gathers bool                              // later calls of its kind may join it
 	apply   func() (err error)                // the change in the store
@@ -64,14 +71,15 @@ const (
 )
 
 func newShelves(w *worker) *shelves {
-	return &shelves{w.f.store, w, map[engine.SessionKey][]*storing{}, map[engine.SessionKey]bool{}, map[engine.SessionKey]bool{}}
+	return &shelves{w.f.store, w, map[sessions.Key][]*storing{}, map[sessions.Key]bool{}, map[[16]byte]time.Duration{},
+		map[sessions.Key]bool{}, map[sessions.Claim]int{}, w.f.store.turn, map[sessions.Key]bool{}, map[[16]byte]time.Duration{}}
 }
 
 // reached reports whether the worker reaches the bus.
 func (w *worker) reached() bool { return w.link.Up() && w.f.now >= w.f.store.away }
 
 // call puts a call behind the other calls for the same session.
-func (s *shelves) call(key engine.SessionKey, x *storing) {
+func (s *shelves) call(key sessions.Key, x *storing) {
 	x.since = s.w.f.now
 	s.under[key] = append(s.under[key], x)
 	if x.away {
@@ -82,7 +90,7 @@ func (s *shelves) call(key engine.SessionKey, x *storing) {
 		s.w.f.later(d, func() {
 			if !x.late && x.told != nil && slices.Contains(s.under[key], x) && !s.w.dead {
 				x.late = true
-				x.told(engine.ErrSessionsAway)
+				x.told(sessions.ErrAway)
 			}
 		})
 	}
@@ -92,7 +100,7 @@ func (s *shelves) call(key engine.SessionKey, x *storing) {
 }
 
 // send lets the first call for a session arrive.
-func (s *shelves) send(key engine.SessionKey) {
+func (s *shelves) send(key sessions.Key) {
 	x, f := s.under[key][0], s.w.f
 	d := f.span(200*time.Microsecond, f.plan.storeDelay)
 	if x.gathers {
@@ -101,7 +109,7 @@ func (s *shelves) send(key engine.SessionKey) {
 	f.later(d, func() { s.arrive(key, x) })
 }
 
-func (s *shelves) arrive(key engine.SessionKey, x *storing) {
+func (s *shelves) arrive(key sessions.Key, x *storing) {
 	f := s.w.f
 	switch {
 	case s.w.dead:
@@ -113,6 +121,7 @@ func (s *shelves) arrive(key engine.SessionKey, x *storing) {
 		f.later(20*time.Millisecond, func() { s.arrive(key, x) })
 		return
 	}
+	s.learn()
 	err := x.apply()
 	f.tracef("worker %d %s session %x of worker %d: %v", s.w.instance, x.what, key.Hash[:3], key.Instance, err)
 	if x.again != nil {
@@ -121,11 +130,14 @@ func (s *shelves) arrive(key engine.SessionKey, x *storing) {
 			return
 		}
 	}
+	if x.what == "claims" && err == nil && f.fault(3*f.plan.storeLosses) {
+		f.later(f.span(0, 2*f.plan.storeDelay), f.lose) // in the middle of a resume
+	}
 	f.later(f.span(100*time.Microsecond, f.plan.storeDelay), func() { s.land(key, x, err) })
 }
 
 // land returns a call's result, and sends the next call.
-func (s *shelves) land(key engine.SessionKey, x *storing, err error) {
+func (s *shelves) land(key sessions.Key, x *storing, err error) {
 	if s.w.dead {
 		return
 	}
@@ -147,7 +159,7 @@ func (s *shelves) land(key engine.SessionKey, x *storing, err error) {
 }
 
 // record finds a session that is not over.
-func (b *sessionBook) record(key engine.SessionKey) *sessionRecord {
+func (b *sessionBook) record(key sessions.Key) *sessionRecord {
 	r := b.records[key]
 	if r != nil && r.expires != 0 && r.expires <= b.f.now {
 		delete(b.records, key)
@@ -156,35 +168,37 @@ func (b *sessionBook) record(key engine.SessionKey) *sessionRecord {
 	return r
 }
 
-// Save is of [engine.SessionStore].
-func (s *shelves) Save(key engine.SessionKey, value engine.SessionValue, done func(error)) error {
+// Save is of [sessions.Store].
+func (s *shelves) Save(key sessions.Key, value sessions.Value, done func(error)) error {
 	return s.write(key, &sessionRecord{value: value.Bytes()}, done)
 }
 
-// Park is of [engine.SessionStore].
-func (s *shelves) Park(key engine.SessionKey, value engine.SessionValue, ttl time.Duration, done func(error)) error {
+// Park is of [sessions.Store].
+func (s *shelves) Park(key sessions.Key, value sessions.Value, ttl time.Duration, done func(error)) error {
 	return s.write(key, &sessionRecord{parked: true, value: value.Bytes(), expires: ttl}, done)
 }
 
-func (s *shelves) write(key engine.SessionKey, next *sessionRecord, done func(error)) error {
+func (s *shelves) write(key sessions.Key, next *sessionRecord, done func(error)) error {
 	if s.w.f.fault(s.w.f.plan.storeBusy) {
-		return engine.ErrSessionsAway
+		s.w.f.tracef("worker %d cannot store session %x: the store is busy", s.w.instance, key.Hash[:3])
+		s.late[key.Hash], s.refused[key.Hash] = s.w.f.now, s.w.f.now
+		return sessions.ErrAway
 	}
 	what := "saves"
 	if next.parked {
 		what = "parks"
 	}
-	s.call(key, &storing{what: what, gathers: !next.parked && s.known[key], away: true, told: done, apply: func() error {
+	s.call(key, &storing{what: what, write: true, gathers: !next.parked && s.known[key], away: true, told: done, apply: func() error {
 		r := s.book.record(key)
 		switch {
 		case s.gone[key]:
-			return engine.ErrSessionUnknown
+			return sessions.ErrUnknown
 		case r == nil && s.known[key], r != nil && r.taker == nil && r.parked:
 			s.gone[key] = true
-			return engine.ErrSessionUnknown
+			return sessions.ErrUnknown
 		case r != nil && r.taker != nil:
-			s.known[key] = true
-			return engine.ErrSessionClaimed
+			s.known[key], s.late[key.Hash] = true, s.w.f.now
+			return sessions.ErrClaimed
 		}
 		if next.parked {
 			next.expires += s.w.f.now
@@ -196,36 +210,36 @@ func (s *shelves) write(key engine.SessionKey, next *sessionRecord, done func(er
 	return nil
 }
 
-// Drop is of [engine.SessionStore].
-func (s *shelves) Drop(key engine.SessionKey, done func(error)) {
-	s.call(key, &storing{what: "drops", away: true, told: done, apply: func() error {
+// Drop is of [sessions.Store].
+func (s *shelves) Drop(key sessions.Key, done func(error)) {
+	s.call(key, &storing{what: "drops", write: true, away: true, told: done, apply: func() error {
 		r := s.book.record(key)
 		switch {
 		case s.gone[key]:
-			return engine.ErrSessionUnknown
+			return sessions.ErrUnknown
 		case r != nil && r.taker != nil:
-			return engine.ErrSessionClaimed
+			return sessions.ErrClaimed
 		}
-		delete(s.book.records, key)
+		s.book.remove(key)
 		return nil
 	}})
 }
 
-// Forget is of [engine.SessionStore]. Calls that have not left yet are dropped.
-func (s *shelves) Forget(key engine.SessionKey) {
+// Forget is of [sessions.Store]. Calls that have not left yet are dropped.
+func (s *shelves) Forget(key sessions.Key) {
 	s.w.f.tracef("worker %d forgets session %x", s.w.instance, key.Hash[:3])
 	s.gone[key] = true
 }
 
-// Claim is of [engine.SessionStore].
-func (s *shelves) Claim(at engine.SessionClaim, done func(engine.ClaimedSession, error)) error {
+// Claim is of [sessions.Store].
+func (s *shelves) Claim(at sessions.Claim, done func(sessions.Claimed, error)) error {
 	if s.w.f.fault(s.w.f.plan.storeBusy) {
-		return engine.ErrSessionsAway
+		return sessions.ErrAway
 	}
-	var got engine.ClaimedSession
+	var got sessions.Claimed
 	x := &storing{what: "claims", away: true, told: func(err error) { done(got, err) }, undo: func() { s.Unclaim(at) }}
 	x.again = func(err error) time.Duration {
-		if err == engine.ErrSessionClaimed && !x.late && s.w.f.now-x.since < claimTime {
+		if err == sessions.ErrClaimed && !x.late && s.w.f.now-x.since < claimTime {
 			return 20 * time.Millisecond
 		}
 		return 0
@@ -235,17 +249,20 @@ func (s *shelves) Claim(at engine.SessionClaim, done func(engine.ClaimedSession,
 		owner := s.w.f.of(at.Key.Instance)
 		died, dead := s.w.deaths[at.Key.Instance]
 		switch {
+		case r == nil && s.book.unwritten(owner):
+			return sessions.ErrAway
 		case r == nil, owner == nil, !r.parked && dead && died+s.w.f.plan.config.ReconnectionTTL <= s.w.f.now:
-			return engine.ErrSessionUnknown
+			return sessions.ErrUnknown
 		case r.taker != nil && s.w.alive(r.taker):
-			return engine.ErrSessionClaimed
+			return sessions.ErrClaimed
 		}
 		if r.taker == nil {
 			r.until = r.expires
 		}
 		r.taker, r.nonce = s.w, at.Nonce
 		r.expires = s.w.f.now + s.w.f.plan.config.ReconnectionTTL
-		got = engine.ClaimedSession{Value: slices.Clone(r.value), OwnerAlive: !r.parked && !dead}
+		s.won[at] = s.turn
+		got = sessions.Claimed{Value: slices.Clone(r.value), OwnerAlive: !r.parked && !dead}
 		return nil
 	}
 	s.call(at.Key, x)
@@ -266,37 +283,64 @@ func (f *Fleet) of(instance ident.Worker) *worker {
 	return f.workers[instance-1]
 }
 
-// Unclaim is of [engine.SessionStore].
-func (s *shelves) Unclaim(at engine.SessionClaim) {
-	s.release("unclaims", at, nil, func(r *sessionRecord) { r.taker, r.expires = nil, r.until })
-}
-
-// Restore is of [engine.SessionStore].
-func (s *shelves) Restore(at engine.SessionClaim, value engine.SessionValue, ttl time.Duration) {
-	s.release("restores", at, nil, func(r *sessionRecord) {
-		*r = sessionRecord{parked: true, value: value.Bytes(), expires: s.w.f.now + ttl}
+// Unclaim is of [sessions.Store].
+func (s *shelves) Unclaim(at sessions.Claim) {
+	s.release("unclaims", at, nil, func(r *sessionRecord) {
+		if r.taker != nil { // else the store has lost the claim
+			r.taker, r.expires = nil, r.until
+		}
 	})
 }
 
-// Spend is of [engine.SessionStore].
-func (s *shelves) Spend(at engine.SessionClaim, done func(error)) error {
-	s.release("spends", at, done, func(*sessionRecord) { delete(s.book.records, at.Key) })
+// Restore is of [sessions.Store].
+func (s *shelves) Restore(at sessions.Claim, value sessions.Value, ttl time.Duration) {
+	s.release("restores", at, nil, func(*sessionRecord) {
+		s.book.records[at.Key] = &sessionRecord{parked: true, value: value.Bytes(), expires: s.w.f.now + ttl}
+	})
+}
+
+// Spend is of [sessions.Store].
+func (s *shelves) Spend(at sessions.Claim, done func(error)) error {
+	s.release("spends", at, done, func(*sessionRecord) { s.book.remove(at.Key) })
 	return nil
 }
 
 // release ends a claim, however long that takes.
-func (s *shelves) release(what string, at engine.SessionClaim, done func(error), end func(*sessionRecord)) {
-	s.call(at.Key, &storing{what: what, told: done, apply: func() error {
+func (s *shelves) release(what string, at sessions.Claim, done func(error), end func(*sessionRecord)) {
+	x := &storing{what: what, told: done}
+	x.apply = func() error {
 		r := s.book.record(at.Key)
+		turn, won := s.won[at]
+		deleted, was := s.book.deleted[at.Key]
 		switch {
+		case won && turn != s.book.turn && (r == nil || r.taker == nil):
+			switch {
+			case what != "spends" || r != nil:
+			case was && s.w.f.now-deleted < markerTime: // by a later claimant
+				delete(s.won, at)
+				return sessions.ErrClaimed
+			case s.book.unwritten(s.w.f.of(at.Key.Instance)):
+				return errUnwritten
+			}
+			if r == nil {
+				r = &sessionRecord{}
+			}
 		case r == nil:
-			return engine.ErrSessionUnknown
+			return sessions.ErrUnknown
 		case r.taker != s.w || r.nonce != at.Nonce:
-			return engine.ErrSessionClaimed
+			return sessions.ErrClaimed
 		}
+		delete(s.won, at)
 		end(r)
 		return nil
-	}})
+	}
+	x.again = func(err error) time.Duration {
+		if err == errUnwritten {
+			return 50 * time.Millisecond
+		}
+		return 0
+	}
+	s.call(at.Key, x)
 }
 
 // released checks, when all has been calm for a while, that no session is still claimed.

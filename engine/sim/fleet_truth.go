@@ -25,26 +25,31 @@ type fleetTruth struct {
 	lost     map[[2]ident.Worker]int       // by receiver and publisher: when messages were last declared lost
 	sessions map[string]*fleetSession
 	resumed  int
-	events   map[string][]happening // by connection
+	deleted  map[string]time.Duration // by room: when the application last asked for its deletion
+	events   map[string][]happening   // by connection
 }
 
 // fleetConn is a connection that was admitted.
 //
 // Owner: the simulation.
 type fleetConn struct {
-	id         string
-	client     *fleetClient
-	conn       *engine.Conn
-	admittedAt time.Duration
-	stays      []*fleetStay
-	sessions   []*fleetSession // of its tokens
-	current    *fleetRequest
-	ended      int // when: 0 while it lives
-	endedAt    time.Duration
-	note       string
-	notedAt    time.Duration
-	inherited  string
-	last       map[string]int
+	id            string
+	client        *fleetClient
+	conn          *engine.Conn
+	admittedAt    time.Duration
+	stays         []*fleetStay
+	sessions      []*fleetSession // of its tokens
+	current       *fleetRequest
+	ended         int // when: 0 while it lives
+	endedAt       time.Duration
+	note          string
+	notedAt       time.Duration
+	inherited     string
+	marks         []*marking
+	taken         map[string]bool // by room: the application wanted it in
+	inheritedMark string
+	last          map[string]int
+	refusedAt     map[string]time.Duration // by room: when its client read that a join or leave was refused
 }
 
 // fleetStay is a connection's stay in a room, among its own direct messages ("@" and its id), or among all ("*").
@@ -58,6 +63,7 @@ type fleetStay struct {
 	byMessage bool              // it was begun by a join of the client
 	over      bool              // the client knows that it has left
 	final     bool              // it lasted until the connection's end
+	unsure    bool              // it ended in the connection's last turn, perhaps for another cause than the connection's end
 	asked     bool              // its client asked for the end
 	leftIn    int               // the turn in which it ended
 	next      map[string]int    // by publisher: the next message to read
@@ -88,11 +94,13 @@ type fleetMessage struct {
 	at        int
 	index     int // among those of its publisher in its room
 	refused   bool
+	forbidden bool // by its publisher's grant
 }
 
 func newFleetTruth(f *Fleet) *fleetTruth {
 	return &fleetTruth{f: f, conns: map[string]*fleetConn{}, messages: map[int]*fleetMessage{}, said: map[[2]string][]*fleetMessage{},
-		speakers: map[string][]string{}, lost: map[[2]ident.Worker]int{}, sessions: map[string]*fleetSession{}, events: map[string][]happening{}}
+		speakers: map[string][]string{}, lost: map[[2]ident.Worker]int{}, sessions: map[string]*fleetSession{},
+		deleted: map[string]time.Duration{}, events: map[string][]happening{}}
 }
 
 // tick advances the truth's clock.
@@ -115,6 +123,8 @@ func (t *fleetTruth) listen(w *worker) {
 		c := t.of(ev)
 		c.note, _ = engine.Attribute[string](c.conn, "note")
 		c.notedAt, c.inherited = t.f.now, c.note
+		c.inheritedMark, _ = engine.Attribute[string](c.conn, "mark")
+		t.marksBegin(c)
 		t.f.tracef("%s resumes %s", c.id, ev.Session.PreviousConnectionID)
 	})
 	e.On(engine.EventDisconnect, func(ev engine.Event) { t.disconnected(ev) })
@@ -130,11 +140,12 @@ func (t *fleetTruth) connected(w *worker, ev engine.Event) {
 		if k.conn != ev.Conn && (k.w != w || k.conn != nil || k.truth != nil) {
 			continue
 		}
-		c := &fleetConn{id: ev.Conn.ID(), client: k, conn: ev.Conn, admittedAt: t.f.now, last: map[string]int{}}
+		c := &fleetConn{id: ev.Conn.ID(), client: k, conn: ev.Conn, admittedAt: t.f.now, last: map[string]int{}, refusedAt: map[string]time.Duration{}, taken: map[string]bool{}}
 		if t.conns[c.id] != nil {
 			t.f.complain("events", "two connections have the id %s", c.id)
 		}
 		t.conns[c.id], k.truth = c, c
+		t.marksBegin(c)
 		t.ordered = append(t.ordered, c)
 		t.enter(c, "@"+c.id).announced = true
 		t.enter(c, "*").announced = true
@@ -178,7 +189,10 @@ func (t *fleetTruth) message(w *worker, ev engine.Event) {
 		}
 	}
 	if b.Type == "broadcast" && c.stay(b.Room) != nil && c.current != nil {
-		c.current.published = t.publish(w, b.number(), b.Room, c)
+		p := t.publish(w, b.number(), b.Room, c)
+		p.forbidden = t.f.plan.auth && !grantOf(c.conn).publish[b.Room]
+		p.refused = p.forbidden
+		c.current.published = p
 	}
 }
 
@@ -213,6 +227,7 @@ func (t *fleetTruth) joined(ev engine.Event) {
 	}
 	t.f.tracef("%s enters %s", c.id, ev.Room)
 	t.limits(ev.Room)
+	t.mayJoin(c, ev.Room)
 	t.f.meanwhile()
 }
 
@@ -240,20 +255,30 @@ func (t *fleetTruth) left(ev engine.Event) {
 	s.asked = c.conn.Cause() == engine.CauseNone && c.current != nil && c.current.typ == "leave" && c.current.room == ev.Room
 	s.leftIn = c.client.turn()
 	t.f.tracef("%s leaves %s", c.id, ev.Room)
+	t.hadToLeave(c, s)
 	t.f.meanwhile()
 }
 
 func (t *fleetTruth) disconnected(ev engine.Event) {
 	c := t.of(ev)
 	for _, s := range c.stays {
-		s.final = s.out != 0 && !s.asked && s.leftIn == c.client.turn()
+		now := s.out != 0 && s.leftIn == c.client.turn()
+		s.final = now && !s.asked
+		s.unsure = now && (s.asked || t.deletedLately(s.room))
 		if s.out == 0 && s.room != "*" && s.room[0] != '@' {
 			t.f.complain("events", "%s has ended, and is still in room %s", c.id, s.room)
 		}
 	}
+	t.marked(c)
 	t.end(c)
 	t.f.tracef("%s has ended: %v", c.id, ev.Cause)
 	t.f.meanwhile()
+}
+
+// deletedLately reports whether workers may be about to learn of a deletion of the room.
+func (t *fleetTruth) deletedLately(room string) bool {
+	at, ever := t.deleted[room]
+	return ever && t.f.now-at < 3*time.Second
 }
 
 func (t *fleetTruth) end(c *fleetConn) {
@@ -294,7 +319,7 @@ func (t *fleetTruth) owed(s *fleetStay, p *fleetMessage) bool {
 	switch {
 	case p.refused || p.except == s.conn || p.at < s.in:
 		return false
-	case w != p.from && (p.from.dead || p.at < t.lost[lossOf(w, p.from.instance)]):
+	case w != p.from && (p.from.dead && !(p.from.left && t.f.plan.soundBus()) || p.at < t.lost[lossOf(w, p.from.instance)]):
 		return false
 	}
 	return true
@@ -311,6 +336,9 @@ func (t *fleetTruth) read(c *fleetConn, m int) {
 		t.f.complain("order", "%s reads message %d of %s after %d", c.id, m, p.publisher, c.last[p.publisher])
 	}
 	c.last[p.publisher] = m
+	if p.forbidden {
+		t.f.complain("rights", "%s reads message %d of %s in %s, which its grant forbids", c.id, m, p.publisher, p.room)
+	}
 	fits := false
 	for _, s := range c.stays {
 		if s.room != p.room || s.over || !s.announced || s.out != 0 && s.out < p.at || p.except == c {
@@ -377,12 +405,15 @@ func (t *fleetTruth) noticed(c *fleetConn, room, id string, joined bool) {
 func (t *fleetTruth) refused(k *fleetClient, q *fleetRequest, code string) {
 	if q.published != nil {
 		q.published.refused = true
-		if !t.f.plan.creates { // else the room may just have been deleted
+		if !t.f.plan.creates && !(code == "forbidden" && q.published.forbidden) { // else the room may just have been deleted
 			t.f.complain("answers", "%s is in %s, and its broadcast is answered with %s", k.name, q.room, code)
 		}
 	}
-	if q.typ == "reconnect" {
+	switch q.typ {
+	case "reconnect":
 		t.spurned(k, q, code)
+	case "join", "leave":
+		k.truth.refusedAt[q.room] = t.f.now
 	}
 }
 

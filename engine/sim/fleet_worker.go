@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"iter"
 	"log/slog"
 	"slices"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/cluster/bus"
+	workers "github.com/parleyd/parley/engine/internal/membership"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
@@ -24,12 +26,17 @@ type worker struct {
 	shelves   *shelves
 	book      []func() // its calls for seats and created rooms
 	learned   int      // changes of created rooms that it knows
-	rung      []bool   // by loop
-	busy      []bool   // by loop: in a turn
-	turns     []int    // by loop: the number of the latest one
+	rooms     map[string]createdRoom
+	rung      []bool // by loop
+	busy      []bool // by loop: in a turn
+	turns     []int  // by loop: the number of the latest one
 	receiving bool
 	serving   bool // it takes connections
 	dead      bool
+	draining  bool
+	leaves    time.Duration // when it began to wait for its end
+	kept      bool          // when it ended, the stores had all of it
+	left      bool          // when it ended, the bus had all of it
 	ticked    time.Duration
 	welcome   order
 	orders    []order
@@ -67,16 +74,21 @@ func (f *Fleet) spawn(slot int) {
 			w.welcome.dead = append(w.welcome.dead, other.instance)
 		}
 	}
+	w.rooms = map[string]createdRoom{}
 	w.deaths = map[ident.Worker]time.Duration{}
-	server.Attach(engine.Membership{Instance: w.instance, Bus: w, Seats: seatsOf{w}, Rooms: roomsOf{w}})
+	server.Attach(workers.Membership{Instance: w.instance, Bus: w, Seats: seatsOf{w}, Rooms: roomsOf{w}})
 	w.shelves = newShelves(w)
-	server.Server.KeepSessions(w.shelves)
+	f.store.marks[w] = f.store.turn
+	server.Server.Worker().Sessions.KeepSessions(w.shelves)
 	w.link = bus.NewLockstep(bus.LinkOptions{Instance: w.instance, Peers: w.welcome.ready, RingBytes: f.plan.ringBytes},
 		func(subject string, payload []byte) error { return f.bus.publish(w, subject, payload) },
-		bus.Receiver{Batch: w.batch, Lost: w.lost, Gone: server.Server.Gone}, f.clock())
+		bus.Receiver{Batch: w.batch, Lost: w.lost, Gone: server.Server.Worker().Gone}, f.clock())
 	f.truth.listen(w)
 	f.truth.wish(w)
 	w.serveApplication()
+	if f.plan.auth {
+		w.serveGrants()
+	}
 	f.later(5*time.Second, func() { w.link.GiveUp() })
 	f.tell(nil)
 }
@@ -122,7 +134,7 @@ func (w *worker) moves(can []func()) []func() {
 	case w.serving && len(w.orders) > 0:
 		can = append(can, w.obey)
 	}
-	if w.serving && w.reached() && w.learned < len(w.f.created.changes) {
+	if w.serving && w.reached() && w.shelves.turn == w.f.store.turn && w.learned < len(w.f.created.changes) {
 		can = append(can, w.learn)
 	}
 	if w.server.OffloadWaits() {
@@ -139,8 +151,8 @@ func (w *worker) serve() {
 	}
 	w.peers = w.welcome.peers
 	w.f.created.read(w)
-	s.Peers(w.peers)
-	s.Serving(w.welcome.ready)
+	s.Worker().Link.Peers(w.peers)
+	s.Worker().Link.Serving(w.welcome.ready)
 	w.server.Meet()
 	w.serving, w.servedAt = true, w.f.now
 	w.f.tracef("worker %d serves", w.instance)
@@ -152,8 +164,8 @@ func (w *worker) obey() {
 	o := w.orders[0]
 	w.orders = w.orders[1:]
 	w.peers = o.peers
-	w.server.Server.Peers(w.peers)
-	w.server.Server.Serving(o.ready)
+	w.server.Server.Worker().Link.Peers(w.peers)
+	w.server.Server.Worker().Link.Serving(o.ready)
 	for _, dead := range o.dead {
 		w.bury(dead)
 	}
@@ -172,12 +184,17 @@ func (f *Fleet) killOne() {
 	if w == nil || !w.serving || slices.Contains(w.busy, true) || w.receiving {
 		return
 	}
-	w.died = f.now
 	f.tracef("worker %d is killed", w.instance)
+	f.end(w)
+}
+
+// end is the end of a worker's process.
+func (f *Fleet) end(w *worker) {
+	w.died = f.now
 	w.dead, f.slots[w.slot] = true, nil
 	f.bus.bury(w)
 	for _, k := range f.clients {
-		if k.w == w {
+		if k.w == w && !(w.kept && k.departed) {
 			k.bereave()
 		}
 	}
@@ -189,7 +206,7 @@ func (f *Fleet) killOne() {
 // batch gives the entries of another worker to the server, as package cluster does.
 func (w *worker) batch(from ident.Worker, entries iter.Seq[[]byte]) {
 	for entry := range entries {
-		if err := w.server.Server.Receive(from, entry); err != nil {
+		if err := w.server.Server.Worker().Receive(from, entry); err != nil {
 			w.f.complain("entries", "worker %d makes no sense of what %d says: %v", w.instance, from, err)
 		}
 	}
@@ -199,7 +216,7 @@ func (w *worker) lost(from ident.Worker, first, last uint64) {
 	w.f.trouble = w.f.now
 	w.f.tracef("worker %d has lost %d to %d of worker %d", w.instance, first, last, from)
 	w.f.truth.missed(w, from)
-	w.server.Server.Missed(from)
+	w.server.Server.Worker().Missed(from)
 }
 
 // due is the earliest time that the worker's loops or its link wait for.
@@ -240,7 +257,7 @@ func (w *worker) drain(loop int) {
 	}
 }
 
-// Append is of [engine.Bus], as Flush and Up.
+// Append is of [fleet.Bus], as Flush and Up.
 func (w *worker) Append(entry []byte) error { return w.link.Append(entry) }
 
 // Flush sends the appended entries.
@@ -248,6 +265,9 @@ func (w *worker) Flush() { w.link.Flush() }
 
 // Up reports whether the bus is reached.
 func (w *worker) Up() bool { return w.link.Up() }
+
+// Confirm is of fleet.Bus. A simulated worker calls it never: it would wait.
+func (w *worker) Confirm(context.Context) error { return nil }
 
 // Now is the made-up time; the workers have one clock.
 func (w *worker) Now() time.Duration { return w.f.now }

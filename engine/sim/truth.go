@@ -19,6 +19,9 @@ type truth struct {
 	everyone *room // what is broadcast to all
 	messages map[int]*published
 	sessions map[string]*session
+
+	chronicles map[string]*chronicle // the latest of each room
+	epochs     map[string]*chronicle
 }
 
 // room is one incarnation of a room: a deleted room and a later one of the same name are two. A connection's own messages
@@ -65,7 +68,10 @@ type conn struct {
 	holds      map[*room]int  // seats taken by the application: the room's log then
 	handedOver map[*room]int  // rooms that it left to an heir: the room's log then
 	unsure     bool           // of the rooms that its session restores
-	last       map[string]int // the latest message of each publisher
+	last       map[string]int // the latest message of each publisher, of those without a number
+	earlier    []*conn        // of its session, whose messages are its own, the newest last
+	heirOf     []*conn        // those, once its client knows of them
+	began      *conn          // the first one of its session
 }
 
 // membership is a stay in a room, and how many of its messages have been read.
@@ -93,7 +99,8 @@ type session struct {
 
 func newTruth(w *World) *truth {
 	return &truth{w: w, rooms: map[string]*room{}, conns: map[*engine.Conn]*conn{}, byID: map[string]*conn{},
-		everyone: &room{name: "everyone"}, messages: map[int]*published{}, sessions: map[string]*session{}}
+		everyone: &room{name: "everyone"}, messages: map[int]*published{}, sessions: map[string]*session{},
+		chronicles: map[string]*chronicle{}, epochs: map[string]*chronicle{}}
 }
 
 func (t *truth) room(name string) *room {
@@ -119,6 +126,9 @@ func (t *truth) begin(c *conn, r *room, at int) *membership {
 func (t *truth) finish(ms *membership) {
 	ms.end = len(ms.room.log)
 	ms.room.members = slices.DeleteFunc(ms.room.members, func(other *membership) bool { return other == ms })
+	if h := t.chronicles[ms.room.name]; h != nil {
+		h.usedAt = t.w.now
+	}
 }
 
 // publish gives message m its place in each of some rooms.
@@ -276,6 +286,9 @@ func (t *truth) settled(c *conn) {
 	for _, ms := range c.shown {
 		if m, is := ms.missing(); is {
 			t.w.complain("gap", "%s never reads message %d of room %s", c.id, m, ms.room.name)
+		}
+		if ms.end < 0 && !ms.room.deleted {
+			t.atTop(c, ms.room.name)
 		}
 		if !ms.strict || ms.end >= 0 || ms.over || t.w.plan.config.AnnounceMembersMax < 0 || ms.room.deleted {
 			continue

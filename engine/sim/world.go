@@ -144,6 +144,8 @@ func (w *World) step() {
 		w.pass(time.Duration(w.rand.Int64N(int64(40 * time.Millisecond))))
 	case n < 91:
 		w.server.Offloaded()
+	case n < 92 && w.plan.historic:
+		w.truth.histories()
 	case w.chance(w.plan.stalls):
 		w.stall()
 	case w.chance(w.plan.application):
@@ -354,6 +356,12 @@ func (w *World) leave() {
 	for range w.rand.IntN(20) {
 		w.move()
 	}
+	if w.chance(0.5) {
+		w.server.DrainOver(time.Duration(w.rand.IntN(2000))*time.Millisecond, func() {})
+		for range w.rand.IntN(100) {
+			w.move()
+		}
+	}
 	w.server.SendAway()
 	for range w.rand.IntN(100) {
 		if k := w.clients[w.rand.IntN(len(w.clients))]; (k.head || k.refused) && k.hurried && !k.wire.cut {
@@ -393,10 +401,11 @@ func (w *World) allWasTaken() {
 // everybodyHasAll checks the clients' reading when nothing can move any more.
 func (w *World) everybodyHasAll() {
 	for _, k := range w.clients {
-		if c := k.truth; c != nil && !c.ended && !k.frozen {
+		if c := k.truth; c != nil && !c.ended && !k.frozen && !k.wire.cut {
 			w.truth.settled(c)
 		}
 	}
+	w.truth.histories()
 }
 
 // settle moves until nothing can move. Time stands still: progress that needs a clock is a stall.
@@ -417,8 +426,9 @@ func (w *World) seatsUnderWay() (n int) {
 }
 
 // decode reads a message of the simulation's own.
-func decode(raw []byte) (b body) {
-	json.Unmarshal(raw, &b)
+func decode(raw []byte) (b *body) {
+	b = &body{}
+	json.Unmarshal(raw, b)
 	return b
 }
 

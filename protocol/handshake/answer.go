@@ -1,6 +1,7 @@
 package handshake
 
 import (
+	"cmp"
 	"crypto/sha1"
 	"encoding/base64"
 	"net/http"
@@ -70,6 +71,8 @@ func AppendRefusal(dst []byte, r Refusal) []byte {
 		dst = append(dst, "\r\nAllow: GET"...)
 	case http.StatusUpgradeRequired:
 		dst = append(dst, "\r\nSec-WebSocket-Version: 13"...)
+	case http.StatusServiceUnavailable:
+		r.RetryAfter = cmp.Or(r.RetryAfter, 5)
 	case http.StatusUnauthorized:
 		dst = append(dst, "\r\nWWW-Authenticate: Bearer"...)
 	}

@@ -23,6 +23,39 @@ func AppendConnected(dst, id []byte, timestamp int64) []byte {
 	return append(number(append(dst, `","timestamp":`...), timestamp), '}')
 }
 
+// Greeting is the first message to a client.
+//
+// Owner: the caller.
+type Greeting struct {
+	ID           []byte
+	Timestamp    int64
+	AuthRequired bool   // the next message must authenticate
+	User         string // of a token that came with the handshake; "" for none
+	ExpiresIn    int64  // seconds until that token ends; 0: it has no end
+}
+
+// AppendGreeting is AppendConnected for a server whose clients authenticate.
+func AppendGreeting(dst []byte, m Greeting) []byte {
+	dst = AppendConnected(dst, m.ID, m.Timestamp)
+	dst = dst[:len(dst)-1]
+	if m.AuthRequired {
+		dst = append(dst, `,"auth_required":true`...)
+	}
+	return append(appendUser(dst, m.User, m.ExpiresIn), '}')
+}
+
+// appendUser appends a user, if there is one, and when its token ends.
+func appendUser(dst []byte, user string, expiresIn int64) []byte {
+	if user == "" {
+		return dst
+	}
+	dst = AppendString(append(dst, `,"user":`...), user)
+	if expiresIn > 0 {
+		dst = number(append(dst, `,"expires_in":`...), expiresIn)
+	}
+	return dst
+}
+
 // AppendReconnectToken tells the session's token; ttl is the time in seconds by which it outlives the connection.
 func AppendReconnectToken(dst []byte, token string, ttl int64) []byte {
 	dst = append(append(dst, `{"type":"reconnect_token","token":"`...), token...)
@@ -35,7 +68,7 @@ func AppendReconnectToken(dst []byte, token string, ttl int64) []byte {
 type Joined struct {
 	Room    []byte
 	Members int
-	Gap     bool // the client asked for messages that it missed, and the room keeps no history
+	Start   // in a room without history, Gap: the client asked for messages that it missed
 	Ref     []byte
 }
 
@@ -43,10 +76,7 @@ type Joined struct {
 func AppendJoined(dst []byte, m Joined) []byte {
 	dst = AppendString(append(dst, `{"type":"joined","room":`...), m.Room)
 	dst = number(append(dst, `,"members":`...), int64(m.Members))
-	if m.Gap {
-		dst = append(dst, `,"gap":true`...)
-	}
-	return end(dst, m.Ref)
+	return end(appendStart(dst, &m.Start), m.Ref)
 }
 
 // AppendLeft answers a leave, or tells that the room was deleted.
@@ -60,6 +90,7 @@ func AppendLeft(dst, room, ref []byte) []byte {
 type Broadcast struct {
 	Room      []byte
 	From      []byte // the sender's id
+	User      string // the sender's user, as JSON; "" for none
 	Data      []byte // JSON, passed through
 	Timestamp int64
 }
@@ -67,8 +98,11 @@ type Broadcast struct {
 // AppendBroadcast builds the message for the other members of a room.
 func AppendBroadcast(dst []byte, m Broadcast) []byte {
 	dst = AppendString(append(dst, `{"type":"broadcast","room":`...), m.Room)
-	dst = append(append(dst, `,"from":"`...), m.From...)
-	dst = append(append(dst, `","data":`...), m.Data...)
+	dst = append(append(append(dst, `,"from":"`...), m.From...), '"')
+	if m.User != "" {
+		dst = append(append(dst, `,"user":`...), m.User...)
+	}
+	dst = append(append(dst, `,"data":`...), m.Data...)
 	return append(number(append(dst, `,"timestamp":`...), m.Timestamp), '}')
 }
 
@@ -79,6 +113,8 @@ type BroadcastSent struct {
 	Room       []byte
 	Recipients int
 	Delayed    bool // members on other workers get the message later: the bus is away
+	Position        // in a room with history, that of the message
+	Duplicate  bool // nothing was published: the position is that of the first message with the key
 	Ref        []byte
 }
 
@@ -88,6 +124,12 @@ func AppendBroadcastSent(dst []byte, m BroadcastSent) []byte {
 	dst = number(append(dst, `,"recipients":`...), int64(m.Recipients))
 	if m.Delayed {
 		dst = append(dst, `,"delayed":true`...)
+	}
+	switch {
+	case m.Duplicate:
+		dst = append(appendPlace(append(dst, `,"duplicate":{`...), m.Position), '}')
+	case m.Epoch != "":
+		dst = appendPlace(append(dst, ','), m.Position)
 	}
 	return end(dst, m.Ref)
 }
@@ -109,6 +151,7 @@ type Reconnected struct {
 	Rooms    []string
 	Lost     []LostRoom
 	Gaps     []string // rooms in which the client may have missed messages
+	Restarts []Restart
 	Ref      []byte
 }
 
@@ -131,6 +174,7 @@ func AppendReconnected(dst []byte, m Reconnected) []byte {
 	if len(m.Gaps) > 0 {
 		dst = appendStrings(append(dst, `,"gaps":`...), m.Gaps)
 	}
+	dst = appendRestarts(dst, m.Restarts)
 	return end(dst, m.Ref)
 }
 
@@ -149,6 +193,7 @@ func appendStrings(dst []byte, list []string) []byte {
 type Notice struct {
 	Room string
 	ID   []byte // of the connection that joined or left
+	User string // of that connection; "" for none
 }
 
 // AppendMemberJoined tells the other members of a join.
@@ -160,7 +205,7 @@ func AppendMemberLeft(dst []byte, m Notice) []byte { return appendNotice(dst, "m
 func appendNotice(dst []byte, kind string, m Notice) []byte {
 	dst = append(append(append(dst, `{"type":"`...), kind...), `","room":`...)
 	dst = append(AppendString(dst, m.Room), `,"connection_id":"`...)
-	return append(append(dst, m.ID...), `"}`...)
+	return append(appendUser(append(append(dst, m.ID...), '"'), m.User, 0), '}')
 }
 
 // AppendAnnouncements tells whether a room announces joins and leaves.
@@ -177,7 +222,8 @@ type Members struct {
 	Room  []byte
 	Count int
 	IDs   []string
-	Next  []byte // cursor of the next page; nil: there is none
+	Users []string // of the members, in the order of IDs, "" for none; where it is shorter, the others have none
+	Next  []byte   // cursor of the next page; nil: there is none
 	// Partial means that a worker with further members did not answer.
 	Partial bool
 	Ref     []byte
@@ -188,6 +234,9 @@ func AppendMembers(dst []byte, m Members) []byte {
 	dst = AppendString(append(dst, `{"type":"members","room":`...), m.Room)
 	dst = number(append(dst, `,"count":`...), int64(m.Count))
 	dst = appendStrings(append(dst, `,"members":`...), m.IDs)
+	if len(m.Users) > 0 {
+		dst = append(appendUsers(append(dst, `,"users":[`...), m), ']')
+	}
 	dst = strconv.AppendBool(append(dst, `,"partial":`...), m.Partial || m.Next != nil)
 	if m.Next != nil {
 		dst = append(append(append(dst, `,"next":"`...), m.Next...), '"')
@@ -195,9 +244,45 @@ func AppendMembers(dst []byte, m Members) []byte {
 	return end(dst, m.Ref)
 }
 
+func appendUsers(dst []byte, m Members) []byte {
+	for i := range m.IDs {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		if i < len(m.Users) && m.Users[i] != "" {
+			dst = AppendString(dst, m.Users[i])
+		} else {
+			dst = append(dst, "null"...)
+		}
+	}
+	return dst
+}
+
 // AppendAuthenticated answers an auth message.
 func AppendAuthenticated(dst, ref []byte) []byte {
 	return end(append(dst, `{"type":"authenticated"`...), ref)
+}
+
+// AppendAuthenticatedAs answers an auth message whose token names a user; expiresIn is in seconds, 0 for a token without an
+// end.
+func AppendAuthenticatedAs(dst []byte, user string, expiresIn int64, ref []byte) []byte {
+	return end(appendUser(append(dst, `{"type":"authenticated"`...), user, expiresIn), ref)
+}
+
+// AppendAuthExpiring tells a client that its token ends in a number of seconds.
+func AppendAuthExpiring(dst []byte, expiresIn int64) []byte {
+	return append(number(append(dst, `{"type":"auth_expiring","expires_in":`...), expiresIn), '}')
+}
+
+// AppendGoodbye tells a client that the server closes the connection, and in how many seconds to come back.
+func AppendGoodbye(dst []byte, retryAfter int64) []byte {
+	return append(number(append(dst, `{"type":"goodbye","retry_after":`...), retryAfter), '}')
+}
+
+// AppendSentOut tells a client that it has left a room without having asked for it, and why.
+func AppendSentOut(dst []byte, room, code string) []byte {
+	dst = AppendString(append(dst, `{"type":"left","room":`...), room)
+	return append(AppendString(append(dst, `,"code":`...), code), '}')
 }
 
 // AppendError answers a message that is refused.

@@ -14,20 +14,27 @@ func TestAppend(t *testing.T) {
 		`{"type":"connected","connection_id":"0001","timestamp":12}`:                                      AppendConnected(nil, id, 12),
 		`{"type":"reconnect_token","token":"T","ttl":300}`:                                                AppendReconnectToken(nil, "T", 300),
 		`{"type":"joined","room":"a\"b","members":3,"ref":"r"}`:                                           AppendJoined(nil, Joined{Room: room, Members: 3, Ref: ref}),
-		`{"type":"joined","room":"a\"b","members":3,"gap":true}`:                                          AppendJoined(nil, Joined{Room: room, Members: 3, Gap: true}),
+		`{"type":"joined","room":"a\"b","members":3,"gap":true}`:                                          AppendJoined(nil, Joined{Room: room, Members: 3, Start: Start{Gap: true}}),
 		`{"type":"left","room":"a\"b"}`:                                                                   AppendLeft(nil, room, nil),
-		`{"type":"broadcast","room":"a\"b","from":"0001","data":{"x":1},"timestamp":12}`:                  AppendBroadcast(nil, Broadcast{room, id, []byte(`{"x":1}`), 12}),
+		`{"type":"broadcast","room":"a\"b","from":"0001","data":{"x":1},"timestamp":12}`:                  AppendBroadcast(nil, Broadcast{Room: room, From: id, Data: []byte(`{"x":1}`), Timestamp: 12}),
 		`{"type":"broadcast_sent","room":"a\"b","recipients":2,"ref":"r"}`:                                AppendBroadcastSent(nil, BroadcastSent{Room: room, Recipients: 2, Ref: ref}),
 		`{"type":"pong","timestamp":12}`:                                                                  AppendPong(nil, 12, nil),
 		`{"type":"reconnected","connection_id":"0001","previous_connection_id":"0001","rooms":["x","y"]}`: AppendReconnected(nil, Reconnected{ID: id, Previous: id, Rooms: []string{"x", "y"}}),
 		`{"type":"reconnected","connection_id":"0001","previous_connection_id":"0001","rooms":[],"lost":[{"room":"z","code":"room_full"}],"gaps":["x"],"ref":"r"}`: AppendReconnected(nil,
 			Reconnected{ID: id, Previous: id, Lost: []LostRoom{{"z", "room_full"}}, Gaps: []string{"x"}, Ref: ref}),
-		`{"type":"member_joined","room":"x","connection_id":"0001"}`:                     AppendMemberJoined(nil, Notice{"x", id}),
-		`{"type":"member_left","room":"x","connection_id":"0001"}`:                       AppendMemberLeft(nil, Notice{"x", id}),
+		`{"type":"member_joined","room":"x","connection_id":"0001"}`:                     AppendMemberJoined(nil, Notice{Room: "x", ID: id}),
+		`{"type":"member_left","room":"x","connection_id":"0001"}`:                       AppendMemberLeft(nil, Notice{Room: "x", ID: id}),
 		`{"type":"announcements","room":"x","on":false,"members":501}`:                   AppendAnnouncements(nil, "x", false, 501),
 		`{"type":"members","room":"a\"b","count":2,"members":["p","q"],"partial":false}`: AppendMembers(nil, Members{Room: room, Count: 2, IDs: []string{"p", "q"}}),
-		`{"type":"authenticated"}`:                                                       AppendAuthenticated(nil, nil),
-		`{"type":"error","code":"room_full","message":"m","ref":"r"}`:                    AppendError(nil, "room_full", "m", ref),
+		`{"type":"broadcast","room":"x","from":"0001","user":"a\"b","data":1,"timestamp":12}`: AppendBroadcast(nil,
+			Broadcast{Room: []byte("x"), From: id, User: string(AppendString(nil, `a"b`)), Data: []byte("1"), Timestamp: 12}),
+		`{"type":"member_joined","room":"x","connection_id":"0001","user":"a\"b"}`: AppendMemberJoined(nil, Notice{"x", id, `a"b`}),
+		`{"type":"member_left","room":"x","connection_id":"0001","user":"\u0000"}`: AppendMemberLeft(nil, Notice{"x", id, "\x00"}),
+		`{"type":"members","room":"x","count":3,"members":["p","q","r"],"users":[null,"a\"b",null],"partial":false}`: AppendMembers(nil,
+			Members{Room: []byte("x"), Count: 3, IDs: []string{"p", "q", "r"}, Users: []string{"", `a"b`}}),
+		`{"type":"goodbye","retry_after":7}`:                          AppendGoodbye(nil, 7),
+		`{"type":"authenticated"}`:                                    AppendAuthenticated(nil, nil),
+		`{"type":"error","code":"room_full","message":"m","ref":"r"}`: AppendError(nil, "room_full", "m", ref),
 	} {
 		if string(got) != want || !json.Valid(got) {
 			t.Errorf("got  %s\nwant %s", got, want)
@@ -100,10 +107,10 @@ func TestNoAllocation(t *testing.T) {
 	p := envelopes["126B"]
 	var e Envelope
 	dst := make([]byte, 0, 1024)
-	id := []byte("000102030405060708090a0b")
+	id, quoted := []byte("000102030405060708090a0b"), `"ann"`
 	if n := testing.AllocsPerRun(100, func() {
 		Route(p, &e)
-		dst = AppendBroadcast(dst[:0], Broadcast{e.Room, id, e.Data, 1})
+		dst = AppendBroadcast(dst[:0], Broadcast{Room: e.Room, From: id, User: quoted, Data: e.Data, Timestamp: 1})
 		dst = AppendBroadcastSent(dst[:0], BroadcastSent{Room: e.Room, Recipients: 9, Ref: e.Ref})
 	}); n != 0 {
 		t.Errorf("%v allocations", n)

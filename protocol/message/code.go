@@ -25,6 +25,8 @@ const (
 	Overloaded
 	Unavailable
 	Internal
+	TokenExpired
+	NoHistory
 	codes
 )
 
@@ -49,6 +51,8 @@ var codeTable = [codes]struct{ name, text string }{
 	Overloaded:        {"overloaded", "the server is overloaded and has sent nothing; try again"},
 	Unavailable:       {"unavailable", "a part of the server did not answer; try again"},
 	Internal:          {"internal", "the server failed to handle the message"},
+	TokenExpired:      {"token_expired", "the token has expired; fetch another"},
+	NoHistory:         {"no_history", "this room keeps no history"},
 }
 
 // String is the code on the wire.

@@ -1,8 +1,11 @@
 package verify
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/parleyd/parley/cmd/parley/verify/caller"
 )
 
 // An actor is one client: a sequence of connections. One is its main connection. It has more while it takes over its own
@@ -17,10 +20,15 @@ type actor struct {
 	conns map[*conn]bool
 	last  *session // of the main connection that ended
 	due   bool     // a timer will call arrive
+
+	user   string // empty: the server takes no tokens
+	rights rights
+	issued int64  // its token, in seconds
+	hello  []byte // the opening handshake, with the token
 }
 
 func newActor(k *checker, index int) *actor {
-	return &actor{k: k, index: index, rng: rand.New(rand.NewPCG(k.opt.Seed, uint64(index)+1)), conns: map[*conn]bool{}}
+	return &actor{k: k, index: index, rng: rand.New(rand.NewPCG(k.opt.Seed, uint64(index)+1)), conns: map[*conn]bool{}, hello: k.hello}
 }
 
 // between draws a time.
@@ -78,18 +86,20 @@ func (a *actor) claim(c *conn, s *session) {
 	c.resume(s)
 }
 
-// connect opens a connection and calls then once it is ready; with nil, the connection becomes the main one.
-func (a *actor) connect(then func(c *conn)) {
+// connect opens a connection and calls then once it is ready; with nil, the connection becomes the main one. It returns nil if
+// the dial failed.
+func (a *actor) connect(then func(c *conn)) *conn {
 	c, err := a.k.dial(a)
 	if err != nil {
 		a.k.refused(nil, err)
 		a.comeBack(time.Second)
-		return
+		return nil
 	}
 	a.conns[c] = true
 	if then != nil {
 		c.then = func() { then(c) }
 	}
+	return c
 }
 
 // up goes on when a connection is ready.
@@ -139,3 +149,54 @@ func (a *actor) down(c *conn) {
 	}
 	a.comeBack(a.between(10*time.Millisecond, 600*time.Millisecond))
 }
+
+// Rights. With the secret of the server's tokens every client has a user, which it shares with one other client, and a token.
+// The token of every client is good for the open rooms. Some rooms are closed: one half of the users may enter them, and one
+// half of these may publish there. The other clients try, and must be refused.
+
+// closedRooms is the number of rooms that not all users may enter.
+const closedRooms = 3
+
+// rights are a user's.
+type rights struct{ enter, speak bool } // closed rooms
+
+// closedName is the name of a closed room: a single star in a pattern stands for no colon.
+func (k *checker) closedName(i int) string { return fmt.Sprintf("verify-%s:closed-%d", k.run, i) }
+
+// grant gives all actors users and tokens.
+func (k *checker) grant(secret []byte) {
+	for i := range closedRooms {
+		k.addRoom(k.closedName(i), true)
+	}
+	for _, a := range k.actors {
+		n := a.index / 2
+		a.user = fmt.Sprintf("verify-%s-%d", k.run, n)
+		a.rights = rights{enter: n%2 == 0, speak: n%4 == 0}
+		a.renew(secret)
+	}
+}
+
+// renew signs a token for an actor, which is issued later than its token of before.
+func (a *actor) renew(secret []byte) {
+	open, closed := []string{"verify-" + a.k.run + "-*"}, "verify-"+a.k.run+":closed-*"
+	join, publish := open, open
+	if a.rights.enter {
+		join = []string{open[0], closed}
+	}
+	if a.rights.speak {
+		publish = join
+	}
+	now := time.Now()
+	a.issued = max(a.issued+2, now.Add(-tokenAge).Unix())
+	token := caller.Sign(secret, map[string]any{"sub": a.user, "iat": a.issued, "exp": now.Add(a.k.opt.For + tokenLife).Unix(),
+		"parley": map[string]any{"join": join, "publish": publish}})
+	a.hello = a.k.at.request("Authorization: Bearer " + token + "\r\n")
+}
+
+const (
+	tokenAge  = 24 * time.Hour // of the first ones: times of issue are whole seconds, and none may lie ahead
+	tokenLife = time.Hour      // beyond the run: long enough that no server asks for another token
+)
+
+func (a *actor) mayJoin(r *room) bool    { return !r.closed || a.rights.enter }
+func (a *actor) mayPublish(r *room) bool { return !r.closed || a.rights.speak }

@@ -38,6 +38,7 @@ var acts = []act{
 	{"show its own token", 5, false, (*actor).showOwn},
 	{"show a made-up token", 4, false, (*actor).showMadeUp},
 	{"resume twice", 6, false, (*actor).resumeTwice},
+	{"show a revoked token", 6, false, (*actor).showRevoked},
 }
 
 // roomsEach bounds the rooms of one connection.
@@ -61,7 +62,7 @@ func (a *actor) choose() *act {
 // perform makes an actor do one act, if it can.
 func (a *actor) perform() {
 	c := a.main
-	if c == nil || c.phase != open || c.mode != lively || c.claimed || len(a.conns) > 1 {
+	if c == nil || c.phase != open || c.mode != lively || c.claimed || c.dismissed != 0 || len(a.conns) > 1 {
 		return
 	}
 	for range choices {
@@ -103,8 +104,12 @@ func (a *actor) publish(c *conn) bool {
 	if s == nil {
 		return false
 	}
+	var want []string
+	if !a.mayPublish(s.room) {
+		want = forbidden
+	}
 	for range 1 + a.rng.IntN(3) {
-		c.publish(s.room)
+		c.publish(s.room, want...)
 	}
 	return true
 }
@@ -123,12 +128,18 @@ func (a *actor) join(c *conn) bool {
 	return true
 }
 
+// forbidden is the answer to a request that the client's token does not allow.
+var forbidden = []string{"forbidden"}
+
 // join asks to join; with since, it also asks for messages of an epoch that never existed.
 func (c *conn) join(r *room, since bool) {
 	k := c.k
 	s := c.stays[r]
 	already := s != nil && s.state == in
 	q := c.expect(&request{kind: "join", room: r, already: already, gap: since && k.speaks.refs})
+	if !c.actor.mayJoin(r) {
+		q.want = forbidden
+	}
 	if !already {
 		c.stayIn(r, joining)
 	}
@@ -176,7 +187,11 @@ func (a *actor) publishElsewhere(c *conn) bool {
 	if r == nil {
 		return false
 	}
-	c.publish(r, "not_in_room")
+	want := []string{"not_in_room"}
+	if !a.mayPublish(r) {
+		want = append(want, forbidden...)
+	}
+	c.publish(r, want...)
 	return true
 }
 
@@ -209,7 +224,7 @@ func (a *actor) nonsense(c *conn) bool {
 // flood makes another member of a small room stop reading, and publishes more than a server may keep for it.
 func (a *actor) flood(c *conn) bool {
 	s := a.stayOf(c)
-	if s == nil || s.room.possible > floodRoomMax {
+	if s == nil || s.room.possible > floodRoomMax || !a.mayPublish(s.room) {
 		return false
 	}
 	for other := range s.room.members {
@@ -271,11 +286,15 @@ func (a *actor) showUsed(*conn) bool {
 	if len(k.used) == 0 {
 		return false
 	}
-	s := k.used[a.rng.IntN(len(k.used))]
-	a.connect(func(c *conn) {
-		c.resume(s, "invalid_token").count = func(*body) { k.in(0, func() { a.dismiss(c) }) }
-	})
+	a.showDead(k.used[a.rng.IntN(len(k.used))])
 	return true
+}
+
+// showDead shows a token that must be refused, on a connection of its own that then ends.
+func (a *actor) showDead(s *session) {
+	a.connect(func(c *conn) {
+		c.resume(s, "invalid_token").count = func(*body) { a.k.in(0, func() { a.dismiss(c) }) }
+	})
 }
 
 // dismiss ends a connection that is not the main one.

@@ -86,6 +86,9 @@ func (c *conn) answered(m *body) {
 	k := c.k
 	key := string(m.Ref)
 	q := c.asked[key]
+	if q == nil && c.stays[k.byName[m.Room]].taken(m) {
+		return
+	}
 	if q == nil {
 		var found string
 		found, q = c.oldest(m.Type)
@@ -114,10 +117,18 @@ func (c *conn) answered(m *body) {
 		c.refusedWith(q, m.Code)
 	case m.Type != answerOf[q.kind]:
 		k.found("answer", q.room, []*conn{c}, fmt.Sprintf("%v asked %s and reads %s", c, q.kind, m.Type))
+	case q.want != nil && c.admittedSince(q):
+		if s := c.stays[q.room]; q.kind == "leave" && s.state != out {
+			s.moving = false
+			s.become(out)
+		}
 	case q.want != nil:
 		kind := "answer"
-		if q.kind == "reconnect" {
+		switch {
+		case q.kind == "reconnect":
 			kind = "session"
+		case slices.Contains(q.want, "forbidden"):
+			kind = "rights"
 		}
 		k.found(kind, q.room, []*conn{c}, fmt.Sprintf("%v asked %s, which must be refused with %v, and reads %s", c, q.kind, q.want, m.Type))
 		if q.kind == "reconnect" {
@@ -153,7 +164,11 @@ func (c *conn) granted(q *request, m *body) {
 	k := c.k
 	switch q.kind {
 	case "join":
-		if s := c.stays[q.room]; s != nil && s.state == joining {
+		s := c.stays[q.room]
+		if s != nil && s.state == out && s.expelled && q.already { // a backend took it out before the server read the request
+			s = c.stayIn(q.room, joining)
+		}
+		if s != nil && s.state == joining {
 			s.become(in)
 		}
 		if q.gap && !m.Gap {
@@ -213,23 +228,24 @@ func (c *conn) refusedWith(q *request, code string) {
 	case "join":
 		k.report.Done["refused joins"]++
 		if s := c.stays[q.room]; s != nil && s.state == joining {
+			s.late = slices.Contains(temporary, code)
 			s.become(out)
 		}
 		most := k.mostIn(q)
 		if code == "room_full" && (k.opt.RoomLimit == 0 || most-1 < k.opt.RoomLimit) && !k.disturbed() {
 			complain(fmt.Sprintf(", but at most %d can have been in", most-1))
-		} else if code != "room_full" && !slices.Contains(temporary, code) {
+		} else if q.want == nil && code != "room_full" && !slices.Contains(temporary, code) {
 			complain("")
 		}
 	case "broadcast":
 		if rec := c.sent.at(q.n); rec != nil {
 			rec.fate = refused
 		}
-		if q.want == nil && !slices.Contains(temporary, code) {
+		if q.want == nil && !slices.Contains(temporary, code) && !c.expelledSince(q, code) {
 			complain(", though it is a member")
 		}
 	case "leave", "members":
-		if q.want == nil && !slices.Contains(temporary, code) {
+		if q.want == nil && !slices.Contains(temporary, code) && !c.expelledSince(q, code) {
 			complain("")
 		}
 		if s := c.stays[q.room]; q.kind == "leave" && s != nil && s.state == leaving {
@@ -244,6 +260,19 @@ func (c *conn) refusedWith(q *request, code string) {
 	if q.count != nil {
 		q.count(nil)
 	}
+}
+
+// expelledSince reports whether a request is refused because a backend took c out of the room meanwhile.
+func (c *conn) expelledSince(q *request, code string) bool {
+	s := c.stays[q.room]
+	return code == "not_in_room" && s != nil && (s.expelled || c.k.api != nil && s.asked > q.evt)
+}
+
+// admittedSince reports whether a request about a room in which c was not may have been carried out because a backend took c
+// in meanwhile.
+func (c *conn) admittedSince(q *request) bool {
+	s := c.stays[q.room]
+	return slices.Contains(q.want, "not_in_room") && s != nil && s.asked > q.evt && c.k.api != nil
 }
 
 // forsake gives up the requests of an ended connection: their outcome stays unknown.

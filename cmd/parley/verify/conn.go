@@ -46,6 +46,7 @@ type conn struct {
 	mode   mode
 	id     string // given by the server
 	begun  time.Time
+	hello  []byte // its opening handshake
 
 	stays  map[*room]*stay
 	asked  map[string]*request
@@ -68,10 +69,18 @@ type conn struct {
 	quietFrom time.Time // when it last sent a byte
 	pings     int       // from the server, since then
 	gone      time.Time
-	code      int // of the server's close frame
+	goodbye   bool // the server has announced a close after which clients come back
+	code      int  // of the server's close frame
 
-	sent publishing
-	seen map[*conn]int // the latest message of each publisher
+	sent    publishing
+	seen    map[*conn]int   // the latest message of each publisher
+	heardOf map[*series]int // and of each backend
+
+	dismissed  int               // the code with which a backend has it disconnected; 0: none does
+	attributes map[string]string // that backends have set
+	marked     time.Time         // when the latest of them was set
+	marking    bool              // one is being set
+	blurred    bool              // it is not known which it has
 
 	steps []step
 	step  int
@@ -82,7 +91,7 @@ func (c *conn) String() string { return fmt.Sprintf("client%d/%d", c.actor.index
 
 // sure reports whether c is certainly connected in the server's view.
 func (c *conn) sure() bool {
-	return c.phase == open && c.mode == lively && !c.claimed && !c.unsure
+	return c.phase == open && c.mode == lively && !c.claimed && !c.unsure && c.dismissed == 0
 }
 
 // reckon renews the certainty of all stays of c.
@@ -100,7 +109,7 @@ func (k *checker) dial(a *actor) (*conn, error) {
 	}
 	k.serial++
 	c := &conn{k: k, serial: k.serial, actor: a, begun: k.now, stays: map[*room]*stay{}, asked: map[string]*request{},
-		seen: map[*conn]int{}, quietFrom: k.now}
+		seen: map[*conn]int{}, hello: a.hello, heardOf: map[*series]int{}, quietFrom: k.now}
 	c.wire = wire{fd: fd, watching: watchBoth}
 	k.byFD[fd] = c
 	k.bySerial[c.serial] = c
@@ -117,7 +126,7 @@ func (c *conn) ready(r ready) {
 			return
 		}
 		c.phase = shaking
-		c.push(c.k.hello)
+		c.push(c.hello)
 		c.watch()
 	}
 	if r.writable && len(c.wire.out) > 0 {
@@ -247,7 +256,7 @@ func (c *conn) text(b []byte) {
 		return
 	}
 	switch m.Type {
-	case "broadcast":
+	case "broadcast", "verify":
 		c.relayed(m)
 	case "connected":
 		if c.phase != greeted || m.ID == "" {
@@ -266,6 +275,9 @@ func (c *conn) text(b []byte) {
 		c.noticed(m)
 	case "announcements":
 		c.announcing(m)
+	case "goodbye":
+		c.goodbye = true
+		c.note(step{what: "reads goodbye", n: m.RetryAfter})
 	default:
 		c.answered(m)
 	}

@@ -24,6 +24,7 @@ const (
 	accepted              // the server has accepted it
 	refused               // the server has refused it: no member may get it
 	uncertain             // the connection ended before the answer, or its server was killed
+	repeated              // a backend sent it again to another api process: it may come twice, or not at all
 )
 
 // record is one published message.
@@ -100,6 +101,10 @@ func (c *conn) relayed(m *body) {
 	serial, n, ok := payloadNames(m.Payload, k.run)
 	if !ok {
 		complain("altered", "data that no client sent: %.100q", m.Payload)
+		return
+	}
+	if s := k.api.seriesOf(serial); s != nil {
+		s.deliver(c, m, n)
 		return
 	}
 	r, p := k.byName[m.Room], k.bySerial[serial]

@@ -36,7 +36,7 @@ var dialects = map[string]*dialect{
 // understands reports whether messages of a type are checked. Messages beyond the dialect are ignored.
 func (d *dialect) understands(typ string) bool {
 	switch typ {
-	case "connected":
+	case "connected", "goodbye":
 		return d.greets
 	case "reconnect_token":
 		return d.tokens
@@ -90,9 +90,10 @@ type body struct {
 		Room string `json:"room"`
 		Code string `json:"code"`
 	} `json:"lost"`
-	Gaps []string `json:"gaps"`
-	Gap  bool     `json:"gap"`
-	On   bool     `json:"on"`
+	Gaps       []string `json:"gaps"`
+	Gap        bool     `json:"gap"`
+	On         bool     `json:"on"`
+	RetryAfter int64    `json:"retry_after"` // seconds
 }
 
 // count is `members` if it is a number, else -1.

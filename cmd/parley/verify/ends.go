@@ -9,13 +9,14 @@ import (
 // neither early nor late, and a client that answers must not.
 
 const (
-	codeNormal    = 1000
-	codeGoingAway = 1001
-	codeRestart   = 1012
-	codeTryLater  = 1013
-	codeHeartbeat = 4002
-	codeSlow      = 4003
-	codeTakenOver = 4004
+	codeNormal       = 1000
+	codeGoingAway    = 1001
+	codeRestart      = 1012
+	codeTryLater     = 1013
+	codeUnauthorized = 4001
+	codeHeartbeat    = 4002
+	codeSlow         = 4003
+	codeTakenOver    = 4004
 )
 
 // closed checks the server's close frame.
@@ -25,11 +26,14 @@ func (c *conn) closed() {
 	k.report.Done[fmt.Sprintf("closed %d", c.code)]++
 	why := ""
 	switch {
+	case c.goodbye && c.code != codeGoingAway && c.code != codeRestart && c.code != codeTryLater:
+		why = "after a goodbye, which announces 1001, 1012 or 1013"
 	case c.code == codeHeartbeat:
 		c.timedOut()
 	case c.code == codeSlow && c.stalls == 0 && c.mode != frozen && k.late(lagMemory) == 0:
 		why = "though it has always read at once"
 	case c.code == codeSlow, c.code == codeTryLater:
+	case c.dismissed != 0 && c.code == c.dismissed:
 	case c.code == codeTakenOver && c.session != nil && c.session.spoiled: // a claim that was told "unavailable" may have won
 	case c.code == codeTakenOver && !c.claimed:
 		why = "although no client has shown its token"

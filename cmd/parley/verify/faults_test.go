@@ -24,48 +24,48 @@ type fault struct {
 
 // planted(NAME, N) is true every Nth time in a server that runs with that fault.
 var faults = []fault{
-	{"lost", "engine/publish.go", "\t\tc := l.Slab.At(m.Slot)\n\t\tif except != nil && slices.Contains",
-		"\t\tc := l.Slab.At(m.Slot)\n\t\tif planted(\"lost\", 2000) {\n\t\t\tcontinue\n\t\t}\n\t\tif planted(\"double\", 2000) {\n\t\t\tl.Queue(c, x.Frame)\n\t\t}\n" +
+	{"lost", "engine/internal/fanout/deliver.go", "\t\tc := l.Slab.At(m.Slot)\n\t\tif except != nil && slices.Contains",
+		"\t\tc := l.Slab.At(m.Slot)\n\t\tif planted(\"lost\", 2000) {\n\t\t\tcontinue\n\t\t}\n\t\tif planted(\"double\", 2000) {\n\t\t\tc.Queue(x.Frame)\n\t\t}\n" +
 			"\t\tif planted(\"leak\", 2000) {\n\t\t\tl.Slab.Each(func(o *turn.Conn) bool {\n\t\t\t\tif o.Phase != turn.PhaseOpen || room.Has(o.Place()) {\n\t\t\t\t\treturn true\n\t\t\t\t}\n" +
-			"\t\t\t\tl.Queue(o, x.Frame)\n\t\t\t\treturn false\n\t\t\t})\n\t\t}\n\t\tif except != nil && slices.Contains",
+			"\t\t\t\to.Queue(x.Frame)\n\t\t\t\treturn false\n\t\t\t})\n\t\t}\n\t\tif except != nil && slices.Contains",
 		[]string{"lost", "notice"}},
 	{name: "double", kinds: []string{"twice", "notice"}},
 	{name: "leak", kinds: []string{"leak", "late", "notice"}},
 	{"swapped", "engine/internal/turn/mailbox.go", "m.Letters = append(m.Letters, x)",
 		"m.Letters = append(m.Letters, x)\n\tif n := len(m.Letters); n > 1 && planted(\"swapped\", 20) {\n\t\tm.Letters[n-1], m.Letters[n-2] = m.Letters[n-2], m.Letters[n-1]\n\t}",
 		[]string{"order", "lost", "early", "notice"}},
-	{"own", "engine/publish.go", "return m.Slot == x.Except.Slot && m.Gen == x.Except.Gen",
+	{"own", "engine/internal/fanout/deliver.go", "return m.Slot == x.Except.Slot && m.Gen == x.Except.Gen",
 		"return m.Slot == x.Except.Slot && m.Gen == x.Except.Gen && !planted(\"own\", 500)", []string{"own", "notice"}},
-	{"token twice", "engine/sessionmemory.go", "\th.drop(at.Key.Hash)\n\treturn state, c != nil, true",
+	{"token twice", "engine/internal/session/memory_store.go", "\th.drop(at.Key.Hash)\n\treturn state, c != nil, true",
 		"\tif !planted(\"token twice\", 1) {\n\t\th.drop(at.Key.Hash)\n\t}\n\treturn state, c != nil, true", []string{"session"}},
-	{"forgotten room", "engine/revival.go", "\tname := v.state.rooms[i-len(v.held)]\n",
+	{"forgotten room", "engine/internal/session/revival.go", "\tname := v.state.rooms[i-len(v.held)]\n",
 		"\tname := v.state.rooms[i-len(v.held)]\n\tif planted(\"forgotten room\", 10) {\n\t\treturn\n\t}\n", []string{"session", "leak", "notice"}},
 	{"seat too many", "rooms/room.go", "r.taken.Load() >= r.limit", "r.taken.Load() >= r.limit+plantedSeat", []string{"limit"}},
 	{"liveness", "engine/internal/turn/conn_send.go", "l.tally[CountBytesOut] += uint64(n)\n",
 		"l.tally[CountBytesOut] += uint64(n)\n\tif planted(\"liveness\", 1) {\n\t\tc.LastActive.Store(l.Now)\n\t}\n", []string{"heartbeat"}},
-	{"no pings", "engine/internal/turn/heartbeat.go", "l.pushRaw(c, l.Ground.Heartbeat)",
-		"if !planted(\"no pings\", 1) {\n\t\t\t\tl.pushRaw(c, l.Ground.Heartbeat)\n\t\t\t}", []string{"heartbeat"}},
-	{"wrong count", "engine/members.go", "known = room.Entered() + room.Away()", "known = room.Entered() + room.Away() + one(\"wrong count\", 3)", []string{"count"}},
+	{"no pings", "engine/internal/turn/heartbeat.go", "Control(c, l.Ground.Heartbeat)",
+		"if !planted(\"no pings\", 1) {\n\t\t\tControl(c, l.Ground.Heartbeat)\n\t\t}", []string{"heartbeat"}},
+	{"wrong count", "engine/internal/fanout/members.go", "p.Count += part.Count\n", "p.Count += part.Count + one(\"wrong count\", 3)\n", []string{"count"}},
 	{"wrong recipients", "engine/builtin.go", "max(members-1, 0)", "max(members-1, 0) + one(\"wrong recipients\", 100) + one(\"wrong recipients of many\", 50)", []string{"count"}},
 	{name: "wrong recipients of many", kinds: []string{"count"}},
-	{"count thrown away", "engine/remotes.go", "\troom := s.index.SetAway(h.Room,", "\tif s.index.Find(h.Room) == nil && planted(\"count thrown away\", 1) {\n\t\treturn\n\t}\n\troom := s.index.SetAway(h.Room,",
+	{"count thrown away", "engine/internal/fanout/remotes.go", "\troom := x.Index.SetAway(h.Room,", "\tif x.Index.Find(h.Room) == nil && planted(\"count thrown away\", 1) {\n\t\treturn\n\t}\n\troom := x.Index.SetAway(h.Room,",
 		[]string{"count"}},
-	{"unsaved join", "engine/admission.go", "\tl.srv.counted(r)\n\tl.changed(c)\n\tl.srv.emit(Event{Kind: EventRoomJoin",
-		"\tl.srv.counted(r)\n\tif !planted(\"unsaved join\", 4) {\n\t\tl.changed(c)\n\t}\n\tl.srv.emit(Event{Kind: EventRoomJoin",
+	{"unsaved join", "engine/floors.go", "\t\tc.loop().Changed(&c.wire)\n\t\ts.emit(Event{Kind: kind",
+		"\t\tif kind != EventRoomJoin || !planted(\"unsaved join\", 4) {\n\t\t\tc.loop().Changed(&c.wire)\n\t\t}\n\t\ts.emit(Event{Kind: kind",
 		[]string{"session"}},
-	{"missing ref", "engine/builtin.go", "l.Text = message.AppendLeft(l.Text[:0], m.room, m.ref)",
+	{"missing ref", "engine/internal/session/move.go", "l.Text = message.AppendLeft(l.Text[:0], m.room, m.ref)",
 		"if planted(\"missing ref\", 5) {\n\t\tm.ref = nil\n\t}\n\tl.Text = message.AppendLeft(l.Text[:0], m.room, m.ref)", []string{"ref"}},
-	{"own token", "engine/resume.go", "case key == l.srv.keyOf(c.token):", "case key == l.srv.keyOf(c.token) && !planted(\"own token\", 1):", []string{"session", "ended"}},
-	{"after left", "engine/builtin.go", "if r == nil || !l.exit(c, r) {", "if r == nil || !(r.Has(c.place()) && planted(\"after left\", 5)) && !l.exit(c, r) {", []string{"late", "notice", "count", "session"}},
-	{"silent drop", "engine/departure.go", "if left, seq := l.srv.index.Leave(r, c.place()); left {\n\t\tc.seats.Add(-1)\n\t\tl.left(c, r, seq)",
-		"if left, seq := l.srv.index.Leave(r, c.place()); left {\n\t\tc.seats.Add(-1)\n\t\tif !planted(\"silent drop\", 10) {\n\t\t\tl.left(c, r, seq)\n\t\t}", []string{"notice"}},
-	{"gap unsaid", "engine/builtin.go", "Gap: m.since, Ref: m.ref})\n\tl.answerNow", "Gap: m.since && !planted(\"gap unsaid\", 3), Ref: m.ref})\n\tl.answerNow", []string{"gap"}},
-	{"two owners", "engine/handover.go", "l.announce()\n\tl.endBy(old, CauseTakenOver)",
-		"l.announce()\n\tif !planted(\"two owners\", 1) {\n\t\tl.endBy(old, CauseTakenOver)\n\t}", []string{"session", "answer"}},
-	{"altered", "engine/builtin.go", "\tvar id [idSize]byte\n\tfrom := c.appendID(id[:0])",
-		"\tif planted(\"altered\", 50) {\n\t\te.Data = squeezed(e.Data)\n\t}\n\tvar id [idSize]byte\n\tfrom := c.appendID(id[:0])", []string{"altered"}},
-	{"seat kept", "engine/builtin.go", "left, seq := l.srv.index.Leave(r, c.place())\n\tif !left {",
-		"left, seq := l.srv.index.Leave(r, c.place())\n\tif left && planted(\"seat kept\", 10) {\n\t\tl.srv.index.Hold([]byte(r.Name()), place{Slot: 1 << 30, Gen: seq}, 1)\n\t}\n\tif !left {", []string{"answer", "count"}},
+	{"own token", "engine/internal/session/resume.go", "case key == l.Sessions.keyOf(c.token):", "case key == l.Sessions.keyOf(c.token) && !planted(\"own token\", 1):", []string{"session", "ended"}},
+	{"after left", "engine/internal/session/move.go", "if r == nil || !l.Exit(&c.Conn, r) {", "if r == nil || !(r.Has(c.Place()) && planted(\"after left\", 5)) && !l.Exit(&c.Conn, r) {", []string{"late", "notice", "count", "session"}},
+	{"silent drop", "engine/internal/fanout/leave.go", "if left, seq := l.Rooms.Index.Leave(r, c.Place()); left {\n\t\tc.RoomsTaken.Add(-1)\n\t\tl.LeftRoom(c, r, seq)",
+		"if left, seq := l.Rooms.Index.Leave(r, c.Place()); left {\n\t\tc.RoomsTaken.Add(-1)\n\t\tif !planted(\"silent drop\", 10) {\n\t\t\tl.LeftRoom(c, r, seq)\n\t\t}", []string{"notice"}},
+	{"gap unsaid", "engine/internal/session/move.go", "\tl.Text = message.AppendJoined(l.Text[:0], joined)\n", "\tjoined.Gap = joined.Gap && !planted(\"gap unsaid\", 3)\n\tl.Text = message.AppendJoined(l.Text[:0], joined)\n", []string{"gap"}},
+	{"two owners", "engine/internal/session/handover.go", "l.Announce()\n\told.EndBy(turn.CauseTakenOver)",
+		"l.Announce()\n\tif !planted(\"two owners\", 1) {\n\t\told.EndBy(turn.CauseTakenOver)\n\t}", []string{"session", "answer"}},
+	{"altered", "engine/internal/session/broadcast.go", "BroadcastFrame(c *Conn, room, data []byte) *turn.Frame {\n",
+		"BroadcastFrame(c *Conn, room, data []byte) *turn.Frame {\n\tif planted(\"altered\", 50) {\n\t\tdata = squeezed(data)\n\t}\n", []string{"altered"}},
+	{"seat kept", "engine/internal/fanout/leave.go", "left, seq := l.Rooms.Index.Leave(r, c.Place())\n\tif !left {",
+		"left, seq := l.Rooms.Index.Leave(r, c.Place())\n\tif left && planted(\"seat kept\", 10) {\n\t\tl.Rooms.Index.Hold([]byte(r.Name()), ident.Place{Slot: 1 << 30, Gen: seq}, 1)\n\t}\n\tif !left {", []string{"answer", "count"}},
 	{"not written anew", "engine/cluster/ledger/rewrite.go", "if first || s.l.opts.Lost == nil {", "if first || s.l.opts.Lost == nil || plantedLoss {",
 		[]string{"session"}},
 }
@@ -152,7 +152,7 @@ func buildServer(t testing.TB, withFaults bool) string {
 func overlay(t testing.TB, root, dir string) string {
 	changed := map[string]string{"rooms/planted.go": plantedRooms,
 		"engine/cluster/ledger/planted.go": plantedLedger}
-	for _, folder := range []string{"engine", "engine/internal/turn"} {
+	for _, folder := range []string{"engine", "engine/internal/turn", "engine/internal/fanout", "engine/internal/session", "engine/api", "engine/access"} {
 		changed[folder+"/planted.go"] = strings.Replace(plantedEngine, "PACKAGE", filepath.Base(folder), 1)
 	}
 	for _, f := range faults {
@@ -229,12 +229,12 @@ func TestCleanRuns(t *testing.T) {
 	t.Parallel()
 	binary := buildServer(t, false)
 	for i := range 10 * *matrix {
-		if testing.Short() && !slices.Contains([]int{0, 1, 2, 7, 9}, i) {
+		if testing.Short() && !slices.Contains([]int{0, 1, 2, 7, 8, 9}, i) {
 			continue
 		}
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel()
-			with := serving{limited: i%3 == 1, beating: i%3 == 2}
+			with := serving{limited: i%3 == 1, beating: i%3 == 2, backends: i%5 == 3}
 			if i%10 > 6 {
 				with.workers, with.wiped = 3, i%10 == 7 // with limited rooms
 			}

@@ -29,7 +29,12 @@ func (k *checker) unsettled() bool { return k.disturbed() }
 // connection ended because of the kill, or its worker may not have been able to save it. The window is not stretched on a
 // slow machine: a server must not tell the client that it joined before the session has it.
 func (k *checker) mayBeForgotten(s *stay) bool {
-	return (s.conn.killed || k.disturbed()) && s.moved.After(k.killed.Add(-sessionWindow))
+	return k.recentlyChanged(s.conn, s.moved)
+}
+
+// recentlyChanged is mayBeForgotten for any change of c's session at a time.
+func (k *checker) recentlyChanged(c *conn, at time.Time) bool {
+	return (c.killed || k.disturbed()) && at.After(k.killed.Add(-sessionWindow))
 }
 
 // planKills starts the kills, freezes and wipes of the options.
@@ -41,7 +46,7 @@ func (k *checker) planKills() {
 			}
 		})
 	}
-	if !k.opt.Kill && !k.opt.KillBus && k.opt.Wipe == "" {
+	if len(k.opt.roles()) == 0 && k.opt.Wipe == "" {
 		return
 	}
 	k.every(time.Second, func() { k.seconds = append(k.seconds, k.evt) })
@@ -52,18 +57,33 @@ func (k *checker) planKills() {
 	})
 }
 
+// roles are those of the processes that are killed: each time one of them is drawn.
+func (o *Options) roles() (list []string) {
+	if o.Kill {
+		list = append(list, "worker", "worker", "worker")
+	}
+	if o.KillBus {
+		list = append(list, "bus")
+	}
+	if o.KillAPI {
+		list = append(list, "api")
+	}
+	return list
+}
+
 // disturb kills or freezes one part of the server, or has its store wiped.
 func (k *checker) disturb() {
-	role := "worker"
-	switch {
-	case k.opt.Wipe != "" && (!k.opt.Kill && !k.opt.KillBus || k.rng.IntN(4) == 0):
+	kills := k.opt.roles()
+	if k.opt.Wipe != "" && (len(kills) == 0 || k.rng.IntN(4) == 0) {
 		k.shake()
 		k.killed, k.cuts = k.now, false
 		k.report.Done["wiped"]++
 		k.wipe()
 		return
-	case k.opt.KillBus && (!k.opt.Kill || k.rng.IntN(4) == 0):
-		role = "bus"
+	}
+	role := kills[0]
+	if k.report.Done["killed "+role] > 0 { // even a short run kills a worker
+		role = kills[k.rng.IntN(len(kills))]
 	}
 	pids := k.server.workers(role)
 	if len(pids) == 0 {
@@ -78,7 +98,11 @@ func (k *checker) disturb() {
 	k.killed, k.cuts = k.now, role == "worker"
 	k.beforeKill = k.earlierEvents(lastMoments)
 	switch draw := k.rng.IntN(10); {
-	case draw < 6 || role == "bus" || k.report.Done["killed worker"] == 0: // even a short run has a kill
+	case draw < 6 || role != "worker" || k.report.Done["killed worker"] == 0: // even a short run kills a worker
+		if role == "api" {
+			k.api.life++
+			k.api.doubtDelayed()
+		}
 		syscall.Kill(pid, syscall.SIGKILL)
 		k.report.Done["killed "+role]++
 		k.harmed(fmt.Sprintf("killed %s, process %d", role, pid))

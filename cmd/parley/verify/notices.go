@@ -91,7 +91,7 @@ func (s *stay) missesLeave(x *stay) bool {
 		return false
 	}
 	end := x.left
-	if end == 0 {
+	if end == 0 || x.state == leaving && x.conn.unsure { // the server may have ended it before it asked
 		end = x.conn.cutAt
 	}
 	return x.joined < s.asked && end > s.joined && end > s.since

@@ -31,9 +31,14 @@ type Options struct {
 	Patience          time.Duration // how long an answer or a delivery may take
 	StopAtFinding     bool          // end with the first finding
 
+	API        string // http://host:port of the server's HTTP API; empty: it is not used
+	APIKeyFile string // has a key of the API with all scopes; empty: one is made for the server that Spawn starts
+	SecretFile string // has the secret of the server's tokens; empty: one is made for the server that Spawn starts
+
 	Spawn   string // a command that starts the server
 	Kill    bool   // kill and freeze its workers
 	KillBus bool   // and its bus
+	KillAPI bool   // and its api process
 	Wipe    string // a command that empties the server's store of sessions and seats; empty: none
 
 	Progress io.Writer // gets a line now and then; nil: none
@@ -63,8 +68,14 @@ func (o *Options) check() error {
 		return fmt.Errorf("heartbeat-timeout: %v must exceed heartbeat-interval (%v), as on the server", o.HeartbeatTimeout, o.HeartbeatInterval)
 	case o.RoomLimit < 0 || o.AnnounceMax < 0:
 		return fmt.Errorf("room-limit and announce-members-max cannot be negative; 0 means none")
-	case (o.Kill || o.KillBus) && o.Spawn == "":
+	case (o.Kill || o.KillBus || o.KillAPI) && o.Spawn == "":
 		return fmt.Errorf("kill: only a server that was started by --spawn is killed; give --spawn \"parley serve --processes 4 ...\"")
+	case o.API == "" && (o.KillAPI || o.APIKeyFile != "" || o.SecretFile != ""):
+		return fmt.Errorf("api: kill-api, api-key-file and jwt-secret-file are for runs with the API; give --api http://127.0.0.1:9092")
+	case o.API != "" && o.Spawn == "" && o.APIKeyFile == "":
+		return fmt.Errorf("api-key-file: name the file of a key with all scopes; parley key create makes one")
+	case o.API != "" && o.Dialect != "parley":
+		return fmt.Errorf("api: only the dialect parley has one")
 	}
 	if dialects[o.Dialect] == nil {
 		return fmt.Errorf("dialect: %q is not known; give parley or plain", o.Dialect)
@@ -130,6 +141,10 @@ func (o *Options) command() string {
 	add(o.Spawn != "", "spawn", " "+strconv.Quote(o.Spawn))
 	add(o.Kill, "kill", "")
 	add(o.KillBus, "kill-bus", "")
+	add(o.API != "", "api", " "+o.API)
+	add(o.APIKeyFile != "", "api-key-file", " "+o.APIKeyFile)
+	add(o.SecretFile != "", "jwt-secret-file", " "+o.SecretFile)
+	add(o.KillAPI, "kill-api", "")
 	add(o.Wipe != "", "wipe", " "+strconv.Quote(o.Wipe))
 	return line + " " + o.URL
 }

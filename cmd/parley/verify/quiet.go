@@ -108,20 +108,24 @@ func (k *checker) allCame(late bool) bool {
 		k.found("lost", s.room, []*conn{s.conn, p}, fmt.Sprintf("%v never reads message %d of %v in %s, after %v of quiet",
 			s.conn, n, p, s.room.name, k.opt.Patience))
 	}
-	return s == nil || late
+	sent, by := k.api.owed()
+	if sent != nil && late {
+		k.found("lost", nil, []*conn{by}, fmt.Sprintf("%v never reads message %d of %s, to %s in %s, after %v of quiet", by, sent.n, sent.series.name, sent.to.field, sent.by, k.opt.Patience))
+	}
+	return s == nil && sent == nil || late
 }
 
 // idle reports whether no request awaits an answer.
 func (k *checker) idle() bool {
 	for c := range k.living {
-		if c.mode != lively || c.claimed {
+		if c.mode != lively || c.claimed || c.dismissed != 0 {
 			continue
 		}
 		if c.phase != open || k.speaks.tokens && c.session == nil || c.unsure || k.speaks.refs && len(c.asked) > 0 {
 			return false
 		}
 	}
-	return true
+	return k.api == nil || k.api.idle()
 }
 
 // silent reports requests and tokens that are overdue by more than margin beyond Patience.
@@ -129,8 +133,11 @@ func (k *checker) silent(margin time.Duration) {
 	if !k.speaks.refs || k.disturbed() {
 		return
 	}
+	if k.api != nil {
+		k.api.silent(margin)
+	}
 	for c := range k.living {
-		if c.mode != lively || c.claimed || c.unsure {
+		if c.mode != lively || c.claimed || c.unsure || c.dismissed != 0 {
 			continue
 		}
 		if c.tokenless(k.opt.Patience + margin) {
@@ -271,12 +278,12 @@ func (x *roll) recipients(r *room) {
 		switch {
 		case s.possible && !s.certain:
 			silent++
-		case s.certain && len(publishers) < publishersMax:
+		case s.certain && len(publishers) < publishersMax && s.conn.actor.mayPublish(r):
 			publishers = append(publishers, s.conn)
 		}
 	}
 	open, unanswered := len(publishers), false
-	x.asked = open > 0
+	x.asked, x.right = open > 0, open == 0
 	for _, c := range publishers {
 		c.publish(r).count = func(m *body) {
 			if open--; open == 0 {
@@ -337,6 +344,7 @@ func (k *checker) settle() {
 		r.forgetNotices(k.evt)
 	}
 	k.settleDeliveries()
+	k.api.settle(k)
 	k.settled = k.now
 	k.report.Done["quiet points"]++
 	k.pause.stage, k.pause.next = acting, k.now.Add(quietEvery)

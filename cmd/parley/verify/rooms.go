@@ -37,7 +37,10 @@ type stay struct {
 	surely   time.Duration // granted when it became certain
 	possible bool          // it may be a member
 	over     bool          // its connection has ended, and the server knows; state is the one that a resume restores
+	expelled bool          // a backend has taken it out, or is about to
+	moving   bool          // a backend takes it in or out, and the client has not read so
 	awaited  bool          // a resume of its session is under way: the heir may have its seat before we read so
+	late     bool          // its join was refused because an answer was late: it may have had a seat for a moment
 }
 
 // A room is a room of the server's that this run uses.
@@ -45,6 +48,7 @@ type stay struct {
 // Owner: the goroutine that runs the checker.
 type room struct {
 	name       string
+	closed     bool // not all users may enter it
 	lanes      map[*conn]*lane
 	members    map[*stay]bool // the possible ones
 	certain    int
@@ -123,8 +127,7 @@ func (s *stay) reckon() {
 
 // removal is the end of a possible member.
 type removal struct {
-	at     time.Duration // granted
-	joined bool          // it had read the answer to its join; else its connection ended before
+	at time.Duration // granted
 }
 
 // remove takes a possible member out.
@@ -135,13 +138,14 @@ func (r *room) remove(s *stay) {
 	for len(r.removed) > 0 && k.granted-r.removed[0].at > k.opt.Patience+2*countsWithin {
 		r.removed = r.removed[1:]
 	}
-	if s.joined != 0 || s.conn.phase == ended {
-		r.removed = append(r.removed, removal{k.granted, s.joined != 0})
+	if s.joined != 0 || s.conn.phase == ended || s.late {
+		r.removed = append(r.removed, removal{k.granted})
 	}
 }
 
-// verdictTime is how long several workers may go on refusing after a seat has become free.
-const verdictTime = 100 * time.Millisecond
+// verdictTime is how long several workers may go on refusing after a seat has become free. A join that came to nothing, because
+// its answer was late or its connection was cut, may have had a seat, too.
+const verdictTime = 250 * time.Millisecond
 
 // mostIn is the most connections that may have had a seat of a room when a join was refused, the refused one included:
 // members, connections on their way in, and those that left a moment ago.
@@ -151,7 +155,7 @@ func (k *checker) mostIn(q *request) int {
 		return most
 	}
 	for _, x := range q.room.removed {
-		if x.joined && x.at < q.granted && q.granted-x.at < verdictTime {
+		if x.at < q.granted && q.granted-x.at < verdictTime {
 			most++
 		}
 	}
@@ -181,14 +185,14 @@ func (k *checker) limitReached(r *room) {
 //
 // Owner: the checker's queue.
 type count struct {
-	conn *conn
-	room *room
-	what string
-	got  int
-	low  int // the least less the number of certain members
-	most int
-	from marks
-	due  int64
+	asker fmt.Stringer
+	room  *room
+	what  string
+	got   int
+	low   int // the least less the number of certain members
+	most  int
+	from  marks
+	due   int64
 }
 
 // marks are a room's counters when a request was sent.
@@ -198,7 +202,7 @@ func (r *room) marks() marks { return marks{r.certain, r.departures, r.removals}
 
 // counted records the room's size in an answer. The count of a broadcast does not include its publisher.
 func (k *checker) counted(c *conn, q *request, got int) {
-	n := &count{conn: c, room: q.room, what: q.kind, got: got, from: q.marks, due: k.now.UnixNano() + countWait}
+	n := &count{asker: c, room: q.room, what: q.kind, got: got, from: q.marks, due: k.now.UnixNano() + countWait}
 	if !k.opt.ExactCounts {
 		k.countedByMany(c, q, n)
 		return
@@ -263,8 +267,9 @@ func (k *checker) judgeCounts(all bool) {
 		k.report.Checked["counts"]++
 		least := max(n.from.certain-(n.room.departures-n.from.departures)+n.low, 0)
 		if n.got < least || n.got > n.most {
-			k.found("count", n.room, []*conn{n.conn}, fmt.Sprintf("%v is told of %d in answer to %s in %s, there were %d to %d",
-				n.conn, n.got, n.what, n.room.name, least, n.most))
+			c, _ := n.asker.(*conn)
+			k.found("count", n.room, []*conn{c}, fmt.Sprintf("%v is told of %d in answer to %s in %s, there were %d to %d",
+				n.asker, n.got, n.what, n.room.name, least, n.most))
 		}
 	}
 	k.counts = k.counts[i:]

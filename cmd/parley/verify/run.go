@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"syscall"
 	"time"
 
+	"github.com/parleyd/parley/cmd/parley/verify/caller"
 	"github.com/parleyd/parley/engine/canary"
 )
 
@@ -29,7 +31,9 @@ type checker struct {
 	report *Report
 	rng    *rand.Rand
 	run    string // tells this run's rooms and messages from those of other runs
-	hello  []byte // the opening handshake
+	at     target
+	hello  []byte    // the opening handshake of clients without a token
+	api    *backends // nil: the API is not used
 
 	now, started time.Time
 	granted      time.Duration // by the machine, so far (package canary): the server's deadlines count in it
@@ -97,18 +101,36 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return nil, fmt.Errorf("%w: %w", ErrUsage, err)
 	}
 	k := newChecker(&o, at)
+	var api *caller.Target
+	if o.API != "" {
+		dir, err := os.MkdirTemp("", "parley-verify-")
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
+		defer os.RemoveAll(dir)
+		if api, err = caller.Find(caller.Sources{URL: o.API, KeyFile: o.APIKeyFile, SecretFile: o.SecretFile, Spawned: o.Spawn != "", Dir: dir}); err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrUsage, err)
+		}
+	}
 	if k.poll, err = newPoller(at.addr); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 	}
 	defer k.poll.shut()
 	if o.Spawn != "" {
-		if k.server, err = spawn(ctx, &o, at); err != nil {
+		if k.server, err = spawn(ctx, &o, at, api); err != nil {
 			return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
 		defer k.server.stop()
 	}
 	if err := reachable(at); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	if api != nil {
+		if api.Secret != nil {
+			k.grant(api.Secret)
+		}
+		k.startBackends(ctx, api)
+		defer k.api.stop()
 	}
 	k.begin()
 	err = k.loop(ctx)
@@ -118,21 +140,29 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 
 func newChecker(o *Options, at target) *checker {
 	k := &checker{opt: o, speaks: dialects[o.Dialect], report: newReport(o), rng: rand.New(rand.NewPCG(o.Seed, 0)),
-		run: fmt.Sprintf("%06x", rand.Uint32N(1<<24)), hello: at.request(),
+		run: fmt.Sprintf("%06x", rand.Uint32N(1<<24)), at: at, hello: at.request(""),
 		byName: map[string]*room{}, byFD: map[int]*conn{}, bySerial: map[int]*conn{}, byID: map[string]*conn{},
 		living: map[*conn]bool{}, tokens: map[string]*session{}, holes: map[hole]*stay{}, buffer: make([]byte, 64<<10)}
-	sum := 0.0
 	for i := range o.Rooms {
-		r := newRoom(fmt.Sprintf("verify-%s-%d", k.run, i))
-		k.rooms = append(k.rooms, r)
-		k.byName[r.name] = r
-		sum += 1 / math.Sqrt(float64(i+1))
-		k.weights = append(k.weights, sum)
+		k.addRoom(fmt.Sprintf("verify-%s-%d", k.run, i), false)
 	}
 	for i := range o.Clients {
 		k.actors = append(k.actors, newActor(k, i))
 	}
 	return k
+}
+
+// addRoom adds a room, which is drawn less often than the earlier ones.
+func (k *checker) addRoom(name string, closed bool) {
+	r := newRoom(name)
+	r.closed = closed
+	k.rooms = append(k.rooms, r)
+	k.byName[r.name] = r
+	sum := 1 / math.Sqrt(float64(len(k.rooms)))
+	if len(k.weights) > 0 {
+		sum += k.weights[len(k.weights)-1]
+	}
+	k.weights = append(k.weights, sum)
 }
 
 // drawRoom draws a room: the first ones more often than the last.
@@ -192,6 +222,9 @@ func (k *checker) loop(ctx context.Context) error {
 				c.ready(r)
 			}
 		}
+		if k.api != nil {
+			k.api.hear()
+		}
 		k.runTimers()
 		k.judgeCounts(false)
 		k.judgeSuspicions()
@@ -241,9 +274,16 @@ func (k *checker) act() {
 	}
 	k.owing = min(k.owing+k.lag.Seconds()*float64(k.opt.Rate), actsPerTurn)
 	for ; k.owing >= 1; k.owing-- {
+		if k.api != nil && k.rng.IntN(apiShare) == 0 {
+			k.api.act(k.rng)
+			continue
+		}
 		k.actors[k.rng.IntN(len(k.actors))].perform()
 	}
 }
+
+// apiShare is the number of acts of which one is a backend's.
+const apiShare = 8
 
 func earlier(a, b time.Time) time.Time {
 	if b.Before(a) {

@@ -32,7 +32,8 @@ func (c *conn) tokenRead(token string, ttl float64) {
 	if c.session != nil {
 		k.found("session", nil, []*conn{c}, fmt.Sprintf("%v is given a second token without having resumed", c))
 	}
-	c.session = &session{token: token, conn: c, ttl: time.Duration(ttl * float64(time.Second))}
+	// A revocation that is on its way ends this session too: the server sent the token before it heard of it.
+	c.session = &session{token: token, conn: c, ttl: time.Duration(ttl * float64(time.Second)), spoiled: c.dismissed == codeUnauthorized}
 	k.tokens[token] = c.session
 	if !c.resumed {
 		c.actor.up(c)
@@ -110,6 +111,8 @@ func (c *conn) reconnected(q *request, m *body) {
 		k.found("gap", nil, []*conn{c}, fmt.Sprintf("%v resumes rooms %v from an epoch that never was, and is told of gaps in %v", c, m.Rooms, m.Gaps))
 	}
 	c.restored(s.conn, q, m, complain)
+	c.attributes = s.conn.attributes
+	c.blurred = s.conn.blurred || s.conn.marking || k.recentlyChanged(s.conn, s.conn.marked)
 	s.conn.await(false)
 	k.used = append(k.used, s)
 	if len(k.used) > usedKept {

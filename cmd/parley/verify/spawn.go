@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/parleyd/parley/cmd/parley/verify/caller"
 	"github.com/parleyd/parley/engine/canary"
 )
 
@@ -56,14 +57,17 @@ const (
 	stopWait  = 10 * time.Second
 )
 
-// spawn starts the command by a shell, and waits until it serves.
-func spawn(ctx context.Context, o *Options, at target) (*server, error) {
+// spawn starts the command by a shell, and waits until it serves. api is nil if the API is not used.
+func spawn(ctx context.Context, o *Options, at target, api *caller.Target) (*server, error) {
 	if c, err := net.DialTimeout("tcp", at.addr.String(), time.Second); err == nil {
 		c.Close()
 		return nil, fmt.Errorf("start server: %s is served by another one already; stop it or choose another port", at.addr)
 	}
 	s := &server{cmd: exec.Command("/bin/sh", "-c", "exec "+o.Spawn), said: &tail{}, ended: make(chan struct{})}
 	s.cmd.Stdout, s.cmd.Stderr = s.said, s.said
+	if api != nil {
+		s.cmd.Env = append(os.Environ(), api.Environ...)
+	}
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C must not reach it: we stop it ourselves
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start server: %w", err)
@@ -118,7 +122,7 @@ func reachable(at target) error {
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(3 * time.Second))
-	if _, err := c.Write(at.request()); err != nil {
+	if _, err := c.Write(at.request("")); err != nil {
 		return fmt.Errorf("ask for a WebSocket: %w", err)
 	}
 	var in []byte

@@ -29,6 +29,7 @@ type serving struct {
 	killed           bool // one after the other
 	wiped            bool // what the bus keeps is
 	roomy            bool // many rooms for few clients
+	backends         bool // they use the API, and clients have tokens
 }
 
 const roomLimit = 6
@@ -61,6 +62,11 @@ func options(t testing.TB, binary, environment string, s serving) Options {
 	}
 	if s.roomy {
 		o.Clients, o.Rooms, o.Rate = 40, 60, 300
+	}
+	if s.backends {
+		o.API, o.KillAPI = fmt.Sprintf("http://127.0.0.1:%d", freePort(t)), s.killed
+	} else {
+		flags += " --api-port 0"
 	}
 	o.Spawn = fmt.Sprintf("env %s %s serve --port %d --admin-port 0 --log-level warn%s", environment, binary, port, flags)
 	return o

@@ -94,13 +94,19 @@ func (k *checker) mayBeWiped(s *session) bool {
 	return s.wiped || s.conn.code != 0 && s.conn.gone.Sub(k.wiped) < lastMoments
 }
 
-// unavailable reports an answer "unavailable" that comes when the server must have recovered from the wipe.
+// unavailable reports an answer "unavailable" that comes when the server must have recovered from the wipe. While another
+// connection claims the session of c, the server can store no join or leave for c: it may refuse it.
 func (c *conn) unavailable(q *request) {
 	k := c.k
-	if k.opt.Wipe != "" && !k.disturbed() && q.granted > k.restUntil {
-		k.found("silent", q.room, []*conn{c}, fmt.Sprintf("%v asked %s and is told that it is unavailable, %v after the latest disturbance",
-			c, q.kind, k.now.Sub(k.shaken).Round(time.Millisecond)))
+	contested := c.claimed || c.session != nil && c.session.failed > 0
+	if k.opt.Wipe == "" || contested || k.disturbed() || q.granted <= k.restUntil {
+		return
 	}
+	when := "before any disturbance"
+	if !k.shaken.IsZero() {
+		when = fmt.Sprintf("%v after the latest disturbance", k.now.Sub(k.shaken).Round(time.Millisecond))
+	}
+	k.found("silent", q.room, []*conn{c}, fmt.Sprintf("%v asked %s and is told that it is unavailable, %s", c, q.kind, when))
 }
 
 // tokenless reports whether a connection's token has been due for longer than wait, granted.

@@ -51,22 +51,28 @@ func TestSessionsWithoutConnectionMayBeWiped(t *testing.T) {
 	}
 }
 
-// A request after the server's five seconds must not be answered "unavailable"; one before, or while the command runs, may.
+// A request after the server's five seconds must not be answered "unavailable"; one before, or while the command runs, may, and
+// one of a connection whose session another connection claims.
 func TestUnavailableAfterAWipe(t *testing.T) {
 	for name, c := range map[string]struct {
-		asked  time.Duration
-		wiping bool
-		found  bool
+		asked   time.Duration
+		wiping  bool
+		claimed bool
+		failed  int // claims
+		found   bool
 	}{
 		"asked later":            {asked: 51 * time.Second, found: true},
 		"asked before":           {asked: 49 * time.Second},
 		"the command runs again": {asked: 51 * time.Second, wiping: true},
+		"it is taken over":       {asked: 51 * time.Second, claimed: true},
+		"a claim failed":         {asked: 51 * time.Second, failed: 1},
 	} {
 		k := wiped()
 		if c.wiping {
 			k.wiping = &wipe{}
 		}
-		asker := &conn{k: k, actor: k.actors[0], phase: open, stays: map[*room]*stay{}}
+		asker := &conn{k: k, actor: k.actors[0], phase: open, stays: map[*room]*stay{}, claimed: c.claimed,
+			session: &session{failed: c.failed}}
 		asker.refusedWith(&request{kind: "join", room: k.rooms[0], granted: c.asked}, "unavailable")
 		if found := k.report.Found["silent"] > 0; found != c.found {
 			t.Errorf("%s: found is %v", name, k.report.Found)

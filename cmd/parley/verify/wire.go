@@ -23,10 +23,11 @@ type wire struct {
 	closing  bool   // we have sent a close frame
 }
 
-// request is every client's opening handshake. The key is the RFC's example; the answer to it is checked.
-func (t *target) request() []byte {
+// request is a client's opening handshake. The key is the RFC's example; the answer to it is checked. fields are further lines
+// of the head.
+func (t *target) request(fields string) []byte {
 	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
-		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", t.path, t.host)
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%s\r\n", t.path, t.host, fields)
 }
 
 // acceptKey is the Sec-WebSocket-Accept for that key, from the RFC [RFC 6455 §1.3].

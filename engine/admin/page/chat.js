@@ -10,6 +10,7 @@ let me = null;
 let reconnectToken = null; // from the server: restores rooms after a drop
 let oldToken = null;       // the one to show on the next connection
 let retries = 0;
+let comeBack = 0; // milliseconds, as the server's goodbye asks
 let port = 0;
 
 // What outlives a reload of this tab. A browser may forbid it.
@@ -29,7 +30,7 @@ const words = {
     lost: 'Connection lost ({0}); trying again in {1} s.', resumed: 'Session resumed; back in {0}.', noRoom: 'no room',
     lostRoom: 'Could not get back into {0}: {1}.', one: '{0}: {1} member', many: '{0}: {1} members', joined: 'Joined {0}, {1} there.',
     left: 'Left {0}.', memberJoined: ' joined {0}', memberLeft: ' left {0}', inRoom: ' in {0}: {1}', toYou: ' to you: {0}',
-    youTo: 'you to ', colon: ': {0}', nobody: 'No client with that id is connected.', afresh: 'The old session is gone; starting afresh.',
+    youTo: 'you to ', colon: ': {0}', nobody: 'No client with that id is connected.', afresh: 'The old session is gone; starting afresh.', backend: 'The backend',
   },
   zh: {
     connecting: '连接中', connected: '已连接', disconnected: '已断开', youAre: '您的编号', you: '您',
@@ -41,7 +42,7 @@ const words = {
     lost: '连接断开（{0}），{1} 秒后重试。', resumed: '会话已恢复；回到 {0}。', noRoom: '没有房间',
     lostRoom: '无法回到 {0}：{1}。', one: '{0}：{1} 人', many: '{0}：{1} 人', joined: '已加入 {0}，共 {1} 人。',
     left: '已离开 {0}。', memberJoined: ' 加入了 {0}', memberLeft: ' 离开了 {0}', inRoom: ' 在 {0}：{1}', toYou: ' 对您说：{0}',
-    youTo: '您对 ', colon: ' 说：{0}', nobody: '没有这个编号的连接。', afresh: '原来的会话已失效，重新开始。',
+    youTo: '您对 ', colon: ' 说：{0}', nobody: '没有这个编号的连接。', afresh: '原来的会话已失效，重新开始。', backend: '后端',
   },
 };
 let language = store.get('language') || ((navigator.language || '').startsWith('zh') ? 'zh' : 'en');
@@ -132,7 +133,8 @@ function dropped(code, reason) {
   ws = null;
   oldToken = reconnectToken || oldToken;
   reconnectToken = null;
-  const wait = Math.min(1000 * 2 ** retries++, 15000) * (0.5 + Math.random() / 2);
+  const wait = comeBack || Math.min(1000 * 2 ** retries++, 15000) * (0.5 + Math.random() / 2);
+  comeBack = 0;
   state('disconnected');
   show('note', say('lost', `${code}${reason ? ' ' + reason : ''}`, (wait / 1000).toFixed(1)));
   setTimeout(connect, wait);
@@ -197,17 +199,18 @@ const handlers = {
   members(m) { count(m.room, m.count); },
   member_joined(m) {
     count(m.room, (rooms.get(m.room) || 0) + 1);
-    show('note', who(m.connection_id), say('memberJoined', m.room));
+    show('note', who(m.connection_id, m.user), say('memberJoined', m.room));
   },
   member_left(m) {
     count(m.room, (rooms.get(m.room) || 0) - 1);
-    show('note', who(m.connection_id), say('memberLeft', m.room));
+    show('note', who(m.connection_id, m.user), say('memberLeft', m.room));
   },
   chat(m) { show('chat', who(m.from, m.name), say('inRoom', m.room, m.text)); },
-  broadcast(m) { show('chat', who(m.from), say('inRoom', m.room, JSON.stringify(m.data))); },
+  broadcast(m) { show('chat', m.from ? who(m.from, m.user) : say('backend'), say('inRoom', m.room, JSON.stringify(m.data))); },
   private(m) { show('private', who(m.from, m.name), say('toYou', m.text)); },
   private_sent(m) { if (!m.delivered) show('error', say('nobody')); },
   chat_sent() {},
+  goodbye(m) { comeBack = 1000 * m.retry_after; },
   ping() { send({ type: 'pong' }); },
   error(m) {
     if (m.ref === 'resume' && m.code === 'unavailable') {

@@ -69,6 +69,7 @@ type Link struct {
 	due    time.Time // when timer fires; zero where it is not set
 	closed bool
 
+	confirms   confirms
 	up         atomic.Bool
 	reconnects atomic.Uint64
 }

@@ -77,6 +77,18 @@ func (o *outbox) flush() bool {
 	return o.due
 }
 
+// flushAll is flush, and returns the number of the newest batch, the flushed one included, and how many batches were dropped
+// so far before they were handed over.
+func (o *outbox) flushAll() (seq, overrun uint64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.due = o.entries > 0
+	if o.due {
+		return o.ring.top + 1, o.overrun
+	}
+	return o.ring.top, o.overrun
+}
+
 // seal numbers the batch and moves it into the ring. The caller holds mu.
 func (o *outbox) seal() {
 	size := len(o.batch)

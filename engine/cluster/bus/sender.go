@@ -51,6 +51,7 @@ type requests struct {
 	top       bool                      // announce our highest sequence
 	questions map[ident.Worker]seqRange // by the worker that we ask
 	answers   map[ident.Worker]seqRange // by the worker that asked us
+	handed    []handedOver              // in no order
 }
 
 type seqRange struct{ first, last uint64 }
@@ -126,6 +127,7 @@ func (s *sender) round() bool {
 		return false
 	}
 	more, up := s.batches()
+	s.tellHandedOver()
 	if !up {
 		return false
 	}

@@ -33,16 +33,17 @@ type Options struct {
 	PendingMax int
 	// Replicas is how many buses keep each record (1).
 	Replicas int
-	// RoomChanged is called for created and deleted rooms, on the ledger's goroutine; it must not block. May be nil.
-	RoomChanged func(room Room, deleted bool)
+	// RoomChanged is called for each change of a created room, on the ledger's goroutine; it must not block. May be nil.
+	RoomChanged func(room Room, change RoomChange)
 	// Fault is called with unexpected errors (a record that cannot be read, a refusal by the bus), on the ledger's
 	// goroutine. May be nil.
 	Fault func(error)
 	// Say is called with news for the operator: the records on the bus are gone, and the workers write them again. On the
 	// ledger's goroutine; may be nil.
 	Say func(error)
-	// Lost is called when the sessions on the bus are gone. It must save every live session of this worker again, and call
-	// done when Save was called for all. On the ledger's goroutine; it must not block. May be nil.
+	// Lost is called when the sessions on the bus are gone. Before it returns, it must call Forget for each session that another
+	// worker may have used. It must save every live session of this worker again, and call done when Save was called for all, and
+	// when no Park of a forgotten session can follow. On the ledger's goroutine; it must not block. May be nil.
 	Lost func(done func())
 	// Peers are the workers that already serve: see Ledger.Peers.
 	Peers []ident.Worker

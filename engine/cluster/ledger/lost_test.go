@@ -101,6 +101,10 @@ func TestWhatIsLostIsWrittenAnew(t *testing.T) {
 			}
 			grant(t, a.Ledger, "r", 4, 3)
 			must(t, func(done func(error)) error { return a.Rooms.Create(Room{Name: "made"}, done) })
+			eventually(t, "the other worker has heard of the room", func() bool {
+				_, known := c.Rooms.Find("made")
+				return known
+			})
 			must(t, func(done func(error)) error { return a.Dead(9, time.Time{}, done) })
 
 			lose(t, b, b.jetstream(t))

@@ -88,9 +88,9 @@ func (b *bucket) check() {
 
 func (b *bucket) checked() {
 	b.checking, b.wait, b.problem = false, 0, ""
-	told := b.asking
+	callers := b.asking
 	b.asking = nil
-	for _, f := range told {
+	for _, f := range callers {
 		f()
 	}
 	if len(b.asked) > 0 {

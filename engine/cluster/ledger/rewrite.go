@@ -4,40 +4,76 @@ import "github.com/parleyd/parley/protocol/ident"
 
 // A worker rewrites its records into streams that have lost them: see origin.go.
 
-// rewrite begins to write all sessions of this worker again. The engine has their values.
+// rewrite begins to write all sessions of this worker again. The engine has their values. The lost stream had the record of
+// which sessions were used, and a version of such a session may be on its way here. So nothing is written before the engine has
+// said which sessions to forget, which it does before Lost returns.
 func (s *Sessions) rewrite(b *bucket, first bool) {
 	s.lost = 0
-	for key, o := range s.owned {
+	for _, o := range s.owned {
 		o.revision, o.piled, o.late = 0, 0, 0
+		if o.parked { // it has no connection, and another worker may have used it
+			s.giveUp(o)
+		}
 		if o.lost = !o.gone && (o.known || o.lost); !o.lost {
 			continue
 		}
 		o.known = false
 		s.lost++
-		if o.next != nil {
-			s.l.timers.stop(o.timer)
-			o.timer = nil
-			s.schedule(key, o)
-		}
+		s.l.timers.stop(o.timer)
+		o.timer = nil
 	}
 	turn := b.turn
 	s.resaving = true
 	done := func() {
 		if b.turn == turn {
-			s.resaving = false
-			for _, o := range s.owned {
-				if o.next == nil && o.sent == nil {
-					s.found(o) // it has no connection at the moment; a later connection saves it
-				}
-			}
-			s.rewritten()
+			s.resaved()
 		}
 	}
 	if first || s.l.opts.Lost == nil {
 		done()
 		return
 	}
+	s.asking++
 	s.l.opts.Lost(func() { s.l.post(done) })
+	s.l.post(s.asked)
+}
+
+// asked goes on with the versions that have waited for Lost.
+func (s *Sessions) asked() {
+	if s.asking--; s.asking > 0 {
+		return
+	}
+	for key, o := range s.owned {
+		s.schedule(key, o)
+	}
+	s.l.wire.pump()
+}
+
+// resaved says that the engine has saved all sessions again.
+func (s *Sessions) resaved() {
+	s.resaving = false
+	for key, o := range s.owned {
+		switch {
+		case o.next != nil || o.sent != nil:
+			o.forgotten = false
+		case o.forgotten:
+			delete(s.owned, key)
+		default:
+			s.found(o) // it has no connection at the moment; a later connection saves it
+		}
+	}
+	s.rewritten()
+}
+
+// retry writes a version into the stream that has replaced a lost one, unless Lost has made the engine forget the session.
+func (s *Sessions) retry(key Key, o *owned) {
+	s.l.post(func() {
+		if o.gone && o.sent.state != 0 {
+			s.unwritten(key, o, ErrUnknown)
+			return
+		}
+		s.try(key, o)
+	})
 }
 
 // found says that a session is on the bus again, or does not have to be.
@@ -112,9 +148,40 @@ func (r *release) unclaimed(rec session, f found) {
 		case r.park, r.spend && f.payload != nil:
 			rec.before = rec.state
 			r.put(rec, f.revision)
+		case r.spend && f.revision != 0:
+			r.end(ErrClaimed)
+		case r.spend:
+			r.vanished()
 		default:
 			r.end(nil)
 		}
+	})
+}
+
+// vanished decides about a spend that finds no record, since the stream was lost. It waits until the owner has rewritten its
+// sessions: if it rewrites this one, too, the token would be valid again. A record that was deleted since the loss was claimed and
+// spent by another worker, or dropped by its owner.
+func (r *release) vanished() {
+	l, inst := r.s.l, r.at.Key.Instance
+	if !l.serves(inst) {
+		r.end(nil)
+		return
+	}
+	l.get(sessionBucket, sessionMark(inst), func(mark found) {
+		if string(mark.payload) != l.bucket(sessionBucket).id {
+			l.after(marksAgain, r.look)
+			return
+		}
+		l.get(sessionBucket, r.at.Key.subject(), func(f found) {
+			switch {
+			case f.payload != nil:
+				r.saw(f)
+			case f.revision != 0:
+				r.end(ErrClaimed)
+			default:
+				r.end(nil)
+			}
+		})
 	})
 }
 

@@ -1,10 +1,12 @@
 package ledger
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // Room is a created room.
@@ -20,6 +22,16 @@ type Room struct {
 	// CreatedAt is in milliseconds since 1970.
 	CreatedAt int64
 }
+
+// RoomChange says what became of a created room.
+type RoomChange uint8
+
+// The changes of a created room.
+const (
+	RoomCreated RoomChange = iota // an earlier room of the same name has been deleted since
+	RoomUpdated
+	RoomDeleted
+)
 
 // Rooms are the created rooms. Every worker knows all of them.
 //
@@ -75,11 +87,8 @@ func decodeRoom(name string, b []byte) (r Room, m mark, err error) {
 // error, Find knows the room on this worker. After ErrAway the room may still be created; a repeated Create then fails with
 // ErrExists. Any goroutine.
 func (r *Rooms) Create(room Room, done func(error)) error {
-	switch {
-	case room.Name == "" || len(room.Name) > nameBytesMax:
-		return errName
-	case len(room.Metadata) > metadataMax:
-		return errMetadata
+	if err := room.check(); err != nil {
+		return err
 	}
 	return r.l.accept(func() {
 		p := r.l.promise(done)
@@ -89,6 +98,17 @@ func (r *Rooms) Create(room Room, done func(error)) error {
 			r.create(encodeName(room.Name), encodeRoom(room, m), m, p)
 		})
 	})
+}
+
+// check reports a room that does not fit into a record.
+func (room *Room) check() error {
+	switch {
+	case room.Name == "" || len(room.Name) > nameBytesMax:
+		return errName
+	case len(room.Metadata) > metadataMax:
+		return errMetadata
+	}
+	return nil
 }
 
 // whenWhole runs f once all known rooms are on the bus: for a caller, a room that is being rewritten exists.
@@ -183,6 +203,69 @@ func (l *Ledger) rewriteShared() {
 	l.feed.begin()
 }
 
+// Update changes a created room on all workers: change gets it as it is, on the ledger's goroutine, perhaps several times, and
+// must not change Name and CreatedAt. Metadata has 64 KiB at most. Errors: ErrUnknown if there is no such room. When done runs
+// without an error, Find knows the change on this worker. Any goroutine.
+func (r *Rooms) Update(name string, change func(*Room), done func(error)) error {
+	return r.l.accept(func() { r.update(encodeName(name), change, r.l.promise(done)) })
+}
+
+func (r *Rooms) update(token string, change func(*Room), p *promise) {
+	again := func() { r.update(token, change, p) }
+	r.l.get(sharedBucket, "room."+token, func(f found) {
+		if f.payload == nil {
+			r.missing(token, p, again)
+			return
+		}
+		room, _, err := decodeRoom(nameOf(token), f.payload)
+		if err == nil {
+			change(&room)
+			err = room.check()
+		}
+		if err != nil {
+			p.keep(err)
+			return
+		}
+		m := r.l.mark()
+		payload := encodeRoom(room, m)
+		r.l.set(&set{bucket: sharedBucket, key: "room." + token, expect: f.revision, payload: payload, done: func(revision uint64, err error) {
+			switch err {
+			case nil:
+				r.changed(token, found{revision, payload})
+				p.keep(nil)
+			case errConflict:
+				r.updated(token, m, p, again)
+			default:
+				p.keep(err)
+			}
+		}})
+	})
+}
+
+// updated looks whether the update with a mark was made, after a conflict; if another one was, it is made again.
+func (r *Rooms) updated(token string, m mark, p *promise, again func()) {
+	r.l.get(sharedBucket, "room."+token, func(f found) {
+		if f.payload == nil || !holds(f.payload, m) {
+			again()
+			return
+		}
+		r.changed(token, f)
+		p.keep(nil)
+	})
+}
+
+// missing is what a change does whose room is not on the bus: it is made again if the room was deleted a moment ago, or lost
+// and soon rewritten.
+func (r *Rooms) missing(token string, p *promise, again func()) {
+	if _, known := r.known[nameOf(token)]; !known || p.kept {
+		p.keep(ErrUnknown)
+		return
+	}
+	r.l.bucket(sharedBucket).check()
+	r.l.feed.read()
+	r.l.after(marksAgain, again)
+}
+
 // put rewrites a room, unless another worker has.
 func (r *Rooms) put(token string, payload []byte, done func()) {
 	s := &set{bucket: sharedBucket, key: "room." + token, payload: payload}
@@ -220,16 +303,16 @@ func (r *Rooms) remove(token string, p *promise, sent bool) {
 	key := "room." + token
 	r.l.get(sharedBucket, key, func(f found) {
 		if f.payload == nil {
-			switch _, known := r.known[nameOf(token)]; {
-			case sent: // deleted by us, or by another worker at the same time
+			if sent { // deleted by us, or by another worker at the same time
 				p.keep(nil)
-			case known && !p.kept: // deleted a moment ago, or lost and soon rewritten
-				r.l.bucket(sharedBucket).check()
-				r.l.feed.read()
-				r.l.after(marksAgain, func() { r.remove(token, p, false) })
-			default:
-				p.keep(ErrUnknown)
+			} else {
+				r.missing(token, p, func() { r.remove(token, p, false) })
 			}
+			return
+		}
+		if room, _, err := decodeRoom("", f.payload); err == nil && room.CreatedAt == r.l.unix() {
+			// The next room of this name must have another CreatedAt: changed tells them apart by it.
+			r.l.after(time.Millisecond, func() { r.remove(token, p, sent) })
 			return
 		}
 		r.l.set(&set{bucket: sharedBucket, key: key, expect: f.revision, done: func(revision uint64, err error) {
@@ -287,7 +370,12 @@ func (r *Rooms) changed(token string, f found) {
 	r.mu.Lock()
 	r.known[name] = knownRoom{room: room, revision: f.revision}
 	r.mu.Unlock()
-	r.tell(room, false)
+	switch {
+	case !had || was.room.CreatedAt != room.CreatedAt:
+		r.tell(room, RoomCreated)
+	case was.room.MembersMax != room.MembersMax || !bytes.Equal(was.room.Metadata, room.Metadata):
+		r.tell(room, RoomUpdated)
+	} // else it is the same: it was lost and rewritten
 }
 
 func (r *Rooms) forget(name string) {
@@ -298,7 +386,7 @@ func (r *Rooms) forget(name string) {
 	r.mu.Lock()
 	delete(r.known, name)
 	r.mu.Unlock()
-	r.tell(was.room, true)
+	r.tell(was.room, RoomDeleted)
 }
 
 // retain forgets the rooms that a read of all records up to a sequence did not find: they were deleted while the bus was
@@ -311,8 +399,8 @@ func (r *Rooms) retain(seen map[string]bool, next uint64) {
 	}
 }
 
-func (r *Rooms) tell(room Room, deleted bool) {
+func (r *Rooms) tell(room Room, change RoomChange) {
 	if r.l.opts.RoomChanged != nil {
-		r.l.opts.RoomChanged(room, deleted)
+		r.l.opts.RoomChanged(room, change)
 	}
 }

@@ -16,22 +16,24 @@ type heard struct {
 }
 
 func (h *heard) options(o *Options) {
-	o.RoomChanged = func(r Room, deleted bool) {
+	o.RoomChanged = func(r Room, change RoomChange) {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		h.news = append(h.news, fmt.Sprintf("%s %d %v", r.Name, r.MembersMax, deleted))
+		h.news = append(h.news, fmt.Sprintf("%s %d %s", r.Name, r.MembersMax, [...]string{"created", "updated", "deleted"}[change]))
 	}
 }
 
-func (h *heard) contains(want string) bool {
+func (h *heard) contains(want string) bool { return h.count(want) > 0 }
+
+func (h *heard) count(want string) (times int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, n := range h.news {
 		if n == want {
-			return true
+			times++
 		}
 	}
-	return false
+	return times
 }
 
 func TestRooms(t *testing.T) {
@@ -52,13 +54,70 @@ func TestRooms(t *testing.T) {
 			t.Error("its creator does not know it")
 		}
 		is(t, create(c, 9), ErrExists)
-		eventually(t, "the other hears of it", func() bool { return news.contains(fmt.Sprintf("%s %d false", name, round)) })
+		eventually(t, "the other hears of it", func() bool { return news.contains(fmt.Sprintf("%s %d created", name, round)) })
 		must(t, func(done func(error)) error { return c.Rooms.Delete(name, done) })
 		is(t, await(t, func(done func(error)) error { return c.Rooms.Delete(name, done) }), ErrUnknown)
 		eventually(t, "both forget it", func() bool { return len(a.Rooms.All())+len(c.Rooms.All()) == 0 })
-		if !news.contains(fmt.Sprintf("%s %d true", name, round)) {
+		if !news.contains(fmt.Sprintf("%s %d deleted", name, round)) {
 			t.Error("deletion was not told")
 		}
+	}
+}
+
+// Updates of several workers at once all count, and each is told as one; a room that was deleted is not updated.
+func TestUpdateRooms(t *testing.T) {
+	t.Parallel()
+	b := startBus(t)
+	var news heard
+	a, c := b.open(t, 1), b.open(t, 2, news.options)
+	must(t, func(done func(error)) error { return a.Rooms.Create(Room{Name: "r", MembersMax: 1}, done) })
+	eventually(t, "the other hears of it", func() bool { return news.contains("r 1 created") })
+	const each = 20
+	var all sync.WaitGroup
+	for range each {
+		for _, l := range []*Ledger{a, c} {
+			all.Add(1)
+			if err := l.Rooms.Update("r", func(r *Room) { r.MembersMax++; r.Metadata = []byte("m") }, func(err error) {
+				is(t, err, nil)
+				all.Done()
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	all.Wait()
+	for _, l := range []*Ledger{a, c} {
+		eventually(t, "all updates are known", func() bool {
+			r, _ := l.Rooms.Find("r")
+			return r.MembersMax == 2*each+1 && string(r.Metadata) == "m"
+		})
+	}
+	eventually(t, "the last one is told", func() bool { return news.contains(fmt.Sprintf("r %d updated", 2*each+1)) })
+	update := func(l *Ledger, name string, change func(*Room)) error {
+		return await(t, func(done func(error)) error { return l.Rooms.Update(name, change, done) })
+	}
+	is(t, update(a, "r", func(r *Room) { r.Metadata = make([]byte, metadataMax+1) }), errMetadata)
+	must(t, func(done func(error)) error { return c.Rooms.Delete("r", done) })
+	is(t, update(a, "r", func(*Room) {}), ErrUnknown)
+	is(t, update(c, "never", func(*Room) {}), ErrUnknown)
+	if news.count("r 1 created") != 1 {
+		t.Error("an update is told as a new room")
+	}
+}
+
+// A room that is created, deleted and created again at once is another room for a worker that hears of the end alone.
+func TestCreatedAgainIsAnother(t *testing.T) {
+	t.Parallel()
+	a := startBus(t).open(t, 1)
+	var last int64
+	for range 50 {
+		must(t, func(done func(error)) error { return a.Rooms.Create(Room{Name: "r"}, done) })
+		r, _ := a.Rooms.Find("r")
+		if r.CreatedAt == last {
+			t.Fatal("two rooms were created at one time")
+		}
+		last = r.CreatedAt
+		must(t, func(done func(error)) error { return a.Rooms.Delete("r", done) })
 	}
 }
 

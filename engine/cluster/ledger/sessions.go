@@ -27,6 +27,7 @@ type Sessions struct {
 
 	lost     int  // sessions to be rewritten
 	resaving bool // Options.Lost has not finished
+	asking   int  // calls of Options.Lost whose Forgets have not been carried out: no version leaves until then
 }
 
 // owned is a session that this worker made and has not parked, dropped or forgotten.
@@ -43,7 +44,10 @@ type owned struct {
 	due      bool     // next is in Sessions.due
 	gone     bool     // a claimant has used it: a further write would restore a used session
 	lost     bool     // gone from the bus, and to be rewritten
+	parked   bool     // it was parked after its caller got ErrAway, and the caller will repeat that
 	piled    uint8    // how many earlier versions the bus may still have
+	// forgotten is set by Forget while the engine saves all sessions again: a version that the engine gave just before may follow.
+	forgotten bool
 }
 
 // draft is a version of a session to be written.
@@ -124,19 +128,32 @@ func (s *Sessions) Forget(key Key) {
 		if o == nil {
 			return
 		}
-		o.gone = true
-		if o.next != nil {
-			s.l.timers.stop(o.timer)
-			promises := o.next.promises
-			o.timer, o.next, o.due = nil, nil, false
-			keepAll(promises, ErrUnknown)
-		}
+		s.giveUp(o)
+		o.forgotten = s.resaving
 		s.found(o)
 		if o.sent == nil {
-			delete(s.owned, key)
+			s.remove(key, o)
 			s.settle(key, o)
 		}
 	})
+}
+
+// giveUp says that a session has another owner: the next version is not written.
+func (s *Sessions) giveUp(o *owned) {
+	o.gone = true
+	if o.next != nil {
+		s.l.timers.stop(o.timer)
+		promises := o.next.promises
+		o.timer, o.next, o.due = nil, nil, false
+		keepAll(promises, ErrUnknown)
+	}
+}
+
+// remove ends the ledger's knowledge of a session that needs no further write.
+func (s *Sessions) remove(key Key, o *owned) {
+	if !o.forgotten {
+		delete(s.owned, key)
+	}
 }
 
 func keepAll(promises []*promise, err error) {
@@ -200,7 +217,7 @@ func waiting(promises []*promise) []*promise {
 // schedule sends the next version when it is due: the first and the last of a session at once.
 func (s *Sessions) schedule(key Key, o *owned) {
 	switch {
-	case o.sent != nil || o.next == nil:
+	case o.sent != nil || o.next == nil || s.asking > 0:
 	case o.lost && o.next.state == Live && len(o.idle) == 0: // lost sessions are many: awaited requests go first
 		if !o.due {
 			o.due = true
@@ -220,7 +237,7 @@ func (s *Sessions) schedule(key Key, o *owned) {
 
 // sendDue sends the latest version of the session that has been due for longest; false if there is none.
 func (s *Sessions) sendDue() bool {
-	for len(s.due) > 0 {
+	for len(s.due) > 0 && s.asking == 0 {
 		key := s.due[0]
 		s.due = s.due[1:]
 		if o := s.owned[key]; o != nil && o.due { // it may have been sent meanwhile
@@ -228,7 +245,9 @@ func (s *Sessions) sendDue() bool {
 			return true
 		}
 	}
-	s.due = nil
+	if len(s.due) == 0 {
+		s.due = nil
+	}
 	return false
 }
 
@@ -277,11 +296,13 @@ func (s *Sessions) written(key Key, o *owned, revision uint64) {
 	}
 	o.revision, o.known, o.sent, o.late = revision, true, nil, 0
 	s.found(o)
-	if d.state == Live && slices.ContainsFunc(d.promises, func(p *promise) bool { return p.kept }) {
+	late := slices.ContainsFunc(d.promises, func(p *promise) bool { return p.kept })
+	if d.state == Live && late {
 		o.late = xxhash.Sum64(d.value)
 	}
-	if o.gone || d.state != Live && o.next == nil {
-		delete(s.owned, key) // parked or deleted: the owner has no more to write
+	o.parked = d.state == Parked && late
+	if o.gone || d.state != Live && o.next == nil && !o.parked {
+		s.remove(key, o) // parked or deleted: the owner has no more to write
 	}
 	keepAll(d.promises, nil)
 	s.settle(key, o)
@@ -293,20 +314,20 @@ func (s *Sessions) overtaken(key Key, o *owned, turn int, f found) {
 	d, b := o.sent, s.l.bucket(sessionBucket)
 	if f.payload == nil {
 		switch {
-		case b.turn != turn: // the stream that it was sent to is lost
+		case b.turn != turn && (!o.lost || f.revision == 0): // the stream that it was sent to is lost
 			o.revision = f.revision
-			s.try(key, o)
+			s.retry(key, o)
 		case d.state != 0 && o.known && f.revision == 0: // a claimant has used and deleted it, or the stream is lost
 			b.confirm(func(same bool) {
 				if same {
 					s.unwritten(key, o, ErrUnknown)
 					return
 				}
-				s.try(key, o)
+				s.retry(key, o)
 			})
 		case d.state == 0:
 			s.written(key, o, f.revision)
-		case !o.known && o.revision != f.revision: // the marker of an earlier session with this key
+		case !o.known && !o.lost && o.revision != f.revision: // the marker of an earlier session with this key
 			o.revision = f.revision
 			s.try(key, o)
 		default:
@@ -320,6 +341,8 @@ func (s *Sessions) overtaken(key Key, o *owned, turn int, f found) {
 		s.unwritten(key, o, err)
 	case rec.mark == d.mark:
 		s.written(key, o, f.revision)
+	case o.gone && d.state != 0:
+		s.unwritten(key, o, ErrUnknown)
 	case rec.state == Live && rec.owner == s.l.opts.Epoch, d.state == 0 && rec.state == Parked:
 		o.revision, o.known = f.revision, true
 		s.try(key, o)
@@ -344,7 +367,7 @@ func (s *Sessions) unwritten(key Key, o *owned, err error) {
 	o.gone = o.gone || err == ErrUnknown
 	s.found(o)
 	if dropped || err != ErrUnknown && err != ErrClaimed {
-		delete(s.owned, key)
+		s.remove(key, o)
 	}
 	keepAll(promises, err)
 	s.settle(key, o)

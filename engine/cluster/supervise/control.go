@@ -29,7 +29,7 @@ var role = takeRole()
 
 func takeRole() string {
 	r := os.Getenv(roleVariable)
-	if r != RoleBus && r != RoleWorker {
+	if r != RoleBus && r != RoleWorker && r != RoleAPI {
 		return ""
 	}
 	os.Unsetenv(roleVariable)
@@ -38,7 +38,7 @@ func takeRole() string {
 	return r
 }
 
-// Role is this process's role under a supervisor: RoleBus, RoleWorker, or "" without a supervisor. Any goroutine.
+// Role is this process's role under a supervisor: RoleBus, RoleWorker, RoleAPI, or "" without a supervisor. Any goroutine.
 func Role() string { return role }
 
 // Control is a ward's end of the control channel. Its methods are for any goroutine and never block, except Pulse, which
@@ -51,6 +51,8 @@ type Control struct {
 	orders   chan Order
 	ready    atomic.Bool   // Ready was called
 	orphaned chan struct{} // closed when the supervisor is gone
+	hurried  chan struct{} // closed by an order to drain while the ward drains
+	asked    asked
 
 	mu       sync.Mutex
 	inbox    []Order
@@ -58,6 +60,7 @@ type Control struct {
 	beat     bool     // to be written
 	stats    []byte   // to be written
 	draining bool
+	inAHurry bool          // hurried is closed
 	fresh    chan struct{} // the inbox is not empty
 	due      chan struct{} // a line, beat or stats are to be written
 }
@@ -75,7 +78,7 @@ func Join() (*Control, error) {
 	if err != nil {
 		return nil, fmt.Errorf("join supervisor: %s was set, but descriptor 3 is no control channel; leave that variable to the supervisor: %w", roleVariable, err)
 	}
-	c := &Control{conn: conn, orders: make(chan Order), orphaned: make(chan struct{}), fresh: make(chan struct{}, 1), due: make(chan struct{}, 1)}
+	c := &Control{conn: conn, orders: make(chan Order), orphaned: make(chan struct{}), hurried: make(chan struct{}), fresh: make(chan struct{}, 1), due: make(chan struct{}, 1)}
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(nil, lineMax)
 	if err := c.readWelcome(lines); err != nil {
@@ -227,10 +230,12 @@ func (c *Control) readOrders(lines *bufio.Scanner) {
 			c.put(*said.Reload)
 		case said.Drain != nil:
 			c.drain(*said.Drain)
+		case said.Answer != nil:
+			c.asked.answered(*said.Answer)
 		}
 	}
 	close(c.orphaned)
-	if c.welcome.Role == RoleWorker && !c.ready.Load() {
+	if c.welcome.Role != RoleBus && !c.ready.Load() {
 		os.Exit(exitFailed) // no client is connected, and the sockets would keep the port from a new server
 	}
 	within := min(c.welcome.DrainTimeout, orphanDrain)
@@ -269,14 +274,21 @@ func (c *Control) Draining(ctx context.Context, d Drain) (context.Context, conte
 
 func (c *Control) drain(d Drain) {
 	c.mu.Lock()
-	already := c.draining
-	c.draining = true
+	already, hurried := c.draining, c.inAHurry
+	c.draining, c.inAHurry = true, c.draining
 	c.mu.Unlock()
-	if !already {
+	switch {
+	case !already:
 		c.say(report{Draining: true})
 		c.put(d)
+	case !hurried:
+		close(c.hurried)
 	}
 }
+
+// Hurried is closed when a ward that drains is told to drain again: the server stops, or an operator has sent SIGTERM. Then
+// Drain.Over is over.
+func (c *Control) Hurried() <-chan struct{} { return c.hurried }
 
 func (c *Control) isDraining() bool {
 	c.mu.Lock()

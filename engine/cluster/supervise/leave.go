@@ -8,7 +8,7 @@ import (
 )
 
 // leaving is the supervisor's shutdown. The workers are told to drain; those that have not ended after DrainTimeout get
-// SIGTERM, and a second later SIGKILL. Then the bus is told, with a second for each step: draining workers store sessions
+// SIGTERM, and a second later SIGKILL. The api process leaves with the workers. Then the bus is told, with a second for each step: draining workers store sessions
 // on it. A worker that was not ready has no clients: it gets no more time than the bus.
 //
 // Owner: the supervisor's goroutine.
@@ -64,8 +64,8 @@ func (l *leaving) turn(s *Supervisor) {
 		return
 	}
 	workers := false
-	for _, w := range s.workers {
-		if w.process != nil {
+	for w := range s.wards() {
+		if w != s.bus && w.process != nil {
 			workers = true
 			within := s.plan.DrainTimeout
 			if !w.process.ready {

@@ -21,10 +21,17 @@ func (s *Supervisor) listen() error {
 	for _, address := range s.plan.Listen {
 		file, bound, err := listenOn(address)
 		if err != nil {
-			return explainListen(err, address)
+			return ExplainListen(err, address)
 		}
 		s.listeners = append(s.listeners, file)
 		s.addrs = append(s.addrs, bound)
+	}
+	if s.plan.API == "" {
+		return nil
+	}
+	var err error
+	if s.apiListener, s.apiAddr, err = listenOn(s.plan.API); err != nil {
+		return ExplainListen(err, s.plan.API)
 	}
 	return nil
 }
@@ -34,6 +41,9 @@ func (s *Supervisor) closeListeners() {
 		f.Close()
 	}
 	s.listeners = nil
+	if s.apiListener != nil {
+		s.apiListener.Close()
+	}
 }
 
 // listenOn opens one socket, and returns its address.
@@ -130,8 +140,8 @@ func queueLength() int {
 	return n
 }
 
-// explainListen adds advice to an error of listening.
-func explainListen(err error, address string) error {
+// ExplainListen adds advice to an error of listening on an address.
+func ExplainListen(err error, address string) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return fmt.Errorf("listen on %s: another process has this port; stop it or choose another port: %w", address, err)

@@ -40,6 +40,7 @@ const scriptVariable = "SUPERVISE_TEST_SCRIPT"
 type script struct {
 	Workers      int
 	Bus          bool
+	API          string
 	Listen       []string
 	Acts         []act // of the wards, from the start
 	ReloadFrom   string
@@ -68,9 +69,10 @@ func runParent(text string) int {
 		return 99
 	}
 	settings, _ := json.Marshal(testSettings{Acts: sc.Acts, Word: "first", Port: 1})
-	plan := Plan{Listen: sc.Listen, Workers: sc.Workers, Bus: sc.Bus, FirstInstance: 1, Settings: settings,
+	plan := Plan{Listen: sc.Listen, Workers: sc.Workers, Bus: sc.Bus, API: sc.API, FirstInstance: 1, Settings: settings,
 		StartTimeout: sc.StartTimeout, FrozenAfter: sc.FrozenAfter, DrainTimeout: sc.DrainTimeout,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
+	plan.Show = func() (json.RawMessage, error) { return json.RawMessage(`"shown"`), nil }
 	if sc.ReloadFrom != "" {
 		plan.Reload = func() (json.RawMessage, error) { return os.ReadFile(sc.ReloadFrom) }
 	}
@@ -238,6 +240,12 @@ func (w *testWard) obey(how string) int {
 			if how == "stubborn" {
 				continue
 			}
+			if o.Over > 0 {
+				select {
+				case <-time.After(o.Over):
+				case <-w.control.Hurried():
+				}
+			}
 			// An orphan's output breaks, sooner or later: that must not end it.
 			poll(time.Second, func() bool {
 				_, err := fmt.Fprintf(os.Stderr, "%s drains\n", w.welcome.Role)
@@ -297,6 +305,14 @@ func (w *testWard) serve(c net.Conn) {
 			panic("told to")
 		case "mute":
 			w.muted.Store(true)
+		case "drain":
+			index, text, _ := strings.Cut(rest, " ")
+			worker, _ := strconv.Atoi(index)
+			over, _ := time.ParseDuration(text)
+			fmt.Fprintf(c, "drain: %v\n", w.control.DrainWorker(context.Background(), worker, over))
+		case "overview":
+			shown, err := w.control.Overview(context.Background())
+			fmt.Fprintf(c, "%s %v\n", shown, err)
 		}
 	}
 }

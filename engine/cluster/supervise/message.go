@@ -13,13 +13,14 @@ import (
 )
 
 // The supervisor and each ward are connected by a socket pair, and send each other lines of JSON: the supervisor a welcome,
-// then peers, reload and drain; a ward ready, then beat, stats, reloaded and draining. Secrets are sent in no other way:
+// then peers, reload, drain and answers; a ward ready, then beat, stats, reloaded, draining and questions. Secrets are sent in no other way:
 // other users may read the command line and the environment.
 
 // Roles of a process.
 const (
 	RoleBus    = "bus"
 	RoleWorker = "worker"
+	RoleAPI    = "api"
 )
 
 const beatEvery = 250 * time.Millisecond
@@ -30,11 +31,12 @@ const beatEvery = 250 * time.Millisecond
 type Welcome struct {
 	Role     string       `json:"role"`
 	Index    int          `json:"index"`    // 0, 1, 2 ...: the same after a restart
-	Instance ident.Worker `json:"instance"` // new for each start of a worker; 0 for the bus
+	Instance ident.Worker `json:"instance"` // new for each start of a worker or api process; 0 for the bus
 	Bus      Bus          `json:"bus"`
 	Peers    Peers        `json:"peers"` // a worker is among its own peers
-	// Listen are the addresses, and Listeners their sockets, in the order of Plan.Listen. Workers only. The
-	// sockets are shared: see NewAcceptor for how to use them, and never make them non-blocking.
+	// Listen are the addresses, and Listeners their sockets: for a worker in the order of Plan.Listen, for the api process
+	// that of Plan.API, for the bus none. The workers' sockets are shared: see NewAcceptor for how to use them, and never
+	// make them non-blocking.
 	Listen    []string   `json:"listen"`
 	Listeners []*os.File `json:"-"`
 
@@ -68,13 +70,16 @@ func (b Bus) access(instance ident.Worker) Bus {
 type Order interface{ order() }
 
 // Peers lists the workers that are alive. One that is not listed has been reaped: the kernel has ended it.
+//
+// Owner: the holder.
 type Peers struct {
-	Peers []ident.Worker `json:"peers"` // instances of all workers that run, including those that are starting
-	Ready []ident.Worker `json:"ready"` // those among them that serve
+	Peers []ident.Worker `json:"peers"`         // instances of all workers that run, including those that are starting
+	Ready []ident.Worker `json:"ready"`         // those among them that serve
+	API   ident.Worker   `json:"api,omitempty"` // the instance of the api process, once it is ready; 0: none
 	Dead  []Death        `json:"dead,omitempty"`
 }
 
-// Death is an instance that has ended since the last Peers. A welcome has those of the last minute, and older ones for as
+// Death is an instance, a worker's or the api process's, that has ended since the last Peers. A welcome has those of the last minute, and older ones for as
 // long as no worker has been ready.
 type Death struct {
 	Instance ident.Worker `json:"instance"`
@@ -88,9 +93,10 @@ type Reload struct {
 }
 
 // Drain asks the ward to take no new work, to send all clients away, and to end its process. It comes once: from the
-// supervisor, by SIGTERM, or because the supervisor is gone.
+// supervisor, by SIGTERM, or because the supervisor is gone. A further one ends Over: see Control.Hurried.
 type Drain struct {
 	Within   time.Duration `json:"within"`
+	Over     time.Duration `json:"over,omitempty"`     // the time before Within, in which clients are sent away one by one; 0: all at once
 	Orphaned bool          `json:"orphaned,omitempty"` // the supervisor is gone; Within is 2 s at most, and a second later the process exits
 }
 
@@ -106,6 +112,7 @@ type command struct {
 	Peers   *Peers   `json:"peers,omitempty"`
 	Reload  *Reload  `json:"reload,omitempty"`
 	Drain   *Drain   `json:"drain,omitempty"`
+	Answer  *answer  `json:"answer,omitempty"`
 }
 
 // report is a line from a ward.
@@ -117,6 +124,7 @@ type report struct {
 	Stats    json.RawMessage `json:"stats,omitempty"`
 	Reloaded *reloadReport   `json:"reloaded,omitempty"`
 	Draining bool            `json:"draining,omitempty"`
+	Question *question       `json:"question,omitempty"`
 }
 
 type readyReport struct {

@@ -192,6 +192,9 @@ func (p *parent) running() Status {
 }
 
 func allReady(st Status) bool {
+	if st.API != nil && st.API.State != "ready" {
+		return false
+	}
 	for _, w := range st.Workers {
 		if w.State != "ready" {
 			return false

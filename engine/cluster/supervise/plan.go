@@ -19,6 +19,8 @@ import (
 type Plan struct {
 	// Listen names the addresses, as host:port. Port 0 lets the kernel choose: see Supervisor.Addrs.
 	Listen []string
+	// API is the address that the api process listens on, as host:port. Empty: there is no such process.
+	API string
 	// Workers is how many workers there are, at least 1.
 	Workers int
 	// Bus asks for a bus process, which is ready before the first worker starts.
@@ -36,6 +38,9 @@ type Plan struct {
 	// Gone is called on the supervisor's goroutine when a worker has been reaped, with the figures that it reported last,
 	// or nil. It must not block.
 	Gone func(WardStatus)
+	// Show is called when the api process asks for an overview, on a goroutine of its own; its result is JSON of at most
+	// half a megabyte. Nil: the answer is empty.
+	Show func() (json.RawMessage, error)
 	// FirstInstance is the first worker's instance, 0 for a random one. Later ones count up and skip 0.
 	FirstInstance uint16
 
@@ -117,7 +122,7 @@ func orDefault(d, otherwise time.Duration) time.Duration {
 //
 // Owner: the caller.
 type Failure struct {
-	Role   string   // RoleBus or RoleWorker
+	Role   string   // RoleBus, RoleWorker or RoleAPI
 	Index  int      // the worker's
 	Cause  string   // "exit code 1", "signal 9 (killed)", "not ready after 30s"
 	Starts int      // how many starts failed in a row

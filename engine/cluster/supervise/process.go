@@ -36,8 +36,10 @@ type process struct {
 	drainAt   time.Duration
 	ready     bool
 	draining  bool
-	killed    string // why the supervisor killed it
-	kills     int    // steps of escalate that have been taken
+	over      time.Duration // of its drain: see Drain.Over
+	ordered   bool          // an operator ordered the drain: its end is no failure
+	killed    string        // why the supervisor killed it
+	kills     int           // steps of escalate that have been taken
 }
 
 const commandsMax = 256
@@ -61,8 +63,11 @@ func (s *Supervisor) spawn(w *ward, instance ident.Worker) (*process, error) {
 	p.cmd.Args[0] = os.Args[0]
 	p.cmd.Env = wardEnviron(os.Environ(), w.role)
 	p.cmd.ExtraFiles = []*os.File{theirs}
-	if w.role == RoleWorker {
+	switch w.role {
+	case RoleWorker:
 		p.cmd.ExtraFiles = append(p.cmd.ExtraFiles, s.listeners...)
+	case RoleAPI:
+		p.cmd.ExtraFiles = append(p.cmd.ExtraFiles, s.apiListener)
 	}
 	p.cmd.SysProcAttr = wardAttributes()
 	var readers sync.WaitGroup
@@ -213,8 +218,11 @@ func (s *Supervisor) signal(p *process, sig syscall.Signal) {
 // attrs name the process in a log line.
 func (p *process) attrs(more ...any) []any {
 	list := []any{"role", p.ward.role}
-	if p.ward.role == RoleWorker {
+	switch p.ward.role {
+	case RoleWorker:
 		list = append(list, "worker", p.ward.index, "instance", p.instance)
+	case RoleAPI:
+		list = append(list, "instance", p.instance)
 	}
 	return append(append(list, "pid", p.cmd.Process.Pid), more...)
 }

@@ -17,9 +17,10 @@ type Status struct {
 	Listen  []string     `json:"listen"`
 	Workers []WardStatus `json:"workers"`
 	Bus     *WardStatus  `json:"bus,omitempty"`
+	API     *WardStatus  `json:"api,omitempty"`
 }
 
-// WardStatus is the bus or a worker at one moment.
+// WardStatus is the bus, the api process or a worker at one moment.
 //
 // Owner: the caller.
 type WardStatus struct {
@@ -30,7 +31,7 @@ type WardStatus struct {
 	Started  time.Time       `json:"started,omitzero"`  // of the process
 	Restarts int             `json:"restarts"`          // since the supervisor started
 	Cause    string          `json:"cause,omitempty"`   // of the latest end
-	Address  string          `json:"address,omitempty"` // the bus's
+	Address  string          `json:"address,omitempty"` // the bus's or the api process's
 	Stats    json.RawMessage `json:"stats,omitempty"`   // the latest report
 }
 
@@ -53,6 +54,11 @@ func (s *Supervisor) publish() {
 		bus := s.wardStatus(s.bus)
 		bus.Address = s.busAccess.Address
 		now.Bus = &bus
+	}
+	if s.api != nil {
+		api := s.wardStatus(s.api)
+		api.Address = s.apiAddr
+		now.API = &api
 	}
 	s.status.Store(now)
 }

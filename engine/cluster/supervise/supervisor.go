@@ -30,13 +30,17 @@ type Supervisor struct {
 	stderr     outlet
 	listeners  []*os.File
 	addrs      []string
-	started    time.Time
+	// apiListener and apiAddr are the api process's; nil and empty without one.
+	apiListener *os.File
+	apiAddr     string
+	started     time.Time
 
 	events chan func()
 	ended  chan struct{}
 	status atomic.Pointer[Status]
 
 	workers   []*ward
+	api       *ward // nil without an api process
 	bus       *ward // nil without a bus
 	busAccess Bus   // its address and secret
 	next      uint16
@@ -95,6 +99,9 @@ func New(plan Plan) (*Supervisor, error) {
 	for i := range plan.Workers {
 		s.workers = append(s.workers, &ward{role: RoleWorker, index: i})
 	}
+	if plan.API != "" {
+		s.api = &ward{role: RoleAPI}
+	}
 	if err := s.listen(); err != nil {
 		s.closeListeners()
 		return nil, err
@@ -114,6 +121,9 @@ func Run(ctx context.Context, plan Plan) error {
 
 // Addrs are the listening addresses, in the plan's order, with the ports that the kernel chose. Any goroutine.
 func (s *Supervisor) Addrs() []string { return s.addrs }
+
+// APIAddr is the address that the api process listens on; empty without one. Any goroutine.
+func (s *Supervisor) APIAddr() string { return s.apiAddr }
 
 // Run starts the wards and keeps them running until ctx is done, SIGTERM or SIGINT; then it drains them. Once.
 // It returns when no ward is left. Errors: a *Failure; ErrStopped; ErrInstances; wards that the kernel did not end.
@@ -198,7 +208,7 @@ func (s *Supervisor) grow(now time.Time) {
 	s.lastTurn = now
 }
 
-// wards iterates over all wards, the bus first.
+// wards iterates over all wards, the bus first, then the workers.
 func (s *Supervisor) wards() func(yield func(*ward) bool) {
 	return func(yield func(*ward) bool) {
 		if s.bus != nil && !yield(s.bus) {
@@ -208,6 +218,9 @@ func (s *Supervisor) wards() func(yield func(*ward) bool) {
 			if !yield(w) {
 				return
 			}
+		}
+		if s.api != nil {
+			yield(s.api)
 		}
 	}
 }
@@ -221,8 +234,8 @@ func (s *Supervisor) tend(w *ward) {
 			s.start(w)
 		}
 	case p.killed != "" || s.leaving != nil:
-	case p.draining: // it got SIGTERM from another process
-		if s.age-p.drainAt > s.plan.DrainTimeout+killAfter {
+	case p.draining: // an operator ordered it, or it got SIGTERM from another process
+		if s.age-p.drainAt > p.over+s.plan.DrainTimeout+killAfter {
 			s.kill(p, "did not drain in time")
 		}
 	case !p.ready && s.age-p.startedAt > s.plan.StartTimeout:

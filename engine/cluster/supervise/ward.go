@@ -9,7 +9,7 @@ import (
 	"github.com/parleyd/parley/protocol/ident"
 )
 
-// ward is the bus or one of the workers, over all its processes, one after the other.
+// ward is the bus, the api process or one of the workers, over all its processes, one after the other.
 //
 // Owner: the supervisor's goroutine.
 type ward struct {
@@ -47,10 +47,13 @@ func backoff(ends int) time.Duration {
 
 func (w *ward) isReady() bool { return w.process != nil && w.process.ready }
 
+// isMember reports whether the ward's processes are members of the bus, each with an instance of its own.
+func (w *ward) isMember() bool { return w.role != RoleBus }
+
 // start starts a process for w.
 func (s *Supervisor) start(w *ward) {
 	var instance ident.Worker
-	if w.role == RoleWorker {
+	if w.isMember() {
 		var err error
 		if instance, err = s.nextInstance(); err != nil {
 			s.giveUp(err)
@@ -84,8 +87,13 @@ func (s *Supervisor) welcome(p *process) {
 	peers.Dead = s.dead
 	w := Welcome{Role: p.ward.role, Index: p.ward.index, Instance: p.instance, Bus: s.busAccess, Peers: peers,
 		Settings: s.settings, FrozenAfter: s.plan.FrozenAfter, DrainTimeout: s.plan.DrainTimeout}
-	if p.ward.role == RoleWorker {
+	switch p.ward.role {
+	case RoleWorker:
 		w.Listen = s.addrs
+	case RoleAPI:
+		w.Listen = []string{s.apiAddr}
+	}
+	if p.ward.isMember() {
 		w.Bus = Bus{}
 		if s.bus != nil {
 			w.Bus = s.busAccess.access(p.instance)
@@ -115,6 +123,9 @@ func (s *Supervisor) peers() Peers {
 				p.Ready = append(p.Ready, w.process.instance)
 			}
 		}
+	}
+	if s.api != nil && s.api.isReady() {
+		p.API = s.api.process.instance
 	}
 	return p
 }
@@ -146,6 +157,8 @@ func (s *Supervisor) reported(p *process, r report) {
 		if s.leaving == nil {
 			s.log.Info(title(p.ward.role, p.ward.index)+" drains", p.attrs()...)
 		}
+	case r.Question != nil:
+		s.asked(p, *r.Question)
 	case r.Reloaded != nil:
 		s.reload.answered(s, p, *r.Reloaded)
 	case r.Stats != nil:
@@ -171,7 +184,7 @@ func (s *Supervisor) becameReady(p *process, address string) {
 	p.ready, p.readyAt = true, s.age
 	w.everReady, w.failed = true, 0
 	s.log.Info(title(w.role, w.index)+" is ready", p.attrs("after", time.Since(p.started).Round(time.Millisecond))...)
-	if w.role == RoleWorker {
+	if w.isMember() {
 		s.tellPeers(nil, nil)
 	}
 }
@@ -190,7 +203,7 @@ func (s *Supervisor) gone(p *process, e ended) {
 	}
 	w.process, w.stats = nil, nil
 	w.cause = p.causeOf(e.state)
-	if w.role == RoleWorker {
+	if w.isMember() {
 		d := Death{p.instance, e.at}
 		s.dead = append(s.dead, d)
 		s.tellPeers([]Death{d}, nil)
@@ -199,6 +212,11 @@ func (s *Supervisor) gone(p *process, e ended) {
 	lived := e.at.Sub(p.started).Round(time.Millisecond)
 	if s.leaving != nil {
 		s.log.Info(title(w.role, w.index)+" ended", p.attrs("cause", w.cause, "lived", lived)...)
+		return
+	}
+	if p.ordered {
+		w.ends, w.retryAt = 0, s.age
+		s.log.Info(title(w.role, w.index)+" has drained", p.attrs("cause", w.cause, "lived", lived)...)
 		return
 	}
 	if p.ready && s.age-p.readyAt >= healthyAfter {
@@ -218,11 +236,12 @@ func (s *Supervisor) gone(p *process, e ended) {
 }
 
 // again plans the next start of w, or gives up. A wrong configuration ends the server at once only if the ward was never
-// ready: otherwise a file that is being edited would end a server that works.
+// ready: otherwise a file that is being edited would end a server that works. The end of the api process never ends a
+// server whose clients are served.
 func (s *Supervisor) again(w *ward, v verdict) {
 	w.retryAt = s.age + backoff(w.ends)
 	wrong := v.configuration && !w.everReady
-	if w.failed < failedMax && !wrong {
+	if w.failed < failedMax && !wrong || w.role == RoleAPI && s.complete {
 		return
 	}
 	f := &Failure{Role: w.role, Index: w.index, Cause: w.cause, Starts: w.failed, Output: v.output, Code: exitFailed}

@@ -13,7 +13,7 @@ type Verb uint8
 // The verbs: the fields of the question, and its answer. A list reaches to the end of an answer. A later version may add
 // fields behind the last one of a question, or of an answer that ends with no list; a reader skips unknown ones.
 const (
-	HandOver    Verb = 1         // [HandOverQuestion]; one byte of package engine, and perhaps a session
+	HandOver    Verb = 1         // [HandOverQuestion]; [HandedOver], and perhaps a session
 	Connections Verb = iota + 63 // nothing; the number of open connections
 	Stats                        // nothing; JSON
 	Members                      // [MembersQuestion]; [MembersPage]
@@ -24,6 +24,18 @@ const (
 	Join                         // place, room; [Outcome]
 	Leave                        // place, room; [Outcome]
 	Send                         // place, frame; [Outcome]
+	PostCounted                  // [Address], frame; [Outcome], and the number of connections
+	UserCounts                   // texts; a number each
+	UserNames                    // [NamesQuestion]; [NamesPage], and a list of [UserRow]
+	RoomNames                    // [NamesQuestion]; [NamesPage], and a list of [RoomRow]
+	Room                         // room; nothing, or [RoomRow]
+	MemberUsers                  // [MembersQuestion]; [MembersPage], and the user of each member
+	Conns                        // [ConnsQuestion]; [FindPage], and a list of byte strings, the JSON of a connection each
+	ConnsTop                     // an order, and the number of rows; a list of [TopRow]
+	CloseAt                      // [CloseQuestion]; the number of connections
+	JoinAt                       // [Address], room; the number of connections, and the [Outcome] of the first that failed
+	LeaveAt                      // [Address], room; the number of connections
+	Attributes                   // place, [AttributesChange]; [Outcome], and JSON
 )
 
 // HandOverQuestion asks the owner of a session to end the session's connection.
@@ -49,6 +61,17 @@ func ReadHandOver(b []byte) (q HandOverQuestion, ok bool) {
 	copy(q.Ticket[:], r.take(len(q.Ticket)))
 	return q, !r.Bad
 }
+
+// HandedOver is the first byte of an answer to HandOver.
+type HandedOver uint8
+
+// The answers.
+const (
+	HandedOverNothing HandedOver = iota // the connection and its parked state are gone: the store's state counts
+	HandedOverState                     // the state follows
+	HandedOverSpent                     // resumed too often in a row: the connection stays
+	HandedOverEnded                     // it was revoked: the claim is in vain
+)
 
 // Cursor is a place in a room's members: a loop, and the number of members that are left there.
 type Cursor struct {
@@ -162,4 +185,5 @@ const (
 	Unknown         // there is no such connection
 	NotOpen
 	Refused // a code of the wire protocol and a text follow
+	TooMuch // of Attributes: they exceed attributes_bytes_max
 )

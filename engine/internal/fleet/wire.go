@@ -29,7 +29,7 @@ import (
 // Version is the version of the entries that this program writes. Each release that adds to a table here increases it by
 // one. Programs without versions began an entry with its kind, which was below 64.
 const (
-	Version = oldest
+	Version = 66
 	oldest  = 64
 )
 
@@ -56,6 +56,8 @@ const (
 	Wish    // the kinds of events that the writing worker wants from the others
 	Event   // an event of a connection, as JSON
 	Census  // a question for the counts of all rooms
+	Post    // a frame for the connections at an address
+	News    // a change of a state that all workers share, or a question for the whole of it
 	KindsEnd
 )
 
@@ -77,8 +79,9 @@ const (
 	fieldLoop
 	fieldEvents
 	fieldFigures
+	fieldUsers
 
-	// appended marks a field that older versions do not write.
+	// appended marks a field that older versions do not write. Where it is the last one and empty, this one does not either.
 	appended field = 1 << 7
 )
 
@@ -90,23 +93,25 @@ type row struct {
 }
 
 var kinds = [KindsEnd]row{
-	Publish:  {"publish", []field{fieldRoom, fieldConns, fieldFrame}, "receivePublish"},
-	Spread:   {"spread", []field{fieldRooms, fieldConns, fieldFrame}, "receiveSpread"},
-	Matching: {"matching", []field{fieldKey, fieldPayload, fieldConns, fieldFrame}, "receiveChosen"},
-	Filtered: {"filtered", []field{fieldKey, fieldPayload, fieldConns, fieldFrame}, "receiveChosen"},
-	Direct:   {"direct", []field{fieldConns, fieldFrame}, "receiveDirect"},
-	Count:    {"count", []field{fieldRoom, fieldMembers, fieldAsks}, "receiveCount"},
-	Request:  {"request", []field{fieldNumber, fieldVerb, fieldPayload}, "receiveRequest"},
-	Answer:   {"answer", []field{fieldNumber, fieldPayload}, "receiveAnswer"},
-	Vacate:   {"vacate", []field{fieldRoom}, "receiveVacate"},
-	Full:     {"full", []field{fieldOn}, "receiveFull"},
-	Figures:  {"figures", []field{fieldFigures}, "receiveFigures"},
-	Notice:   {"notice", []field{fieldRoom, fieldOn, fieldConns, fieldFrame}, "receiveNotice"},
-	Roster:   {"roster", []field{fieldRoom, fieldLoop, fieldConns}, "receiveRoster"},
-	Quiet:    {"quiet", []field{fieldRoom}, "receiveQuiet"},
-	Wish:     {"wish", []field{fieldEvents, fieldAsks}, "receiveWish"},
-	Event:    {"event", []field{fieldPayload}, "receiveEvent"},
-	Census:   {"census", nil, "receiveCensus"},
+	Publish:  {"publish", []field{fieldRoom, fieldConns, fieldFrame}, "hearPublish"},
+	Spread:   {"spread", []field{fieldRooms, fieldConns, fieldFrame}, "HearSpread"},
+	Matching: {"matching", []field{fieldKey, fieldPayload, fieldConns, fieldFrame}, "hearChosen"},
+	Filtered: {"filtered", []field{fieldKey, fieldPayload, fieldConns, fieldFrame}, "hearChosen"},
+	Direct:   {"direct", []field{fieldConns, fieldFrame}, "HearDirect"},
+	Count:    {"count", []field{fieldRoom, fieldMembers, fieldAsks}, "HearCount"},
+	Request:  {"request", []field{fieldNumber, fieldVerb, fieldPayload}, "HearRequest"},
+	Answer:   {"answer", []field{fieldNumber, fieldPayload}, "HearAnswer"},
+	Vacate:   {"vacate", []field{fieldRoom}, "HearVacate"},
+	Full:     {"full", []field{fieldOn}, "NoteFull"},
+	Figures:  {"figures", []field{fieldFigures}, "HearFigures"},
+	Notice:   {"notice", []field{fieldRoom, fieldOn, fieldConns, fieldFrame, fieldUsers | appended}, "hearNotice"},
+	Roster:   {"roster", []field{fieldRoom, fieldLoop, fieldConns, fieldUsers | appended}, "hearRoster"},
+	Quiet:    {"quiet", []field{fieldRoom}, "hearQuiet"},
+	Wish:     {"wish", []field{fieldEvents, fieldAsks}, "HearWish"},
+	Event:    {"event", []field{fieldPayload}, "hearEvent"},
+	Census:   {"census", nil, "HearCensus"},
+	News:     {"news", []field{fieldKey, fieldAsks, fieldPayload}, "hearNews"},
+	Post:     {"post", []field{fieldPayload, fieldFrame}, "HearPost"},
 }
 
 // String is the kind's name.
@@ -122,7 +127,7 @@ func (k Kind) String() string {
 //
 // Owner: that of the Entry or the Heard.
 type Body struct {
-	Payload []byte // of Matching and Filtered: the value; of Request and Answer: see [Verb]; of Event: JSON
+	Payload []byte // of Matching and Filtered: the value; of Request and Answer: see [Verb]; of Event: JSON; of Post: [Address]
 	Number  uint64 // of a question
 	Verb    Verb   // what a Request asks for
 	Members uint64 // of a room
@@ -159,6 +164,7 @@ type Entry struct {
 	Key    string     // of an attribute or a filter
 	Conns  []ident.ID // Publish, Spread, Matching, Filtered: the excepted connections; Direct: the addressed ones
 	Frame  []byte     // one whole unmasked message, as clients get it
+	Users  []string   // of Conns, in their order, "" for none; empty: no user is told
 	Body
 }
 
@@ -167,6 +173,9 @@ func Append(dst []byte, e *Entry) []byte {
 	w := Writer{append(dst, Version, byte(e.Kind))}
 	w.B = binary.BigEndian.AppendUint16(w.B, e.Target.Instance())
 	for _, f := range kinds[e.Kind].fields {
+		if f == fieldUsers|appended && len(e.Users) == 0 {
+			continue
+		}
 		e.append(&w, f&^appended)
 	}
 	return w.B
@@ -206,6 +215,8 @@ func (e *Entry) append(w *Writer, f field) {
 	case fieldFigures:
 		x := &e.Figures
 		w.Number(x.Connections).Number(x.Rooms).Number(x.Sent).Number(x.Received).Number(x.Memory).Number(x.Uptime)
+	case fieldUsers:
+		w.texts(e.Users)
 	}
 }
 
@@ -220,6 +231,7 @@ type Heard struct {
 	Key   []byte
 	Conns IDs
 	Frame []byte
+	Users []string // a copy
 	Body
 }
 
@@ -296,6 +308,8 @@ func (h *Heard) take(r *Reader, f field) {
 		h.Events = uint32(r.Number())
 	case fieldFigures:
 		h.Figures = FigureSet{r.Number(), r.Number(), r.Number(), r.Number(), r.Number(), r.Number()}
+	case fieldUsers:
+		h.Users = r.texts()
 	}
 }
 

@@ -78,10 +78,12 @@ type acceptor struct {
 	listener Listener
 	lanes    []*lane
 	held     atomic.Int64  // descriptors that are connections, refused ones too
-	toldFull atomic.Int64  // when the others were told that there is no room here; 0: they were not
-	left     chan struct{} // somebody departed
+	crowded  atomic.Int64  // of these, those that are refused because of their address
+	saidFull atomic.Int64  // when this worker last said that it is full; 0: it is not, or has said so
+	left     chan struct{} // a connection departed
 	waits    atomic.Bool   // for a lane: landed is to be told
-	landed   chan struct{} // somebody was enrolled
+	landed   chan struct{} // a connection was enrolled
+	closing  atomic.Bool
 	closed   chan struct{}
 	ended    chan struct{}
 }
@@ -135,7 +137,7 @@ func (a *acceptor) run() {
 		}
 	}()
 	pause := acceptBackoff
-	for a.waitForRoom() {
+	for a.waitForPlace() {
 		tcp, err := a.accept()
 		if err == nil {
 			pause = acceptBackoff
@@ -170,17 +172,17 @@ func (a *acceptor) accept() (tcp *net.TCPConn, err error) {
 	return tcp, err
 }
 
-// waitForRoom waits while the next connection would have to be refused, or would meet loops that are stuck, and another
-// worker has room for it; and while even refusing would cost descriptors that there are not. It reports false once the
+// waitForPlace waits while the next connection would have to be refused, or would meet loops that are stuck, and another
+// worker has a place for it; and while even refusing would cost descriptors that there are not. It reports false once the
 // acceptor is closed.
-func (a *acceptor) waitForRoom() bool {
+func (a *acceptor) waitForPlace() bool {
 	for {
 		held, most := a.held.Load(), int64(a.cfg.Plan.ConnectionsMax)
-		a.tellFull(held >= most)
+		a.sayFull(held >= most)
 		switch {
 		case held < most && !a.stuck():
 			return true
-		case held < most+int64(a.reserve.refusals) && !a.cfg.OthersHaveRoom():
+		case held < most+int64(a.reserve.refusals) && !a.cfg.OthersAccept():
 			return true
 		}
 		if !a.wait(lookFullEvery) {
@@ -229,6 +231,14 @@ func (a *acceptor) take(tcp *net.TCPConn) {
 	}
 	c := a.cfg.Ground.NewConn(best.loop)
 	c.SetRemote(unmapped(remote.AddrPort()))
+	if a.cfg.Ground.Crowded(c) {
+		if a.crowded.Load() >= int64(a.reserve.refusals) {
+			tcp.Close() // the answer would cost others their places
+			return
+		}
+		a.crowded.Add(1)
+		c.Flags |= turn.FlagCrowded
+	}
 	if a.held.Add(1) > int64(a.cfg.Plan.ConnectionsMax) {
 		c.Flags |= turn.FlagRefusal
 		a.cfg.Count[turn.CountFull].Add(1)
@@ -248,9 +258,13 @@ func (a *acceptor) take(tcp *net.TCPConn) {
 // Departed is told when a connection's descriptor is closed. Any goroutine.
 func (r *Reactor) Departed(c *turn.Conn) {
 	c.Loop.Load.Add(-1)
+	r.cfg.Ground.LeaveCrowd(c)
 	a := r.acceptor
+	if c.Has(turn.FlagCrowded) {
+		a.crowded.Add(-1)
+	}
 	if a.held.Add(-1) < int64(r.cfg.Plan.ConnectionsMax) {
-		a.tellRoom() // the acceptor may be waiting for a connection, as others are who would refuse it
+		a.sayFree() // the acceptor may be waiting for a connection, which full workers would refuse
 	}
 	select {
 	case a.left <- struct{}{}:
@@ -267,7 +281,7 @@ func (r *Reactor) InFlight() int { return cap(r.acceptor.lanes[0].flying) }
 // Addr is the address that connections come to.
 func (r *Reactor) Addr() net.Addr { return r.acceptor.listener.Addr() }
 
-// Close stops accepting. Any goroutine, once.
+// Close stops accepting. Any goroutine.
 func (r *Reactor) Close() { r.acceptor.close() }
 
 // WaitEmpty waits until the last connection has departed, and stops the loops. The error says how many were cut off
@@ -279,8 +293,10 @@ func (r *Reactor) WaitEmpty(ctx context.Context) error {
 }
 
 func (a *acceptor) close() {
-	close(a.closed)
-	a.listener.Close()
+	if a.closing.CompareAndSwap(false, true) {
+		close(a.closed)
+		a.listener.Close()
+	}
 	<-a.ended
 }
 

@@ -22,9 +22,9 @@ type Config struct {
 	Accepting func()
 	// MustReturn is deferred where a handler that ends its goroutine would end a loop.
 	MustReturn func(returned *bool)
-	// OthersHaveRoom reports whether another worker may take what this one leaves in the socket that they share. Any
+	// OthersAccept reports whether another worker may take what this one leaves in the socket that they share. Any
 	// goroutine, as SayFull.
-	OthersHaveRoom func() bool
+	OthersAccept func() bool
 	// SayFull tells the other workers whether this one is full; nil where there are none.
 	SayFull func(full bool)
 }

@@ -7,21 +7,21 @@ const (
 	lookFullEvery = 100 * time.Millisecond
 )
 
-// tellFull tells the others whether this worker is full: of a change, and that it is full every now and then.
-func (a *acceptor) tellFull(full bool) {
-	switch told := a.toldFull.Load(); {
+// sayFull tells the others whether this worker is full: of a change, and that it is full every now and then.
+func (a *acceptor) sayFull(full bool) {
+	switch last := a.saidFull.Load(); {
 	case a.cfg.SayFull == nil:
 	case !full:
-		a.tellRoom()
-	case told == 0 || a.cfg.Ground.Clock()-told >= int64(sayFullEvery):
-		a.toldFull.Store(a.cfg.Ground.Clock())
+		a.sayFree()
+	case last == 0 || a.cfg.Ground.Clock()-last >= int64(sayFullEvery):
+		a.saidFull.Store(a.cfg.Ground.Clock())
 		a.cfg.SayFull(true)
 	}
 }
 
-// tellRoom tells the others that there is room again, if they were told otherwise. Any goroutine.
-func (a *acceptor) tellRoom() {
-	if a.toldFull.Load() != 0 && a.toldFull.Swap(0) != 0 {
+// sayFree tells the others that this worker is no longer full, if it has said that it is. Any goroutine.
+func (a *acceptor) sayFree() {
+	if a.saidFull.Load() != 0 && a.saidFull.Swap(0) != 0 {
 		a.cfg.SayFull(false)
 	}
 }

@@ -151,16 +151,16 @@ func TestTrapAcceptEndsTheServer(t *testing.T) {
 	}
 	address := probe.Addr().String()
 	probe.Close()
-	ended := make(chan error, 1)
+	ended, server := make(chan error, 1), &trap{}
 	go func() {
-		ended <- gnet.Run(&trap{}, "tcp://"+address, gnet.WithNumEventLoop(1), gnet.WithLogLevel(logging.FatalLevel))
+		ended <- gnet.Run(server, "tcp://"+address, gnet.WithNumEventLoop(1), gnet.WithLogLevel(logging.FatalLevel))
 	}()
-	eventually(t, "the server listens", func() bool {
+	eventually(t, "the server accepts", func() bool { // it listens before it has all descriptors of its own
 		c, err := net.Dial("tcp", address)
 		if err == nil {
 			c.Close()
 		}
-		return err == nil
+		return server.opened.Load() > 0
 	})
 	var last *os.File
 	for {

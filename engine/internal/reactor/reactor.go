@@ -26,7 +26,7 @@ import (
 // of a socket pair, enrolled like a connection. Ringing is writing a byte to the other end; it keeps
 // order with input and needs none of gnet's task queues, which keep none among themselves.
 
-// reactor runs gnet's loops.
+// Reactor runs gnet's loops.
 //
 // Owner: immutable once started.
 type Reactor struct {
@@ -186,8 +186,8 @@ func (r *Reactor) OnOpen(g gnet.Conn) ([]byte, gnet.Action) {
 	if !ok {
 		return nil, gnet.None
 	}
-	c.Handle, c.Fd = g, g.Fd()
-	tuneConn(c.Fd)
+	c.Handle, c.Fd = g, int32(g.Fd())
+	tuneConn(int(c.Fd))
 	if !c.Loop.Begin(c) {
 		return nil, gnet.Close
 	}
@@ -258,7 +258,7 @@ func (h *host) Again(err error) bool {
 
 func (h *host) Shutdown(fd int) { unix.Shutdown(fd, unix.SHUT_WR) }
 
-// drop closes the descriptor. The connection whose input is being taken is closed by OnTraffic's return
+// Drop closes the descriptor. The connection whose input is being taken is closed by OnTraffic's return
 // value instead: gnet still holds it.
 func (h *host) Drop(c *turn.Conn) {
 	if c == h.loop.Served {
@@ -271,7 +271,7 @@ func (h *host) Drop(c *turn.Conn) {
 
 func (h *host) Watch(c *turn.Conn) { h.reactor.writable.watch(c) }
 
-// ring wakes the loop. A full pipe means that it has been rung often enough. The application may call when the
+// Ring wakes the loop. A full pipe means that it has been rung often enough. The application may call when the
 // server has stopped: the rope holds the descriptor for as long as it is pulled, and nothing else once it is closed.
 func (h *host) Ring() { h.rope.Control(h.pull) }
 
@@ -287,7 +287,7 @@ func (h *host) rang(write func() error) {
 	}
 }
 
-// ringIn is called on the loop only.
+// RingIn is called on the loop only.
 func (h *host) RingIn(d time.Duration) {
 	if h.alarm == nil {
 		h.alarm = time.AfterFunc(d, h.loop.Wake)

@@ -3,8 +3,9 @@ package reactor
 import (
 	"fmt"
 
-	"github.com/parleyd/parley/engine/internal/turn"
 	"golang.org/x/sys/unix"
+
+	"github.com/parleyd/parley/engine/internal/turn"
 )
 
 // writableWatch tells loops when the kernel takes bytes again for connections that it refused. gnet's own
@@ -43,12 +44,12 @@ func (w *writableWatch) watch(c *turn.Conn) {
 		Fd:     int32(uint32(c.Loop.Index)<<24 | c.Slot), // loop and slot; the generation's low bits follow
 		Pad:    int32(uint32(c.Gen)),
 	}
-	err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_MOD, c.Fd, &ev)
+	err := unix.EpollCtl(w.epoll, unix.EPOLL_CTL_MOD, int(c.Fd), &ev)
 	if err == unix.ENOENT {
-		err = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, c.Fd, &ev)
+		err = unix.EpollCtl(w.epoll, unix.EPOLL_CTL_ADD, int(c.Fd), &ev)
 	}
 	if err != nil {
-		c.Loop.Lose(c) // nobody would ever write to it again
+		c.Lose() // nobody would ever write to it again
 	}
 }
 

@@ -52,10 +52,10 @@ func (w *writableWatch) change(fd, filter, flags int) error {
 // watch has letterWritable posted once c's descriptor takes bytes. Loop-only.
 func (w *writableWatch) watch(c *turn.Conn) {
 	w.mu.Lock()
-	w.waiting[c.Fd] = c
+	w.waiting[int(c.Fd)] = c
 	w.mu.Unlock()
-	if err := w.change(c.Fd, unix.EVFILT_WRITE, unix.EV_ADD|unix.EV_ONESHOT); err != nil {
-		c.Loop.Lose(c) // nobody would ever write to it again
+	if err := w.change(int(c.Fd), unix.EVFILT_WRITE, unix.EV_ADD|unix.EV_ONESHOT); err != nil {
+		c.Lose() // nobody would ever write to it again
 	}
 }
 

@@ -23,6 +23,9 @@ const (
 	CausePanic              // a handler of the application panicked
 	CauseApplication        // Conn.Close
 	CauseShutdown           // the server shuts down
+	CauseExpired            // its token has ended
+	CauseDrain              // its worker is drained, and others serve
+	CauseMemory             // it held the most of the memory that the process may use
 	Causes
 )
 
@@ -33,6 +36,10 @@ const (
 	StatusSlow         ws.StatusCode = 4003
 	StatusTakenOver    ws.StatusCode = 4004
 	StatusRateLimited  ws.StatusCode = 4005
+	StatusTokenExpired ws.StatusCode = 4006
+	StatusDisconnected ws.StatusCode = 4007 // by a backend: stay away
+	// StatusRestart is the registry's 1012, which gobwas/ws does not name either.
+	StatusRestart ws.StatusCode = 1012
 	// StatusTryAgain is the registry's 1013, which gobwas/ws does not name.
 	StatusTryAgain ws.StatusCode = 1013
 )
@@ -57,6 +64,9 @@ var causeTable = [Causes]struct {
 	CausePanic:        {"panic", ws.StatusInternalServerError, "internal error"},
 	CauseApplication:  {"application", ws.StatusNormalClosure, ""},
 	CauseShutdown:     {"shutdown", ws.StatusGoingAway, "server is going away"},
+	CauseDrain:        {"drain", StatusRestart, "this worker restarts: come back"},
+	CauseMemory:       {"memory", StatusSlow, "slow consumer: the server needs the memory"},
+	CauseExpired:      {"token_expired", StatusTokenExpired, "the token has expired: come back with another"},
 }
 
 // String is the label that logs and metrics use.

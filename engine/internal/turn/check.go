@@ -91,13 +91,13 @@ func checkQueue(c *Conn) {
 		return
 	}
 	first := len(c.First.variant(c.Bits))
-	if c.Taken < 0 || c.Taken >= first && first > 0 {
+	if int(c.Taken) < 0 || int(c.Taken) >= first && first > 0 {
 		invariant.Broken("connection %d has written %d bytes of a frame of %d", c.Slot, c.Taken, first)
 	}
 	if !c.Has(FlagDirty) && !c.Blocked && c.Phase < phaseLinger {
 		invariant.Broken("connection %d has frames queued, and no write follows", c.Slot)
 	}
-	bytes := first - c.Taken
+	bytes := first - int(c.Taken)
 	if c.More != nil {
 		if len(c.More.frames)-c.More.head > checkedList {
 			return

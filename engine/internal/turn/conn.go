@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"sync/atomic"
 
+	"github.com/parleyd/parley/engine/internal/rate"
 	"github.com/parleyd/parley/protocol/deflate"
 	"github.com/parleyd/parley/protocol/frame"
 	"github.com/parleyd/parley/protocol/ident"
@@ -20,15 +21,17 @@ type Conn struct {
 	More    *FrameList // nil while at most one frame waits
 	Rare    *rare
 	Loop    *Loop
-	Taken   int // bytes of First that the kernel has taken
-	Backlog int // bytes that the kernel has not taken
-	Fd      int // -1: the transport is gone
-	Phase   phase
-	Bits    uint8 // window of outgoing compressed frames, 0 for none
-	Blocked bool  // the kernel refused bytes; the writable letter is awaited
-	Doomed  bool  // in the loop's list of connections to end
-	port    uint16
-	Flags   ConnFlags
+	Backlog int    // bytes that the kernel has not taken
+	Taken   uint32 // bytes of First that the kernel has taken
+	Fd      int32  // -1: the transport is gone
+	// Messages, modulo 2^32: with a million a second they begin anew after an hour.
+	Received, Sent uint32
+	Phase          phase
+	Bits           uint8 // window of outgoing compressed frames, 0 for none
+	Blocked        bool  // the kernel refused bytes; the writable letter is awaited
+	Doomed         bool  // in the loop's list of connections to end
+	port           uint16
+	Flags          ConnFlags
 
 	Gen        uint64
 	Slot       uint32
@@ -40,7 +43,7 @@ type Conn struct {
 
 	Remote      netip.Addr
 	Handle      any    // the reactor's
-	ConnectedAt uint32 // seconds since the epoch, until 2106
+	ConnectedAt uint32 // seconds since the epoch, until 2106; 0: not greeted
 	cause       atomic.Uint32
 }
 
@@ -48,6 +51,7 @@ type Conn struct {
 //
 // Owner: loop.
 type rare struct {
+	record    rate.Record       // of messages, where their rate is limited
 	softSince int64             // backlog above the soft bound since; 0: it is not
 	deadline  int64             // of the current phase, where it has one
 	Alarm     int64             // of the owner
@@ -56,6 +60,7 @@ type rare struct {
 	scanned   int               // bytes of the head that were already searched for its end
 	lastLook  bool              // the handshake's time is over; the socket is read once more
 	Listed    bool              // in the loop's list of behindhand connections
+	Reads     bool              // the owner has more for the connection when its queue is empty
 	welcome   []*Frame          // frames queued before the upgrade
 	accepted  *acceptance       // the handshake's agreement, until the verdict
 	rest      []byte            // input that waits for a later turn
@@ -63,8 +68,8 @@ type rare struct {
 
 // idle reports whether no field is in use.
 func (r *rare) idle() bool {
-	return r.softSince == 0 && r.deadline == 0 && r.Alarm == 0 && r.shrinker == nil && r.window == nil &&
-		r.welcome == nil && r.accepted == nil && r.rest == nil && !r.Listed
+	return r.record == rate.Record{} && r.softSince == 0 && r.deadline == 0 && r.Alarm == 0 && r.shrinker == nil && r.window == nil &&
+		r.welcome == nil && r.accepted == nil && r.rest == nil && !r.Listed && !r.Reads
 }
 
 type phase uint8
@@ -88,6 +93,8 @@ const (
 	flagNoHandshake             // the close owes the peer no closing handshake
 	FlagDropping                // the reactor was told to close the descriptor
 	FlagRefusal                 // over max_connections: it gets 503
+	FlagCrowded                 // its address has too many connections: it gets 503
+	flagCounted                 // among the connections of its address
 	FlagMute                    // a write has failed, or the transport is gone: frames for it are discarded
 	FlagDiverted                // the owner takes the frames for this connection
 	FlagKept                    // the owner still needs the slot

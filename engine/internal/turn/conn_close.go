@@ -29,21 +29,25 @@ func patience(c *Conn, wait time.Duration) int64 {
 }
 
 // End ends c for a cause, and sends the peer code and reason. A second call has no effect.
-func (l *Loop) End(c *Conn, cause Cause, code ws.StatusCode, reason string) {
+func (c *Conn) End(cause Cause, code ws.StatusCode, reason string) {
+	l := c.Loop
 	switch c.Phase {
 	case phasePreface, phaseHead, PhaseVerdict:
-		l.Refuse(c, refusalFor(cause))
+		c.Refuse(refusalFor(cause))
 		return
 	case PhaseClosing, phaseRefused, phaseLinger, PhaseGone:
 		return
 	}
-	l.detach(c, cause)
-	if l.dropMute(c) {
+	if greeted := c.ConnectedAt != 0; greeted && cause != CausePeerClosed {
+		l.Owner.Parting(c, code)
+	}
+	c.detach(cause)
+	if c.dropMute() {
 		return
 	}
 	c.Phase = PhaseClosing
 	if cause == CauseSlow {
-		l.DropQueue(c)
+		c.DropQueue()
 		if l.corked == c {
 			l.cork = l.cork[:l.corkRaw] // this turn's answers were queued behind the frames that are dropped
 		}
@@ -52,146 +56,151 @@ func (l *Loop) End(c *Conn, cause Cause, code ws.StatusCode, reason string) {
 		c.Flags |= flagNoHandshake
 	}
 	l.Text = frame.AppendClose(l.Text[:0], code, reason)
-	l.emitClose(c, l.Text)
+	c.emitClose(l.Text)
 	c.Extra().deadline = l.Now + patience(c, closeWait)
 	if c.Rare.rest != nil {
-		l.putOff(c) // the peer's close frame may be in it
+		c.putOff() // the peer's close frame may be in it
 	}
 	l.arm(c)
 }
 
 // EndBy ends c with the code and text of its cause.
-func (l *Loop) EndBy(c *Conn, cause Cause) {
+func (c *Conn) EndBy(cause Cause) {
 	row := &causeTable[cause]
-	l.End(c, cause, row.code, row.text)
+	c.End(cause, row.code, row.text)
 }
 
 // emitClose queues a whole close frame behind all frames of c.
-func (l *Loop) emitClose(c *Conn, framed []byte) {
+func (c *Conn) emitClose(framed []byte) {
+	l := c.Loop
 	if l.corked == c {
 		l.cork = append(l.cork, framed...)
 		return
 	}
-	l.pushRaw(c, Sealed(append([]byte(nil), framed...)))
-	if !c.Blocked {
-		l.Soil(c)
-	}
+	c.push(Sealed(append([]byte(nil), framed...)))
 }
 
 // detach ends c for its owner; the wire follows. A second call has no effect.
-func (l *Loop) detach(c *Conn, cause Cause) {
+func (c *Conn) detach(cause Cause) {
+	l := c.Loop
 	c.cause.Store(uint32(cause))
 	l.Ended[cause].Add(1)
 	l.Owner.Ended(c, cause)
 }
 
 // closeFlushed takes the next step of the close when the queue is written.
-func (l *Loop) closeFlushed(c *Conn) {
+func (c *Conn) closeFlushed() {
 	if !c.Has(flagCloseReceived) && !c.Has(flagNoHandshake) {
 		return // the peer's close frame, or the deadline, will come
 	}
-	l.linger(c)
+	c.linger()
 }
 
 // settle takes the next step of the close at once if no byte is left to write.
-func (l *Loop) settle(c *Conn) {
+func (c *Conn) settle() {
+	l := c.Loop
 	if c.First == nil && !c.Blocked && (l.corked != c || len(l.cork) == 0) {
-		l.closeFlushed(c)
+		c.closeFlushed()
 	}
 }
 
 // linger shuts our half of the stream and waits for the end of the peer's.
-func (l *Loop) linger(c *Conn) {
+func (c *Conn) linger() {
+	l := c.Loop
 	if c.Phase >= phaseLinger {
 		return
 	}
 	c.Phase = phaseLinger
-	l.freeInput(c)
+	c.freeInput()
 	c.Extra().rest = nil
-	l.Wires.Shutdown(c.Fd)
+	l.Wires.Shutdown(int(c.Fd))
 	c.Extra().deadline = l.Now + patience(c, lingerWait)
 	l.arm(c)
 }
 
 // closeReceived handles the peer's close frame, whether it begins the close or answers ours.
-func (l *Loop) closeReceived(c *Conn, payload []byte) {
+func (c *Conn) closeReceived(payload []byte) {
+	l := c.Loop
 	code, _, violation := frame.ParseClose(payload)
 	if violation != 0 {
-		l.violate(c, violation)
+		c.violate(violation)
 		return
 	}
 	c.Flags |= flagCloseReceived
 	switch {
 	case c.Phase == PhaseClosing:
-		l.settle(c)
+		c.settle()
 	case l.Owner.Closing(c, Ending{code: code}):
-		l.endByPeer(c, code)
+		c.endByPeer(code)
 	}
 }
 
 // EndAs ends c by the peer's ending e, which the owner has kept until now.
-func (l *Loop) EndAs(c *Conn, e Ending) {
+func (c *Conn) EndAs(e Ending) {
 	if e.violation != frame.Fine {
-		l.violate(c, e.violation)
+		c.violate(e.violation)
 		return
 	}
-	l.endByPeer(c, e.code)
+	c.endByPeer(e.code)
 }
 
 // endByPeer answers the peer's close frame with its own code [RFC 6455 §5.5.1].
-func (l *Loop) endByPeer(c *Conn, code ws.StatusCode) {
+func (c *Conn) endByPeer(code ws.StatusCode) {
 	if code == ws.StatusNoStatusRcvd {
-		l.End(c, CausePeerClosed, 0, "")
+		c.End(CausePeerClosed, 0, "")
 		return
 	}
-	l.End(c, CausePeerClosed, code, "")
+	c.End(CausePeerClosed, code, "")
 }
 
 // violate fails the connection: the code says how the peer broke the protocol [RFC 6455 §7.1.7].
-func (l *Loop) violate(c *Conn, v frame.Violation) {
+func (c *Conn) violate(v frame.Violation) {
+	l := c.Loop
 	if c.Phase == PhaseClosing {
 		c.Flags |= flagNoHandshake // no frame behind this point can be read, not even a close frame
-		l.settle(c)
+		c.settle()
 		return
 	}
 	if l.Owner.Closing(c, Ending{violation: v}) {
-		l.End(c, CauseProtocol, v.Code(), v.String())
+		c.End(CauseProtocol, v.Code(), v.String())
 	}
 }
 
 // Lose ends the writing to c after a failed write. Input that the peer sent earlier may still be unread: the reactor reads
 // it, finds the end of the stream, and reports it.
-func (l *Loop) Lose(c *Conn) {
+func (c *Conn) Lose() {
+	l := c.Loop
 	if c.Phase >= PhaseClosing {
-		l.drop(c)
+		c.drop()
 		return
 	}
-	l.mute(c)
+	c.mute()
 	c.Extra().deadline = l.Now + int64(closeWait)
 	l.arm(c)
 }
 
 // mute discards the frames that are queued for c, and all later ones.
-func (l *Loop) mute(c *Conn) {
+func (c *Conn) mute() {
 	c.Flags |= FlagMute
 	c.Blocked = false
 	c.Taken = 0
-	l.DropQueue(c)
-	l.backlogShrunk(c) // no flush will do it
+	c.DropQueue()
+	c.backlogShrunk() // no flush will do it
 }
 
 // dropMute ends c without a close frame if no frame can be sent to it.
-func (l *Loop) dropMute(c *Conn) bool {
+func (c *Conn) dropMute() bool {
 	if !c.Has(FlagMute) {
 		return false
 	}
 	c.Phase = phaseLinger
-	l.drop(c)
+	c.drop()
 	return true
 }
 
 // drop asks the reactor to close the descriptor at the end of the turn; Gone follows.
-func (l *Loop) drop(c *Conn) {
+func (c *Conn) drop() {
+	l := c.Loop
 	if !c.Has(FlagDropping) && c.Phase != PhaseGone {
 		c.Flags |= FlagDropping
 		l.Drops = append(l.Drops, c)
@@ -199,12 +208,12 @@ func (l *Loop) drop(c *Conn) {
 }
 
 // depart is the logical end of a connection whose transport is gone.
-func (l *Loop) depart(c *Conn) {
+func (c *Conn) depart() {
 	cause := CausePeerGone
 	if c.Phase < PhaseOpen {
 		cause = CauseHandshake
 	}
-	l.detach(c, cause)
+	c.detach(cause)
 	c.Phase = phaseLinger
 }
 
@@ -218,30 +227,31 @@ func (l *Loop) Gone(c *Conn) {
 	c.Handle, c.Fd = nil, -1
 	c.Flags &^= FlagDropping
 	if c.Phase < PhaseClosing && l.Owner.Outlives(c) {
-		l.mute(c)
+		c.mute()
 		c.nextBeat = 0
 		c.Extra().deadline = l.Now + int64(l.Ground.Limits.Owner)
 		l.arm(c)
 		return
 	}
 	if c.Phase < PhaseClosing {
-		l.depart(c)
+		c.depart()
 	}
-	l.release(c)
+	c.release()
 }
 
 // release frees the slot of a connection that has ended and whose descriptor is closed.
-func (l *Loop) release(c *Conn) {
+func (c *Conn) release() {
+	l := c.Loop
 	c.Phase = PhaseGone
-	l.freeInput(c)
+	c.freeInput()
 	if c.Rare != nil {
 		c.Rare.rest = nil
 	}
 	c.Taken = 0
-	l.DropQueue(c)
+	c.DropQueue()
 	l.Wheel.Clear(c.Slot)
 	if !c.Has(FlagKept) {
-		l.Forget(c)
+		c.Forget()
 	}
 	if l.Owes.Writes || l.Owes.Flush {
 		l.Wake() // the caller may be outside a turn, and no other event may follow
@@ -249,7 +259,8 @@ func (l *Loop) release(c *Conn) {
 }
 
 // Forget frees the slot of a connection that is gone.
-func (l *Loop) Forget(c *Conn) {
+func (c *Conn) Forget() {
+	l := c.Loop
 	l.Slab.release(c.Slot)
 	l.Ground.Departed(c)
 }

@@ -42,7 +42,8 @@ func (l *Loop) fresh(c *Conn) bool {
 }
 
 // Sated reports whether the turn takes no more of the input of c.
-func (l *Loop) Sated(c *Conn) bool {
+func (c *Conn) Sated() bool {
+	l := c.Loop
 	switch {
 	case c.Phase >= PhaseClosing:
 		return false // no further message is answered
@@ -73,8 +74,17 @@ func (c *Conn) Behindhand() bool {
 	return c.Has(FlagMore) || c.Rare != nil && c.Rare.rest != nil
 }
 
+// WaitingInput is the memory, in bytes, that input of c takes which waits for a turn. Loop only.
+func WaitingInput(c *Conn) int64 {
+	if c.Rare == nil {
+		return 0
+	}
+	return int64(cap(c.Rare.rest))
+}
+
 // keepInput keeps the part of the input of c that the turn does not take. chunk is borrowed, unless it was kept before.
-func (l *Loop) keepInput(c *Conn, chunk []byte) {
+func (c *Conn) keepInput(chunk []byte) {
+	l := c.Loop
 	r := c.Extra()
 	switch {
 	case l.goingOn && r.rest == nil:
@@ -86,16 +96,17 @@ func (l *Loop) keepInput(c *Conn, chunk []byte) {
 		if c.Blocked {
 			cause = CauseSlow
 		}
-		l.EndBy(c, cause)
+		c.EndBy(cause)
 		r.rest = nil
 		c.Flags |= flagNoHandshake // its close frame would lie behind the input that is discarded
 		return
 	}
-	l.putOff(c)
+	c.putOff()
 }
 
 // putOff leaves the input of c to a later turn.
-func (l *Loop) putOff(c *Conn) {
+func (c *Conn) putOff() {
+	l := c.Loop
 	if r := c.Extra(); !r.Listed {
 		r.Listed = true
 		l.Late = append(l.Late, c)
@@ -104,9 +115,9 @@ func (l *Loop) putOff(c *Conn) {
 }
 
 // PutOffMessages leaves messages that the owner keeps to a later turn.
-func (l *Loop) PutOffMessages(c *Conn) {
+func (c *Conn) PutOffMessages() {
 	c.Flags |= FlagMore
-	l.putOff(c)
+	c.putOff()
 }
 
 // goOnBehind takes input that was put off, at least a slice of one connection's.
@@ -162,9 +173,10 @@ func (l *Loop) takeKept(c *Conn) {
 }
 
 // backlogShrunk puts c on the list again after a flush has shortened its backlog.
-func (l *Loop) backlogShrunk(c *Conn) {
+func (c *Conn) backlogShrunk() {
+	l := c.Loop
 	if c.Behindhand() && l.answersFit(c) {
-		l.putOff(c)
+		c.putOff()
 	}
 }
 
@@ -185,7 +197,7 @@ func frameEnd(cork []byte, raw, at int) int {
 }
 
 // ForgetRest discards input that was put off.
-func (l *Loop) ForgetRest(c *Conn) {
+func (c *Conn) ForgetRest() {
 	if c.Rare != nil {
 		c.Rare.rest = nil
 	}

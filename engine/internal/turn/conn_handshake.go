@@ -37,7 +37,7 @@ const refusalWait = time.Second
 
 // refusalFor is the HTTP answer for a connection that is ended before its upgrade.
 func refusalFor(cause Cause) handshake.Refusal {
-	if cause == CauseShutdown {
+	if cause == CauseShutdown || cause == CauseDrain {
 		return RefusalLeaving
 	}
 	return RefusalFailed
@@ -57,7 +57,7 @@ func (l *Loop) Begin(c *Conn) bool {
 		return false
 	}
 	wait := l.Ground.Limits.Handshake
-	if c.Has(FlagRefusal) {
+	if c.Has(FlagRefusal | FlagCrowded) {
 		wait = min(wait, refusalWait)
 	}
 	c.Extra().deadline = l.Now + int64(wait)
@@ -90,7 +90,7 @@ func (l *Loop) head(c *Conn, chunk []byte) []byte {
 	}
 	rest = head[n:]
 	if refusal := handshake.Parse(head[:n], &l.Ground.Limits.Head, &l.request); refusal.Status != 0 {
-		l.Refuse(c, refusal)
+		c.Refuse(refusal)
 		return nil
 	}
 	l.consider(c, rest)
@@ -100,13 +100,17 @@ func (l *Loop) head(c *Conn, chunk []byte) []byte {
 // consider asks the owner to decide on a well-formed request. rest is the input behind the request.
 func (l *Loop) consider(c *Conn, rest []byte) {
 	r := &l.request
-	if c.Has(FlagRefusal) {
-		l.Refuse(c, refusalFull)
+	switch {
+	case c.Has(FlagCrowded):
+		c.Refuse(RefusalCrowded)
+		return
+	case c.Has(FlagRefusal):
+		c.Refuse(refusalFull)
 		return
 	}
 	said := l.Owner.Opening(c, r)
 	if said.Refusal.Status != 0 {
-		l.Refuse(c, said.Refusal)
+		c.Refuse(said.Refusal)
 		return
 	}
 	limits := &l.Ground.Limits
@@ -129,7 +133,7 @@ func (l *Loop) consider(c *Conn, rest []byte) {
 	c.Rare.accepted = &a
 	c.Phase = PhaseVerdict
 	early := append([]byte(nil), rest...)
-	l.freeInput(c)
+	c.freeInput()
 	if len(early) > 0 {
 		c.Buf = early
 	}
@@ -137,16 +141,18 @@ func (l *Loop) consider(c *Conn, rest []byte) {
 }
 
 // holdEarly keeps frames that a client sends before our answer to its request.
-func (l *Loop) holdEarly(c *Conn, chunk []byte) {
+func (c *Conn) holdEarly(chunk []byte) {
+	l := c.Loop
 	if len(c.Buf)+len(chunk) > l.Ground.Limits.Early {
-		l.Refuse(c, RefusalBusy)
+		c.Refuse(RefusalBusy)
 		return
 	}
 	c.Buf = append(c.Buf, chunk...)
 }
 
 // Admit upgrades a connection on which its owner has decided, and takes the input that has come meanwhile.
-func (l *Loop) Admit(c *Conn) {
+func (c *Conn) Admit() {
+	l := c.Loop
 	early := c.Buf
 	c.Buf = nil
 	l.upgrade(c, c.Rare.accepted)
@@ -154,15 +160,16 @@ func (l *Loop) Admit(c *Conn) {
 }
 
 // UpgradeToClose upgrades a connection only in order to close it with a code.
-func (l *Loop) UpgradeToClose(c *Conn, cause Cause, code ws.StatusCode, reason string) {
+func (c *Conn) UpgradeToClose(cause Cause, code ws.StatusCode, reason string) {
+	l := c.Loop
 	a := c.Rare.accepted
-	l.pushRaw(c, Sealed(handshake.AppendSwitch(nil, handshake.Accept{Key: a.key, Protocol: a.protocol})))
+	c.push(Sealed(handshake.AppendSwitch(nil, handshake.Accept{Key: a.key, Protocol: a.protocol})))
 	c.decoder.Reset(&l.Ground.Limits.Frame, false)
 	c.Rare.accepted = nil
 	early := c.Buf
 	c.Buf = nil
 	c.Phase = PhaseOpen
-	l.End(c, cause, code, reason)
+	c.End(cause, code, reason)
 	l.input(c, early)
 }
 
@@ -176,13 +183,12 @@ func (l *Loop) upgrade(c *Conn, a *acceptance) {
 	l.cork = handshake.AppendSwitch(l.cork, accept)
 	l.corkRaw = len(l.cork)
 	if l.corked != c {
-		l.pushRaw(c, Sealed(append([]byte(nil), l.cork...)))
+		c.push(Sealed(append([]byte(nil), l.cork...)))
 		l.cork, l.corkRaw = l.cork[:0], 0
-		l.Soil(c)
 	}
 	c.decoder.Reset(&l.Ground.Limits.Frame, a.compressed)
 	if a.compressed {
-		l.startCompression(c, a.params)
+		c.startCompression(a.params)
 	}
 	c.ConnectedAt = uint32(l.Ground.Seconds(l.Now))
 	c.LastActive.Store(l.Now) // the wait for the verdict is no silence of the peer
@@ -194,14 +200,14 @@ func (l *Loop) upgrade(c *Conn, a *acceptance) {
 		welcome := r.welcome
 		r.welcome = nil
 		for _, f := range welcome {
-			l.Queue(c, f)
+			c.Queue(f)
 		}
 	}
-	l.trimRare(c)
+	c.trimRare()
 	l.arm(c)
 }
 
-func (l *Loop) startCompression(c *Conn, p deflate.Params) {
+func (c *Conn) startCompression(p deflate.Params) {
 	c.Bits = p.ServerBits
 	if !p.ServerNoContext {
 		c.Extra().shrinker = new(deflate.Shrinker)
@@ -212,7 +218,7 @@ func (l *Loop) startCompression(c *Conn, p deflate.Params) {
 }
 
 // trimRare frees the rare part of a connection that no longer needs it.
-func (l *Loop) trimRare(c *Conn) {
+func (c *Conn) trimRare() {
 	if r := c.Rare; r != nil {
 		r.accepted, r.scanned = nil, 0
 		if r.idle() {
@@ -222,20 +228,21 @@ func (l *Loop) trimRare(c *Conn) {
 }
 
 // Refuse answers the handshake with an HTTP error and closes the connection.
-func (l *Loop) Refuse(c *Conn, r handshake.Refusal) {
+func (c *Conn) Refuse(r handshake.Refusal) {
+	l := c.Loop
 	if c.Phase >= PhaseClosing {
 		return
 	}
 	l.Count[CountRefused].Add(1)
-	l.detach(c, CauseHandshake)
-	if l.dropMute(c) {
+	c.detach(CauseHandshake)
+	if c.dropMute() {
 		return
 	}
 	c.Phase = phaseRefused
 	c.Flags |= flagNoHandshake
-	l.freeInput(c)
+	c.freeInput()
 	l.Text = handshake.AppendRefusal(l.Text[:0], r)
-	l.emitClose(c, l.Text)
+	c.emitClose(l.Text)
 	if l.corked == c {
 		l.corkRaw = len(l.cork)
 	}

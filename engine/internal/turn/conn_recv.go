@@ -3,6 +3,7 @@ package turn
 import (
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/rate"
 	"github.com/parleyd/parley/protocol/deflate"
 	"github.com/parleyd/parley/protocol/frame"
 )
@@ -14,7 +15,7 @@ import (
 // input takes a chunk in the phase that the connection is in.
 func (l *Loop) input(c *Conn, chunk []byte) {
 	if c.Behindhand() {
-		l.keepInput(c, chunk)
+		c.keepInput(chunk)
 		return
 	}
 	for len(chunk) > 0 {
@@ -24,7 +25,7 @@ func (l *Loop) input(c *Conn, chunk []byte) {
 		case phaseHead:
 			chunk = l.head(c, chunk)
 		case PhaseVerdict:
-			l.holdEarly(c, chunk)
+			c.holdEarly(chunk)
 			return
 		case PhaseOpen:
 			chunk = l.frames(c, chunk)
@@ -51,20 +52,22 @@ func (l *Loop) frames(c *Conn, chunk []byte) []byte {
 			l.onData(c, &part)
 		case frame.Ping:
 			if c.Phase != PhaseClosing {
-				l.emit(c, ws.OpPong, part.Payload)
+				c.emit(ws.OpPong, part.Payload)
 			}
+		case frame.Pong:
+			l.Owner.Pong(c, part.Payload)
 		case frame.Close:
-			l.closeReceived(c, part.Payload)
+			c.closeReceived(part.Payload)
 		case frame.Broken:
-			l.violate(c, part.Violation)
+			c.violate(part.Violation)
 			return nil
 		}
 		switch {
 		case len(chunk) == 0:
 		case l.fresh(c):
 			l.SinceLook++
-		case l.Sated(c):
-			l.keepInput(c, chunk)
+		case c.Sated():
+			c.keepInput(chunk)
 			return nil
 		}
 	}
@@ -78,6 +81,9 @@ func (l *Loop) onData(c *Conn, part *frame.Part) {
 	}
 	payload := part.Payload
 	if !part.First || !part.Last {
+		if c.Buf == nil {
+			l.Partial = append(l.Partial, c)
+		}
 		c.Buf = l.gatherInput(c.Buf, payload)
 		if !part.Last {
 			return
@@ -90,7 +96,7 @@ func (l *Loop) onData(c *Conn, part *frame.Part) {
 		l.onMessage(c, part.Op == ws.OpBinary, payload)
 	}
 	if c.Buf != nil {
-		l.freeInput(c)
+		c.freeInput()
 	}
 }
 
@@ -103,13 +109,13 @@ func (l *Loop) inflate(c *Conn, op ws.OpCode, compressed []byte) {
 	payload, outcome := deflate.Inflate(l.inflated[:0], compressed, int(l.Ground.Limits.Frame.MessageBytes), window)
 	switch {
 	case outcome == deflate.TooBig:
-		l.violate(c, frame.TooBig)
+		c.violate(frame.TooBig)
 	case outcome == deflate.TooMany:
-		l.End(c, CauseProtocol, ws.StatusPolicyViolation, "a compressed message of too many parts")
+		c.End(CauseProtocol, ws.StatusPolicyViolation, "a compressed message of too many parts")
 	case outcome != deflate.OK:
-		l.violate(c, frame.Damaged)
+		c.violate(frame.Damaged)
 	case op == ws.OpText && !frame.ValidUTF8(payload):
-		l.violate(c, frame.InvalidUTF8)
+		c.violate(frame.InvalidUTF8)
 	default:
 		l.onMessage(c, op == ws.OpBinary, payload)
 	}
@@ -122,7 +128,26 @@ func (l *Loop) inflate(c *Conn, op ws.OpCode, compressed []byte) {
 // onMessage passes one whole message to the owner. payload is borrowed.
 func (l *Loop) onMessage(c *Conn, binary bool, payload []byte) {
 	l.tally[CountReceived]++
+	c.Received++
 	l.Owner.Message(c, binary, payload)
+}
+
+// Weigh holds a message of c to the rate of messages, on c's loop. An owner calls it once for each message that comes.
+//
+// The record is in the rare part, which c gets with its first message, and loses at a heartbeat when it has been silent: a
+// server without a rate has no byte of it, and neither has a connection that idles. Control frames are not messages. A flood
+// of them costs what any input may cost: a turn's share of time, and no input is taken while the client does not read the
+// answers.
+func (l *Loop) Weigh(c *Conn) rate.Verdict {
+	rule := l.Ground.Rate.Load()
+	if rule == nil {
+		return rate.Passes
+	}
+	v := c.Extra().record.Take(rule, cameSince(l), l.Now)
+	if v != rate.Passes {
+		l.Count[CountRateExceeded].Add(1)
+	}
+	return v
 }
 
 // gatherInput appends a piece to the buffer of a partial message, lending one first.
@@ -139,7 +164,8 @@ func (l *Loop) gatherInput(buf, piece []byte) []byte {
 }
 
 // freeInput takes the buffer of a partial message back.
-func (l *Loop) freeInput(c *Conn) {
+func (c *Conn) freeInput() {
+	l := c.Loop
 	if cap(c.Buf) > 0 && cap(c.Buf) <= inputBytesKept && len(l.buffers) < inputsKept {
 		l.buffers = append(l.buffers, c.Buf[:0])
 	}

@@ -1,6 +1,8 @@
 package turn
 
 import (
+	"iter"
+
 	"github.com/gobwas/ws"
 
 	"github.com/parleyd/parley/protocol/deflate"
@@ -9,6 +11,10 @@ import (
 
 // The way out. A turn writes only at its end: frames are queued, the connection becomes dirty, and one write takes all of
 // them. Answers to the connection whose input is taken are gathered in the loop's cork, which costs no frame of their own.
+//
+// The floors above give a connection bytes with three verbs. Answer is for the answer to a message: it comes behind all frames
+// that were posted before. Queue and QueueText put a frame at the end of the queue now. Post is for any goroutine: the
+// mailbox keeps the order of posting.
 //
 // An empty queue costs no memory: the first frame is a pointer in the connection, and the rest is a list that the loop
 // lends.
@@ -26,7 +32,8 @@ const (
 )
 
 // Queue references f for c. Only live connections are given frames.
-func (l *Loop) Queue(c *Conn, f *Frame) {
+func (c *Conn) Queue(f *Frame) {
+	l := c.Loop
 	if c.Phase != PhaseOpen {
 		if c.Phase == PhaseVerdict && len(c.Rare.welcome) < welcomeMax {
 			c.Rare.welcome = append(c.Rare.welcome, f)
@@ -34,18 +41,20 @@ func (l *Loop) Queue(c *Conn, f *Frame) {
 		return
 	}
 	l.tally[CountSent] += uint64(1 + f.further)
+	c.Sent += uint32(1 + f.further)
 	if c.Has(FlagDiverted) {
 		l.Owner.Diverted(c, f)
 		return
 	}
-	l.Push(c, f)
+	c.push(f)
 	if c.Blocked {
-		l.checkBacklog(c)
+		c.checkBacklog()
 	}
 }
 
-// Push appends f to the queue in any phase. The caller checks the backlog.
-func (l *Loop) Push(c *Conn, f *Frame) {
+// push appends f to the queue in any phase. The caller checks the backlog.
+func (c *Conn) push(f *Frame) {
+	l := c.Loop
 	if c.Rare != nil && c.Rare.shrinker != nil {
 		f = f.taken(c.Rare.shrinker)
 	}
@@ -60,56 +69,87 @@ func (l *Loop) Push(c *Conn, f *Frame) {
 		c.More.frames = append(c.More.frames, f)
 	}
 	if !c.Blocked {
-		l.Soil(c)
+		c.MarkDirty()
 	}
 }
 
-// Soil puts c on the list of connections that are written to at the end of the turn.
-func (l *Loop) Soil(c *Conn) {
+// MarkDirty puts c on the list of connections that are written to at the end of the turn.
+func (c *Conn) MarkDirty() {
 	if !c.Has(FlagDirty) {
 		c.Flags |= FlagDirty
-		l.Dirty = append(l.Dirty, c)
+		c.Loop.Dirty = append(c.Loop.Dirty, c)
 	}
 }
 
 // Answer gives c a text message of its own, behind all frames that it was given before. payload is borrowed.
-func (l *Loop) Answer(c *Conn, payload []byte) { l.AnswerAs(c, ws.OpText, payload) }
+func (c *Conn) Answer(payload []byte) { c.AnswerAs(ws.OpText, payload) }
 
 // AnswerAs is Answer for a message of any kind. payload is borrowed.
-func (l *Loop) AnswerAs(c *Conn, op ws.OpCode, payload []byte) {
+func (c *Conn) AnswerAs(op ws.OpCode, payload []byte) {
+	l := c.Loop
 	if c.Phase != PhaseOpen {
 		return
 	}
 	if c.Posted.Load() > 0 {
 		f := NewFrame(op, payload)
 		if !l.Mail.force(len(f.Plain)) {
-			l.EndBy(c, CauseOverloaded)
+			c.EndBy(CauseOverloaded)
 			return
 		}
-		c.Posted.Add(1)
-		l.Post(Letter{Kind: LetterDirect, Conn: c, Frame: f})
+		postFrame(c, f)
 		return
 	}
 	l.tally[CountSent]++
-	l.emit(c, op, payload)
+	c.Sent++
+	c.emit(op, payload)
 }
 
-// AnswerNow gives c a text message ahead of frames that are posted for it. payload is borrowed.
-func (l *Loop) AnswerNow(c *Conn, payload []byte) {
+// AnswerPosted posts the answers that f gives c, so that they come behind all letters that are posted to the loop.
+func (c *Conn) AnswerPosted(f func()) {
+	c.Posted.Add(1)
+	f()
+	c.Posted.Add(-1)
+}
+
+// QueueText gives c a text message of its own, in front of frames that are posted for it. The owner's Diverted does not get
+// it. payload is borrowed.
+func (c *Conn) QueueText(payload []byte) {
+	l := c.Loop
 	if c.Phase != PhaseOpen {
 		return
 	}
 	l.tally[CountSent]++
-	l.emit(c, ws.OpText, payload)
+	c.Sent++
+	c.emit(ws.OpText, payload)
+}
+
+// QueueRaw gives c frames of its own that are encoded without compression, in front of frames that are posted for it. The
+// owner's Diverted does not get them. raw is borrowed; messages is the number of frames.
+func QueueRaw(c *Conn, raw []byte, messages int) {
+	l := c.Loop
+	if c.Phase != PhaseOpen || len(raw) == 0 {
+		return
+	}
+	l.tally[CountSent] += uint64(messages)
+	c.Sent += uint32(messages)
+	if l.corked == c {
+		l.cork = append(l.cork, raw...)
+		return
+	}
+	c.push(Sealed(append([]byte(nil), raw...)))
+	if c.Blocked {
+		c.checkBacklog()
+	}
 }
 
 // emit puts one frame of any kind into the cork, or into the queue if c is not the corked connection. payload is borrowed.
-func (l *Loop) emit(c *Conn, op ws.OpCode, payload []byte) {
+func (c *Conn) emit(op ws.OpCode, payload []byte) {
+	l := c.Loop
 	switch {
 	case l.corked != c:
-		l.Push(c, NewFrame(op, payload))
+		c.push(NewFrame(op, payload))
 		if c.Blocked {
-			l.checkBacklog(c)
+			c.checkBacklog()
 		}
 	case c.Bits != 0 && len(payload) >= deflateBytesMin && !op.IsControl():
 		l.shrunk = l.shrink(c, l.shrunk[:0], payload)
@@ -147,81 +187,73 @@ const CorkBytesKept = 1 << 20
 // until it takes bytes again. tail is borrowed.
 func (l *Loop) flush(c *Conn, tail []byte) {
 	if c.Has(FlagMute) {
-		l.mute(c)
+		c.mute()
 		return
 	}
 	whole := tail
 	for !c.Blocked && (c.First != nil || len(tail) > 0) {
 		n, want, err := l.write(c, tail)
 		if err != nil && !l.Wires.Again(err) {
-			l.Lose(c)
+			c.Lose()
 			return
 		}
 		tail = l.advance(c, tail, n)
 		if n < want {
 			c.Blocked = true
+			l.Blocked = append(l.Blocked, c)
 			l.tally[CountBlocked]++
 		}
 	}
 	if len(tail) > 0 {
-		l.keepTail(c, whole, len(whole)-len(tail))
+		c.keepTail(whole, len(whole)-len(tail))
 	}
 	if c.Blocked {
-		l.checkBacklog(c)
-		l.backlogShrunk(c)
+		c.checkBacklog()
+		c.backlogShrunk()
 		l.Wires.Watch(c)
 		return
 	}
 	if r := c.Rare; r != nil {
 		r.softSince = 0
-		l.backlogShrunk(c)
+		c.backlogShrunk()
+		if r.Reads && c.Phase == PhaseOpen {
+			l.Owner.Emptied(c)
+		}
 	}
 	if c.Phase == PhaseClosing || c.Phase == phaseRefused {
-		l.closeFlushed(c)
+		c.closeFlushed()
 	}
 }
 
 // keepTail queues the part of tail, which is the cork, that the kernel did not take. If the kernel took a part of a frame,
 // the byte before the rest is kept too, as taken: DropQueue must see that the frame has begun to leave. The frames behind it
 // can be dropped.
-func (l *Loop) keepTail(c *Conn, tail []byte, written int) {
+func (c *Conn) keepTail(tail []byte, written int) {
+	l := c.Loop
 	end := 0
 	if written > 0 {
 		end = frameEnd(tail, l.corkRaw, written)
 	}
 	if end > written {
-		l.pushRaw(c, Sealed(append([]byte(nil), tail[written-1:end]...)))
+		c.push(Sealed(append([]byte(nil), tail[written-1:end]...)))
 		c.Taken = 1
 		c.Backlog--
 	}
 	if end < len(tail) {
-		l.pushRaw(c, Sealed(append([]byte(nil), tail[end:]...)))
+		c.push(Sealed(append([]byte(nil), tail[end:]...)))
 	}
-}
-
-// pushRaw appends bytes that are already encoded for the wire.
-func (l *Loop) pushRaw(c *Conn, f *Frame) {
-	c.Backlog += len(f.Plain)
-	if c.First == nil {
-		c.First = f
-		return
-	}
-	if c.More == nil {
-		c.More = l.lendList()
-	}
-	c.More.frames = append(c.More.frames, f)
 }
 
 // write makes one system call. It returns the number of bytes that the kernel took, and the number that it was offered.
 func (l *Loop) write(c *Conn, tail []byte) (n, want int, err error) {
 	l.tally[CountWrites]++
 	if c.First == nil {
-		n, err = l.Wires.Write(c.Fd, tail)
+		n, err = l.Wires.Write(int(c.Fd), tail)
 		return max(n, 0), len(tail), err
 	}
 	head := c.First.variant(c.Bits)[c.Taken:]
 	if c.More == nil && len(tail) == 0 {
-		n, err = l.Wires.Write(c.Fd, head)
+		n, err = l.Wires.Write(int(c.Fd), head)
 		return max(n, 0), len(head), err
 	}
 	if c.Backlog+len(tail) <= gatherBytesMax {
@@ -232,7 +264,7 @@ func (l *Loop) write(c *Conn, tail []byte) (n, want int, err error) {
 			}
 		}
 		l.gather = append(buf, tail...)
-		n, err = l.Wires.Write(c.Fd, l.gather)
+		n, err = l.Wires.Write(int(c.Fd), l.gather)
 		return max(n, 0), len(l.gather), err
 	}
 	return l.writeVector(c, head, tail)
@@ -255,7 +287,7 @@ func (l *Loop) writeVector(c *Conn, head, tail []byte) (n, want int, err error) 
 	for _, b := range vector {
 		want += len(b)
 	}
-	n, err = l.Wires.Writev(c.Fd, vector)
+	n, err = l.Wires.Writev(int(c.Fd), vector)
 	clear(vector)
 	l.vector = vector[:0]
 	return max(n, 0), want, err
@@ -265,20 +297,20 @@ func (l *Loop) writeVector(c *Conn, head, tail []byte) (n, want int, err error) 
 func (l *Loop) advance(c *Conn, tail []byte, n int) []byte {
 	l.tally[CountBytesOut] += uint64(n)
 	for n > 0 && c.First != nil {
-		left := len(c.First.variant(c.Bits)) - c.Taken
+		left := len(c.First.variant(c.Bits)) - int(c.Taken)
 		if n < left {
-			c.Taken += n
+			c.Taken += uint32(n)
 			c.Backlog -= n
 			return tail
 		}
 		n -= left
 		c.Backlog -= left
-		l.popFrame(c)
+		c.popFrame()
 	}
 	return tail[n:]
 }
 
-func (l *Loop) popFrame(c *Conn) {
+func (c *Conn) popFrame() {
 	c.Taken = 0
 	m := c.More
 	if m == nil {
@@ -289,23 +321,23 @@ func (l *Loop) popFrame(c *Conn) {
 	m.frames[m.head] = nil
 	m.head++
 	if m.head == len(m.frames) {
-		l.returnList(c)
+		c.returnList()
 	}
 }
 
 // DropQueue drops the frames that have not begun to leave. A frame of which the kernel has a part stays: without its rest
 // the peer could not read the frames behind it.
-func (l *Loop) DropQueue(c *Conn) {
+func (c *Conn) DropQueue() {
 	if c.More != nil {
 		clear(c.More.frames)
-		l.returnList(c)
+		c.returnList()
 	}
 	if c.Taken == 0 {
 		c.First = nil
 		c.Backlog = 0
 		return
 	}
-	c.Backlog = len(c.First.variant(c.Bits)) - c.Taken
+	c.Backlog = len(c.First.variant(c.Bits)) - int(c.Taken)
 }
 
 func (l *Loop) lendList() *FrameList {
@@ -317,7 +349,8 @@ func (l *Loop) lendList() *FrameList {
 	return &FrameList{frames: make([]*Frame, 0, 15)}
 }
 
-func (l *Loop) returnList(c *Conn) {
+func (c *Conn) returnList() {
+	l := c.Loop
 	m := c.More
 	c.More = nil
 	if cap(m.frames) <= listFramesKept && len(l.lists) < listsKept {
@@ -333,12 +366,13 @@ const (
 
 // checkBacklog ends a connection whose backlog exceeds its bound. It only marks the connection, because the caller may be
 // walking through a roster.
-func (l *Loop) checkBacklog(c *Conn) {
+func (c *Conn) checkBacklog() {
+	l := c.Loop
 	limits, waits := &l.Ground.Limits, c.Waits()
 	switch {
 	case c.Phase != PhaseOpen:
 	case waits > limits.Hard:
-		l.Doom(c)
+		c.Doom()
 	case waits <= limits.Soft:
 		if c.Rare != nil {
 			c.Rare.softSince = 0
@@ -355,11 +389,12 @@ func (c *Conn) Waits() int {
 	if c.First == nil {
 		return 0
 	}
-	return c.Backlog - len(c.First.variant(c.Bits)) + c.Taken
+	return c.Backlog - len(c.First.variant(c.Bits)) + int(c.Taken)
 }
 
 // Doom marks c to be ended for its backlog before the turn is over: ending it at once would change a roster during a walk.
-func (l *Loop) Doom(c *Conn) {
+func (c *Conn) Doom() {
+	l := c.Loop
 	if !c.Doomed {
 		c.Doomed = true
 		l.Doomed = append(l.Doomed, c)
@@ -372,7 +407,21 @@ func (l *Loop) writable(c *Conn) {
 		return
 	}
 	c.Blocked = false
-	l.Soil(c)
+	c.MarkDirty()
+}
+
+// Queued are the frames that wait for c. Loop only.
+func Queued(c *Conn) iter.Seq[*Frame] {
+	return func(yield func(*Frame) bool) {
+		if c.First == nil || !yield(c.First) || c.More == nil {
+			return
+		}
+		for _, f := range c.More.frames[c.More.head:] {
+			if !yield(f) {
+				return
+			}
+		}
+	}
 }
 
 // OwnContext reports whether the frames of c are compressed for it alone.

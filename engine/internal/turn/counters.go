@@ -26,9 +26,11 @@ const (
 	CountStalls
 	CountPrefacesRefused
 	CountForwardedIgnored
+	CountRateExceeded
+	CountCrowded
 	CountersOfOwner // the kinds from here on are the owner's
 
-	CountersMax = 32
+	CountersMax = 48
 )
 
 // tally counts the events of a turn, without atomics. It is published at the turn's end.

@@ -1,13 +1,19 @@
 package turn
 
 import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
 	"sync/atomic"
+	"unicode/utf8"
 	"unsafe"
 
 	"github.com/gobwas/ws"
 
 	"github.com/parleyd/parley/protocol/deflate"
 	"github.com/parleyd/parley/protocol/frame"
+	"github.com/parleyd/parley/protocol/message"
 )
 
 // Frame is an encoded message on its way out, or several that leave together. It is built once and referenced by
@@ -57,6 +63,11 @@ func BuildFrame(op ws.OpCode, sizeHint int, build func([]byte) []byte) *Frame {
 	f, buf := allocFrame(ws.MaxHeaderSize + sizeHint)
 	f.inPlace(op, build(buf[:ws.MaxHeaderSize]))
 	return f
+}
+
+// Init makes f a text frame of bytes that are encoded already, and never changed. header is the length of their header.
+func (f *Frame) Init(raw []byte, header int) {
+	f.Plain, f.Payload, f.op = raw, int32(header), ws.OpText
 }
 
 // allocFrame makes a frame and a buffer for its bytes: in one allocation if the frame is short.
@@ -166,3 +177,39 @@ func (f *Frame) taken(s *deflate.Shrinker) *Frame {
 
 // Sealed makes a frame of bytes that are already encoded for the wire.
 func Sealed(raw []byte) *Frame { return &Frame{Plain: raw, Payload: int32(len(raw))} }
+
+// ErrInvalidUTF8 is the error for a text message that is not valid UTF-8: clients close the connection for it [RFC 6455
+// §8.1]. a binary message takes any bytes.
+var ErrInvalidUTF8 = errors.New("a text message must be valid UTF-8; send binary data with SendBinary")
+
+// EncodeFrame makes a text frame of v.
+func EncodeFrame(v any) (*Frame, error) {
+	if raw, ok := v.([]byte); ok {
+		if !frame.ValidUTF8(raw) {
+			return nil, ErrInvalidUTF8
+		}
+		return NewFrame(ws.OpText, raw), nil
+	}
+	raw, err := message.Encode(make([]byte, ws.MaxHeaderSize, 256), v)
+	if err != nil {
+		return nil, err
+	}
+	return FrameInPlace(ws.OpText, raw), nil
+}
+
+// Farewell turns an application's code and reason into ones that may be sent. Any goroutine.
+func Farewell(log *slog.Logger, conn fmt.Stringer, code ws.StatusCode, reason string) (ws.StatusCode, string) {
+	if !frame.MayBeSent(code) {
+		log.Error("a close code is not allowed, and the server sends 1011 instead; use 1000, 1001, 1008, 1011 to 1013, or 3000 to 4999",
+			"code", int(code), "conn", conn.String())
+		code = ws.StatusInternalServerError
+	}
+	if !utf8.ValidString(reason) {
+		log.Error("a close reason is not valid UTF-8, and the server replaces the invalid bytes", "reason", reason, "conn", conn.String())
+		reason = strings.ToValidUTF8(reason, "\uFFFD")
+	}
+	if len(reason) > frame.ReasonBytesMax {
+		log.Warn("a close reason is cut", "bytes", len(reason), "bytes_max", frame.ReasonBytesMax, "conn", conn.String())
+	}
+	return code, reason
+}

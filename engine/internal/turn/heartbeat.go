@@ -31,7 +31,8 @@ func (l *Loop) arm(c *Conn) {
 }
 
 // SetAlarm sets the one timer of the owner of c; 0: none.
-func (l *Loop) SetAlarm(c *Conn, at int64) {
+func (c *Conn) SetAlarm(at int64) {
+	l := c.Loop
 	if at != 0 || c.Rare != nil {
 		c.Extra().Alarm = at
 	}
@@ -52,7 +53,7 @@ func (l *Loop) timeout(c *Conn) {
 	if r := c.Rare; r != nil {
 		if r.deadline != 0 && r.deadline <= l.Now {
 			r.deadline = 0
-			l.overdue(c)
+			c.overdue()
 		}
 		if r.Alarm != 0 && r.Alarm <= l.Now {
 			r.Alarm = 0
@@ -60,11 +61,11 @@ func (l *Loop) timeout(c *Conn) {
 		}
 		if r.softSince != 0 && r.softSince+int64(l.Ground.Limits.Grace) <= l.Now {
 			r.softSince = 0
-			l.EndBy(c, CauseSlow)
+			c.EndBy(CauseSlow)
 		}
 	}
 	if c.nextBeat != 0 && c.nextBeat <= l.Now {
-		l.beat(c)
+		c.beat()
 	}
 	if c.Phase != PhaseGone {
 		l.arm(c)
@@ -72,9 +73,10 @@ func (l *Loop) timeout(c *Conn) {
 }
 
 // overdue ends a phase whose time is over.
-func (l *Loop) overdue(c *Conn) {
+func (c *Conn) overdue() {
+	l := c.Loop
 	if c.Has(FlagMute) && c.Phase < PhaseClosing {
-		l.EndBy(c, CausePeerGone)
+		c.EndBy(CausePeerGone)
 		return
 	}
 	switch c.Phase {
@@ -85,20 +87,21 @@ func (l *Loop) overdue(c *Conn) {
 			r.lastLook, r.deadline = true, l.Now+1
 			return
 		}
-		l.Refuse(c, refusalTooSlow)
+		c.Refuse(refusalTooSlow)
 	case PhaseClosing, phaseRefused:
 		if c.Blocked {
-			l.drop(c) // the peer does not even read the refusal or the close frame
+			c.drop() // the peer does not even read the refusal or the close frame
 			return
 		}
-		l.linger(c)
+		c.linger()
 	case phaseLinger:
-		l.drop(c)
+		c.drop()
 	}
 }
 
 // beat pings a silent connection, or ends it.
-func (l *Loop) beat(c *Conn) {
+func (c *Conn) beat() {
+	l := c.Loop
 	t := l.Ground.Beats.Load()
 	interval, limit := t.Interval, t.Timeout
 	if c.Phase != PhaseOpen {
@@ -110,18 +113,24 @@ func (l *Loop) beat(c *Conn) {
 	switch {
 	case silence >= limit:
 		c.nextBeat = 0
-		l.EndBy(c, CauseHeartbeat)
+		c.EndBy(CauseHeartbeat)
 	case silence < interval:
 		c.nextBeat = heard + interval
 	default:
-		l.tally[CountPings]++
-		l.pushRaw(c, l.Ground.Heartbeat)
-		if c.Blocked {
-			l.checkBacklog(c)
-		} else {
-			l.Soil(c)
+		if r := c.Rare; r != nil && r.record.Forget(l.Now) {
+			c.trimRare()
 		}
+		l.tally[CountPings]++
+		Control(c, l.Ground.Heartbeat)
 		c.nextBeat = min(heard+(silence/interval+1)*interval, heard+limit)
+	}
+}
+
+// Control queues a control frame that is no answer.
+func Control(c *Conn, f *Frame) {
+	c.push(f)
+	if c.Blocked {
+		c.checkBacklog()
 	}
 }
 

@@ -40,11 +40,12 @@ type Loop struct {
 	Wheel  wheel
 	rand   *rand.ChaCha8
 
-	Now      int64 // nanoseconds on the server's clock, read once a turn
-	nextTick int64
-	cpu      cpuTime // of the loop's thread, noted at cpuAt
-	cpuAt    int64
-	slots    []uint32
+	Now                    int64 // nanoseconds on the server's clock, read once a turn
+	nextTick               int64
+	stallBegan, stallEnded int64   // the latest; 0: there was none
+	cpu                    cpuTime // of the loop's thread, noted at cpuAt
+	cpuAt                  int64
+	slots                  []uint32
 
 	Letters []Letter // taken from the mailbox; those before Opened are opened
 	Opened  int
@@ -73,10 +74,14 @@ type Loop struct {
 	Timers    timers
 	timersSet uint64 // timers ever set
 
-	request handshake.Request
-	told    proxy.Fields // the proxy's fields of the request
+	request   handshake.Request
+	forwarded proxy.Fields // the proxy's fields of the request
 
 	buffers [][]byte
+
+	// The connections that may hold memory, for the budget: tidied by what looks at them. Some stand there twice.
+	Blocked []*Conn
+	Partial []*Conn      // with a part of a message
 	Load    atomic.Int32 // descriptors on this loop or on their way to it
 	CheckAt uint32       // the slot that was checked last
 	tally   tally
@@ -188,7 +193,7 @@ func (l *Loop) open(letters []Letter) int {
 	case LetterDirect:
 		l.Mail.Cancel(1, len(x.Frame.Plain))
 		x.Conn.Posted.Add(-1)
-		l.Queue(x.Conn, x.Frame)
+		x.Conn.Queue(x.Frame)
 	case LetterWritable:
 		l.writable(x.Conn)
 	case letterCall:
@@ -245,7 +250,7 @@ func (l *Loop) endDoomed() {
 		c := l.Doomed[len(l.Doomed)-1]
 		l.Doomed = l.Doomed[:len(l.Doomed)-1]
 		c.Doomed = false
-		l.EndBy(c, CauseSlow)
+		c.EndBy(CauseSlow)
 	}
 }
 
@@ -258,7 +263,7 @@ func (l *Loop) finish() {
 		switch {
 		case c.Phase == PhaseGone:
 		case c.Fd < 0:
-			l.release(c)
+			c.release()
 		default:
 			l.Wires.Drop(c)
 		}
@@ -299,15 +304,21 @@ func (l *Loop) Post(x Letter) {
 // PostCall runs f on the loop, after the letters that were posted before. It is never refused. Any goroutine.
 func (l *Loop) PostCall(f func()) { l.Post(Letter{Kind: letterCall, call: f}) }
 
-// PostDirect queues a frame for c, behind all frames that were posted before. It reports false if the mailbox is full. Any
-// goroutine.
-func (l *Loop) PostDirect(c *Conn, f *Frame) bool {
-	if !l.Mail.Reserve(len(f.Plain)) {
+// Post queues a frame for c, behind all frames that were posted before. It reports false if the mailbox is full, whose bounds
+// are higher for a foreign frame, one of another worker. Any goroutine.
+func (c *Conn) Post(f *Frame, foreign bool) bool {
+	mail, n := &c.Loop.Mail, len(f.Plain)
+	if foreign && !mail.ReserveForeign(n) || !foreign && !mail.Reserve(n) {
 		return false
 	}
-	c.Posted.Add(1)
-	l.Post(Letter{Kind: LetterDirect, Conn: c, Frame: f})
+	postFrame(c, f)
 	return true
+}
+
+// postFrame posts a frame for which the mailbox has a place. Any goroutine.
+func postFrame(c *Conn, f *Frame) {
+	c.Posted.Add(1)
+	c.Loop.Post(Letter{Kind: LetterDirect, Conn: c, Frame: f})
 }
 
 // onTick runs the timers of the wheel that are due, and measures a stall.

@@ -7,6 +7,8 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/crowds"
+	"github.com/parleyd/parley/engine/internal/rate"
 	"github.com/parleyd/parley/protocol/deflate"
 	"github.com/parleyd/parley/protocol/frame"
 	"github.com/parleyd/parley/protocol/handshake"
@@ -26,14 +28,16 @@ type Owner interface {
 	Opened(c *Conn)
 	// Message takes one whole message. payload is borrowed.
 	Message(c *Conn, binary bool, payload []byte)
+	// Pong takes the payload of a PONG, which is borrowed.
+	Pong(c *Conn, payload []byte)
 	// Closing is called when the peer's frames end, and reports whether the connection ends now. If messages wait, the owner
-	// keeps e behind them and calls [Loop.EndAs] with it later.
+	// keeps e behind them and calls [Conn.EndAs] with it later.
 	Closing(c *Conn, e Ending) (now bool)
-	// Alarm is called at the time that [Loop.SetAlarm] was given.
+	// Alarm is called at the time that [Conn.SetAlarm] was given.
 	Alarm(c *Conn)
 	// Excuse shifts the owner's deadlines of the peer by a stall, in nanoseconds: a time in which the loop did not run.
 	Excuse(c *Conn, stall int64)
-	// More goes on with input that the owner has put off by [Loop.PutOffMessages].
+	// More goes on with input that the owner has put off by [Conn.PutOffMessages].
 	More(c *Conn)
 	// CaughtUp is called when all input that was put off is taken.
 	CaughtUp(c *Conn)
@@ -42,8 +46,14 @@ type Owner interface {
 	Outlives(c *Conn) bool
 	// Diverted takes a frame for a connection with FlagDiverted.
 	Diverted(c *Conn, f *Frame)
+	// Emptied is called when a write has emptied the queue of a connection with Rare.Reads. It must not queue anything at once:
+	// the loop may be on its walk through the dirty connections.
+	Emptied(c *Conn)
+	// Parting is called when the server closes a connection that was greeted, before its close frame: the owner may answer a
+	// last time.
+	Parting(c *Conn, code ws.StatusCode)
 	// Ended is called once: the connection is over, except for the bytes that still leave. A connection with FlagKept keeps
-	// its slot until [Loop.Forget].
+	// its slot until [Conn.Forget].
 	Ended(c *Conn, cause Cause)
 }
 
@@ -75,7 +85,7 @@ type owes struct {
 // Verdict is an owner's decision on a request.
 type Verdict struct {
 	Refusal handshake.Refusal // used if its status is not 0
-	Ask     func()            // not nil: it begins the wait for an answer; [Loop.Admit] or [Loop.Refuse] follows
+	Ask     func()            // not nil: it begins the wait for an answer; [Conn.Admit] or [Conn.Refuse] follows
 }
 
 // Ending is how the peer's frames end: with its close frame, or with a violation.
@@ -92,6 +102,8 @@ type Ground struct {
 	Tick   time.Duration
 	Log    *slog.Logger
 	Beats  atomic.Pointer[Beats]
+	Rate   atomic.Pointer[rate.Rule] // of messages; nil: any
+	Crowds crowds.Table
 	Trust  *proxy.Trust // nil: no proxy is trusted
 	Limits Limits
 
@@ -106,6 +118,9 @@ type Ground struct {
 //
 // Owner: immutable.
 type Beats struct{ Interval, Timeout int64 }
+
+// NewBeats are heartbeats of these times.
+func NewBeats(interval, timeout time.Duration) *Beats { return &Beats{int64(interval), int64(timeout)} }
 
 // Limits bound the memory and the time that a connection may take.
 //

@@ -17,7 +17,7 @@ var refusalUntrusted = handshake.Refusal{Status: 403, Reason: "this port takes c
 func (l *Loop) preface(c *Conn, chunk []byte) []byte {
 	if !l.Ground.Trust.Includes(c.Remote) {
 		l.Count[CountPrefacesRefused].Add(1)
-		l.Refuse(c, refusalUntrusted)
+		c.Refuse(refusalUntrusted)
 		return nil
 	}
 	gathered, known := chunk, len(c.Buf)
@@ -29,7 +29,7 @@ func (l *Loop) preface(c *Conn, chunk []byte) []byte {
 	switch {
 	case fault != proxy.FaultNone:
 		l.Count[CountPrefacesRefused].Add(1)
-		l.Refuse(c, handshake.Refusal{Status: 400, Reason: fault.String() + "; proxy_protocol is on, so the proxy must send one first"})
+		c.Refuse(handshake.Refusal{Status: 400, Reason: fault.String() + "; proxy_protocol is on, so the proxy must send one first"})
 		return nil
 	case n == 0:
 		if known == 0 {
@@ -39,8 +39,12 @@ func (l *Loop) preface(c *Conn, chunk []byte) []byte {
 	}
 	if header.Source.IsValid() {
 		c.SetRemote(header.Source)
+		if l.Ground.Crowded(c) {
+			c.Refuse(RefusalCrowded)
+			return nil
+		}
 	}
-	l.freeInput(c)
+	c.freeInput()
 	c.Phase = phaseHead
 	return chunk[n-known:]
 }
@@ -52,24 +56,25 @@ var RefusalForwarded = handshake.Refusal{Status: 400, Reason: "the header fields
 // TraceClient takes the client's address from the fields of a trusted proxy. It reports false if the proxy speaks for a
 // client but does not name it in a form that can be trusted: to use the proxy's own address instead would let clients choose
 // it.
-func (l *Loop) TraceClient(c *Conn) bool {
+func (c *Conn) TraceClient() bool {
+	l := c.Loop
 	if !l.Ground.Trust.Includes(c.Remote) {
 		return true
 	}
-	told, only := &l.told, l.Ground.Limits.ProxyHeader
-	told.ForwardedFor, told.RealIP, told.Forwarded = told.ForwardedFor[:0], told.RealIP[:0], told.Forwarded[:0]
+	fields, only := &l.forwarded, l.Ground.Limits.ProxyHeader
+	fields.ForwardedFor, fields.RealIP, fields.Forwarded = fields.ForwardedFor[:0], fields.RealIP[:0], fields.Forwarded[:0]
 	for _, f := range l.request.Fields() {
 		switch {
 		case only != "" && !f.Is(only):
 		case f.Is("X-Forwarded-For"):
-			told.ForwardedFor = append(told.ForwardedFor, f.Value)
+			fields.ForwardedFor = append(fields.ForwardedFor, f.Value)
 		case f.Is("X-Real-IP"):
-			told.RealIP = append(told.RealIP, f.Value)
+			fields.RealIP = append(fields.RealIP, f.Value)
 		case f.Is("Forwarded"):
-			told.Forwarded = append(told.Forwarded, f.Value)
+			fields.Forwarded = append(fields.Forwarded, f.Value)
 		}
 	}
-	client, ignored := l.Ground.Trust.Client(told)
+	client, ignored := l.Ground.Trust.Client(fields)
 	if ignored > 0 {
 		l.Count[CountForwardedIgnored].Add(uint64(ignored))
 	}
@@ -77,4 +82,32 @@ func (l *Loop) TraceClient(c *Conn) bool {
 		c.SetRemote(client)
 	}
 	return client.IsValid() || ignored == 0
+}
+
+// RefusalCrowded is for a connection whose address has as many as it may have.
+var RefusalCrowded = handshake.Refusal{Status: 503, RetryAfter: 5,
+	Reason: "this address has as many connections as one address may have (connections_per_address_max); try again later"}
+
+// Crowded counts c among the connections of its client's address, from the moment at which that is known until LeaveCrowd,
+// and reports whether it is one too many. The address is that of the peer when c is accepted, unless the peer is a trusted
+// proxy; else the one that the proxy tells. A proxy that names no client is not counted, nor is a peer on a Unix socket. The
+// acceptor calls Crowded before c is enrolled, then the loop.
+func (g *Ground) Crowded(c *Conn) bool {
+	switch {
+	case g.Crowds.Max.Load() == 0, c.Has(flagCounted), !c.Remote.IsValid(), g.Trust != nil && g.Trust.Includes(c.Remote):
+		return false
+	case g.Crowds.Enter(c.Remote):
+		c.Flags |= flagCounted
+		return false
+	}
+	c.Loop.Count[CountCrowded].Add(1)
+	return true
+}
+
+// LeaveCrowd is called once the descriptor of c is closed. Any goroutine.
+func (g *Ground) LeaveCrowd(c *Conn) {
+	if c.Has(flagCounted) {
+		c.Flags &^= flagCounted
+		g.Crowds.Leave(c.Remote)
+	}
 }

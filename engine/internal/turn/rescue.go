@@ -25,16 +25,16 @@ func (l *Loop) giveUp(c *Conn, v any, writing bool) {
 		c.Rare.rest = nil // the panic may have come from it, and would come again
 	}
 	if !writing && c.Phase < PhaseClosing {
-		l.EndBy(c, CausePanic)
+		c.EndBy(CausePanic)
 		c.Flags |= flagNoHandshake // its input is discarded from now on
 		return
 	}
 	if c.Phase < PhaseClosing {
-		l.detach(c, CausePanic)
+		c.detach(CausePanic)
 		c.Phase = PhaseClosing
 	}
 	if writing {
 		l.cork = l.cork[:0]
 	}
-	l.drop(c)
+	c.drop()
 }

@@ -2,6 +2,8 @@ package turn
 
 import (
 	"container/heap"
+	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -69,4 +71,27 @@ func (t *timers) Pop() any {
 	(*t)[len(*t)-1] = timer{}
 	*t = (*t)[:len(*t)-1]
 	return last
+}
+
+// Time is a server's clock, and its relation to the wall clock, which may be set at any time.
+//
+// Owner: immutable once the server runs, except base.
+type Time struct {
+	Now      func() int64 // nanoseconds since the start
+	Walltime func() time.Time
+	base     atomic.Int64 // nanoseconds since the epoch at clock 0
+}
+
+// Resync reads the wall clock again: it may have been set.
+func (t *Time) Resync() { t.base.Store(t.Walltime().UnixNano() - t.Now()) }
+
+// Seconds turns a time on the server's clock into seconds since the epoch.
+func (t *Time) Seconds(at int64) int64 { return (t.base.Load() + at) / int64(time.Second) }
+
+// Wall turns a time on the server's clock into one on the wall clock.
+func (t *Time) Wall(at int64) time.Time { return time.Unix(0, t.base.Load()+at) }
+
+// TickFor is the interval at which loops look at timers for some timeouts: short enough for the shortest of them.
+func TickFor(timeouts ...time.Duration) time.Duration {
+	return min(max(slices.Min(timeouts)/8, 5*time.Millisecond), 100*time.Millisecond)
 }

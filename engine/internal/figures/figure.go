@@ -1,0 +1,108 @@
+package figures
+
+import (
+	"cmp"
+	"iter"
+
+	"github.com/parleyd/parley/engine/internal/session"
+)
+
+// Kind says how a figure changes, and so how the figures of several workers are combined.
+type Kind uint8
+
+// The kinds of figures.
+const (
+	Counter   Kind = iota // only grows; the sum keeps the counts of workers that are gone
+	Histogram             // counters, one for each range of durations
+	Gauge                 // the present value; the sum over the live workers
+	Highest               // a gauge; the highest value of all workers, not the sum
+)
+
+// counts reports whether a sum keeps the figure of a worker that is gone.
+func (k Kind) counts() bool { return k <= Histogram }
+
+// Figure describes one number that a server counts or measures and keeps in an S. /stats, /metrics, the sums over workers
+// and docs/metrics.md are made from tables of figures.
+//
+// Owner: immutable.
+type Figure[S any] struct {
+	Key    string // in /stats; "" if it is made from several
+	Metric string // in /metrics, behind the prefix parley_; "" if it has none of its own
+	Kind   Kind
+	Help   string
+	Label  string  // of the metric, if the figure is a map by its values
+	Per    float64 // how many of the field's units make one of the metric's; 0 means 1
+
+	field func(*S) any                    // a pointer to the figure's field, or its value, or nil if it is unknown
+	read  func(*Source) uint64            // nil: StatsHere reads it, or package cluster
+	table func(*Source) map[string]uint64 // of a figure with a label, in place of read
+}
+
+// Values yields the figure's values in the metric's unit, by label if it has one; none if it is unknown or a histogram.
+func (f *Figure[S]) Values(s *S) iter.Seq2[string, float64] {
+	per := cmp.Or(f.Per, 1)
+	return func(yield func(string, float64) bool) {
+		switch v := f.field(s).(type) {
+		case *int:
+			yield("", float64(*v)/per)
+		case *int64:
+			yield("", float64(*v)/per)
+		case *uint64:
+			yield("", float64(*v)/per)
+		case bool:
+			n := 0.
+			if v {
+				n = 1
+			}
+			yield("", n)
+		case *map[string]uint64:
+			for label, n := range *v {
+				if !yield(label, float64(n)/per) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// store sets the field that a figure points to.
+func store(field any, n uint64) {
+	switch to := field.(type) {
+	case *int:
+		*to = int(n)
+	case *int64:
+		*to = int64(n)
+	case *uint64:
+		*to = n
+	}
+}
+
+// sum adds the same figure of another worker to a field.
+func sum(into, from any, kind Kind) {
+	switch to := into.(type) {
+	case *int:
+		*to = together(*to, *from.(*int), kind)
+	case *int64:
+		*to = together(*to, *from.(*int64), kind)
+	case *uint64:
+		*to = together(*to, *from.(*uint64), kind)
+	case *[len(session.SaveSecondsBounds) + 1]uint64:
+		for i, n := range from.(*[len(session.SaveSecondsBounds) + 1]uint64) {
+			to[i] += n
+		}
+	case *map[string]uint64:
+		if *to == nil {
+			*to = map[string]uint64{}
+		}
+		for label, n := range *from.(*map[string]uint64) {
+			(*to)[label] += n
+		}
+	}
+}
+
+func together[N int | int64 | uint64](a, b N, kind Kind) N {
+	if kind == Highest {
+		return max(a, b)
+	}
+	return a + b
+}
