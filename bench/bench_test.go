@@ -49,10 +49,10 @@ func play(t *testing.T, p load.Plan) load.Result {
 	return r
 }
 
-// TestMain is a peer, or a part of a load, if its arguments say so: a process of its own, as in the benchmark.
+// TestMain is a peer, a load, or a part of one, if its arguments say so: a process of its own, as in the benchmark.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "part" {
-		if err := playPart(os.Stdin, os.Stdout); err != nil {
+	if len(os.Args) > 1 && (os.Args[1] == "part" || os.Args[1] == "load") {
+		if err := command(os.Args[1:]); err != nil {
 			panic(err)
 		}
 		return
@@ -96,9 +96,7 @@ func TestPeers(t *testing.T) {
 				}
 				startPeer(t, name, addr, echo)
 				p := shortPlan(scenario, addr)
-				if name == "centrifuge" {
-					p.Dialect = name
-				}
+				cell{}.forServer(name, &p)
 				if name == "nbio" && scenario == "churn" {
 					t.Skip("it closes connections that it has just accepted, now and then")
 				}

@@ -59,6 +59,7 @@ func command(args []string) error {
 	flags.IntVar(&o.rounds, "rounds", 3, "rounds of every scenario and server")
 	flags.StringVar(&scenarios, "scenario", "", "only scenarios whose name holds one of these, separated by commas")
 	flags.StringVar(&servers, "peers", "", "only these servers, separated by commas; the floor and parley are always there")
+	flags.StringVar(&o.before, "before", "", "compare with this earlier revision, in place of the floor and the peers")
 	flags.StringVar(&o.out, "out", "results", "directory for the results")
 	if err := flags.Parse(args); err != nil {
 		return err

@@ -60,6 +60,18 @@ const spreadScenario = "spread"
 func (c cell) note(r load.Result) string {
 	var list []string
 	say := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
+	if c.plan.Scenario == "dials" && r.Void == "" {
+		return fmt.Sprintf("%.0f clients a second, %.1f us of the server's CPU for each with its share of the others' messages, whose p99 was %.0f us", r.Rate, r.CPU, r.P99)
+	}
+	if r.Void == "" && c.plan.Scenario == "recovery" {
+		return fmt.Sprintf("all back after %.0f ms, %d messages lost, %d doubled", r.Reach, r.Lost, r.Doubled)
+	}
+	if r.Void == "" && c.plan.Scenario == "store" {
+		return fmt.Sprintf("a frame has %.0f bytes, and a message %.0f beyond that", r.Frame, r.Memory-r.Frame)
+	}
+	if r.Void == "" && c.watched {
+		return fmt.Sprintf("none was closed, and the server counted %.0f %% of its budget of memory", r.Counted)
+	}
 	if c.plan.Scenario != spreadScenario || r.Void != "" {
 		return ""
 	}

@@ -18,23 +18,31 @@ import (
 //
 // Owner: immutable once made.
 type row struct {
-	server string
-	figure float64 // median over the rounds
-	ratio  float64 // median over the rounds of the ratio to the floor in the same round
-	spread float64 // largest less smallest figure, as a share of the median
-	rate   float64
-	client float64
-	p50    float64
-	p99    float64
-	runs   int
-	voids  []string
+	server  string
+	figure  float64   // median over the rounds
+	ratios  []float64 // of each round to the floor, or the cell's base, in the same round
+	ratio   float64   // their median
+	added   float64   // median over the rounds of the difference to the same
+	spread  float64   // largest less smallest figure, as a share of the median
+	rate    float64
+	client  float64
+	p50     float64
+	p99     float64
+	allocs  float64
+	reach   float64
+	faults  float64
+	frame   float64
+	counted float64
+	runs    int
+	voids   []string
 }
 
 // report writes the table and the plots, and prints their paths.
 func (b *bench) report(list []cell) error {
 	var out strings.Builder
 	fmt.Fprintf(&out, "# Benchmark\n\n%s. Commit %s. `make bench%s`, %d rounds, interleaved; medians. The server has one core, "+
-		"the load generator another, which it never lets sleep. *Ratio* is to the floor of the same round.\n\n",
+		"the load generator another, which it never lets sleep. *Ratio* is to the floor of the same round, or to the server that "+
+		"has 1.00.\n\n",
 		b.machine, b.commit, map[bool]string{true: "-full"}[b.full], b.rounds)
 	fmt.Fprintf(&out, "Peers: %s. Bun's server is built on uWebSockets.\n\n", b.versions())
 	for _, name := range slices.Sorted(maps.Keys(b.missing)) {
@@ -44,6 +52,7 @@ func (b *bench) report(list []cell) error {
 	for _, c := range list {
 		rows := b.rows(c)
 		writeTable(&out, c, rows)
+		writeTargets(&out, c, rows)
 		for _, r := range rows {
 			void += len(r.voids)
 		}
@@ -71,12 +80,16 @@ func (b *bench) report(list []cell) error {
 			return err
 		}
 	}
-	path := filepath.Join(b.out, "README.md")
-	if err := os.WriteFile(path, []byte(out.String()), 0o644); err != nil {
+	return b.publish(out.String(), "README.md", void)
+}
+
+// publish writes and prints a report. Void runs are an error.
+func (b *bench) publish(text, name string, void int) error {
+	path := filepath.Join(b.out, name)
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		return err
 	}
-	fmt.Print("\n", out.String())
-	fmt.Println("written to", path, "with a plot for each scenario; every run is a line of", filepath.Join(b.out, "runs.jsonl"))
+	fmt.Print("\n", text, "\nwritten to ", path, "; every run is a line of ", filepath.Join(b.out, "runs.jsonl"), "\n")
 	if void > 0 {
 		return fmt.Errorf("%d runs are void: see the table", void)
 	}
@@ -90,27 +103,38 @@ func (b *bench) writeNotes(out *strings.Builder, c cell) {
 	}
 	for _, r := range b.records {
 		if note := c.note(r.Result); r.Scenario == c.name && note != "" {
-			fmt.Fprintf(out, "- Round %d: %s.\n\n", r.Round, note)
+			fmt.Fprintf(out, "- Round %d, %s: %s.\n\n", r.Round, r.Server, note)
 		}
 	}
 }
 
+// base is the server to which a cell's ratios are.
+func (b *bench) base(c cell) string {
+	if b.earlier.program != "" {
+		return before
+	}
+	return cmp.Or(c.base, "floor")
+}
+
 // rows are the servers of a cell, the best first.
 func (b *bench) rows(c cell) (rows []row) {
-	floor := map[int]float64{}
+	base := map[string]map[int]float64{}
 	by := map[string][]record{}
 	for _, r := range b.records {
 		if r.Scenario != c.name {
 			continue
 		}
 		by[r.Server] = append(by[r.Server], r)
-		if r.Server == "floor" && r.Result.Void == "" {
-			floor[r.Round] = c.figure.of(r.Result)
+		if base[r.Server] == nil {
+			base[r.Server] = map[int]float64{}
+		}
+		if r.Result.Void == "" {
+			base[r.Server][r.Round] = c.figure.of(r.Result)
 		}
 	}
 	for name, records := range by {
 		x := row{server: name}
-		var figures, ratios, rates, clients, p50, p99 []float64
+		var figures, added, rates, clients, p50, p99, reaches []float64
 		for _, r := range records {
 			if r.Result.Void != "" {
 				x.voids = append(x.voids, r.Result.Void)
@@ -118,13 +142,16 @@ func (b *bench) rows(c cell) (rows []row) {
 			}
 			f := c.figure.of(r.Result)
 			figures, rates, clients = append(figures, f), append(rates, r.Result.Rate), append(clients, r.Result.ClientCPU)
-			p50, p99 = append(p50, r.Result.P50), append(p99, r.Result.P99)
-			if base := floor[r.Round]; base > 0 {
-				ratios = append(ratios, f/base)
+			p50, p99, x.allocs = append(p50, r.Result.P50), append(p99, r.Result.P99), max(x.allocs, r.Result.Allocs)
+			reaches, x.frame = append(reaches, r.Result.Reach), r.Result.Frame
+			x.counted = max(x.counted, r.Result.Counted)
+			x.faults = max(x.faults, float64(r.Result.Lost+r.Result.Doubled))
+			if at := base[b.baseOf(c, name)][r.Round]; at > 0 {
+				x.ratios, added = append(x.ratios, f/at), append(added, f-at)
 			}
 		}
-		x.runs, x.figure, x.ratio, x.rate, x.client = len(figures), median(figures), median(ratios), median(rates), median(clients)
-		x.p50, x.p99 = median(p50), median(p99)
+		x.runs, x.figure, x.ratio, x.rate, x.client = len(figures), median(figures), median(x.ratios), median(rates), median(clients)
+		x.p50, x.p99, x.added, x.reach = median(p50), median(p99), median(added), median(reaches)
 		if len(figures) > 0 && x.figure > 0 {
 			x.spread = (slices.Max(figures) - slices.Min(figures)) / x.figure
 		}

@@ -33,6 +33,7 @@ type options struct {
 	scenarios []string
 	servers   []string
 	out       string
+	before    string // the revision to compare with, in place of peers
 }
 
 // record is one run, one line of results/runs.jsonl.
@@ -41,6 +42,7 @@ type options struct {
 type record struct {
 	Time     string      `json:"time"`
 	Commit   string      `json:"commit"`
+	Before   string      `json:"before,omitempty"` // the commit of the server before
 	Machine  string      `json:"machine"`
 	Scenario string      `json:"scenario"`
 	Server   string      `json:"server"`
@@ -63,6 +65,7 @@ type bench struct {
 	records []record
 	commit  string
 	machine string
+	earlier earlier
 }
 
 // shortPeers are the peers of the short benchmark, besides the floor.
@@ -77,8 +80,11 @@ func run(o options) error {
 		return err
 	}
 	list := chosen(o)
+	if o.before != "" {
+		list = b.comparable(list)
+	}
 	if len(list) == 0 {
-		return fmt.Errorf("no scenario is named like %v", o.scenarios)
+		return fmt.Errorf("no scenario to play is named like %v", o.scenarios)
 	}
 	total, done, begun := 0, 0, time.Now()
 	for _, c := range list {
@@ -103,6 +109,9 @@ func run(o options) error {
 			}
 		}
 	}
+	if o.before != "" {
+		return b.reportBefore(list)
+	}
 	return b.report(list)
 }
 
@@ -124,6 +133,14 @@ func (b *bench) prepare() (err error) {
 	if err := os.MkdirAll(b.out, 0o755); err != nil {
 		return err
 	}
+	if err := b.makeTokenKeys(); err != nil {
+		return err
+	}
+	if o := b.options; o.before != "" {
+		if err := b.buildEarlier(o.before); err != nil {
+			return err
+		}
+	}
 	b.parley = filepath.Join(b.root, "bin", "parley")
 	fmt.Println("building parley")
 	if err := b.shell(b.root, "make", "-s", "build"); err != nil {
@@ -132,6 +149,10 @@ func (b *bench) prepare() (err error) {
 	b.js = filepath.Join(b.root, "bench", "peers", "js")
 	b.commit = b.line("git", "describe", "--always", "--dirty")
 	b.machine = fmt.Sprintf("%s, %d cores, Linux %s, %s", cpuName(), runtime.NumCPU(), b.line("uname", "-r"), runtime.Version())
+	if b.options.before != "" {
+		b.servers = []string{before, "parley"}
+		return nil
+	}
 	peers := shortPeers
 	if b.full {
 		peers = allPeers
@@ -139,9 +160,14 @@ func (b *bench) prepare() (err error) {
 	if len(b.options.servers) > 0 {
 		peers = b.options.servers
 	}
+	if len(b.options.servers) == 0 {
+		for _, c := range chosen(b.options) {
+			peers = append(peers[:len(peers):len(peers)], split(c.only)...)
+		}
+	}
 	b.servers = []string{"floor", "parley"}
 	for _, name := range peers {
-		if name == "floor" || name == "parley" {
+		if slices.Contains(b.servers, name) || b.missing[name] != "" {
 			continue
 		}
 		if !slices.ContainsFunc(chosen(b.options), func(c cell) bool { return c.serves(name) }) {
@@ -157,15 +183,25 @@ func (b *bench) prepare() (err error) {
 	return nil
 }
 
-// install fetches a peer that is not written in Go. It returns the reason for a failure, "" for none.
+// packages are the names of the peers from npm there.
+var packages = map[string]string{"bun": "bun", "ws": "ws", "socketio": "socket.io"}
+
+// install fetches a peer that is not a part of this program. It returns the reason for a failure, "" for none.
 func (b *bench) install(name string) string {
-	if name != "bun" && name != "ws" {
+	if name == "centrifugo" {
+		if err := b.buildCentrifugo(); err != nil {
+			return "go build: " + err.Error()
+		}
+		return ""
+	}
+	name = strings.TrimSuffix(name, historySuffix)
+	if packages[name] == "" {
 		return ""
 	}
 	if _, err := exec.LookPath("npm"); err != nil {
 		return "npm is not installed"
 	}
-	if _, err := os.Stat(filepath.Join(b.js, "node_modules", name)); err == nil {
+	if _, err := os.Stat(filepath.Join(b.js, "node_modules", packages[name])); err == nil {
 		return ""
 	}
 	fmt.Println("installing the peers from npm")
@@ -201,10 +237,11 @@ func cpuName() string {
 
 // play is one run: a fresh server on one core, the load on another.
 func (b *bench) play(c cell, name string, round int) load.Result {
-	r := record{Time: time.Now().UTC().Format(time.RFC3339), Commit: b.commit, Machine: b.machine,
+	r := record{Time: time.Now().UTC().Format(time.RFC3339), Commit: b.commit, Before: b.earlier.commit, Machine: b.machine,
 		Scenario: c.name, Server: name, Round: round, Plan: c.plan}
-	if name == "centrifuge" {
-		r.Plan.Dialect = name
+	c.forServer(name, &r.Plan)
+	if alg := algorithms[name]; alg.name != "" {
+		r.Plan.Tokens, r.Plan.TokenKey = alg.name, filepath.Join(b.out, alg.file)
 	}
 	err := b.atHalf(c, name, &r)
 	if err == nil {
@@ -241,19 +278,37 @@ func (b *bench) atHalf(c cell, name string, r *record) error {
 	return nil
 }
 
+// runFor is the time after which a run is given up.
+const runFor = 5 * time.Minute
+
 func (b *bench) measure(c cell, name string, r *record) error {
+	if c.micro != "" {
+		return b.runMicro(c, &r.Result)
+	}
 	addr, err := freeAddr()
 	if err != nil {
 		return err
 	}
-	server := b.server(c, name, addr)
+	if r.Plan.API = addr; name != "centrifugo" {
+		if r.Plan.API, err = freeAddr(); err != nil {
+			return err
+		}
+	}
+	if c.watched {
+		if r.Plan.Stats, err = freeAddr(); err != nil {
+			return err
+		}
+		_, port, _ := net.SplitHostPort(r.Plan.Stats)
+		c.args = append(slices.Clone(c.args), "--admin-port", port)
+	}
+	server := b.server(c, name, addr, r.Plan.API)
 	said := &output{ready: make(chan struct{})}
 	server.Stdout, server.Stderr = said, said
 	if err := launch(server, 0, c.shared); err != nil {
 		return err
 	}
 	defer func() {
-		if len(c.args) > 0 {
+		if len(c.arguments(name)) > 0 {
 			stop(server) // with its workers
 			return
 		}
@@ -263,12 +318,12 @@ func (b *bench) measure(c cell, name string, r *record) error {
 	if err := awaitPort(addr); err != nil {
 		return fmt.Errorf("%w: %s", err, said.text())
 	}
-	if len(c.args) > 0 {
+	if len(c.arguments(name)) > 0 {
 		if err := said.await(); err != nil {
 			return err
 		}
 	}
-	r.Plan.Addr, r.Plan.PID = addr, server.Process.Pid
+	r.Plan.Addr, r.Plan.PID, r.Plan.Sleepy = addr, server.Process.Pid, c.shared
 	if r.Plan.Scenario == spreadScenario {
 		r.Result, err = b.playFleet(c, r.Plan)
 		return err
@@ -283,10 +338,10 @@ func (b *bench) measure(c cell, name string, r *record) error {
 	if err != nil {
 		return err
 	}
-	if err := startOn(lastCore, client); err != nil {
+	if err := launch(client, lastCore, c.shared); err != nil {
 		return err
 	}
-	watchdog := time.AfterFunc(2*time.Minute, func() { client.Process.Kill() })
+	watchdog := time.AfterFunc(runFor, func() { client.Process.Kill() })
 	defer watchdog.Stop()
 	text, _ := io.ReadAll(out)
 	if err := client.Wait(); err != nil {
@@ -296,22 +351,29 @@ func (b *bench) measure(c cell, name string, r *record) error {
 }
 
 // server is the command that serves a cell.
-func (b *bench) server(c cell, name, addr string) *exec.Cmd {
+func (b *bench) server(c cell, name, addr, api string) *exec.Cmd {
 	host, port, _ := net.SplitHostPort(addr)
 	echo := []string{}
 	if c.echoes() {
 		echo = []string{"echo"}
 	}
 	switch name {
-	case "parley":
+	case "parley", before:
 		if c.echoes() {
-			return exec.Command(b.parley, "echo", "--host", host, "--port", port)
+			return exec.Command(b.program(name), "echo", "--host", host, "--port", port)
 		}
-		return exec.Command(b.parley, append([]string{"serve", "--host", host, "--port", port, "--admin-port", "0"}, c.args...)...)
+		return b.serveParley(c, name, addr, api)
+	case "centrifugo":
+		return b.serveCentrifugo(host, port)
 	case "bun":
 		return exec.Command(filepath.Join(b.js, "node_modules", ".bin", "bun"), append([]string{filepath.Join(b.js, "bun.js"), addr}, echo...)...)
 	case "ws":
 		return exec.Command("node", append([]string{filepath.Join(b.js, "ws.mjs"), addr}, echo...)...)
+	case "socketio", "socketio-history":
+		return exec.Command("node", filepath.Join(b.js, "socketio.mjs"), addr, strings.TrimPrefix(name, "socketio"))
+	}
+	if variants[name] != nil {
+		return b.serveParley(c, name, addr, api)
 	}
 	return exec.Command(b.self, append([]string{"peer", name, addr}, echo...)...)
 }

@@ -14,17 +14,23 @@ import (
 //
 // Owner: immutable.
 type cell struct {
-	name   string
-	title  string
-	plan   load.Plan
-	short  bool
-	figure figure
-	only   string            // the only server that is measured; "" for all
-	apart  map[string]string // by server that cannot do it: the reason
-	group  string            // cells of one group are one curve
-	x      float64           // the cell's place on the curve
-	args   []string          // for parley's command line
-	shared bool              // server and load generator may run on all cores
+	name    string
+	title   string
+	plan    load.Plan
+	short   bool
+	figure  figure
+	only    string            // the servers that are measured, separated by commas; "" for all
+	apart   map[string]string // by server that cannot do it: the reason
+	group   string            // cells of one group are one curve
+	x       float64           // the cell's place on the curve
+	args    []string          // for parley's command line
+	watched bool              // parley's own figures are read at the end
+	shared  bool              // server and load generator may run on all cores
+
+	micro   string // a benchmark of the package access, in place of a plan
+	base    string // the server to which ratios are; "" for the floor
+	paired  bool   // ratios of servers with history are to the same server without
+	targets []target
 }
 
 // figure is the quantity that a scenario compares.
@@ -38,16 +44,23 @@ const (
 	shareFigure
 	addedFigure // the median latency that the bus adds
 	reachFigure // time until a message has reached all members
+	medianFigure
+	checkFigure // one operation of a micro-benchmark
+	endFigure   // time until all connections are closed
+	coreFigure  // the rate, if the server had its core for itself
+	returnFigure
+	storeFigure
 )
 
 func (f figure) label() string {
 	return [...]string{"server CPU per message, us (seconds a million)", "messages a second", "p99 latency, us", "resident bytes a connection", "share of a core, %",
-		"median latency over the bus less that within a worker, us", "time to reach all members, ms"}[f]
+		"median latency over the bus less that within a worker, us", "time to reach all members, ms", "median latency, us", "a check, ns", "time until all are closed, ms", "messages for a second of server CPU",
+		"server CPU for a client that comes back, us", "resident bytes a message that was published"}[f]
 }
 
 // of takes the figure out of a result.
 func (f figure) of(r load.Result) float64 {
-	return [...]float64{r.CPU, r.Rate, r.P99, r.Memory, r.Share, r.Away - r.Local, r.Reach}[f]
+	return [...]float64{r.CPU, r.Rate, r.P99, r.Memory, r.Share, r.Away - r.Local, r.Reach, r.P50, r.Nanos, r.Reach, 1e6 / max(r.CPU, 1e-9), r.CPU, r.Memory}[f]
 }
 
 const (
@@ -97,10 +110,13 @@ var cells = []cell{
 	{name: "members-4000", group: "members", x: 4000, title: "Growth: a room of 4,000", plan: roomCell(4000, 1, 1, 128), figure: cpuFigure},
 	{name: "members-15000", group: "members", x: 15_000, title: "Growth: a room of 15,000", plan: roomCell(15_000, 1, 1, 128), figure: cpuFigure},
 	{name: "members-18000", group: "members", x: 18_000, title: "Growth: a room of 18,000", plan: roomCell(18_000, 1, 1, 128), figure: cpuFigure},
-	{name: "visits-10", group: "visits", x: 10, only: "parley", title: "Growth: join, publish, leave, where there are 10 rooms", plan: visits(10), figure: cpuFigure},
-	{name: "visits-1000", group: "visits", x: 1000, only: "parley", title: "Growth: join, publish, leave, where there are 1,000 rooms", plan: visits(1000), figure: cpuFigure},
-	{name: "visits-100000", group: "visits", x: 100_000, only: "parley", title: "Growth: join, publish, leave, where there are 100,000 rooms", plan: visits(100_000), figure: cpuFigure},
+	{name: "visits-10", group: "visits", x: 10, only: "parley", title: "Growth: join, publish, leave, where there are 10 rooms", plan: visits(10), figure: cpuFigure, args: manyRooms},
+	{name: "visits-1000", group: "visits", x: 1000, only: "parley", title: "Growth: join, publish, leave, where there are 1,000 rooms", plan: visits(1000), figure: cpuFigure, args: manyRooms},
+	{name: "visits-100000", group: "visits", x: 100_000, only: "parley", title: "Growth: join, publish, leave, where there are 100,000 rooms", plan: visits(100_000), figure: cpuFigure, args: manyRooms},
 }
+
+// manyRooms lets a client be in any number of rooms: a sitter is in 10,000.
+var manyRooms = []string{"--max-rooms-per-connection", "0"}
 
 // half stands for half of the rate that a server can do, which atHalf measures first.
 const half = -1
@@ -159,14 +175,20 @@ func unfair(p load.Plan) load.Plan {
 	return p
 }
 
-// serves reports whether a server is measured in this cell.
+// serves reports whether a server is measured in this cell: the earlier revision where parley is.
 func (c cell) serves(server string) bool {
-	return (c.only == "" || c.only == server) && c.apart[server] == ""
+	if server == before {
+		server = "parley"
+	}
+	return (c.only == "" && variants[server] == nil && !slices.Contains(named, server) || slices.Contains(split(c.only), server)) && c.apart[server] == ""
 }
+
+// named are the servers, besides variants of parley, that play only in cells that name them.
+var named = []string{"centrifugo", "centrifuge-history", "socketio", "socketio-history"}
 
 // closed reports whether clients send as fast as the server answers, so that the rate is the server's maximum.
 func (c cell) closed() bool {
-	return c.plan.Rate == 0 && (c.plan.Scenario == "rooms" || c.plan.Scenario == "echo")
+	return c.plan.Rate == 0 && (c.plan.Scenario == "rooms" || c.plan.Scenario == "echo" || c.plan.Scenario == "publishes")
 }
 
 // timed reports whether the cell has latencies: its messages are sent as planned.
@@ -180,7 +202,7 @@ func chosen(o options) (list []cell) {
 			exact := slices.ContainsFunc(cells, func(x cell) bool { return x.name == part })
 			named = named || c.name == part || !exact && strings.Contains(c.name, part)
 		}
-		if named || len(o.scenarios) == 0 && (o.full || c.short) {
+		if named || len(o.scenarios) == 0 && (o.full || o.before == "" && c.short || o.before != "" && c.promised()) {
 			list = append(list, c)
 		}
 	}

@@ -3,10 +3,12 @@
 package main
 
 import (
+	"debug/buildinfo"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 )
 
@@ -19,13 +21,15 @@ var modules = map[string]string{
 	"gobwas":     "github.com/gobwas/ws",
 	"melody":     "github.com/olahol/melody",
 	"centrifuge": "github.com/centrifugal/centrifuge",
+	"centrifugo": "github.com/centrifugal/centrifugo/v6",
 }
 
 // versions lists the servers that were measured, with their versions.
 func (b *bench) versions() string {
 	var list []string
 	for _, name := range b.servers {
-		if v := b.version(name); v != "" {
+		name = strings.TrimSuffix(name, historySuffix)
+		if v := b.version(name); v != "" && !slices.Contains(list, name+" "+v) {
 			list = append(list, name+" "+v)
 		}
 	}
@@ -41,7 +45,12 @@ func (b *bench) version(name string) string {
 			}
 		}
 	}
-	text, err := os.ReadFile(filepath.Join(b.js, "node_modules", name, "package.json"))
+	if name == "centrifugo" {
+		if info, err := buildinfo.ReadFile(b.centrifugo()); err == nil {
+			return info.Main.Version
+		}
+	}
+	text, err := os.ReadFile(filepath.Join(b.js, "node_modules", packages[name], "package.json"))
 	if err != nil {
 		return ""
 	}
@@ -49,7 +58,7 @@ func (b *bench) version(name string) string {
 	if json.Unmarshal(text, &p) != nil {
 		return ""
 	}
-	if name == "ws" {
+	if name == "ws" || name == "socketio" {
 		return p.Version + " on node " + b.line("node", "--version")
 	}
 	return p.Version

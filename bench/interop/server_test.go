@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(dir)
+		os.Setenv("PARLEY_API_PORT", "0") // servers of several tests run at once, and the default port is one
 		binary = filepath.Join(dir, "parley")
 		watched = binary
 		if err := build(binary, "CGO_ENABLED=0"); err != nil {
@@ -71,7 +72,7 @@ type server struct {
 	admin string // http://host:port/
 }
 
-var ready = regexp.MustCompile(`ready on (ws://\S+); .* on (http://\S+)`)
+var ready = regexp.MustCompile(`ready on (ws://\S+); .*? on (http://[^\s;]+)`) // the API's address comes behind it
 
 // serve starts the server and waits until it is ready. It is ended at the end of the test, and must then exit
 // with 0, which a data race would prevent.

@@ -4,6 +4,7 @@ package load
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"fmt"
 
@@ -22,6 +23,7 @@ type conn struct {
 	next   uint64   // the number of the next message that it must get from the room's first publisher
 	nexts  []uint64 // the same for each publisher, if there are several
 	worker uint16   // of the server, from the connection's id
+	seq    uint64   // the server's number of the latest message
 	due    int      // echoes that have come back, each to be answered with a new message
 	sent   uint64
 
@@ -29,6 +31,9 @@ type conn struct {
 	out []byte // bytes that the kernel did not take
 
 	offset int // of the number in the latest message
+
+	backend *backend // nil: a client
+	guest   *dials   // nil: it stays
 }
 
 const (
@@ -40,10 +45,10 @@ const (
 	stateClosed
 )
 
-// handshake is every client's opening handshake. Any key will do.
-func handshake(addr string) []byte {
-	return fmt.Appendf(nil, "GET / HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
-		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", addr)
+// handshake is an opening handshake, with further header fields. Any key will do.
+func handshake(addr, path, fields string) []byte {
+	return fmt.Appendf(nil, "GET %s HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n%s\r\n", cmp.Or(path, "/"), addr, fields)
 }
 
 var mask = [4]byte{0x37, 0xfa, 0x21, 0x3d}

@@ -25,7 +25,7 @@ func (g *generator) connectAll() error {
 		g.rooms = append(g.rooms, &room{name: "room-" + strconv.Itoa(i)})
 	}
 	to := &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}
-	patience := max(time.Minute, time.Duration(g.plan.Parts*g.plan.Conns)*2*time.Millisecond)
+	patience := max(2*time.Minute, time.Duration(g.plan.Parts*g.plan.Conns)*2*time.Millisecond)
 	deadline := time.Now().Add(patience)
 	for g.ready < g.plan.Conns && g.failed == nil {
 		for g.opened < g.plan.Conns && g.opened-g.ready < dialing {

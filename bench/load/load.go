@@ -20,66 +20,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Plan is a load on a server.
-//
-// Owner: immutable.
-type Plan struct {
-	Scenario string        `json:"scenario"` // echo, rooms, connect, idle
-	Addr     string        `json:"addr"`
-	PID      int           `json:"pid"` // of the server, whose CPU and memory are read; its children's too
-	Conns    int           `json:"conns"`
-	Rooms    int           `json:"rooms"`
-	Window   int           `json:"window"` // messages under way: for each connection (echo), for each room (rooms)
-	Size     int           `json:"size"`   // bytes of a message's payload
-	Rate     float64       `json:"rate"`   // open loop: messages a second; 0: closed loop
-	Warmup   time.Duration `json:"warmup"`
-	Measure  time.Duration `json:"measure"`
-	Unfair   bool          `json:"unfair"`             // publishers do not wait for slower ones
-	Together bool          `json:"together,omitempty"` // rooms: a window is sent at once, and the next when all of it has come
-
-	Dialect    string `json:"dialect,omitempty"`
-	Publishers int    `json:"publishers,omitempty"` // in each room; 0: one
-	Stalled    int    `json:"stalled,omitempty"`    // clients that join and never read again
-	First      uint64 `json:"first,omitempty"`      // idle: deliveries before the measurement
-	Visited    int    `json:"visited,omitempty"`    // many: rooms
-
-	Parts  int    `json:"parts,omitempty"`  // processes that play the plan together, see RunPart
-	Part   int    `json:"part,omitempty"`   // this process's number among them
-	Source string `json:"source,omitempty"` // local address of the clients
-	Sleepy bool   `json:"sleepy,omitempty"` // waits instead of spinning: cores are shared with the server
-
-	every float64 // seconds from one window to the next
-}
-
-// Result is the outcome of a plan.
-//
-// Owner: the caller.
-type Result struct {
-	Messages   uint64  `json:"messages"` // delivered within the measured time
-	Seconds    float64 `json:"seconds"`
-	Rate       float64 `json:"rate"`                 // messages a second
-	CPU        float64 `json:"cpu_us"`               // the server's CPU per message, microseconds
-	ClientCPU  float64 `json:"client_us"`            // the generator's CPU per message, without spinning
-	Busy       float64 `json:"busy"`                 // share of the time in which the generator did not spin
-	P50        float64 `json:"p50_us,omitempty"`     // open loop: from the planned time on
-	P99        float64 `json:"p99_us,omitempty"`     //
-	P999       float64 `json:"p999_us,omitempty"`    //
-	Memory     float64 `json:"bytes_conn,omitempty"` // resident memory of the server per connection
-	Share      float64 `json:"share,omitempty"`      // quiet: of a core, in percent
-	Local      float64 `json:"local_us,omitempty"`   // spread: median with publisher and member on one worker
-	Away       float64 `json:"away_us,omitempty"`    // spread: median with publisher and member on two workers
-	Others     float64 `json:"others,omitempty"`     // spread: CPU of other processes, in percent of a core
-	Connect    float64 `json:"connect_s,omitempty"`  // spread: time until all clients were in
-	Reach      float64 `json:"reach_ms,omitempty"`   // spread: median time until a round had reached all members
-	ReachMost  float64 `json:"reach_most_ms,omitempty"`
-	Workers    []int   `json:"workers,omitempty"`   // spread: connections on each, the most first
-	Lead       uint64  `json:"lead,omitempty"`      // rounds between the first and the last publisher
-	Void       string  `json:"void,omitempty"`      // the reason for which the run does not count
-	Histogram  string  `json:"histogram,omitempty"` // encoded
-	histogram  *hdrhistogram.Histogram
-	cpuSeconds float64
-}
-
 // busyMax is the share above which the generator would measure itself.
 const busyMax = 0.85
 
@@ -108,8 +48,10 @@ type generator struct {
 	busy       time.Duration
 	result     Result
 	scenario   scenario
-	window     int // the plan's, while it lasts
+	window     int      // the plan's, while it lasts
+	fields     []string // header fields with the clients' tokens
 	dialect    *dialect
+	hears      hears // nil: texts go to the scenario
 }
 
 // scenario is the behaviour of clients once they are ready.
@@ -123,6 +65,11 @@ type scenario interface {
 // answers is a scenario that also gets messages without a number.
 type answers interface {
 	answer(g *generator, c *conn, payload []byte)
+}
+
+// hears takes texts before the generator does.
+type hears interface {
+	hear(g *generator, c *conn, payload []byte) (taken bool, err error)
 }
 
 // Run plays a plan. A run that does not count has the reason in Void; an error is a failure of the generator.
@@ -149,10 +96,25 @@ func Run(p Plan) (Result, error) {
 		}
 	case "churn":
 		g.scenario = &churn{}
+	case "publishes":
+		g.scenario = &publishes{}
+	case "dials":
+		g.scenario = &dials{}
+	case "revoke":
+		g.scenario = &revoke{}
 	case "many":
 		g.scenario = &many{}
+	case "recovery":
+		s := &recovery{clients: make([]returner, p.Conns)}
+		g.scenario, g.hears = s, s
+	case "store":
+		s := &store{}
+		g.scenario, g.hears = s, s
 	default:
 		return Result{}, fmt.Errorf("there is no scenario %q", p.Scenario)
+	}
+	if p.Numbered && g.hears == nil {
+		g.hears = numbers{}
 	}
 	if err := g.play(); err != nil {
 		g.result.Void = err.Error()
@@ -170,10 +132,16 @@ func newGenerator(p Plan) (*generator, error) {
 }
 
 func (g *generator) play() error {
+	if err := g.prepareTokens(); err != nil {
+		return err
+	}
 	idleMemory := residentBytes(g.plan.PID)
 	begun, cpu := time.Now(), cpuSeconds(g.plan.PID)
 	if err := g.connectAll(); err != nil {
 		return err
+	}
+	if s, ok := g.scenario.(interface{ play(g *generator) error }); ok {
+		return s.play(g)
 	}
 	if g.plan.Scenario == "connect" {
 		g.measured(uint64(g.plan.Conns), time.Since(begun), cpuSeconds(g.plan.PID)-cpu)
@@ -195,6 +163,9 @@ func (g *generator) play() error {
 		g.result.Share = (cpuSeconds(g.plan.PID) - cpu) / time.Since(begun).Seconds() * 100
 		return g.failed
 	}
+	if err := g.fill(); err != nil {
+		return err
+	}
 	if err := g.scenario.begin(g); err != nil {
 		return err
 	}
@@ -209,6 +180,9 @@ func (g *generator) play() error {
 	g.result.Busy = g.busy.Seconds() / took.Seconds()
 	g.result.ClientCPU = g.busy.Seconds() * 1e6 / float64(max(1, g.deliveries-before))
 	g.summarize()
+	if err := g.readStats(); err != nil {
+		return err
+	}
 	return g.reconcile()
 }
 
@@ -232,6 +206,7 @@ func (g *generator) measured(messages uint64, took time.Duration, cpu float64) {
 	r.Messages, r.Seconds, r.cpuSeconds = messages, took.Seconds(), cpu
 	r.Rate = float64(messages) / took.Seconds()
 	r.CPU = cpu * 1e6 / float64(max(1, messages))
+	r.Share = cpu / took.Seconds() * 100
 }
 
 func (g *generator) summarize() {
@@ -253,7 +228,7 @@ func (g *generator) reconcile() error {
 		}
 		g.turn()
 	}
-	if g.failed == nil && g.result.Busy > busyMax {
+	if g.failed == nil && !g.plan.Sleepy && g.result.Busy > busyMax {
 		return fmt.Errorf("the load generator was busy for %.0f %% of the time: it measured itself", g.result.Busy*100)
 	}
 	return g.failed
@@ -299,8 +274,11 @@ func (g *generator) serve(c *conn, events uint32) error {
 		if code, _ := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR); code != 0 {
 			return unix.Errno(code)
 		}
+		if c.backend != nil {
+			return c.backend.open(g)
+		}
 		c.state = stateHead
-		return c.write(handshake(g.plan.Addr))
+		return c.write(handshake(g.plan.Addr, g.dialect.path, g.field(c)))
 	}
 	if events&unix.EPOLLOUT != 0 && len(c.out) > 0 {
 		if err := c.flush(); err != nil {
@@ -310,6 +288,9 @@ func (g *generator) serve(c *conn, events uint32) error {
 	for {
 		n, err := rawRead(c.fd, g.buffer)
 		if err == unix.EAGAIN || err == unix.EINTR {
+			return nil
+		}
+		if c.state == stateClosed && (n == 0 || err != nil) {
 			return nil
 		}
 		if err != nil {
@@ -332,6 +313,9 @@ func (g *generator) input(c *conn, chunk []byte) error {
 	if len(c.in) > 0 {
 		c.in = append(c.in, chunk...)
 		chunk = c.in
+	}
+	if c.backend != nil && !c.backend.socket {
+		return c.backend.answers(chunk)
 	}
 	if c.state == stateHead {
 		end := bytes.Index(chunk, []byte("\r\n\r\n"))
@@ -375,17 +359,16 @@ func (g *generator) frame(c *conn, op byte, payload []byte) error {
 	case 9:
 		return c.write(appendFrame(nil, 10, payload))
 	case 8:
+		if s, ok := g.scenario.(*revoke); ok {
+			return s.end(c, payload)
+		}
 		return fmt.Errorf("told to close: %q", payload)
 	case 1, 2:
 		if !g.dialect.lines {
 			return g.text(c, payload)
 		}
 		for line := range bytes.SplitSeq(payload, []byte("\n")) {
-			if string(line) == "{}" {
-				if err := c.write(appendFrame(nil, 1, line)); err != nil {
-					return err
-				}
-			} else if err := g.text(c, line); err != nil {
+			if err := g.text(c, line); err != nil {
 				return err
 			}
 		}
@@ -395,9 +378,25 @@ func (g *generator) frame(c *conn, op byte, payload []byte) error {
 
 // text takes one message.
 func (g *generator) text(c *conn, payload []byte) error {
+	if d := g.dialect; d.ping != "" && string(payload) == d.ping {
+		return c.write(appendFrame(nil, 1, []byte(d.pong)))
+	}
+	if g.hears != nil {
+		if taken, err := g.hears.hear(g, c, payload); taken || err != nil {
+			return err
+		}
+	}
+	if c.backend != nil {
+		return c.backend.answer(g, payload)
+	}
+	if c.guest != nil {
+		return c.guest.greeted(g, c, payload)
+	}
 	switch c.state {
 	case stateHello:
-		return g.join(c)
+		if bytes.Contains(payload, []byte(g.dialect.greeted)) {
+			return g.join(c)
+		}
 	case stateJoining:
 		if bytes.Contains(payload, []byte(g.dialect.joined)) {
 			return g.becomesReady(c)
@@ -417,6 +416,16 @@ func (g *generator) text(c *conn, payload []byte) error {
 
 // upgraded goes on after the handshake.
 func (g *generator) upgraded(c *conn) error {
+	if c.backend != nil {
+		return g.becomesReady(c)
+	}
+	if c.guest != nil {
+		c.state = stateHello
+		return nil
+	}
+	if s, ok := g.scenario.(*recovery); ok && s.returning && g.dialect.atOnce {
+		return g.join(c)
+	}
 	if g.dialect.hello != "" {
 		c.state = stateHello
 		return c.write(appendFrame(nil, 1, []byte(g.dialect.hello)))
@@ -430,6 +439,9 @@ func (g *generator) join(c *conn) error {
 	}
 	c.state = stateJoining
 	c.room = g.rooms[c.index%g.plan.Rooms]
+	if s, ok := g.scenario.(*recovery); ok && s.returning {
+		return c.write(appendFrame(nil, 1, s.wish(g, c)))
+	}
 	return c.write(appendFrame(nil, 1, g.dialect.join(c.room.name)))
 }
 

@@ -29,6 +29,8 @@ var Servers = map[string]Server{
 	"coder":      serveCoder,
 	"melody":     serveMelody,
 	"centrifuge": serveCentrifuge,
+
+	"centrifuge-history": serveCentrifugeHistory,
 }
 
 // envelope is a message of a client.
