@@ -1,0 +1,42 @@
+import { readdirSync, readFileSync } from "node:fs";
+import { expect, test } from "vitest";
+import type { Gap, Opened } from "../src/index.js";
+import { client, serve, states, until } from "./server.js";
+
+/** The process ids of the server's workers. */
+function workers(supervisor: number): number[] {
+  const children = readdirSync(`/proc/${supervisor}/task`).flatMap((t) => readFileSync(`/proc/${supervisor}/task/${t}/children`, "utf8").trim().split(" "));
+  return children.filter(Boolean).map(Number).filter((pid) => readFileSync(`/proc/${pid}/environ`, "utf8").includes("PARLEY_ROLE=worker"));
+}
+
+test("clients of a worker that is killed resume on another, and are told that rooms without history may have missed something", async () => {
+  const s = await serve("--processes", "2");
+  const everybody = Array.from({ length: 6 }, () => client(s.url));
+  const opens: Opened[] = [];
+  const gaps: Gap[] = [];
+  const heard: unknown[][] = [];
+  const seen = everybody.map(states);
+  for (const [i, p] of everybody.entries()) {
+    p.on("open", (o) => opens.push(o));
+    p.room("a").on("gap", (g) => gaps.push(g));
+    heard[i] = [];
+    p.room("a").on("message", (m) => heard[i]!.push(m.data));
+  }
+  await Promise.all(everybody.map((p) => p.connect()));
+  const before = everybody.map((p) => p.id!);
+  opens.length = 0;
+  // A join is kept by the other processes 50 ms after its answer at the latest; so a killed worker must not be too young.
+  await new Promise((go) => setTimeout(go, 1000));
+  process.kill(workers(s.child!.pid!)[0]!, "SIGKILL");
+  const moved = () => everybody.filter((p, i) => p.id !== null && p.id !== before[i]);
+  await until("the clients of one worker are back", () => moved().length > 0 && everybody.every((p) => p.state === "open"));
+  await until("the rooms are joined", () => everybody.every((p) => p.room("a").state === "joined"));
+  expect(opens.length).toBe(moved().length);
+  expect(opens.map(({ resumed, recovered, lost }) => ({ resumed, recovered, lost }))).toEqual(
+    opens.map(() => ({ resumed: true, recovered: false, lost: [] })),
+  );
+  expect(gaps).toEqual(opens.map(() => ({ room: "a", from: null, to: null })));
+  for (const p of everybody.slice(0, 2)) await p.room("a").publish("hello");
+  await until("all hear the first two", () => heard.every((list) => list.length > 0));
+  expect(seen.flatMap((x) => x.faults)).toEqual([]);
+});
