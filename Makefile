@@ -2,13 +2,15 @@
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
+GOFLAGS_TRIMMED := $(shell go env GOFLAGS) -trimpath
 FUZZTIME ?= 20s
 SEEDS ?= 30000
 ROUNDS ?= 3
 MATRIX ?= 5
+REV ?= HEAD
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race fuzz soak lint bench bench-full bench-micro cover ci
+.PHONY: help build run test js race fuzz soak lint bench bench-full bench-before bench-micro cover ci
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -19,8 +21,15 @@ build: ## build bin/parley
 run: build ## build and serve on 127.0.0.1:9090, with a chat page on 127.0.0.1:9091
 	bin/parley serve
 
+# These compile with the flags of make build, and so once.
+test lint: export CGO_ENABLED = 0
+test lint: export GOFLAGS = $(GOFLAGS_TRIMMED)
+
 test: build lint ## run all tests, those of the nested modules too
 	@bash .ci/test
+
+js: build ## build the client in TypeScript (clients/js/dist) and run its tests
+	cd clients/js && npm ci --no-audit --no-fund && PARLEY=$(CURDIR)/bin/parley npm test
 
 race: ## run the tests under the race detector
 	@bash .ci/test race
@@ -44,6 +53,9 @@ bench: ## measure parley beside its peers (SCENARIO=room PEERS=gws,bun ROUNDS=3)
 
 bench-full: ## the same with all scenarios and all peers, for an hour
 	cd bench && go run . -full -rounds $(ROUNDS) -scenario '$(SCENARIO)' -peers '$(PEERS)'
+
+bench-before: ## compare with an earlier revision (REV=HEAD SCENARIO=room ROUNDS=3), for 20 minutes
+	cd bench && go run . -before '$(REV)' -rounds $(ROUNDS) -scenario '$(SCENARIO)'
 
 bench-micro: ## run the micro-benchmarks
 	go test -run '^$$' -bench . -benchmem ./...

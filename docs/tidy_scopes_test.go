@@ -19,20 +19,12 @@ var unscoped = map[string]string{
 	"Server.Use":            "the program registers it in each worker",
 	"Server.OnConnect":      "the program registers it in each worker",
 	"Server.OnAuth":         "the program registers it in each worker",
+	"Server.OnAuthOptional": "the program registers it in each worker",
+	"Server.SetPolicy":      "the program sets it in each worker",
 	"Server.OnRaw":          "the program registers it in each worker",
 	"Server.RegisterFilter": "the program registers it in each worker",
 	"Server.GuardLog":       "the program calls it in each process",
-	"Server.Attach":         "package cluster joins workers by it",
-	"Server.Receive":        "package cluster joins workers by it",
-	"Server.Peers":          "package cluster joins workers by it",
-	"Server.Serving":        "package cluster joins workers by it",
-	"Server.Missed":         "package cluster joins workers by it",
-	"Server.Gone":           "package cluster joins workers by it",
-	"Server.RoomCreated":    "package cluster joins workers by it",
-	"Server.RoomDeleted":    "package cluster joins workers by it",
-	"Server.KeepSessions":   "package cluster joins workers by it",
-	"Server.SaveSessions":   "package cluster joins workers by it",
-	"Server.Instance":       "it is a worker's name",
+	"Server.Worker":         "package cluster joins workers by it",
 }
 
 // scoped are the types whose methods see one worker or all.

@@ -111,6 +111,7 @@ var rules = []rule{
 	{"sleep", checkSleep, "package x\nimport \"time\"\nfunc f() { time.Sleep(1) }\n", "engine/x_test.go"},
 	{"hasty deadlines", checkHaste, "package x\nfunc f(c net.Conn) { c.SetReadDeadline(time.Now().Add(" + "3 * time.Second)) }\n", "engine/x_test.go"},
 	{"hasty timers", checkHaste, "package x\nfunc f() { select { case <-time.After(" + "5 * time.Second): } }\n", "cmd/parley/x_test.go"},
+	{"waits", checkWaits, "package engine\nfunc TestX(t *testing.T) {\n\tstartServer(t, func(c *Config) { c.AuthTimeout = 300 * time.Millisecond }, nil)\n}\n", "engine/x_test.go"},
 	{"timers", checkTimers, "package x\nimport \"time\"\nfunc f() { time.AfterFunc(1, f) }\n", "engine/x.go"},
 	{"timers of a floor", checkTimers, "package x\nimport \"time\"\nfunc f() { <-time.NewTimer(1).C }\n", "engine/internal/turn/x.go"},
 	{"timers that are none", checkTimers, "package x\nfunc idle() {}\n", "engine/planted.go"},
@@ -119,6 +120,8 @@ var rules = []rule{
 	{"last resorts that are none", checkLastResorts, "package x\nfunc f() { go g() }\nfunc g() {}\nfunc h() {}\n", "engine/planted.go"},
 	{"goroutines", checkThreads, "package x\nfunc f() { go f() }\n", "engine/x.go"},
 	{"output", checkOutput, "package engine\nimport \"os\"\nvar _ = os.Stderr\n", "engine/x.go"},
+	{"planted faults", checkPlanted, "package x\nvar _ = []fault{{\"x\", \"rooms/room.go\", \"a\", \"b\"}}\n", "engine/sim/x_test.go"},
+	{"planted faults of another kind", checkPlanted, "package x\nvar _ = \"-overlay\"\n", "engine/sim/x_test.go"},
 	{"leftovers", checkLeftovers, "package x\n// TO" + "DO: later\n", "rooms/x.go"},
 }
 
@@ -149,13 +152,15 @@ func mayImport(dir, other string) bool {
 	}
 	switch {
 	case other == "engine/canary": // knows nothing of ours; what serves does without
-		return dir == "cmd/parley/verify" || dir == "engine/conformance"
-	case dir == "cmd/parley/verify": // a stranger to the server: the wire is all that it knows
-		return strings.HasPrefix(other, "protocol/")
+		return strings.HasPrefix(dir, "cmd/parley/verify") || dir == "engine/conformance"
+	case strings.HasPrefix(dir, "cmd/parley/verify"): // a stranger to the server: the wire is all that it knows
+		return strings.HasPrefix(other, "protocol/") || other == "cmd/parley/verify/caller"
 	case strings.HasPrefix(dir, "cmd/"), dir == other:
 		return true
 	case other == "protocol/ident": // names of workers and connections; knows nothing of ours
 		return strings.HasPrefix(dir, "engine") || dir == "rooms"
+	case dir == "rooms": // positions are as clients name them
+		return other == "protocol/message"
 	case other == "engine/logs", other == "engine/internal/invariant": // know nothing of ours
 		return strings.HasPrefix(dir, "engine")
 	case strings.HasPrefix(dir, "engine/cluster/"): // strangers to each other and to the engine; engine/cluster joins them

@@ -118,30 +118,36 @@ func ownerLast(doc string) bool {
 // what. Atomics are for all.
 var threads = map[string]string{
 	"engine/internal/reactor/acceptor.go":       "go chan select",
-	"engine/ask.go":                             "sync",
-	"engine/capacity.go":                        "sync",
-	"engine/conn.go":                            "sync",
+	"engine/internal/fleet/ask.go":              "sync",
+	"engine/internal/membership/acts.go":        "chan",
+	"engine/internal/fleet/gather.go":           "sync",
+	"engine/internal/fanout/remotes.go":         "sync",
+	"engine/internal/fanout/receipts.go":        "sync",
+	"engine/internal/fanout/rooms.go":           "sync",
+	"engine/internal/pending/pool.go":           "go sync",
+	"engine/internal/session/late.go":           "sync",
+	"engine/internal/session/memory.go":         "sync",
+	"engine/rooms_api.go":                       "chan",
+	"engine/dispatch.go":                        "sync",
+	"engine/internal/fleet/link.go":             "sync",
 	"engine/events.go":                          "sync",
-	"engine/events_everywhere.go":               "sync",
-	"engine/everywhere.go":                      "chan select",
-	"engine/gather.go":                          "sync",
-	"engine/guard.go":                           "go select",
+	"engine/internal/fleet/listeners.go":        "sync",
+	"engine/internal/fleet/everywhere.go":       "chan select",
+	"engine/internal/guard/guard.go":            "go select",
 	"engine/internal/reactor/lane.go":           "chan select",
+	"engine/internal/crowds/crowds.go":          "sync",
 	"engine/internal/turn/mailbox.go":           "sync",
-	"engine/peers.go":                           "sync",
-	"engine/pool.go":                            "go sync",
+	"engine/internal/users/users.go":            "sync",
 	"engine/internal/reactor/reactor.go":        "go chan select",
-	"engine/rescue.go":                          "go chan select",
-	"engine/rooms_created.go":                   "chan",
+	"engine/internal/guard/rescue.go":           "go chan select",
 	"engine/server.go":                          "go chan select sync",
-	"engine/sessionmemory.go":                   "sync",
-	"engine/sessionlate.go":                     "sync",
 	"engine/internal/reactor/writable_linux.go": "go chan",
 	"engine/internal/reactor/writable_other.go": "go chan sync",
 	"protocol/deflate/inflate.go":               "sync",
 	"protocol/deflate/shrink.go":                "sync",
 	"protocol/frame/decoder.go":                 "sync",
 	"rooms/index.go":                            "sync",
+	"rooms/histories.go":                        "sync",
 	"rooms/room.go":                             "sync",
 }
 
@@ -200,11 +206,11 @@ func TestThreadsAreUsed(t *testing.T) {
 var lastResorts = map[string]string{
 	"engine/internal/reactor/acceptor.go a.run":       "take",
 	"engine/internal/reactor/acceptor.go x.land":      "engine/internal/reactor/lane.go await",
-	"engine/guard.go panic":                           "no stranger: it ends the process on purpose",
-	"engine/pool.go p.run":                            "do",
+	"engine/internal/guard/guard.go panic":            "no stranger: it ends the process on purpose",
+	"engine/internal/pending/pool.go p.run":           "do",
 	"engine/internal/reactor/reactor.go r.ticker":     "no stranger: it wakes loops",
-	"engine/rescue.go s.proveUnlocked":                "no stranger: it takes locks, and ends the process on purpose",
-	"engine/rescue.go func":                           "no stranger: it takes locks",
+	"engine/internal/guard/rescue.go s.proveUnlocked": "no stranger: it takes locks, and ends the process on purpose",
+	"engine/internal/guard/rescue.go func":            "no stranger: it takes locks",
 	"engine/server.go func":                           "no stranger: it waits for the loops at the end",
 	"engine/server.go s.leave":                        "no stranger: it waits for the loops at the end",
 	"engine/internal/reactor/writable_linux.go w.run": "no stranger: descriptors become writable",
@@ -229,9 +235,9 @@ func checkLastResorts(s *source) (wrong []string) {
 		resort, listed := lastResorts[s.path+" "+name]
 		switch {
 		case !listed:
-			wrong = append(wrong, "go "+name+": a panic there ends the process; recover where it works for one connection (engine/rescue.go), and name the function in lastResorts")
+			wrong = append(wrong, "go "+name+": a panic there ends the process; recover where it works for one connection (engine/internal/guard/rescue.go), and name the function in lastResorts")
 		case !strings.HasPrefix(resort, "no stranger: ") && !recovers(s, resort):
-			wrong = append(wrong, "go "+name+": "+resort+" does not recover any more; see engine/rescue.go, or change lastResorts")
+			wrong = append(wrong, "go "+name+": "+resort+" does not recover any more; see engine/internal/guard/rescue.go, or change lastResorts")
 		}
 		return true
 	})
