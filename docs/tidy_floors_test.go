@@ -21,8 +21,9 @@ var floors = map[string][]string{
 	"engine/internal/users":      {"protocol/ident"},
 	"engine/internal/lists":      {},
 	"engine/internal/fleet":      {"engine/internal/turn", "protocol/ident", "protocol/frame"},
+	"engine/internal/order":      {"engine/internal/fleet", "protocol/", "rooms"},
 	"engine/internal/pending":    {"engine/internal/turn", "engine/internal/fleet", "engine/internal/invariant", "protocol/"},
-	"engine/internal/fanout":     {"engine/internal/turn", "engine/internal/fleet", "engine/internal/users", "engine/internal/pending", "engine/internal/invariant", "protocol/", "rooms"},
+	"engine/internal/fanout":     {"engine/internal/turn", "engine/internal/fleet", "engine/internal/order", "engine/internal/users", "engine/internal/pending", "engine/internal/invariant", "protocol/", "rooms"},
 	"engine/internal/session":    {"engine/internal/turn", "engine/internal/fleet", "engine/internal/pending", "engine/internal/fanout", "protocol/", "rooms"},
 	"engine/internal/budget":     {"engine/internal/turn", "engine/internal/fanout", "engine/internal/session"},
 	"engine/internal/rate":       {},
@@ -30,13 +31,13 @@ var floors = map[string][]string{
 	"engine/internal/lockstep":   {"engine/internal/turn"},
 	"engine/internal/settings":   {"protocol/pattern", "rooms"},
 	"engine/internal/guard":      {"engine/internal/turn", "engine/internal/pending", "engine/logs", "protocol/"},
-	"engine/internal/figures":    {"rooms", "engine/internal/budget", "engine/internal/turn", "engine/internal/fleet", "engine/internal/pending", "engine/internal/fanout", "engine/internal/session"},
-	"engine/internal/membership": {"engine/internal/turn", "engine/internal/reactor", "engine/internal/fleet", "engine/internal/fanout", "engine/internal/session", "engine/internal/lists", "engine/internal/users", "protocol/ident", "protocol/frame", "protocol/message", "rooms"},
+	"engine/internal/figures":    {"rooms", "engine/internal/order", "engine/internal/budget", "engine/internal/turn", "engine/internal/fleet", "engine/internal/pending", "engine/internal/fanout", "engine/internal/session"},
+	"engine/internal/membership": {"engine/internal/turn", "engine/internal/order", "engine/internal/reactor", "engine/internal/fleet", "engine/internal/fanout", "engine/internal/session", "engine/internal/lists", "engine/internal/users", "protocol/ident", "protocol/frame", "protocol/message", "rooms"},
 	"engine":                     {"engine/internal/", "protocol/", "rooms", "engine/logs"},
 	"engine/admin":               {"engine"},
 	"engine/api":                 {"engine", "engine/access", "protocol/"},
-	"engine/cluster":             {"engine", "protocol/ident", "engine/cluster/", "engine/logs", "engine/internal/fleet", "engine/internal/fanout", "engine/internal/session", "engine/internal/membership"},
-	"engine/sim":                 {"engine", "protocol/ident", "engine/cluster/bus", "engine/internal/fleet", "engine/internal/fanout", "engine/internal/session", "engine/internal/membership"},
+	"engine/cluster":             {"engine", "protocol/ident", "engine/cluster/", "engine/logs", "engine/internal/fleet", "engine/internal/fanout", "engine/internal/session", "engine/internal/membership", "engine/internal/order", "engine/internal/settings", "engine/internal/budget"},
+	"engine/sim":                 {"engine", "protocol/ident", "engine/cluster/bus", "engine/internal/fleet", "engine/internal/fanout", "engine/internal/session", "engine/internal/membership", "engine/internal/order"},
 }
 
 // unbuilt are the floors whose code still lies in package engine.

@@ -119,10 +119,13 @@ func ownerLast(doc string) bool {
 var threads = map[string]string{
 	"engine/internal/reactor/acceptor.go":       "go chan select",
 	"engine/internal/fleet/ask.go":              "sync",
+	"engine/internal/order/follower.go":         "sync",
 	"engine/internal/membership/acts.go":        "chan",
 	"engine/internal/fleet/gather.go":           "sync",
 	"engine/internal/fanout/remotes.go":         "sync",
 	"engine/internal/fanout/receipts.go":        "sync",
+	"engine/internal/fanout/ordering.go":        "sync",
+	"engine/internal/fanout/submitted.go":       "chan select",
 	"engine/internal/fanout/rooms.go":           "sync",
 	"engine/internal/pending/pool.go":           "go sync",
 	"engine/internal/session/late.go":           "sync",

@@ -11,6 +11,7 @@ import (
 
 	"github.com/parleyd/parley/engine/internal/guard"
 	"github.com/parleyd/parley/engine/internal/membership"
+	"github.com/parleyd/parley/engine/internal/pending"
 	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/frame"
 	"github.com/parleyd/parley/protocol/message"
@@ -113,6 +114,8 @@ func (l *loop) dispatch(c *Conn, binary bool, payload []byte) {
 		if binary {
 			c.wire.EndBy(CauseUnsupported)
 		}
+	case l.srv.rooms.Order != nil && !(code == message.OK && !opaque && l.srv.rooms.Order.TakesNumber(e)) && c.wire.AwaitNumbers():
+		c.wire.Hold(pending.Item{Binary: binary, Payload: append([]byte(nil), payload...)})
 	case c.wire.Has(flagAuth) && (opaque || code == message.OK && !e.BeforeAuth()):
 		c.wire.Complain(message.ErrorOf(message.AuthRequired), ref)
 	case opaque:

@@ -58,65 +58,57 @@ type BroadcastOptions struct {
 }
 
 // Published is what became of a message.
-type Published struct {
-	Position        // zero in a room without history, and of a message without a number
-	Members    int  // that the room had
-	Recipients int  // the members without the exceptions; of those on other workers, the best known figure
-	Duplicate  bool // nothing was published: the position is that of the first message with the key
-}
+type Published = fanout.Published
 
 // Errors of rooms with history.
 var (
 	ErrNoHistory error = message.ErrorOf(message.NoHistory)
 	ErrNotObject       = fanout.ErrNotObject
-	// ErrHistoryShared is the error of [Rooms.Create] and [Rooms.Update] where several workers are one server.
-	ErrHistoryShared = errors.New("rooms with history are not shared by several workers yet; give processes: 1")
+	// ErrHistoryShared is the error of [Rooms.Create] and [Rooms.Update] where several workers have no sequencer.
+	ErrHistoryShared = errors.New("these workers do not share rooms with history: start them with package cluster")
 	ErrKey           = errors.New("a key of a message has at most 64 bytes")
 )
 
-const publishKeyMax = 64
-
 // Publish sends v, encoded as JSON once, to the members of a room. If the room has history, or gets one because the setting
-// history names it, the message takes the next number, and is kept. nil means that it was accepted; Done gets the same
-// error. Cost: as of [Server.Broadcast]; in a room with history also a copy of the message. Any goroutine. Errors: those of
-// Broadcast; [ErrNotObject], [ErrNoHistory] (an idempotency key in a room without history), [ErrKey]: no member gets v.
+// history names it, the message takes the next number, and is kept. nil means that it was accepted; with several workers Done says
+// later that it has its number, or [ErrUnavailable] after 2 s: then v may appear or not. Cost: as of [Server.Broadcast]; in a room
+// with history also a copy of v. Any goroutine. Errors, which Done gets, too: those of Broadcast; [ErrNotObject], [ErrNoHistory]
+// (an idempotency key in a room without history), [ErrKey]: no member gets v.
 //
 // Scope: all workers.
 func (s *Server) Publish(room string, v any, o BroadcastOptions) error {
-	p, err := publish(s, room, v, o)
-	if o.Done != nil {
+	p, told, err := publish(s, room, v, &o)
+	if o.Done != nil && !told {
 		o.Done(p, err)
 	}
 	return err
 }
 
-func publish(s *Server, room string, v any, o BroadcastOptions) (p Published, err error) {
-	if len(o.Key) > publishKeyMax || len(o.IdempotencyKey) > publishKeyMax {
-		return p, ErrKey
+// publish publishes; told: Done was called, or will be.
+func publish(s *Server, room string, v any, o *BroadcastOptions) (p Published, told bool, err error) {
+	if len(o.Key) > message.KeyBytesMax || len(o.IdempotencyKey) > message.KeyBytesMax {
+		return p, false, ErrKey
 	}
 	f, err := s.link.EncodeFrame(v)
 	if err != nil {
-		return p, err
+		return p, false, err
 	}
 	except := fleet.ParseIDs(o.Except)
 	if !o.Ephemeral {
 		n, ok, err := fanout.Historic{Rooms: s.rooms}.Publish(room, fanout.Publish{Text: f.Plain[f.Payload:], Except: except,
-			Out: s.rooms.Users.PlacesOf(nil, o.ExceptUsers), From: "server " + o.Scope,
+			OutUsers: o.ExceptUsers, From: "server " + o.Scope, Done: o.Done,
 			Options: message.Options{IdempotencyKey: o.IdempotencyKey, Key: o.Key}})
 		if ok {
-			return Published{n.Position, n.Members, n.Recipients, n.Duplicate}, err
+			return n, err == nil, err
 		}
 	}
 	if o.IdempotencyKey != "" {
-		return p, ErrNoHistory
+		return p, false, ErrNoHistory
 	}
-	if r := s.rooms.Index.FindString(room); r != nil {
-		p.Members = r.Len()
-	}
+	p.Members = s.rooms.Index.Known(room)
 	p.Recipients, err = s.worker.PostFrame(&fleet.Address{Rooms: []string{room}, Except: except, ExceptUsers: o.ExceptUsers, Ephemeral: true}, f)
-	away := s.rooms.Index.Away(room)
-	p.Members, p.Recipients = p.Members+away, p.Recipients+away
-	return p, err
+	p.Recipients += s.rooms.Index.Away(room)
+	return p, false, err
 }
 
 // HasHistory reports whether a room of this name has history, or gets one with its first message or member.
@@ -165,6 +157,9 @@ func (s *Server) History(ctx context.Context, room string, q HistoryQuery) (page
 	if q.Limit <= 0 {
 		q.Limit = fanout.HistoryLimit
 	}
+	if err := s.rooms.Order.Await(ctx, room, fanout.SinceFor(q.Since, q.Before, q.Limit)); err != nil {
+		return page, err
+	}
 	r := s.rooms.Index.FindString(room)
 	if r == nil || r.History() == nil {
 		return page, ErrNoHistory
@@ -203,9 +198,14 @@ func (l *loop) onHistory(c *Conn, e *message.Envelope) {
 }
 
 func (l *loop) historyPermitted(c *Conn, e *message.Envelope) {
-	if r := l.ownRoom(c, e); r != nil {
-		l.AnswerHistory(&c.wire.Conn, r, e)
+	if l.ownRoom(c, e) == nil {
+		return
 	}
+	l.Rooms.Order.WhenHere(&c.wire.Conn, e, func(e *message.Envelope) {
+		if r := l.ownRoom(c, e); r != nil {
+			l.AnswerHistory(&c.wire.Conn, r, e)
+		}
+	})
 }
 
 // since reads where a client that joins wants to start. It returns false if the client was answered, or waits: then the

@@ -141,7 +141,7 @@ func (o roomsOwner) Pong(t *turn.Conn, payload []byte) {
 
 func (o roomsOwner) Closing(t *turn.Conn, e turn.Ending) (now bool) {
 	c := connOf(t)
-	if !c.wire.Awaits() {
+	if !c.wire.Awaits() && !c.wire.AwaitNumbers() {
 		return true
 	}
 	c.wire.Hold(pending.Item{Closing: true, Ending: e})

@@ -75,7 +75,7 @@ func (x *Rooms) history(o *HistoryOptions) (*rooms.HistoryOptions, error) {
 	if o == nil {
 		return nil, nil
 	}
-	if o.Messages >= 0 && !x.srv.link.Alone() {
+	if o.Messages >= 0 && !x.srv.link.Alone() && x.srv.rooms.Order == nil {
 		return nil, ErrHistoryShared
 	}
 	bounded := o.bounded()

@@ -60,6 +60,8 @@ type testWorkers struct {
 	bus  *bus.Server
 	list []*testWorker
 	ring int // bytes; 0: as ever
+
+	order *testOrder // nil: each worker numbers its own rooms
 }
 
 var busSecret = []byte("only tests know this secret")
@@ -99,7 +101,11 @@ func (ws *testWorkers) start(change func(*Config), prepare func(*Server)) *testW
 	w := &testWorker{}
 	instance := ident.Worker(len(ws.list) + 1)
 	w.Server = startServer(ws.t, change, func(s *Server) {
-		s.worker.Attach(membership.Membership{Instance: instance, Bus: w})
+		if joins := (membership.Membership{Instance: instance, Bus: w}); ws.order != nil {
+			ws.order.attach(s, joins)
+		} else {
+			s.worker.Attach(joins)
+		}
 		if prepare != nil {
 			prepare(s)
 		}

@@ -41,6 +41,15 @@ func (x *Index) SetAway(name []byte, worker ident.Worker, n int32) *Room {
 	return nil
 }
 
+// Known is the number of members of a room: those here, with held seats, and [Index.Away]. Any goroutine.
+func (x *Index) Known(name string) int {
+	n := x.Away(name)
+	if r := x.FindString(name); r != nil {
+		n += r.Len()
+	}
+	return n
+}
+
 // Away is the number of members of a room on other workers, as those told last. The room need not be here. Any
 // goroutine.
 func (x *Index) Away(name string) (n int) {

@@ -2,6 +2,7 @@ package rooms
 
 import (
 	"cmp"
+	"hash/maphash"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -98,6 +99,9 @@ func (x *Index) SweepHistories(now int64, most int) {
 
 // sweep reports whether the room is dead.
 func (r *Room) sweep(now int64) (dead bool) {
+	if r.index.follows != nil {
+		return unfollow(r, now)
+	}
 	r.mu.Lock()
 	h := r.history.Load()
 	if h == nil || r.dead {
@@ -107,7 +111,7 @@ func (r *Room) sweep(now int64) (dead bool) {
 	h.trim(r.index, now)
 	h.keys.trim(r.index, now)
 	switch {
-	case r.explicit || r.taken.Load() > 0:
+	case r.explicit || r.taken.Load() > 0 || h.uses > 0:
 		h.idle = 0
 	case h.idle == 0:
 		h.idle = max(now, 1)
@@ -129,7 +133,7 @@ func (x *Index) AnyHistory() bool { return x.histories.any.Load() }
 // Keeps reports whether a room of this name has history, or would have it if it were made now. Any goroutine; name is not kept.
 func (x *Index) Keeps(name []byte) bool {
 	if r := x.Find(name); r != nil {
-		return r.History() != nil
+		return r.History() != nil || r.bounds.Load() != nil
 	}
 	return x.historyOf != nil && x.historyOf(string(name)) != nil
 }
@@ -151,17 +155,19 @@ func (x *Index) HistoryBytes() int64 {
 // themselves, which begin a new epoch when they are used again. It returns the bytes. Any goroutine. Cost: a walk through the
 // rooms with history.
 func (x *Index) DropUnused(n int64) int64 {
-	unused := func(r *Room, h *History) (order int64, ok bool) { return h.last, h.n > 0 && r.taken.Load() == 0 }
+	unused := func(r *Room, h *History) (order int64, ok bool) {
+		return h.last, h.n > 0 && r.taken.Load() == 0 && h.uses == 0
+	}
 	freed := x.relieve(n, unused, func(r *Room, h *History) { h.keep(x, 0) })
-	if freed >= n {
+	if freed >= n || x.follows != nil { // the sweep forgets a room that is followed
 		return freed
 	}
 	gone := map[*Room]bool{}
 	idle := func(r *Room, h *History) (order int64, ok bool) {
-		return h.last, r.taken.Load() == 0 && !r.explicit && !r.dead
+		return h.last, r.taken.Load() == 0 && h.uses == 0 && !r.explicit && !r.dead
 	}
 	freed += x.relieve(n-freed, idle, func(r *Room, h *History) {
-		if r.taken.Load() == 0 && !r.explicit && !r.dead {
+		if r.taken.Load() == 0 && h.uses == 0 && !r.explicit && !r.dead {
 			r.dead = true
 			r.end()
 			x.histories.rooms.Add(-1)
@@ -298,3 +304,24 @@ func (k *recentKeys) trim(x *Index, now int64) {
 		k.forget(x)
 	}
 }
+
+// Key names an idempotency key and its scope.
+type Key [2]uint64
+
+// Key makes a Key of a scope and a client's key. Any goroutine.
+func (x *Index) Key(scope, key string) Key {
+	var k Key
+	for i, seed := range [...]maphash.Seed{x.seed, x.keySeed} {
+		var h maphash.Hash
+		h.SetSeed(seed)
+		_, _ = h.WriteString(scope)
+		_ = h.WriteByte(0)
+		_, _ = h.WriteString(key)
+		k[i] = h.Sum64() | 1
+	}
+	return k
+}
+
+// Hash is a hash of a key for conflation, never 0. It has a seed of this process, so that no client can choose two keys that
+// count as one. Any goroutine.
+func (x *Index) Hash(key string) uint64 { return maphash.String(x.seed, key) | 1 }

@@ -1,9 +1,9 @@
 package rooms
 
 import (
-	"hash/maphash"
 	"math"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/parleyd/parley/protocol/ident"
@@ -63,13 +63,16 @@ type Stand struct {
 	Base uint64 // what the client has: the position that it was told last, or, with the bit proven, that a receipt proved
 }
 
-func (s *Stand) base() uint64 { return s.Base &^ (proven | untold) }
+func (s *Stand) base() uint64 { return s.Base &^ (proven | untold | fresh) }
 
 const (
 	// proven is the bit of a Base that a receipt proved. A number has 53 bits.
 	proven = 1 << 63
-	// untold is the Base of a member that was in the room before its history. Such a member is at 0, and is yet to be told.
+	// untold is the bit of the Base of a member that was in the room before its history. Such a member is yet to be told.
 	untold = 1 << 62
+	// fresh is the bit of the Base of a member that came in the room's present epoch, while others of its loop are yet to be told
+	// that this epoch has begun.
+	fresh = 1 << 61
 )
 
 // Stored is one kept message.
@@ -94,6 +97,17 @@ func Who(id ident.ID) uint64 { return id.Place.Gen<<16 | uint64(id.Worker.Instan
 // By is the publisher, by [Who]; 0 for none.
 func (s *Stored) By() uint64 { return s.by }
 
+// At is when the message was published, on the clock of [NumberedMessage].
+func (s *Stored) At() int64 { return s.at }
+
+// Key is the key for conflation; 0 for none.
+func (s *Stored) Key() uint64 {
+	if s.more == nil {
+		return 0
+	}
+	return s.more.key
+}
+
 // Out are the connections that the message is not for, by [Who].
 func (s *Stored) Out() []uint64 {
 	if s.more == nil {
@@ -117,6 +131,11 @@ type History struct {
 	keys  recentKeys
 	last  int64 // when the newest message was published
 	idle  int64 // since when the room has neither members nor new messages; 0: it is in use
+	uses  int   // workers that follow the room
+
+	// In a room that is followed.
+	generation atomic.Uint32 // counts the epochs; set under mu
+	begins     uint64        // top when the epoch began here
 }
 
 // low is the number of the oldest kept message; top + 1 where none is.
@@ -198,6 +217,8 @@ func (r *Room) begin(o *HistoryOptions) (begun bool) {
 	h := r.history.Load()
 	switch {
 	case o == nil:
+	case r.index.follows != nil:
+		bound(r, o, true)
 	case o.Messages > 0 && h == nil:
 		r.slow.Store(uint32(o.Slow))
 		r.history.Store(&History{HistoryOptions: *o, room: r, epoch: r.index.newEpoch()})
@@ -269,8 +290,8 @@ func (h *History) Untold(loop uint8) (list []int) {
 		return nil
 	}
 	for i := range s.stands {
-		if s.stands[i].Base == untold {
-			s.stands[i].Base = 0
+		if s.stands[i].Base&untold != 0 {
+			s.stands[i].Base &^= untold
 			list = append(list, i)
 		}
 	}
@@ -290,7 +311,7 @@ func (h *History) KnownOf(p Place) (k Known, ok bool) {
 	h.room.mu.Lock()
 	defer h.room.mu.Unlock()
 	s := h.stand(p)
-	if s == nil {
+	if s == nil || !h.told(p.Loop, s) {
 		return k, false
 	}
 	return Known{Position{Seq: s.base(), Epoch: h.epoch}, s.Base&proven != 0, h.top}, true
@@ -305,7 +326,7 @@ func (h *History) Cover(p Place, unread uint64) bool {
 	h.room.mu.Lock()
 	defer h.room.mu.Unlock()
 	s := h.stand(p)
-	if s == nil {
+	if s == nil || !h.told(p.Loop, s) {
 		return false
 	}
 	if s.From == Behind {
@@ -321,7 +342,7 @@ func (h *History) Prove(p Place, covered uint64) {
 	h.room.mu.Lock()
 	defer h.room.mu.Unlock()
 	s := h.stand(p)
-	if s == nil {
+	if s == nil || !h.told(p.Loop, s) {
 		return
 	}
 	if s.From != Behind {
@@ -340,7 +361,7 @@ func (h *History) Delivered(number uint64) (have, members int) {
 		if s := h.room.rosters[i].Load(); s != nil {
 			members += len(s.members)
 			for j := range s.stands {
-				if s.stands[j].base() >= number {
+				if h.told(uint8(i), &s.stands[j]) && s.stands[j].base() >= number {
 					have++
 				}
 			}
@@ -376,7 +397,7 @@ func (h *History) Start(p Place, since Since, now int64) (s message.Start, ok bo
 	}
 	h.trim(h.room.index, now)
 	s = h.start(since)
-	stand.Base, stand.From = s.Seq, h.top
+	stand.Base, stand.From = h.freshly(p.Loop, s.Seq), h.top
 	if s.Seq < h.top {
 		stand.From = Behind
 	}
@@ -458,24 +479,3 @@ func (h *History) Publish(p NumberedPoster, m NumberedMessage) (Numbered, error)
 	r.post(p, r.seq)
 	return Numbered{Position: Position{Seq: number, Epoch: h.epoch}, Members: int(r.taken.Load())}, nil
 }
-
-// Key names an idempotency key and its scope.
-type Key [2]uint64
-
-// Key makes a Key of a scope and a client's key. Any goroutine.
-func (x *Index) Key(scope, key string) Key {
-	var k Key
-	for i, seed := range [...]maphash.Seed{x.seed, x.keySeed} {
-		var h maphash.Hash
-		h.SetSeed(seed)
-		_, _ = h.WriteString(scope)
-		_ = h.WriteByte(0)
-		_, _ = h.WriteString(key)
-		k[i] = h.Sum64() | 1
-	}
-	return k
-}
-
-// Hash is a hash of a key for conflation, never 0. It has a seed of this process, so that no client can choose two keys that
-// count as one. Any goroutine.
-func (x *Index) Hash(key string) uint64 { return maphash.String(x.seed, key) | 1 }

@@ -37,6 +37,9 @@ func (h *History) Read(p Place, q *Read, now int64, take func(from, to uint64, s
 	if stand == nil || stand.From != Behind {
 		return false
 	}
+	if !h.told(p.Loop, stand) {
+		return true // the new epoch is told first
+	}
 	h.trim(h.room.index, now)
 	q.Epoch = h.epoch
 	if low := h.low(); q.Next < low {

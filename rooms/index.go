@@ -30,6 +30,7 @@ type Index struct {
 	historyOf func(name string) *HistoryOptions
 	newEpoch  func() string
 	linger    time.Duration
+	follows   *FollowOptions // nil: rooms are numbered here
 
 	seed, keySeed maphash.Seed
 	elsewhere     atomic.Int64 // counts in the tables of all shards
@@ -121,7 +122,11 @@ func (x *Index) findOrCreate(name []byte, stale *Room, now int64) *Room {
 	}
 	r := &Room{name: string(name), id: x.ids.Add(1), index: x, createdAt: now, limit: x.limit, rosters: make([]atomic.Pointer[roster], x.loops)}
 	x.census.add(r.share, 1)
-	if x.historyOf != nil {
+	switch {
+	case x.historyOf == nil:
+	case x.follows != nil:
+		bound(r, x.historyOf(r.name), false)
+	default:
 		r.begin(x.historyOf(r.name))
 	}
 	x.takeIn(h, r, old)

@@ -80,8 +80,9 @@ type Room struct {
 	introduced bool
 	share      share
 
-	history atomic.Pointer[History] // nil for none; set under mu
-	slow    atomic.Uint32           // its SlowPolicy; set under mu
+	history atomic.Pointer[History]   // nil for none; set under mu
+	slow    atomic.Uint32             // its SlowPolicy; set under mu
+	bounds  atomic.Pointer[ownBounds] // of the history that the room has or is to have, where rooms are followed; set under mu
 }
 
 // Entry is the outcome of entering a room.
@@ -94,16 +95,11 @@ type Entry struct {
 	Already bool   // it was a member before: nothing has changed
 	Limit   int    // with [ErrSeat]: the room's
 	Base    uint64 // in a room with history: the number of the newest message that the member does not get
+	Epoch   string // and its epoch
 }
 
-// Position is where the member starts; the zero Position in a room without history. Any goroutine.
-func (e Entry) Position() Position {
-	h := e.Room.History()
-	if h == nil {
-		return Position{}
-	}
-	return Position{Seq: e.Base, Epoch: h.epoch}
-}
+// Position is where the member starts; the zero Position in a room without history.
+func (e Entry) Position() Position { return Position{Seq: e.Base, Epoch: e.Epoch} }
 
 // Name is the room's name. Any goroutine.
 func (r *Room) Name() string { return r.name }
@@ -327,8 +323,11 @@ func (r *Room) add(p Place, since uint64) Entry {
 	s.add(Member{Slot: p.Slot, Gen: p.Gen, JoinSeq: since})
 	e := Entry{Room: r, Members: r.entered(), JoinSeq: r.seq}
 	if h := r.history.Load(); h != nil {
-		e.Base = h.top
-		s.stands = append(s.stands, Stand{From: h.top, Base: h.top})
+		e.Base, e.Epoch = h.top, h.epoch
+		if len(s.members) == 1 {
+			s.told = h.generation.Load()
+		}
+		s.stands = append(s.stands, Stand{From: h.top, Base: h.freshly(p.Loop, h.top)})
 		h.idle = 0
 	}
 	r.recount()

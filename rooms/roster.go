@@ -12,6 +12,8 @@ type roster struct {
 	held    int32
 	stands  []Stand // of the members, in a room with history; else nil
 	given   uint64  // the newest number that was delivered on the loop
+	missed  uint64  // in a room that is followed: the first message that the loop had no place for; 0 for none
+	told    uint32  // and the generation of the history that the members who are not fresh know of
 }
 
 // scanMax is the length up to which a scan of the members is as fast as the table.

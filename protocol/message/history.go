@@ -194,6 +194,12 @@ func AppendGap(dst []byte, room string, from uint64, p Position) []byte {
 	return append(appendPlace(append(dst, ','), p), '}')
 }
 
+// AppendReset tells that the room has a new epoch, and the connection's position in it.
+func AppendReset(dst []byte, room string, p Position) []byte {
+	dst = AppendString(append(dst, `{"type":"gap","room":`...), room)
+	return append(appendPlace(append(dst, ','), p), `,"reset":true}`...)
+}
+
 // AppendPosition tells a connection its position in a room that the application took it into.
 func AppendPosition(dst []byte, room string, p Position) []byte {
 	dst = AppendString(append(dst, `{"type":"position","room":`...), room)
@@ -326,8 +332,8 @@ type Options struct {
 	Limit          int // 0 for none
 }
 
-// keyBytesMax is the longest key of a client, in bytes.
-const keyBytesMax = 64
+// KeyBytesMax is the longest key of a message, in bytes.
+const KeyBytesMax = 64
 
 // HistoryLimitMax is the most messages that a client may ask for at once.
 const HistoryLimitMax = 100
@@ -356,10 +362,10 @@ func (o *Options) take(name string, value []byte) (ok bool) {
 	switch name {
 	case "idempotency_key":
 		o.IdempotencyKey, ok = Text(value)
-		return ok && o.IdempotencyKey != "" && len(o.IdempotencyKey) <= keyBytesMax
+		return ok && o.IdempotencyKey != "" && len(o.IdempotencyKey) <= KeyBytesMax
 	case "key":
 		o.Key, ok = Text(value)
-		return ok && o.Key != "" && len(o.Key) <= keyBytesMax
+		return ok && o.Key != "" && len(o.Key) <= KeyBytesMax
 	case "history":
 		o.Ephemeral = string(value) == "false"
 		return o.Ephemeral || string(value) == "true"

@@ -83,7 +83,7 @@ func TestOptions(t *testing.T) {
 		`{"type":"x","history":false,"other":[1]}`:                      {Ephemeral: true},
 		`{"type":"x","history":true,"limit":100}`:                       {Limit: 100},
 		`{"type":"x","k\u0065y":"\u006b"}`:                              {Key: "k"},
-		`{"type":"x","key":"` + strings.Repeat("k", keyBytesMax) + `"}`: {Key: strings.Repeat("k", keyBytesMax)},
+		`{"type":"x","key":"` + strings.Repeat("k", KeyBytesMax) + `"}`: {Key: strings.Repeat("k", KeyBytesMax)},
 	} {
 		var e Envelope
 		if code := Route([]byte(text), &e); code != OK {
@@ -96,7 +96,7 @@ func TestOptions(t *testing.T) {
 			t.Errorf("the clone of %s: %+v, %v", text, got, ok)
 		}
 	}
-	for _, bad := range []string{`"key":""`, `"key":1`, `"key":null`, `"key":"` + strings.Repeat("k", keyBytesMax+1) + `"`, `"history":"false"`, `"history":0`,
+	for _, bad := range []string{`"key":""`, `"key":1`, `"key":null`, `"key":"` + strings.Repeat("k", KeyBytesMax+1) + `"`, `"history":"false"`, `"history":0`,
 		`"idempotency_key":[]`, `"limit":0`, `"limit":101`, `"limit":1.5`, `"limit":"1"`, `"before":{"last":1}`, `"key":"a","key":"a"`, `"key":"a","k\u0065y":"a"`} {
 		var e Envelope
 		if code := Route([]byte(`{"type":"x",`+bad+`}`), &e); code != OK {

@@ -155,6 +155,10 @@ func (x *Rooms) Join(c *Conn, name string, done func(error)) (later bool, err er
 	if r != nil && r.Contains(c.Place()) {
 		return false, nil
 	}
+	if x.Order.Keeps([]byte(name)) && (r == nil || r.History() == nil) {
+		x.Order.joinFollowed(c, name, done)
+		return true, nil
+	}
 	if !c.ReserveRoom() {
 		return false, message.ErrTooManyRooms
 	}
@@ -206,6 +210,11 @@ func (l *Loop) entered(c *Conn, e rooms.Entry) {
 	c.addRoom(r)
 	l.notify(notice{room: r, place: c.Place(), user: l.Rooms.shown(c), seq: e.JoinSeq, joined: true})
 	l.Rooms.Counted(r)
+	if e.Epoch == "" && l.Rooms.Order != nil {
+		if bounds, _ := r.Bounds(); bounds != nil { // it was forgotten in this instant
+			l.Rooms.Order.followMembers(r)
+		}
+	}
 	l.Rooms.Above.Entered(c, r)
 }
 

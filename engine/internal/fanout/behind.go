@@ -119,6 +119,7 @@ func (l *Loop) settle(c *Conn, r *rooms.Room) {
 	for g := l.lagIn(c, r); g != nil && len(g.owed) > 0 && c.Phase == turn.PhaseOpen && l.lagIn(c, r) == g; {
 		g.last = true
 		if l.read(c, g, pieceBytes) == 0 {
+			g.payAll(c) // nothing is to be read any more
 			break
 		}
 	}

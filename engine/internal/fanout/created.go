@@ -85,7 +85,9 @@ func (x OwnRooms) Delete(name string, done func(error)) {
 func (x *Rooms) RoomCreated(r CreatedRoom) {
 	x.emptying.Add(1)
 	defer x.emptying.Add(-1)
-	room, old := x.Index.Adopt(r.Name, rooms.CreateOptions{MaxMembers: r.MaxMembers, Metadata: r.Metadata, CreatedAt: r.CreatedAt})
+	room, old := x.Index.Adopt(r.Name, rooms.CreateOptions{MaxMembers: r.MaxMembers, Metadata: r.Metadata, CreatedAt: r.CreatedAt,
+		History: r.History})
+	x.Order.followMembers(room)
 	x.Counted(room) // other workers may have had members in it earlier
 	if old != nil {
 		x.empty(old)
@@ -95,7 +97,10 @@ func (x *Rooms) RoomCreated(r CreatedRoom) {
 // RoomUpdated changes a created room; where it is unknown, it has been deleted since. Any goroutine, but always that of
 // [Rooms.RoomCreated].
 func (x *Rooms) RoomUpdated(r CreatedRoom) {
-	x.Index.Update(r.Name, rooms.UpdateOptions{MaxMembers: &r.MaxMembers, Metadata: r.Metadata})
+	x.Index.Update(r.Name, rooms.UpdateOptions{MaxMembers: &r.MaxMembers, Metadata: r.Metadata, History: r.History})
+	if room := x.Index.FindString(r.Name); room != nil {
+		x.Order.followMembers(room)
+	}
 }
 
 // RoomDeleted deletes a created room. Any goroutine, but always that of [Rooms.RoomCreated].
@@ -120,6 +125,7 @@ func (x *Rooms) DeleteEverywhere(name string, done func(bool)) {
 	x.Created.Delete(name, func(err error) {
 		switch {
 		case err == nil:
+			x.Order.end(name)
 			done(true)
 		case errors.Is(err, ErrRoomUnknown):
 			done(x.vacateEverywhere(name))
@@ -131,6 +137,7 @@ func (x *Rooms) DeleteEverywhere(name string, done func(bool)) {
 }
 
 func (x *Rooms) vacateEverywhere(name string) bool {
+	x.Order.end(name)
 	x.Link.Say(true, &fleet.Entry{Kind: fleet.Vacate, Room: name})
 	return x.vacateRoom(name)
 }

@@ -73,7 +73,7 @@ func roomOf(x *turn.Letter) *rooms.Room {
 	case *rooms.Room:
 		return to
 	case *numbered:
-		if to.except == nil {
+		if to.except == nil && to.own == nil && to.room.History() != nil && to.generation == to.room.History().Generation() {
 			return to.room
 		}
 	}

@@ -20,22 +20,58 @@ type Historic struct{ *Rooms }
 //
 // Owner: the caller.
 type Publish struct {
-	Text    []byte // the message, JSON
-	Except  []ident.ID
-	Out     []ident.Place // further exceptions, on this worker
-	From    string        // the scope of the idempotency key
-	Options message.Options
+	Text     []byte // the message, JSON
+	Except   []ident.ID
+	Out      []ident.Place // further exceptions, on this worker
+	OutUsers []string      // and users
+	From     string        // the scope of the idempotency key
+	Options  message.Options
+	// Done is called once, perhaps before Publish returns, on any goroutine, unless Publish returns an error; nil: the caller does
+	// not ask. It must not block.
+	Done func(Published, error)
 }
 
-// Published is what became of such a message.
+// Published is what became of a message of the application.
 type Published struct {
-	rooms.Numbered
-	Recipients int // the members without the exceptions
+	rooms.Position      // zero in a room without history, and of a message without a number
+	Members        int  // that the room had; of those on other workers, the best known figure
+	Recipients     int  // the members without the exceptions
+	Duplicate      bool // nothing was published: the position is that of the first message with the key
 }
 
-// Publish publishes a message of the application to a room, if it has history; ok is false if it has none. Errors:
-// [message.ErrOverloaded]; [ErrNotObject]. Any goroutine.
+// Publish publishes a message of the application to a room, if it has history; ok is false if it has none. Where a sequencer
+// numbers it, n has no position, and the members as they are known now. Errors: [message.ErrOverloaded]; [ErrNotObject]. Any
+// goroutine.
 func (x Historic) Publish(room string, m Publish) (n Published, ok bool, err error) {
+	if x.Order != nil {
+		return x.submit(room, m)
+	}
+	n, ok, err = x.publishHere(room, m)
+	if ok && err == nil && m.Done != nil {
+		m.Done(n, nil)
+	}
+	return n, ok, err
+}
+
+// submit is Publish where a sequencer numbers the message.
+func (x Historic) submit(room string, m Publish) (n Published, ok bool, err error) {
+	if !x.Index.Keeps([]byte(room)) {
+		return n, false, nil
+	}
+	body, ok := message.Numberable(m.Text)
+	if !ok {
+		return n, true, ErrNotObject
+	}
+	if err = x.Order.submitApp(room, body, &m); err == nil {
+		n.Members = x.Index.Known(room)
+		n.Recipients = max(n.Members-len(m.Except)-len(m.Out), 0)
+	}
+	return n, true, err
+}
+
+// publishHere is Publish where this process numbers the message.
+func (x Historic) publishHere(room string, m Publish) (n Published, ok bool, err error) {
+	m.Out = x.Users.PlacesOf(m.Out, m.OutUsers)
 	var body []byte
 	for {
 		r := x.Index.FindString(room)
@@ -68,7 +104,7 @@ func (x Historic) publish(r *rooms.Room, body []byte, m Publish) (Published, err
 	out := distinct(append(x.Link.Own(m.Except), m.Out...))
 	p := &numbering{publication: publication{rooms: x.Rooms, room: r, except: Nowhere}, body: body, out: out}
 	n, err := p.publishNumbered(about, &m.Options, m.From)
-	return Published{n, max(n.Members-p.excepted, 0)}, err
+	return Published{n.Position, n.Members, max(n.Members-p.excepted, 0), n.Duplicate}, err
 }
 
 // distinct drops places that stand twice. The order is lost.
@@ -132,6 +168,37 @@ const (
 func PayloadOf(frame []byte) []byte {
 	header, _ := fleet.FrameSize(frame)
 	return frame[header:]
+}
+
+// SinceFor is what a question for messages needs to have here.
+func SinceFor(since, before *rooms.Position, limit int) rooms.Since {
+	switch {
+	case since != nil:
+		return rooms.Since{Named: true, Position: *since}
+	case before != nil:
+		at := *before
+		at.Seq -= min(at.Seq, uint64(limit)+1)
+		return rooms.Since{Named: true, Position: at}
+	}
+	return rooms.Since{Last: uint64(limit)}
+}
+
+// sinceOf is SinceFor a client's question; the zero Since where the question is malformed.
+func sinceOf(e *message.Envelope) (since rooms.Since) {
+	o, ok := e.Options()
+	if !ok {
+		return since
+	}
+	if o.Limit == 0 {
+		o.Limit = HistoryLimit
+	}
+	if e.Since == nil {
+		return SinceFor(nil, o.Before, o.Limit)
+	}
+	if p, ok := message.ParsePosition(e.Since); ok {
+		return SinceFor(&p, nil, o.Limit)
+	}
+	return since
 }
 
 // AnswerHistory answers a client's question for messages of a room that it is in. e is borrowed.

@@ -27,9 +27,15 @@ type numbered struct {
 	number   uint64
 	notice   turn.Frame    // the memory of most of the other messages
 	instead  *turn.Frame   // what excepted connections get
+	own      *turn.Frame   // what the publisher gets; nil unless the connections are known by by and outs alone
 	except   []ident.Place // several; one stands in the letter
 	answers  bool          // instead is an answer: the publisher gets it even if it has left the room meanwhile
 	answered bool
+
+	// Of a message that came from a sequencer.
+	generation uint32 // of the room's epoch
+	by         uint64 // the publisher, and outs the excepted connections, by [rooms.Who], where they are not known by their places
+	outs       []uint64
 }
 
 // numbering is the publication of a message that takes a number.
@@ -138,6 +144,9 @@ func (l *Loop) BroadcastNumbered(c *Conn, m ClientMessage) {
 }
 
 func (l *Loop) broadcastNumbered(c *Conn, m ClientMessage) error {
+	if l.Rooms.Order != nil {
+		return l.Rooms.Order.submit(c, m)
+	}
 	g := l.lagIn(c, m.Room)
 	if g != nil && len(g.owed) >= owedMax {
 		return l.Rooms.orOverloaded(rooms.ErrOverloaded)
@@ -172,11 +181,20 @@ func (l *Loop) broadcastNumbered(c *Conn, m ClientMessage) error {
 
 // fanOutNumbered fans a message out to the room's members on this loop. A member that cannot keep up is behind from then on.
 func (l *Loop) fanOutNumbered(x *turn.Letter, n *numbered) {
-	roster, stands := n.room.Roster(l.Index), n.room.History().Stands(l.Index)
-	full := fullAt(l, n.room.History())
-	n.room.History().Given(l.Index, n.number)
+	h := n.room.History()
+	if h == nil { // followed no longer: nobody is in
+		l.answerPublisher(x, n)
+		return
+	}
+	roster, stands := n.room.Roster(l.Index), h.Stands(l.Index)
+	full := fullAt(l, h)
+	if len(roster) == 0 || n.generation != h.Told(l.Index) { // the members were told of a newer epoch
+		l.answerPublisher(x, n)
+		return
+	}
+	h.Given(l.Index, n.number)
 	for i := range roster {
-		if n.number > stands[i].From {
+		if n.number > stands[i].From && !stands[i].Fresh() {
 			l.deliverNumbered(x, &roster[i], i, full)
 		}
 	}
@@ -197,6 +215,10 @@ func (l *Loop) deliverNumbered(x *turn.Letter, m *rooms.Member, at, full int) {
 		}
 		c.Queue(n.instead)
 	case n.except != nil && slices.Contains(n.except, c.Place()):
+		c.Queue(n.instead)
+	case n.own != nil && ConnOf(c).isOwn(n.by):
+		c.Queue(n.own)
+	case n.own != nil && slices.ContainsFunc(n.outs, ConnOf(c).isOwn):
 		c.Queue(n.instead)
 	default:
 		c.Queue(&n.frame)

@@ -41,7 +41,7 @@ func (p *publication) post(a *fleet.Address) (n int, err error) {
 	case len(a.Rooms) > 0 && a.Ephemeral:
 		return p.postUnnumbered(a.Rooms, out)
 	case len(a.Rooms) > 0:
-		return p.postToRooms(a.Rooms, out)
+		return p.postToRooms(a, out)
 	case a.Key != "":
 		lists, n := x.chosen(x.Above.HasAttribute(a.Key, a.Value), out)
 		return n, p.postTo(lists)
@@ -50,14 +50,40 @@ func (p *publication) post(a *fleet.Address) (n int, err error) {
 	return n, p.postTo(lists)
 }
 
-// postToRooms publishes to the members of the rooms of these names that exist, once to each connection.
-func (p *publication) postToRooms(names []string, out []ident.Place) (n int, err error) {
-	names, n, err = Historic{p.rooms}.publishAll(names, Publish{Text: p.frame.Plain[p.frame.Payload:], Out: out})
+// postToRooms publishes to the members of an address's rooms, once to each connection.
+func (p *publication) postToRooms(a *fleet.Address, out []ident.Place) (n int, err error) {
+	m := Publish{Text: p.frame.Plain[p.frame.Payload:], Out: out}
+	if p.rooms.Order != nil {
+		if p.from != 0 { // its worker has submitted the message
+			return p.postUnnumbered(Historic{p.rooms}.withoutHistory(a.Rooms), out)
+		}
+		m.Out, m.Except, m.OutUsers = nil, a.Except, a.ExceptUsers
+	}
+	names, n, err := Historic{p.rooms}.publishAll(a.Rooms, m)
 	if err != nil || len(names) == 0 {
 		return n, err
 	}
-	m, err := p.postUnnumbered(names, out)
-	return n + m, err
+	more, err := p.postUnnumbered(names, out)
+	return n + more, err
+}
+
+// PostNumbered publishes to those of an address's rooms that have history, where a sequencer numbers the message, and returns the
+// others.
+func (x Historic) PostNumbered(a *fleet.Address, f *turn.Frame) (others []string, recipients int, err error) {
+	if x.Order == nil || a.Ephemeral {
+		return a.Rooms, 0, nil
+	}
+	return x.publishAll(a.Rooms, Publish{Text: f.Plain[f.Payload:], Except: a.Except, OutUsers: a.ExceptUsers})
+}
+
+// withoutHistory are those of several rooms that have no history.
+func (x Historic) withoutHistory(names []string) (others []string) {
+	for _, name := range names {
+		if !x.Index.Keeps([]byte(name)) {
+			others = append(others, name)
+		}
+	}
+	return others
 }
 
 // postUnnumbered is postToRooms for a message that takes no number.

@@ -28,6 +28,7 @@ type Rooms struct {
 	Link     *fleet.Link
 	Seats    Seats
 	Created  Created
+	Order    *Ordering      // of rooms with history; nil: this process numbers them itself
 	Count    *turn.Counters // of no single loop
 	RoomsMax int            // of a connection; 0 or less: any number
 	Above    Above
@@ -74,10 +75,11 @@ type Conn struct {
 // Owner: loop.
 type Rare struct {
 	pending.Rare
-	arrivals []*Admission        // that wait for a shared seat
-	roomAt   map[*rooms.Room]int // the index of each room in the list, if there are many
-	lags     []*lag              // rooms in which the connection is behind
-	Earlier  []uint64            // the earlier connections of the session, by [rooms.Who], the newest last
+	arrivals   []*Admission        // that wait for a shared seat
+	roomAt     map[*rooms.Room]int // the index of each room in the list, if there are many
+	lags       []*lag              // rooms in which the connection is behind
+	unnumbered int                 // publishes that wait for their numbers
+	Earlier    []uint64            // the earlier connections of the session, by [rooms.Who], the newest last
 }
 
 // EarlierMax is the number of earlier connections of a session whose messages are not replayed to it.
@@ -85,7 +87,7 @@ const EarlierMax = 7
 
 // Idle reports whether no field is in use.
 func (r *Rare) Idle() bool {
-	return r.Rare.Idle() && r.arrivals == nil && r.roomAt == nil && r.lags == nil && r.Earlier == nil
+	return r.Rare.Idle() && r.arrivals == nil && r.roomAt == nil && r.lags == nil && r.unnumbered == 0 && r.Earlier == nil
 }
 
 // Loop is a loop whose connections can be in rooms.
@@ -171,6 +173,7 @@ const (
 	CountGapsSlow
 	CountGapsExpired
 	CountGapsEpoch
+	CountGapsLost
 	CountReplayed
 	CountReplayedBytes
 	CountRecovered

@@ -42,7 +42,8 @@ var histories = []Figure[Stats]{
 	{Key: "history_gaps", Metric: "gaps_total", Label: "cause", Help: "Times that a client was told a gap in a room with history, by its cause. slow: the client read so slowly that the history had moved past it; expired: it came back too late; epoch: the numbering was another one.",
 		field: func(s *Stats) any { return &s.HistoryGaps },
 		table: func(s *Source) map[string]uint64 {
-			return map[string]uint64{"slow": total(s, fanout.CountGapsSlow), "expired": total(s, fanout.CountGapsExpired), "epoch": total(s, fanout.CountGapsEpoch)}
+			return map[string]uint64{"slow": total(s, fanout.CountGapsSlow), "expired": total(s, fanout.CountGapsExpired), "epoch": total(s, fanout.CountGapsEpoch),
+				"lost": total(s, fanout.CountGapsLost)}
 		}},
 	{Key: "behind", Metric: "behind", Kind: Gauge, Help: "Members that read the history of their room: slow ones, and those that just came back.",
 		field: func(s *Stats) any { return &s.Behind },

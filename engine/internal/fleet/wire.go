@@ -29,7 +29,7 @@ import (
 // Version is the version of the entries that this program writes. Each release that adds to a table here increases it by
 // one. Programs without versions began an entry with its kind, which was below 64.
 const (
-	Version = 66
+	Version = 67
 	oldest  = 64
 )
 
@@ -58,6 +58,7 @@ const (
 	Census  // a question for the counts of all rooms
 	Post    // a frame for the connections at an address
 	News    // a change of a state that all workers share, or a question for the whole of it
+	Order   // an entry of the sequencer's stream: see package order
 	KindsEnd
 )
 
@@ -112,6 +113,7 @@ var kinds = [KindsEnd]row{
 	Census:   {"census", nil, "HearCensus"},
 	News:     {"news", []field{fieldKey, fieldAsks, fieldPayload}, "hearNews"},
 	Post:     {"post", []field{fieldPayload, fieldFrame}, "HearPost"},
+	Order:    {"order", []field{fieldPayload}, "HearOrder"},
 }
 
 // String is the kind's name.
@@ -127,7 +129,7 @@ func (k Kind) String() string {
 //
 // Owner: that of the Entry or the Heard.
 type Body struct {
-	Payload []byte // of Matching and Filtered: the value; of Request and Answer: see [Verb]; of Event: JSON; of Post: [Address]
+	Payload []byte // of Matching and Filtered: the value; of Request and Answer: see [Verb]; of Event: JSON; of Post: [Address]; of Order: see package order
 	Number  uint64 // of a question
 	Verb    Verb   // what a Request asks for
 	Members uint64 // of a room

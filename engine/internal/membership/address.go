@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/parleyd/parley/engine/internal/fanout"
 	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/ident"
@@ -84,6 +85,11 @@ func (w *Worker) PostCounted(ctx context.Context, to Address, v any) (recipients
 	f, err := w.Link.EncodeFrame(v)
 	if err != nil {
 		return 0, err
+	}
+	if len(a.Rooms) > 0 {
+		if a.Rooms, recipients, err = (fanout.Historic{Rooms: w.Rooms}).PostNumbered(&a, f); err != nil || len(a.Rooms) == 0 {
+			return recipients, err
+		}
 	}
 	question := append(a.AppendTo(nil), f.Plain...)
 	var refused error

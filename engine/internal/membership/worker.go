@@ -28,6 +28,9 @@ type Membership struct {
 	Clientless bool             // see [Worker]
 	Seats      fanout.Seats     // seats of limited rooms; nil: limits hold for each worker by itself
 	Rooms      fanout.Created   // created rooms; nil: each worker has its own
+	// Order is called when there is a batch for the sequencer, which numbers the messages of rooms with history: see
+	// [fanout.Ordering.Outgoing]. Any goroutine; it must not block. nil: each worker numbers its own rooms.
+	Order func()
 }
 
 // SharedBytesMax bounds a message between workers: a message on the bus has at most 8 MiB, with the fields beside the frame.
@@ -76,6 +79,9 @@ func (w *Worker) Attach(m Membership) {
 	}
 	if m.Rooms != nil {
 		w.Rooms.Created = m.Rooms
+	}
+	if m.Order != nil {
+		fanout.ShareOrder(w.Rooms, m.Order)
 	}
 }
 
@@ -148,6 +154,8 @@ func (w *Worker) hear(from ident.Worker, h *fleet.Heard) error {
 		w.Link.HearAnswer(from, h)
 	case fleet.Post:
 		return w.Rooms.HearPost(from, h)
+	case fleet.Order:
+		return w.Rooms.Order.HearOrder(from, h)
 	case fleet.Vacate:
 		w.Rooms.HearVacate(h)
 	case fleet.Full:
@@ -179,6 +187,9 @@ func (w *Worker) Missed(from ident.Worker) {
 }
 
 func (w *Worker) missed(from ident.Worker) {
+	if w.Rooms.Order != nil && w.Rooms.Order.Missed(from) {
+		return // it was the sequencer's stream, which has nothing else
+	}
 	w.askShares()
 	w.Rooms.Count[fanout.CountMissed].Add(1)
 	w.Rooms.Ground.Log.Error("messages of another worker are lost", "worker", from)

@@ -25,6 +25,7 @@ const (
 	Rooms               // the rooms of a session that is resumed
 	Save                // the store, for a join or leave that is stored before it happens
 	Turn                // a later turn, because this one has taken enough
+	Numbers             // the sequencer, for the numbers of the connection's publishes
 )
 
 // Pending is an awaited answer.

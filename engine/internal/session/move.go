@@ -60,8 +60,19 @@ func (m *move) admission(c *Conn) fanout.Admission {
 }
 
 // Join takes c in and tells it so. Nothing is posted for c: the frames that the room gives it from now on must come behind the
-// answer. The move is stored first, if the store is late. room and ref are borrowed.
+// answer. In a room that a sequencer numbers, c waits until the history is here. The move is stored first, if the store is late. room and ref are borrowed.
 func (l *Loop) Join(c *Conn, room, ref []byte, since Since) {
+	if o := l.Rooms.Order; o.Keeps(room) {
+		need := fanout.Followed{Room: room, Since: since.Since, Name: "join", Ref: ref}
+		o.WhenFollowed(&c.Conn, need, func(need fanout.Followed, err error) {
+			if err != nil {
+				c.Complain(fanout.SeatError(err), need.Ref)
+				return
+			}
+			l.storeFirst(c, move{room: need.Room, ref: need.Ref, since: since}, (*Loop).joinNow)
+		})
+		return
+	}
 	l.storeFirst(c, move{room: room, ref: ref, since: since}, (*Loop).joinNow)
 }
 

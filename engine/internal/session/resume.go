@@ -294,12 +294,53 @@ func (l *Loop) parkAgain(x *succession) {
 	l.Sessions.Store.Restore(x.at, Value{&state}, l.Sessions.TTL)
 }
 
-// takeSeats acquires the seats in the session's limited rooms.
+// takeSeats acquires what the session's rooms need before the connection may enter them.
 func (l *Loop) takeSeats(x *succession) {
 	if !x.readLast(l) {
 		l.fail(x, message.ErrorOf(message.InvalidMessage))
 		return
 	}
+	if l.Rooms.Order == nil {
+		x.takeSharedSeats(l)
+		return
+	}
+	x.followPlaces(l)
+}
+
+// followPlaces waits until the session's rooms with history are here, with what the client is to get of them.
+func (x *succession) followPlaces(l *Loop) {
+	var list []fanout.Followed
+	for _, room := range x.state.rooms {
+		at, named := x.asked.known[room]
+		if !named {
+			at = x.state.place(room).base
+		}
+		if l.Rooms.Index.Keeps([]byte(room)) {
+			list = append(list, fanout.Followed{Room: []byte(room), Since: rooms.Since{Named: true, Position: at}})
+		}
+	}
+	if len(list) == 0 {
+		x.takeSharedSeats(l)
+		return
+	}
+	x.await(l)
+	l.Rooms.Order.AllFollowed(&l.Loop, list, func(errs []error) {
+		for _, err := range errs {
+			if errors.Is(err, message.ErrUnavailable) {
+				l.fail(x, message.ErrUnavailable)
+				return
+			}
+		}
+		if !x.waits() {
+			l.putBack(x)
+			return
+		}
+		x.takeSharedSeats(l)
+	})
+}
+
+// takeSharedSeats acquires the seats in the session's limited rooms.
+func (x *succession) takeSharedSeats(l *Loop) {
 	limits := l.ScarceRooms(&x.conn.Conn, x.state.rooms)
 	if len(limits) == 0 {
 		l.saveNext(x)

@@ -1,0 +1,413 @@
+package order
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/protocol/ident"
+	"github.com/parleyd/parley/protocol/message"
+	"github.com/parleyd/parley/rooms"
+)
+
+// Floor is the part of a process that lives by the order: its rooms. A follower calls the methods in the order of the stream,
+// under no lock, on the goroutine of [Follower.Hear], [Follower.Piece], [Follower.Lost] or [Follower.Tick].
+type Floor interface {
+	// Begin has the process follow a room from a position on. The process may have the room from before.
+	Begin(room string, at rooms.Position)
+	// Take takes the next message of a room.
+	Take(m *Ordered)
+	// TakeKept is Take of a message that was read behind the sequencer, since its entry was lost. own is the publish of this
+	// process that it answers, nil for none.
+	TakeKept(room string, m *Kept)
+	// Skip notes that the messages up to a number are lost.
+	Skip(room string, to uint64)
+	// Fill takes older messages, in ascending order, whose last one is the one in front of the oldest that the floor has.
+	Fill(room, epoch string, list []Kept)
+	// Reset notes that the room has a new epoch.
+	Reset(room string, at rooms.Position)
+	// At is where a room stands here, and the number of the oldest message that it has; ok is false where it is not followed. It
+	// runs under the follower's lock.
+	At(room string) (at rooms.Position, low uint64, ok bool)
+	// Settle tells the outcome of a publish that no Take carries.
+	Settle(s *Submission, o Outcome)
+}
+
+// Submission is a publish of this process on its way to the sequencer.
+//
+// Owner: the follower, once it is submitted; Of is the floor's.
+type Submission struct {
+	Of     any
+	number uint64
+	item   []byte
+	at     int64
+	void   bool // it was given up; its number still waits for its answer
+	done   bool
+}
+
+// Outcome is what became of a publish. Err is nil, [message.ErrUnavailable] or that of [message.NoHistory].
+type Outcome struct {
+	rooms.Position
+	Duplicate bool
+	Err       error
+}
+
+const (
+	outstandingMax      = 16_384
+	outstandingBytesMax = 4 << 20
+	batchBytesMax       = 256 << 10
+
+	// GiveUpAfter is how long a publish, a join or a resume waits for the sequencer.
+	GiveUpAfter = 2 * time.Second
+	repeatAfter = int64(300 * time.Millisecond)
+)
+
+// FollowerOptions say how a follower works.
+//
+// Owner: immutable.
+type FollowerOptions struct {
+	Self  ident.Worker
+	Floor Floor
+	Ring  func()       // there is something to send; any goroutine, must not block
+	Clock func() int64 // nanoseconds
+}
+
+// Follower is one process's side of the order.
+//
+// Owner: shared (mutex: mu). The caller runs Hear, Piece, Lost and Tick one at a time: they alone call the floor.
+type Follower struct {
+	FollowerOptions
+
+	mu          sync.Mutex
+	term        uint64
+	welcomed    bool
+	greetedAt   int64
+	next        uint64 // number of the next publish
+	outstanding []*Submission
+	bytes       int // of outstanding
+	unsent      int // index in outstanding from which on nothing was sent in this term
+	sentAt      int64
+	control     [][]byte // items that wait to be sent
+	rooms       map[string]*followed
+	questions   uint64
+	effects     []func()
+	count       Counts
+}
+
+// Counts are the figures of a follower.
+//
+// Owner: the caller of [Follower.Counts].
+type Counts struct {
+	Outstanding, OutstandingBytes, Rooms int
+	Publishes, Unanswered, Reads, Resets uint64
+	Micros                               uint64 // the time that publishes waited for their numbers, together
+	Waits                                [len(WaitBounds) + 1]uint64
+}
+
+// WaitBounds are the upper bounds of Counts.Waits in seconds; its last element counts longer times.
+var WaitBounds = [...]float64{.0005, .001, .0025, .005, .01, .025, .1, .5, 2}
+
+// NewFollower makes a follower, which greets the sequencer with its first tick.
+func NewFollower(o FollowerOptions) *Follower {
+	return &Follower{FollowerOptions: o, next: 1, rooms: map[string]*followed{}, greetedAt: -repeatAfter}
+}
+
+// Counts reads the figures. Any goroutine.
+func (f *Follower) Counts() Counts {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.count
+	c.Outstanding, c.OutstandingBytes, c.Rooms = len(f.outstanding), f.bytes, len(f.rooms)
+	return c
+}
+
+// Submit submits a message; its outcome comes with a Take or a Settle. m is borrowed. Any goroutine. Errors:
+// [message.ErrOverloaded]: too many wait already.
+func (f *Follower) Submit(s *Submission, m *Message) error {
+	var w fleet.Writer
+	f.mu.Lock()
+	if len(f.outstanding) >= outstandingMax || f.bytes > outstandingBytesMax {
+		f.mu.Unlock()
+		return message.ErrOverloaded
+	}
+	s.number, s.at = f.next, f.Clock()
+	f.next++
+	w.B = make([]byte, 0, len(m.Body)+len(m.Room)+64)
+	w.Number(uint64(itemSubmit)).Number(s.number)
+	m.append(&w)
+	s.item = w.B
+	f.outstanding = append(f.outstanding, s)
+	f.bytes += len(s.item)
+	f.count.Publishes++
+	f.mu.Unlock()
+	f.Ring()
+	return nil
+}
+
+// Outgoing appends the next batch for the sequencer to dst; it appends nothing where nothing is to be sent now. Any goroutine;
+// one batch is sent before the next one is taken.
+func (f *Follower) Outgoing(dst []byte) []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	w := fleet.Writer{B: append(dst, Version)}
+	w.Number(f.next - uint64(len(f.outstanding)) - 1)
+	empty := len(w.B)
+	if now := f.Clock(); !f.welcomed {
+		if now-f.greetedAt >= repeatAfter {
+			f.greetedAt = now
+			w.Number(uint64(itemHello)).Number(f.next - uint64(len(f.outstanding)))
+		}
+	} else {
+		for len(f.control) > 0 && len(w.B)-empty < batchBytesMax {
+			w.B = append(w.B, f.control[0]...)
+			f.control = f.control[1:]
+		}
+		for ; f.unsent < len(f.outstanding) && len(w.B)-empty < batchBytesMax; f.unsent++ {
+			f.sentAt = now
+			w.B = f.outstanding[f.unsent].append(w.B)
+		}
+	}
+	if len(w.B) == empty {
+		return dst
+	}
+	return w.B
+}
+
+// Pending reports whether Outgoing has something. Any goroutine.
+func (f *Follower) Pending() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.welcomed {
+		return f.Clock()-f.greetedAt >= repeatAfter
+	}
+	return len(f.control) > 0 || f.unsent < len(f.outstanding)
+}
+
+// append appends the item. A publish that was given up is not published by being sent again.
+func (s *Submission) append(dst []byte) []byte {
+	if !s.void && !s.done {
+		return append(dst, s.item...)
+	}
+	w := fleet.Writer{B: dst}
+	return w.Number(uint64(itemVoid)).Number(s.number).B
+}
+
+// Hear carries out an entry of the stream. entry is borrowed. Errors: [ErrWire].
+func (f *Follower) Hear(entry []byte) error {
+	r := fleet.Reader{Rest: entry}
+	if !head(&r) {
+		return ErrWire
+	}
+	term, _, kind := r.Number(), r.Number(), r.Byte()
+	if r.Bad {
+		return ErrWire
+	}
+	f.mu.Lock()
+	switch {
+	case term < f.term:
+		f.mu.Unlock()
+		return nil
+	case term > f.term:
+		f.term, f.welcomed, f.greetedAt = term, false, -repeatAfter
+		defer f.Ring()
+	}
+	m, taken, ok := f.hear(kind, &r)
+	f.mu.Unlock()
+	if taken && ok {
+		f.Floor.Take(&m)
+	}
+	f.act()
+	if !ok || r.Bad {
+		return ErrWire
+	}
+	return nil
+}
+
+// act runs what is to be done without the lock.
+func (f *Follower) act() {
+	for {
+		f.mu.Lock()
+		list := f.effects
+		f.effects = nil
+		f.mu.Unlock()
+		if len(list) == 0 {
+			return
+		}
+		for _, effect := range list {
+			effect()
+		}
+	}
+}
+
+func (f *Follower) later(effect func()) { f.effects = append(f.effects, effect) }
+
+// hear carries out an entry. taken: m is a message that the floor takes next, in front of all effects. Under mu.
+func (f *Follower) hear(kind byte, r *fleet.Reader) (m Ordered, taken, ok bool) {
+	switch kind {
+	case entryReady, entryBuried:
+		return m, false, true
+	case entryEnded:
+		if room := string(r.Bytes()); !r.Bad && f.welcomed {
+			f.ended(room)
+		}
+		return m, false, true
+	}
+	to := readWorker(r)
+	if !f.welcomed && (kind != entryWelcome || to != f.Self) {
+		return m, false, true
+	}
+	switch kind {
+	case entryWelcome:
+		if next := r.Number(); !r.Bad && to == f.Self && !f.welcomed {
+			f.begin(next)
+		}
+	case entryAttached:
+		if a := readAttached(r); !r.Bad && to == f.Self {
+			f.attached(&a)
+		}
+	case entryOrdered:
+		return f.ordered(to, r)
+	case entryAlready:
+		number, outcome, at := r.Number(), r.Byte(), rooms.Position{Seq: r.Number(), Epoch: string(r.Bytes())}
+		if !r.Bad && to == f.Self {
+			f.already(number, outcome, at)
+		}
+	case entryAgain:
+		if number := r.Number(); !r.Bad && to == f.Self {
+			f.again(number)
+		}
+	default:
+		return m, false, false
+	}
+	return m, false, true
+}
+
+// begin begins a term: all that is outstanding is submitted again, and all rooms are asked for again. next is the number that
+// the sequencer takes next.
+func (f *Follower) begin(next uint64) {
+	f.welcomed = true
+	f.again(next)
+	f.control = nil
+	f.loseAll()
+}
+
+// loseAll asks for all rooms again.
+func (f *Follower) loseAll() {
+	for _, name := range slices.Sorted(maps.Keys(f.rooms)) { // in one order, so that a simulation can be repeated
+		f.lose(f.rooms[name])
+		f.ask(name, f.rooms[name])
+	}
+	f.Ring()
+}
+
+// send has an item sent. Before the welcome there is nobody to read it, and begin asks for all rooms.
+func (f *Follower) send(w *fleet.Writer) {
+	if f.welcomed {
+		f.control = append(f.control, w.B)
+	}
+}
+
+// again has what is outstanding sent again, from a number on.
+func (f *Follower) again(from uint64) {
+	if n := len(f.outstanding); n > 0 {
+		if first := f.outstanding[0].number; from >= first {
+			f.unsent = min(f.unsent, int(min(from-first, uint64(n))))
+		} else {
+			f.unsent = 0
+		}
+		f.Ring()
+	}
+}
+
+// find is the publish of a number, while it has no answer.
+func (f *Follower) find(number uint64) *Submission {
+	if len(f.outstanding) == 0 || number < f.outstanding[0].number {
+		return nil
+	}
+	if i := number - f.outstanding[0].number; i < uint64(len(f.outstanding)) && !f.outstanding[i].done {
+		return f.outstanding[i]
+	}
+	return nil
+}
+
+// settled takes a publish off the list, and reports whether somebody still waits for it. Those behind it may stay.
+func (f *Follower) settled(s *Submission) (waits bool) {
+	s.done = true
+	waits = !s.void
+	if waits {
+		f.wait(f.Clock() - s.at)
+	}
+	for len(f.outstanding) > 0 && f.outstanding[0].done {
+		f.bytes -= len(f.outstanding[0].item)
+		f.outstanding[0] = nil
+		f.outstanding = f.outstanding[1:]
+		f.unsent = max(f.unsent-1, 0)
+	}
+	return waits
+}
+
+func (f *Follower) wait(nanos int64) {
+	i, _ := slices.BinarySearch(WaitBounds[:], time.Duration(nanos).Seconds())
+	f.count.Waits[i]++
+	f.count.Micros += uint64(nanos / 1e3)
+}
+
+// settle tells the outcome of a publish.
+func (f *Follower) settle(s *Submission, o Outcome) {
+	if o.Err == message.ErrUnavailable {
+		f.count.Unanswered++
+	}
+	f.later(func() { f.Floor.Settle(s, o) })
+}
+
+func (f *Follower) already(number uint64, outcome byte, at rooms.Position) {
+	s := f.find(number)
+	if s == nil || !f.settled(s) {
+		return
+	}
+	switch outcome {
+	case outcomeDuplicate:
+		f.settle(s, Outcome{Position: at, Duplicate: true})
+	case outcomeRefused:
+		f.settle(s, Outcome{Err: message.ErrorOf(message.NoHistory)})
+	default:
+		f.settle(s, Outcome{Err: message.ErrUnavailable})
+	}
+}
+
+// Tick repeats what was not answered, and gives up what waits for too long. A call every 100 ms is enough.
+func (f *Follower) Tick() {
+	f.mu.Lock()
+	now := f.Clock()
+	if f.welcomed && f.unsent > 0 && now-f.sentAt > repeatAfter && len(f.outstanding) > 0 {
+		f.again(f.outstanding[0].number)
+	}
+	for _, s := range f.outstanding {
+		if now-s.at < int64(GiveUpAfter) {
+			break
+		}
+		if !s.void && !s.done {
+			s.void = true
+			f.settle(s, Outcome{Err: message.ErrUnavailable})
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.rooms)) {
+		f.tickRoom(name, f.rooms[name], now)
+	}
+	f.mu.Unlock()
+	f.act()
+	if f.Pending() {
+		f.Ring()
+	}
+}
+
+// Lost notes that a part of the stream is lost: what was said about rooms must be asked for again.
+func (f *Follower) Lost() {
+	f.mu.Lock()
+	f.loseAll()
+	f.again(0)
+	f.mu.Unlock()
+	f.act()
+}

@@ -1,0 +1,470 @@
+package order
+
+import (
+	"bytes"
+	"slices"
+
+	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/protocol/ident"
+	"github.com/parleyd/parley/protocol/message"
+	"github.com/parleyd/parley/rooms"
+)
+
+// followed is a room that a follower is attached to, or wants to be.
+//
+// Invariant: a live room has every message up to top, and the next one comes in the stream. One that is not live holds what
+// comes, until it is known what came in front of it: attached says where the room stands in the stream, and what lies between
+// is read.
+//
+// Owner: Follower (mutex: mu).
+type followed struct {
+	epoch   string // "" until the room was attached once
+	top     uint64 // the newest message that the floor has
+	live    bool
+	options *rooms.HistoryOptions
+
+	asked    uint64 // the newest question; 0 for none
+	askedAt  int64
+	answered uint64
+	held     []Ordered // messages behind a hole
+	heldSize int
+	reads    *reading
+
+	waiters []waiter
+}
+
+// reading is a question for messages that is out: those of a hole, or older ones.
+//
+// Owner: Follower (mutex: mu).
+type reading struct {
+	question
+	at    int64
+	fills bool   // older ones
+	from  uint64 // the first of these
+	older []Kept // what came so far of these
+}
+
+// waiter waits until a room is attached.
+//
+// Owner: Follower (mutex: mu).
+type waiter struct {
+	since    rooms.Since
+	question uint64 // its answer is needed; 0: any
+	read     bool   // what it needs was read, as far as it is kept
+	until    int64
+	done     func(error)
+}
+
+// heldBytesMax bounds what waits behind a hole; beyond it everything is read.
+const heldBytesMax = 1 << 20
+
+// lose notes that the follower does not know any more which message is next.
+func (f *Follower) lose(p *followed) {
+	f.dropHeld(p)
+	p.live, p.reads = false, nil
+}
+
+// dropHeld forgets what is held. It comes again by a read, which does not say whose publish it was.
+func (f *Follower) dropHeld(p *followed) {
+	for _, m := range p.held {
+		f.forgo(m.Own)
+	}
+	p.held, p.heldSize = nil, 0
+}
+
+// forgo tells that the outcome of a publish is not known; s may be nil.
+func (f *Follower) forgo(s *Submission) {
+	if s != nil {
+		f.settle(s, Outcome{Err: message.ErrUnavailable})
+	}
+}
+
+// ask asks the sequencer to attach the follower.
+func (f *Follower) ask(name string, p *followed) {
+	f.questions++
+	p.asked = f.questions
+	f.askAgain(name, p)
+}
+
+func (f *Follower) askAgain(name string, p *followed) {
+	p.askedAt = f.Clock()
+	w := new(fleet.Writer).Number(uint64(itemAsk)).Number(p.asked).Text(name)
+	appendOptions(w, p.options)
+	f.send(w)
+}
+
+// Prepare calls done once, perhaps before it returns: with nil when the floor has the room, and what since needs of its
+// messages; with [message.ErrUnavailable] after [GiveUpAfter]; with that of [message.NoHistory] where the sequencer knows of no
+// history. A position that is ahead of this process is judged by the sequencer's answer to a question that is asked now. Any
+// goroutine; done runs on any goroutine, under no lock.
+func (f *Follower) Prepare(room string, options *rooms.HistoryOptions, since rooms.Since, done func(error)) {
+	f.mu.Lock()
+	p, known := f.rooms[room], true
+	if p == nil {
+		p, known = &followed{options: options}, false
+		f.rooms[room] = p
+		f.ask(room, p)
+	}
+	w := waiter{since: since, until: f.Clock() + int64(GiveUpAfter), done: done}
+	if at, _, ok := f.Floor.At(room); known && ahead(since, at, ok) {
+		if p.asked == p.answered {
+			f.ask(room, p)
+			w.question = p.asked
+		} else {
+			w.question = f.questions + 1 // the one that is out may have been answered before the client came
+		}
+	}
+	ready := f.ready(room, p, &w)
+	if !ready {
+		p.waiters = append(p.waiters, w)
+	}
+	f.mu.Unlock()
+	if ready {
+		done(nil)
+		return
+	}
+	f.Ring()
+}
+
+// ahead reports whether a position is not one that this process can judge: it has the room only up to another one, if at all.
+func ahead(since rooms.Since, at rooms.Position, has bool) bool {
+	return since.Named && since.Position.Epoch != "" && (!has || since.Position.Epoch != at.Epoch || since.Position.Seq > at.Seq)
+}
+
+// need is the oldest message that since needs; 0 for none.
+func need(since rooms.Since, at rooms.Position) uint64 {
+	switch {
+	case since.Last > 0:
+		return at.Seq - min(since.Last, at.Seq) + 1
+	case since.Named && since.Position.Epoch == at.Epoch && since.Position.Seq < at.Seq:
+		return since.Position.Seq + 1
+	}
+	return 0
+}
+
+// ready reports whether a waiter waits for nothing more. Older messages that it needs are read.
+func (f *Follower) ready(name string, p *followed, w *waiter) bool {
+	at, low, ok := f.Floor.At(name)
+	if !p.live || !ok || at.Epoch != p.epoch || w.question > p.answered {
+		return false
+	}
+	first := need(w.since, at)
+	if first == 0 || w.read || low <= first {
+		return true
+	}
+	if p.reads == nil {
+		p.reads = &reading{question: question{room: name, epoch: p.epoch, first: first, last: low - 1}, fills: true, from: first}
+		f.read(p)
+	}
+	return false
+}
+
+// release lets those go on that wait for nothing more, once the floor has done what is to be done in front of it.
+func (f *Follower) release(name string) {
+	f.later(func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		p := f.rooms[name]
+		if p == nil {
+			return
+		}
+		newer := false
+		p.waiters = slices.DeleteFunc(p.waiters, func(w waiter) bool {
+			if f.ready(name, p, &w) {
+				f.later(func() { w.done(nil) })
+				return true
+			}
+			newer = newer || w.question > p.asked
+			return false
+		})
+		if newer && p.asked == p.answered {
+			f.ask(name, p)
+		}
+	})
+}
+
+// read sends the question for messages.
+func (f *Follower) read(p *followed) {
+	f.questions++
+	f.count.Reads++
+	p.reads.id, p.reads.at = f.questions, f.Clock()
+	w := new(fleet.Writer).Number(uint64(itemRead))
+	p.reads.append(w)
+	f.send(w)
+}
+
+// attachment says where a room stands in the stream.
+//
+// Owner: the goroutine that read it.
+type attachment struct {
+	question uint64
+	room     string
+	epoch    string
+	low, top uint64
+}
+
+func readAttached(r *fleet.Reader) attachment {
+	return attachment{r.Number(), string(r.Bytes()), string(r.Bytes()), r.Number(), r.Number()}
+}
+
+// attached carries on with the answer to a question.
+func (f *Follower) attached(a *attachment) {
+	p := f.rooms[a.room]
+	if p == nil {
+		return
+	}
+	p.answered = max(p.answered, a.question)
+	at := rooms.Position{Seq: a.top, Epoch: a.epoch}
+	switch {
+	case a.epoch == "":
+		f.refuse(a.room, p, message.ErrorOf(message.NoHistory))
+		return
+	case p.epoch == "":
+		p.epoch, p.top, p.live = a.epoch, a.top, true
+		f.later(func() { f.Floor.Begin(a.room, at) })
+	case p.epoch != a.epoch:
+		f.lose(p)
+		p.epoch, p.top, p.live = a.epoch, a.top, true
+		f.count.Resets++
+		f.later(func() { f.Floor.Reset(a.room, at) })
+	case !p.live && p.reads == nil:
+		f.mend(a.room, p, a.top)
+	}
+	f.release(a.room)
+	f.Ring()
+}
+
+// mend reads what lies between the newest message and those that are held; where none is held, up to a number.
+func (f *Follower) mend(name string, p *followed, to uint64) {
+	if len(p.held) > 0 {
+		to = p.held[0].Seq - 1
+	}
+	if p.top >= to {
+		f.catchUp(name, p)
+		return
+	}
+	p.reads = &reading{question: question{room: name, epoch: p.epoch, first: p.top + 1, last: to}}
+	f.read(p)
+}
+
+// catchUp gives the floor what is held: the room is live then.
+func (f *Follower) catchUp(name string, p *followed) {
+	p.reads = nil
+	for _, m := range p.held {
+		if m.Seq == p.top+1 && m.Epoch == p.epoch {
+			p.top++
+			f.later(func() { f.Floor.Take(&m) })
+			continue
+		}
+		f.forgo(m.Own)
+	}
+	p.held, p.heldSize, p.live = nil, 0, true
+}
+
+// ordered takes a message of the stream.
+func (f *Follower) ordered(from ident.Worker, r *fleet.Reader) (m Ordered, taken, ok bool) {
+	number, room := r.Number(), r.Bytes()
+	p := f.rooms[string(room)]
+	if p == nil && from != f.Self {
+		return m, false, true
+	}
+	m.Room = string(room)
+	m.read(r)
+	if r.Bad {
+		return m, false, false
+	}
+	var own *Submission
+	if from == f.Self {
+		if own = f.find(number); own != nil && !f.settled(own) {
+			own = nil
+		}
+	}
+	switch {
+	case p == nil || p.epoch == "":
+		if own != nil {
+			f.settle(own, Outcome{Position: rooms.Position{Seq: m.Seq, Epoch: m.Epoch}})
+		}
+	case p.live && m.Seq == p.top+1 && m.Epoch == p.epoch:
+		p.top++
+		m.Own = own
+		return m, true, true
+	case p.live: // a part of the stream was lost
+		f.lose(p)
+		f.hold(p, m, own)
+		f.ask(m.Room, p)
+		f.Ring()
+	default:
+		f.hold(p, m, own)
+	}
+	return m, false, true
+}
+
+// hold keeps a message until those in front of it are there.
+func (f *Follower) hold(p *followed, m Ordered, own *Submission) {
+	if n := len(p.held); n > 0 && (m.Seq != p.held[n-1].Seq+1 || m.Epoch != p.held[n-1].Epoch) || p.heldSize > heldBytesMax {
+		f.forgo(own)
+		f.lose(p)
+		f.ask(m.Room, p) // the answer says where the room stands behind this message
+		f.Ring()
+		return
+	}
+	m.Frame, m.Own = bytes.Clone(m.Frame), own
+	p.held = append(p.held, m)
+	p.heldSize += len(m.Frame)
+}
+
+// Piece takes the answer to a read. answer is borrowed. Errors: [ErrWire].
+func (f *Follower) Piece(answer []byte) error {
+	r := fleet.Reader{Rest: answer}
+	if !head(&r) {
+		return ErrWire
+	}
+	term, id, name, epoch, low := r.Number(), r.Number(), string(r.Bytes()), string(r.Bytes()), r.Number()
+	var list []Kept
+	for range min(r.Number(), uint64(len(r.Rest))) {
+		var m Kept
+		m.read(&r)
+		list = append(list, m)
+	}
+	if r.Bad {
+		return ErrWire
+	}
+	f.mu.Lock()
+	if p := f.rooms[name]; p != nil && p.reads != nil && p.reads.id == id && term == f.term && f.welcomed {
+		if epoch == p.epoch {
+			f.piece(name, p, low, list)
+		} else { // a new epoch
+			f.lose(p)
+			f.ask(name, p)
+		}
+		f.release(name)
+	}
+	f.mu.Unlock()
+	f.act()
+	f.Ring()
+	return nil
+}
+
+func (f *Follower) piece(name string, p *followed, low uint64, list []Kept) {
+	if p.reads.fills {
+		f.fillPiece(name, p, list)
+		return
+	}
+	for i := range list {
+		m := list[i]
+		if m.Seq > p.top+1 {
+			f.skip(name, p, m.Seq-1)
+		}
+		if m.Seq == p.top+1 && m.Seq <= p.reads.last {
+			p.top++
+			m.Frame = bytes.Clone(m.Frame)
+			f.later(func() { f.Floor.TakeKept(name, &m) })
+		}
+	}
+	switch last := p.reads.last; {
+	case p.top < last && (len(list) == 0 || low > last): // nothing more is kept
+		f.skip(name, p, last)
+		f.catchUp(name, p)
+	case p.top < last:
+		p.reads = &reading{question: question{room: name, epoch: p.epoch, first: p.top + 1, last: last}}
+		f.read(p)
+	default:
+		f.catchUp(name, p)
+	}
+}
+
+func (f *Follower) skip(name string, p *followed, to uint64) {
+	p.top = to
+	f.later(func() { f.Floor.Skip(name, to) })
+}
+
+// fillPiece gathers older messages until they reach those that the floor has.
+func (f *Follower) fillPiece(name string, p *followed, list []Kept) {
+	x := p.reads
+	for i := range list {
+		list[i].Frame = bytes.Clone(list[i].Frame)
+		if n := len(x.older); n > 0 && list[i].Seq != x.older[n-1].Seq+1 {
+			x.older = nil // what came before has left the history meanwhile
+		}
+		x.older = append(x.older, list[i])
+	}
+	n := len(x.older)
+	if n > 0 && len(list) > 0 && x.older[n-1].Seq < x.last {
+		x.first = x.older[n-1].Seq + 1
+		f.read(p)
+		return
+	}
+	p.reads = nil
+	if n > 0 && x.older[n-1].Seq == x.last {
+		f.later(func() { f.Floor.Fill(name, x.epoch, x.older) })
+	}
+	at, _, _ := f.Floor.At(name)
+	for i := range p.waiters {
+		if w := &p.waiters[i]; need(w.since, at) >= x.from {
+			w.read = true
+		}
+	}
+}
+
+// ended notes that the sequencer has forgotten a room, because it was deleted.
+func (f *Follower) ended(name string) {
+	if p := f.rooms[name]; p != nil {
+		f.refuse(name, p, message.ErrUnavailable)
+	}
+}
+
+// refuse forgets a room, and tells those who wait for it.
+func (f *Follower) refuse(name string, p *followed, err error) {
+	delete(f.rooms, name)
+	f.drop(p, err)
+}
+
+func (f *Follower) drop(p *followed, err error) {
+	for _, w := range p.waiters {
+		f.later(func() { w.done(err) })
+	}
+	f.dropHeld(p)
+}
+
+// Leave has the process follow a room no longer, unless somebody waits for it; ok is false then. Any goroutine.
+func (f *Follower) Leave(room string) (ok bool) {
+	f.mu.Lock()
+	p := f.rooms[room]
+	if p != nil && (len(p.waiters) > 0 || len(p.held) > 0) {
+		f.mu.Unlock()
+		return false
+	}
+	if p != nil {
+		delete(f.rooms, room)
+		f.send(new(fleet.Writer).Number(uint64(itemLeave)).Text(room))
+	}
+	f.mu.Unlock()
+	f.Ring()
+	return true
+}
+
+// End tells the sequencer that a room is deleted. Any goroutine.
+func (f *Follower) End(room string) {
+	f.mu.Lock()
+	f.send(new(fleet.Writer).Number(uint64(itemEnd)).Text(room))
+	f.mu.Unlock()
+	f.Ring()
+}
+
+// tickRoom repeats what was not answered, and gives up what waits for too long.
+func (f *Follower) tickRoom(name string, p *followed, now int64) {
+	p.waiters = slices.DeleteFunc(p.waiters, func(w waiter) bool {
+		late := now >= w.until
+		if late {
+			f.later(func() { w.done(message.ErrUnavailable) })
+		}
+		return late
+	})
+	switch {
+	case !f.welcomed:
+	case p.asked > p.answered && now-p.askedAt > repeatAfter:
+		f.askAgain(name, p)
+	case p.reads != nil && now-p.reads.at > repeatAfter:
+		f.read(p)
+	}
+}
