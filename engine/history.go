@@ -174,20 +174,16 @@ func (s *Server) History(ctx context.Context, room string, q HistoryQuery) (page
 }
 
 // Delivered counts the members of a room that have received a message for certain, by their receipts, and all members. A
-// receipt comes within two receipt_interval, without code of the client. Cost: a walk through the members. Errors:
-// [ErrNoHistory], also for a position of another epoch; the error of ctx.
+// receipt comes within two receipt_interval, without code of the client. Cost: a question to each worker, and a walk through the
+// members. Errors: [ErrNoHistory], also for a position of another epoch; [*PartialError]; the error of ctx.
 //
 // Scope: all workers.
 func (x *Everywhere) Delivered(ctx context.Context, room string, p Position) (have, members int, err error) {
-	r := x.srv.rooms.Index.FindString(room)
-	switch {
-	case ctx.Err() != nil:
-		return 0, 0, ctx.Err()
-	case r == nil || r.History() == nil || r.History().Top().Epoch != p.Epoch:
-		return 0, 0, ErrNoHistory
+	have, members, known, err := x.srv.worker.Delivered(ctx, room, p)
+	if err == nil && !known {
+		err = ErrNoHistory
 	}
-	have, members = r.History().Delivered(p.Seq)
-	return have, members, nil
+	return have, members, err
 }
 
 // onHistory answers the question for a part of a room's history.

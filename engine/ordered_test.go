@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gobwas/ws/wsutil"
+
 	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/engine/internal/membership"
 	"github.com/parleyd/parley/engine/internal/order"
@@ -445,5 +447,33 @@ func TestOrderedPublish(t *testing.T) {
 	}
 	if m := bob.next(); m["type"] != "news" || place(m).Seq != 4 {
 		t.Error(m)
+	}
+}
+
+// Receipts of all workers count.
+func TestOrderedDelivered(t *testing.T) {
+	ws, _ := startOrdered(t, 2, "chat=messages:100", func(cfg *Config) { cfg.ReceiptInterval = time.Second })
+	ann, bob := dial(t, ws.list[0].Server), dial(t, ws.list[1].Server)
+	for _, c := range []*client{ann, bob} {
+		c.send(`{"type":"join","room":"chat"}`)
+		c.skipTo("joined")
+	}
+	ann.send(`{"type":"broadcast","room":"chat","data":1}`)
+	at := place(bob.skipTo("broadcast"))
+	for _, c := range []*client{ann, bob} {
+		go func() {
+			for { // a client that reads answers PINGs
+				if _, _, err := wsutil.ReadServerData(c.conn); err != nil {
+					return
+				}
+			}
+		}()
+	}
+	eventually(t, "both have the message for certain", func() bool {
+		have, members, err := ws.list[0].Everywhere().Delivered(context.Background(), "chat", at)
+		return err == nil && have == 2 && members == 2
+	})
+	if _, _, err := ws.list[0].Everywhere().Delivered(context.Background(), "chat", Position{Seq: 1, Epoch: "other"}); err != ErrNoHistory {
+		t.Error(err)
 	}
 }

@@ -158,6 +158,22 @@ func (x Historic) begun(r *rooms.Room, at rooms.Position) {
 	}
 }
 
+// AnswerDelivered says how many members of a room have a message for certain, on this worker. Members of an earlier epoch, who are
+// yet to be told, have it not.
+func (x Historic) AnswerDelivered(r *fleet.Reader) []byte {
+	room, epoch, seq := r.Bytes(), string(r.Bytes()), r.Number()
+	h := (*rooms.History)(nil)
+	if found := x.Index.Find(room); found != nil {
+		h = found.History()
+	}
+	w := new(fleet.Writer)
+	if r.Bad || h == nil || h.Epoch() != epoch {
+		return w.Flag(false).Number(0).Number(0).B
+	}
+	have, members := h.Delivered(seq)
+	return w.Flag(true).Number(uint64(have)).Number(uint64(members)).B
+}
+
 // Bounds of an answer with messages of a history.
 const (
 	HistoryLimit       = 50 // messages, where the client names no limit

@@ -36,6 +36,7 @@ const (
 	JoinAt                       // [Address], room; the number of connections, and the [Outcome] of the first that failed
 	LeaveAt                      // [Address], room; the number of connections
 	Attributes                   // place, [AttributesChange]; [Outcome], and JSON
+	Delivered                    // room, epoch, seq; whether the room has that epoch, members that have the message, members
 )
 
 // HandOverQuestion asks the owner of a session to end the session's connection.

@@ -47,6 +47,8 @@ func answererOf(v fleet.Verb) answerer {
 		return answerPost
 	case fleet.UserCounts:
 		return atLeisure(func(w *Worker, r *fleet.Reader) []byte { return w.Rooms.AnswerUserCounts(r) })
+	case fleet.Delivered:
+		return atLeisure(func(w *Worker, r *fleet.Reader) []byte { return fanout.Historic{Rooms: w.Rooms}.AnswerDelivered(r) })
 	case fleet.UserNames:
 		return atLeisure(func(w *Worker, r *fleet.Reader) []byte { return w.Rooms.AnswerUserNames(r, ListMax) })
 	case fleet.RoomNames:

@@ -9,6 +9,7 @@ import (
 	"github.com/parleyd/parley/engine/internal/lists"
 	"github.com/parleyd/parley/engine/internal/users"
 	"github.com/parleyd/parley/protocol/ident"
+	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
 )
 
@@ -45,6 +46,17 @@ func (w *Worker) Users(ctx context.Context, names []string) ([]UserCount, error)
 		}
 	})
 	return list, err
+}
+
+// Delivered counts the members of a room that have a message for certain, and all members; known is false where no worker has the
+// room's epoch. Cost: a question to each worker, and a walk through the members. Errors: [*fleet.PartialError].
+func (w *Worker) Delivered(ctx context.Context, room string, at message.Position) (have, members int, known bool, err error) {
+	question := new(fleet.Writer).Text(room).Text(at.Epoch).Number(at.Seq).B
+	err = w.Link.Each(ctx, fleet.Delivered, question, func(_ ident.Worker, r *fleet.Reader) {
+		known = r.Flag() || known
+		have, members = have+int(r.Number()), members+int(r.Number())
+	})
+	return have, members, known, err
 }
 
 // UsersPage lists up to limit (1 to 1000) users that have open connections, in an order that is always the same and means
