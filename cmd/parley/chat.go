@@ -6,7 +6,7 @@ import (
 	"github.com/parleyd/parley/engine"
 )
 
-// The two message types of the seed's document, for the chat page and for the seed's examples; and whoami, with which an
+// The two message types of the seed's document, for its examples; the chat page sends private ones. And whoami, with which an
 // operator finds out whether the server behind a proxy sees the client's address or the proxy's.
 
 type chat struct {

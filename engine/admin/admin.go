@@ -1,5 +1,6 @@
 // Package admin serves pages for operators, over HTTP, on a listener of its own: the chat page for trying the server in a
-// browser, /healthz, /readyz, /stats and /metrics.
+// browser, the bare page beside it, /healthz, /readyz, /stats and /metrics. The chat page's parley.js is the client in
+// TypeScript, as `npm run page` in clients/js builds it.
 //
 // What it refuses to do: change the server, and authenticate. Other machines reach it only if Options.Host says so.
 //
@@ -129,7 +130,7 @@ func (a *Admin) handler() http.Handler {
 	mux.HandleFunc("GET /readyz", a.ready)
 	mux.HandleFunc("GET /stats", a.stats)
 	mux.HandleFunc("GET /server.json", a.server)
-	mux.Handle("GET /", http.FileServerFS(page))
+	mux.Handle("GET /", confined(http.FileServerFS(page)))
 	return rescuing(guarded(mux), a.log)
 }
 
@@ -144,6 +145,15 @@ func guarded(next http.Handler) http.Handler {
 		}
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// confined tells browsers that the pages consist of this listener's files alone, and connect to nothing but it and WebSockets.
+func confined(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "+
+			"connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 		next.ServeHTTP(w, r)
 	})
 }

@@ -19,6 +19,11 @@ test("each build has at most 6 KB, gzipped", () => {
   }
 });
 
+test("the server's chat page has this build", () => {
+  const served = readFileSync(join(home, "../../engine/admin/page/parley.js"), "utf8");
+  expect(served === readFileSync(join(home, "dist/esm/index.js"), "utf8"), "run `npm run page`, and commit engine/admin/page/parley.js").toBe(true);
+});
+
 test("it depends on nothing", () => {
   const description = JSON.parse(readFileSync(join(home, "package.json"), "utf8"));
   expect(Object.keys(description).filter((k) => /ependencies/.test(k))).toEqual(["devDependencies"]);

@@ -1,279 +1,367 @@
-'use strict';
-// A chat in the seed's messages: nothing but new WebSocket and JSON.
+// The chat page, on the client in TypeScript (parley.js, from clients/js).
+
+import { Parley } from './parley.js';
+import { bubble, called, learn, List, make, mine, tell, who } from './view.js';
+import { tapped } from './wire.js';
+import { count, language, say, setLanguage } from './words.js';
 
 const $ = (id) => document.getElementById(id);
-const log = $('log');
-const rooms = new Map(); // that we are in, with their number of members
-const names = new Map(); // what others call themselves, by id
-let ws = null;
-let me = null;
-let reconnectToken = null; // from the server: restores rooms after a drop
-let oldToken = null;       // the one to show on the next connection
-let retries = 0;
-let comeBack = 0; // milliseconds, as the server's goodbye asks
+const cutFor = 5000;
+const outcomeFor = 15_000;
+const membersMax = 100;
+const earlierMax = 50;
+const wide = matchMedia('(min-width: 48rem)');
+
+// What outlives a reload of this tab: rooms with their positions, and who this is. A browser may forbid it.
+const kept = (() => { try { return JSON.parse(sessionStorage.getItem('chat')) ?? {}; } catch { return {}; } })();
+function keep() {
+  const rooms = Object.fromEntries([...places.values()].filter((p) => p.here).map((p) => [p.room.name, p.room.position ?? p.since ?? null]));
+  const all = { rooms, current: current?.room.name, mine: mine.slice(-20), name: $('name').value.trim(), language };
+  try { sessionStorage.setItem('chat', JSON.stringify(all)); } catch { /* then a reload is a new person */ }
+}
+
+// The connection.
+
 let port = 0;
+let cut = null; // while the connection is cut on purpose: ends that
+let waiting = Promise.resolve();
+let loss = null; // the line that says when the next attempt follows
+let why = ''; // the connection ended
+let outcome = null; // of coming back: { name, messages, missing, gap, shown }
+const replays = new Map(); // what was missed: the number with which it ends, by room
+const Socket = tapped(heard);
 
-// What outlives a reload of this tab. A browser may forbid it.
-const store = {
-  get(key) { try { return sessionStorage.getItem(key); } catch { return null; } },
-  set(key, value) { try { sessionStorage.setItem(key, value); } catch { /* then a reload is a new person */ } },
-};
+const parley = new Parley(address, { WebSocket: Socket, storage: safeStorage(), queue: 100, retry: { max: 5000 } });
 
-const words = {
-  en: {
-    connecting: 'connecting', connected: 'connected', disconnected: 'disconnected', youAre: 'You are', you: 'you',
-    cut: 'Cut the connection', cutTitle: 'Drop the connection as a bad network would, and resume', cutByYou: 'cut by you',
-    workers: 'workers:', workersTitle: 'Connections of each worker', name: 'Name', namePlaceholder: 'nobody checks it',
-    room: 'Room', join: 'Join', leave: 'Leave', hint: 'Open this page in a second window to talk to yourself.',
-    say: 'Say something to the room', sayTo: 'Say something to {0} only', message: 'Message', to: 'or to one id (click a name)',
-    toLabel: 'Private to', send: 'Send', other: '中文', writeTo: 'Write to {0}',
-    lost: 'Connection lost ({0}); trying again in {1} s.', resumed: 'Session resumed; back in {0}.', noRoom: 'no room',
-    lostRoom: 'Could not get back into {0}: {1}.', one: '{0}: {1} member', many: '{0}: {1} members', joined: 'Joined {0}, {1} there.',
-    left: 'Left {0}.', memberJoined: ' joined {0}', memberLeft: ' left {0}', inRoom: ' in {0}: {1}', toYou: ' to you: {0}',
-    youTo: 'you to ', colon: ': {0}', nobody: 'No client with that id is connected.', afresh: 'The old session is gone; starting afresh.', backend: 'The backend',
-  },
-  zh: {
-    connecting: '连接中', connected: '已连接', disconnected: '已断开', youAre: '您的编号', you: '您',
-    cut: '切断连接', cutTitle: '像网络故障一样切断连接，然后恢复会话', cutByYou: '由您切断',
-    workers: '工作进程：', workersTitle: '每个工作进程的连接数', name: '名字', namePlaceholder: '不会被验证',
-    room: '房间', join: '加入', leave: '离开', hint: '在另一个窗口打开本页，就可以和自己聊天。',
-    say: '对房间里的人说点什么', sayTo: '只对 {0} 说', message: '消息', to: '或只发给一个编号（点击名字）',
-    toLabel: '私信对象', send: '发送', other: 'English', writeTo: '给 {0} 发私信',
-    lost: '连接断开（{0}），{1} 秒后重试。', resumed: '会话已恢复；回到 {0}。', noRoom: '没有房间',
-    lostRoom: '无法回到 {0}：{1}。', one: '{0}：{1} 人', many: '{0}：{1} 人', joined: '已加入 {0}，共 {1} 人。',
-    left: '已离开 {0}。', memberJoined: ' 加入了 {0}', memberLeft: ' 离开了 {0}', inRoom: ' 在 {0}：{1}', toYou: ' 对您说：{0}',
-    youTo: '您对 ', colon: ' 说：{0}', nobody: '没有这个编号的连接。', afresh: '原来的会话已失效，重新开始。', backend: '后端',
-  },
-};
-let language = store.get('language') || ((navigator.language || '').startsWith('zh') ? 'zh' : 'en');
+function safeStorage() {
+  try { return sessionStorage; } catch { return null; }
+}
 
-const say = (key, ...values) => words[language][key].replace(/\{(\d)\}/g, (_, n) => values[n]);
+async function address() {
+  await waiting;
+  port ||= (await (await fetch('server.json')).json()).port;
+  return `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.hostname}:${port}/`;
+}
 
-// translate puts the words of the language where the page asks for them by data-say, and data-say-ATTRIBUTE.
-function translate() {
-  document.documentElement.lang = language;
-  for (const at of document.querySelectorAll('[data-say]')) at.textContent = say(at.dataset.say);
-  for (const name of ['title', 'placeholder', 'aria-label']) {
-    for (const at of document.querySelectorAll(`[data-say-${name}]`)) at.setAttribute(name, say(at.getAttribute(`data-say-${name}`)));
+function connect() {
+  parley.connect().catch((e) => note('error', `${e.code}: ${e.message}`));
+}
+
+function cutOrConnect() {
+  if (cut) return cut();
+  if (parley.state === 'closed') return connect();
+  let timer;
+  waiting = new Promise((go) => (cut = go)).then(() => { cut = null; clearTimeout(timer); });
+  timer = setTimeout(cut, cutFor);
+  Socket.last.cut();
+}
+
+/** Looks at a message in front of the client: where replays end, and which rooms a session or a backend brings. */
+function heard(m) {
+  if (m.type === 'joined' || m.type === 'position') place(m.room).enter();
+  if (m.type === 'joined' && m.until) replays.set(m.room, m.until);
+  if (m.type !== 'reconnected') return;
+  for (const name of m.rooms) place(name).enter();
+  for (const [name, { until }] of Object.entries(m.positions ?? {})) replays.set(name, until);
+}
+
+parley.on('state', (state) => {
+  if (state === 'closed' && loss) {
+    loss.className = 'error';
+    loss.textContent = why.startsWith('4004') ? say('takenOver') : say('ended', why);
+    loss = null;
   }
-  state(stateNow);
+  showState();
+});
+parley.on('drop', ({ code, reason, retryIn }) => {
+  outcome = { name: '', messages: 0, missing: 0, gap: false, shown: false };
+  replays.clear();
+  why = `${code}${reason ? ' ' + reason : ''}`;
+  if (cut) note('note', say('cutByYou'));
+  else {
+    loss ??= note('note', '');
+    loss.textContent = retryIn === null ? say('lostOffline', why) : say('lost', why, (retryIn / 1000).toFixed(1));
+  }
+});
+parley.on('open', ({ id, resumed, lost }) => {
+  loss = null;
+  mine.push(id);
+  $('me').textContent = id;
+  for (const { room, code } of lost) note('error', say('leftRoom', room, code));
+  if (outcome) {
+    outcome.name = resumed ? 'resumed' : 'afresh';
+    outcome.shown = true;
+    const told = outcome;
+    setTimeout(() => { if (outcome === told) { outcome = null; showState(); } }, outcomeFor);
+  }
+  keep();
+  showState();
+  showMembers();
+});
+parley.on('error', (e) => { if (parley.state === 'open') note('error', `${e.code}: ${e.message}`); });
+parley.on('message', (m) => { if (!m.room && m.type !== 'private') note('note raw', JSON.stringify(m)); });
+parley.onMessage('private', (m) => (current?.list ?? nowhere).add(bubble({ ...m, private: say('privateFrom') }, choose)));
+
+function showState() {
+  const state = parley.state;
+  const open = state === 'open';
+  let text = say(open ? 'connected' : state === 'closed' ? 'closed' : outcome ? 'reconnecting' : 'connecting');
+  let kind = open ? 'open' : state === 'closed' ? 'down' : 'busy';
+  if (open && outcome?.shown) {
+    const name = say(outcome.name);
+    const historic = [...places.values()].some((p) => p.here && p.room.position);
+    text = outcome.missing ? count('missing', outcome.missing, name) : outcome.gap ? say('gap', name) : historic ? count('caughtUp', outcome.messages, name) : name;
+    if (outcome.missing || outcome.gap) kind = 'gap';
+  }
+  $('state').textContent = text;
+  $('state').className = 'state ' + kind;
+  $('cut').textContent = say((state === 'closed' ? 'again' : cut ? 'now' : 'cut') + (wide.matches ? '' : 'Short'));
+  $('cut').disabled = !(open || cut || state === 'closed');
+}
+
+// Rooms.
+
+const places = new Map(); // rooms that this page is or was in, by name
+const nowhere = new List($('log')); // where there is no room, the connection's notes stand alone
+let current = null;
+
+function place(name, since) {
+  if (!places.has(name)) places.set(name, new Place(name, since));
+  return places.get(name);
+}
+
+/** A room as the page has it: its tab, messages and members. */
+class Place {
+  list = new List($('log'));
+  here = false;
+  fresh = true; // what it kept of earlier has not been shown
+  first = undefined; // the number of the first message that is shown
+  unread = 0;
+  members = new Set();
+  count = 0;
+
+  constructor(name, since) {
+    this.since = since ?? undefined;
+    this.room = parley.room(name, { join: false, since: this.since });
+    this.room.on('message', (m) => this.#message(m));
+    this.room.on('joined', () => this.#joined());
+    this.room.on('left', ({ code }) => this.#left(code));
+    this.room.on('member_joined', ({ id, user }) => this.#moved(id, user, true));
+    this.room.on('member_left', ({ id, user }) => this.#moved(id, user, false));
+    this.room.on('gap', (gap) => this.#gap(gap));
+    this.room.on('refused', (e) => this.list.note('error', say('refused', `${e.code}: ${e.message}`)));
+  }
+
+  /** Shows the room. */
+  enter() {
+    if (this.here) return;
+    this.here = true;
+    if (!current) show(this);
+    showRooms();
+  }
+
+  #message(m) {
+    if (m.seq !== undefined && m.seq <= replays.get(this.room.name) && outcome) outcome.messages++;
+    else if (m.seq > replays.get(this.room.name)) replays.delete(this.room.name);
+    this.first ??= m.seq;
+    this.list.add(bubble(m, choose));
+    if (outcome) showState();
+    if (this === current && !document.hidden) return;
+    this.unread++;
+    showRooms();
+  }
+
+  async #joined() {
+    const { name, position } = this.room;
+    this.since = undefined;
+    keep();
+    parley.request('members', { room: name }).then((m) => {
+      this.members = new Set(m.members.slice(0, membersMax));
+      m.members.forEach((id, i) => learn(id, m.users?.[i]));
+      this.count = m.count;
+      showMembers();
+    }, () => {});
+    if (!this.fresh || !position) return;
+    this.fresh = false;
+    // A page that was loaded again is at its old position, and what follows is replayed, or has been. This is what was there already.
+    const before = { ...position, seq: this.first ?? position.seq + 1 };
+    const earlier = await this.room.history({ limit: earlierMax, before }).catch(() => []);
+    this.list.prepend(earlier.map((m) => bubble(m, choose)));
+  }
+
+  #left(code) {
+    this.here = false;
+    this.members.clear();
+    this.count = 0;
+    if (this === current) show([...places.values()].find((p) => p.here) ?? null);
+    if (code) note('error', say('leftRoom', this.room.name, code));
+    showRooms();
+    keep();
+  }
+
+  #moved(id, user, came) {
+    learn(id, user);
+    this.count = Math.max(1, this.count + (came ? 1 : -1));
+    if (!came) this.members.delete(id);
+    else if (this.members.size < membersMax) this.members.add(id);
+    this.list.note('note', say(came ? 'joined' : 'left', called(id)));
+    showMembers();
+  }
+
+  #gap({ from, to }) {
+    if (outcome && from) outcome.missing += to - from + 1;
+    else if (outcome && this.room.position) outcome.gap = true;
+    if (from) this.list.note('gap', from === to ? say('gapOne', from) : say('gapRange', from, to));
+    else if (this.room.position) this.list.note('gap', say('gapUnknown'));
+    else this.list.note('note', say('noHistory'));
+    showState();
+  }
+}
+
+function show(p) {
+  current = p;
+  $('log').replaceChildren((p?.list ?? nowhere).element, hint());
+  $('log').scrollTop = $('log').scrollHeight;
+  if (p) p.unread = 0;
+  showRooms();
   showMembers();
   showTarget();
 }
 
-function show(kind, ...parts) {
-  const p = document.createElement('p');
-  p.className = kind;
-  p.append(...parts);
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-  log.append(p);
-  while (log.childElementCount > 500) log.firstElementChild.remove();
-  if (atEnd) log.scrollTop = log.scrollHeight;
+function note(kind, text) {
+  return (current?.list ?? nowhere).note(kind, text);
 }
 
-const called = (id) => (names.has(id) ? `${names.get(id)} (${id.slice(-6)})` : id.slice(-6));
-
-// who is a name that can be clicked, or chosen by keyboard, to write to it.
-function who(id, name) {
-  if (name) {
-    if (names.size > 1000) names.clear();
-    names.set(id, name);
-  }
-  const b = document.createElement('button');
-  b.type = 'button';
-  b.className = 'who';
-  b.textContent = id === me ? say('you') : called(id);
-  b.title = id;
-  b.setAttribute('aria-label', say('writeTo', b.textContent));
-  b.onclick = () => { $('to').value = id; showTarget(); $('text').focus(); };
-  return b;
-}
-
-// showTarget says who will read what is written.
-function showTarget() {
-  const to = $('to').value.trim();
-  $('text').placeholder = to ? say('sayTo', called(to)) : say('say');
-  $('saying').classList.toggle('private', to !== '');
-}
-
-let stateNow = 'connecting';
-function state(now) {
-  stateNow = now;
-  const open = now === 'connected';
-  $('state').textContent = say(now);
-  $('state').className = 'state ' + ({ connected: 'open', disconnected: 'down' }[now] || '');
-  $('send').disabled = $('join').disabled = $('leave').disabled = $('cut').disabled = !open;
-}
-
-function send(message) {
-  if (ws && ws.readyState === WebSocket.OPEN) ws.send(JSON.stringify(message));
-}
-
-function connect() {
-  state('connecting');
-  const scheme = location.protocol === 'https:' ? 'wss' : 'ws';
-  ws = new WebSocket(`${scheme}://${location.hostname}:${port}/`);
-  const mine = ws;
-  ws.onopen = () => {
-    retries = 0;
-    resume();
-  };
-  ws.onmessage = (event) => { if (mine === ws) receive(JSON.parse(event.data)); };
-  ws.onclose = (event) => {
-    if (mine !== ws) return;
-    dropped(event.code, event.reason);
-  };
-}
-
-function resume() {
-  if (oldToken) send({ type: 'reconnect', token: oldToken, ref: 'resume' });
-}
-
-function dropped(code, reason) {
-  ws = null;
-  oldToken = reconnectToken || oldToken;
-  reconnectToken = null;
-  const wait = comeBack || Math.min(1000 * 2 ** retries++, 15000) * (0.5 + Math.random() / 2);
-  comeBack = 0;
-  state('disconnected');
-  show('note', say('lost', `${code}${reason ? ' ' + reason : ''}`, (wait / 1000).toFixed(1)));
-  setTimeout(connect, wait);
-}
-
-// joinAll joins the rooms that this tab was in, or the one that is named.
-function joinAll() {
-  const list = JSON.parse(store.get('rooms') || '[]');
-  rooms.clear();
-  for (const room of list.length ? list : [$('room').value]) send({ type: 'join', room });
-}
-
-function keepRooms() {
-  store.set('rooms', JSON.stringify([...rooms.keys()]));
-  showMembers();
-}
-
-function count(room, members) {
-  if (rooms.has(room)) rooms.set(room, Math.max(1, members));
-  showMembers();
+function showRooms() {
+  const tabs = [...places.values()].filter((p) => p.here).map((p) => {
+    const name = p.room.name;
+    const open = make('button', 'room', name, ...(p.unread && p !== current ? [make('span', 'unread', String(p.unread))] : []));
+    if (p.unread) open.setAttribute('aria-label', say('unread', name, p.unread));
+    if (p === current) open.setAttribute('aria-current', 'true');
+    open.onclick = () => { show(p); $('text').focus(); };
+    const leave = make('button', 'leave', '×');
+    leave.setAttribute('aria-label', say('leaveRoom', name));
+    leave.title = say('leaveRoom', name);
+    leave.onclick = () => p.room.leave().catch(() => {});
+    return make('li', p === current ? 'tab current' : 'tab', open, leave);
+  });
+  $('rooms').replaceChildren(...tabs);
+  document.title = [...places.values()].some((p) => p.unread) ? '• Parley chat' : 'Parley chat';
 }
 
 function showMembers() {
-  const room = $('room').value;
-  const n = rooms.get(room);
-  $('members').textContent = n ? say(n === 1 ? 'one' : 'many', room, n) : '';
+  const n = current?.count ?? 0;
+  $('count').textContent = n === 0 ? say('noMembers') : n === 1 ? say('member') : say('members', n);
+  const members = [...(current?.members ?? [])].sort((a, b) => mine.includes(b) - mine.includes(a));
+  const lines = members.map((id) => make('li', '', who(id, choose)));
+  if (n > members.length && members.length) lines.push(make('li', 'note', say('more', n - members.length)));
+  $('member-list').replaceChildren(...lines);
 }
 
-const handlers = {
-  connected(m) {
-    me = m.connection_id;
-    $('me').textContent = me;
-    state('connected');
-    if (!oldToken) joinAll();
-  },
-  reconnect_token(m) {
-    reconnectToken = m.token;
-    if (!oldToken) store.set('token', m.token); // until it is resumed, the old one counts
-  },
-  reconnected(m) {
-    oldToken = null;
-    if (reconnectToken) store.set('token', reconnectToken);
-    rooms.clear();
-    for (const room of m.rooms) {
-      rooms.set(room, 0);
-      send({ type: 'members', room });
-    }
-    keepRooms();
-    show('note', say('resumed', m.rooms.join(', ') || say('noRoom')));
-    for (const lost of m.lost || []) show('error', say('lostRoom', lost.room, lost.code));
-  },
-  joined(m) {
-    rooms.set(m.room, m.members);
-    keepRooms();
-    show('note', say('joined', m.room, m.members));
-  },
-  left(m) {
-    rooms.delete(m.room);
-    keepRooms();
-    show('note', say('left', m.room));
-  },
-  members(m) { count(m.room, m.count); },
-  member_joined(m) {
-    count(m.room, (rooms.get(m.room) || 0) + 1);
-    show('note', who(m.connection_id, m.user), say('memberJoined', m.room));
-  },
-  member_left(m) {
-    count(m.room, (rooms.get(m.room) || 0) - 1);
-    show('note', who(m.connection_id, m.user), say('memberLeft', m.room));
-  },
-  chat(m) { show('chat', who(m.from, m.name), say('inRoom', m.room, m.text)); },
-  broadcast(m) { show('chat', m.from ? who(m.from, m.user) : say('backend'), say('inRoom', m.room, JSON.stringify(m.data))); },
-  private(m) { show('private', who(m.from, m.name), say('toYou', m.text)); },
-  private_sent(m) { if (!m.delivered) show('error', say('nobody')); },
-  chat_sent() {},
-  goodbye(m) { comeBack = 1000 * m.retry_after; },
-  ping() { send({ type: 'pong' }); },
-  error(m) {
-    if (m.ref === 'resume' && m.code === 'unavailable') {
-      setTimeout(resume, 1000); // the token stays good
-      return;
-    }
-    if (m.ref === 'resume') {
-      oldToken = null;
-      if (reconnectToken) store.set('token', reconnectToken);
-      show('note', say('afresh'));
-      joinAll();
-      return;
-    }
-    show('error', `${m.code}: ${m.message}`);
-  },
-};
+// Writing.
 
-function receive(message) {
-  const handler = handlers[message.type];
-  if (handler) handler(message);
-  else show('note', JSON.stringify(message));
+function choose(id) {
+  $('to').value = id;
+  showTarget();
+  $('text').focus();
 }
 
-$('joining').onsubmit = (event) => {
-  event.preventDefault();
-  send({ type: 'join', room: $('room').value });
-};
-$('leave').onclick = () => send({ type: 'leave', room: $('room').value });
-$('room').oninput = showMembers;
-$('to').oninput = showTarget;
-$('name').value = store.get('name') || '';
-$('name').oninput = () => store.set('name', $('name').value.trim());
-$('language').onclick = () => {
-  language = language === 'zh' ? 'en' : 'zh';
-  store.set('language', language);
-  translate();
-};
+function showTarget() {
+  const to = $('to').value.trim();
+  const name = current?.room.name;
+  $('to').placeholder = name ? say('everyone', name) : say('nobody');
+  $('text').placeholder = to ? say('writePrivate', called(to)) : name ? say('write', name) : say('nowhere');
+  $('saying').classList.toggle('private', to !== '');
+  $('send').disabled = !to && !name;
+}
+
+/** Publishes once, over as many connections as it takes: in a room with history the server knows the key. */
+async function publish(room, data) {
+  const key = crypto.getRandomValues(new Uint32Array(4)).join('-');
+  for (;;) {
+    const idempotency_key = room.position ? key : undefined;
+    try {
+      return await parley.request('broadcast', { room: room.name, data, idempotency_key });
+    } catch (e) {
+      if (e.code !== 'dropped' || !idempotency_key) throw e;
+    }
+  }
+}
+
+async function send(to, text) {
+  const room = current?.room;
+  const list = current?.list ?? nowhere;
+  const name = $('name').value.trim() || undefined;
+  const own = { type: 'broadcast', from: mine.at(-1), data: { text }, private: to && say('privateTo', called(to)) };
+  const line = list.add(bubble(own, choose, say('sending')));
+  line.classList.add('pending');
+  try {
+    if (to) {
+      const { delivered } = await parley.request('private', { to, text, name });
+      tell(line, '');
+      if (!delivered) list.note('error', say('noSuch'));
+    } else {
+      const { recipients, duplicate } = await publish(room, { text, name });
+      tell(line, duplicate ? '' : say('reached', recipients));
+      list.add(line); // where the room has it
+    }
+    line.classList.remove('pending');
+  } catch (e) {
+    line.classList.add('failed');
+    tell(line, /dropped|timeout/.test(e.code) ? say('unknown') : say('failed', `${e.code}: ${e.message}`));
+  }
+}
+
 $('saying').onsubmit = (event) => {
   event.preventDefault();
   const text = $('text').value;
   const to = $('to').value.trim();
-  const name = $('name').value.trim() || undefined;
-  if (!text) return;
-  if (to) {
-    send({ type: 'private', to, text, name });
-    show('private', say('youTo'), who(to), say('colon', text));
-    $('to').value = ''; // the next one is for the room, unless somebody is chosen again
-    showTarget();
-  } else {
-    send({ type: 'chat', room: $('room').value, text, name });
-  }
-  $('text').value = '';
+  if (!text || !to && !current) return;
+  void send(to, text);
+  $('text').value = $('to').value = ''; // the next one is for the room, unless somebody is chosen again
+  showTarget();
+  $('text').focus();
 };
-// Cutting forgets the socket without a close: the server finds a half-open connection, and the session is
-// taken over from it.
-$('cut').onclick = () => dropped(1006, say('cutByYou'));
-
-translate();
-oldToken = store.get('token');
-fetch('server.json').then((r) => r.json()).then((s) => {
-  port = s.port;
-  connect();
+$('joining').onsubmit = (event) => {
+  event.preventDefault();
+  const p = place($('room').value.trim() || $('room').value);
+  p.enter();
+  show(p);
+  p.room.join().catch(() => {});
+  $('room').value = '';
+  $('text').focus();
+};
+$('to').oninput = showTarget;
+$('text').onkeydown = (event) => { if (event.key === 'Escape') choose(''); };
+$('name').onchange = keep;
+$('cut').onclick = cutOrConnect;
+$('language').onclick = () => {
+  speak(language === 'zh' ? 'en' : 'zh');
+  keep();
+};
+document.addEventListener('visibilitychange', () => {
+  keep();
+  if (!document.hidden && current?.unread) show(current);
 });
+addEventListener('pagehide', keep);
+
+function speak(to) {
+  setLanguage(to);
+  for (const line of document.querySelectorAll('.hint')) line.replaceWith(hint());
+  showState();
+  showRooms();
+  showMembers();
+  showTarget();
+}
+
+/** What an empty room says: the style hides it behind a list that has lines. */
+function hint() {
+  const link = make('a', '', say('second'));
+  link.href = '.';
+  link.target = '_blank';
+  link.rel = 'noopener'; // or the window would have this one's session
+  return make('p', 'hint', say('hint'), link, say('hintEnd'));
+}
 
 // Where several processes serve, the page says how many connections each of them has.
 function workers() {
@@ -283,4 +371,19 @@ function workers() {
     setTimeout(workers, 2000);
   }).catch(() => setTimeout(workers, 2000));
 }
+
+wide.onchange = showState;
+$('members').open = wide.matches;
+$('name').value = kept.name ?? '';
+mine.push(...(kept.mine ?? []));
+speak(kept.language ?? language);
+for (const [name, since] of Object.entries(kept.rooms ?? { lobby: null })) {
+  const p = place(name, since);
+  p.enter();
+  p.room.join().catch(() => {});
+  if (name === kept.current) show(p);
+}
+if (kept.rooms) outcome = { name: '', messages: 0, missing: 0, gap: false, shown: false };
+connect();
 workers();
+if (matchMedia('(hover: hover)').matches) $('text').focus();
