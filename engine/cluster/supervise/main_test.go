@@ -40,6 +40,7 @@ const scriptVariable = "SUPERVISE_TEST_SCRIPT"
 type script struct {
 	Workers      int
 	Bus          bool
+	BusSilent    bool
 	API          string
 	Listen       []string
 	Acts         []act // of the wards, from the start
@@ -60,6 +61,8 @@ type testSettings struct {
 	Acts []act
 	Word string
 	Port int
+	// Silent has the bus report no address.
+	Silent bool
 }
 
 func runParent(text string) int {
@@ -68,8 +71,8 @@ func runParent(text string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 99
 	}
-	settings, _ := json.Marshal(testSettings{Acts: sc.Acts, Word: "first", Port: 1})
-	plan := Plan{Listen: sc.Listen, Workers: sc.Workers, Bus: sc.Bus, API: sc.API, FirstInstance: 1, Settings: settings,
+	settings, _ := json.Marshal(testSettings{Acts: sc.Acts, Word: "first", Port: 1, Silent: sc.BusSilent})
+	plan := Plan{Listen: sc.Listen, Workers: sc.Workers, Bus: sc.Bus, BusSilent: sc.BusSilent, API: sc.API, FirstInstance: 1, Settings: settings,
 		StartTimeout: sc.StartTimeout, FrozenAfter: sc.FrozenAfter, DrainTimeout: sc.DrainTimeout,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil))}
 	plan.Show = func() (json.RawMessage, error) { return json.RawMessage(`"shown"`), nil }
@@ -153,7 +156,7 @@ func runWard() int {
 	w.inspect()
 	w.tell()
 	address := ""
-	if w.welcome.Role == RoleBus {
+	if w.welcome.Role == RoleBus && !w.heard.Settings.Silent {
 		listener, err := net.Listen("tcp", "127.0.0.1:"+portOf(w.welcome.Bus.Address))
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

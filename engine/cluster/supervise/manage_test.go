@@ -123,7 +123,7 @@ func TestNotify(t *testing.T) {
 	t.Parallel()
 	m, path := newManager(t)
 	settings := filepath.Join(t.TempDir(), "settings")
-	p := begin(t, script{Workers: 2, Bus: true, ReloadFrom: settings, Acts: []act{{RoleWorker, 3, "late"}}},
+	p := begin(t, script{Workers: 2, Bus: true, ReloadFrom: settings, Acts: []act{{RoleWorker, 4, "late"}}},
 		"NOTIFY_SOCKET="+path, "WATCHDOG_USEC=300000")
 	if came := m.must("READY=1"); !slices.Contains(came, "STATUS=0 of 2 workers ready") {
 		t.Errorf("before it was ready it said %q", came)
@@ -138,7 +138,7 @@ func TestNotify(t *testing.T) {
 	m.must("WATCHDOG=1")
 	m.must("WATCHDOG=1")
 
-	writeSettings(t, settings, testSettings{Word: "second", Port: 1, Acts: []act{{RoleWorker, 3, "late"}}})
+	writeSettings(t, settings, testSettings{Word: "second", Port: 1, Acts: []act{{RoleWorker, 4, "late"}}})
 	p.signal(syscall.SIGHUP)
 	came := m.must("RELOADING=1\nMONOTONIC_USEC=")
 	if text := came[len(came)-1]; len(text) < len("RELOADING=1\nMONOTONIC_USEC=")+4 {

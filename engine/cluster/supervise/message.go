@@ -30,8 +30,9 @@ const beatEvery = 250 * time.Millisecond
 // Owner: immutable after Join.
 type Welcome struct {
 	Role     string       `json:"role"`
-	Index    int          `json:"index"`    // 0, 1, 2 ...: the same after a restart
-	Instance ident.Worker `json:"instance"` // new for each start of a worker or api process; 0 for the bus
+	Index    int          `json:"index"`          // 0, 1, 2 ...: the same after a restart
+	Instance ident.Worker `json:"instance"`       // new for each start of a process
+	Term     uint64       `json:"term,omitempty"` // the bus only: higher than that of each earlier bus process; see Supervisor.nextTerm
 	Bus      Bus          `json:"bus"`
 	Peers    Peers        `json:"peers"` // a worker is among its own peers
 	// Listen are the addresses, and Listeners their sockets: for a worker in the order of Plan.Listen, for the api process
@@ -76,6 +77,7 @@ type Peers struct {
 	Peers []ident.Worker `json:"peers"`         // instances of all workers that run, including those that are starting
 	Ready []ident.Worker `json:"ready"`         // those among them that serve
 	API   ident.Worker   `json:"api,omitempty"` // the instance of the api process, once it is ready; 0: none
+	Bus   ident.Worker   `json:"bus,omitempty"` // the instance of the bus process, once it is ready; 0: none
 	Dead  []Death        `json:"dead,omitempty"`
 }
 

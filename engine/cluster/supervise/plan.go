@@ -25,6 +25,8 @@ type Plan struct {
 	Workers int
 	// Bus asks for a bus process, which is ready before the first worker starts.
 	Bus bool
+	// BusSilent says that the bus process listens nowhere: the bus itself is another server's. Then it reports no address.
+	BusSilent bool
 	// BusAddress is where the bus must listen, as host:port. Empty: the bus chooses an address at its first start, reports
 	// it with Control.Ready, and keeps it after restarts.
 	BusAddress string
@@ -41,7 +43,7 @@ type Plan struct {
 	// Show is called when the api process asks for an overview, on a goroutine of its own; its result is JSON of at most
 	// half a megabyte. Nil: the answer is empty.
 	Show func() (json.RawMessage, error)
-	// FirstInstance is the first worker's instance, 0 for a random one. Later ones count up and skip 0.
+	// FirstInstance is the first process's instance, 0 for a random one. Later ones count up and skip 0. The bus starts first.
 	FirstInstance uint16
 
 	// StartTimeout is how long a ward may take until it is ready: 30 s.
@@ -164,7 +166,7 @@ var (
 	// before they had sent their clients away.
 	ErrStopped = errors.New("stopped at once by a second signal")
 	// ErrInstances is returned when every instance has been used once.
-	ErrInstances = errors.New("65535 workers have been started, and no instance is left; start the server again")
+	ErrInstances = errors.New("65535 processes have been started, and no instance is left; start the server again")
 )
 
 const (

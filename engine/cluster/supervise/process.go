@@ -218,13 +218,10 @@ func (s *Supervisor) signal(p *process, sig syscall.Signal) {
 // attrs name the process in a log line.
 func (p *process) attrs(more ...any) []any {
 	list := []any{"role", p.ward.role}
-	switch p.ward.role {
-	case RoleWorker:
-		list = append(list, "worker", p.ward.index, "instance", p.instance)
-	case RoleAPI:
-		list = append(list, "instance", p.instance)
+	if p.ward.role == RoleWorker {
+		list = append(list, "worker", p.ward.index)
 	}
-	return append(append(list, "pid", p.cmd.Process.Pid), more...)
+	return append(append(list, "instance", p.instance, "pid", p.cmd.Process.Pid), more...)
 }
 
 // causeOf says how a process ended.

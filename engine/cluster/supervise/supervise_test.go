@@ -29,7 +29,7 @@ func TestStart(t *testing.T) {
 	}
 	st = p.until("every worker knows that all are ready", func(st Status) bool {
 		for _, w := range st.Workers {
-			if !slices.Equal(heardBy(t, w).Peers.Ready, []ident.Worker{1, 2, 3}) {
+			if !slices.Equal(heardBy(t, w).Peers.Ready, []ident.Worker{2, 3, 4}) {
 				return false
 			}
 		}
@@ -45,7 +45,7 @@ func TestStart(t *testing.T) {
 			t.Errorf("worker %d was told of the bus: %+v", i, h.Welcome.Bus)
 		}
 		passwords[h.Welcome.Bus.Password] = true
-		if !slices.Equal(h.Peers.Peers, []ident.Worker{1, 2, 3}) {
+		if !slices.Equal(h.Peers.Peers, []ident.Worker{2, 3, 4}) || h.Peers.Bus != 1 {
 			t.Errorf("worker %d knows the peers %v", i, h.Peers)
 		}
 		if len(h.Leaked) > 0 || h.Sockets > 0 || h.Secret {
@@ -59,7 +59,7 @@ func TestStart(t *testing.T) {
 		t.Errorf("%d passwords for 3 workers", len(passwords))
 	}
 	p.says("[bus] bus says hello")
-	p.says("[worker 2 #3] worker says hello")
+	p.says("[worker 2 #4] worker says hello")
 }
 
 // Connections are spread evenly over workers that wait.
@@ -170,7 +170,8 @@ func TestSuspended(t *testing.T) {
 	}
 }
 
-// The bus is started again with its address and its secret, and the workers stay.
+// The bus is started again with its address and its secret, a new instance and a higher term, and the workers stay. They are
+// told of the new instance, and not of the end of the old one.
 func TestBusRestarts(t *testing.T) {
 	t.Parallel()
 	p := begin(t, script{Workers: 2, Bus: true})
@@ -181,10 +182,44 @@ func TestBusRestarts(t *testing.T) {
 	if after.Bus.Address != before.Bus.Address || is.Address != before.Bus.Address || string(is.Secret) != string(was.Secret) {
 		t.Errorf("the bus was at %s, is at %s", before.Bus.Address, after.Bus.Address)
 	}
+	old, young := heardBy(t, *before.Bus).Welcome, heardBy(t, *after.Bus).Welcome
+	if young.Instance == 0 || young.Instance == old.Instance || young.Instance != after.Bus.Instance || old.Term == 0 || young.Term <= old.Term {
+		t.Errorf("the bus was instance %d of term %d, is %d of %d", old.Instance, old.Term, young.Instance, young.Term)
+	}
+	after = p.until("the workers know the new bus", func(st Status) bool {
+		return !slices.ContainsFunc(st.Workers, func(w WardStatus) bool { return heardBy(t, w).Peers.Bus != young.Instance })
+	})
 	for _, w := range after.Workers {
-		if w.Restarts != 0 || len(heardBy(t, w).Dead) > 0 {
+		if h := heardBy(t, w); w.Restarts != 0 || len(h.Dead) > 0 || h.Welcome.Peers.Bus != old.Instance || h.Welcome.Term != 0 {
 			t.Errorf("worker %d: %+v", w.Index, w)
 		}
+	}
+}
+
+// The bus is told of each death of a worker once the kernel has reaped it, and a bus that starts later of the latest ones.
+func TestBusHearsOfDeaths(t *testing.T) {
+	t.Parallel()
+	p := begin(t, script{Workers: 2, Bus: true})
+	before := p.running()
+	dead := before.Workers[0].Instance
+	syscall.Kill(before.Workers[0].PID, syscall.SIGKILL)
+	p.until("the bus knows of the death", func(st Status) bool {
+		list := heardBy(t, *st.Bus).Dead
+		return len(list) == 1 && list[0].Instance == dead
+	})
+	syscall.Kill(before.Bus.PID, syscall.SIGKILL)
+	after := p.until("the bus is back", func(st Status) bool { return st.Bus.Restarts == 1 && st.Bus.State == "ready" })
+	if list := heardBy(t, *after.Bus).Welcome.Peers.Dead; len(list) != 1 || list[0].Instance != dead {
+		t.Errorf("the new bus was told of the deaths %v, want that of %d", list, dead)
+	}
+}
+
+// A bus process that listens nowhere is ready without an address.
+func TestBusSilent(t *testing.T) {
+	t.Parallel()
+	p := begin(t, script{Workers: 1, Bus: true, BusSilent: true})
+	if st := p.running(); st.Bus.Address != "" || heardBy(t, st.Workers[0]).Peers.Bus != st.Bus.Instance {
+		t.Errorf("the bus is at %q, and the worker knows %d", st.Bus.Address, heardBy(t, st.Workers[0]).Peers.Bus)
 	}
 }
 
@@ -329,7 +364,7 @@ func TestRefusedWhileLeaving(t *testing.T) {
 // A worker that does not drain is ended at the deadline.
 func TestDeadline(t *testing.T) {
 	t.Parallel()
-	p := begin(t, script{Workers: 2, Bus: true, Acts: []act{{RoleWorker, 2, "stubborn"}}, DrainTimeout: 500 * time.Millisecond})
+	p := begin(t, script{Workers: 2, Bus: true, Acts: []act{{RoleWorker, 3, "stubborn"}}, DrainTimeout: 500 * time.Millisecond})
 	p.running()
 	began := time.Now()
 	p.signal(syscall.SIGINT)
@@ -371,7 +406,7 @@ func TestSecondSignal(t *testing.T) {
 // those that are stopped.
 func TestOrphans(t *testing.T) {
 	t.Parallel()
-	p := begin(t, script{Workers: 3, Bus: true, Acts: []act{{RoleWorker, 3, "stubborn"}, {RoleWorker, 0, "chatty"}},
+	p := begin(t, script{Workers: 3, Bus: true, Acts: []act{{RoleWorker, 4, "stubborn"}, {RoleWorker, 0, "chatty"}},
 		DrainTimeout: 500 * time.Millisecond})
 	st := p.running()
 	c := clientOf(t, st, 0)

@@ -45,6 +45,7 @@ type Supervisor struct {
 	busAccess Bus   // its address and secret
 	next      uint16
 	used      int
+	terms     uint64 // bus processes that were started
 	settings  []byte
 	dead      []Death // for the welcome of new workers
 
@@ -310,6 +311,17 @@ func (s *Supervisor) nextInstance() (ident.Worker, error) {
 		s.next = 1
 	}
 	return ident.On(0, i), nil
+}
+
+// nextTerm is the term of the next bus process, whose sequencer numbers messages. Workers refuse what a sequencer of a lower
+// term says, so that it must grow with each bus process of this server. It must grow over servers, too: on an external bus, a
+// bus process that has lost its supervisor may still say something while the next server starts. So it counts up from the time,
+// in milliseconds, at which the supervisor started. That is sound while the clock does not step back from one server to the next
+// (then the new workers would for a moment listen to the old sequencer, which ends at once), and no bus process starts within
+// a millisecond.
+func (s *Supervisor) nextTerm() uint64 {
+	s.terms++
+	return uint64(s.started.UnixMilli()) + s.terms
 }
 
 // giveUp begins the shutdown because of err.

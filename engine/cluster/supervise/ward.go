@@ -47,18 +47,15 @@ func backoff(ends int) time.Duration {
 
 func (w *ward) isReady() bool { return w.process != nil && w.process.ready }
 
-// isMember reports whether the ward's processes are members of the bus, each with an instance of its own.
+// isMember reports whether the ward's processes are workers or the api process: the others are told of their ends.
 func (w *ward) isMember() bool { return w.role != RoleBus }
 
 // start starts a process for w.
 func (s *Supervisor) start(w *ward) {
-	var instance ident.Worker
-	if w.isMember() {
-		var err error
-		if instance, err = s.nextInstance(); err != nil {
-			s.giveUp(err)
-			return
-		}
+	instance, err := s.nextInstance()
+	if err != nil {
+		s.giveUp(err)
+		return
 	}
 	p, err := s.spawn(w, instance)
 	if err != nil {
@@ -93,7 +90,9 @@ func (s *Supervisor) welcome(p *process) {
 	case RoleAPI:
 		w.Listen = []string{s.apiAddr}
 	}
-	if p.ward.isMember() {
+	if p.ward.role == RoleBus {
+		w.Term = s.nextTerm()
+	} else {
 		w.Bus = Bus{}
 		if s.bus != nil {
 			w.Bus = s.busAccess.access(p.instance)
@@ -126,6 +125,9 @@ func (s *Supervisor) peers() Peers {
 	}
 	if s.api != nil && s.api.isReady() {
 		p.API = s.api.process.instance
+	}
+	if s.bus != nil && s.bus.isReady() {
+		p.Bus = s.bus.process.instance
 	}
 	return p
 }
@@ -168,7 +170,7 @@ func (s *Supervisor) reported(p *process, r report) {
 
 func (s *Supervisor) becameReady(p *process, address string) {
 	w := p.ward
-	if w.role == RoleBus {
+	if w.role == RoleBus && !s.plan.BusSilent {
 		switch {
 		case address == "" && s.busAccess.Address == "":
 			s.kill(p, "ready without an address")
@@ -184,9 +186,7 @@ func (s *Supervisor) becameReady(p *process, address string) {
 	p.ready, p.readyAt = true, s.age
 	w.everReady, w.failed = true, 0
 	s.log.Info(title(w.role, w.index)+" is ready", p.attrs("after", time.Since(p.started).Round(time.Millisecond))...)
-	if w.isMember() {
-		s.tellPeers(nil, nil)
-	}
+	s.tellPeers(nil, nil)
 }
 
 // verdict is the supervisor's judgement of a process's end.
