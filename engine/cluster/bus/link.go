@@ -24,7 +24,8 @@ type LinkOptions struct {
 	File      string         // with External: a file with our user, in place of the URL's; see Address
 	Local     *Server        // a server in this process, instead of URL
 	Instance  ident.Worker   // the number of this worker; not 0
-	Password  string         // see Password
+	Sequencer bool           // the link is the sequencer's: it hears no streams, and Peers is unused; see Link.Sequence
+	Password  string         // see Password, and SequencerPassword
 	Peers     []ident.Worker // the instances that live already; those not listed are taken to be younger
 	PeersWait time.Duration  // how long Dial waits to hear of Peers; 0 = 5 s
 	RingBytes int            // how much is kept for receivers that missed it; 0 = 16 MiB
@@ -70,6 +71,8 @@ type Link struct {
 	closed bool
 
 	confirms   confirms
+	sequencer  bool
+	instance   ident.Worker
 	up         atomic.Bool
 	reconnects atomic.Uint64
 }
@@ -99,7 +102,7 @@ func Dial(ctx context.Context, opts LinkOptions, to Receiver) (*Link, error) {
 	if err := opts.complete(); err != nil {
 		return nil, fmt.Errorf("dial bus: %w", err)
 	}
-	l := &Link{log: opts.Log, out: newOutbox(opts.RingBytes), inbox: newInbox(to, opts.Peers)}
+	l := &Link{log: opts.Log, out: newOutbox(opts.RingBytes), inbox: newInbox(to, opts.Peers), sequencer: opts.Sequencer, instance: opts.Instance}
 	l.inbox.ask, l.inbox.arm = l.ask, l.arm
 	ready := make(chan struct{})
 	known, err := credentials(opts.File)
@@ -139,16 +142,25 @@ func (o *LinkOptions) complete() error {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Sequencer {
+		o.Peers = nil
+	}
 	if o.Status == nil {
 		o.Status = func(bool) {}
 	}
 	return nil
 }
 
-func userName(instance ident.Worker) string { return "w" + strconv.Itoa(int(instance)) }
+// kind is what the link's user is.
+func (o *LinkOptions) kind() kind {
+	if o.Sequencer {
+		return kindSequencer
+	}
+	return kindWorker
+}
 
 // inboxPrefix is where a user's answers from JetStream arrive.
-func inboxPrefix(instance ident.Worker) string { return "_INBOX." + userName(instance) }
+func inboxPrefix(k kind, instance ident.Worker) string { return "_INBOX." + userName(k, instance) }
 
 // connOptions are the options of NATS. The handlers wait for ready.
 func (l *Link) connOptions(opts LinkOptions, ready <-chan struct{}) []nats.Option {
@@ -179,8 +191,8 @@ func (l *Link) connOptions(opts LinkOptions, ready <-chan struct{}) []nats.Optio
 // connOptions are the options of any connection to the bus. NATS's default is to give up after 60 attempts.
 func connOptions(opts LinkOptions) []nats.Option {
 	list := []nats.Option{
-		nats.Name(userName(opts.Instance)),
-		nats.CustomInboxPrefix(inboxPrefix(opts.Instance)),
+		nats.Name(userName(opts.kind(), opts.Instance)),
+		nats.CustomInboxPrefix(inboxPrefix(opts.kind(), opts.Instance)),
 		nats.Timeout(dialTimeout),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(reconnectWait),
@@ -195,7 +207,7 @@ func connOptions(opts LinkOptions) []nats.Option {
 	if opts.External {
 		return list // NATS may find other servers of its cluster, and reconnect to them
 	}
-	return append(list, nats.UserInfo(userName(opts.Instance), opts.Password), nats.IgnoreDiscoveredServers())
+	return append(list, nats.UserInfo(userName(opts.kind(), opts.Instance), opts.Password), nats.IgnoreDiscoveredServers())
 }
 
 // connect tries until it succeeds, ctx is done, or the password is wrong.
@@ -219,12 +231,12 @@ func connect(ctx context.Context, opts LinkOptions, options []nats.Option) (*nat
 // open subscribes, starts the sender, and waits for the peers.
 func (l *Link) open(ctx context.Context, opts LinkOptions) error {
 	go l.sender.run()
-	for subject, handle := range map[string]nats.MsgHandler{
-		"p.*": l.onStream,
-		"a.*." + strconv.Itoa(int(opts.Instance)): l.onAnswer,
-		"q.*." + strconv.Itoa(int(opts.Instance)): l.onQuestion,
-		"q.*.0": l.onQuestion,
-	} {
+	me := strconv.Itoa(int(opts.Instance))
+	handlers := map[string]nats.MsgHandler{"q.*." + me: l.onQuestion, "q.*.0": l.onQuestion}
+	if !opts.Sequencer {
+		handlers["p.*"], handlers["a.*."+me] = l.onStream, l.onAnswer
+	}
+	for subject, handle := range handlers {
 		sub, err := l.nc.Subscribe(subject, handle)
 		if err != nil {
 			return fmt.Errorf("subscribe to %s: %w", subject, err)
@@ -253,9 +265,9 @@ func (l *Link) open(ctx context.Context, opts LinkOptions) error {
 	return nil
 }
 
-// greet asks all publishers for their highest batch, and announces ours.
+// greet asks all publishers for their highest batch, and announces ours. The sequencer hears no publisher.
 func (l *Link) greet() {
-	l.sender.want(func(r *requests) { r.hello, r.top = true, true })
+	l.sender.want(func(r *requests) { r.hello, r.top = !l.sequencer, true })
 }
 
 // Append adds an entry to the batch that is being filled. The bytes are copied. It never waits for the bus and allocates

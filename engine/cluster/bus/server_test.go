@@ -29,6 +29,10 @@ func TestStrangersAreRefused(t *testing.T) {
 		"w65537": Password(secret, 1),
 		"1":      Password(secret, 1),
 		"w3":     Password([]byte("another secret of 16 bytes"), 3),
+		"s1":     Password(secret, 1),
+		"s01":    SequencerPassword(secret, 1),
+		"w4":     SequencerPassword(secret, 4),
+		"sw5":    SequencerPassword(secret, 5),
 	} {
 		nc, err := nats.Connect(s.URL(), nats.UserInfo(user, password))
 		if !errors.Is(err, nats.ErrAuthorization) {
@@ -47,10 +51,10 @@ func TestStrangersAreRefused(t *testing.T) {
 	}
 }
 
-// violations connects as w1 and collects the server's permission errors.
-func violations(t *testing.T, s *Server) (nc *nats.Conn, said chan string) {
+// violations connects as a user and collects the server's permission errors.
+func violations(t *testing.T, s *Server, as LinkOptions) (nc *nats.Conn, said chan string) {
 	said = make(chan string, 100)
-	nc, err := nats.Connect(s.URL(), append(connOptions(LinkOptions{Instance: 1, Password: Password(secret, 1)}),
+	nc, err := nats.Connect(s.URL(), append(connOptions(as),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { said <- err.Error() }))...)
 	if err != nil {
 		t.Fatal(err)
@@ -59,12 +63,10 @@ func violations(t *testing.T, s *Server) (nc *nats.Conn, said chan string) {
 	return nc, said
 }
 
-// A user can only be itself, and can do nothing that a worker need not do.
-func TestUsersAreThemselves(t *testing.T) {
-	s := startServer(t)
-	nc, said := violations(t, s)
-	g := newWitness()
-	dial(t, options(s.URL(), 3), g)
+// refused checks that a user of options may neither publish nor subscribe to some subjects.
+func refused(t *testing.T, s *Server, as LinkOptions, publish, subscribe []string) {
+	t.Helper()
+	nc, said := violations(t, s, as)
 	expect := func(verb, subject string) {
 		t.Helper()
 		select {
@@ -76,21 +78,33 @@ func TestUsersAreThemselves(t *testing.T) {
 			t.Fatalf("%s %s is allowed", verb, subject)
 		}
 	}
-	for _, subject := range []string{
-		"p.2", "q.2.3", "a.2.3", "p", "p.1.1", "a.11.3", "$KV.others.x", "$JS.API.STREAM.CREATE.OTHERS",
-		"$JS.API.STREAM.DELETE.OTHERS", "$JS.API.ACCOUNT.PURGE.X", "_INBOX.w2.x", "$SYS.REQ.SERVER.PING",
-	} {
+	for _, subject := range publish {
 		if err := nc.Publish(subject, lateBatch(1)); err != nil {
 			t.Fatal(err)
 		}
 		expect("publish", subject)
 	}
-	for _, subject := range []string{">", "a.>", "a.*.2", "a.*.*", "q.*.2", "_INBOX.>", "_INBOX.w2.>", "$KV.sessions.>", "$SYS.>"} {
+	for _, subject := range subscribe {
 		if _, err := nc.SubscribeSync(subject); err != nil {
 			t.Fatal(err)
 		}
 		expect("subscription", subject)
 	}
+}
+
+// A user can only be itself, and can do nothing that a worker need not do: it is neither another worker nor the sequencer.
+func TestUsersAreThemselves(t *testing.T) {
+	s := startServer(t)
+	g := newWitness()
+	dial(t, options(s.URL(), 3), g)
+	refused(t, s, LinkOptions{Instance: 1, Password: Password(secret, 1)}, []string{
+		"p.2", "q.2.3", "a.2.3", "p", "p.1.1", "a.11.3", "$KV.others.x", "$JS.API.STREAM.CREATE.OTHERS",
+		"$JS.API.STREAM.DELETE.OTHERS", "$JS.API.ACCOUNT.PURGE.X", "_INBOX.w2.x", "$SYS.REQ.SERVER.PING",
+		"o.2", "o", "o.1.1", "r.1.3", "r.2.3", "r.2.1",
+	}, []string{">", "a.>", "a.*.2", "a.*.*", "q.*.2", "_INBOX.>", "_INBOX.w2.>", "$KV.sessions.>", "$SYS.>", "o.*", "o.1", "r.*.2", "r.*.*", "r.>"})
+	refused(t, s, LinkOptions{Instance: 9, Sequencer: true, Password: SequencerPassword(secret, 9)}, []string{
+		"p.2", "a.2.3", "r.2.3", "o.9", "o.1", "$KV.sessions.x", "$JS.API.INFO", ledgerWanted,
+	}, []string{">", "p.*", "a.*.9", "r.*.9", "_INBOX.w9.>", ledgerWanted, ledgerChanged})
 	if g.has(2, 1) || g.has(1, 1) {
 		t.Error("w3 has got a batch that w1 published as somebody else")
 	}
