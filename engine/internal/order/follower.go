@@ -57,7 +57,7 @@ type Outcome struct {
 const (
 	outstandingMax      = 16_384
 	outstandingBytesMax = 4 << 20
-	batchBytesMax       = 256 << 10
+	batchBytesMax       = 256 << 10 // one item at least
 
 	// GiveUpAfter is how long a publish, a join or a resume waits for the sequencer.
 	GiveUpAfter = 2 * time.Second
@@ -160,11 +160,12 @@ func (f *Follower) Outgoing(dst []byte) []byte {
 			w.Number(uint64(itemHello)).Number(f.next - uint64(len(f.outstanding)))
 		}
 	} else {
-		for len(f.control) > 0 && len(w.B)-empty < batchBytesMax {
+		fits := func(item int) bool { return len(w.B) == empty || len(w.B)-empty+item <= batchBytesMax }
+		for len(f.control) > 0 && fits(len(f.control[0])) {
 			w.B = append(w.B, f.control[0]...)
 			f.control = f.control[1:]
 		}
-		for ; f.unsent < len(f.outstanding) && len(w.B)-empty < batchBytesMax; f.unsent++ {
+		for ; f.unsent < len(f.outstanding) && fits(len(f.outstanding[f.unsent].item)); f.unsent++ {
 			f.sentAt = now
 			w.B = f.outstanding[f.unsent].append(w.B)
 		}

@@ -33,6 +33,7 @@ type SequencerOptions struct {
 type Sequencer struct {
 	SequencerOptions
 	Histories *rooms.Index // for the budget and the figures
+	Numbered  uint64       // messages that have taken a number
 	said      uint64       // entries of the stream
 	followers map[ident.Worker]*admitted
 	dead      map[ident.Worker]bool
@@ -214,6 +215,7 @@ func (s *Sequencer) publish(from ident.Worker, number uint64, m *Message) {
 		s.already(from, number, outcomeDuplicate, n.Position)
 		return
 	}
+	s.Numbered++
 	w := s.about(entryOrdered, from).Number(number).Text(m.Room)
 	(&Ordered{Epoch: n.Epoch, Seq: n.Seq, By: m.By, Out: m.Out, OutUsers: m.OutUsers, Key: about.ConflateKey, Frame: p.frame}).append(w)
 	s.say()
