@@ -52,6 +52,9 @@ func runAPI(ctx context.Context, srv *engine.Server, o Options) error {
 	if err := srv.Start(); err != nil {
 		return err
 	}
+	if err := w.openMailbag(); err != nil {
+		return err
+	}
 	w.control.Ready("")
 	serving, stop := context.WithCancel(ctx)
 	defer stop()

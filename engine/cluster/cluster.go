@@ -9,7 +9,7 @@
 // not, for example, open a file to write to it.
 //
 // What it refuses to do: know the meaning of a message (package engine), start and watch processes (package supervise),
-// carry bytes between them (package bus), and store records that must outlive a process (package ledger).
+// carry bytes between them (package bus), give the messages of rooms with history one order (package order), and store records that must outlive a process (package ledger).
 //
 // Start reading at [Run], then worker.go.
 package cluster
@@ -28,7 +28,6 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/engine"
-	"github.com/parleyd/parley/engine/cluster/bus"
 	"github.com/parleyd/parley/engine/cluster/supervise"
 	"github.com/parleyd/parley/engine/logs"
 )
@@ -79,7 +78,7 @@ func Run(ctx context.Context, srv *engine.Server, o Options) error {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) // a log without a reader must not end the process
 	switch supervise.Role() {
 	case supervise.RoleBus:
-		return runBus(ctx, o)
+		return runBus(ctx, srv, o)
 	case supervise.RoleWorker:
 		return runWorker(ctx, srv, o)
 	case supervise.RoleAPI:
@@ -115,7 +114,7 @@ type inheritance struct {
 	Fresh     *Fresh `json:"fresh,omitempty"`     // the latest reload, or Options.Own
 
 	BytesMax int    `json:"bytes_max,omitempty"` // of a message on an external bus
-	BusURL   string `json:"bus_url,omitempty"`   // of an external bus, with its password: children get it in no other way
+	BusURL   string `json:"bus_url,omitempty"`   // of an external bus, with its password: children get it in no other way; empty: the bus process is the bus
 }
 
 // first is what children adopt before any reload; nil for nothing.
@@ -166,7 +165,8 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 	plan := supervise.Plan{
 		Listen:       []string{net.JoinHostPort(cfg.Host, strconv.Itoa(max(cfg.Port, 0)))},
 		Workers:      cfg.Processes,
-		Bus:          cfg.BusURL == "",
+		Bus:          true,
+		BusSilent:    cfg.BusURL != "",
 		Settings:     inherited,
 		DrainTimeout: cfg.ShutdownTimeout,
 		Log:          o.Log,
@@ -202,51 +202,4 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 		}
 	}
 	return parent.Run(ctx)
-}
-
-// runBus is the bus process: it carries the workers' messages to each other.
-func runBus(ctx context.Context, o Options) error {
-	control, err := supervise.Join()
-	if err != nil {
-		return err
-	}
-	welcome := control.Welcome()
-	given, err := parseInheritance(welcome)
-	if err != nil {
-		return err
-	}
-	port := 0
-	if _, text, err := net.SplitHostPort(welcome.Bus.Address); err == nil {
-		if port, err = strconv.Atoi(text); err != nil {
-			return fmt.Errorf("read address of the bus: %w", err)
-		}
-	}
-	if err := restoreDir(given); err != nil {
-		return err
-	}
-	held, err := lock(ctx, given.Dir, lockWait, o.Log)
-	if err != nil {
-		return err
-	}
-	defer held.Close()
-	server, err := bus.Start(bus.ServerOptions{Dir: given.Dir, Secret: welcome.Bus.Secret, Port: port, Log: o.Log})
-	if err != nil {
-		return err
-	}
-	defer server.Close()
-	control.Ready(server.Addr())
-	go control.Pulse(ctx, func(context.Context) error { return control.Stats(busReport{ownProcess()}) })
-	for order := range control.Orders() {
-		switch order := order.(type) {
-		case supervise.Reload:
-			control.Reloaded(order, inherit(order.Settings, nil, o))
-		case supervise.Drain:
-			server.Close()
-			if order.Orphaned && given.Temporary {
-				os.RemoveAll(given.Dir) // in place of the supervisor
-			}
-			return nil
-		}
-	}
-	return nil
 }

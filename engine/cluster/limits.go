@@ -8,6 +8,7 @@ import (
 	"github.com/parleyd/parley/engine/cluster/ledger"
 	"github.com/parleyd/parley/engine/internal/fanout"
 	"github.com/parleyd/parley/protocol/ident"
+	"github.com/parleyd/parley/rooms"
 )
 
 // This file makes the ledger's seats and created rooms fit the engine's interfaces.
@@ -49,7 +50,7 @@ type created struct{ w *worker }
 
 // Create implements fanout.Created.
 func (c created) Create(r fanout.CreatedRoom, done func(error)) {
-	room := ledger.Room{Name: r.Name, MembersMax: uint32(r.MaxMembers), Metadata: r.Metadata}
+	room := ledger.Room{Name: r.Name, MembersMax: uint32(r.MaxMembers), Metadata: r.Metadata, History: sharedHistory(r.History)}
 	if err := c.w.ledger.Load().Rooms.Create(room, func(err error) { done(roomError(err)) }); err != nil {
 		done(roomError(err))
 	}
@@ -71,6 +72,9 @@ func (c created) Update(name string, u fanout.RoomUpdate, done func(error)) {
 		if u.Metadata != nil {
 			r.Metadata = u.Metadata
 		}
+		if u.History != nil {
+			r.History = sharedHistory(u.History)
+		}
 	}
 	if err := c.w.ledger.Load().Rooms.Update(name, change, func(err error) { done(roomError(err)) }); err != nil {
 		done(roomError(err))
@@ -81,7 +85,7 @@ func (c created) Update(name string, u fanout.RoomUpdate, done func(error)) {
 func (w *worker) roomChanged(r ledger.Room, change ledger.RoomChange) {
 	known := w.srv.Worker().Rooms
 	room := fanout.CreatedRoom{Name: r.Name, MaxMembers: int(r.MembersMax), Metadata: r.Metadata,
-		CreatedAt: r.CreatedAt / time.Second.Milliseconds()}
+		CreatedAt: r.CreatedAt / time.Second.Milliseconds(), History: historyOf(r.History)}
 	switch change {
 	case ledger.RoomCreated:
 		known.RoomCreated(room)
@@ -90,6 +94,22 @@ func (w *worker) roomChanged(r ledger.Room, change ledger.RoomChange) {
 	case ledger.RoomDeleted:
 		known.RoomDeleted(r.Name)
 	}
+}
+
+// sharedHistory is a history as the ledger keeps it. Its bounds are within those of the settings, which are far below the largest
+// numbers of the ledger.
+func sharedHistory(o *rooms.HistoryOptions) *ledger.History {
+	if o == nil {
+		return nil
+	}
+	return &ledger.History{Messages: int32(max(o.Messages, -1)), Bytes: int32(o.Bytes), Age: o.Age, Slow: uint8(o.Slow)}
+}
+
+func historyOf(h *ledger.History) *rooms.HistoryOptions {
+	if h == nil {
+		return nil
+	}
+	return &rooms.HistoryOptions{Messages: int(h.Messages), Bytes: int(h.Bytes), Age: h.Age, Slow: rooms.SlowPolicy(h.Slow)}
 }
 
 // roomError translates an error of the ledger about rooms and seats into the engine's. Any other is a caller's mistake,

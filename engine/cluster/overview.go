@@ -106,9 +106,10 @@ func busRow(bus *supervise.WardStatus) *engine.WorkerStats {
 		return nil
 	}
 	row := rowOf(*bus)
+	row.Instance = 0 // it has no part in what is counted for workers
 	var own busReport
 	if len(bus.Stats) > 0 && json.Unmarshal(bus.Stats, &own) == nil {
-		row.Process = &own.Process
+		row.Process, row.Order = &own.Process, own.Order
 	}
 	return &row
 }

@@ -5,11 +5,13 @@ import (
 	"runtime/metrics"
 
 	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/internal/figures"
 )
 
 // busReport has the figures that the bus process reports to the supervisor.
 type busReport struct {
-	Process engine.ProcessStats `json:"process"`
+	Process engine.ProcessStats     `json:"process"`
+	Order   *figures.SequencerStats `json:"order,omitempty"` // nil until it reaches the bus
 }
 
 func ownProcess() engine.ProcessStats {

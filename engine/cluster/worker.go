@@ -29,6 +29,8 @@ type worker struct {
 	options Options
 	ledger  atomic.Pointer[ledger.Ledger] // opened before the server starts
 	fault   fault
+	mail    mailbag
+	order   ident.Worker // the bus process, whose stream orders the messages of rooms with history; 0: not known
 	// beforeLeave runs when the process is told to leave, before its clients are sent away; nil: nothing.
 	beforeLeave func()
 }
@@ -83,6 +85,9 @@ func runWorker(ctx context.Context, srv *engine.Server, o Options) error {
 	if err := srv.Start(); err != nil {
 		return err
 	}
+	if err := w.openMailbag(); err != nil {
+		return err
+	}
 	control := w.control
 	w.report() // the supervisor knows from the start whether this worker admits newcomers
 	control.Ready("")
@@ -113,7 +118,7 @@ func joinBus(ctx context.Context, srv *engine.Server, o Options, listen func(sup
 		return nil, err
 	}
 	srv.Worker().Attach(membership.Membership{Instance: welcome.Instance, Bus: &w.bus, Listener: listener, Clientless: supervise.Role() == supervise.RoleAPI,
-		BytesMax: given.BytesMax, Seats: seats{w}, Rooms: created{w}})
+		BytesMax: given.BytesMax, Seats: seats{w}, Rooms: created{w}, Order: w.mail.ring})
 	if err := w.dial(ctx, welcome, given); err != nil {
 		return nil, err
 	}
@@ -124,6 +129,7 @@ func joinBus(ctx context.Context, srv *engine.Server, o Options, listen func(sup
 		w.bus.link.Load().Forget(d.Instance) // its last batches may still arrive
 		w.died(d)
 	}
+	w.order = welcome.Peers.Bus
 	srv.Worker().Link.Peers(welcome.Peers.Peers)
 	srv.Worker().Link.Serving(welcome.Peers.Ready)
 	inherit(welcome.Settings, srv, o) // the reloads before this process was started
@@ -167,10 +173,24 @@ func (w *worker) dial(ctx context.Context, welcome supervise.Welcome, given inhe
 
 // onBus are the members of the bus that have told it that they are ready.
 func onBus(p supervise.Peers) []ident.Worker {
-	if p.API == 0 {
-		return p.Ready
+	list := slices.Clip(p.Ready)
+	for _, other := range []ident.Worker{p.API, p.Bus} {
+		if other != 0 {
+			list = append(list, other)
+		}
 	}
-	return append(slices.Clip(p.Ready), p.API)
+	return list
+}
+
+// ordersBy notes which bus process orders messages. The stream of an earlier one ends, once there is a new one.
+func (w *worker) ordersBy(instance ident.Worker) {
+	if instance == 0 || instance == w.order {
+		return
+	}
+	if w.order != 0 {
+		w.bus.link.Load().Forget(w.order)
+	}
+	w.order = instance
 }
 
 // followOrders carries out the supervisor's orders, and reports figures, until it is told to drain.
@@ -191,6 +211,7 @@ func (w *worker) followOrders(ctx context.Context) error {
 				w.srv.Worker().Link.Peers(order.Peers)
 				w.srv.Worker().Link.Serving(order.Ready)
 				w.ledger.Load().Peers(order.Ready)
+				w.ordersBy(order.Bus)
 				for _, d := range order.Dead {
 					w.bus.link.Load().Forget(d.Instance)
 					w.died(d)
@@ -256,6 +277,7 @@ func (w *worker) leave(ctx context.Context, d supervise.Drain) error {
 		w.beforeLeave()
 	}
 	err := w.srv.Shutdown(bounded)
+	w.mail.close()
 	written, end := context.WithTimeout(context.WithoutCancel(ctx), finishWait)
 	defer end()
 	sessions{w.ledger.Load()}.finish(written)

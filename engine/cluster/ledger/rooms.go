@@ -21,6 +21,17 @@ type Room struct {
 	Metadata []byte
 	// CreatedAt is in milliseconds since 1970.
 	CreatedAt int64
+	// History bounds the messages that the room keeps; nil: as the server's settings say.
+	History *History
+}
+
+// History bounds the messages that a room keeps, in the form of package rooms.
+//
+// Owner: immutable.
+type History struct {
+	Messages, Bytes int32 // less than 0 messages: the room has no history
+	Age             time.Duration
+	Slow            uint8
 }
 
 // RoomChange says what became of a created room.
@@ -51,10 +62,14 @@ type knownRoom struct {
 func newRooms(l *Ledger) *Rooms { return &Rooms{l: l, known: make(map[string]knownRoom)} }
 
 const (
-	roomVersion  = 1
-	roomHeader   = 1 + 16 + 8 + 4
-	metadataMax  = 64 << 10
-	nameBytesMax = 255
+	roomVersion = 1
+	roomHeader  = 1 + 16 + 8 + 4
+	// A record of historyVersion has a history between the header and the metadata. A record without one is of roomVersion, so
+	// that programs which know no histories can read it.
+	historyVersion = 2
+	historyBytes   = 4 + 4 + 8 + 1
+	metadataMax    = 64 << 10
+	nameBytesMax   = 255
 )
 
 var (
@@ -64,22 +79,38 @@ var (
 )
 
 func encodeRoom(r Room, m mark) []byte {
-	b := make([]byte, 0, roomHeader+len(r.Metadata))
+	b := make([]byte, 0, roomHeader+historyBytes+len(r.Metadata))
 	b = append(b, roomVersion)
 	b = append(b, m[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(r.CreatedAt))
 	b = binary.BigEndian.AppendUint32(b, r.MembersMax)
+	if h := r.History; h != nil {
+		b[0] = historyVersion
+		b = binary.BigEndian.AppendUint32(b, uint32(h.Messages))
+		b = binary.BigEndian.AppendUint32(b, uint32(h.Bytes))
+		b = binary.BigEndian.AppendUint64(b, uint64(h.Age))
+		b = append(b, h.Slow)
+	}
 	return append(b, r.Metadata...)
 }
 
 func decodeRoom(name string, b []byte) (r Room, m mark, err error) {
-	if len(b) < roomHeader || b[0] != roomVersion {
+	if len(b) < roomHeader || b[0] != roomVersion && b[0] != historyVersion {
 		return r, m, errRoom
 	}
 	copy(m[:], b[1:])
 	r.CreatedAt = int64(binary.BigEndian.Uint64(b[17:]))
 	r.MembersMax = binary.BigEndian.Uint32(b[25:])
 	r.Name, r.Metadata = name, b[roomHeader:]
+	if b[0] == historyVersion {
+		h := r.Metadata
+		if len(h) < historyBytes {
+			return r, m, errRoom
+		}
+		r.History = &History{Messages: int32(binary.BigEndian.Uint32(h)), Bytes: int32(binary.BigEndian.Uint32(h[4:])),
+			Age: time.Duration(binary.BigEndian.Uint64(h[8:])), Slow: h[16]}
+		r.Metadata = h[historyBytes:]
+	}
 	return r, m, nil
 }
 
@@ -109,6 +140,11 @@ func (room *Room) check() error {
 		return errMetadata
 	}
 	return nil
+}
+
+// same reports whether two histories are alike; either may be nil.
+func (h *History) same(other *History) bool {
+	return h == other || h != nil && other != nil && *h == *other
 }
 
 // whenWhole runs f once all known rooms are on the bus: for a caller, a room that is being rewritten exists.
@@ -373,7 +409,7 @@ func (r *Rooms) changed(token string, f found) {
 	switch {
 	case !had || was.room.CreatedAt != room.CreatedAt:
 		r.tell(room, RoomCreated)
-	case was.room.MembersMax != room.MembersMax || !bytes.Equal(was.room.Metadata, room.Metadata):
+	case was.room.MembersMax != room.MembersMax || !bytes.Equal(was.room.Metadata, room.Metadata) || !was.room.History.same(room.History):
 		r.tell(room, RoomUpdated)
 	} // else it is the same: it was lost and rewritten
 }

@@ -181,3 +181,45 @@ func TestAbsenceWhileReading(t *testing.T) {
 	<-begun
 	eventually(t, "the room is forgotten", func() bool { _, known := l.Rooms.Find(gone.Name); return !known })
 }
+
+// A created room's history reaches all workers, with its creation and with an update, and an update that changes nothing else is
+// told.
+func TestRoomsHaveHistories(t *testing.T) {
+	t.Parallel()
+	b := startBus(t)
+	var news heard
+	a, c := b.open(t, 1), b.open(t, 2, news.options)
+	first, second := History{Messages: 10, Bytes: 1 << 20, Age: time.Minute, Slow: 2}, History{Messages: -1}
+	must(t, func(done func(error)) error {
+		return a.Rooms.Create(Room{Name: "r", Metadata: []byte("m"), History: &first}, done)
+	})
+	has := func(want *History) bool {
+		r, ok := c.Rooms.Find("r")
+		return ok && r.History.same(want) && string(r.Metadata) == "m"
+	}
+	eventually(t, "the other knows the history", func() bool { return has(&first) })
+	must(t, func(done func(error)) error { return c.Rooms.Update("r", func(r *Room) { r.MembersMax = 3 }, done) })
+	if !has(&first) {
+		t.Error("an update of the limit has changed the history")
+	}
+	must(t, func(done func(error)) error { return a.Rooms.Update("r", func(r *Room) { r.History = &second }, done) })
+	eventually(t, "the other knows the new history", func() bool { return has(&second) && news.count("r 3 updated") == 2 })
+}
+
+// A record without a history is as programs wrote it that know none; a record whose history is cut off is damaged.
+func TestRoomRecords(t *testing.T) {
+	old := append([]byte{1}, make([]byte, 16+8)...)
+	old = append(old, 0, 0, 0, 7, 'm')
+	r, m, err := decodeRoom("r", old)
+	if err != nil || r.MembersMax != 7 || string(r.Metadata) != "m" || r.History != nil {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if now := encodeRoom(r, m); string(now) != string(old) {
+		t.Errorf("a room without history is written as %q, was %q", now, old)
+	}
+	r.Metadata, r.History = nil, &History{Messages: 1, Bytes: 2, Age: 3, Slow: 1}
+	whole := encodeRoom(r, m)
+	if _, _, err := decodeRoom("r", whole[:len(whole)-1]); err != errRoom {
+		t.Errorf("half a history is read: %v", err)
+	}
+}

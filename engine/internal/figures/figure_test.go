@@ -66,8 +66,8 @@ func checkFigures[S any](t *testing.T, figures []Figure[S], parts map[string]any
 func TestFigures(t *testing.T) {
 	checkFigures(t, Server, nil, "unready", "loops", "workers", "bus", "bus_process", "process")
 	checkFigures(t, Loop, nil, "worker")
-	checkFigures(t, Worker, map[string]any{"Bus": new(BusStats), "Process": new(ProcessStats)},
-		"index", "instance", "pid", "cause", "bus", "process", "worker")
+	checkFigures(t, Worker, map[string]any{"Bus": new(BusStats), "Process": new(ProcessStats), "Order": new(SequencerStats)},
+		"index", "instance", "pid", "cause", "bus", "process", "order", "worker")
 }
 
 // numbers flattens the figures of a Stats.

@@ -133,8 +133,9 @@ var Loop = []Figure[LoopStats]{
 		field: func(l *LoopStats) any { return &l.Sent }},
 }
 
-// Worker has a row for each figure of [WorkerStats], [BusStats] and [ProcessStats]. Its metrics have the label worker.
-var Worker = []Figure[WorkerStats]{
+// Worker has a row for each figure of [WorkerStats], [BusStats], [ProcessStats] and [SequencerStats]. Its metrics have the label
+// worker.
+var Worker = append([]Figure[WorkerStats]{
 	{Key: "state", Metric: "worker_up", Kind: Gauge, Help: "1 while the process does its work, 0 while it starts or ends.",
 		field: func(w *WorkerStats) any { return w.State == "ready" }},
 	{Key: "restarts", Metric: "worker_restarts_total", Help: "Times that the process was started again after its end. The log says why it ended.",
@@ -173,7 +174,7 @@ var Worker = []Figure[WorkerStats]{
 		field: ofBus(func(b *BusStats) any { return &b.Reconnects })},
 	{Key: "bus.unsent_bytes", Metric: "bus_unsent_bytes", Kind: Gauge, Help: "Bytes that wait until the bus is reached again.",
 		field: ofBus(func(b *BusStats) any { return &b.Unsent })},
-}
+}, sequencer...)
 
 // serving leaves the bus's process out.
 func serving(of func(*WorkerStats) any) func(*WorkerStats) any {

@@ -141,7 +141,8 @@ type WorkerStats struct {
 	Rooms       int       `json:"rooms"`
 	Bus         *BusStats `json:"bus,omitempty"`
 
-	Process *ProcessStats `json:"process,omitempty"` // nil until the process has reported it
+	Process *ProcessStats   `json:"process,omitempty"` // nil until the process has reported it
+	Order   *SequencerStats `json:"order,omitempty"`   // of the bus process; nil until it has reported it
 }
 
 // Processes are the processes of a server at one moment.
@@ -150,7 +151,7 @@ type WorkerStats struct {
 type Processes struct {
 	State   string        `json:"state"` // starting, running, draining
 	Workers []WorkerStats `json:"workers"`
-	Bus     *WorkerStats  `json:"bus,omitempty"` // nil without an embedded bus
+	Bus     *WorkerStats  `json:"bus,omitempty"` // the bus process; nil where there is one process
 	API     *WorkerStats  `json:"api,omitempty"` // nil where the API has no process of its own
 }
 
