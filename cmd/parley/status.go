@@ -139,7 +139,21 @@ func (r *report) write(to io.Writer, asJSON bool, now time.Time) error {
 		fmt.Fprintf(w, "bus\t-\t%s\t%s\t%s\t-\t-\t-\t%d\t%s\n", show.OrDash(b.PID, strconv.Itoa(b.PID)), b.State, since(b.StartedAt, now), b.Restarts,
 			show.OrDash(b.Restarts+len(b.Cause), b.Cause))
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil || s.BusProcess == nil {
+		return err
+	}
+	return writeOrder(to, s.BusProcess)
+}
+
+// writeOrder writes what the bus process keeps of rooms with history, if there are any.
+func writeOrder(to io.Writer, b *engine.WorkerStats) error {
+	o := b.Order
+	if o == nil || o.Rooms == 0 && o.Numbered == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(to, "\nthe bus has numbered %s for rooms with history, and keeps %s of %s in %s\n", show.Things(int(o.Numbered), "message"),
+		show.Things(int(o.Messages), "message"), show.Things(int(o.Rooms), "room"), show.Size(o.Memory))
+	return err
 }
 
 // link is the state of a worker's link to the bus, and the number of batches lost on it.
