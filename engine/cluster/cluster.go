@@ -163,10 +163,9 @@ func runParent(ctx context.Context, srv *engine.Server, o Options) error {
 		return fmt.Errorf("encode settings: %w", err)
 	}
 	plan := supervise.Plan{
-		Listen:       []string{net.JoinHostPort(cfg.Host, strconv.Itoa(max(cfg.Port, 0)))},
-		Workers:      cfg.Processes,
-		Bus:          true,
-		BusSilent:    cfg.BusURL != "",
+		Listen:  []string{net.JoinHostPort(cfg.Host, strconv.Itoa(max(cfg.Port, 0)))},
+		Workers: cfg.Processes,
+		Bus:     true, BusSilent: cfg.BusURL != "",
 		Settings:     inherited,
 		DrainTimeout: cfg.ShutdownTimeout,
 		Log:          o.Log,
