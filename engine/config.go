@@ -268,9 +268,6 @@ func (c Config) Validate() error {
 	if _, hint := settings.ParseHistory(c.History); hint != "" {
 		return bad("history", "%s", hint)
 	}
-	if len(c.History) > 0 && c.Processes > 1 {
-		return bad("history", "rooms with history are not shared by several workers yet; give processes: 1, or leave it empty")
-	}
 	trust, err := proxy.NewTrust(c.TrustedProxies)
 	switch {
 	case err != nil:
