@@ -1,6 +1,9 @@
 package rooms
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // A room of which several workers have members is numbered by a sequencer, apart from them (package order). The sequencer has
 // the room without members; each worker that follows the room has its own members, and a copy of the newest messages.
@@ -47,6 +50,23 @@ func (h *History) Entries(from, to uint64, bytesMax int, now int64) Entries {
 		}
 		e.List = append(e.List, s)
 	}
+	return e
+}
+
+// Last is Entries, but reads the last of the messages that fit. Any goroutine.
+func (h *History) Last(from, to uint64, bytesMax int, now int64) Entries {
+	h.room.mu.Lock()
+	defer h.room.mu.Unlock()
+	h.trim(h.room.index, now)
+	e := Entries{Epoch: h.epoch, Low: h.low(), First: min(to, h.top) + 1}
+	for left := bytesMax; e.First > max(from, e.Low); e.First-- {
+		s := *h.at(e.First - 1)
+		if left -= len(s.Frame) + storedBytes; left < 0 && len(e.List) > 0 {
+			break
+		}
+		e.List = append(e.List, s)
+	}
+	slices.Reverse(e.List)
 	return e
 }
 
@@ -154,6 +174,10 @@ func (h *History) Take(p NumberedPoster, m NumberedMessage, at Position) (member
 		s.more = &storedMore{m.ConflateKey, m.Out}
 	}
 	h.store(r.index, s)
+	if m.Idempotency != (Key{}) {
+		h.keys.trim(r.index, m.Now)
+		h.keys.add(r.index, keyed{m.Idempotency, m.Now}, at.Seq)
+	}
 	r.seq++
 	r.post(p, r.seq)
 	return int(r.taken.Load()), true
@@ -187,6 +211,12 @@ func (h *History) empty() {
 	}
 }
 
+func (h *History) forgetKeys() {
+	for len(h.keys.order) > 0 {
+		h.keys.forget(h.room.index)
+	}
+}
+
 // Restart begins a new epoch, and reports whether that was news. Any goroutine.
 func (h *History) Restart(at Position) bool {
 	h.room.mu.Lock()
@@ -200,6 +230,7 @@ func (h *History) Restart(at Position) bool {
 
 func (h *History) restart(at Position) {
 	h.empty()
+	h.forgetKeys()
 	h.epoch, h.top, h.begins, h.idle = at.Epoch, at.Seq, at.Seq, 0
 	h.generation.Add(1)
 	for i := range h.room.rosters {
@@ -320,12 +351,76 @@ func (h *History) Epoch() string {
 	return h.epoch
 }
 
+// Low is the number of the oldest message that is kept; top + 1 where none is. Any goroutine.
+func (h *History) Low() uint64 {
+	h.room.mu.Lock()
+	defer h.room.mu.Unlock()
+	return h.low()
+}
+
 // Where is the newest message's position, and the number of the oldest message that is kept. Any goroutine.
 func (h *History) Where(now int64) (at Position, low uint64) {
 	h.room.mu.Lock()
 	defer h.room.mu.Unlock()
 	h.trim(h.room.index, now)
 	return Position{Seq: h.top, Epoch: h.epoch}, h.low()
+}
+
+// KeyedNumber is an idempotency key that counts, and the number of its message.
+type KeyedNumber struct {
+	Key    Key
+	Number uint64
+	Age    time.Duration
+}
+
+// Keys are the idempotency keys that count, by age. Any goroutine.
+func (h *History) Keys(now int64) (list []KeyedNumber) {
+	h.room.mu.Lock()
+	defer h.room.mu.Unlock()
+	h.keys.trim(h.room.index, now)
+	for _, k := range h.keys.order {
+		list = append(list, KeyedNumber{k.key, h.keys.numbers[k.key], time.Duration(now - k.at)})
+	}
+	return list
+}
+
+// TakeKeys takes the idempotency keys of older messages. Any goroutine.
+func (h *History) TakeKeys(epoch string, keys []KeyedNumber, now int64) {
+	h.room.mu.Lock()
+	defer h.room.mu.Unlock()
+	if h.epoch != epoch {
+		return
+	}
+	x, newer := h.room.index, h.keys
+	h.keys = recentKeys{}
+	x.histories.keys.Add(-int64(len(newer.order)))
+	for _, k := range keys {
+		if newer.numbers[k.Key] == 0 {
+			h.keys.add(x, keyed{k.Key, now - int64(k.Age)}, k.Number)
+		}
+	}
+	for _, k := range newer.order {
+		h.keys.add(x, k, newer.numbers[k.key])
+	}
+}
+
+// Restore makes a room of a sequencer as its followers have it, without its messages. It reports false where the room is there
+// already, or has no history. Any goroutine.
+func (x *Index) Restore(room string, o *HistoryOptions, at Position, keys []KeyedNumber, now int64) bool {
+	h := x.MakeHistory(room, o)
+	if h == nil {
+		return false
+	}
+	h.room.mu.Lock()
+	defer h.room.mu.Unlock()
+	if h.top != 0 || h.n != 0 {
+		return false
+	}
+	h.epoch, h.top, h.last = at.Epoch, at.Seq, now
+	for _, k := range keys {
+		h.keys.add(x, keyed{k.Key, now - int64(k.Age)}, k.Number)
+	}
+	return true
 }
 
 // unfollow is sweep for a room that is followed: one without members for long enough is followed no longer.

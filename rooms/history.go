@@ -252,9 +252,7 @@ func (r *Room) end() {
 		for h.n > 0 {
 			h.drop(r.index, DroppedAge)
 		}
-		for len(h.keys.order) > 0 {
-			h.keys.forget(r.index)
-		}
+		h.forgetKeys()
 		h.ring = nil
 	}
 }

@@ -29,12 +29,17 @@ type counter struct {
 	place  atomic.Pointer[rooms.Position]
 }
 
-func (c *counter) Begin(_ string, at rooms.Position)       { c.place.Store(&at) }
-func (c *counter) Reset(_ string, at rooms.Position)       { c.place.Store(&at) }
-func (c *counter) Take(*order.Ordered)                     { c.taken.Add(1) }
-func (c *counter) TakeKept(string, *order.Kept)            { c.taken.Add(1) }
-func (c *counter) Skip(string, uint64)                     { c.failed.Add(1) }
-func (c *counter) Fill(string, string, []order.Kept)       {}
+func (c *counter) Begin(_ string, at rooms.Position) { c.place.Store(&at) }
+func (c *counter) Reset(_ string, at rooms.Position) { c.place.Store(&at) }
+func (c *counter) Take(*order.Ordered)               { c.taken.Add(1) }
+func (c *counter) TakeKept(string, *order.Kept)      { c.taken.Add(1) }
+func (c *counter) Skip(string, uint64)               { c.failed.Add(1) }
+func (c *counter) Fill(string, string, []order.Kept) {}
+
+func (c *counter) Keys(string) []rooms.KeyedNumber                  { return nil }
+func (c *counter) TakeKeys(string, string, []rooms.KeyedNumber)     {}
+func (c *counter) Kept(string, string, uint64, uint64) []order.Kept { return nil }
+
 func (c *counter) Settle(*order.Submission, order.Outcome) { c.failed.Add(1) }
 
 func (c *counter) At(string) (at rooms.Position, low uint64, ok bool) {

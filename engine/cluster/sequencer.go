@@ -63,11 +63,9 @@ func newSequencer(cfg engine.Config, welcome supervise.Welcome, o Options) *sequ
 	if s.limit == 0 {
 		s.limit = budget.Usable() / 2 / int64(cfg.Processes)
 	}
-	s.own = order.SequencerOptions{Term: welcome.Term, History: of, Epoch: newEpoch, Linger: cfg.ReconnectionTTL, Say: s.say, Tell: s.tell}
+	s.own = order.SequencerOptions{Term: welcome.Term, History: of, Epoch: newEpoch, Linger: cfg.ReconnectionTTL, Say: s.say, Tell: s.tell,
+		Secret: welcome.Bus.Secret, Living: onBus(welcome.Peers), Dead: welcome.Ended}
 	s.count = figures.SequencerStats{Term: welcome.Term, MemoryLimit: s.limit, Relieved: map[string]uint64{}}
-	for _, d := range welcome.Peers.Dead {
-		s.bury(d.Instance) // its last batch may still be on its way
-	}
 	return s
 }
 
@@ -108,6 +106,7 @@ func (s *sequencer) run(ctx context.Context, to bus.LinkOptions) error {
 		return err
 	}
 	defer s.mail.Close()
+	s.own.Now = s.now()
 	s.rules = order.NewSequencer(s.own)
 	link.Flush()
 	s.show()
@@ -206,6 +205,7 @@ func (s *sequencer) show() {
 	kept := s.rules.Histories.HistoryCounts()
 	now.Followers, now.Rooms, now.Messages, now.Bytes = len(s.rules.Followers()), kept.Rooms, kept.Messages, kept.Bytes
 	now.Memory, now.Numbered, now.BatchesDropped = s.rules.Histories.HistoryBytes(), s.rules.Numbered, s.in.dropped.Load()
+	now.Rebuilds = map[string]uint64{"kept": s.rules.Kept, "new": s.rules.Anew}
 	now.Relieved = make(map[string]uint64, len(s.count.Relieved))
 	for step, n := range s.count.Relieved {
 		now.Relieved[step] = n

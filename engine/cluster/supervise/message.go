@@ -33,8 +33,10 @@ type Welcome struct {
 	Index    int          `json:"index"`          // 0, 1, 2 ...: the same after a restart
 	Instance ident.Worker `json:"instance"`       // new for each start of a process
 	Term     uint64       `json:"term,omitempty"` // the bus only: higher than that of each earlier bus process; see Supervisor.nextTerm
-	Bus      Bus          `json:"bus"`
-	Peers    Peers        `json:"peers"` // a worker is among its own peers
+	// Ended are, for the bus only, the instances of all workers and api processes that have ended since the server started.
+	Ended []ident.Worker `json:"ended,omitempty"`
+	Bus   Bus            `json:"bus"`
+	Peers Peers          `json:"peers"` // a worker is among its own peers
 	// Listen are the addresses, and Listeners their sockets: for a worker in the order of Plan.Listen, for the api process
 	// that of Plan.API, for the bus none. The workers' sockets are shared: see NewAcceptor for how to use them, and never
 	// make them non-blocking.

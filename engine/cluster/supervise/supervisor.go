@@ -47,7 +47,8 @@ type Supervisor struct {
 	used      int
 	terms     uint64 // bus processes that were started
 	settings  []byte
-	dead      []Death // for the welcome of new workers
+	dead      []Death        // for the welcome of new workers
+	past      []ident.Worker // for that of new bus processes
 
 	age       time.Duration // time in which the supervisor ran: it does not grow while the process is stopped
 	lastTurn  time.Time

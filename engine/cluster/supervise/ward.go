@@ -91,7 +91,7 @@ func (s *Supervisor) welcome(p *process) {
 		w.Listen = []string{s.apiAddr}
 	}
 	if p.ward.role == RoleBus {
-		w.Term = s.nextTerm()
+		w.Term, w.Ended = s.nextTerm(), s.past
 	} else {
 		w.Bus = Bus{}
 		if s.bus != nil {
@@ -205,7 +205,7 @@ func (s *Supervisor) gone(p *process, e ended) {
 	w.cause = p.causeOf(e.state)
 	if w.isMember() {
 		d := Death{p.instance, e.at}
-		s.dead = append(s.dead, d)
+		s.dead, s.past = append(s.dead, d), append(s.past, p.instance)
 		s.tellPeers([]Death{d}, nil)
 	}
 	s.reload.left(p)

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/engine/internal/order"
@@ -196,6 +197,38 @@ func (o *Ordering) history(room string) *rooms.History {
 	return nil
 }
 
+// Keys is of [order.Floor].
+func (o orderedFloor) Keys(room string) []rooms.KeyedNumber {
+	if h := o.history(room); h != nil {
+		return h.Keys(o.rooms.Ground.Clock())
+	}
+	return nil
+}
+
+// TakeKeys is of [order.Floor].
+func (o orderedFloor) TakeKeys(room, epoch string, keys []rooms.KeyedNumber) {
+	if h := o.history(room); h != nil {
+		h.TakeKeys(epoch, keys, o.rooms.Ground.Clock())
+	}
+}
+
+// Kept is of [order.Floor].
+func (o orderedFloor) Kept(room, epoch string, first, last uint64) (list []order.Kept) {
+	h, now := o.history(room), o.rooms.Ground.Clock()
+	if h == nil {
+		return nil
+	}
+	e := h.Last(first, last, order.PieceBytes, now)
+	if e.Epoch != epoch {
+		return nil
+	}
+	for i := range e.List {
+		x := &e.List[i]
+		list = append(list, order.Kept{Seq: e.First + uint64(i), By: x.By(), Out: x.Out(), Key: x.Key(), Age: time.Duration(max(now-x.At(), 0)), Frame: x.Frame})
+	}
+	return list
+}
+
 // Skip is of [order.Floor].
 func (o orderedFloor) Skip(room string, to uint64) {
 	if h := o.history(room); h != nil && h.Skip(to) {
@@ -382,7 +415,7 @@ func (o orderedFloor) Take(m *order.Ordered) {
 	}
 	n := &numbered{room: r, number: m.Seq}
 	p := &arrival{rooms: x, room: r, except: Nowhere, to: n}
-	about := rooms.NumberedMessage{Now: x.Ground.Clock(), ConflateKey: m.Key}
+	about := rooms.NumberedMessage{Now: x.Ground.Clock(), ConflateKey: m.Key, Idempotency: m.Once}
 	if m.By != (ident.ID{}) {
 		about.By = rooms.Who(m.By)
 	}

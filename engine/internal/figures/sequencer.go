@@ -16,6 +16,7 @@ type SequencerStats struct {
 	Batches        uint64            `json:"batches"`       // of followers
 	BatchesDropped uint64            `json:"dropped"`       // since too many waited; the followers repeat them
 	AnswersDropped uint64            `json:"reads_dropped"` // answers to reads, for the same reason
+	Rebuilds       map[string]uint64 `json:"rebuilds"`      // after an earlier sequencer, by what became of the rooms' epochs: kept, new
 	Relieved       map[string]uint64 `json:"relieved"`      // times that the limit was reached, by the step that freed memory
 }
 
@@ -52,6 +53,8 @@ var sequencer = []Figure[WorkerStats]{
 		field: ofOrder(func(o *SequencerStats) any { return &o.BatchesDropped })},
 	{Key: "order.reads_dropped", Metric: "order_reads_dropped_total", Help: "Answers with older messages that the sequencer dropped because too many waited; the workers ask again.",
 		field: ofOrder(func(o *SequencerStats) any { return &o.AnswersDropped })},
+	{Key: "order.rebuilds", Metric: "order_rebuilds_total", Label: "epochs", Help: "Times that this bus process took up the work of an earlier one, by what became of the numbering of rooms. kept: it goes on, and clients notice nothing; new: not all workers could say what they had heard in time, and clients are told that messages may be missing.",
+		field: ofOrder(func(o *SequencerStats) any { return &o.Rebuilds })},
 	{Key: "order.relieved", Metric: "order_relieved_total", Label: "step", Help: "Times that the histories of the sequencer reached their limit, by the step that freed memory: unused_histories: of rooms that no client is in; histories: the older half of the largest.",
 		field: ofOrder(func(o *SequencerStats) any { return &o.Relieved })},
 }

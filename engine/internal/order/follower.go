@@ -31,6 +31,12 @@ type Floor interface {
 	// At is where a room stands here, and the number of the oldest message that it has; ok is false where it is not followed. It
 	// runs under the follower's lock.
 	At(room string) (at rooms.Position, low uint64, ok bool)
+	// Keys are the idempotency keys that count in a room. It runs under the follower's lock.
+	Keys(room string) []rooms.KeyedNumber
+	// TakeKeys takes the keys of messages that the floor has not taken, or has read.
+	TakeKeys(room, epoch string, keys []rooms.KeyedNumber)
+	// Kept are messages of a room: of those with two numbers and between, the last ones, of [PieceBytes] at most, but one at least.
+	Kept(room, epoch string, first, last uint64) []Kept
 	// Settle tells the outcome of a publish that no Take carries.
 	Settle(s *Submission, o Outcome)
 }
@@ -86,13 +92,15 @@ type Follower struct {
 	greetedAt   int64
 	next        uint64 // number of the next publish
 	outstanding []*Submission
-	bytes       int // of outstanding
-	unsent      int // index in outstanding from which on nothing was sent in this term
+	bytes       int    // of outstanding
+	unsent      int    // index in outstanding from which on nothing was sent in this term
+	unsure      uint64 // the answers to publishes with lower numbers may be lost
 	sentAt      int64
 	control     [][]byte // items that wait to be sent
 	rooms       map[string]*followed
 	questions   uint64
 	effects     []func()
+	past        past
 	count       Counts
 }
 
@@ -154,17 +162,17 @@ func (f *Follower) Outgoing(dst []byte) []byte {
 	w := fleet.Writer{B: append(dst, Version)}
 	w.Number(f.next - uint64(len(f.outstanding)) - 1)
 	empty := len(w.B)
-	if now := f.Clock(); !f.welcomed {
-		if now-f.greetedAt >= repeatAfter {
-			f.greetedAt = now
-			w.Number(uint64(itemHello)).Number(f.next - uint64(len(f.outstanding)))
-		}
-	} else {
-		fits := func(item int) bool { return len(w.B) == empty || len(w.B)-empty+item <= batchBytesMax }
-		for len(f.control) > 0 && fits(len(f.control[0])) {
-			w.B = append(w.B, f.control[0]...)
-			f.control = f.control[1:]
-		}
+	now := f.Clock()
+	if !f.welcomed && now-f.greetedAt >= repeatAfter {
+		f.greetedAt = now
+		f.greeting(&w)
+	}
+	fits := func(item int) bool { return len(w.B) == empty || len(w.B)-empty+item <= batchBytesMax }
+	for len(f.control) > 0 && fits(len(f.control[0])) {
+		w.B = append(w.B, f.control[0]...)
+		f.control = f.control[1:]
+	}
+	if f.welcomed {
 		for ; f.unsent < len(f.outstanding) && fits(len(f.outstanding[f.unsent].item)); f.unsent++ {
 			f.sentAt = now
 			w.B = f.outstanding[f.unsent].append(w.B)
@@ -180,10 +188,10 @@ func (f *Follower) Outgoing(dst []byte) []byte {
 func (f *Follower) Pending() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.welcomed {
-		return f.Clock()-f.greetedAt >= repeatAfter
+	if !f.welcomed && f.Clock()-f.greetedAt >= repeatAfter {
+		return true
 	}
-	return len(f.control) > 0 || f.unsent < len(f.outstanding)
+	return len(f.control) > 0 || f.welcomed && f.unsent < len(f.outstanding)
 }
 
 // append appends the item. A publish that was given up is not published by being sent again.
@@ -201,20 +209,28 @@ func (f *Follower) Hear(entry []byte) error {
 	if !head(&r) {
 		return ErrWire
 	}
-	term, _, kind := r.Number(), r.Number(), r.Byte()
+	at, kind := readPlace(&r), r.Byte()
 	if r.Bad {
 		return ErrWire
 	}
 	f.mu.Lock()
 	switch {
-	case term < f.term:
+	case at.term < f.term:
 		f.mu.Unlock()
 		return nil
-	case term > f.term:
-		f.term, f.welcomed, f.greetedAt = term, false, -repeatAfter
+	case at.term > f.term:
+		f.term, f.welcomed, f.greetedAt = at.term, false, -repeatAfter
+		f.past.asked = false
+		f.control = nil
 		defer f.Ring()
 	}
+	if f.welcomed {
+		f.heard(at, entry)
+	}
 	m, taken, ok := f.hear(kind, &r)
+	if f.welcomed && f.past.at.term != at.term { // this was the welcome
+		f.heard(at, entry)
+	}
 	f.mu.Unlock()
 	if taken && ok {
 		f.Floor.Take(&m)
@@ -244,25 +260,56 @@ func (f *Follower) act() {
 
 func (f *Follower) later(effect func()) { f.effects = append(f.effects, effect) }
 
-// hear carries out an entry. taken: m is a message that the floor takes next, in front of all effects. Under mu.
+// hear carries out an entry of this term. taken: m is a message that the floor takes next, in front of all effects. Under mu.
 func (f *Follower) hear(kind byte, r *fleet.Reader) (m Ordered, taken, ok bool) {
+	if f.welcomed {
+		return f.entry(kind, r)
+	}
 	switch kind {
-	case entryReady, entryBuried:
+	case entryWelcome:
+		to, next, buried := readWorker(r), r.Number(), readWorkers(r)
+		if !r.Bad && to == f.Self {
+			f.begin(next)
+			for _, w := range buried {
+				f.bury(w)
+			}
+		}
+	case entryLog:
+		if to, term, from := readWorker(r), r.Number(), r.Number(); !r.Bad && to == f.Self {
+			f.sendLog(term, from)
+			f.Ring()
+		}
+	case entryLate:
+		return f.late(r)
+	case entryState:
+		if at := readPlace(r); !r.Bad {
+			f.state(at)
+		}
+	}
+	return m, false, true
+}
+
+// entry is hear, of a term in which the follower is welcome, or was.
+func (f *Follower) entry(kind byte, r *fleet.Reader) (m Ordered, taken, ok bool) {
+	switch kind {
+	case entryReady, entryRebuild, entryLate, entryState:
 		return m, false, true
 	case entryEnded:
-		if room := string(r.Bytes()); !r.Bad && f.welcomed {
+		if room := string(r.Bytes()); !r.Bad {
 			f.ended(room)
 		}
 		return m, false, true
 	}
 	to := readWorker(r)
-	if !f.welcomed && (kind != entryWelcome || to != f.Self) {
-		return m, false, true
-	}
 	switch kind {
-	case entryWelcome:
-		if next := r.Number(); !r.Bad && to == f.Self && !f.welcomed {
-			f.begin(next)
+	case entryWelcome, entryLog:
+	case entryBuried:
+		if !r.Bad {
+			f.bury(to)
+		}
+	case entryKept:
+		if q := readQuestion(r); !r.Bad && to == f.Self {
+			f.sendKept(&q)
 		}
 	case entryAttached:
 		if a := readAttached(r); !r.Bad && to == f.Self {
@@ -289,9 +336,20 @@ func (f *Follower) hear(kind byte, r *fleet.Reader) (m Ordered, taken, ok bool) 
 // the sequencer takes next.
 func (f *Follower) begin(next uint64) {
 	f.welcomed = true
+	f.control, f.past.asked = nil, false
+	f.forgoUnsure()
 	f.again(next)
-	f.control = nil
 	f.loseAll()
+}
+
+// forgoUnsure gives up the publishes that an earlier sequencer may have numbered: this one would number them again.
+func (f *Follower) forgoUnsure() {
+	for _, s := range f.outstanding {
+		if s.number < f.unsure && !s.done && !s.void {
+			s.void = true
+			f.forgo(s)
+		}
+	}
 }
 
 // loseAll asks for all rooms again.
@@ -310,16 +368,15 @@ func (f *Follower) send(w *fleet.Writer) {
 	}
 }
 
-// again has what is outstanding sent again, from a number on.
+// again has publishes sent again, from a number on. Those in front of the outstanding ones have their answers, by entries that a new
+// sequencer said again, and are sent as voids.
 func (f *Follower) again(from uint64) {
-	if n := len(f.outstanding); n > 0 {
-		if first := f.outstanding[0].number; from >= first {
-			f.unsent = min(f.unsent, int(min(from-first, uint64(n))))
-		} else {
-			f.unsent = 0
-		}
-		f.Ring()
+	first := f.next - uint64(len(f.outstanding))
+	for ; from < first; from++ {
+		f.send(new(fleet.Writer).Number(uint64(itemVoid)).Number(from))
 	}
+	f.unsent = min(f.unsent, int(from-first))
+	f.Ring()
 }
 
 // find is the publish of a number, while it has no answer.
@@ -397,6 +454,9 @@ func (f *Follower) Tick() {
 	for _, name := range slices.Sorted(maps.Keys(f.rooms)) {
 		f.tickRoom(name, f.rooms[name], now)
 	}
+	if f.past.asked && !f.welcomed && now-f.past.toldAt >= repeatAfter {
+		f.later(f.tellState)
+	}
 	f.mu.Unlock()
 	f.act()
 	if f.Pending() {
@@ -407,8 +467,9 @@ func (f *Follower) Tick() {
 // Lost notes that a part of the stream is lost: what was said about rooms must be asked for again.
 func (f *Follower) Lost() {
 	f.mu.Lock()
+	f.unsure = f.next
 	f.loseAll()
-	f.again(0)
+	f.again(f.next - uint64(len(f.outstanding)))
 	f.mu.Unlock()
 	f.act()
 }

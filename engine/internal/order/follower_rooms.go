@@ -29,6 +29,8 @@ type followed struct {
 	held     []Ordered // messages behind a hole
 	heldSize int
 	reads    *reading
+	keys     uint64 // the question for the idempotency keys that is out; 0: the floor has all
+	keysAt   int64
 
 	waiters []waiter
 }
@@ -201,10 +203,11 @@ type attachment struct {
 	room     string
 	epoch    string
 	low, top uint64
+	keys     bool
 }
 
 func readAttached(r *fleet.Reader) attachment {
-	return attachment{r.Number(), string(r.Bytes()), string(r.Bytes()), r.Number(), r.Number()}
+	return attachment{r.Number(), string(r.Bytes()), string(r.Bytes()), r.Number(), r.Number(), r.Flag()}
 }
 
 // attached carries on with the answer to a question.
@@ -222,16 +225,36 @@ func (f *Follower) attached(a *attachment) {
 	case p.epoch == "":
 		p.epoch, p.top, p.live = a.epoch, a.top, true
 		f.later(func() { f.Floor.Begin(a.room, at) })
+		f.needKeys(a, p)
 	case p.epoch != a.epoch:
 		f.lose(p)
 		p.epoch, p.top, p.live = a.epoch, a.top, true
 		f.count.Resets++
+		f.needKeys(a, p)
 		f.later(func() { f.Floor.Reset(a.room, at) })
 	case !p.live && p.reads == nil:
+		if p.top < a.top {
+			f.needKeys(a, p)
+		}
 		f.mend(a.room, p, a.top)
 	}
 	f.release(a.room)
 	f.Ring()
+}
+
+// needKeys asks for the idempotency keys of messages that the floor does not take. Without them the room cannot be offered to a new
+// sequencer: it would publish a message twice.
+func (f *Follower) needKeys(a *attachment, p *followed) {
+	p.keys = 0
+	if a.keys {
+		f.askKeys(a.room, p)
+	}
+}
+
+func (f *Follower) askKeys(name string, p *followed) {
+	f.questions++
+	p.keys, p.keysAt = f.questions, f.Clock()
+	f.send(new(fleet.Writer).Number(uint64(itemKeys)).Number(p.keys).Text(name).Text(p.epoch))
 }
 
 // mend reads what lies between the newest message and those that are held; where none is held, up to a number.
@@ -319,14 +342,12 @@ func (f *Follower) Piece(answer []byte) error {
 	if !head(&r) {
 		return ErrWire
 	}
-	term, id, name, epoch, low := r.Number(), r.Number(), string(r.Bytes()), string(r.Bytes()), r.Number()
-	var list []Kept
-	for range min(r.Number(), uint64(len(r.Rest))) {
-		var m Kept
-		m.read(&r)
-		list = append(list, m)
+	kind, term, id, name, epoch := r.Byte(), r.Number(), r.Number(), string(r.Bytes()), string(r.Bytes())
+	if kind == pieceKeys {
+		return f.pieceOfKeys(&r, id, name, epoch)
 	}
-	if r.Bad {
+	low, list := r.Number(), readKept(&r)
+	if r.Bad || kind != pieceMessages {
 		return ErrWire
 	}
 	f.mu.Lock()
@@ -342,6 +363,21 @@ func (f *Follower) Piece(answer []byte) error {
 	f.mu.Unlock()
 	f.act()
 	f.Ring()
+	return nil
+}
+
+func (f *Follower) pieceOfKeys(r *fleet.Reader, id uint64, name, epoch string) error {
+	keys := readKeys(r)
+	if r.Bad {
+		return ErrWire
+	}
+	f.mu.Lock()
+	if p := f.rooms[name]; p != nil && p.keys == id && p.epoch == epoch {
+		p.keys = 0
+		f.later(func() { f.Floor.TakeKeys(name, epoch, keys) })
+	}
+	f.mu.Unlock()
+	f.act()
 	return nil
 }
 
@@ -466,5 +502,7 @@ func (f *Follower) tickRoom(name string, p *followed, now int64) {
 		f.askAgain(name, p)
 	case p.reads != nil && now-p.reads.at > repeatAfter:
 		f.read(p)
+	case p.keys != 0 && now-p.keysAt > repeatAfter:
+		f.askKeys(name, p)
 	}
 }

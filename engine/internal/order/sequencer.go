@@ -1,7 +1,11 @@
 package order
 
 import (
-	"slices"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"io"
+	"strconv"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -21,6 +25,11 @@ type SequencerOptions struct {
 	History func(room string) *rooms.HistoryOptions
 	Epoch   func() string
 	Linger  time.Duration // see [rooms.Options]
+	Secret  []byte        // the same for all sequencers of the server: of the hashes of idempotency keys
+	Now     int64         // on the clock of Take and Tick
+	// Living are the followers that live, and may have been welcome in an earlier term; Dead are all that have died since the server
+	// started.
+	Living, Dead []ident.Worker
 
 	Say  func(entry []byte)                  // appends to the stream; entry is borrowed
 	Tell func(to ident.Worker, piece []byte) // answers a read; piece is the callee's
@@ -39,6 +48,10 @@ type Sequencer struct {
 	dead      map[ident.Worker]bool
 	entry     fleet.Writer
 	now       int64
+	rebuild   *rebuild            // nil once messages are numbered
+	keepers   map[string][]keeper // of rooms whose older messages followers have
+	Kept      uint64              // rebuilds that kept the epochs
+	Anew      uint64              // and those after which all rooms began new ones
 }
 
 // admitted is a follower that was welcomed.
@@ -53,10 +66,12 @@ const PieceBytes = 256 << 10
 
 // NewSequencer begins a term.
 func NewSequencer(o SequencerOptions) *Sequencer {
-	s := &Sequencer{SequencerOptions: o, followers: map[ident.Worker]*admitted{}, dead: map[ident.Worker]bool{}}
+	s := &Sequencer{SequencerOptions: o, followers: map[ident.Worker]*admitted{}, dead: map[ident.Worker]bool{}, keepers: map[string][]keeper{}, now: o.Now}
+	for _, w := range o.Dead {
+		s.dead[w] = true
+	}
 	s.Histories = rooms.NewIndex(0, rooms.Options{History: o.History, Epoch: o.Epoch, Linger: o.Linger})
-	s.begin(entryReady)
-	s.say()
+	s.restart()
 	return s
 }
 
@@ -95,9 +110,36 @@ func (s *Sequencer) Take(from ident.Worker, batch []byte, now int64) error {
 // item carries out one item, and reports false for an unknown kind.
 func (s *Sequencer) item(from ident.Worker, r *fleet.Reader) bool {
 	kind := r.Byte()
-	if kind == itemHello {
-		if next := r.Number(); !r.Bad {
-			s.welcome(from, next)
+	switch kind {
+	case itemHello:
+		g := readGreet(r)
+		switch {
+		case r.Bad:
+		case s.rebuild != nil:
+			s.greeted(from, g)
+		default:
+			s.welcome(from, g.next)
+		}
+		return true
+	case itemLog:
+		first := r.Number()
+		var list [][]byte
+		for range min(r.Number(), uint64(len(r.Rest))) {
+			list = append(list, r.Bytes())
+		}
+		if !r.Bad {
+			s.takeLog(from, first, list)
+		}
+		return true
+	case itemState:
+		x := state{at: readPlace(r), next: r.Number(), part: r.Number(), parts: r.Number()}
+		for range min(r.Number(), uint64(len(r.Rest))) {
+			var one roomState
+			one.read(r)
+			x.rooms = append(x.rooms, one)
+		}
+		if !r.Bad {
+			s.takeState(from, &x)
 		}
 		return true
 	}
@@ -126,6 +168,16 @@ func (s *Sequencer) item(from ident.Worker, r *fleet.Reader) bool {
 		if room := string(r.Bytes()); !r.Bad && f != nil {
 			s.detach(f, room)
 		}
+	case itemKeys:
+		id, room, epoch := r.Number(), string(r.Bytes()), string(r.Bytes())
+		if !r.Bad && f != nil {
+			s.tellKeys(from, id, room, epoch)
+		}
+	case itemKept:
+		room, epoch, list := string(r.Bytes()), string(r.Bytes()), readKept(r)
+		if !r.Bad && f != nil {
+			s.takeKept(from, room, epoch, list)
+		}
 	case itemEnd:
 		if room := string(r.Bytes()); !r.Bad && f != nil {
 			s.end(room)
@@ -143,7 +195,7 @@ func (s *Sequencer) welcome(from ident.Worker, next uint64) {
 		f = &admitted{next: max(next, 1), rooms: map[string]bool{}}
 		s.followers[from] = f
 	}
-	s.about(entryWelcome, from).Number(f.next)
+	appendWorkers(s.about(entryWelcome, from).Number(f.next), sortedWorkers(s.dead))
 	s.say()
 }
 
@@ -161,6 +213,9 @@ func (s *Sequencer) Bury(w ident.Worker) {
 	}
 	s.about(entryBuried, w)
 	s.say()
+	if s.rebuild != nil {
+		s.buriedMeanwhile(w)
+	}
 }
 
 // takes reports whether a number is the next one of a follower, and counts it.
@@ -203,7 +258,7 @@ func (s *Sequencer) publish(from ident.Worker, number uint64, m *Message) {
 		about.ConflateKey = s.Histories.Hash(m.Key)
 	}
 	if m.Once != "" {
-		about.Idempotency = s.Histories.Key(m.Scope, m.Once)
+		about.Idempotency = s.key(m.Scope, m.Once)
 	}
 	p := &completion{body: m.Body}
 	n, err := h.Publish(p, about)
@@ -217,7 +272,7 @@ func (s *Sequencer) publish(from ident.Worker, number uint64, m *Message) {
 	}
 	s.Numbered++
 	w := s.about(entryOrdered, from).Number(number).Text(m.Room)
-	(&Ordered{Epoch: n.Epoch, Seq: n.Seq, By: m.By, Out: m.Out, OutUsers: m.OutUsers, Key: about.ConflateKey, Frame: p.frame}).append(w)
+	(&Ordered{Epoch: n.Epoch, Seq: n.Seq, By: m.By, Out: m.Out, OutUsers: m.OutUsers, Key: about.ConflateKey, Once: about.Idempotency, Frame: p.frame}).append(w)
 	s.say()
 }
 
@@ -226,6 +281,14 @@ func whoOf(id ident.ID) uint64 {
 		return 0
 	}
 	return rooms.Who(id)
+}
+
+// key hashes an idempotency key. Without the secret, a client could choose two keys that count as one.
+func (s *Sequencer) key(scope, once string) (k rooms.Key) {
+	h := hmac.New(sha256.New, s.Secret)
+	_, _ = io.WriteString(h, strconv.Itoa(len(scope))+" "+scope+once)
+	sum := h.Sum(nil)
+	return rooms.Key{binary.LittleEndian.Uint64(sum) | 1, binary.LittleEndian.Uint64(sum[8:])}
 }
 
 // completion makes the frame of a message; the sequencer has no members to post letters to.
@@ -259,17 +322,32 @@ func (s *Sequencer) history(room string, o *rooms.HistoryOptions) *rooms.History
 // attach tells a follower where a room is, in the stream, so that the room's next message is the one behind.
 func (s *Sequencer) attach(from ident.Worker, question uint64, room string, o *rooms.HistoryOptions) {
 	f, h := s.followers[from], s.history(room, o)
-	at, low := rooms.Position{}, uint64(0)
+	at, low, keys := rooms.Position{}, uint64(0), false
 	if h != nil {
 		if !f.rooms[room] {
 			f.rooms[room] = true
 			h.Use(1)
 		}
 		top, kept := h.Kept()
-		at, low = top, top.Seq-uint64(kept)+1
+		at, low, keys = top, top.Seq-uint64(kept)+1, len(h.Keys(s.now)) > 0
+		for _, k := range s.keepers[room] {
+			low = min(low, k.low)
+		}
 	}
-	s.about(entryAttached, from).Number(question).Text(room).Text(at.Epoch).Number(low).Number(at.Seq)
+	s.about(entryAttached, from).Number(question).Text(room).Text(at.Epoch).Number(low).Number(at.Seq).Flag(keys)
 	s.say()
+}
+
+// tellKeys answers the question for the idempotency keys of a room.
+func (s *Sequencer) tellKeys(from ident.Worker, id uint64, room, epoch string) {
+	r := s.Histories.FindString(room)
+	if r == nil || r.History() == nil || r.History().Epoch() != epoch {
+		return // the follower is about to learn of another epoch
+	}
+	w := fleet.Writer{B: []byte{Version, pieceKeys}}
+	w.Number(s.Term).Number(id).Text(room).Text(epoch)
+	appendKeys(&w, r.History().Keys(s.now))
+	s.Tell(from, w.B)
 }
 
 func (s *Sequencer) detach(f *admitted, room string) {
@@ -287,6 +365,7 @@ func (s *Sequencer) end(room string) {
 	if _, was := s.Histories.Delete(room); !was {
 		return
 	}
+	delete(s.keepers, room)
 	for _, f := range s.followers {
 		delete(f.rooms, room)
 	}
@@ -315,13 +394,16 @@ func readQuestion(r *fleet.Reader) question {
 // read answers a question with as many messages as fit. Those that are not kept any more are left out: low says which.
 func (s *Sequencer) read(from ident.Worker, q *question) {
 	var w fleet.Writer
-	w.B = append(w.B, Version)
+	w.B = append(w.B, Version, pieceMessages)
 	w.Number(s.Term).Number(q.id).Text(q.room)
 	r := s.Histories.FindString(q.room)
 	if r == nil || r.History() == nil {
 		w.Text("").Number(0).Number(0)
 		s.Tell(from, w.B)
 		return
+	}
+	if q.epoch == r.History().Epoch() && len(s.keepers[q.room]) > 0 && s.fetch(q, r.History()) {
+		return // the follower repeats the question, and has its answer when the messages are here
 	}
 	e := r.History().Entries(q.first, q.last, PieceBytes, s.now)
 	if e.Epoch != q.epoch {
@@ -340,6 +422,7 @@ func (s *Sequencer) read(from ident.Worker, q *question) {
 // Tick forgets what is too old; a few rooms with each call.
 func (s *Sequencer) Tick(now int64) {
 	s.now = now
+	s.tickRebuild()
 	s.Histories.SweepHistories(now, roomsAtOnce)
 }
 
@@ -347,10 +430,4 @@ func (s *Sequencer) Tick(now int64) {
 const roomsAtOnce = 1024
 
 // Followers are the followers that were welcomed, in order.
-func (s *Sequencer) Followers() (list []ident.Worker) {
-	for w := range s.followers {
-		list = append(list, w)
-	}
-	slices.Sort(list)
-	return list
-}
+func (s *Sequencer) Followers() []ident.Worker { return sortedWorkers(s.followers) }

@@ -21,25 +21,40 @@ var ErrWire = errors.New("a message about the order is damaged, or of a newer ve
 
 // Items of a batch.
 const (
-	itemHello  byte = iota + 1 // number of the next publish: the follower wants to be welcomed
+	itemHello  byte = iota + 1 // number of the next publish, place in the log, burials: the follower wants to be welcomed
 	itemSubmit                 // number, message
 	itemVoid                   // number: of a publish that was given up
 	itemAsk                    // question, room, options: the follower wants to be attached
 	itemRead                   // question, room, epoch, first, last
 	itemLeave                  // room: the follower needs it no longer
 	itemEnd                    // room: it is deleted
+	itemLog                    // entries of an earlier term
+	itemState                  // what the follower has of an earlier term: see [state]
+	itemKept                   // question, room, epoch, messages
+	itemKeys                   // question, room, epoch: the follower wants to know the idempotency keys
 )
 
 // Entries of the stream.
 const (
-	entryReady    byte = iota + 1 // a new sequencer
-	entryWelcome                  // follower, number of its next publish
+	entryReady    byte = iota + 1 // a new sequencer, which numbers at once
+	entryWelcome                  // follower, number of its next publish, burials
 	entryBuried                   // follower that has died; it said nothing behind this
-	entryAttached                 // follower, question, room, epoch, low, top
+	entryAttached                 // follower, question, room, epoch, low, top, and whether there are idempotency keys
 	entryOrdered                  // follower, number, room, epoch, seq, publisher, exceptions, users, key, frame
 	entryAlready                  // follower, number, outcome, seq, epoch: nothing was published for the number
 	entryAgain                    // follower, number that is missing
 	entryEnded                    // room
+	entryRebuild                  // a new sequencer, which asks the followers for what they have
+	entryLog                      // follower, place: it is to send the entries from there on
+	entryLate                     // number, entry of an earlier term: some followers lack it
+	entryState                    // place that all are at: the followers are to say what they have
+	entryKept                     // follower, question: it is to send messages
+)
+
+// Answers to one follower.
+const (
+	pieceMessages byte = iota + 1 // question, room, epoch, low, messages
+	pieceKeys                     // question, room, epoch, idempotency keys
 )
 
 // Outcomes of a publish without a message of its own.
@@ -48,6 +63,28 @@ const (
 	outcomeDuplicate             // of an earlier message, whose position is told
 	outcomeRefused               // the room has no history
 )
+
+// logPlace is a place in the log: the term, and the number of an entry of its stream. The zero place is that of a follower that was
+// never welcome.
+type logPlace struct{ term, n uint64 }
+
+func (p logPlace) append(w *fleet.Writer) { w.Number(p.term).Number(p.n) }
+
+func readPlace(r *fleet.Reader) logPlace { return logPlace{r.Number(), r.Number()} }
+
+func appendWorkers(w *fleet.Writer, list []ident.Worker) {
+	w.Number(uint64(len(list)))
+	for _, x := range list {
+		w.Number(uint64(x.Instance()))
+	}
+}
+
+func readWorkers(r *fleet.Reader) (list []ident.Worker) {
+	for range min(r.Number(), uint64(len(r.Rest))) {
+		list = append(list, readWorker(r))
+	}
+	return list
+}
 
 // Message is what a publisher wants to be published.
 //
@@ -147,7 +184,8 @@ type Ordered struct {
 	By       ident.ID
 	Out      []ident.ID
 	OutUsers []string
-	Key      uint64 // for conflation; 0 for none
+	Key      uint64    // for conflation; 0 for none
+	Once     rooms.Key // of the idempotency key; zero for none
 	Frame    []byte
 	Own      *Submission // of this follower; nil where another one published it, or nobody waits for it
 }
@@ -157,14 +195,29 @@ func (m *Ordered) append(w *fleet.Writer) {
 	appendID(w, m.By)
 	w.IDs(m.Out)
 	appendTexts(w, m.OutUsers)
-	w.Number(m.Key).Bytes(m.Frame)
+	w.Number(m.Key)
+	appendKey(w, m.Once)
+	w.Bytes(m.Frame)
+}
+
+func appendKey(w *fleet.Writer, k rooms.Key) {
+	if w.Flag(k != rooms.Key{}); k != (rooms.Key{}) {
+		w.Number(k[0]).Number(k[1])
+	}
+}
+
+func readKey(r *fleet.Reader) (k rooms.Key) {
+	if r.Flag() {
+		k = rooms.Key{r.Number(), r.Number()}
+	}
+	return k
 }
 
 func (m *Ordered) read(r *fleet.Reader) {
 	m.Epoch, m.Seq, m.By = string(r.Bytes()), r.Number(), readID(r)
 	m.Out = idsOf(r.IDs())
 	m.OutUsers = readTexts(r)
-	m.Key, m.Frame = r.Number(), r.Bytes()
+	m.Key, m.Once, m.Frame = r.Number(), readKey(r), r.Bytes()
 }
 
 // Kept is a message of the sequencer's history, as a follower reads it. Its frame is borrowed.
@@ -187,12 +240,74 @@ func (m *Kept) append(w *fleet.Writer) {
 	w.Number(m.Key).Number(uint64(m.Age)).Bytes(m.Frame)
 }
 
+func readKept(r *fleet.Reader) (list []Kept) {
+	for range min(r.Number(), uint64(len(r.Rest))) {
+		var m Kept
+		m.read(r)
+		list = append(list, m)
+	}
+	return list
+}
+
+func appendKept(w *fleet.Writer, list []Kept) {
+	w.Number(uint64(len(list)))
+	for i := range list {
+		list[i].append(w)
+	}
+}
+
 func (m *Kept) read(r *fleet.Reader) {
 	m.Seq, m.By = r.Number(), r.Number()
 	for range min(r.Number(), uint64(len(r.Rest))) {
 		m.Out = append(m.Out, r.Number())
 	}
 	m.Key, m.Age, m.Frame = r.Number(), time.Duration(r.Number()), r.Bytes()
+}
+
+// state is a part of what a follower has: the whole is parts 0 to Parts-1.
+//
+// Owner: the caller.
+type state struct {
+	at          logPlace
+	next        uint64 // the number of the follower's next publish
+	part, parts uint64
+	rooms       []roomState
+}
+
+// roomState is a room as a follower has it.
+//
+// Owner: the caller.
+type roomState struct {
+	room    string
+	at      rooms.Position
+	low     uint64
+	options *rooms.HistoryOptions // its own bounds
+	keys    []rooms.KeyedNumber
+}
+
+func (x *roomState) append(w *fleet.Writer) {
+	w.Text(x.room).Text(x.at.Epoch).Number(x.at.Seq).Number(x.low)
+	appendOptions(w, x.options)
+	appendKeys(w, x.keys)
+}
+
+func appendKeys(w *fleet.Writer, keys []rooms.KeyedNumber) {
+	w.Number(uint64(len(keys)))
+	for _, k := range keys {
+		w.Number(k.Key[0]).Number(k.Key[1]).Number(k.Number).Number(uint64(k.Age))
+	}
+}
+
+func readKeys(r *fleet.Reader) (keys []rooms.KeyedNumber) {
+	for range min(r.Number(), uint64(len(r.Rest))) {
+		keys = append(keys, rooms.KeyedNumber{Key: rooms.Key{r.Number(), r.Number()}, Number: r.Number(), Age: time.Duration(r.Number())})
+	}
+	return keys
+}
+
+func (x *roomState) read(r *fleet.Reader) {
+	x.room, x.at.Epoch, x.at.Seq, x.low = string(r.Bytes()), string(r.Bytes()), r.Number(), r.Number()
+	x.options, x.keys = readOptions(r), readKeys(r)
 }
 
 // head reads the version and the kind of a message.

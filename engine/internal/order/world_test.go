@@ -27,6 +27,9 @@ type world struct {
 	members   []*member
 	instances uint16
 	calm      bool // nothing is lost any more
+	sturdy    bool // followers do not die, and what they hear is whole but for the end of a sequencer's stream
+	dead      []ident.Worker
+	kept      uint64 // epochs that a restart kept
 
 	texts  map[string]string // of the message under room, epoch and number
 	onces  map[string]string // the place of the message of an idempotency key, by epoch
@@ -58,6 +61,8 @@ type member struct {
 type copyOf struct {
 	at   rooms.Position
 	low  uint64
+	kept []Kept // the newest ones, up to at
+	keys []rooms.KeyedNumber
 	last map[string]uint64 // the number of the newest message of each publisher
 }
 
@@ -88,8 +93,19 @@ func (w *world) newSequencer() {
 	w.term++
 	w.up = nil
 	w.tell("sequencer %d", w.term)
+	var living []ident.Worker
+	for _, m := range w.members {
+		living = append(living, m.self)
+		if n := len(m.stream); n > 0 { // nobody hears any more what was on its way
+			m.stream = m.stream[:w.rng.IntN(n+1)]
+		}
+		m.pieces = nil
+	}
+	if w.sequencer != nil {
+		w.kept += w.sequencer.Kept
+	}
 	epochs := 0
-	w.sequencer = NewSequencer(SequencerOptions{Term: w.term, Linger: time.Hour,
+	w.sequencer = NewSequencer(SequencerOptions{Term: w.term, Linger: time.Hour, Now: w.now, Living: living, Dead: w.dead, Secret: []byte("secret"),
 		History: func(string) *rooms.HistoryOptions {
 			return &rooms.HistoryOptions{Messages: 8, Bytes: 1 << 20, Age: time.Hour}
 		},
@@ -108,7 +124,7 @@ func (w *world) newSequencer() {
 		},
 	})
 	for _, m := range w.members {
-		if w.loses(2) { // it never hears that there is a new one, but by what it says later
+		if !w.sturdy && w.loses(2) { // it never hears that there is a new one, but by what it says later
 			m.stream = append(m.stream, letter{due: w.soon()})
 		}
 	}
@@ -127,7 +143,38 @@ func (w *world) newMember() {
 }
 
 func (m *member) Begin(room string, at rooms.Position) {
+	if old := m.rooms[room]; old != nil && old.at == at {
+		return
+	}
 	m.rooms[room] = &copyOf{at: at, low: at.Seq + 1, last: map[string]uint64{}}
+}
+
+func (m *member) Keys(room string) []rooms.KeyedNumber { return m.rooms[room].keys }
+
+func (m *member) TakeKeys(room, epoch string, keys []rooms.KeyedNumber) {
+	if c := m.rooms[room]; c != nil && c.at.Epoch == epoch {
+		c.keys = unite(keys, c.keys)
+	}
+}
+
+func (m *member) Kept(room, epoch string, first, last uint64) (list []Kept) {
+	if c := m.rooms[room]; c != nil && c.at.Epoch == epoch {
+		for _, x := range c.kept {
+			if x.Seq >= first && x.Seq <= last {
+				list = append(list, x)
+			}
+		}
+	}
+	return list
+}
+
+// keep keeps a message, and forgets the oldest.
+func (c *copyOf) keep(x Kept) {
+	x.Frame = slices.Clone(x.Frame)
+	if c.kept = append(c.kept, x); len(c.kept) > 8 {
+		c.kept = c.kept[1:]
+	}
+	c.low = c.kept[0].Seq
 }
 
 func (m *member) Reset(room string, at rooms.Position) {
@@ -139,6 +186,7 @@ func (m *member) Reset(room string, at rooms.Position) {
 
 func (m *member) take(room string, seq uint64, frame []byte) {
 	c := m.rooms[room]
+	defer func() { c.keep(Kept{Seq: seq, Frame: frame}) }()
 	if c == nil || seq != c.at.Seq+1 {
 		m.w.fail("follower %d: %s takes %d behind %+v", m.self, room, seq, c)
 	}
@@ -163,6 +211,10 @@ func (m *member) take(room string, seq uint64, frame []byte) {
 
 func (m *member) Take(x *Ordered) {
 	m.take(x.Room, x.Seq, x.Frame)
+	if x.Once != (rooms.Key{}) {
+		c := m.rooms[x.Room]
+		c.keys = append(c.keys, rooms.KeyedNumber{Key: x.Once, Number: x.Seq})
+	}
 	if x.Own != nil {
 		m.settle(x.Own)
 	}
@@ -175,13 +227,16 @@ func (m *member) Skip(room string, to uint64) {
 	if to <= c.at.Seq {
 		m.w.fail("follower %d: %s skips from %d to %d", m.self, room, c.at.Seq, to)
 	}
-	c.at.Seq, c.low = to, to+1
+	c.at.Seq, c.low, c.kept = to, to+1, nil
 }
 
 func (m *member) Fill(room, epoch string, list []Kept) {
 	c := m.rooms[room]
-	if c == nil || c.at.Epoch != epoch || list[len(list)-1].Seq+1 != c.low {
+	if c == nil || c.at.Epoch != epoch {
 		m.w.fail("follower %d: %s is filled from %d to %d, and has %+v", m.self, room, list[0].Seq, list[len(list)-1].Seq, c)
+	}
+	if list[len(list)-1].Seq+1 != c.low {
+		return // it has forgotten some meanwhile
 	}
 	for i := range list {
 		header, _ := fleet.FrameSize(list[i].Frame)
@@ -191,7 +246,11 @@ func (m *member) Fill(room, epoch string, list []Kept) {
 		}
 		m.w.texts[key] = text
 	}
-	c.low = list[0].Seq
+	own := c.kept
+	c.kept = nil
+	for _, x := range append(list, own...) {
+		c.keep(x)
+	}
 }
 
 func (m *member) At(room string) (rooms.Position, uint64, bool) {
@@ -248,7 +307,7 @@ func (w *world) act() {
 		if m.f.Leave(room) {
 			delete(m.rooms, room)
 		}
-	case n < 836 && !w.calm:
+	case n < 836 && !w.calm && !w.sturdy:
 		w.tell("follower %d misses a part of the stream", m.self)
 		if n := len(m.stream); n > 0 {
 			from := w.rng.IntN(n)
@@ -256,8 +315,9 @@ func (w *world) act() {
 		}
 	case n < 840 && !w.calm:
 		w.newSequencer()
-	case n < 843 && !w.calm:
+	case n < 843 && !w.calm && !w.sturdy:
 		w.tell("follower %d dies", m.self)
+		w.dead = append(w.dead, m.self)
 		w.members = slices.DeleteFunc(w.members, func(x *member) bool { return x == m })
 		w.sequencer.Bury(m.self)
 		w.newMember()
@@ -368,20 +428,50 @@ func (w *world) rest() {
 
 // TestOrder has some worlds go on for a while. A failure names its seed.
 func TestOrder(t *testing.T) {
-	seeds := 300
-	if n, err := strconv.Atoi(os.Getenv("ORDER_SEEDS")); err == nil {
-		seeds = n
+	for seed := range seeds() {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) { newWorld(t, uint64(seed)).play() })
 	}
-	for seed := range seeds {
+}
+
+func seeds() int {
+	if n, err := strconv.Atoi(os.Getenv("ORDER_SEEDS")); err == nil {
+		return n
+	}
+	return 300
+}
+
+func (w *world) play() {
+	for range 1500 {
+		if w.rng.IntN(2) == 0 {
+			w.act()
+		}
+		w.step()
+	}
+	w.rest()
+}
+
+// The epochs of rooms outlive any number of sequencers, as long as their followers live.
+func TestEpochsAreKept(t *testing.T) {
+	restarts := uint64(0)
+	for seed := range seeds() {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, uint64(seed))
-			for range 1500 {
-				if w.rng.IntN(2) == 0 {
-					w.act()
+			w.sturdy = true
+			w.play()
+			restarts += w.term - 1
+			for name, c := range w.members[0].rooms {
+				for _, m := range w.members {
+					if x := m.rooms[name]; x != nil && x.at.Epoch != c.at.Epoch {
+						w.fail("%s has two epochs at rest", name)
+					}
 				}
-				w.step()
 			}
-			w.rest()
+			if n := w.sequencer.Anew; n > 0 {
+				w.fail("a rebuild began new epochs")
+			}
 		})
+	}
+	if restarts == 0 {
+		t.Error("no sequencer was restarted")
 	}
 }
