@@ -25,10 +25,12 @@ type natsServer struct {
 }
 
 const natsAccounts = `
+MAY: ["p.>", "q.>", "a.>", "o.>", "r.>", "ledger.>", "$KV.>", "$JS.>", "_INBOX.>"]
 accounts {
   ONE: {jetstream: enabled, users: [{user: one, password: word}]}
   TWO: {jetstream: enabled, users: [{user: two, password: word}]}
   BARE: {users: [{user: bare, password: word}]}
+  LEAST: {jetstream: enabled, users: [{user: least, password: word, permissions: {publish: $MAY, subscribe: $MAY}}]}
 }`
 
 func startNATS(t testing.TB, payload int32) *natsServer {
@@ -120,6 +122,27 @@ func TestExternalBus(t *testing.T) {
 	s = startProcesses(t, engine.Config{Processes: 2, BusURL: strings.Replace(n.url("one"), "one:word@", "", 1), BusCredentials: file})
 	if m := s.dial("").resume(token); m["type"] != "reconnected" {
 		t.Errorf("after a restart of the server: %v", m)
+	}
+}
+
+// A user who may do no more than docs/processes.md says is enough.
+func TestExternalBusPermissions(t *testing.T) {
+	t.Parallel()
+	n := startNATS(t, 1<<20)
+	s := startProcesses(t, engine.Config{Processes: 2, BusURL: n.url("least"), MaxConnectionsPerRoom: 10})
+	a := s.dial("")
+	b := s.dialAt("", a.pid)
+	for _, c := range []*client{a, b} {
+		c.join("r")
+	}
+	a.send(engine.M{"type": "broadcast", "room": "r", "data": "x"})
+	b.until("broadcast")
+	b.keep("kept")
+	b.conn.Close()
+	s.dialAt("", b.pid).expectResumed(b, "kept", "r")
+	poll(t, "the workers follow the sequencer", func() bool { return s.sequencerStats().Followers == 2 })
+	if out := s.output(); strings.Contains(strings.ToLower(out), "permissions violation") {
+		t.Errorf("something else is tried:\n%s", out)
 	}
 }
 
