@@ -78,18 +78,24 @@ var (
 
 const benchSequencer = 9
 
-// startSequencer is a bus process, inside of this one.
-func startSequencer(b *testing.B) *bus.Server {
-	server, err := bus.Start(bus.ServerOptions{Dir: b.TempDir(), Secret: benchSecret})
+// newBusProcess has what a bus process has; its sequencer is still to run.
+func newBusProcess(t testing.TB) (*bus.Server, *sequencer, bus.LinkOptions) {
+	server, err := bus.Start(bus.ServerOptions{Dir: t.TempDir(), Secret: benchSecret})
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	b.Cleanup(server.Close)
+	t.Cleanup(server.Close)
 	cfg, welcome := engine.Config{Processes: 2, MemoryBytesMax: 1 << 30}, supervise.Welcome{Instance: benchSequencer, Term: 1, Bus: supervise.Bus{Secret: benchSecret}}
 	s := newSequencer(cfg, welcome, Options{Log: slog.New(slog.DiscardHandler)})
+	return server, s, sequencerLink(cfg, welcome, inheritance{}, server)
+}
+
+// startSequencer is a bus process, inside of this one.
+func startSequencer(b *testing.B) *bus.Server {
+	server, s, to := newBusProcess(b)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- s.run(ctx, sequencerLink(cfg, welcome, inheritance{}, server)) }()
+	go func() { ended <- s.run(ctx, to) }()
 	b.Cleanup(func() { stop(); <-ended })
 	<-s.begun
 	return server

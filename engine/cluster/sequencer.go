@@ -25,11 +25,12 @@ const (
 	tickEvery = 100 * time.Millisecond
 	// stuckAfter is the time without a turn after which the sequencer's process gives no sign of life.
 	stuckAfter = time.Second
-	// batchesBytesMax bounds the batches that wait for the sequencer; followers repeat what is dropped.
-	batchesBytesMax = 64 << 20
-	// unsentBytesMax is a part of the link's ring: as long as that much of the stream has not left, nothing more is numbered.
-	// What the ring drops would be lost for all followers at once, and each would read it.
-	unsentBytesMax = 8 << 20
+	// batchesBytesMax bounds the batches that wait for the sequencer, beside those that it is about to take; followers repeat what
+	// is dropped.
+	batchesBytesMax = 32 << 20
+	// unsentBytesMax is a part of the link's ring that leaves space for one more batch: as long as that much of the stream has not
+	// left, nothing more is numbered. What the ring drops would be lost for all followers at once, and each would read it.
+	unsentBytesMax = 4 << 20
 	// unsentAgain is when the stream is looked at again.
 	unsentAgain = 5 * time.Millisecond
 )
@@ -41,6 +42,7 @@ const (
 type sequencer struct {
 	log   *slog.Logger
 	in    arrivals
+	todo  []arrival // taken out of in
 	rules *order.Sequencer
 	link  *bus.Link
 	mail  *bus.Answers
@@ -91,25 +93,14 @@ func (s *sequencer) stats() *figures.SequencerStats { return s.shown.Load() }
 
 // run numbers messages until ctx is done. It waits for a bus that is away. begun is closed when it takes batches.
 func (s *sequencer) run(ctx context.Context, to bus.LinkOptions) error {
-	to.Log = s.log
-	link, err := bus.Dial(ctx, to, bus.Receiver{})
-	if err != nil {
+	if err := s.open(ctx, to); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
-	defer link.Close()
-	s.link = link
-	s.mail, err = link.Sequence(func(from ident.Worker, batch []byte) { s.in.add(arrival{from: from, batch: batch}) })
-	if err != nil {
-		return err
-	}
+	defer s.link.Close()
 	defer s.mail.Close()
-	s.own.Now = s.now()
-	s.rules = order.NewSequencer(s.own)
-	link.Flush()
-	s.show()
 	close(s.begun)
 	s.log.Info("the sequencer has begun", "term", s.own.Term, "memory_limit_bytes", s.limit)
 	tick := time.NewTicker(tickEvery)
@@ -129,24 +120,57 @@ func (s *sequencer) run(ctx context.Context, to bus.LinkOptions) error {
 	}
 }
 
-// takeAll takes what has arrived, and publishes the result. What arrives meanwhile is for the next turn.
-func (s *sequencer) takeAll() {
-	if s.link.Unsent() > unsentBytesMax {
-		time.AfterFunc(unsentAgain, s.in.ring)
-		return
+// open connects to the bus, and begins the term.
+func (s *sequencer) open(ctx context.Context, to bus.LinkOptions) (err error) {
+	to.Log = s.log
+	if s.link, err = bus.Dial(ctx, to, bus.Receiver{}); err != nil {
+		return err
 	}
-	now := s.now()
-	for _, x := range s.in.take() {
-		if x.dead {
-			s.rules.Bury(x.from)
-			continue
-		}
-		s.count.Batches++
-		if err := s.rules.Take(x.from, x.batch, now); err != nil {
-			s.log.Error("a worker's batch of messages for rooms with history cannot be read", "worker", x.from, "err", err)
-		}
+	s.mail, err = s.link.Sequence(func(from ident.Worker, batch []byte) { s.in.add(arrival{from: from, batch: batch}) })
+	if err != nil {
+		s.link.Close()
+		return err
+	}
+	s.own.Now = s.now()
+	s.rules = order.NewSequencer(s.own)
+	s.link.Flush()
+	s.show()
+	return nil
+}
+
+// takeAll takes what has arrived as far as its result can leave, and publishes that. What arrives meanwhile is for the next turn.
+func (s *sequencer) takeAll() {
+	rest := len(s.todo) > 0
+	if !rest {
+		s.todo = s.in.take()
+	}
+	for len(s.todo) > 0 && s.link.Unsent() <= unsentBytesMax {
+		x := s.todo[0]
+		s.todo[0] = arrival{}
+		s.todo = s.todo[1:]
+		s.take(x)
 	}
 	s.link.Flush()
+	switch {
+	case len(s.todo) > 0:
+		time.AfterFunc(unsentAgain, s.in.ring)
+	case rest:
+		s.in.ring() // more may have come meanwhile
+	}
+}
+
+// take carries out one batch or death.
+func (s *sequencer) take(x arrival) {
+	now := s.now()
+	s.turned.Store(now)
+	if x.dead {
+		s.rules.Bury(x.from)
+		return
+	}
+	s.count.Batches++
+	if err := s.rules.Take(x.from, x.batch, now); err != nil {
+		s.log.Error("a worker's batch of messages for rooms with history cannot be read", "worker", x.from, "err", err)
+	}
 }
 
 // say is of [order.SequencerOptions].
