@@ -1,0 +1,186 @@
+package cluster_test
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+
+	"github.com/gobwas/ws/wsutil"
+
+	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/rooms"
+)
+
+// reader is a member of a room with history that checks each number it is told.
+type reader struct {
+	*client
+	at    rooms.Position
+	texts map[rooms.Position]string // by others, under their numbers
+	sent  int                       // own publishes that have a number
+	again int                       // own publishes that may or may not appear
+	reset int                       // epochs that have begun while it was a member
+}
+
+const chat = "chat"
+
+// enter joins the room, after a position if it has one.
+func enter(c *client, since *rooms.Position) *reader {
+	c.t.Helper()
+	r := &reader{client: c, texts: map[rooms.Position]string{}}
+	join := m{"type": "join", "room": chat}
+	if since != nil {
+		join["since"] = m{"seq": since.Seq, "epoch": since.Epoch}
+	}
+	c.send(join)
+	answer := c.until("joined", "error")
+	if answer["type"] != "joined" {
+		c.t.Fatalf("join is answered with %v", answer)
+	}
+	r.at = placeOf(answer)
+	return r
+}
+
+func placeOf(message m) (at rooms.Position) {
+	if seq, ok := message["seq"].(float64); ok {
+		at.Seq = uint64(seq)
+	}
+	at.Epoch, _ = message["epoch"].(string)
+	return at
+}
+
+func (r *reader) publish(from, to int) {
+	r.t.Helper()
+	for n := from; n < to; n++ {
+		r.send(m{"type": "broadcast", "room": chat, "data": fmt.Sprintf("%d of %s", n, r.id)})
+	}
+}
+
+// reads reads until a condition holds. Each number must be the one behind the last, unless a new epoch is told.
+func (r *reader) reads(what string, until func() bool) {
+	r.t.Helper()
+	for !until() {
+		message, err := r.read()
+		if err != nil {
+			r.t.Fatalf("%s: at %+v, %d sent, %d resets: %v", what, r.at, r.sent, r.reset, err)
+		}
+		r.take(message)
+	}
+}
+
+func (r *reader) take(message m) {
+	r.t.Helper()
+	next := placeOf(message)
+	switch message["type"] {
+	case "broadcast":
+		r.texts[next] = message["data"].(string)
+	case "broadcast_sent":
+		r.sent++
+	case "gap":
+		if message["reset"] != true {
+			r.t.Fatalf("a gap that no member has earned: %v", message)
+		}
+		r.at = next
+		r.reset++
+		return
+	case "error":
+		if message["code"] != "unavailable" {
+			r.t.Fatal(message)
+		}
+		r.again++
+		return
+	case "skip":
+		if from, ok := message["from"].(float64); ok {
+			r.at.Seq = uint64(from) - 1
+		}
+		r.at.Seq = next.Seq - 1
+	default:
+		return
+	}
+	if next != (rooms.Position{Seq: r.at.Seq + 1, Epoch: r.at.Epoch}) {
+		r.t.Fatalf("%v comes behind %+v", message, r.at)
+	}
+	r.at = next
+}
+
+// agree checks that readers have the same text under the same number.
+func agree(t *testing.T, list ...*reader) {
+	t.Helper()
+	all := map[rooms.Position]string{}
+	for _, r := range list {
+		for at, text := range r.texts {
+			if was, ok := all[at]; ok && was != text {
+				t.Errorf("under %+v are %q and %q", at, was, text)
+			}
+			all[at] = text
+		}
+	}
+}
+
+// Members on two workers get one order. A client that comes to another worker than its own, whose worker was killed, gets what it
+// missed and nothing else. When the bus process is killed, all members are told the new epoch, and go on in one order.
+func TestHistoryOverWorkers(t *testing.T) {
+	t.Parallel()
+	s := startProcesses(t, engine.Config{Processes: 2, History: []string{chat + "=messages:1000"}})
+	clients := s.each(2)
+	a, b := enter(clients[0], nil), enter(clients[1], nil)
+	c := enter(s.dialTo(a.pid), nil) // reads only
+	if a.at != b.at || a.at.Seq != 0 || a.at.Epoch == "" {
+		t.Fatalf("the room begins at %+v, at the other worker at %+v", a.at, b.at)
+	}
+	const each = 100
+	a.publish(0, each)
+	b.publish(0, each)
+	for _, r := range []*reader{a, b, c} {
+		r.reads("all publishes", func() bool { return r.at.Seq == 2*each })
+	}
+	if a.sent != each || b.sent != each || len(c.texts) != 2*each {
+		t.Errorf("%d and %d are answered, a third member has %d", a.sent, b.sent, len(c.texts))
+	}
+	agree(t, a, b, c)
+
+	late := enter(s.dialTo(b.pid), &rooms.Position{Seq: 150, Epoch: a.at.Epoch})
+	late.reads("the replay", func() bool { return late.at == a.at })
+	if len(late.texts) != 2*each-150 {
+		t.Errorf("behind 150 come %d messages of %d", len(late.texts), 2*each)
+	}
+	agree(t, c, late)
+
+	b.stored()
+	pid := s.signal("worker 1", syscall.SIGKILL)
+	a.publish(each, 2*each)
+	a.reads("its publishes", func() bool { return a.sent == 2*each })
+	heir := &reader{client: s.dialAt("", pid), texts: map[rooms.Position]string{}}
+	heir.send(m{"type": "reconnect", "token": b.token, "last": m{chat: m{"seq": b.at.Seq, "epoch": b.at.Epoch}}})
+	answer := heir.until("reconnected", "error")
+	if answer["type"] != "reconnected" || answer["gaps"] != nil {
+		t.Fatalf("the session goes on with %v", answer)
+	}
+	heir.at = placeOf(answer["positions"].(m)[chat].(m))
+	heir.reads("what it missed", func() bool { return heir.at == a.at })
+	if len(heir.texts) != each {
+		t.Errorf("it missed %d messages, and gets %d", each, len(heir.texts))
+	}
+	c.reads("the same", func() bool { return c.at == a.at })
+	agree(t, c, heir)
+
+	poll(t, "the worker is back", func() bool { return s.isReady("worker 1", pid) })
+	d := enter(s.dialTo(s.pid("worker 1")), &a.at)
+	before := a.at
+	killed := s.signal("bus", syscall.SIGKILL)
+	poll(t, "the bus is back", func() bool { return s.isReady("bus", killed) })
+	a.publish(2*each, 3*each)
+	a.reads("its publishes after the death of the bus", func() bool { return a.sent+a.again == 3*each && a.reset == 1 })
+	for _, r := range []*reader{c, d, heir} {
+		r.reads("the same after the death of the bus", func() bool { return r.at == a.at && r.reset == 1 })
+	}
+	if a.at.Epoch == before.Epoch || a.again > 0 {
+		t.Errorf("the room goes on from %+v at %+v; %d publishes are unavailable", before, a.at, a.again)
+	}
+	agree(t, c, d, heir)
+	if err := wsutil.WriteClientText(d.conn, []byte(`{"type":"history","room":"chat"}`)); err != nil {
+		t.Fatal(err)
+	}
+	if page := d.until("history", "error"); page["type"] != "history" || placeOf(m{"seq": page["top"], "epoch": page["epoch"]}) != a.at {
+		t.Errorf("the history is %v, and the room at %+v", page, a.at)
+	}
+}
