@@ -184,3 +184,30 @@ func TestHistoryOverWorkers(t *testing.T) {
 		t.Errorf("the history is %v, and the room at %+v", page, a.at)
 	}
 }
+
+// A room that is created with a history on one worker has it on all, with its bounds.
+func TestHistoryOfCreatedRooms(t *testing.T) {
+	t.Parallel()
+	s := startProcesses(t, engine.Config{Processes: 2})
+	list := s.each(2)
+	a, b := list[0], list[1]
+	if answer := a.must(`{"type":"create","room":"chat","history":{"Messages":2}}`, "created"); answer["err"] != "<nil>" {
+		t.Fatal(answer)
+	}
+	poll(t, "the other worker has the room with its history", func() bool {
+		joined := b.must(`{"type":"join","room":"chat"}`, "joined")
+		b.must(`{"type":"leave","room":"chat"}`, "left")
+		return joined["epoch"] != nil
+	})
+	x, y := enter(a, nil), enter(b, nil)
+	x.publish(0, 3)
+	x.reads("its publishes", func() bool { return x.sent == 3 })
+	y.reads("them", func() bool { return y.at == x.at })
+	agree(t, x, y)
+	for _, c := range []*client{a, b} {
+		page := c.must(`{"type":"history","room":"chat"}`, "history", "error")
+		if kept, _ := page["messages"].([]any); len(kept) != 2 {
+			t.Errorf("the history is %v, want the newest 2 messages", page)
+		}
+	}
+}

@@ -13,12 +13,14 @@ import (
 type roomOrder struct {
 	Room string `json:"room"`
 	Max  int    `json:"max"`
+	// History is of the room that is created.
+	History *engine.HistoryOptions `json:"history"`
 }
 
 // handleRooms lets a client create, delete, look at and enter rooms as its worker's application does.
 func handleRooms(srv *engine.Server) {
 	engine.On(srv, "create", func(_ *engine.Conn, o roomOrder, s *engine.Server) (any, error) {
-		err := s.Rooms().Create(o.Room, engine.RoomOptions{MaxMembers: o.Max, Metadata: engine.M{"max": o.Max}})
+		err := s.Rooms().Create(o.Room, engine.RoomOptions{MaxMembers: o.Max, Metadata: engine.M{"max": o.Max}, History: o.History})
 		return engine.M{"type": "created", "err": fmt.Sprint(err)}, nil
 	}, engine.Offload())
 	engine.On(srv, "delete", func(_ *engine.Conn, o roomOrder, s *engine.Server) (any, error) {
