@@ -67,7 +67,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	collect(c.server, &s, out)
 	for _, m := range c.server {
 		if m.figure.Kind == engine.FigureHistogram {
-			out <- saveSeconds(&s, m.desc)
+			buckets, count, sum := m.figure.Durations(&s)
+			out <- prometheus.MustNewConstHistogram(m.desc, count, sum, buckets)
 		}
 	}
 	n := 0 // of the loop in its worker
@@ -101,16 +102,4 @@ func collect[S any](list []metric[S], s *S, out chan<- prometheus.Metric, labels
 			out <- prometheus.MustNewConstMetric(m.desc, kind, v, values...)
 		}
 	}
-}
-
-// saveSeconds is the histogram of how long sessions took to be stored.
-func saveSeconds(s *engine.Stats, desc *prometheus.Desc) prometheus.Metric {
-	buckets, count := make(map[float64]uint64, len(engine.SaveSecondsBounds)), uint64(0)
-	for i, n := range s.SessionSaves {
-		count += n
-		if i < len(engine.SaveSecondsBounds) {
-			buckets[engine.SaveSecondsBounds[i]] = count
-		}
-	}
-	return prometheus.MustNewConstHistogram(desc, count, float64(s.SessionSaveMicros)/1e6, buckets)
 }

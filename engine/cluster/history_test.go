@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"syscall"
 	"testing"
@@ -137,6 +138,20 @@ func TestHistoryOverWorkers(t *testing.T) {
 		t.Errorf("%d and %d are answered, a third member has %d", a.sent, b.sent, len(c.texts))
 	}
 	agree(t, a, b, c)
+	poll(t, "the workers' figures have all publishes, and how long each waited", func() bool {
+		var published, waited, micros uint64
+		for i := range 2 {
+			var figures engine.Stats
+			if raw := s.ward(fmt.Sprint("worker ", i)).Stats; len(raw) == 0 || json.Unmarshal(raw, &figures) != nil {
+				return false
+			}
+			published, micros = published+figures.OrderPublishes, micros+figures.OrderWaitMicros
+			for _, n := range figures.OrderWaits {
+				waited += n
+			}
+		}
+		return published == 2*each && waited == 2*each && micros > 0
+	})
 
 	late := enter(s.dialTo(b.pid), &rooms.Position{Seq: 150, Epoch: a.at.Epoch})
 	late.reads("the replay", func() bool { return late.at == a.at })

@@ -36,6 +36,32 @@ type Figure[S any] struct {
 	field func(*S) any                    // a pointer to the figure's field, or its value, or nil if it is unknown
 	read  func(*Source) uint64            // nil: StatsHere reads it, or package cluster
 	table func(*Source) map[string]uint64 // of a figure with a label, in place of read
+
+	bounds []float64       // of a histogram: the upper bounds of its ranges in seconds, except for the last one's
+	micros func(*S) uint64 // of a histogram: the sum of its durations
+}
+
+// Durations reads a histogram: how many durations are at most as long as each bound, in seconds; how many there are, and their
+// sum in seconds.
+func (f *Figure[S]) Durations(s *S) (buckets map[float64]uint64, count uint64, sum float64) {
+	buckets = make(map[float64]uint64, len(f.bounds))
+	for i, n := range ranges(f.field(s)) {
+		if count += n; i < len(f.bounds) {
+			buckets[f.bounds[i]] = count
+		}
+	}
+	return buckets, count, float64(f.micros(s)) / 1e6
+}
+
+// ranges are the counts of a histogram's field.
+func ranges(field any) []uint64 {
+	switch counts := field.(type) {
+	case *[len(session.SaveSecondsBounds) + 1]uint64:
+		return counts[:]
+	case *Waits:
+		return counts[:]
+	}
+	return nil
 }
 
 // Values yields the figure's values in the metric's unit, by label if it has one; none if it is unknown or a histogram.
@@ -86,9 +112,10 @@ func sum(into, from any, kind Kind) {
 		*to = together(*to, *from.(*int64), kind)
 	case *uint64:
 		*to = together(*to, *from.(*uint64), kind)
-	case *[len(session.SaveSecondsBounds) + 1]uint64:
-		for i, n := range from.(*[len(session.SaveSecondsBounds) + 1]uint64) {
-			to[i] += n
+	case *[len(session.SaveSecondsBounds) + 1]uint64, *Waits:
+		into, from := ranges(into), ranges(from)
+		for i, n := range from {
+			into[i] += n
 		}
 	case *map[string]uint64:
 		if *to == nil {

@@ -151,6 +151,7 @@ func sourceOf(t *testing.T, pattern string) string {
 func TestSumsOfFigures(t *testing.T) {
 	var one, both, past Stats
 	one.SessionSaves[len(session.SaveSecondsBounds)] = 7
+	one.OrderWaits[len(one.OrderWaits)-1] = 7
 	for i := range Server {
 		if table, is := Server[i].field(&one).(*map[string]uint64); is {
 			*table = map[string]uint64{"heartbeat": 7}
@@ -173,5 +174,37 @@ func TestSumsOfFigures(t *testing.T) {
 		if n != sum || kept[i] != stays {
 			t.Errorf("%s: 7 and 7 are %d, want %d; %d stays, want %d", Server[i].Key, n, sum, kept[i], stays)
 		}
+	}
+}
+
+// A histogram has, for each bound, the durations up to it; of several workers their sum, also when one has ended.
+func TestDurations(t *testing.T) {
+	var all Stats
+	one := Stats{OrderWaits: Waits{1, 0, 2}, OrderWaitMicros: 3_500_000}
+	one.OrderWaits[len(one.OrderWaits)-1] = 4
+	one.SessionSaves[1], one.SessionSaveMicros = 5, 7
+	all.Add(one)
+	all.AddCounts(one)
+	seen := 0
+	for i := range Server {
+		f := &Server[i]
+		if f.Kind != Histogram {
+			continue
+		}
+		seen++
+		buckets, count, sum := f.Durations(&all)
+		switch f.Metric {
+		case "order_seconds":
+			if count != 14 || sum != 7 || buckets[.0005] != 2 || buckets[.001] != 2 || buckets[.0025] != 6 || buckets[2] != 6 || len(buckets) != 9 {
+				t.Errorf("%s: %v, %d, %v", f.Metric, buckets, count, sum)
+			}
+		case "session_save_seconds":
+			if count != 10 || sum != 14e-6 || buckets[.005] != 0 || buckets[.01] != 10 || buckets[2] != 10 {
+				t.Errorf("%s: %v, %d, %v", f.Metric, buckets, count, sum)
+			}
+		}
+	}
+	if seen != 2 {
+		t.Errorf("there are %d histograms, and two are tested", seen)
 	}
 }

@@ -15,7 +15,7 @@ func ofCount(c turn.CountKind) func(*Source) uint64 {
 }
 
 // Server has a row for each figure of [Stats].
-var Server = slices.Concat(general, histories)
+var Server = slices.Concat(general, histories, ordering)
 
 var general = []Figure[Stats]{
 	{Key: "connections", Metric: "connections", Kind: Gauge, Help: "Open WebSocket connections.",
@@ -112,7 +112,8 @@ var general = []Figure[Stats]{
 			return uint64(s.Keys.Age().Seconds())
 		}},
 	{Key: "session_saves", Metric: "session_save_seconds", Kind: Histogram, Help: "Seconds until a change of a session was stored, where sessions outlive their worker.",
-		field: func(s *Stats) any { return &s.SessionSaves }},
+		field:  func(s *Stats) any { return &s.SessionSaves },
+		bounds: session.SaveSecondsBounds[:], micros: func(s *Stats) uint64 { return s.SessionSaveMicros }},
 	{Key: "session_save_micros", Help: "The sum of the durations in session_saves, in microseconds.",
 		field: func(s *Stats) any { return &s.SessionSaveMicros },
 		read:  func(s *Source) uint64 { _, micros := s.Sessions.SaveCounts(); return micros }},

@@ -80,6 +80,16 @@ type Stats struct {
 	Relieved         map[string]uint64 `json:"relieved"`     // times that the limit was reached, by the step that freed memory
 	Duplicates       uint64            `json:"duplicates"`   // publishes with a repeated idempotency key
 
+	// Where several workers are one server, publishes to rooms with history wait for their numbers. OrderWaits counts how long
+	// they waited, by order.WaitBounds; OrderWaitMicros is the sum of these times.
+	OrderOutstanding int64  `json:"order_outstanding"` // publishes that wait
+	OrderPublishes   uint64 `json:"order_publishes"`
+	OrderUnanswered  uint64 `json:"order_unanswered"` // publishes of which the outcome is not known
+	OrderReads       uint64 `json:"order_reads"`
+	OrderResets      uint64 `json:"order_resets"` // rooms that have begun a new epoch
+	OrderWaits       Waits  `json:"order_waits"`
+	OrderWaitMicros  uint64 `json:"order_wait_micros"`
+
 	Unready    string        `json:"unready,omitempty"` // why this worker would refuse newcomers
 	Loops      []LoopStats   `json:"loops"`
 	Workers    []WorkerStats `json:"workers,omitempty"` // if there are several; the other fields are their sums
@@ -219,6 +229,7 @@ func (s *Source) Read() Stats {
 		}
 	}
 	out.SessionSaves, _ = s.Sessions.SaveCounts()
+	out.OrderWaits = s.Rooms.Order.Counts().Waits
 	for _, l := range s.Rooms.Loops {
 		for cause := turn.Cause(1); cause < turn.Causes; cause++ {
 			out.Ended[cause.String()] += l.Ended[cause].Load()
