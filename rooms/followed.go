@@ -404,10 +404,19 @@ func (h *History) TakeKeys(epoch string, keys []KeyedNumber, now int64) {
 	}
 }
 
+// RestoreOptions say how a room was.
+//
+// Owner: the caller.
+type RestoreOptions struct {
+	Bounds *HistoryOptions // its own; nil: those of the index
+	At     Position
+	Keys   []KeyedNumber
+}
+
 // Restore makes a room of a sequencer as its followers have it, without its messages. It reports false where the room is there
 // already, or has no history. Any goroutine.
-func (x *Index) Restore(room string, o *HistoryOptions, at Position, keys []KeyedNumber, now int64) bool {
-	h := x.MakeHistory(room, o)
+func (x *Index) Restore(room string, o *RestoreOptions, now int64) bool {
+	h := x.MakeHistory(room, o.Bounds)
 	if h == nil {
 		return false
 	}
@@ -416,8 +425,8 @@ func (x *Index) Restore(room string, o *HistoryOptions, at Position, keys []Keye
 	if h.top != 0 || h.n != 0 {
 		return false
 	}
-	h.epoch, h.top, h.last = at.Epoch, at.Seq, now
-	for _, k := range keys {
+	h.epoch, h.top, h.last = o.At.Epoch, o.At.Seq, now
+	for _, k := range o.Keys {
 		h.keys.add(x, keyed{k.Key, now - int64(k.Age)}, k.Number)
 	}
 	return true

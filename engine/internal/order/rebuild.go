@@ -282,7 +282,7 @@ func (s *Sequencer) restoreRooms(b *rebuild) {
 		}
 	}
 	for room, x := range all {
-		if wrong[room] || !s.Histories.Restore(room, x.options, x.at, x.keys, s.now) {
+		if wrong[room] || !s.Histories.Restore(room, &rooms.RestoreOptions{Bounds: x.options, At: x.at, Keys: x.keys}, s.now) {
 			delete(s.keepers, room)
 		}
 	}

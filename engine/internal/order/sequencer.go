@@ -110,37 +110,8 @@ func (s *Sequencer) Take(from ident.Worker, batch []byte, now int64) error {
 // item carries out one item, and reports false for an unknown kind.
 func (s *Sequencer) item(from ident.Worker, r *fleet.Reader) bool {
 	kind := r.Byte()
-	switch kind {
-	case itemHello:
-		g := readGreet(r)
-		switch {
-		case r.Bad:
-		case s.rebuild != nil:
-			s.greeted(from, g)
-		default:
-			s.welcome(from, g.next)
-		}
-		return true
-	case itemLog:
-		first := r.Number()
-		var list [][]byte
-		for range min(r.Number(), uint64(len(r.Rest))) {
-			list = append(list, r.Bytes())
-		}
-		if !r.Bad {
-			s.takeLog(from, first, list)
-		}
-		return true
-	case itemState:
-		x := state{at: readPlace(r), next: r.Number(), part: r.Number(), parts: r.Number()}
-		for range min(r.Number(), uint64(len(r.Rest))) {
-			var one roomState
-			one.read(r)
-			x.rooms = append(x.rooms, one)
-		}
-		if !r.Bad {
-			s.takeState(from, &x)
-		}
+	if kind <= itemState {
+		s.greetingItem(from, kind, r)
 		return true
 	}
 	f := s.followers[from]
@@ -186,6 +157,40 @@ func (s *Sequencer) item(from ident.Worker, r *fleet.Reader) bool {
 		return false
 	}
 	return true
+}
+
+// greetingItem carries out an item of a follower that need not be welcome.
+func (s *Sequencer) greetingItem(from ident.Worker, kind byte, r *fleet.Reader) {
+	switch kind {
+	case itemHello:
+		g := readGreet(r)
+		switch {
+		case r.Bad:
+		case s.rebuild != nil:
+			s.greeted(from, g)
+		default:
+			s.welcome(from, g.next)
+		}
+	case itemLog:
+		first := r.Number()
+		var list [][]byte
+		for range min(r.Number(), uint64(len(r.Rest))) {
+			list = append(list, r.Bytes())
+		}
+		if !r.Bad {
+			s.takeLog(from, first, list)
+		}
+	case itemState:
+		x := state{at: readPlace(r), next: r.Number(), part: r.Number(), parts: r.Number()}
+		for range min(r.Number(), uint64(len(r.Rest))) {
+			var one roomState
+			one.read(r)
+			x.rooms = append(x.rooms, one)
+		}
+		if !r.Bad {
+			s.takeState(from, &x)
+		}
+	}
 }
 
 // welcome lets a follower take part in this term. A greeting that is repeated is answered once more.

@@ -19,17 +19,17 @@ const Version = 1
 // ErrWire is the error for bytes that are damaged, or of a newer version.
 var ErrWire = errors.New("a message about the order is damaged, or of a newer version")
 
-// Items of a batch.
+// Items of a batch. The first three need no welcome.
 const (
 	itemHello  byte = iota + 1 // number of the next publish, place in the log, burials: the follower wants to be welcomed
+	itemLog                    // entries of an earlier term
+	itemState                  // what the follower has of an earlier term: see [state]
 	itemSubmit                 // number, message
 	itemVoid                   // number: of a publish that was given up
 	itemAsk                    // question, room, options: the follower wants to be attached
 	itemRead                   // question, room, epoch, first, last
 	itemLeave                  // room: the follower needs it no longer
 	itemEnd                    // room: it is deleted
-	itemLog                    // entries of an earlier term
-	itemState                  // what the follower has of an earlier term: see [state]
 	itemKept                   // question, room, epoch, messages
 	itemKeys                   // question, room, epoch: the follower wants to know the idempotency keys
 )
