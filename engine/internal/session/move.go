@@ -211,7 +211,10 @@ func (l *Loop) storedFirst(c *Conn, p *pending.Pending, err error, then func(l *
 		return
 	}
 	x.covered, x.err = len(x.along), err
-	if r := l.Rooms.Index.Find(x.move.room); stored && x.covered == 0 && (r != nil && r.Has(c.Place())) != x.move.leave {
+	// In a room with history the place is not stored yet: without it a killed worker's client is told a gap of unknown extent.
+	r := l.Rooms.Index.Find(x.move.room)
+	placed := r == nil || r.History() == nil || x.move.leave
+	if stored && placed && x.covered == 0 && (r != nil && r.Has(c.Place())) != x.move.leave {
 		c.Flags &^= flagUnsaved // to store it once more would keep a late store late
 	}
 	c.GoOnAfter(p)
@@ -221,6 +224,7 @@ func (l *Loop) storedFirst(c *Conn, p *pending.Pending, err error, then func(l *
 // is already stored.
 func (l *Loop) toStore(c *Conn) *parked {
 	state := l.snapshot(c)
+	state.forgetGiven()
 	if !c.Awaits() {
 		return state
 	}

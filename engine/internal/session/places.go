@@ -1,6 +1,7 @@
 package session
 
 import (
+	"math"
 	"slices"
 
 	"github.com/parleyd/parley/engine/internal/fanout"
@@ -19,7 +20,7 @@ import (
 type savedPlace struct {
 	room   string
 	base   rooms.Position // that the client was told
-	given  uint64         // the highest number that the connection may have been given
+	given  uint64         // the highest number that the connection may have been given; [givenUnknown]: it is not known
 	proven bool           // a receipt proved base
 }
 
@@ -38,6 +39,17 @@ func (p *parked) savePlace(l *Loop, c *Conn, r *rooms.Room) {
 		given = number
 	}
 	p.places = append(p.places, savedPlace{r.Name(), known.Base, given, known.Proven})
+}
+
+// givenUnknown is of a session that was stored while its connection lived: if its worker is killed, the connection may have been
+// given any later message, too.
+const givenUnknown = math.MaxUint64
+
+// forgetGiven notes that the connection lives on after its places were taken.
+func (p *parked) forgetGiven() {
+	for i := range p.places {
+		p.places[i].given = givenUnknown
+	}
 }
 
 // place is the session's place in a room. Without one, the zero position says that nothing is known: its epoch is none.
