@@ -186,7 +186,7 @@ func PayloadOf(frame []byte) []byte {
 	return frame[header:]
 }
 
-// SinceFor is what a question for messages needs to have here.
+// SinceFor is what a question for messages needs to have here: one message more than it asks for tells whether there are more.
 func SinceFor(since, before *rooms.Position, limit int) rooms.Since {
 	switch {
 	case since != nil:
@@ -196,7 +196,7 @@ func SinceFor(since, before *rooms.Position, limit int) rooms.Since {
 		at.Seq -= min(at.Seq, uint64(limit)+1)
 		return rooms.Since{Named: true, Position: at}
 	}
-	return rooms.Since{Last: uint64(limit)}
+	return rooms.Since{Last: uint64(limit) + 1}
 }
 
 // sinceOf is SinceFor a client's question; the zero Since where the question is malformed.
