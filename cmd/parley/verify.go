@@ -34,8 +34,12 @@ func newVerify() *cobra.Command {
 		Long: "Check that a running server keeps the wire protocol's promises: many clients join, publish, leave, break off,\n" +
 			"stall, freeze and resume, and the checker compares the messages that they get with those that they should get\n" +
 			"(docs/verify.md).\n\n" +
+			"With --history-messages the rooms have history: start the server with an entry for them in the setting history,\n" +
+			"like --history 'verify-**=messages:50', and tell the checker its bounds.\n\n" +
 			"Exit code 0: nothing is wrong. 1: findings. 2: a mistake in the command line. 3: it could not run.",
 		Example: "  parley verify ws://127.0.0.1:9090 --for 30s --exact-counts\n" +
+			"  parley verify ws://127.0.0.1:9190 --exact-counts --history-messages 50 \\\n" +
+			"    --spawn \"parley serve --port 9190 --admin-port 0 --history 'verify-**=messages:50'\"\n" +
 			"  parley verify ws://127.0.0.1:9190 --spawn \"parley serve --port 9190 --admin-port 0 --processes 4\" --kill \\\n" +
 			"    --api http://127.0.0.1:9192 --kill-api",
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -62,6 +66,9 @@ func newVerify() *cobra.Command {
 	f.StringVar(&o.Dialect, "dialect", o.Dialect, "protocol of the server: parley, or plain (join and broadcast only)")
 	f.IntVar(&o.RoomLimit, "room-limit", 0, "the server's max_connections_per_room; 0 means none")
 	f.BoolVar(&o.ExactCounts, "exact-counts", false, "one process serves: counts are exact at every moment")
+	f.IntVar(&o.HistoryMessages, "history-messages", 0, "the rooms have history: messages of the server's entry for verify-** in the setting history; 0 means none")
+	f.DurationVar(&o.HistoryAge, "history-age", o.HistoryAge, "age of that entry")
+	f.IntVar(&o.HistoryBytes, "history-bytes", o.HistoryBytes, "bytes of that entry")
 	f.DurationVar(&o.HeartbeatInterval, "heartbeat-interval", 0, "the server's heartbeat_interval; 0 means that heartbeats are not checked")
 	f.DurationVar(&o.HeartbeatTimeout, "heartbeat-timeout", 0, "the server's heartbeat_timeout; 0 means that heartbeats are not checked")
 	f.IntVar(&o.AnnounceMax, "announce-members-max", o.AnnounceMax, "the server's announce_members_max; 0 means that announcements may be incomplete")

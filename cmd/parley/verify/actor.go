@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/cmd/parley/verify/caller"
+	"github.com/parleyd/parley/cmd/parley/verify/history"
 )
 
 // An actor is one client: a sequence of connections. One is its main connection. It has more while it takes over its own
@@ -21,6 +22,8 @@ type actor struct {
 	last  *session // of the main connection that ended
 	due   bool     // a timer will call arrive
 
+	places map[*room]history.Position // that it had when it left the room, or its connection ended
+
 	user   string // empty: the server takes no tokens
 	rights rights
 	issued int64  // its token, in seconds
@@ -28,7 +31,7 @@ type actor struct {
 }
 
 func newActor(k *checker, index int) *actor {
-	return &actor{k: k, index: index, rng: rand.New(rand.NewPCG(k.opt.Seed, uint64(index)+1)), conns: map[*conn]bool{}, hello: k.hello}
+	return &actor{k: k, index: index, rng: rand.New(rand.NewPCG(k.opt.Seed, uint64(index)+1)), conns: map[*conn]bool{}, places: map[*room]history.Position{}, hello: k.hello}
 }
 
 // between draws a time.

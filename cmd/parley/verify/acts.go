@@ -3,6 +3,8 @@ package verify
 import (
 	"fmt"
 	"time"
+
+	"github.com/parleyd/parley/cmd/parley/verify/history"
 )
 
 // act is one kind of behaviour of a client. try performs it on an actor's main connection, which is open and lively, and
@@ -46,14 +48,17 @@ const roomsEach = 3
 
 // choose draws an act for an actor.
 func (a *actor) choose() *act {
-	total := 0
-	for i := range acts {
-		total += acts[i].weight
+	total, list := 0, acts
+	if a.k.remembers() {
+		list = rememberingActs
+	}
+	for i := range list {
+		total += list[i].weight
 	}
 	draw := a.rng.IntN(total)
-	for i := range acts {
-		if draw -= acts[i].weight; draw < 0 {
-			return &acts[i]
+	for i := range list {
+		if draw -= list[i].weight; draw < 0 {
+			return &list[i]
 		}
 	}
 	return nil
@@ -124,19 +129,43 @@ func (a *actor) join(c *conn) bool {
 	if r == nil || n >= a.k.roomsEach() {
 		return false
 	}
-	c.join(r, a.rng.IntN(6) == 0)
+	a.joinHow(c, r)
 	return true
 }
+
+// joinHow joins a room, in one of the ways in which a client can ask for missed messages.
+func (a *actor) joinHow(c *conn, r *room) {
+	if a.k.remembers() {
+		if x := a.drawStart(c, r); x != nil {
+			c.join(r, x)
+			return
+		}
+	}
+	var since *history.Asked
+	if a.rng.IntN(6) == 0 {
+		since = &never
+	}
+	c.join(r, since)
+}
+
+// never asks for messages of an epoch that never existed.
+var never = history.Asked{Since: &history.Position{Seq: 1, Epoch: "verify"}}
 
 // forbidden is the answer to a request that the client's token does not allow.
 var forbidden = []string{"forbidden"}
 
-// join asks to join; with since, it also asks for messages of an epoch that never existed.
-func (c *conn) join(r *room, since bool) {
+// join asks to join; with since, it also asks for missed messages.
+func (c *conn) join(r *room, since *history.Asked) {
 	k := c.k
 	s := c.stays[r]
 	already := s != nil && s.state == in
-	q := c.expect(&request{kind: "join", room: r, already: already, gap: since && k.speaks.refs})
+	if since == nil || !k.speaks.refs {
+		since = &history.Asked{}
+	}
+	q := c.expect(&request{kind: "join", room: r, already: already, gap: since == &never})
+	if c.past != nil {
+		q.start = r.history.Asks(*since)
+	}
 	if !c.actor.mayJoin(r) {
 		q.want = forbidden
 	}
@@ -145,16 +174,13 @@ func (c *conn) join(r *room, since bool) {
 	}
 	c.note(step{what: "asks to join", room: r, n: -1})
 	text := k.speaks.join(r.name, q.ref)
-	if q.gap {
-		text = append(text[:len(text)-1], `,"since":{"seq":1,"epoch":"verify"}}`...)
-	}
-	c.say(text)
+	c.say(append(since.Append(text[:len(text)-1]), '}'))
 }
 
 func (a *actor) joinAgain(c *conn) bool {
 	s := a.stayOf(c)
 	if s != nil {
-		c.join(s.room, false)
+		a.joinHow(c, s.room)
 	}
 	return s != nil
 }
@@ -230,6 +256,9 @@ func (a *actor) flood(c *conn) bool {
 	for other := range s.room.members {
 		if other.certain && other != s {
 			other.conn.stall(floodMessages/floodPiece*floodPause + a.between(100*time.Millisecond, time.Second))
+			if a.k.remembers() {
+				a.k.in(floodMessages/floodPiece*floodPause, other.publishUnread)
+			}
 			break
 		}
 	}
@@ -266,6 +295,10 @@ func (a *actor) freezeAndResume(c *conn) bool {
 	c.freeze()
 	delete(a.conns, c)
 	a.main = nil
+	if a.k.remembers() { // long enough for a receipt to be asked for
+		a.k.in(a.between(0, time.Second), func() { a.resumeFrozen(s) })
+		return true
+	}
 	a.connect(func(heir *conn) { a.claim(heir, s) })
 	return true
 }

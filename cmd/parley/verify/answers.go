@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/parleyd/parley/cmd/parley/verify/history"
 )
 
 // request is a message of a connection that awaits its answer.
@@ -24,11 +26,16 @@ type request struct {
 	token   *session      // of a claim
 	want    []string      // error codes, one of which must be the answer; nil: no error
 	count   func(m *body) // gets the answer; nil for an error, or if no answer will come
+
+	start   *history.Asked           // where it asks to begin, in a room with history
+	lasts   map[*room]*history.Asked // of a claim
+	says    *utterance               // the message that is to take a number; nil: none
+	repeats bool                     // it was sent before
 }
 
 // answerOf is the type of the answer to each kind of request.
 var answerOf = map[string]string{"join": "joined", "leave": "left", "broadcast": "broadcast_sent", "ping": "pong",
-	"members": "members", "reconnect": "reconnected"}
+	"members": "members", "reconnect": "reconnected", "history": "history"}
 
 // temporary are the codes of refusals that a client must expect at any time.
 var temporary = []string{"overloaded", "unavailable", "rate_limited"}
@@ -122,6 +129,9 @@ func (c *conn) answered(m *body) {
 			s.moving = false
 			s.become(out)
 		}
+		if q.kind == "broadcast" && c.past != nil {
+			c.past.published(q, m)
+		}
 	case q.want != nil:
 		kind := "answer"
 		switch {
@@ -174,13 +184,18 @@ func (c *conn) granted(q *request, m *body) {
 		if q.gap && !m.Gap {
 			k.found("gap", q.room, []*conn{c}, fmt.Sprintf("%v asked %s for messages of an epoch that never existed, and the answer says no gap", c, q.room.name))
 		}
+		if s != nil && s.state != out && c.past != nil {
+			c.past.joined(s, q, m)
+		}
 		k.counted(c, q, m.count())
 	case "leave":
 		if s := c.stays[q.room]; s != nil && s.state == leaving {
 			s.become(out)
 		}
+	case "history":
+		c.past.paged(q, m)
 	case "broadcast":
-		if rec := c.sent.at(q.n); rec != nil {
+		if rec := q.record(c); rec != nil {
 			k.evt++
 			rec.fate, rec.acked = accepted, k.evt
 			if s := c.stays[q.room]; s == nil || s.state == out {
@@ -191,7 +206,9 @@ func (c *conn) granted(q *request, m *body) {
 			k.found("answer", q.room, []*conn{c}, fmt.Sprintf("%v is not told the number of recipients", c))
 			return
 		}
-		k.counted(c, q, *m.Recipients)
+		if c.past == nil || !c.past.published(q, m) {
+			k.counted(c, q, *m.Recipients)
+		}
 	case "members":
 		if m.Count == nil {
 			k.found("answer", q.room, []*conn{c}, fmt.Sprintf("%v asked for the members and is told no count", c))
@@ -238,13 +255,11 @@ func (c *conn) refusedWith(q *request, code string) {
 			complain("")
 		}
 	case "broadcast":
-		if rec := c.sent.at(q.n); rec != nil {
-			rec.fate = refused
-		}
+		q.notPublished(c, code)
 		if q.want == nil && !slices.Contains(temporary, code) && !c.expelledSince(q, code) {
 			complain(", though it is a member")
 		}
-	case "leave", "members":
+	case "leave", "members", "history":
 		if q.want == nil && !slices.Contains(temporary, code) && !c.expelledSince(q, code) {
 			complain("")
 		}
@@ -278,9 +293,10 @@ func (c *conn) admittedSince(q *request) bool {
 // forsake gives up the requests of an ended connection: their outcome stays unknown.
 func (c *conn) forsake() {
 	for key, q := range c.asked {
-		if rec := c.sent.at(q.n); q.kind == "broadcast" && rec != nil && rec.fate == pending {
+		if rec := q.record(c); q.kind == "broadcast" && rec != nil && rec.fate == pending {
 			rec.fate = uncertain
 		}
+		c.past.leavesOpen(q)
 		if q.count != nil {
 			q.count(nil)
 		}

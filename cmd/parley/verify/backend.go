@@ -112,6 +112,8 @@ type apiAnswer struct {
 	Partial    []json.RawMessage          `json:"partial"`
 	Attributes map[string]json.RawMessage `json:"attributes"`
 	Results    []apiAnswer                `json:"results"`
+	Seq        *uint64                    `json:"seq"`
+	Epoch      string                     `json:"epoch"`
 }
 
 // startBackends begins the backends of a run.
@@ -378,6 +380,7 @@ func (b *backend) decided(a *ask, p *post, m *apiAnswer) {
 		p.fate = refused
 		b.complain(a, "it must be carried out")
 	}
+	b.takesNumber(a, p, m)
 }
 
 // unavailable checks a refusal for which some disturbance must be the cause.

@@ -105,9 +105,11 @@ func (b *backend) message() (p *post, fields []byte) {
 		except = b.drawConn()
 	}
 	p = b.series.post(k, to, except)
-	p.typed = to.rooms == nil || b.rng.IntN(3) == 0
+	p.typed = to.rooms == nil || b.rng.IntN(3) == 0 && (len(to.rooms) == 1 || !k.remembers())
 	fields = append(fields, to.field...)
-	if p.typed {
+	if p.numbered(k) && p.typed {
+		fields = fmt.Appendf(fields, `,"message":{"type":"verify","room":%q,"data":%s}`, to.rooms[0].name, p.payload(k))
+	} else if p.typed {
 		fields = fmt.Appendf(fields, `,"message":{"type":"verify","data":%s}`, p.payload(k))
 	} else {
 		fields = fmt.Appendf(fields, `,"data":%s`, p.payload(k))
@@ -267,7 +269,9 @@ func (s *stay) taken(m *body) bool {
 	case s == nil || !s.moving || len(m.Ref) > 0:
 		return false
 	case m.Type == "joined" && s.state == joining:
-		s.become(in)
+		if s.become(in); s.conn.past != nil {
+			s.conn.past.joined(s, nil, m)
+		}
 	case m.Type == "left" && s.state == leaving:
 		s.become(out)
 	default:

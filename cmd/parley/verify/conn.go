@@ -75,6 +75,7 @@ type conn struct {
 	sent    publishing
 	seen    map[*conn]int   // the latest message of each publisher
 	heardOf map[*series]int // and of each backend
+	past    *historian      // nil: the rooms have no history
 
 	dismissed  int               // the code with which a backend has it disconnected; 0: none does
 	attributes map[string]string // that backends have set
@@ -110,6 +111,9 @@ func (k *checker) dial(a *actor) (*conn, error) {
 	k.serial++
 	c := &conn{k: k, serial: k.serial, actor: a, begun: k.now, stays: map[*room]*stay{}, asked: map[string]*request{},
 		seen: map[*conn]int{}, hello: a.hello, heardOf: map[*series]int{}, quietFrom: k.now}
+	if k.remembers() {
+		c.past = &historian{conn: c, reader: k.book.Reader(c, c.serial)}
+	}
 	c.wire = wire{fd: fd, watching: watchBoth}
 	k.byFD[fd] = c
 	k.bySerial[c.serial] = c
@@ -257,7 +261,17 @@ func (c *conn) text(b []byte) {
 	}
 	switch m.Type {
 	case "broadcast", "verify":
+		if c.past != nil && m.Seq != nil {
+			c.past.numbered(m)
+			return
+		}
 		c.relayed(m)
+	case "skip", "gap", "position":
+		if c.past == nil { // none of these is of a room without history
+			c.answered(m)
+			return
+		}
+		c.past.placed(m)
 	case "connected":
 		if c.phase != greeted || m.ID == "" {
 			c.k.found("answer", nil, []*conn{c}, fmt.Sprintf("%v is greeted twice, or without an id: %.100q", c, b))
@@ -367,6 +381,11 @@ func (c *conn) finish() {
 	c.hangUp()
 	delete(c.k.living, c)
 	c.forsake()
+	for _, s := range c.stays {
+		if s.state != out {
+			c.actor.leaves(s)
+		}
+	}
 	c.reckon()
 	if c.claim != nil {
 		c.claim.unanswered()

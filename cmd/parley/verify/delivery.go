@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // The messages that each member must get.
@@ -37,6 +38,11 @@ type record struct {
 	bulk  bool   // it is a large one
 	sent  uint64 // in the order of events
 	acked uint64
+
+	numbered bool // it is to take a number; place is of no use then
+	when     time.Time
+	key      string // for conflation
+	copies   int    // how often it was sent, under one idempotency key
 }
 
 // publishing are the messages of a connection that are not settled.
@@ -70,6 +76,9 @@ type hole struct {
 // publish sends the next message into a room, and expects the answer; want are error codes, one of which it must be.
 func (c *conn) publish(r *room, want ...string) *request {
 	k := c.k
+	if c.past != nil && c.actor.rng.IntN(ephemeralEach) > 0 {
+		return c.past.publish(r, want)
+	}
 	l := r.lanes[c]
 	if l == nil {
 		l = &lane{}
@@ -87,7 +96,11 @@ func (c *conn) publish(r *room, want ...string) *request {
 	}
 	q := c.expect(&request{kind: "broadcast", room: r, n: n, want: want})
 	c.note(step{what: "publishes", room: r, n: int64(n)})
-	c.say(k.speaks.publish(r.name, payload, q.ref))
+	text := k.speaks.publish(r.name, payload, q.ref)
+	if k.remembers() {
+		text = append(text[:len(text)-1], `,"history":false}`...)
+	}
+	c.say(text)
 	return q
 }
 
@@ -122,6 +135,10 @@ func (c *conn) relayed(m *body) {
 		return
 	}
 	rec := p.sent.at(n)
+	if rec != nil && rec.numbered {
+		k.found("number", r, []*conn{c, p}, fmt.Sprintf("%v reads message %d of %v in %s without a number", c, n, p, r.name))
+		return
+	}
 	if rec == nil {
 		if c.mode == frozen {
 			return // it reads now messages that came while it was frozen
@@ -131,7 +148,7 @@ func (c *conn) relayed(m *body) {
 	}
 	c.note(step{what: "reads message of", room: r, from: p, n: int64(n)})
 	payload := p.payloadOf(n)
-	if !bytes.Equal(m.Payload, payload) || k.speaks.greets && m.From != p.id {
+	if !bytes.Equal(m.Payload, payload) || k.speaks.greets && string(m.From) != p.id {
 		k.found("altered", r, []*conn{c, p}, fmt.Sprintf("%v reads message %d of %v changed: from %s (%s), data %.100q, sent %.100q",
 			c, n, p, m.From, p.id, m.Payload, payload))
 	}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"strconv"
+
+	"github.com/parleyd/parley/cmd/parley/verify/history"
 )
 
 // A dialect is the protocol of one kind of server, with those of Parley's promises that it makes. The checker neither uses
@@ -42,7 +44,7 @@ func (d *dialect) understands(typ string) bool {
 		return d.tokens
 	case "ping":
 		return d.beats
-	case "member_joined", "member_left", "announcements":
+	case "member_joined", "member_left", "announcements", "skip", "gap", "position":
 		return d.members
 	}
 	return true
@@ -75,7 +77,7 @@ type body struct {
 	Ref        json.RawMessage `json:"ref"`
 	ID         string          `json:"connection_id"`
 	Previous   string          `json:"previous_connection_id"`
-	From       string          `json:"from"`
+	From       origin          `json:"from"`
 	Payload    json.RawMessage `json:"data"`
 	Token      string          `json:"token"`
 	TTL        float64         `json:"ttl"` // seconds
@@ -94,6 +96,20 @@ type body struct {
 	Gap        bool     `json:"gap"`
 	On         bool     `json:"on"`
 	RetryAfter int64    `json:"retry_after"` // seconds
+	history.Placing
+	text []byte // all of it
+}
+
+// origin is "from": the id of a publisher, or the digits of the first number of a gap or a skip.
+type origin string
+
+// UnmarshalJSON takes a string or a number.
+func (o *origin) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] == '"' {
+		return json.Unmarshal(b, (*string)(o))
+	}
+	*o = origin(b)
+	return nil
 }
 
 // count is `members` if it is a number, else -1.
@@ -114,9 +130,10 @@ func (b *body) ids() (list []string, err error) {
 func readBody(text []byte, b *body) error {
 	*b = body{}
 	if readRelayed(text, b) {
+		b.text = text
 		return nil
 	}
-	*b = body{}
+	*b = body{text: text}
 	return json.Unmarshal(text, b)
 }
 
@@ -125,6 +142,8 @@ var (
 	fromHead    = []byte(`","from":"`)
 	payloadHead = []byte(`","data":`)
 	stampHead   = []byte(`,"timestamp":`)
+	seqHead     = []byte(`,"seq":`)
+	epochHead   = []byte(`,"epoch":"`)
 )
 
 // readRelayed reads a broadcast in its usual shape, by far the most frequent message. It returns false for any other.
@@ -145,12 +164,23 @@ func readRelayed(text []byte, b *body) bool {
 	if at < 0 || bytes.IndexByte(rest, '}') != at-1 { // our data is one flat object
 		return false
 	}
-	for i, c := range rest[at+len(stampHead):] {
-		if last := i == len(rest)-at-len(stampHead)-1; last != (c == '}') || !last && (c < '0' || c > '9') {
+	stamp, number, numbered := bytes.Cut(rest[at+len(stampHead):], seqHead)
+	if numbered {
+		seq, epoch, is := bytes.Cut(number, epochHead)
+		n, err := strconv.ParseUint(string(seq), 10, 64)
+		if epoch, is = bytes.CutSuffix(epoch, []byte(`"}`)); !is || err != nil || bytes.IndexByte(epoch, '"') >= 0 {
+			return false
+		}
+		b.Seq, b.Epoch = &n, string(epoch)
+	} else if stamp, numbered = bytes.CutSuffix(stamp, []byte{'}'}); !numbered {
+		return false
+	}
+	for _, c := range stamp {
+		if c < '0' || c > '9' {
 			return false
 		}
 	}
-	b.Type, b.Room, b.From, b.Payload = "broadcast", string(room), string(from), rest[:at]
+	b.Type, b.Room, b.From, b.Payload = "broadcast", string(room), origin(from), rest[:at]
 	return true
 }
 

@@ -30,6 +30,7 @@ func (c *conn) closed() {
 		why = "after a goodbye, which announces 1001, 1012 or 1013"
 	case c.code == codeHeartbeat:
 		c.timedOut()
+	case c.code == codeSlow && k.remembers(): // a room may send members away that miss a few messages: slow:disconnect
 	case c.code == codeSlow && c.stalls == 0 && c.mode != frozen && k.late(lagMemory) == 0:
 		why = "though it has always read at once"
 	case c.code == codeSlow, c.code == codeTryLater:

@@ -28,7 +28,8 @@ func (c *conn) noticed(m *body) {
 	case other == c:
 		complain("which is itself")
 		return
-	case of == nil && !(joined && other.claim != nil):
+	case of == nil && other.claim != nil && (joined || k.remembers()): // with slow:disconnect it may be sent away at once
+	case of == nil:
 		complain("which never asked to join")
 		return
 	}

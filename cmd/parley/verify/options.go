@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/parleyd/parley/cmd/parley/verify/history"
 )
 
 // Options are the settings of a run.
@@ -31,6 +33,11 @@ type Options struct {
 	Patience          time.Duration // how long an answer or a delivery may take
 	StopAtFinding     bool          // end with the first finding
 
+	// HistoryMessages means that the rooms have a history of so many messages; 0: they have none.
+	HistoryMessages int
+	HistoryAge      time.Duration // of a message that is kept
+	HistoryBytes    int           // that a room keeps
+
 	API        string // http://host:port of the server's HTTP API; empty: it is not used
 	APIKeyFile string // has a key of the API with all scopes; empty: one is made for the server that Spawn starts
 	SecretFile string // has the secret of the server's tokens; empty: one is made for the server that Spawn starts
@@ -48,7 +55,7 @@ type Options struct {
 // DefaultOptions are the options of `parley verify URL`.
 func DefaultOptions() Options {
 	return Options{Clients: 1000, Rooms: 40, Rate: 1000, For: 30 * time.Second, Dialect: "parley",
-		AnnounceMax: 500, Patience: 5 * time.Second}
+		AnnounceMax: 500, Patience: 5 * time.Second, HistoryAge: history.Age, HistoryBytes: history.Bytes}
 }
 
 // check reports the first option that cannot work, as a sentence for the user.
@@ -77,11 +84,26 @@ func (o *Options) check() error {
 	case o.API != "" && o.Dialect != "parley":
 		return fmt.Errorf("api: only the dialect parley has one")
 	}
+	if err := o.checkHistory(); err != nil {
+		return err
+	}
 	if dialects[o.Dialect] == nil {
 		return fmt.Errorf("dialect: %q is not known; give parley or plain", o.Dialect)
 	}
 	_, err := parseTarget(o.URL)
 	return err
+}
+
+func (o *Options) checkHistory() error {
+	switch d := DefaultOptions(); {
+	case o.HistoryMessages < 0 || o.HistoryAge <= 0 || o.HistoryBytes <= 0:
+		return fmt.Errorf("history: messages, age and bytes cannot be negative; name those of the server's setting history")
+	case o.HistoryMessages == 0 && (o.HistoryAge != d.HistoryAge || o.HistoryBytes != d.HistoryBytes):
+		return fmt.Errorf("history-messages: history-age and history-bytes are for rooms with history; give --history-messages 100, as on the server")
+	case o.HistoryMessages > 0 && o.Dialect != "parley":
+		return fmt.Errorf("history-messages: only the dialect parley has rooms with history")
+	}
+	return nil
 }
 
 // target is the server's address.
@@ -141,6 +163,9 @@ func (o *Options) command() string {
 	add(o.Spawn != "", "spawn", " "+strconv.Quote(o.Spawn))
 	add(o.Kill, "kill", "")
 	add(o.KillBus, "kill-bus", "")
+	add(o.HistoryMessages != 0, "history-messages", " "+strconv.Itoa(o.HistoryMessages))
+	add(o.HistoryAge != d.HistoryAge, "history-age", " "+o.HistoryAge.String())
+	add(o.HistoryBytes != d.HistoryBytes, "history-bytes", " "+strconv.Itoa(o.HistoryBytes))
 	add(o.API != "", "api", " "+o.API)
 	add(o.APIKeyFile != "", "api-key-file", " "+o.APIKeyFile)
 	add(o.SecretFile != "", "jwt-secret-file", " "+o.SecretFile)

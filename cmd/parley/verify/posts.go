@@ -3,6 +3,9 @@ package verify
 import (
 	"bytes"
 	"fmt"
+	"time"
+
+	"github.com/parleyd/parley/cmd/parley/verify/history"
 )
 
 // The messages of backends. A backend numbers its messages; as long as all of them are answered they are one series, which
@@ -31,6 +34,8 @@ type post struct {
 	typed   bool  // it is an object with a type of its own, and not data
 	except  *conn // does not get it
 	fate    fate
+	sent    uint64 // in the order of events
+	when    time.Time
 	delayed bool            // the bus was away when the server accepted it
 	owed    map[*conn]*stay // must get it while they stay
 	got     map[*conn]bool  // have it
@@ -72,7 +77,7 @@ func (s *series) next() int { return s.base + len(s.log) }
 
 // at is message n; nil if it is settled, or was never sent.
 func (s *series) at(n int) *post {
-	if n < s.base || n >= s.next() {
+	if s == nil || n < s.base || n >= s.next() {
 		return nil
 	}
 	return s.log[n-s.base]
@@ -80,8 +85,12 @@ func (s *series) at(n int) *post {
 
 // post adds a message to the series.
 func (s *series) post(k *checker, to audience, except *conn) *post {
-	p := &post{series: s, n: s.next(), to: to, except: except, owed: map[*conn]*stay{}, got: map[*conn]bool{}, passed: map[*conn]bool{}}
+	k.evt++
+	p := &post{series: s, n: s.next(), to: to, except: except, sent: k.evt, when: k.now, owed: map[*conn]*stay{}, got: map[*conn]bool{}, passed: map[*conn]bool{}}
 	s.log = append(s.log, p)
+	if p.numbered(k) {
+		return p // the numbers tell who must get it
+	}
 	owe := func(c *conn, of *stay) {
 		if c != except && c.sure() {
 			p.owed[c] = of
@@ -161,12 +170,13 @@ func (s *series) deliver(c *conn, m *body, n int) {
 	complain := func(kind, format string, args ...any) {
 		k.found(kind, r, []*conn{c}, fmt.Sprintf("%v reads message %d of %s, to %s in %s, ", c, n, s.name, p.to.field, p.by)+fmt.Sprintf(format, args...))
 	}
-	typ, name := "broadcast", ""
-	if r != nil {
-		name = r.name
+	if p.numbered(k) {
+		complain("number", "without a number")
+		return
 	}
-	if p.typed {
-		typ, name = "verify", ""
+	typ, name := p.typ(), ""
+	if r != nil && !p.typed {
+		name = r.name
 	}
 	if !bytes.Equal(m.Payload, p.payload(k)) || m.Type != typ || m.Room != name || m.From != "" {
 		complain("altered", "changed: type %s, room %q, from %q, data %.100q", m.Type, m.Room, m.From, m.Payload)
@@ -257,6 +267,50 @@ func (x *backends) settle(k *checker) {
 	}
 	for c := range k.living {
 		clear(c.heardOf)
+	}
+}
+
+// numbered reports whether a message is to take a number, in each of its rooms.
+func (p *post) numbered(k *checker) bool { return k.remembers() && len(p.to.rooms) > 0 }
+
+// typ is the type of the message.
+func (p *post) typ() string {
+	if p.typed {
+		return "verify"
+	}
+	return "broadcast"
+}
+
+// known is what is known of the message in a room with history. p is nil if it is settled.
+func (p *post) known(room string) history.Message {
+	if p == nil {
+		return history.Message{Backend: true}
+	}
+	m := history.Message{Known: true, Backend: true, Room: p.to.field, Elsewhere: true, Sent: p.sent, When: p.when, Refused: p.fate == refused, Repeated: p.fate == repeated}
+	for _, r := range p.to.rooms {
+		m.Elsewhere = m.Elsewhere && r.name != room
+	}
+	if p.except != nil {
+		m.Except = p.except.serial
+	}
+	return m
+}
+
+// takesNumber checks the position that the answer to a publish tells, and that a refused message has none.
+func (b *backend) takesNumber(a *ask, p *post, m *apiAnswer) {
+	of := history.Name{Serial: p.series.serial, N: p.n}
+	switch {
+	case !p.numbered(b.k):
+	case p.fate == refused && len(p.to.rooms) > 1 && m.Code == "overloaded":
+		p.fate = uncertain // the first of its rooms may have taken it
+	case p.fate == refused:
+		for _, r := range p.to.rooms {
+			r.history.Refused(b, of)
+		}
+	case p.fate == accepted && len(p.to.rooms) == 1 && m.Seq == nil:
+		b.complain(a, "wants a number")
+	case p.fate == accepted && len(p.to.rooms) == 1:
+		p.to.rooms[0].history.Numbers(b, history.Position{Seq: *m.Seq, Epoch: m.Epoch}, of)
 	}
 }
 

@@ -112,7 +112,26 @@ func (k *checker) allCame(late bool) bool {
 	if sent != nil && late {
 		k.found("lost", nil, []*conn{by}, fmt.Sprintf("%v never reads message %d of %s, to %s in %s, after %v of quiet", by, sent.n, sent.series.name, sent.to.field, sent.by, k.opt.Patience))
 	}
-	return s == nil && sent == nil || late
+	return s == nil && sent == nil && k.numbersCame(late) || late
+}
+
+// numbersCame reports whether all members of rooms with history have the newest number. When it is late, it reports one that has
+// not.
+func (k *checker) numbersCame(late bool) bool {
+	for _, r := range k.rooms {
+		for s := range r.members {
+			if !s.certain || s.stand == nil {
+				continue
+			}
+			if what, is := s.stand.Behind(); is && late {
+				k.found("lost", r, []*conn{s.conn}, fmt.Sprintf("%v %s, after %v of quiet", s.conn, what, k.opt.Patience))
+				return true
+			} else if is {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // idle reports whether no request awaits an answer.
@@ -342,6 +361,9 @@ func (k *checker) settle() {
 			}
 		}
 		r.forgetNotices(k.evt)
+	}
+	if k.remembers() {
+		k.book.Settle(func(serial int) bool { return k.bySerial[serial] != nil || k.api.seriesOf(serial) != nil })
 	}
 	k.settleDeliveries()
 	k.api.settle(k)

@@ -3,6 +3,8 @@ package verify
 import (
 	"fmt"
 	"time"
+
+	"github.com/parleyd/parley/cmd/parley/verify/history"
 )
 
 // state is the progress of a stay, as the client knows it.
@@ -33,14 +35,16 @@ type stay struct {
 	heard map[*conn]bool // whether the latest notice about each other connection was a join
 	since uint64         // earlier events are settled
 
-	certain  bool          // it is certainly a member
-	surely   time.Duration // granted when it became certain
-	possible bool          // it may be a member
-	over     bool          // its connection has ended, and the server knows; state is the one that a resume restores
-	expelled bool          // a backend has taken it out, or is about to
-	moving   bool          // a backend takes it in or out, and the client has not read so
-	awaited  bool          // a resume of its session is under way: the heir may have its seat before we read so
-	late     bool          // its join was refused because an answer was late: it may have had a seat for a moment
+	certain  bool           // it is certainly a member
+	surely   time.Duration  // granted when it became certain
+	possible bool           // it may be a member
+	over     bool           // its connection has ended, and the server knows; state is the one that a resume restores
+	expelled bool           // a backend has taken it out, or is about to
+	moving   bool           // a backend takes it in or out, and the client has not read so
+	awaited  bool           // a resume of its session is under way: the heir may have its seat before we read so
+	stand    *history.Stand // its position in a room with history; nil: not told yet
+	rebased  bool           // its connection ended while the server may have told it another position
+	late     bool           // its join was refused because an answer was late: it may have had a seat for a moment
 }
 
 // A room is a room of the server's that this run uses.
@@ -57,7 +61,8 @@ type room struct {
 	removals   int       // of possible members, so far
 	removed    []removal // the latest removals
 	parted     []*stay
-	quiet      bool // it has grown past announcing
+	quiet      bool          // it has grown past announcing
+	history    *history.Room // nil: it has none
 }
 
 func newRoom(name string) *room {
@@ -91,6 +96,7 @@ func (s *stay) become(st state) {
 	case leaving:
 		s.left = k.evt
 	case out:
+		s.conn.actor.leaves(s)
 		if s.joined != 0 {
 			s.room.parted = append(s.room.parted, s)
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/cmd/parley/verify/caller"
+	"github.com/parleyd/parley/cmd/parley/verify/history"
 	"github.com/parleyd/parley/engine/canary"
 )
 
@@ -53,6 +54,7 @@ type checker struct {
 	tokens   map[string]*session
 	used     []*session
 
+	book       *history.Book // nil: the rooms have no history
 	holes      map[hole]*stay
 	counts     []*count
 	suspicions []suspicion
@@ -143,6 +145,9 @@ func newChecker(o *Options, at target) *checker {
 		run: fmt.Sprintf("%06x", rand.Uint32N(1<<24)), at: at, hello: at.request(""),
 		byName: map[string]*room{}, byFD: map[int]*conn{}, bySerial: map[int]*conn{}, byID: map[string]*conn{},
 		living: map[*conn]bool{}, tokens: map[string]*session{}, holes: map[hole]*stay{}, buffer: make([]byte, 64<<10)}
+	if o.HistoryMessages > 0 {
+		k.book = newBook(k)
+	}
 	for i := range o.Rooms {
 		k.addRoom(fmt.Sprintf("verify-%s-%d", k.run, i), false)
 	}
@@ -156,6 +161,9 @@ func newChecker(o *Options, at target) *checker {
 func (k *checker) addRoom(name string, closed bool) {
 	r := newRoom(name)
 	r.closed = closed
+	if k.remembers() {
+		r.history = k.book.Room(name)
+	}
 	k.rooms = append(k.rooms, r)
 	k.byName[r.name] = r
 	sum := 1 / math.Sqrt(float64(len(k.rooms)))
@@ -224,6 +232,9 @@ func (k *checker) loop(ctx context.Context) error {
 		}
 		if k.api != nil {
 			k.api.hear()
+		}
+		if k.wiping != nil && k.remembers() {
+			k.book.Renumbered()
 		}
 		k.runTimers()
 		k.judgeCounts(false)

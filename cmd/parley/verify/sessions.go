@@ -35,6 +35,9 @@ func (c *conn) tokenRead(token string, ttl float64) {
 	// A revocation that is on its way ends this session too: the server sent the token before it heard of it.
 	c.session = &session{token: token, conn: c, ttl: time.Duration(ttl * float64(time.Second)), spoiled: c.dismissed == codeUnauthorized}
 	k.tokens[token] = c.session
+	if k.remembers() {
+		k.book.TTL = c.session.ttl
+	}
 	if !c.resumed {
 		c.actor.up(c)
 	}
@@ -51,7 +54,9 @@ func (c *conn) resume(s *session, want ...string) *request {
 	k := c.k
 	q := c.expect(&request{kind: "reconnect", token: s, want: want})
 	text := fmt.Appendf(nil, `{"type":"reconnect","token":%q`, s.token)
-	if c.refs%2 == 0 {
+	if c.past != nil && c.actor.rng.IntN(6) > 0 {
+		text = c.past.namePlaces(q, text)
+	} else if c.refs%2 == 0 {
 		q.gap = true
 		text = append(text, `,"last":{`...)
 		first := true
@@ -111,6 +116,9 @@ func (c *conn) reconnected(q *request, m *body) {
 		k.found("gap", nil, []*conn{c}, fmt.Sprintf("%v resumes rooms %v from an epoch that never was, and is told of gaps in %v", c, m.Rooms, m.Gaps))
 	}
 	c.restored(s.conn, q, m, complain)
+	if c.past != nil {
+		c.past.resumed(q, m)
+	}
 	c.attributes = s.conn.attributes
 	c.blurred = s.conn.blurred || s.conn.marking || k.recentlyChanged(s.conn, s.conn.marked)
 	s.conn.await(false)
