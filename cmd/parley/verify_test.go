@@ -27,6 +27,9 @@ func TestVerifyExitCodes(t *testing.T) {
 		{[]string{"ws://127.0.0.1:1", "--kill-api", "--spawn", "true"}, exitUsage, "--api"},
 		{[]string{"ws://127.0.0.1:1", "--dialect", "klingon"}, exitUsage, "plain"},
 		{[]string{"ws://127.0.0.1:1", "--heartbeat-interval", "2s", "--heartbeat-timeout", "1s"}, exitUsage, "exceed"},
+		{[]string{"ws://127.0.0.1:1", "--history-age", "1s"}, exitUsage, "give --history-messages"},
+		{[]string{"ws://127.0.0.1:1", "--history-messages", "-1"}, exitUsage, "cannot be negative"},
+		{[]string{"ws://127.0.0.1:1", "--history-messages", "5", "--dialect", "plain"}, exitUsage, "only the dialect parley"},
 		{[]string{"ws://127.0.0.1:1"}, exitUnreachable, "connect"},
 		{[]string{"ws://127.0.0.1:1", "--spawn", "echo no such server; false"}, exitUnreachable, "no such server"},
 	} {
@@ -60,5 +63,26 @@ func TestVerifyReports(t *testing.T) {
 	}
 	if r.Seed != 7 || !strings.Contains(r.Command, "--seed 7") || !strings.HasSuffix(r.Command, url) || r.Checked["answers"] == 0 {
 		t.Errorf("the report says %s", out.String())
+	}
+}
+
+// A run that is told of a history says at once that the server's rooms have none, and what to do. Against rooms with that history it
+// ends well.
+func TestVerifyHistory(t *testing.T) {
+	for entry, want := range map[string]int{"other-**": exitUnreachable, "verify-**=messages:5": exitOK} {
+		s, err := engine.New(engine.Config{Port: -1, History: []string{entry}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Shutdown(t.Context()) })
+		var out, wrong strings.Builder
+		code := run(t.Context(), []string{"verify", fmt.Sprintf("ws://%s", s.Addr()), "--for", "500ms", "--clients", "20", "--rooms", "3", "--exact-counts",
+			"--patience", "20s", "--history-messages", "5"}, &out, &wrong)
+		if code != want || want != exitOK && !strings.Contains(wrong.String(), "start the server with --history 'verify-**=messages:5'") {
+			t.Errorf("history %s: code %d, want %d\n%s\n%s", entry, code, want, out.String(), wrong.String())
+		}
 	}
 }

@@ -150,9 +150,9 @@ func buildServer(t testing.TB, withFaults bool) string {
 
 // overlay writes the changed sources, and the list that names them.
 func overlay(t testing.TB, root, dir string) string {
-	changed := map[string]string{"rooms/planted.go": plantedRooms,
+	changed := map[string]string{"rooms/planted_seat.go": plantedRooms,
 		"engine/cluster/ledger/planted.go": plantedLedger}
-	for _, folder := range []string{"engine", "engine/internal/turn", "engine/internal/fanout", "engine/internal/session", "engine/api", "engine/access"} {
+	for _, folder := range []string{"engine", "engine/internal/turn", "engine/internal/fanout", "engine/internal/session", "engine/api", "engine/access", "rooms"} {
 		changed[folder+"/planted.go"] = strings.Replace(plantedEngine, "PACKAGE", filepath.Base(folder), 1)
 	}
 	for _, f := range faults {
@@ -194,6 +194,9 @@ func TestPlantedFaults(t *testing.T) {
 	binary := buildServer(t, true)
 	for _, f := range faults {
 		t.Run(f.name, func(t *testing.T) {
+			if testing.Short() && servings[f.name].slow {
+				t.Skip("it may take a minute")
+			}
 			t.Parallel()
 			attempts := uint64(10) // until it is found: on a busy machine a run sees little of what happens
 			if *matrix > 1 {

@@ -25,11 +25,13 @@ var matrix = flag.Int("matrix", 1, "try this many times as many seeds")
 // serving is the set-up of a server under test.
 type serving struct {
 	limited, beating bool
-	workers          int  // 0: one process
-	killed           bool // one after the other
-	wiped            bool // what the bus keeps is
-	roomy            bool // many rooms for few clients
-	backends         bool // they use the API, and clients have tokens
+	workers          int    // 0: one process
+	killed           bool   // one after the other
+	wiped            bool   // what the bus keeps is
+	roomy            bool   // many rooms for few clients
+	backends         bool   // they use the API, and clients have tokens
+	history          string // the entry of the rooms in the setting, without the pattern
+	slow             bool   // a fault that is found by chance: not looked for with -short
 }
 
 const roomLimit = 6
@@ -62,6 +64,13 @@ func options(t testing.TB, binary, environment string, s serving) Options {
 	}
 	if s.roomy {
 		o.Clients, o.Rooms, o.Rate = 40, 60, 300
+	}
+	if s.history != "" {
+		o.HistoryMessages, o.Rooms = shortHistory, 30 // of which some are small: they are flooded
+		if strings.Contains(s.history, "age:1s") {
+			o.HistoryAge = shortAge
+		}
+		flags += fmt.Sprintf(" --receipt-interval 0.3 --history 'verify-**=%s'", s.history)
 	}
 	if s.backends {
 		o.API, o.KillAPI = fmt.Sprintf("http://127.0.0.1:%d", freePort(t)), s.killed
@@ -116,9 +125,25 @@ func findings(r *Report) string {
 // and in order.
 func TestKillsWorkers(t *testing.T) {
 	t.Parallel()
-	o := options(t, "", "", serving{})
-	o.Spawn = fmt.Sprintf(`sh -c 'trap "kill \$worker; exit" TERM; while :; do env PARLEY_ROLE=worker VERIFY_TEST_PORT=%s %s & worker=$!; wait $worker; done'`,
-		o.URL[strings.LastIndexByte(o.URL, ':')+1:], os.Args[0])
+	for name, with := range map[string]serving{"without history": {}, "with history": {history: "messages:20"}} {
+		t.Run(name, func(t *testing.T) {
+			if testing.Short() && with.history != "" {
+				t.Skip("each takes many seconds")
+			}
+			t.Parallel()
+			killWorkers(t, with)
+		})
+	}
+}
+
+// killWorkers is TestKillsWorkers of one set-up. Each kill ends the epochs of all rooms.
+func killWorkers(t *testing.T, with serving) {
+	o := options(t, "", "", with)
+	environment := "VERIFY_TEST_PORT=" + o.URL[strings.LastIndexByte(o.URL, ':')+1:]
+	if with.history != "" {
+		environment += " VERIFY_TEST_HISTORY=" + with.history
+	}
+	o.Spawn = fmt.Sprintf(`sh -c 'trap "kill \$worker; exit" TERM; while :; do env PARLEY_ROLE=worker %s %s & worker=$!; wait $worker; done'`, environment, os.Args[0])
 	o.ExactCounts, o.Kill, o.For, o.Patience = false, true, 6*time.Second, 3*time.Second
 	o.Seed = 1
 	report := run(t, o)
@@ -147,7 +172,11 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(m.Run())
 	}
-	s, err := engine.New(engine.Config{Port: port})
+	config := engine.Config{Port: port}
+	if entry := os.Getenv("VERIFY_TEST_HISTORY"); entry != "" {
+		config.History = []string{"verify-**=" + entry}
+	}
+	s, err := engine.New(config)
 	if err == nil {
 		err = s.Start()
 	}
@@ -210,7 +239,7 @@ func TestPayloads(t *testing.T) {
 			t.Errorf("%s names %d and %d, %v", data, serial, got, ok)
 		}
 		for _, text := range []string{`{"type":"broadcast","room":"r","from":"x","data":%s,"timestamp":17}`,
-			`{"type":"broadcast","room":"r","from":"x","data":%s}`, ` {"data": %s, "from":"x", "room":"\u0072","type":"broadcast","more":{}}`} {
+			`{"type":"broadcast","room":"r","from":"x","data":%s}`, ` {"data": %s, "from":"x", "room":"\u0072","type":"broadcast","further":{}}`} {
 			var b body
 			if err := readBody(fmt.Appendf(nil, text, data), &b); err != nil || b.Room != "r" || b.From != "x" || string(b.Payload) != string(data) {
 				t.Errorf("%s is read as %+v, %v", text, b, err)
