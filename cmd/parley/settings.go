@@ -198,7 +198,7 @@ var help = map[string]string{
 	"attributes_bytes_max":         "attributes of one connection, encoded",
 	"compression":                  "permessage-deflate for clients that offer it",
 	"compression_context_takeover": "keep both windows between messages: smaller, but up to 55 KiB a connection",
-	"history":                      "rooms that keep their newest messages: PATTERN=messages:100;bytes:262144;age:300s;slow:drop, where the first match counts and parts may be left out; needs processes: 1",
+	"history":                      "rooms that keep their newest messages: PATTERN=messages:100;bytes:262144;age:300s;slow:drop, where the first match counts and parts may be left out",
 	"memory_bytes_max":             "memory of each worker for histories, sessions, unread messages and slow sockets; beyond it slow clients are closed (4003), histories and sessions forgotten, and newcomers refused; 0 means half of what the process may use",
 	"receipts":                     "PINGs that prove what a client has received, in rooms with history: then a client that resumes without its positions gets little twice",
 	"receipt_interval":             "time between two such PINGs to a client, at the least",
