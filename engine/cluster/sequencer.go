@@ -56,6 +56,7 @@ type sequencer struct {
 	shown   atomic.Pointer[figures.SequencerStats]
 	turned  atomic.Int64 // when the latest turn was, on the clock; 0 before the first
 	relieve time.Time    // when the log last spoke of it
+	told    bool         // what became of the rooms of an earlier sequencer
 }
 
 func newSequencer(cfg engine.Config, welcome supervise.Welcome, o Options) *sequencer {
@@ -114,10 +115,25 @@ func (s *sequencer) run(ctx context.Context, to bus.LinkOptions) error {
 			s.takeAll()
 		case <-tick.C:
 			s.rules.Tick(s.now())
+			s.link.Flush()
+			s.sayRebuilt()
 			s.relieveMemory()
 			s.show()
 		}
 	}
+}
+
+// sayRebuilt tells the log, once, what became of the rooms of an earlier sequencer.
+func (s *sequencer) sayRebuilt() {
+	switch {
+	case s.told || s.rules.Kept+s.rules.Anew == 0:
+		return
+	case s.rules.Kept > 0:
+		s.log.Info("the sequencer goes on where the one before it ended: rooms with history keep their numbers", "rooms", s.rules.Histories.Len())
+	default:
+		s.log.Warn("not all workers could say in time what they had heard of the sequencer before: rooms with history begin new epochs, and their members are told")
+	}
+	s.told = true
 }
 
 // open connects to the bus, and begins the term.

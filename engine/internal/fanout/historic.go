@@ -193,7 +193,7 @@ func SinceFor(since, before *rooms.Position, limit int) rooms.Since {
 		return rooms.Since{Named: true, Position: *since}
 	case before != nil:
 		at := *before
-		at.Seq -= min(at.Seq, uint64(limit)+1)
+		at.Seq -= min(at.Seq, uint64(limit)+2) // and one message more, so that it is known whether there are more
 		return rooms.Since{Named: true, Position: at}
 	}
 	return rooms.Since{Last: uint64(limit) + 1}

@@ -13,7 +13,7 @@ func TestSinceForNeedsOneMore(t *testing.T) {
 		t.Errorf("the newest 5 need %+v, want %+v", got, want)
 	}
 	at := rooms.Position{Seq: 10, Epoch: "e"} // in front of it are 9, and back to 5; 4 is one more
-	if got := SinceFor(nil, &at, 5); !got.Named || got.Position.Seq+1 > 4+1 {
+	if got := SinceFor(nil, &at, 5); !got.Named || got.Position.Seq+1 > 4 {
 		t.Errorf("the 5 in front of 10 need %+v, which must reach back to 4", got)
 	}
 }

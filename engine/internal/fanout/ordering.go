@@ -36,13 +36,17 @@ type Ordering struct {
 	from     atomic.Uint32 // the sequencer, as a member of the bus; 0: not heard yet
 }
 
+// itemSlack is what a publish may have besides its message: the room's name, keys, exceptions. The bus takes 64 KiB besides it.
+const itemSlack = 48 << 10
+
 // unusedFor is how long a worker follows a room on that none of its members are in.
 const unusedFor = int64(30e9)
 
 // ShareOrder has the sequencer number the messages of rooms with history, before the server starts. ring: see package membership.
 func ShareOrder(x *Rooms, ring func()) {
 	o := &Ordering{rooms: x}
-	o.follower = order.NewFollower(order.FollowerOptions{Self: x.Link.Self, Floor: orderedFloor{o}, Ring: ring, Clock: x.Ground.Clock})
+	o.follower = order.NewFollower(order.FollowerOptions{Self: x.Link.Self, Floor: orderedFloor{o}, Ring: ring, Clock: x.Ground.Clock,
+		Most: x.Link.BytesMax + itemSlack})
 	x.Index.Follow(rooms.FollowOptions{Release: o.follower.Leave, Unused: unusedFor})
 	x.Order = o
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/engine/internal/order"
 	"github.com/parleyd/parley/engine/internal/pending"
 	"github.com/parleyd/parley/engine/internal/turn"
@@ -224,10 +225,13 @@ func (o *Ordering) submitApp(room string, body []byte, m *Publish) error {
 	}
 	err := o.follower.Submit(&order.Submission{Of: own}, &order.Message{Room: room, Body: body, Out: out, OutUsers: m.OutUsers,
 		Key: m.Options.Key, Scope: m.From, Once: m.Options.IdempotencyKey, Options: o.options(room)})
-	if err != nil {
-		return o.rooms.orOverloaded(rooms.ErrOverloaded)
+	switch err {
+	case nil:
+		return nil
+	case order.ErrTooLarge:
+		return fleet.ErrMessageTooLarge
 	}
-	return nil
+	return o.rooms.orOverloaded(rooms.ErrOverloaded)
 }
 
 // Keeps reports whether a sequencer numbers the messages of a room. Any goroutine; room is not kept.

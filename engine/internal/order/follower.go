@@ -1,6 +1,7 @@
 package order
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -78,7 +79,11 @@ type FollowerOptions struct {
 	Floor Floor
 	Ring  func()       // there is something to send; any goroutine, must not block
 	Clock func() int64 // nanoseconds
+	Most  int          // bytes of a publish as it is submitted; 0: any number
 }
+
+// ErrTooLarge is the error for a message that does not fit on the way to the sequencer and back.
+var ErrTooLarge = errors.New("the message is too large to be ordered")
 
 // Follower is one process's side of the order.
 //
@@ -132,7 +137,7 @@ func (f *Follower) Counts() Counts {
 }
 
 // Submit submits a message; its outcome comes with a Take or a Settle. m is borrowed. Any goroutine. Errors:
-// [message.ErrOverloaded]: too many wait already.
+// [message.ErrOverloaded]: too many wait already; [ErrTooLarge].
 func (f *Follower) Submit(s *Submission, m *Message) error {
 	var w fleet.Writer
 	f.mu.Lock()
@@ -145,6 +150,11 @@ func (f *Follower) Submit(s *Submission, m *Message) error {
 	w.B = make([]byte, 0, len(m.Body)+len(m.Room)+64)
 	w.Number(uint64(itemSubmit)).Number(s.number)
 	m.append(&w)
+	if f.Most > 0 && len(w.B) > f.Most {
+		f.next--
+		f.mu.Unlock()
+		return ErrTooLarge
+	}
 	s.item = w.B
 	f.outstanding = append(f.outstanding, s)
 	f.bytes += len(s.item)

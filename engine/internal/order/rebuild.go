@@ -313,21 +313,28 @@ func (s *Sequencer) tickRebuild() {
 	}
 }
 
+// waitingRead is a question that waits for messages from a follower.
+type waitingRead struct {
+	from ident.Worker
+	q    question
+}
+
 // keeper is a follower that has messages of a room which the sequencer lacks.
 type keeper struct {
 	worker ident.Worker
 	low    uint64
 }
 
-// fetch asks a follower for messages that the sequencer lacks, for a question that is repeated until it is answered. It reports
-// false if there is no such follower.
-func (s *Sequencer) fetch(q *question, h *rooms.History) bool {
+// fetch asks a follower for messages that the sequencer lacks, for a question of another one. It reports false if there is no such
+// follower.
+func (s *Sequencer) fetch(from ident.Worker, q *question, h *rooms.History) bool {
 	list := s.keepers[q.room]
 	list = slices.DeleteFunc(list, func(k keeper) bool { return s.followers[k.worker] == nil })
 	low, older := h.Low(), false
 	for _, k := range list {
 		older = older || k.low < low
 		if first := max(q.first, k.low); first < low {
+			s.reads[q.room] = append(slices.DeleteFunc(s.reads[q.room], func(x waitingRead) bool { return x.from == from }), waitingRead{from, *q})
 			(&question{id: q.id, room: q.room, epoch: q.epoch, first: first, last: low - 1}).append(s.about(entryKept, k.worker))
 			s.say()
 			return true
@@ -358,6 +365,11 @@ func (s *Sequencer) takeKept(from ident.Worker, room, epoch string, list []Kept)
 	}
 	if h.Low() == before {
 		s.keepers[room] = slices.DeleteFunc(s.keepers[room], func(k keeper) bool { return k.worker == from })
+	}
+	waiting := s.reads[room]
+	delete(s.reads, room)
+	for i := range waiting {
+		s.read(waiting[i].from, &waiting[i].q)
 	}
 }
 

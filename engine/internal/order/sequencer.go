@@ -50,8 +50,9 @@ type Sequencer struct {
 	now       int64
 	rebuild   *rebuild            // nil once messages are numbered
 	keepers   map[string][]keeper // of rooms whose older messages followers have
-	Kept      uint64              // rebuilds that kept the epochs
-	Anew      uint64              // and those after which all rooms began new ones
+	reads     map[string][]waitingRead
+	Kept      uint64 // rebuilds that kept the epochs
+	Anew      uint64 // and those after which all rooms began new ones
 }
 
 // admitted is a follower that was welcomed.
@@ -66,7 +67,7 @@ const PieceBytes = 256 << 10
 
 // NewSequencer begins a term.
 func NewSequencer(o SequencerOptions) *Sequencer {
-	s := &Sequencer{SequencerOptions: o, followers: map[ident.Worker]*admitted{}, dead: map[ident.Worker]bool{}, keepers: map[string][]keeper{}, now: o.Now}
+	s := &Sequencer{SequencerOptions: o, followers: map[ident.Worker]*admitted{}, dead: map[ident.Worker]bool{}, keepers: map[string][]keeper{}, reads: map[string][]waitingRead{}, now: o.Now}
 	for _, w := range o.Dead {
 		s.dead[w] = true
 	}
@@ -371,6 +372,7 @@ func (s *Sequencer) end(room string) {
 		return
 	}
 	delete(s.keepers, room)
+	delete(s.reads, room)
 	for _, f := range s.followers {
 		delete(f.rooms, room)
 	}
@@ -407,8 +409,8 @@ func (s *Sequencer) read(from ident.Worker, q *question) {
 		s.Tell(from, w.B)
 		return
 	}
-	if q.epoch == r.History().Epoch() && len(s.keepers[q.room]) > 0 && s.fetch(q, r.History()) {
-		return // the follower repeats the question, and has its answer when the messages are here
+	if q.epoch == r.History().Epoch() && len(s.keepers[q.room]) > 0 && s.fetch(from, q, r.History()) {
+		return
 	}
 	e := r.History().Entries(q.first, q.last, PieceBytes, s.now)
 	if e.Epoch != q.epoch {
