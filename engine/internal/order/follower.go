@@ -223,25 +223,7 @@ func (f *Follower) Hear(entry []byte) error {
 	if r.Bad {
 		return ErrWire
 	}
-	f.mu.Lock()
-	switch {
-	case at.term < f.term:
-		f.mu.Unlock()
-		return nil
-	case at.term > f.term:
-		f.term, f.welcomed, f.greetedAt = at.term, false, -repeatAfter
-		f.past.asked = false
-		f.control = nil
-		defer f.Ring()
-	}
-	if f.welcomed {
-		f.heard(at, entry)
-	}
-	m, taken, ok := f.hear(kind, &r)
-	if f.welcomed && f.past.at.term != at.term { // this was the welcome
-		f.heard(at, entry)
-	}
-	f.mu.Unlock()
+	m, taken, ok := f.hearAt(at, kind, &r, entry)
 	if taken && ok {
 		f.Floor.Take(&m)
 	}
@@ -250,6 +232,29 @@ func (f *Follower) Hear(entry []byte) error {
 		return ErrWire
 	}
 	return nil
+}
+
+// hearAt is hear for an entry of any term. An older term's is for nobody any more.
+func (f *Follower) hearAt(at logPlace, kind byte, r *fleet.Reader, entry []byte) (m Ordered, taken, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case at.term < f.term:
+		return m, false, true
+	case at.term > f.term:
+		f.term, f.welcomed, f.greetedAt = at.term, false, -repeatAfter
+		f.past.asked = false
+		f.control = nil
+		f.Ring()
+	}
+	if f.welcomed {
+		f.heard(at, entry)
+	}
+	m, taken, ok = f.hear(kind, r)
+	if f.welcomed && f.past.at.term != at.term { // this was the welcome
+		f.heard(at, entry)
+	}
+	return m, taken, ok
 }
 
 // act runs what is to be done without the lock.
@@ -385,7 +390,7 @@ func (f *Follower) again(from uint64) {
 	for ; from < first; from++ {
 		f.send(new(fleet.Writer).Number(uint64(itemVoid)).Number(from))
 	}
-	f.unsent = min(f.unsent, int(from-first))
+	f.unsent = min(f.unsent, int(min(from-first, uint64(len(f.outstanding)))))
 	f.Ring()
 }
 

@@ -263,7 +263,7 @@ func (s *Sequencer) restoreRooms(b *rebuild) {
 	all, wrong := map[string]*roomState{}, map[string]bool{}
 	for _, w := range sortedWorkers(b.answers) {
 		g := b.answers[w]
-		for part := range g.total {
+		for part := range uint64(len(g.parts)) { // of a dead one there may be holes, and then it counts as far as the first
 			for _, x := range g.parts[part] {
 				known := all[x.room]
 				switch {
