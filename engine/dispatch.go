@@ -114,7 +114,8 @@ func (l *loop) dispatch(c *Conn, binary bool, payload []byte) {
 		if binary {
 			c.wire.EndBy(CauseUnsupported)
 		}
-	case l.srv.rooms.Order != nil && !(code == message.OK && !opaque && l.srv.rooms.Order.TakesNumber(e)) && c.wire.AwaitNumbers():
+	case c.wire.Unnumbered() && (code != message.OK || opaque || !l.srv.rooms.Order.TakesNumber(e)):
+		c.wire.AwaitNumbers()
 		c.wire.Hold(pending.Item{Binary: binary, Payload: append([]byte(nil), payload...)})
 	case c.wire.Has(flagAuth) && (opaque || code == message.OK && !e.BeforeAuth()):
 		c.wire.Complain(message.ErrorOf(message.AuthRequired), ref)

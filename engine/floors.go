@@ -54,6 +54,7 @@ func (s *Server) layFloors(self ident.Worker) {
 		},
 		Entered:      up.moved(EventRoomJoin),
 		Left:         up.moved(EventRoomLeave),
+		Proved:       func(c *fanout.Conn) { session.LoopOf(c.Loop).Changed(session.ConnOf(c.Wire())) },
 		Figures:      func() fleet.FigureSet { return s.figures.Told() },
 		Answer:       up.answerJoin,
 		Entropy:      func(b []byte) { s.entropy(b) },

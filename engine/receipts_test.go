@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+
+	"github.com/parleyd/parley/engine/internal/session"
 )
 
 // pings takes what a client was sent since the last time, and returns the payloads of PINGs that ask for a receipt.
@@ -166,5 +168,43 @@ func TestReceiptsAreForgotten(t *testing.T) {
 				t.Error(n, "receipts are left over")
 			}
 		})
+	}
+}
+
+// keptStore stores sessions at once, and counts the saves.
+type keptStore struct {
+	shelf
+	saves int
+}
+
+func (x *keptStore) Save(_ session.Key, _ session.Value, done func(error)) error {
+	x.saves++
+	done(nil)
+	return nil
+}
+
+// Where a worker that is killed must leave its sessions to others, a proof is stored within about 30 s, and not with every PONG.
+func TestReceiptsAreStored(t *testing.T) {
+	store := &keptStore{}
+	w, _ := newPeer(t, func(c *Config) { c.History, c.ReceiptInterval, c.HeartbeatTimeout = []string{"h"}, 10*time.Second, time.Hour })
+	w.keep(store)
+	c := w.open(0)
+	w.say(c, `{"type":"join","room":"h"}`)
+	w.drain()
+	w.pass(time.Second)
+	w.read(c)
+	before, proven := store.saves, 0
+	for range 30 {
+		w.server.Server.Publish("h", newsOf("h", 0, ""), BroadcastOptions{})
+		w.pass(10 * time.Second)
+		list, _ := w.pings(c)
+		for _, ping := range list {
+			w.server.Serve(c, masked(ws.OpPong, string(ping)))
+			proven++
+		}
+		w.pass(time.Second)
+	}
+	if saves := store.saves - before; proven < 20 || saves < 8 || saves > 13 {
+		t.Errorf("%d receipts in 330 s, and %d saves, want one in 30 s or so", proven, saves)
 	}
 }

@@ -110,6 +110,7 @@ func bound(r *Room, o *HistoryOptions, own bool) {
 	case o.Messages > 0:
 		r.slow.Store(uint32(o.Slow))
 		r.bounds.Store(&ownBounds{*o, own})
+		r.index.histories.any.Store(true)
 		if h != nil {
 			h.HistoryOptions = *o
 			h.fit(r.index)

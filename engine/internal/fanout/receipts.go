@@ -37,6 +37,7 @@ type Receipts struct {
 	counter uint16
 	carry   int64 // of looks, in slots times nanoseconds
 	at      int64 // of the latest look
+	every   int64 // the interval
 }
 
 // receipt is a PING that was not answered yet.
@@ -54,7 +55,7 @@ func (x *Receipts) Look(l *Loop, interval int64) {
 	}
 	size := int64(l.Slab.Size)
 	x.carry += size * min(l.Now-x.at, interval)
-	x.at = l.Now
+	x.at, x.every = l.Now, interval
 	n := uint32(min(x.carry/interval, size))
 	x.carry -= int64(n) * interval
 	for range n {
@@ -124,6 +125,19 @@ func (x *Receipts) Pong(l *Loop, c *Conn, payload []byte) {
 			h.Prove(c.Place(), covered)
 		}
 	}
+	if x.saves(c, l.Now) {
+		l.Rooms.Above.Proved(c)
+	}
+}
+
+// provenFor is about how old the proof may be that is left of a session when its worker is killed.
+const provenFor = int64(30 * time.Second)
+
+// saves reports whether the session of c is to be saved with its proof. A connection proves something once in an interval at most,
+// and has it saved with each n-th interval, so that no time needs to be kept for it.
+func (x *Receipts) saves(c *Conn, now int64) bool {
+	n := max(provenFor/max(x.every, 1), 1)
+	return now/max(x.every, 1)%n == int64(c.Slot)%n
 }
 
 // Forget makes the PONG to an unanswered PING of c prove nothing.

@@ -52,6 +52,7 @@ type Above struct {
 	Missed      func(from ident.Worker)      // messages of another worker are lost here
 	Entered     func(c *Conn, r *rooms.Room) // on the loop of c
 	Left        func(c *Conn, r *rooms.Room) // on the loop of c
+	Proved      func(c *Conn)                // on the loop of c: it has proven what it has received
 	Figures     func() fleet.FigureSet       // this worker's
 	Entropy     func([]byte)                 // fills a slice with unguessable bytes
 	// HasAttribute makes a choice of the connections whose attribute of a name has a value; any goroutine.

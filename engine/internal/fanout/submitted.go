@@ -87,6 +87,9 @@ func (o *Ordering) TakesNumber(e *message.Envelope) bool {
 	return ok && !options.Ephemeral
 }
 
+// Unnumbered reports whether publishes of c wait for their numbers.
+func (c *Conn) Unnumbered() bool { return c.unnumbered() > 0 }
+
 // AwaitNumbers makes the later messages of c wait until all its publishes have their numbers. It reports false if they have.
 func (c *Conn) AwaitNumbers() bool {
 	if c.unnumbered() == 0 {
@@ -235,7 +238,9 @@ func (o *Ordering) submitApp(room string, body []byte, m *Publish) error {
 }
 
 // Keeps reports whether a sequencer numbers the messages of a room. Any goroutine; room is not kept.
-func (o *Ordering) Keeps(room []byte) bool { return o != nil && o.rooms.Index.Keeps(room) }
+func (o *Ordering) Keeps(room []byte) bool {
+	return o != nil && o.rooms.Index.AnyHistory() && o.rooms.Index.Keeps(room)
+}
 
 // Await waits until a room is here with what since needs. Errors: that of [message.NoHistory]; [message.ErrUnavailable]; the error
 // of ctx.
