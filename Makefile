@@ -39,6 +39,7 @@ fuzz: ## fuzz every target for FUZZTIME (20s)
 
 soak: ## simulate SEEDS (30000) worlds, test at full scale, verify's faults with MATRIX (5) times the seeds, kill workers of 5,000 clients for 5 minutes
 	go test -tags invariants -timeout 0 ./engine/sim -run 'TestSeeds|TestFleetSeeds' -seeds $(SEEDS)
+	go test -timeout 0 ./engine/internal/order -run 'TestOrder|TestEpochsAreKept' -seeds $(SEEDS)
 	go test -tags invariants -timeout 0 ./engine ./engine/cluster/... ./engine/conformance
 	go test -timeout 0 ./cmd/parley/verify -parallel 2 -matrix $(MATRIX)
 	cd bench && go test -timeout 0 ./interop -kill-for 5m -kill-clients 5000

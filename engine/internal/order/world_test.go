@@ -1,11 +1,10 @@
 package order
 
 import (
+	"flag"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -428,17 +427,12 @@ func (w *world) rest() {
 
 // TestOrder has some worlds go on for a while. A failure names its seed.
 func TestOrder(t *testing.T) {
-	for seed := range seeds() {
+	for seed := range *seedsFlag {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { newWorld(t, uint64(seed)).play() })
 	}
 }
 
-func seeds() int {
-	if n, err := strconv.Atoi(os.Getenv("ORDER_SEEDS")); err == nil {
-		return n
-	}
-	return 300
-}
+var seedsFlag = flag.Int("seeds", 300, "number of worlds")
 
 func (w *world) play() {
 	for range 1500 {
@@ -453,7 +447,7 @@ func (w *world) play() {
 // The epochs of rooms outlive any number of sequencers, as long as their followers live.
 func TestEpochsAreKept(t *testing.T) {
 	restarts := uint64(0)
-	for seed := range seeds() {
+	for seed := range *seedsFlag {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, uint64(seed))
 			w.sturdy = true
