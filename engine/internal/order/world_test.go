@@ -427,12 +427,23 @@ func (w *world) rest() {
 
 // TestOrder has some worlds go on for a while. A failure names its seed.
 func TestOrder(t *testing.T) {
-	for seed := range *seedsFlag {
+	for seed := range worlds() {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { newWorld(t, uint64(seed)).play() })
 	}
 }
 
-var seedsFlag = flag.Int("seeds", 300, "number of worlds")
+var seedsFlag = flag.Int("seeds", 0, "number of worlds")
+
+// worlds is how many are played. The race detector, which runs with -short, needs ten times as long for each.
+func worlds() int {
+	switch {
+	case *seedsFlag > 0:
+		return *seedsFlag
+	case testing.Short():
+		return 60
+	}
+	return 300
+}
 
 func (w *world) play() {
 	for range 1500 {
@@ -447,7 +458,7 @@ func (w *world) play() {
 // The epochs of rooms outlive any number of sequencers, as long as their followers live.
 func TestEpochsAreKept(t *testing.T) {
 	restarts := uint64(0)
-	for seed := range *seedsFlag {
+	for seed := range worlds() {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			w := newWorld(t, uint64(seed))
 			w.sturdy = true
