@@ -428,11 +428,11 @@ func (w *World) applicationPublishes(room string) {
 	if w.chance(0.2) {
 		p.idempotencyKey = pick(w.rand, "i1", "i2")
 	}
-	var out []*conn
+	var out []*speaker
 	for range w.rand.IntN(3) {
 		if c := w.clients; len(c) > 0 {
 			if c := c[w.rand.IntN(len(c))].truth; c != nil {
-				out = append(out, c)
+				out = append(out, &c.speaker)
 			}
 		}
 	}
@@ -443,7 +443,7 @@ func (w *World) applicationPublishes(room string) {
 }
 
 // publish publishes a message of the application to a room with history.
-func (w *World) publish(room string, p telling, out []*conn) {
+func (w *World) publish(room string, p telling, out []*speaker) {
 	pad := w.pad("y")
 	message := engine.M{"type": "app", "m": p.m, "pad": pad, "room": room}
 	var told engine.Published

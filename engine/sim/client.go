@@ -26,9 +26,9 @@ type person struct {
 //
 // Owner: the simulation.
 type client struct {
+	reader
 	w      *World
 	person *person
-	name   string
 	loop   int
 	wire   *socket
 	truth  *conn // nil: not admitted yet
@@ -50,7 +50,6 @@ type client struct {
 	asked     []*request
 	refs      int
 	heardAt   time.Duration // when the server last took bytes
-	stands    map[string]*stand
 }
 
 // request is a message that is owed exactly one answer.
@@ -88,7 +87,7 @@ func (k *client) request(ref int) *request {
 func (w *World) dial(p *person) {
 	s := &socket{wire: len(w.sockets), room: w.plan.wire}
 	w.sockets = append(w.sockets, s)
-	k := &client{w: w, person: p, name: fmt.Sprintf("%s/%d", p.name, s.wire), wire: s, head: true, stands: map[string]*stand{},
+	k := &client{w: w, person: p, wire: s, head: true, reader: w.truth.reader(fmt.Sprintf("%s/%d", p.name, s.wire)),
 		loop: w.rand.IntN(w.plan.config.Loops)}
 	s.client, p.now = k, k
 	w.clients = append(w.clients, k)

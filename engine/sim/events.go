@@ -55,14 +55,14 @@ func (t *truth) listen(e *engine.Emitter) {
 
 func (t *truth) connected(ev engine.Event) {
 	k := t.w.clientOf(ev.Conn)
-	c := &conn{conn: ev.Conn, id: ev.Conn.ID(), client: k, direct: &room{name: "direct"}, heardAt: t.w.now,
+	c := &conn{speaker: speaker{id: ev.Conn.ID()}, conn: ev.Conn, client: k, direct: &room{name: "direct"}, heardAt: t.w.now,
 		leaves: map[string]int{}, holds: map[*room]int{}, handedOver: map[*room]int{}, last: map[string]int{}}
-	c.began = c
+	c.began = &c.speaker
 	if t.w.plan.authHandler {
 		c.heardAt = k.heardAt
 	}
 	t.conns[ev.Conn], t.byID[c.id] = c, c
-	k.truth = c
+	k.truth, k.as = c, &c.speaker
 	t.begin(c, c.direct, 0).announced = true
 	t.begin(c, t.everyone, 0).announced = true
 	t.w.tracef("%s is admitted as %s", k.name, c.id)
@@ -187,7 +187,7 @@ func (t *truth) resumed(ev engine.Event) {
 		c.attribute = value
 	}
 	c.current = nil
-	c.follow(old)
+	c.follow(&old.speaker)
 	t.w.tracef("%s resumes %s", c.id, old.id)
 }
 

@@ -19,7 +19,7 @@ import (
 //
 // Owner: the simulation.
 type chronicle struct {
-	w        *World
+	scene    scene
 	room     string
 	epoch    string
 	options  engine.HistoryOptions
@@ -38,10 +38,10 @@ type chronicle struct {
 type record struct {
 	telling
 	at  time.Duration
-	by  *conn   // nil: the application
-	out []*conn // connections that it is not for
+	by  *speaker   // nil: the application
+	out []*speaker // connections that it is not for
 	// was are those of them that had not ended then. A message that excludes a connection that has ended may be for its heir.
-	was []*conn
+	was []*speaker
 }
 
 // telling is a message that is published, with its options.
@@ -101,11 +101,11 @@ func (t *truth) newEpoch(room, epoch string) *chronicle {
 	if before != nil && !before.deleted && (before.created || t.w.now-before.usedAt < max(before.options.Age, t.w.plan.config.ReconnectionTTL)) {
 		t.w.complain("epochs", "%s begins epoch %s while %s goes on", room, epoch, before.epoch)
 	}
-	h := &chronicle{w: t.w, room: room, epoch: epoch, low: 1, keys: map[string]uint64{}, usedAt: t.w.now}
+	h := &chronicle{scene: t.w, room: room, epoch: epoch, low: 1, keys: map[string]uint64{}, usedAt: t.w.now}
 	h.take(t.w.plan.histories[room])
 	t.epochs[epoch], t.chronicles[room] = h, h
 	t.w.tracef("%s begins epoch %s", room, epoch)
-	h.w.tracef("its bounds are %+v", h.options)
+	h.scene.tracef("its bounds are %+v", h.options)
 	return h
 }
 
@@ -121,7 +121,7 @@ func (h *chronicle) oldest() uint64 {
 	for ; low > h.low && !h.deleted; low-- {
 		r := &h.log[low-2]
 		bytes += h.frameBytes(low - 1)
-		if top-low+2 > uint64(h.options.Messages) || bytes > h.options.Bytes || h.w.now-r.at >= h.options.Age {
+		if top-low+2 > uint64(h.options.Messages) || bytes > h.options.Bytes || h.scene.Now()-r.at >= h.options.Age {
 			break
 		}
 	}
@@ -147,7 +147,7 @@ func (h *chronicle) frameBytes(number uint64) int {
 
 // add gives a message its number, or finds the number of its key.
 func (h *chronicle) add(scope string, r record) (number uint64, duplicate bool) {
-	h.usedAt = h.w.now
+	h.usedAt = h.scene.Now()
 	if r.idempotencyKey != "" {
 		key := scope + " " + r.idempotencyKey
 		if number := h.keys[key]; number > 0 {
@@ -155,7 +155,7 @@ func (h *chronicle) add(scope string, r record) (number uint64, duplicate bool) 
 		}
 		h.keys[key] = uint64(len(h.log)) + 1
 	}
-	r.at = h.w.now
+	r.at = h.scene.Now()
 	for _, c := range r.out {
 		if !c.ended {
 			r.was = append(r.was, c)
@@ -164,7 +164,7 @@ func (h *chronicle) add(scope string, r record) (number uint64, duplicate bool) 
 	h.oldest()
 	h.log = append(h.log, r)
 	h.oldest()
-	h.w.tracef("message %d takes number %d of %s", r.m, len(h.log), h.room)
+	h.scene.tracef("message %d takes number %d of %s", r.m, len(h.log), h.room)
 	return uint64(len(h.log)), false
 }
 
@@ -191,7 +191,7 @@ func (t *truth) broadcasts(c *conn, q *request, r *room, m int) {
 	q.most = q.members + t.w.seatsUnderWay()
 	data := dataOf(m, p.pad)
 	p.text = fmt.Sprintf(`{"type":"broadcast","room":%q,"from":%q,"data":%s,"timestamp":%d`, r.name, c.id, data, worldBegan+int64(t.w.now/time.Second))
-	p.number, p.duplicate = h.add("session "+c.began.id, record{telling: *p, by: c})
+	p.number, p.duplicate = h.add("session "+c.began.id, record{telling: *p, by: &c.speaker})
 	p.epoch = h.epoch
 }
 
@@ -201,7 +201,7 @@ const worldBegan = 1_000_000_000
 func dataOf(m int, pad string) string { return fmt.Sprintf(`{"m":%d,"pad":%q}`, m, pad) }
 
 // took notes a message of the application that a room with history has taken, and checks what the application was told.
-func (t *truth) took(room string, p telling, out []*conn, told *engine.Published) {
+func (t *truth) took(room string, p telling, out []*speaker, told *engine.Published) {
 	top, ok := t.w.server.Top(room)
 	if !ok {
 		t.w.complain("numbers", "a message to %s made no room", room)
@@ -253,24 +253,4 @@ func (t *truth) histories() {
 			}
 		}
 	}
-}
-
-// follow makes c the heir of the session of old.
-func (c *conn) follow(old *conn) {
-	c.began = old.began
-	c.earlier = append(slices.Clone(old.earlier), old)
-	c.earlier = c.earlier[max(0, len(c.earlier)-7):]
-}
-
-// isOwn reports whether a connection is c or one of the last of its session.
-func (c *conn) isOwn(other *conn) bool { return other == c || slices.Contains(c.heirOf, other) }
-
-// mayBeOwn is isOwn where the client need not know yet that it is the heir.
-func (c *conn) mayBeOwn(other *conn) bool { return c.isOwn(other) || slices.Contains(c.earlier, other) }
-
-// mayBeOut reports whether a message need not be for c; isOut, whether it must not be. again: it is replayed.
-func (c *conn) mayBeOut(r *record) bool { return slices.ContainsFunc(r.out, c.mayBeOwn) }
-
-func (c *conn) isOut(r *record, again bool) bool {
-	return slices.Contains(r.out, c) || again && slices.ContainsFunc(r.was, c.isOwn)
 }

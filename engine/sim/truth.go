@@ -51,12 +51,11 @@ type published struct {
 //
 // Owner: the simulation.
 type conn struct {
+	speaker
 	conn       *engine.Conn
-	id         string
 	client     *client
 	shown      []*membership // in the order in which they began, ended ones too
 	direct     *room
-	ended      bool
 	endedAt    time.Duration
 	final      []string // the rooms that it was in when it ended
 	attribute  string
@@ -69,9 +68,6 @@ type conn struct {
 	handedOver map[*room]int  // rooms that it left to an heir: the room's log then
 	unsure     bool           // of the rooms that its session restores
 	last       map[string]int // the latest message of each publisher, of those without a number
-	earlier    []*conn        // of its session, whose messages are its own, the newest last
-	heirOf     []*conn        // those, once its client knows of them
-	began      *conn          // the first one of its session
 }
 
 // membership is a stay in a room, and how many of its messages have been read.
@@ -101,6 +97,11 @@ func newTruth(w *World) *truth {
 	return &truth{w: w, rooms: map[string]*room{}, conns: map[*engine.Conn]*conn{}, byID: map[string]*conn{},
 		everyone: &room{name: "everyone"}, messages: map[int]*published{}, sessions: map[string]*session{},
 		chronicles: map[string]*chronicle{}, epochs: map[string]*chronicle{}}
+}
+
+// reader is the place of a new client in the rooms with history.
+func (t *truth) reader(name string) reader {
+	return reader{scene: t.w, name: name, epochs: t.epochs, stands: map[string]*stand{}}
 }
 
 func (t *truth) room(name string) *room {
