@@ -16,24 +16,27 @@ import (
 //
 // Owner: the goroutine of [RunFleet].
 type Fleet struct {
-	rand    *rand.Rand
-	plan    fleetPlan
-	now     time.Duration
-	bus     *fleetBus
-	truth   *fleetTruth
-	store   *sessionBook
-	seats   *seatBook
-	created *roomBook
-	slots   []*worker // nil: its worker is dead, and the next one has not begun
-	workers []*worker // all workers of the run, by their instance from 1 on
-	people  []*fleetPerson
-	clients []*fleetClient // one for each connection of the run
-	agenda  []*event       // future events, the earliest first
-	grants  []*grant
-	quiet   bool // no further fault happens
-	trouble time.Duration
-	message int
-	turns   int // of all loops
+	rand      *rand.Rand
+	plan      fleetPlan
+	now       time.Duration
+	bus       *fleetBus
+	sequencer *sequencer // nil: it is dead, or no room has history
+	terms     uint64
+	annals    *annals
+	truth     *fleetTruth
+	store     *sessionBook
+	seats     *seatBook
+	created   *roomBook
+	slots     []*worker // nil: its worker is dead, and the next one has not begun
+	workers   []*worker // all workers of the run, by their instance from 1 on
+	people    []*fleetPerson
+	clients   []*fleetClient // one for each connection of the run
+	agenda    []*event       // future events, the earliest first
+	grants    []*grant
+	quiet     bool // no further fault happens
+	trouble   time.Duration
+	message   int
+	turns     int // of all loops
 
 	trace      []string
 	complaints []Complaint
@@ -51,8 +54,12 @@ type event struct {
 func RunFleet(seed uint64, steps int) *Report {
 	f := &Fleet{rand: rand.New(rand.NewPCG(seed, 0xf1ee7))}
 	f.plan = drawFleetPlan(f.rand)
+	if seed%4 < 2 {
+		f.plan.drawHistories(f.rand)
+	}
 	f.bus = newFleetBus(f)
 	f.truth = newFleetTruth(f)
+	f.annals = newAnnals(f)
 	f.seats = &seatBook{f: f, rooms: map[string]*seatRecord{}}
 	f.created = &roomBook{f: f, rooms: map[string]*createdRoom{}}
 	f.store = &sessionBook{f: f, records: map[sessions.Key]*sessionRecord{}, losses: losses{marks: map[*worker]int{}, deleted: map[sessions.Key]time.Duration{}}}
@@ -75,6 +82,9 @@ func (f *Fleet) live(steps int) {
 			f.complain("crash", "%v\n%s", v, debug.Stack())
 		}
 	}()
+	if f.plan.historic {
+		f.beginSequencer()
+	}
 	for slot := range f.slots {
 		f.spawn(slot)
 	}
@@ -138,6 +148,8 @@ func (f *Fleet) step() {
 		f.killOne()
 	case f.fault(f.plan.drains):
 		f.drainOne()
+	case f.fault(f.plan.sequencerDeaths):
+		f.killSequencer()
 	default:
 		f.bus.suffer()
 	}
@@ -165,6 +177,7 @@ func (f *Fleet) move() bool {
 			can = w.moves(can)
 		}
 	}
+	can = f.sequencer.moves(can)
 	can = f.bus.moves(can)
 	if len(can) == 0 {
 		return false
@@ -198,6 +211,7 @@ func (f *Fleet) pass(d time.Duration) {
 				w.look()
 			}
 		}
+		f.sequencer.look()
 		if f.now >= until {
 			return
 		}
@@ -227,6 +241,16 @@ func (f *Fleet) keepUp() {
 			}
 			for w.server.Offloaded() {
 				moved = true
+			}
+			if w.wantsNumbers && w.link.Up() && !w.receiving && !f.fault(f.plan.lag) {
+				moved = true
+				w.submit()
+			}
+		}
+		for _, do := range f.sequencer.moves(nil) {
+			if !f.fault(f.plan.lag) {
+				moved = true
+				do()
 			}
 		}
 		for _, do := range f.bus.moves(nil) {
@@ -269,7 +293,7 @@ func (f *Fleet) rest() {
 	f.bus.mend()
 	f.store.away = 0
 	for _, k := range f.clients {
-		k.frozen = false
+		k.frozen, k.slowUntil = false, 0
 	}
 	f.calm(f.plan.config.HeartbeatTimeout + 6*time.Second)
 	if len(f.complaints) == 0 {
@@ -284,6 +308,7 @@ func (f *Fleet) rest() {
 		}
 	}
 	f.calm(f.plan.config.ReconnectionTTL + 2*f.plan.config.HeartbeatTimeout + 5*time.Second)
+	f.annals.unused()
 	for _, w := range f.slots {
 		if w == nil {
 			f.complain("stall", "a dead worker was not followed by another")
@@ -296,6 +321,10 @@ func (f *Fleet) rest() {
 	f.store.leftovers()
 	f.created.agreed()
 	f.seats.leftovers()
+	f.annals.leftovers()
 }
+
+// Now is the simulated time; the workers have one clock.
+func (f *Fleet) Now() time.Duration { return f.now }
 
 var _ engine.World = (*worker)(nil)

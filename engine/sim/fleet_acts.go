@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/parleyd/parley/engine"
 )
@@ -27,6 +28,9 @@ func (f *Fleet) act(p *fleetPerson) {
 	case f.fault(f.plan.freezes):
 		k.frozen, p.now = true, nil
 		f.tracef("%s is gone without a word", k.name)
+	case f.fault(f.plan.slow):
+		k.slowUntil = f.now + f.span(0, time.Second)
+		f.tracef("%s reads nothing for a while", k.name)
 	case k.talks():
 		f.talk(k)
 	}
@@ -39,6 +43,10 @@ func (k *fleetClient) talks() bool {
 
 // talk sends something.
 func (f *Fleet) talk(k *fleetClient) {
+	if f.plan.historic && f.chance(0.6) {
+		f.talkHistory(k)
+		return
+	}
 	switch n := f.rand.IntN(20); {
 	case n < 5:
 		k.ask("join", f.roomName(), "")
@@ -46,7 +54,12 @@ func (f *Fleet) talk(k *fleetClient) {
 		k.ask("leave", f.roomName(), "")
 	case n < 15:
 		pad := strings.Repeat("x", f.rand.IntN(pick(f.rand, 10, 300, 1000)))
-		k.ask("broadcast", f.roomName(), fmt.Sprintf(`,"data":{"m":%d,"pad":%q}`, f.number(), pad))
+		room := f.roomName()
+		if f.annals.keeps(room) {
+			f.annals.publishes(k, room)
+			return
+		}
+		k.ask("broadcast", room, fmt.Sprintf(`,"data":{"m":%d,"pad":%q}`, f.number(), pad))
 	case n < 16:
 		k.ask("members", f.roomName(), "")
 	case n < 17 && f.plan.auth && f.chance(0.5):
@@ -81,6 +94,10 @@ func (f *Fleet) applicationActs() {
 		}
 	case n < 2:
 		room := f.roomName()
+		if f.annals.keeps(room) {
+			f.annals.applicationPublishes(w, room)
+			return
+		}
 		f.truth.publish(w, m, room, nil)
 		s.Broadcast(room, message)
 	case n == 2:

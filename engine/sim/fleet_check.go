@@ -20,6 +20,7 @@ func (t *fleetTruth) converged() {
 	t.allSentAway()
 	t.lawful()
 	t.f.store.released()
+	t.f.annals.converged()
 	for i := range t.f.plan.rooms {
 		t.counts(fmt.Sprintf("room %d", i))
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"time"
 
 	"github.com/gobwas/ws"
 
@@ -19,13 +20,13 @@ type fleetPerson struct {
 	now   *fleetClient // nil: not connected
 }
 
-// fleetClient is a person's end of one connection, and the connection's wire, which takes all bytes.
+// fleetClient is a person's end of one connection, and the connection's wire, which takes all bytes, unless the client is slow.
 //
 // Owner: the simulation.
 type fleetClient struct {
+	reader
 	f      *Fleet
 	person *fleetPerson
-	name   string
 	w      *worker
 	loop   int
 	wire   int
@@ -49,6 +50,9 @@ type fleetClient struct {
 	asked    []*fleetRequest
 	shown    []*asking
 	refs     int
+
+	slowUntil time.Duration // until then it reads nothing
+	watched   bool          // the server waits until the wire takes bytes again
 }
 
 // fleetRequest is a message that is owed one answer.
@@ -59,8 +63,12 @@ type fleetRequest struct {
 	typ, room string
 	token     string
 	published *fleetMessage
-	entered   *fleetStay // begun by this join
-	at        int        // when it was made: see fleetTruth.clock
+	entered   *fleetStay                 // begun by this join
+	numbers   *fleetTelling              // by this broadcast to a room with history
+	since     *since                     // of a join
+	last      map[string]engine.Position // of a reconnect
+	then      map[string]extent          // the histories when it was made
+	at        int                        // when it was made: see fleetTruth.clock
 }
 
 func (q *fleetRequest) String() string { return fmt.Sprintf("%s %s #%d", q.typ, q.room, q.ref) }
@@ -78,7 +86,7 @@ func (f *Fleet) dial(p *fleetPerson) {
 	}
 	w := serving[f.rand.IntN(len(serving))]
 	k := &fleetClient{f: f, person: p, w: w, wire: len(f.clients), loop: f.rand.IntN(f.plan.config.Loops), head: true}
-	k.name = fmt.Sprintf("%s/%d", p.name, k.wire)
+	k.reader = f.annals.reader(fmt.Sprintf("%s/%d", p.name, k.wire))
 	f.clients, p.now = append(f.clients, k), k
 	f.tracef("%s dials worker %d, loop %d", k.name, w.instance, k.loop)
 	k.up = []byte("GET /chat HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
@@ -93,7 +101,7 @@ func (f *Fleet) dial(p *fleetPerson) {
 // next is the next event of the client's wire; nil for none.
 func (k *fleetClient) next() func() {
 	var can []func()
-	if len(k.down) > 0 && !k.frozen {
+	if len(k.down) > 0 && !k.frozen && !k.slow() {
 		can = append(can, k.read)
 	}
 	if !k.departed && !k.w.dead && !k.w.busy[k.loop] {
@@ -102,6 +110,9 @@ func (k *fleetClient) next() func() {
 			can = append(can, func() { k.w.turn(k.loop, k.depart) })
 		case len(k.up) > 0:
 			can = append(can, k.serve)
+		}
+		if k.watched && !k.dropped && (k.cut || k.takes() > 0) {
+			can = append(can, k.writable)
 		}
 	}
 	if (k.downEnd || k.dropped || k.cut) && len(k.down) == 0 && !k.frozen && (!k.upEnd || k.person.now == k) {
@@ -188,6 +199,7 @@ func (k *fleetClient) ask(typ, room, more string) *fleetRequest {
 	k.refs++
 	q := &fleetRequest{ref: k.refs, typ: typ, room: room, at: k.f.truth.tick()}
 	k.asked = append(k.asked, q)
+	k.f.annals.foresee(q)
 	text := fmt.Sprintf(`{"type":%q,"ref":%d`, typ, q.ref)
 	if room != "" {
 		text += fmt.Sprintf(`,"room":%q`, room)
@@ -276,8 +288,11 @@ func (k *fleetClient) message(text []byte) {
 	if b.Type == "ping" {
 		return
 	}
-	k.f.tracef("%s reads %s %s%s #%d m%d %s", k.name, b.Type, b.Room, b.ID, b.Ref, b.number(), b.Code)
+	k.f.tracef("%s reads %s %s%s #%d m%d %s%s", k.name, b.Type, b.Room, b.ID, b.Ref, b.number(), b.Code, b.place())
 	t, c := k.f.truth, k.truth
+	if c != nil && k.isNumbered(&b, text) {
+		return
+	}
 	switch {
 	case b.Type == "connected" || b.Type == "announcements" || b.Type == "auth_expiring":
 	case b.Type == "goodbye":
@@ -291,8 +306,10 @@ func (k *fleetClient) message(text []byte) {
 	case b.Type == "member_joined" || b.Type == "member_left":
 		t.noticed(c, b.Room, b.ID, b.Type == "member_joined")
 	case b.Type == "joined" && b.Ref == 0:
+		k.placed(&b, nil)
 		c.announce(b.Room)
 	case b.Type == "left" && b.Ref == 0:
+		delete(k.stands, b.Room)
 		c.toldLeft(b.Room)
 	default:
 		k.answered(&b)
@@ -302,12 +319,13 @@ func (k *fleetClient) message(text []byte) {
 // answered checks an answer: it belongs to the oldest request.
 func (k *fleetClient) answered(b *body) {
 	f, c := k.f, k.truth
-	if len(k.asked) == 0 || k.asked[0].ref != b.Ref {
+	i := k.turnOf(b.Ref)
+	if i < 0 {
 		f.complain("answers", "%s reads %s #%d out of turn; it waits for %v", k.name, b.Type, b.Ref, k.asked)
 		return
 	}
-	q := k.asked[0]
-	k.asked = k.asked[1:]
+	q := k.asked[i]
+	k.asked = slices.Delete(k.asked, i, i+1)
 	if c.current == q {
 		c.current = nil
 	}
@@ -321,17 +339,23 @@ func (k *fleetClient) answered(b *body) {
 	}
 	switch q.typ {
 	case "join":
+		k.placed(b, q)
 		if q.entered != nil { // otherwise it was a member already
 			q.entered.announced = true
 		}
 	case "leave":
+		delete(k.stands, q.room)
 		c.toldLeft(q.room)
 	case "broadcast":
 		if q.published != nil {
 			q.published.refused = false
 		}
+		if q.numbers != nil {
+			k.f.annals.told(k.name, q.numbers, b)
+		}
 	case "reconnect":
 		f.truth.restored(k, q, b)
+		k.restarted(q, b)
 	}
 }
 

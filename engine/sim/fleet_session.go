@@ -47,9 +47,10 @@ func (f *Fleet) reconnect(k *fleetClient) {
 		return
 	}
 	token := from.known[len(from.known)-1-min(pick(f.rand, 0, 0, 0, 1, 2), len(from.known)-1)]
-	q := k.ask("reconnect", "", `,"token":"`+token+`"`)
-	q.token = token
 	s := f.truth.sessions[token]
+	last, text := f.lastOf(s.of)
+	q := k.ask("reconnect", "", `,"token":"`+token+`"`+text)
+	q.token, q.last = token, last
 	x := &asking{by: k, at: q.at, session: s}
 	s.asks, k.shown = append(s.asks, x), append(k.shown, x)
 }

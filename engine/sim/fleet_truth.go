@@ -49,6 +49,7 @@ type fleetConn struct {
 	taken         map[string]bool // by room: the application wanted it in
 	inheritedMark string
 	last          map[string]int
+	speaker       speaker
 	refusedAt     map[string]time.Duration // by room: when its client read that a join or leave was refused
 }
 
@@ -125,6 +126,9 @@ func (t *fleetTruth) listen(w *worker) {
 		c.notedAt, c.inherited = t.f.now, c.note
 		c.inheritedMark, _ = engine.Attribute[string](c.conn, "mark")
 		t.marksBegin(c)
+		if old := t.conns[ev.Session.PreviousConnectionID]; old != nil {
+			c.speaker.follow(&old.speaker)
+		}
 		t.f.tracef("%s resumes %s", c.id, ev.Session.PreviousConnectionID)
 	})
 	e.On(engine.EventDisconnect, func(ev engine.Event) { t.disconnected(ev) })
@@ -144,7 +148,9 @@ func (t *fleetTruth) connected(w *worker, ev engine.Event) {
 		if t.conns[c.id] != nil {
 			t.f.complain("events", "two connections have the id %s", c.id)
 		}
-		t.conns[c.id], k.truth = c, c
+		c.speaker = speaker{id: c.id}
+		c.speaker.began = &c.speaker
+		t.conns[c.id], k.truth, k.as = c, c, &c.speaker
 		t.marksBegin(c)
 		t.ordered = append(t.ordered, c)
 		t.enter(c, "@"+c.id).announced = true
@@ -188,7 +194,12 @@ func (t *fleetTruth) message(w *worker, ev engine.Event) {
 			c.current = q
 		}
 	}
-	if b.Type == "broadcast" && c.stay(b.Room) != nil && c.current != nil {
+	switch {
+	case c.current == nil || b.Type != "broadcast":
+	case c.current.numbers != nil:
+		t.f.annals.submitted(c, c.current.numbers)
+	case c.stay(b.Room) != nil:
+		t.f.annals.overtakes(c)
 		p := t.publish(w, b.number(), b.Room, c)
 		p.forbidden = t.f.plan.auth && !grantOf(c.conn).publish[b.Room]
 		p.refused = p.forbidden
@@ -287,7 +298,7 @@ func (t *fleetTruth) end(c *fleetConn) {
 			s.out, s.outAt, s.final = t.tick(), t.f.now, true
 		}
 	}
-	c.ended, c.endedAt = t.tick(), t.f.now
+	c.ended, c.endedAt, c.speaker.ended = t.tick(), t.f.now, true
 }
 
 // died ends the connections of a worker that was killed.
@@ -403,6 +414,9 @@ func (t *fleetTruth) noticed(c *fleetConn, room, id string, joined bool) {
 
 // refused checks an error that answers a request.
 func (t *fleetTruth) refused(k *fleetClient, q *fleetRequest, code string) {
+	if q.numbers != nil {
+		t.f.annals.refused(k, q, code)
+	}
 	if q.published != nil {
 		q.published.refused = true
 		if !t.f.plan.creates && !(code == "forbidden" && q.published.forbidden) { // else the room may just have been deleted

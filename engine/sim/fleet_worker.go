@@ -18,45 +18,47 @@ import (
 //
 // Owner: the simulation.
 type worker struct {
-	f         *Fleet
-	slot      int
-	instance  ident.Worker
-	server    *engine.Lockstep
-	link      *bus.Lockstep
-	shelves   *shelves
-	book      []func() // its calls for seats and created rooms
-	learned   int      // changes of created rooms that it knows
-	rooms     map[string]createdRoom
-	rung      []bool // by loop
-	busy      []bool // by loop: in a turn
-	turns     []int  // by loop: the number of the latest one
-	receiving bool
-	serving   bool // it takes connections
-	dead      bool
-	draining  bool
-	leaves    time.Duration // when it began to wait for its end
-	kept      bool          // when it ended, the stores had all of it
-	left      bool          // when it ended, the bus had all of it
-	ticked    time.Duration
-	welcome   order
-	orders    []order
-	peers     []ident.Worker // the workers that it knows of
-	deaths    map[ident.Worker]time.Duration
-	died      time.Duration
-	servedAt  time.Duration
-	heard     map[string]*hearing // by connection
-	began     time.Duration
+	station
+	f        *Fleet
+	slot     int
+	server   *engine.Lockstep
+	shelves  *shelves
+	book     []func() // its calls for seats and created rooms
+	learned  int      // changes of created rooms that it knows
+	rooms    map[string]createdRoom
+	rung     []bool // by loop
+	busy     []bool // by loop: in a turn
+	turns    []int  // by loop: the number of the latest one
+	serving  bool   // it takes connections
+	draining bool
+	leaves   time.Duration // when it began to wait for its end
+	kept     bool          // when it ended, the stores had all of it
+	left     bool          // when it ended, the bus had all of it
+	ticked   time.Duration
+	welcome  directive
+	orders   []directive
+	peers    []ident.Worker // the workers that it knows of
+	deaths   map[ident.Worker]time.Duration
+	died     time.Duration
+	servedAt time.Duration
+	heard    map[string]*hearing // by connection
+	began    time.Duration
+
+	wantsNumbers bool          // it has a batch for the sequencer
+	orderTicked  time.Duration // when its side of the order had its latest tick
+	sequencer    ident.Worker  // that it knows
 }
 
-// order is a message of the supervisor to a worker.
-type order struct {
+// directive is a message of the supervisor to a worker.
+type directive struct {
 	peers, ready []ident.Worker
 	dead         []ident.Worker
+	sequencer    ident.Worker // 0: none, or it is not known
 }
 
 // spawn starts a worker in a slot.
 func (f *Fleet) spawn(slot int) {
-	w := &worker{f: f, slot: slot, instance: ident.Worker(len(f.workers) + 1), began: f.now, ticked: f.now}
+	w := &worker{f: f, slot: slot, station: station{instance: ident.Worker(len(f.workers) + 1)}, began: f.now, ticked: f.now}
 	w.rung, w.busy = make([]bool, f.plan.config.Loops), make([]bool, f.plan.config.Loops)
 	w.turns = make([]int, f.plan.config.Loops)
 	server, err := engine.NewLockstep(f.plan.config, w, engine.WithLogger(slog.New(slog.DiscardHandler)))
@@ -76,12 +78,12 @@ func (f *Fleet) spawn(slot int) {
 	}
 	w.rooms = map[string]createdRoom{}
 	w.deaths = map[ident.Worker]time.Duration{}
-	server.Attach(workers.Membership{Instance: w.instance, Bus: w, Seats: seatsOf{w}, Rooms: roomsOf{w}})
+	server.Attach(workers.Membership{Instance: w.instance, Bus: w, Seats: seatsOf{w}, Rooms: roomsOf{w}, Order: w.bell()})
 	w.shelves = newShelves(w)
 	f.store.marks[w] = f.store.turn
 	server.Server.Worker().Sessions.KeepSessions(w.shelves)
-	w.link = bus.NewLockstep(bus.LinkOptions{Instance: w.instance, Peers: w.welcome.ready, RingBytes: f.plan.ringBytes},
-		func(subject string, payload []byte) error { return f.bus.publish(w, subject, payload) },
+	w.link = bus.NewLockstep(bus.LinkOptions{Instance: w.instance, Peers: w.welcome.talkers(), RingBytes: f.plan.ringBytes},
+		func(subject string, payload []byte) error { return f.bus.publish(&w.station, subject, payload) },
 		bus.Receiver{Batch: w.batch, Lost: w.lost, Gone: server.Server.Worker().Gone}, f.clock())
 	f.truth.listen(w)
 	f.truth.wish(w)
@@ -94,7 +96,7 @@ func (f *Fleet) spawn(slot int) {
 }
 
 // order is the supervisor's present message.
-func (f *Fleet) order() (o order) {
+func (f *Fleet) order() (o directive) {
 	for _, w := range f.workers {
 		if w.dead {
 			continue
@@ -103,6 +105,9 @@ func (f *Fleet) order() (o order) {
 		if w.serving {
 			o.ready = append(o.ready, w.instance)
 		}
+	}
+	if f.sequencer != nil {
+		o.sequencer = f.sequencer.instance
 	}
 	return o
 }
@@ -137,6 +142,9 @@ func (w *worker) moves(can []func()) []func() {
 	if w.serving && w.reached() && w.shelves.turn == w.f.store.turn && w.learned < len(w.f.created.changes) {
 		can = append(can, w.learn)
 	}
+	if w.wantsNumbers && w.link.Up() && !w.receiving {
+		can = append(can, w.submit)
+	}
 	if w.server.OffloadWaits() {
 		can = append(can, func() { w.server.Offloaded() })
 	}
@@ -153,6 +161,7 @@ func (w *worker) serve() {
 	w.f.created.read(w)
 	s.Worker().Link.Peers(w.peers)
 	s.Worker().Link.Serving(w.welcome.ready)
+	w.orderedBy(w.welcome.sequencer)
 	w.server.Meet()
 	w.serving, w.servedAt = true, w.f.now
 	w.f.tracef("worker %d serves", w.instance)
@@ -166,6 +175,7 @@ func (w *worker) obey() {
 	w.peers = o.peers
 	w.server.Server.Worker().Link.Peers(w.peers)
 	w.server.Server.Worker().Link.Serving(o.ready)
+	w.orderedBy(o.sequencer)
 	for _, dead := range o.dead {
 		w.bury(dead)
 	}
@@ -192,7 +202,7 @@ func (f *Fleet) killOne() {
 func (f *Fleet) end(w *worker) {
 	w.died = f.now
 	w.dead, f.slots[w.slot] = true, nil
-	f.bus.bury(w)
+	f.bus.bury(&w.station)
 	for _, k := range f.clients {
 		if k.w == w && !(w.kept && k.departed) {
 			k.bereave()
@@ -201,6 +211,9 @@ func (f *Fleet) end(w *worker) {
 	f.truth.died(w)
 	f.later(f.span(0, 50*time.Millisecond), func() { f.tell([]ident.Worker{w.instance}) })
 	f.later(f.span(50*time.Millisecond, time.Second), func() { f.spawn(w.slot) })
+	if f.plan.historic {
+		f.later(f.span(0, 50*time.Millisecond), func() { f.sequencerBuries(w) })
+	}
 }
 
 // batch gives the entries of another worker to the server, as package cluster does.
@@ -213,9 +226,11 @@ func (w *worker) batch(from ident.Worker, entries iter.Seq[[]byte]) {
 }
 
 func (w *worker) lost(from ident.Worker, first, last uint64) {
-	w.f.trouble = w.f.now
 	w.f.tracef("worker %d has lost %d to %d of worker %d", w.instance, first, last, from)
-	w.f.truth.missed(w, from)
+	if from < sequencersFrom {
+		w.f.trouble = w.f.now
+		w.f.truth.missed(w, from)
+	}
 	w.server.Server.Worker().Missed(from)
 }
 
@@ -235,6 +250,7 @@ func (w *worker) look() {
 		w.link.Tick(w.f.clock())
 		w.receiving = false
 	}
+	w.askOrder()
 	alarm, ok := w.server.Alarm()
 	if w.f.now >= w.ticked+w.server.TickEvery() || ok && alarm <= w.f.now {
 		w.ticked = w.f.now
@@ -279,7 +295,7 @@ func (w *worker) Entropy(b []byte) {
 	}
 }
 
-// Write takes all of p.
+// Write takes all of p, or what fits.
 func (w *worker) Write(wire int, p []byte) (n int, alive bool) {
 	k := w.f.clients[wire]
 	switch {
@@ -289,9 +305,10 @@ func (w *worker) Write(wire int, p []byte) (n int, alive bool) {
 	case k.cut:
 		return 0, false
 	}
-	k.down = append(k.down, p...)
+	n = min(len(p), k.takes())
+	k.down = append(k.down, p[:n]...)
 	w.f.meanwhile()
-	return len(p), true
+	return n, true
 }
 
 // Shutdown ends the server's half.
@@ -300,8 +317,8 @@ func (w *worker) Shutdown(wire int) { w.f.clients[wire].downEnd = true }
 // Drop closes the wire, in a later step.
 func (w *worker) Drop(wire int) { w.f.clients[wire].dropped = true }
 
-// Watch is for wires that are full; these never are.
-func (w *worker) Watch(int) {}
+// Watch makes the world tell the server when the wire takes bytes again.
+func (w *worker) Watch(wire int) { w.f.clients[wire].watched = true }
 
 // Ring notes that a loop wants a turn.
 func (w *worker) Ring(loop int) { w.rung[loop] = true }

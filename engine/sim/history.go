@@ -30,6 +30,11 @@ type chronicle struct {
 	usedAt   time.Duration     // when it last had a member or a new message
 	created  bool
 	deleted  bool
+
+	// Where several workers are one server.
+	began time.Duration
+	term  uint64 // of the sequencer
+	turn  int    // among all epochs
 }
 
 // record is a message with a number.

@@ -17,6 +17,7 @@ type placing struct {
 	Until     *uint64         `json:"until"`
 	Recovered *bool           `json:"recovered"`
 	Gap       bool            `json:"gap"`
+	Reset     bool            `json:"reset"`
 	Missing   json.RawMessage `json:"missing"`
 	Positions map[string]struct {
 		engine.Position

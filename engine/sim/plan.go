@@ -109,6 +109,12 @@ type fleetPlan struct {
 	storeAway   float64
 	storeLosses float64 // of all records
 	creates     bool    // the application creates and deletes rooms
+
+	historic        bool // some rooms have history
+	histories       map[string]engine.HistoryOptions
+	sequencerDeaths float64
+	slow            float64 // clients that read nothing for a while
+	wire            int     // bytes that the wire of such a client takes
 }
 
 func drawFleetPlan(r *rand.Rand) fleetPlan {
@@ -160,9 +166,12 @@ func drawFleetPlan(r *rand.Rand) fleetPlan {
 // soundBus reports whether the bus has no faults.
 func (p *fleetPlan) soundBus() bool { return p.losses == 0 && p.severings == 0 && p.restarts == 0 }
 
+// soundOrder reports whether messages get their numbers soon.
+func (p *fleetPlan) soundOrder() bool { return p.soundBus() && p.lag == 0 && p.sequencerDeaths == 0 }
+
 // sound reports whether only clients cause faults.
 func (p *fleetPlan) sound() bool {
-	return p.soundBus() && p.storeBusy == 0 && p.storeAway == 0 && p.kills == 0 && p.drains == 0 && p.storeLosses == 0
+	return p.soundBus() && p.storeBusy == 0 && p.storeAway == 0 && p.kills == 0 && p.drains == 0 && p.storeLosses == 0 && (!p.historic || p.soundOrder())
 }
 
 // drawHistories gives some rooms a history.
@@ -182,7 +191,12 @@ func (p *plan) drawHistories(r *rand.Rand) {
 			Age: pick(r, 200*time.Millisecond, 3*time.Second, 3*time.Second), Slow: engine.SlowPolicy(slow)}
 		name := fmt.Sprint("room ", i)
 		p.histories[name] = o
-		p.config.History = append(p.config.History, fmt.Sprintf("%s=messages:%d;bytes:%d;age:%v;slow:%s", name, o.Messages, o.Bytes, o.Age,
-			[]string{"drop", "disconnect", "conflate"}[slow]))
+		p.config.History = append(p.config.History, historyEntry(name, o))
 	}
+}
+
+// historyEntry is an entry of the setting history.
+func historyEntry(room string, o engine.HistoryOptions) string {
+	return fmt.Sprintf("%s=messages:%d;bytes:%d;age:%v;slow:%s", room, o.Messages, o.Bytes, o.Age,
+		[]string{"drop", "disconnect", "conflate"}[o.Slow])
 }
