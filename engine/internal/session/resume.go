@@ -380,6 +380,8 @@ func (l *Loop) saveNext(x *succession) {
 			next.rooms = append(next.rooms, room)
 		}
 	}
+	next.places = slices.Clone(next.places)
+	next.forgetGiven()
 	next.attempts++
 	if l.Rooms.Index.AnyHistory() {
 		next.earlier = x.state.succeed()
