@@ -435,8 +435,8 @@ func (x *Index) Restore(room string, o *RestoreOptions, now int64) bool {
 
 // unfollow is sweep for a room that is followed: one without members for long enough is followed no longer.
 func unfollow(r *Room, now int64) (gone bool) {
-	if !unused(r, now) || !r.index.follows.Release(r.name) {
-		return false
+	if long, dead := unused(r, now); !long || dead || !r.index.follows.Release(r.name) {
+		return dead
 	}
 	r.mu.Lock()
 	if r.dead || r.history.Load() == nil || r.history.Load().idle == 0 {
@@ -457,13 +457,13 @@ func unfollow(r *Room, now int64) (gone bool) {
 	return true
 }
 
-// unused reports whether a room that is followed has had no members for long enough.
-func unused(r *Room, now int64) bool {
+// unused reports whether a room that is followed has had no members for long enough, and whether it is dead.
+func unused(r *Room, now int64) (long, dead bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	h := r.history.Load()
 	if h == nil || r.dead {
-		return false
+		return false, true
 	}
 	h.trim(r.index, now)
 	switch {
@@ -472,7 +472,7 @@ func unused(r *Room, now int64) bool {
 	case h.idle == 0:
 		h.idle = max(now, 1)
 	default:
-		return now-h.idle >= r.index.follows.Unused
+		return now-h.idle >= r.index.follows.Unused, false
 	}
-	return false
+	return false, false
 }

@@ -116,9 +116,8 @@ func (r *Room) sweep(now int64) (dead bool) {
 	case h.idle == 0:
 		h.idle = max(now, 1)
 	case now-h.idle >= int64(max(h.Age, r.index.linger)):
-		dead, r.dead = true, true
-		r.end()
-		r.index.histories.rooms.Add(-1)
+		dead = true
+		r.die()
 	}
 	r.mu.Unlock()
 	if dead {
@@ -168,9 +167,7 @@ func (x *Index) DropUnused(n int64) int64 {
 	}
 	freed += x.relieve(n-freed, idle, func(r *Room, h *History) {
 		if r.taken.Load() == 0 && h.uses == 0 && !r.explicit && !r.dead {
-			r.dead = true
-			r.end()
-			x.histories.rooms.Add(-1)
+			r.die()
 			gone[r] = true
 		}
 	})

@@ -229,13 +229,18 @@ func (x *Index) remove(name string, created bool) (*Room, bool) {
 		return nil, false
 	}
 	was := r.dead
-	r.dead = true
-	if r.end(); !was && r.history.Load() != nil {
-		x.histories.rooms.Add(-1)
-	}
+	r.die()
 	r.mu.Unlock()
 	x.drop(r)
 	return r, !was
+}
+
+// die marks a room as dead, and forgets its history. Under mu.
+func (r *Room) die() {
+	if r.end(); !r.dead && r.history.Load() != nil {
+		r.index.histories.rooms.Add(-1)
+	}
+	r.dead = true
 }
 
 // drop takes a dead room out of its shard.
