@@ -6,6 +6,7 @@ import (
 
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/protocol/ident"
+	"github.com/parleyd/parley/protocol/message"
 )
 
 // What clients of several workers read of rooms with history. A worker may be behind the sequencer, so that a start is judged by
@@ -191,6 +192,25 @@ func (a *annals) converged() {
 		}
 	}
 	a.nothingWaits()
+	a.reachable()
+}
+
+// reachable checks that a client could join each room on each worker.
+func (a *annals) reachable() {
+	for _, w := range a.f.slots {
+		for i := range a.f.plan.rooms {
+			if room := roomOf(i); w != nil && a.keeps(room) {
+				a.f.truth.ask(func(done func()) {
+					w.server.Server.Worker().Rooms.Order.Prepare(room, message.Since{}, func(err error) {
+						if err != nil {
+							a.f.complain("stall", "worker %d has no part of %s: %v", w.instance, room, err)
+						}
+						done()
+					})
+				})
+			}
+		}
+	}
 }
 
 func (a *annals) nothingWaits() {
