@@ -87,6 +87,9 @@ func (x *Rooms) RoomCreated(r CreatedRoom) {
 	defer x.emptying.Add(-1)
 	room, old := x.Index.Adopt(r.Name, rooms.CreateOptions{MaxMembers: r.MaxMembers, Metadata: r.Metadata, CreatedAt: r.CreatedAt,
 		History: r.History})
+	if old != nil {
+		x.Order.dropped(r.Name)
+	}
 	x.Order.followMembers(room)
 	x.Counted(room) // other workers may have had members in it earlier
 	if old != nil {

@@ -118,6 +118,7 @@ func (x *Rooms) endRoom(name string, remove func(name string) (*rooms.Room, bool
 	defer x.emptying.Add(-1)
 	r, ok := remove(name)
 	if ok {
+		x.Order.dropped(name)
 		x.empty(r)
 	}
 	return ok

@@ -155,6 +155,14 @@ func (o *Ordering) end(room string) {
 	}
 }
 
+// dropped notes that a room was deleted here: whoever joins a room of its name follows it anew.
+func (o *Ordering) dropped(room string) {
+	if o != nil && o.rooms.Index.AnyHistory() {
+		defer o.hear()()
+		o.follower.Dropped(room)
+	}
+}
+
 // options are the bounds that the application gave a room; nil where it has those of the settings.
 func (o *Ordering) options(room string) *rooms.HistoryOptions {
 	r := o.rooms.Index.FindString(room)

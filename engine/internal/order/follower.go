@@ -42,7 +42,7 @@ type Floor interface {
 	Settle(s *Submission, o Outcome)
 }
 
-// Submission is a publish of this process on its way to the sequencer.
+// Submission is a publish of this process on its way to the sequencer, or a command.
 //
 // Owner: the follower, once it is submitted; Of is the floor's.
 type Submission struct {
@@ -51,6 +51,7 @@ type Submission struct {
 	item   []byte
 	at     int64
 	void   bool // it was given up; its number still waits for its answer
+	orders bool // it is a command: it is sent until it is answered, and nobody waits for that
 	done   bool
 }
 
@@ -162,6 +163,19 @@ func (f *Follower) Submit(s *Submission, m *Message) error {
 	f.mu.Unlock()
 	f.Ring()
 	return nil
+}
+
+// command submits what must reach the sequencer once, and is no message.
+func (f *Follower) command(kind byte, room string) {
+	s := &Submission{number: f.next, at: f.Clock(), orders: true}
+	f.next++
+	w := new(fleet.Writer).Number(uint64(kind)).Number(s.number).Text(room)
+	if kind == itemLeave {
+		w.Number(f.questions)
+	}
+	s.item = w.B
+	f.outstanding = append(f.outstanding, s)
+	f.bytes += len(s.item)
 }
 
 // Outgoing appends the next batch for the sequencer to dst; it appends nothing where nothing is to be sent now. Any goroutine;
@@ -408,7 +422,7 @@ func (f *Follower) find(number uint64) *Submission {
 // settled takes a publish off the list, and reports whether somebody still waits for it. Those behind it may stay.
 func (f *Follower) settled(s *Submission) (waits bool) {
 	s.done = true
-	waits = !s.void
+	waits = !s.void && !s.orders
 	if waits {
 		f.wait(f.Clock() - s.at)
 	}
@@ -461,7 +475,7 @@ func (f *Follower) Tick() {
 		if now-s.at < int64(GiveUpAfter) {
 			break
 		}
-		if !s.void && !s.done {
+		if !s.void && !s.done && !s.orders {
 			s.void = true
 			f.settle(s, Outcome{Err: message.ErrUnavailable})
 		}

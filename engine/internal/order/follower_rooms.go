@@ -315,11 +315,35 @@ func (f *Follower) hold(p *followed, m Ordered, own *Submission) {
 	p.heldSize += len(m.Frame)
 }
 
-// ended notes that the sequencer has forgotten a room, because it was deleted.
+// ended notes that the sequencer has forgotten a room, because it was deleted. The room may be in use here: its members are not
+// gone yet, or came after the deletion.
 func (f *Follower) ended(name string) {
 	if p := f.rooms[name]; p != nil {
-		f.refuse(name, p, message.ErrUnavailable)
+		f.lose(p)
+		f.ask(name, p)
+		f.Ring()
 	}
+}
+
+// Dropped notes that the floor has deleted a room. It is called as Hear is.
+func (f *Follower) Dropped(room string) {
+	f.mu.Lock()
+	p := f.rooms[room]
+	if _, _, has := f.Floor.At(room); p == nil || p.epoch == "" || has {
+		f.mu.Unlock()
+		return
+	}
+	f.lose(p)
+	p.epoch = ""
+	if len(p.waiters) > 0 {
+		f.ask(room, p)
+	} else {
+		delete(f.rooms, room)
+		f.command(itemLeave, room)
+	}
+	f.mu.Unlock()
+	f.act()
+	f.Ring()
 }
 
 // refuse forgets a room, and tells those who wait for it.
@@ -345,7 +369,7 @@ func (f *Follower) Leave(room string) (ok bool) {
 	}
 	if p != nil {
 		delete(f.rooms, room)
-		f.send(new(fleet.Writer).Number(uint64(itemLeave)).Text(room))
+		f.command(itemLeave, room)
 	}
 	f.mu.Unlock()
 	f.Ring()
@@ -355,7 +379,7 @@ func (f *Follower) Leave(room string) (ok bool) {
 // End tells the sequencer that a room is deleted. Any goroutine.
 func (f *Follower) End(room string) {
 	f.mu.Lock()
-	f.send(new(fleet.Writer).Number(uint64(itemEnd)).Text(room))
+	f.command(itemEnd, room)
 	f.mu.Unlock()
 	f.Ring()
 }

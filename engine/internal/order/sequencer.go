@@ -57,9 +57,9 @@ type Sequencer struct {
 
 // admitted is a follower that was welcomed.
 type admitted struct {
-	next  uint64          // the number of its next publish
-	asked uint64          // the number that was asked for again last
-	rooms map[string]bool // that it is attached to
+	next  uint64            // the number of its next publish
+	asked uint64            // the number that was asked for again last
+	rooms map[string]uint64 // that it is attached to: the question that was answered last
 }
 
 // PieceBytes bounds an answer to a read; one message at least.
@@ -137,8 +137,12 @@ func (s *Sequencer) item(from ident.Worker, r *fleet.Reader) bool {
 			s.read(from, &q)
 		}
 	case itemLeave:
-		if room := string(r.Bytes()); !r.Bad && f != nil {
-			s.detach(f, room)
+		number, room, question := r.Number(), string(r.Bytes()), r.Number()
+		if !r.Bad && f.takes(s, from, number) {
+			if f.rooms[room] <= question { // else it has asked again since
+				s.detach(f, room)
+			}
+			s.already(from, number, outcomeUnknown, rooms.Position{})
 		}
 	case itemKeys:
 		id, room, epoch := r.Number(), string(r.Bytes()), string(r.Bytes())
@@ -151,8 +155,10 @@ func (s *Sequencer) item(from ident.Worker, r *fleet.Reader) bool {
 			s.takeKept(from, room, epoch, list)
 		}
 	case itemEnd:
-		if room := string(r.Bytes()); !r.Bad && f != nil {
+		number, room := r.Number(), string(r.Bytes())
+		if !r.Bad && f.takes(s, from, number) {
 			s.end(room)
+			s.already(from, number, outcomeUnknown, rooms.Position{})
 		}
 	default:
 		return false
@@ -198,7 +204,7 @@ func (s *Sequencer) greetingItem(from ident.Worker, kind byte, r *fleet.Reader) 
 func (s *Sequencer) welcome(from ident.Worker, next uint64) {
 	f := s.followers[from]
 	if f == nil {
-		f = &admitted{next: max(next, 1), rooms: map[string]bool{}}
+		f = &admitted{next: max(next, 1), rooms: map[string]uint64{}}
 		s.followers[from] = f
 	}
 	appendWorkers(s.about(entryWelcome, from).Number(f.next), sortedWorkers(s.dead))
@@ -330,10 +336,10 @@ func (s *Sequencer) attach(from ident.Worker, question uint64, room string, o *r
 	f, h := s.followers[from], s.history(room, o)
 	at, low, keys := rooms.Position{}, uint64(0), false
 	if h != nil {
-		if !f.rooms[room] {
-			f.rooms[room] = true
+		if f.rooms[room] == 0 {
 			h.Use(1)
 		}
+		f.rooms[room] = max(f.rooms[room], question)
 		top, kept := h.Kept()
 		at, low, keys = top, top.Seq-uint64(kept)+1, len(h.Keys(s.now)) > 0
 		for _, k := range s.keepers[room] {
@@ -357,7 +363,7 @@ func (s *Sequencer) tellKeys(from ident.Worker, id uint64, room, epoch string) {
 }
 
 func (s *Sequencer) detach(f *admitted, room string) {
-	if !f.rooms[room] {
+	if f.rooms[room] == 0 {
 		return
 	}
 	delete(f.rooms, room)

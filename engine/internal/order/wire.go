@@ -28,8 +28,8 @@ const (
 	itemVoid                   // number: of a publish that was given up
 	itemAsk                    // question, room, options: the follower wants to be attached
 	itemRead                   // question, room, epoch, first, last
-	itemLeave                  // room: the follower needs it no longer
-	itemEnd                    // room: it is deleted
+	itemLeave                  // number, room, newest question: the follower needs it no longer
+	itemEnd                    // number, room: it is deleted
 	itemKept                   // question, room, epoch, messages
 	itemKeys                   // question, room, epoch: the follower wants to know the idempotency keys
 )

@@ -417,6 +417,11 @@ func (w *world) rest() {
 		if c := m.f.Counts(); c.Outstanding != 0 || c.OutstandingBytes != 0 {
 			w.fail("follower %d keeps %+v", m.self, c)
 		}
+		for _, name := range []string{"room-0", "room-1", "room-2"} {
+			if _, attached := w.sequencer.followers[m.self].rooms[name]; attached != (m.f.rooms[name] != nil) {
+				w.fail("follower %d needs %s: %v, and the sequencer believes %v", m.self, name, !attached, attached)
+			}
+		}
 		for name, c := range m.rooms {
 			if r := w.sequencer.Histories.FindString(name); r == nil || r.History().Top() != c.at {
 				w.fail("follower %d: %s is at %+v at rest, and the sequencer elsewhere", m.self, name, c.at)
