@@ -9,6 +9,7 @@ import (
 
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/internal/fleet"
+	"github.com/parleyd/parley/engine/internal/order"
 	"github.com/parleyd/parley/protocol/message"
 )
 
@@ -35,6 +36,7 @@ type fleetTelling struct {
 	by        *speaker
 	out       []*speaker
 	at        time.Duration     // when its worker submitted it; 0: not yet
+	member    bool              // its publisher was in the room then
 	forbidden bool              // by its publisher's grant
 	numbers   map[string]uint64 // by epoch
 	refusal   string            // the error that it was refused with
@@ -146,7 +148,7 @@ func (a *annals) foresee(q *fleetRequest) {
 // publishes makes a member publish a message with options.
 func (a *annals) publishes(k *fleetClient, room string) {
 	f := a.f
-	p := &fleetTelling{room: room, publisher: k.truth.id, by: &k.truth.speaker, numbers: map[string]uint64{}}
+	p := &fleetTelling{room: room, numbers: map[string]uint64{}}
 	p.m, p.pad = f.number(), strings.Repeat("x", f.rand.IntN(pick(f.rand, 10, 300, 1000)))
 	p.key = pick(f.rand, "", "", "k1", "k2")
 	more := fmt.Sprintf(`,"data":%s`, dataOf(p.m, p.pad))
@@ -163,7 +165,8 @@ func (a *annals) publishes(k *fleetClient, room string) {
 
 // submitted notes that a worker carries a broadcast out.
 func (a *annals) submitted(c *fleetConn, p *fleetTelling) {
-	p.at = max(a.f.now, 1)
+	p.publisher, p.by, p.at = c.id, &c.speaker, max(a.f.now, 1)
+	p.member = c.stay(p.room) != nil
 	p.forbidden = a.f.plan.auth && !grantOf(c.conn).publish[p.room]
 	p.scope = "session " + c.speaker.began.id
 	if g := grantOf(c.conn); g != nil {
@@ -178,19 +181,14 @@ func (a *annals) overtakes(c *fleetConn) {
 		if q == c.current {
 			return
 		}
-		if p != nil && p.at != 0 && len(p.numbers) == 0 && !p.forbidden && p.idempotencyKey == "" && a.f.now-p.at < 2*time.Second && a.alive(p) {
+		if p == nil || !p.member || p.forbidden || p.idempotencyKey != "" || p.refusal != "" {
+			continue
+		}
+		if _, deleted := a.f.truth.deleted[p.room]; len(p.numbers) == 0 && !deleted && a.f.now-p.at < order.GiveUpAfter {
 			a.f.complain("order", "%s publishes behind %d in %s, which has no number yet", c.id, p.m, p.room)
 		}
 	}
 }
-
-// alive reports whether nothing but the sequencer can have refused a message.
-func (a *annals) alive(p *fleetTelling) bool {
-	_, ever := a.f.truth.deleted[p.room]
-	return p.refusal == "" && !ever && p.by.inRoom(a.f, p.room)
-}
-
-func (c *speaker) inRoom(f *Fleet, room string) bool { return f.truth.conns[c.id].stay(room) != nil }
 
 // told checks the answer to a broadcast, or what the application was told.
 func (a *annals) told(whom string, p *fleetTelling, b *body) {
@@ -231,6 +229,12 @@ func (a *annals) refused(k *fleetClient, q *fleetRequest, code string) {
 
 // applicationPublishes makes the application on a worker publish to a room with history.
 func (a *annals) applicationPublishes(w *worker, room string) {
+	for range pick(a.f.rand, 1, 1, 5, 20) {
+		a.applicationPublishesOne(w, room)
+	}
+}
+
+func (a *annals) applicationPublishesOne(w *worker, room string) {
 	f := a.f
 	p := &fleetTelling{room: room, publisher: fmt.Sprintf("the application of worker %d", w.instance), scope: "server", numbers: map[string]uint64{}, at: max(f.now, 1)}
 	p.m, p.key = f.number(), pick(f.rand, "", "", "k1", "k2")
@@ -262,14 +266,22 @@ func (a *annals) applicationPublishes(w *worker, room string) {
 
 // talkHistory sends something that is about rooms with history.
 func (f *Fleet) talkHistory(k *fleetClient) {
-	room := f.roomName()
-	switch n := f.rand.IntN(20); {
-	case n < 5:
+	room, in := f.roomName(), false
+	for range 3 {
+		if _, in = k.stands[room]; in {
+			break
+		}
+		room = f.roomName()
+	}
+	switch n := f.rand.IntN(40); {
+	case n < 4, !in && n < 30:
 		f.joinSince(k, room)
-	case n < 6:
+	case n < 5:
 		k.ask("leave", room, "")
-	case n < 18 && f.annals.keeps(room):
-		f.annals.publishes(k, room)
+	case n < 36 && f.annals.keeps(room) && (in || n < 32):
+		for range pick(f.rand, 1, 1, 3, 8) {
+			f.annals.publishes(k, room)
+		}
 	default:
 		f.reconnect(k)
 	}

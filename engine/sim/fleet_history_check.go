@@ -86,7 +86,8 @@ func (k *fleetClient) placed(b *body, q *fleetRequest) {
 	}
 }
 
-// judge checks where the server lets a client begin that names a place, or none.
+// judge checks where the server lets a client begin that names a place, or none. A join that waits for a seat or the store while
+// a new epoch begins, or while the room is deleted on its worker, may get fewer messages than are kept.
 func (k *fleetClient) judge(q *fleetRequest, s start) {
 	asked, then, now := s.asked, q.then[s.h.room], s.h.extent()
 	wrong := func(what string) {
@@ -100,7 +101,7 @@ func (k *fleetClient) judge(q *fleetRequest, s start) {
 			wrong("it begins elsewhere than at the top")
 		}
 	case asked.last > 0:
-		if n := s.until - s.Seq; s.gap || n > asked.last || n < asked.last && s.Seq >= now.low {
+		if n := s.until - s.Seq; s.gap || n > asked.last || n < asked.last && s.Seq >= now.low && then.epoch == s.Epoch && !k.f.annals.deleted(s.h.room, s.h) {
 			wrong("other than the last messages")
 		}
 	case s.recovered != nil && *s.recovered == s.gap:

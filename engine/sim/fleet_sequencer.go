@@ -44,7 +44,11 @@ func (f *Fleet) beginSequencer() {
 	q := &sequencer{f: f, term: f.terms, ticked: f.now}
 	q.instance = sequencersFrom + ident.Worker(f.terms)
 	q.station.take = q.hear
-	q.link = bus.NewLockstep(bus.LinkOptions{Instance: q.instance, RingBytes: f.plan.ringBytes},
+	ring := f.plan.ringBytes
+	if f.plan.soundBus() {
+		ring = 1 << 20 // of a smaller one, the batches that leave together push each other out
+	}
+	q.link = bus.NewLockstep(bus.LinkOptions{Instance: q.instance, RingBytes: ring},
 		func(subject string, payload []byte) error { return f.bus.publish(&q.station, subject, payload) },
 		bus.Receiver{}, f.clock())
 	f.sequencer = q
@@ -72,7 +76,7 @@ func (f *Fleet) killSequencer() {
 	f.tracef("sequencer %d is killed", q.instance)
 	q.dead, f.sequencer = true, nil
 	f.bus.bury(&q.station)
-	if f.chance(0.5) {
+	if !f.plan.soundBus() && f.chance(0.5) {
 		f.bus.restart()
 	}
 	f.later(f.span(10*time.Millisecond, pick(f.rand, 300*time.Millisecond, 3*time.Second)), f.beginSequencer)
@@ -220,7 +224,7 @@ func (p *fleetPlan) drawHistories(r *rand.Rand) {
 		p.histories[roomOf(i)] = o
 		p.config.History = append(p.config.History, historyEntry(roomOf(i), o))
 	}
-	p.sequencerDeaths = pick(r, 0, 0, 0.05, 0.2)
+	p.sequencerDeaths = pick(r, 0, 0.01, 0.05)
 	p.slow = pick(r, 0, 0.02, 0.1)
 	p.wire = pick(r, 100, 4<<10)
 	p.config.BacklogSoftBytes = pick(r, 2<<10, 64<<10)

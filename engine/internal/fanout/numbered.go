@@ -117,11 +117,12 @@ func (l *Loop) Numbers(c *Conn, r *rooms.Room, e *message.Envelope) (o message.O
 		return o, false, false
 	}
 	o, ok := e.Options()
+	has := r.History() != nil || l.Rooms.Order.Keeps([]byte(r.Name())) // the sequencer numbers it before the room is here
 	switch {
-	case r.History() == nil && ok && o.IdempotencyKey != "":
+	case !has && ok && o.IdempotencyKey != "":
 		c.Complain(message.ErrorOf(message.NoHistory), e.Ref)
 		return o, false, true
-	case r.History() == nil:
+	case !has:
 		return o, false, false
 	case !ok:
 		c.Complain(errOptions, e.Ref)

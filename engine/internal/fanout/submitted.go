@@ -55,6 +55,9 @@ func (o *Ordering) submit(c *Conn, m ClientMessage) error {
 	if c.unnumbered() >= owedMax {
 		return o.rooms.orOverloaded(rooms.ErrOverloaded)
 	}
+	if m.Room.Dead() {
+		return rooms.ErrDead
+	}
 	name := m.Room.Name()
 	own := &clientPublish{at: c.Place(), room: name}
 	if m.Ref != nil {
