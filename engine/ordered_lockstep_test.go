@@ -225,3 +225,35 @@ func TestOrderedNewEpoch(t *testing.T) {
 		}
 	}
 }
+
+// deferring is a policy that decides about publishing later.
+type deferring struct{ done []func(error) }
+
+func (p *deferring) Allow(_ *Conn, act Act, _ string, _ bool) Decision {
+	if act != ActPublish {
+		return Decision{}
+	}
+	return Decision{Ask: func(done func(error)) { p.done = append(p.done, done) }}
+}
+
+// A decision about a message of a connection that has ended does not wait for the letters that were posted for it: nobody opens
+// them for it any more, and the loop would wait for ever.
+func TestDecisionBehindTheEnd(t *testing.T) {
+	w, p := ordered(t, "h=messages:5"), &deferring{}
+	w.server.Server.SetPolicy(p)
+	ann := w.enter(0)
+	w.say(ann, `{"type":"broadcast","room":"h","data":1}`)
+	p.done[0](nil)
+	w.drain()
+	w.say(ann, `{"type":"broadcast","room":"h","data":2}`)
+	w.carry()
+	w.server.Gone(ann)
+	p.done[1](nil)
+	drained := make(chan struct{})
+	go func() { w.server.Drain(0); close(drained) }()
+	select {
+	case <-drained:
+	case <-time.After(5 * time.Second):
+		t.Fatal("the loop waits for ever")
+	}
+}

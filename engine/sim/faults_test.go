@@ -73,7 +73,7 @@ func TestPlantedFaults(t *testing.T) {
 	if out, err := exec.Command(binary, "-test.run", "Seeds", "-seeds", "40").CombinedOutput(); err != nil {
 		t.Fatalf("no fault is named, and one shows:\n%s", out)
 	}
-	for i, f := range slices.Concat(faults, historyFaults, fleetFaults) {
+	for i, f := range slices.Concat(faults, historyFaults, fleetFaults, fleetHistoryFaults) {
 		test := "TestUntil"
 		if i >= len(faults)+len(historyFaults) {
 			test = "TestFleetUntil"
@@ -101,10 +101,10 @@ func buildFaulty(t *testing.T) string {
 		t.Fatal(err)
 	}
 	changed := map[string]string{}
-	for _, folder := range []string{"engine", "engine/internal/turn", "engine/internal/fleet", "engine/internal/fanout", "engine/internal/session", "engine/internal/membership", "rooms"} {
+	for _, folder := range []string{"engine", "engine/internal/turn", "engine/internal/fleet", "engine/internal/fanout", "engine/internal/order", "engine/internal/session", "engine/internal/membership", "rooms"} {
 		changed[folder+"/planted.go"] = strings.Replace(plantedSource, "PACKAGE", filepath.Base(folder), 1)
 	}
-	for _, f := range slices.Concat(faults, historyFaults, fleetFaults) {
+	for _, f := range slices.Concat(faults, historyFaults, fleetFaults, fleetHistoryFaults) {
 		if changed[f.file] == "" {
 			text, err := os.ReadFile(filepath.Join(root, f.file))
 			if err != nil {

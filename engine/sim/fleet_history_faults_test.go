@@ -1,0 +1,52 @@
+package sim
+
+// Faults in the order of rooms with history over several workers, and the checkers of fleets that must notice them.
+var fleetHistoryFaults = []fault{
+	{"a submission is numbered twice", "engine/internal/order/sequencer.go",
+		"	case number < f.next:\n", "	case PLANTED && number < f.next:\n		return true\n	case number < f.next:\n", "numbers"},
+	{"the sequencer looks up no idempotency key", "engine/internal/order/sequencer.go",
+		"	if m.Once != \"\" {", "	if m.Once != \"\" && !PLANTED {", "keys"},
+	{"a room is attached outside the stream", "engine/internal/order/sequencer.go",
+		"func (s *Sequencer) say() { s.Say(s.entry.B) }", `var attachedLater []byte
+
+func (s *Sequencer) say() {
+	r := fleet.Reader{Rest: s.entry.B[1:]}
+	r.Number()
+	r.Number()
+	if PLANTED && r.Byte() == entryAttached {
+		attachedLater = slices.Clone(s.entry.B)
+		return
+	}
+	s.Say(s.entry.B)
+	if attachedLater != nil {
+		s.Say(attachedLater)
+		attachedLater = nil
+	}
+}`, "gap"},
+	{"an entry of an old term is taken", "engine/internal/order/follower.go",
+		"	case term < f.term:\n", "	case term < f.term && !PLANTED:\n", "epochs"},
+	{"a void's number is a hole", "engine/internal/order/follower.go",
+		"	w := fleet.Writer{B: dst}\n	return w.Number(uint64(itemVoid))", "	if PLANTED {\n		return dst\n	}\n	w := fleet.Writer{B: dst}\n	return w.Number(uint64(itemVoid))", "leaks"},
+	{"a publish that has no answer is not given up", "engine/internal/order/follower.go",
+		"		if !s.void && !s.done && !s.orders {", "		if !PLANTED && !s.void && !s.done && !s.orders {", "answers"},
+	{"a lost batch is not read again", "engine/internal/fanout/ordering.go",
+		"	o.follower.Lost()\n", "	if !PLANTED {\n		o.follower.Lost()\n	}\n", "gap"},
+	{"a position ahead of the worker is a gap", "engine/internal/order/follower_rooms.go",
+		"known && ahead(since, at, ok)", "known && !PLANTED && ahead(since, at, ok)", "starts"},
+	{"a join does not wait for older messages", "engine/internal/order/follower_rooms.go",
+		"first == 0 || w.read", "first == 0 || PLANTED || w.read", "starts"},
+	{"messages behind a hole are delivered at once", "engine/internal/order/follower_rooms.go",
+		"	if p.top >= to {\n", "	if p.top >= to || PLANTED {\n		p.top = to\n", "gap"},
+	{"a deleted room is still followed", "engine/internal/order/follower_rooms.go",
+		"p == nil || p.epoch == \"\" || has {", "p == nil || p.epoch == \"\" || has || PLANTED {", "stall"},
+	{"a new epoch is not told", "engine/internal/fanout/ordering.go",
+		"	if h := o.history(room); h != nil && h.Restart(at) {\n", "	if h := o.history(room); h != nil && h.Restart(at) && !PLANTED {\n", "gap"},
+	{"an answer stands beside its place", "engine/internal/fanout/ordering.go",
+		"	c := o.answerInPlace(own, n, at)\n", "	c := (*Conn)(nil)\n	if !PLANTED {\n		c = o.answerInPlace(own, n, at)\n	} else if own != nil {\n		o.answerLate(own, n, at)\n	}\n", "order"},
+	{"what a client sends behind a publish overtakes it", "engine/internal/fanout/submitted.go",
+		"	if c.unnumbered() == 0 {\n", "	if c.unnumbered() == 0 || PLANTED {\n", "order"},
+	{"a room of the sequencer is not waited for before it is published to", "engine/internal/fanout/numbered.go",
+		"l.Rooms.Order.Keeps([]byte(r.Name())) //", "!PLANTED && l.Rooms.Order.Keeps([]byte(r.Name())) //", "positions"},
+	{"what a dead worker's client was given last is taken from the store", "engine/internal/session/places.go",
+		"		p.places[i].given = math.MaxUint64\n", "		if !PLANTED {\n			p.places[i].given = math.MaxUint64\n		}\n", "repeats"},
+}
