@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/parleyd/parley/engine/canary"
 	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/engine/internal/membership"
 	"github.com/parleyd/parley/engine/internal/order"
@@ -253,7 +254,7 @@ func TestDecisionBehindTheEnd(t *testing.T) {
 	go func() { w.server.Drain(0); close(drained) }()
 	select {
 	case <-drained:
-	case <-time.After(5 * time.Second):
+	case <-time.After(canary.Stretch(5 * time.Second)):
 		t.Fatal("the loop waits for ever")
 	}
 }

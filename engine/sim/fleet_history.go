@@ -1,7 +1,6 @@
 package sim
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,7 +9,6 @@ import (
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/engine/internal/order"
-	"github.com/parleyd/parley/protocol/message"
 )
 
 // annals are the truth of rooms with history over several workers: each message that the sequencers have numbered, as it was
@@ -330,8 +328,7 @@ func (f *Fleet) lastOf(c *fleetConn) (last map[string]engine.Position, text stri
 		if st := c.client.stands[room]; st != nil && f.chance(0.9) {
 			at := f.mistake(engine.Position{Seq: st.at, Epoch: st.h.epoch})
 			last[room] = at
-			raw, _ := json.Marshal(message.Position(at)) // a number and a text
-			parts = append(parts, fmt.Sprintf(`%q:%s`, room, raw))
+			parts = append(parts, fmt.Sprintf(`%q:{"seq":%d,"epoch":%q}`, room, at.Seq, at.Epoch))
 		}
 	}
 	return last, `,"last":{` + strings.Join(parts, ",") + "}"

@@ -5,8 +5,8 @@ import (
 	"slices"
 
 	"github.com/parleyd/parley/engine"
+	"github.com/parleyd/parley/engine/internal/fanout"
 	"github.com/parleyd/parley/protocol/ident"
-	"github.com/parleyd/parley/protocol/message"
 )
 
 // What clients of several workers read of rooms with history. A worker may be behind the sequencer, so that a start is judged by
@@ -202,7 +202,7 @@ func (a *annals) reachable() {
 		for i := range a.f.plan.rooms {
 			if room := roomOf(i); w != nil && a.keeps(room) {
 				a.f.truth.ask(func(done func()) {
-					w.server.Server.Worker().Rooms.Order.Prepare(room, message.Since{}, func(err error) {
+					w.server.Server.Worker().Rooms.Order.Prepare(room, fanout.Followed{}.Since, func(err error) {
 						if err != nil {
 							a.f.complain("stall", "worker %d has no part of %s: %v", w.instance, room, err)
 						}

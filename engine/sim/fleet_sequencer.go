@@ -10,7 +10,6 @@ import (
 	"github.com/parleyd/parley/engine/cluster/bus"
 	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/engine/internal/order"
-	"github.com/parleyd/parley/engine/internal/settings"
 	"github.com/parleyd/parley/protocol/ident"
 )
 
@@ -53,7 +52,12 @@ func (f *Fleet) beginSequencer() {
 		bus.Receiver{}, f.clock())
 	f.sequencer = q
 	f.tracef("sequencer %d begins", q.instance)
-	history, _ := settings.ParseHistory(f.plan.config.History) // of the plan
+	history := func(room string) *engine.HistoryOptions {
+		if o, keeps := f.plan.histories[room]; keeps {
+			return &o
+		}
+		return nil
+	}
 	epochs := 0
 	q.rules = order.NewSequencer(order.SequencerOptions{Term: q.term, History: history, Linger: f.plan.config.ReconnectionTTL,
 		Epoch: func() string { epochs++; return fmt.Sprintf("t%d-%d", q.term, epochs) }, Say: q.say, Tell: q.tell})

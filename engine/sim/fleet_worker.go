@@ -50,6 +50,8 @@ type worker struct {
 }
 
 // directive is a message of the supervisor to a worker.
+//
+// Owner: immutable.
 type directive struct {
 	peers, ready []ident.Worker
 	dead         []ident.Worker
