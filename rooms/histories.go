@@ -117,7 +117,7 @@ func (r *Room) sweep(now int64) (dead bool) {
 		h.idle = max(now, 1)
 	case now-h.idle >= int64(max(h.Age, r.index.linger)):
 		dead = true
-		r.die()
+		kill(r)
 	}
 	r.mu.Unlock()
 	if dead {
@@ -167,7 +167,7 @@ func (x *Index) DropUnused(n int64) int64 {
 	}
 	freed += x.relieve(n-freed, idle, func(r *Room, h *History) {
 		if r.taken.Load() == 0 && h.uses == 0 && !r.explicit && !r.dead {
-			r.die()
+			kill(r)
 			gone[r] = true
 		}
 	})

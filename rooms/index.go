@@ -229,14 +229,14 @@ func (x *Index) remove(name string, created bool) (*Room, bool) {
 		return nil, false
 	}
 	was := r.dead
-	r.die()
+	kill(r)
 	r.mu.Unlock()
 	x.drop(r)
 	return r, !was
 }
 
-// die marks a room as dead, and forgets its history. Under mu.
-func (r *Room) die() {
+// kill marks a room as dead, and forgets its history. Under mu.
+func kill(r *Room) {
 	if r.end(); !r.dead && r.history.Load() != nil {
 		r.index.histories.rooms.Add(-1)
 	}

@@ -87,7 +87,7 @@ func (x *Index) Adopt(name string, o CreateOptions) (r, replaced *Room) {
 	r = x.lockLiving([]byte(name), o.CreatedAt)
 	for r.explicit {
 		replaced = r
-		r.die()
+		kill(r)
 		r.mu.Unlock()
 		x.drop(r)
 		r = x.lockLiving([]byte(name), o.CreatedAt)

@@ -11,6 +11,7 @@ import (
 	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/engine/internal/order"
 	"github.com/parleyd/parley/protocol/ident"
+	"github.com/parleyd/parley/rooms"
 )
 
 // In half of the fleets, rooms have history. A sequencer of its own numbers their messages: the shipped rules, with a stream of
@@ -52,9 +53,9 @@ func (f *Fleet) beginSequencer() {
 		bus.Receiver{}, f.clock())
 	f.sequencer = q
 	f.tracef("sequencer %d begins", q.instance)
-	history := func(room string) *engine.HistoryOptions {
+	history := func(room string) *rooms.HistoryOptions {
 		if o, keeps := f.plan.histories[room]; keeps {
-			return &o
+			return (*rooms.HistoryOptions)(&o)
 		}
 		return nil
 	}

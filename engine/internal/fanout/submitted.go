@@ -315,7 +315,7 @@ func (o *Ordering) WhenFollowed(c *Conn, about Followed, then func(about Followe
 
 // followed goes on behind the letters that are posted for c.
 func followed(c *Conn, p *pending.Pending, then func()) {
-	if c.Expects() {
+	if turn.Expects(c.Wire()) {
 		c.Loop.PostCall(func() { followed(c, p, then) })
 		return
 	}

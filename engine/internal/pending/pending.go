@@ -126,7 +126,7 @@ func (c *Conn) AwaitDecision(e *message.Envelope, then func(e *message.Envelope)
 
 // decided goes on with a decision, behind the letters that were posted for the connection meanwhile.
 func (c *Conn) decided(p *Pending, err error, then func()) {
-	if c.Expects() {
+	if turn.Expects(&c.Conn) {
 		c.Loop.PostCall(func() { c.decided(p, err, then) })
 		return
 	}

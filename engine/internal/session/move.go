@@ -6,6 +6,7 @@ import (
 
 	"github.com/parleyd/parley/engine/internal/fanout"
 	"github.com/parleyd/parley/engine/internal/pending"
+	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
 )
@@ -96,7 +97,7 @@ func (l *Loop) awaitSeat(c *Conn, m move, limit int) {
 
 // seatFound lets c in, behind everything that was posted for it meanwhile. The store may have become late while c waited.
 func (l *Loop) seatFound(c *Conn, p *pending.Pending, m move) {
-	if c.Expects() {
+	if turn.Expects(c.Wire()) {
 		l.PostCall(func() { l.seatFound(c, p, m) })
 		return
 	}
@@ -188,7 +189,7 @@ func (l *Loop) storeFirst(c *Conn, m move, then func(l *Loop, c *Conn, m move)) 
 
 // storedFirst carries on once the letters that were posted for c meanwhile are opened.
 func (l *Loop) storedFirst(c *Conn, p *pending.Pending, err error, then func(l *Loop, c *Conn, m move)) {
-	if c.Expects() {
+	if turn.Expects(c.Wire()) {
 		l.PostCall(func() { l.storedFirst(c, p, err, then) })
 		return
 	}

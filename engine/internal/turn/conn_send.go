@@ -104,9 +104,9 @@ func (c *Conn) AnswerAs(op ws.OpCode, payload []byte) {
 	c.emit(op, payload)
 }
 
-// Expects reports whether letters that were posted for the connection are still to be opened for it. Once its slot is free they are
+// Expects reports whether letters that were posted for a connection are still to be opened for it. Once its slot is free they are
 // for nobody, and Posted stays as it is.
-func (c *Conn) Expects() bool { return c.Posted.Load() > 0 && c.Loop.Slab.At(c.Slot) == c }
+func Expects(c *Conn) bool { return c.Posted.Load() > 0 && c.Loop.Slab.At(c.Slot) == c }
 
 // AnswerPosted posts the answers that f gives c, so that they come behind all letters that are posted to the loop.
 func (c *Conn) AnswerPosted(f func()) {
