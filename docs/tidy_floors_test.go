@@ -37,7 +37,7 @@ var floors = map[string][]string{
 	"engine/admin":               {"engine"},
 	"engine/api":                 {"engine", "engine/access", "protocol/"},
 	"engine/cluster":             {"engine", "protocol/ident", "engine/cluster/", "engine/logs", "engine/internal/fleet", "engine/internal/fanout", "engine/internal/session", "engine/internal/membership", "engine/internal/order", "engine/internal/settings", "engine/internal/budget", "engine/internal/figures", "rooms"},
-	"engine/sim":                 {"engine", "protocol/ident", "engine/cluster/bus", "engine/internal/fleet", "engine/internal/fanout", "engine/internal/session", "engine/internal/membership", "engine/internal/order"},
+	"engine/sim":                 {"engine", "protocol/ident", "engine/cluster/bus", "engine/internal/fleet", "engine/internal/fanout", "engine/internal/session", "engine/internal/membership", "engine/internal/order", "rooms"},
 }
 
 // unbuilt are the floors whose code still lies in package engine.
