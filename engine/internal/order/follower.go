@@ -374,7 +374,7 @@ func (f *Follower) begin(next uint64) {
 // forgoUnsure gives up the publishes that an earlier sequencer may have numbered: this one would number them again.
 func (f *Follower) forgoUnsure() {
 	for _, s := range f.outstanding {
-		if s.number < f.unsure && !s.done && !s.void {
+		if s.number < f.unsure && !s.done && !s.void && !s.orders {
 			s.void = true
 			f.forgo(s)
 		}
