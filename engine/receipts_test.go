@@ -186,7 +186,9 @@ func (x *keptStore) Save(_ session.Key, _ session.Value, done func(error)) error
 // Where a worker that is killed must leave its sessions to others, a proof is stored within about 30 s, and not with every PONG.
 func TestReceiptsAreStored(t *testing.T) {
 	store := &keptStore{}
-	w, _ := newPeer(t, func(c *Config) { c.History, c.ReceiptInterval, c.HeartbeatTimeout = []string{"h"}, 10*time.Second, time.Hour })
+	w, _ := newPeer(t, func(c *Config) {
+		c.History, c.ReceiptInterval, c.HeartbeatTimeout = []string{"h"}, 10*time.Second, time.Hour
+	})
 	w.keep(store)
 	c := w.open(0)
 	w.say(c, `{"type":"join","room":"h"}`)

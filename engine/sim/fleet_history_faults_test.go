@@ -14,7 +14,7 @@ func (s *Sequencer) say() {
 	r.Number()
 	r.Number()
 	if PLANTED && r.Byte() == entryAttached {
-		attachedLater = slices.Clone(s.entry.B)
+		attachedLater = append([]byte(nil), s.entry.B...)
 		return
 	}
 	s.Say(s.entry.B)
@@ -23,9 +23,7 @@ func (s *Sequencer) say() {
 		attachedLater = nil
 	}
 }`, "gap"},
-	{"an entry of an old term is taken", "engine/internal/order/follower.go",
-		"	case term < f.term:\n", "	case term < f.term && !PLANTED:\n", "epochs"},
-	{"a void's number is a hole", "engine/internal/order/follower.go",
+	{"a void's number is a hole", "engine/internal/order/submissions.go",
 		"	w := fleet.Writer{B: dst}\n	return w.Number(uint64(itemVoid))", "	if PLANTED {\n		return dst\n	}\n	w := fleet.Writer{B: dst}\n	return w.Number(uint64(itemVoid))", "leaks"},
 	{"a lost batch is not read again", "engine/internal/order/follower_rooms.go",
 		"		f.mend(a.room, p, a.top)\n", "		if PLANTED {\n			f.dropHeld(p)\n			p.top, p.live = a.top, true\n		} else {\n			f.mend(a.room, p, a.top)\n		}\n", "gap"},
@@ -42,9 +40,9 @@ func (s *Sequencer) say() {
 	{"an answer stands beside its place", "engine/internal/fanout/ordering.go",
 		"	c := o.answerInPlace(own, n, at)\n", "	c := (*Conn)(nil)\n	if !PLANTED {\n		c = o.answerInPlace(own, n, at)\n	} else if own != nil {\n		o.answerLate(own, n, at)\n	}\n", "order"},
 	{"what a client sends behind a publish overtakes it", "engine/internal/fanout/submitted.go",
-		"	if c.unnumbered() == 0 {\n", "	if c.unnumbered() == 0 || PLANTED {\n", "order"},
+		"func (c *Conn) Unnumbered() bool { return c.unnumbered() > 0 }", "func (c *Conn) Unnumbered() bool { return c.unnumbered() > 0 && !PLANTED }", "order"},
 	{"a room of the sequencer is not waited for before it is published to", "engine/internal/fanout/numbered.go",
 		"l.Rooms.Order.Keeps([]byte(r.Name())) //", "!PLANTED && l.Rooms.Order.Keeps([]byte(r.Name())) //", "delivery"},
 	{"what a dead worker's client was given last is taken from the store", "engine/internal/session/places.go",
-		"		p.places[i].given = math.MaxUint64\n", "		if !PLANTED {\n			p.places[i].given = math.MaxUint64\n		}\n", "repeats"},
+		"		p.places[i].given = givenUnknown\n", "		if !PLANTED {\n			p.places[i].given = givenUnknown\n		}\n", "repeats"},
 }

@@ -71,7 +71,9 @@ func (o *Ordering) HearOrder(from ident.Worker, h *fleet.Heard) error {
 		return nil
 	}
 	defer o.hear()()
-	o.from.Store(uint32(from))
+	if o.follower.Newest(h.Payload) { // not the last words of an earlier one
+		o.from.Store(uint32(from))
+	}
 	return o.follower.Hear(h.Payload)
 }
 

@@ -58,7 +58,7 @@ func (t *tail) add(number uint64, raw []byte) {
 }
 
 // greeting is what a follower says until it is welcome.
-func (f *Follower) greeting(w *fleet.Writer) {
+func greeting(f *Follower, w *fleet.Writer) {
 	w.Number(uint64(itemHello)).Number(f.next - uint64(len(f.outstanding)))
 	f.past.at.append(w)
 	w.Number(f.past.tail.first)
