@@ -93,13 +93,22 @@ func (w *world) newSequencer() {
 	w.up = nil
 	w.tell("sequencer %d", w.term)
 	var living []ident.Worker
-	for _, m := range w.members {
+	late := make([][]letter, len(w.members))
+	for i, m := range w.members {
 		living = append(living, m.self)
-		if n := len(m.stream); n > 0 { // nobody hears any more what was on its way
-			m.stream = m.stream[:w.rng.IntN(n+1)]
+		if n := len(m.stream); n > 0 { // nobody hears any more what was on its way, or only when it is too late
+			cut := w.rng.IntN(n + 1)
+			if m.stream, late[i] = m.stream[:cut:cut], m.stream[cut:]; w.rng.IntN(3) > 0 {
+				late[i] = nil
+			}
 		}
 		m.pieces = nil
 	}
+	defer func() {
+		for i, m := range w.members {
+			m.stream = append(m.stream, late[i]...)
+		}
+	}()
 	if w.sequencer != nil {
 		w.kept += w.sequencer.Kept
 	}
@@ -318,6 +327,9 @@ func (w *world) act() {
 		w.tell("follower %d dies", m.self)
 		w.dead = append(w.dead, m.self)
 		w.members = slices.DeleteFunc(w.members, func(x *member) bool { return x == m })
+		if w.rng.IntN(3) == 0 { // and the sequencer at the same moment
+			w.newSequencer()
+		}
 		w.sequencer.Bury(m.self)
 		w.newMember()
 	}
