@@ -90,7 +90,7 @@ func (b *bench) program(name string) string {
 
 // promised reports whether a cell is one that a change must not make dearer: what one process costs that serves rooms or echoes.
 func (c cell) promised() bool {
-	return (c.figure == cpuFigure || c.figure == memoryFigure) && c.base == "" && c.group != "processes"
+	return (c.figure == cpuFigure || c.figure == memoryFigure) && c.base == "" && c.group != "processes" && !c.shared
 }
 
 // unequal is the reason for which the earlier revision cannot play a cell; "" if it can.

@@ -83,6 +83,9 @@ func TestSettingsOfEarlier(t *testing.T) {
 		if why := b.unequal(c); why != "" {
 			t.Errorf("%s is among those that every revision can play, but %s", c.name, why)
 		}
+		if c.shared {
+			t.Errorf("%s is among those that are about one process, but shares all cores", c.name)
+		}
 	}
 }
 

@@ -47,6 +47,15 @@ var historyCells = []cell{
 		figure: storeFigure, only: historyServers, paired: true, args: manyRooms, targets: []target{{server: "parley-history", kind: beyondMost, bound: 64}}},
 	{name: "history-receipts", title: "15,000 connections in 150 rooms with history that get a message every 5 s: without receipts, and with them", plan: receiptsPlan(),
 		figure: shareFigure, only: "parley-silent,parley-history", base: "parley-silent", targets: []target{{server: "parley-history", kind: addedMost, bound: 3}}},
+	{name: "history-processes", title: "Two workers, 100 rooms of 100, 128 B, one publish at a time in each: without history, and with it", plan: roomCell(10_000, 100, 1, 128),
+		figure: cpuFigure, only: "parley,parley-history", paired: true, shared: true, args: twoWorkers, targets: []target{{server: "parley-history", kind: ratioMost, bound: 1.15}}},
+	{name: "history-processes-latency", title: "Two workers, 10 rooms of 100, 128 B, 1,000 publishes a second as planned: without history, and with it", plan: across(1000, 10, 1000),
+		figure: medianFigure, only: "parley,parley-history", paired: true, shared: true, args: twoWorkers, targets: []target{{server: "parley-history", kind: addedMost, bound: 500}}},
+	{name: "history-processes-latency-10", title: "Two workers, 100 rooms of 10, 128 B, 10,000 publishes a second as planned: without history, and with it", plan: across(1000, 100, 10_000),
+		figure: medianFigure, only: "parley,parley-history", paired: true, shared: true, args: twoWorkers, targets: []target{{server: "parley-history", kind: addedMost, bound: 500}}},
+	{name: "history-bus-killed", title: "Two workers, 10 rooms of 100, 128 B, 1,000 publishes a second as planned, while the bus process is killed", plan: outagePlan(),
+		figure: outageFigure, only: "parley-history", base: "parley-history", watched: true, shared: true, args: twoWorkers, targets: []target{{server: "parley-history", kind: figureMost, bound: 1000},
+			{server: "parley-history", kind: resetsMost}, {server: "parley-history", kind: faultsMost}}},
 }
 
 func returnPlan() load.Plan {
@@ -63,6 +72,14 @@ func slowPlan() load.Plan {
 	p := steady(5000, 1, 10)
 	p.Size, p.First, p.Warmup, p.Measure = 1024, 5000*300, time.Second, 10*time.Second
 	return p
+}
+
+// twoWorkers are several processes. They share all cores with the load generator, as their targets say.
+var twoWorkers = []string{"--processes", "2"}
+
+// outagePlan kills the bus after its warm-up.
+func outagePlan() load.Plan {
+	return load.Plan{Scenario: "outage", Conns: 1000, Rooms: 10, Publishers: 2, Window: 1, Size: 128, Rate: 1000, Warmup: 2 * time.Second, Measure: 8 * time.Second}
 }
 
 func receiptsPlan() load.Plan {

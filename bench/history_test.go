@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -24,6 +26,10 @@ type keeper struct {
 	log     []string
 	members map[net.Conn]bool
 	faulty  func(number int, replayed bool, message string) []string
+
+	refused int    // the message of which the publisher is told an error, although it has a number; 0: none
+	code    string // of that error
+	keyless bool   // a publish that is sent again gets another number
 }
 
 func (k *keeper) serve(conn net.Conn) {
@@ -37,9 +43,9 @@ func (k *keeper) serve(conn net.Conn) {
 		text, err := wsutil.ReadClientText(conn)
 		k.mu.Lock()
 		var m struct {
-			Type string
-			Data json.RawMessage
-			Last map[string]struct{ Seq int }
+			Type      string
+			Data, Ref json.RawMessage
+			Last      map[string]struct{ Seq int }
 		}
 		if err != nil || json.Unmarshal(text, &m) != nil {
 			delete(k.members, conn)
@@ -59,9 +65,21 @@ func (k *keeper) serve(conn net.Conn) {
 				}
 			}
 		case "broadcast":
-			n := len(k.log)
+			n, ref := len(k.log), ""
+			if m.Ref != nil {
+				ref = `,"ref":` + string(m.Ref)
+			}
+			if was := slices.IndexFunc(k.log, func(text string) bool { return strings.Contains(text, string(m.Data)) }); was >= 0 && !k.keyless {
+				say(conn, fmt.Sprintf(`{"type":"broadcast_sent","duplicate":{"seq":%d,"epoch":"e"}%s}`, was+1, ref))
+				break
+			}
 			k.log = append(k.log, fmt.Sprintf(`{"type":"broadcast","data":%s,"seq":%d,"epoch":"e"}`, m.Data, n+1))
-			say(conn, fmt.Sprintf(`{"type":"broadcast_sent","seq":%d,"epoch":"e"}`, n+1))
+			if n > 0 && n == k.refused {
+				say(conn, fmt.Sprintf(`{"type":"error","code":%q%s}`, k.code, ref))
+				say(conn, fmt.Sprintf(`{"type":"skip","room":"room-0","seq":%d,"epoch":"e","why":"own"}`, n+1))
+			} else {
+				say(conn, fmt.Sprintf(`{"type":"broadcast_sent","seq":%d,"epoch":"e"%s}`, n+1, ref))
+			}
 			for c := range k.members {
 				for _, x := range k.faulty(n, false, k.log[n]) {
 					if c != conn {
@@ -76,12 +94,16 @@ func (k *keeper) serve(conn net.Conn) {
 
 // startKeeper runs a keeper until the test ends.
 func startKeeper(t *testing.T, faulty func(number int, replayed bool, message string) []string) (addr string) {
+	return (&keeper{faulty: faulty}).start(t)
+}
+
+func (k *keeper) start(t *testing.T) (addr string) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { listener.Close() })
-	k := &keeper{members: map[net.Conn]bool{}, faulty: faulty}
+	k.members = map[net.Conn]bool{}
 	go func() {
 		for {
 			conn, err := listener.Accept()
@@ -128,19 +150,33 @@ func TestRecoveryCounts(t *testing.T) {
 	}
 }
 
-// A number that a client is not told voids the run.
+// A number that a client is not told voids the run, also that of one process of several.
 func TestNumbersAreChecked(t *testing.T) {
 	for _, wrong := range []bool{false, true} {
-		addr := startKeeper(t, func(n int, _ bool, m string) []string {
+		faulty := func(n int, _ bool, m string) []string {
 			if wrong && n == 5 {
 				m = m[:len(m)-len(`6,"epoch":"e"}`)] + `7,"epoch":"e"}`
 			}
 			return []string{m}
-		})
-		p := shortPlan("rooms", addr)
-		p.PID, p.Conns, p.Rooms, p.Window, p.Numbered = 0, 3, 1, 1, true
-		if r := play(t, p); (r.Void != "") != wrong || !wrong && r.Messages == 0 {
-			t.Errorf("wrong: %v: %+v", wrong, r)
+		}
+		rooms := shortPlan("rooms", "")
+		rooms.PID, rooms.Conns, rooms.Rooms, rooms.Window = 0, 3, 1, 1
+		part := fleetPlan("", 1)
+		part.Rooms = 1
+		for _, p := range []load.Plan{rooms, part} {
+			run := play
+			if p.Parts > 0 {
+				run = fly
+			}
+			p.Addr, p.Numbered = startKeeper(t, faulty), true
+			r := run(t, p)
+			for ; r.Void == "" && (wrong || r.Messages == 0) && p.Measure < time.Minute; p.Measure *= 4 { // a starved machine needs longer
+				p.Addr = startKeeper(t, faulty)
+				r = run(t, p)
+			}
+			if (r.Void != "") != wrong || !wrong && r.Messages == 0 {
+				t.Errorf("wrong: %v: %+v", wrong, r)
+			}
 		}
 	}
 }

@@ -69,6 +69,10 @@ func (c cell) note(r load.Result) string {
 	if r.Void == "" && c.plan.Scenario == "store" {
 		return fmt.Sprintf("a frame has %.0f bytes, and a message %.0f beyond that", r.Frame, r.Memory-r.Frame)
 	}
+	if r.Void == "" && c.plan.Scenario == "outage" {
+		return fmt.Sprintf("connections on the workers: %s; a publish waited %.0f ms at most, %d were sent again; %d messages lost, %d doubled, %d members told of a new epoch",
+			strings.Trim(fmt.Sprint(r.Workers), "[]"), r.ReachMost, r.Again, r.Lost, r.Doubled, r.Resets)
+	}
 	if r.Void == "" && c.watched {
 		return fmt.Sprintf("none was closed, and the server counted %.0f %% of its budget of memory", r.Counted)
 	}

@@ -31,6 +31,7 @@ type row struct {
 	allocs  float64
 	reach   float64
 	faults  float64
+	resets  float64
 	frame   float64
 	counted float64
 	runs    int
@@ -145,6 +146,7 @@ func (b *bench) rows(c cell) (rows []row) {
 			p50, p99, x.allocs = append(p50, r.Result.P50), append(p99, r.Result.P99), max(x.allocs, r.Result.Allocs)
 			reaches, x.frame = append(reaches, r.Result.Reach), r.Result.Frame
 			x.counted = max(x.counted, r.Result.Counted)
+			x.resets = max(x.resets, float64(r.Result.Resets))
 			x.faults = max(x.faults, float64(r.Result.Lost+r.Result.Doubled))
 			if at := base[b.baseOf(c, name)][r.Round]; at > 0 {
 				x.ratios, added = append(x.ratios, f/at), append(added, f-at)

@@ -50,17 +50,18 @@ const (
 	coreFigure  // the rate, if the server had its core for itself
 	returnFigure
 	storeFigure
+	outageFigure // time until publishes are answered again
 )
 
 func (f figure) label() string {
 	return [...]string{"server CPU per message, us (seconds a million)", "messages a second", "p99 latency, us", "resident bytes a connection", "share of a core, %",
 		"median latency over the bus less that within a worker, us", "time to reach all members, ms", "median latency, us", "a check, ns", "time until all are closed, ms", "messages for a second of server CPU",
-		"server CPU for a client that comes back, us", "resident bytes a message that was published"}[f]
+		"server CPU for a client that comes back, us", "resident bytes a message that was published", "time until publishes are answered again, ms"}[f]
 }
 
 // of takes the figure out of a result.
 func (f figure) of(r load.Result) float64 {
-	return [...]float64{r.CPU, r.Rate, r.P99, r.Memory, r.Share, r.Away - r.Local, r.Reach, r.P50, r.Nanos, r.Reach, 1e6 / max(r.CPU, 1e-9), r.CPU, r.Memory}[f]
+	return [...]float64{r.CPU, r.Rate, r.P99, r.Memory, r.Share, r.Away - r.Local, r.Reach, r.P50, r.Nanos, r.Reach, 1e6 / max(r.CPU, 1e-9), r.CPU, r.Memory, r.Reach}[f]
 }
 
 const (

@@ -31,15 +31,16 @@ const (
 	faultsMost                    // lost and doubled messages, in the worst round
 	countedMost                   // the share of the budget of memory, in percent
 	beyondMost                    // the figure less a message's frame
+	resetsMost                    // members that were told of a new epoch, in the worst round
 )
 
 // of takes the quantity out of a row.
 func (k targetKind) of(r row) float64 {
-	return [...]float64{r.ratio, r.added, r.figure, r.figure, r.allocs, r.reach, r.faults, r.counted, r.figure - r.frame}[k]
+	return [...]float64{r.ratio, r.added, r.figure, r.figure, r.allocs, r.reach, r.faults, r.counted, r.figure - r.frame, r.resets}[k]
 }
 
 func (k targetKind) label() string {
-	return [...]string{"ratio at most", "more than the base by at most", "at most", "at least", "allocations at most", "all done after ms, at most", "lost and doubled messages at most", "of the budget of memory, %, at most", "beyond its frame at most"}[k]
+	return [...]string{"ratio at most", "more than the base by at most", "at most", "at least", "allocations at most", "all done after ms, at most", "lost and doubled messages at most", "of the budget of memory, %, at most", "beyond its frame at most", "new epochs at most"}[k]
 }
 
 // judge says whether a row keeps the target.

@@ -107,14 +107,14 @@ func Run(p Plan) (Result, error) {
 	case "recovery":
 		s := &recovery{clients: make([]returner, p.Conns)}
 		g.scenario, g.hears = s, s
+	case "outage":
+		s := &outage{clients: make([]witness, p.Conns)}
+		g.scenario, g.hears = s, s
 	case "store":
 		s := &store{}
 		g.scenario, g.hears = s, s
 	default:
 		return Result{}, fmt.Errorf("there is no scenario %q", p.Scenario)
-	}
-	if p.Numbered && g.hears == nil {
-		g.hears = numbers{}
 	}
 	if err := g.play(); err != nil {
 		g.result.Void = err.Error()
@@ -126,6 +126,9 @@ func Run(p Plan) (Result, error) {
 func newGenerator(p Plan) (*generator, error) {
 	debug.SetGCPercent(400)
 	g := &generator{plan: p, window: p.Window, dialect: dialects[p.Dialect], buffer: make([]byte, 1<<20), events: make([]unix.EpollEvent, 1024)}
+	if p.Numbered {
+		g.hears = numbers{}
+	}
 	var err error
 	g.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	return g, err

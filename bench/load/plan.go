@@ -77,13 +77,15 @@ type Result struct {
 	Away       float64 `json:"away_us,omitempty"`    // spread: median with publisher and member on two workers
 	Others     float64 `json:"others,omitempty"`     // spread: CPU of other processes, in percent of a core
 	Connect    float64 `json:"connect_s,omitempty"`  // spread: time until all clients were in
-	Reach      float64 `json:"reach_ms,omitempty"`   // spread: median time until a round had reached all members; revoke: until all were closed
+	Reach      float64 `json:"reach_ms,omitempty"`   // spread: median time until a round had reached all members; revoke: until all were closed; outage: until publishes were answered again
 	ReachMost  float64 `json:"reach_most_ms,omitempty"`
-	Lost       uint64  `json:"lost,omitempty"`    // recovery: messages
+	Lost       uint64  `json:"lost,omitempty"`    // recovery, outage: messages
 	Doubled    uint64  `json:"doubled,omitempty"` //
+	Resets     uint64  `json:"resets,omitempty"`  // outage: members that were told of a new epoch
+	Again      int     `json:"again,omitempty"`   // outage: publishes that were sent again
 	Frame      float64 `json:"frame,omitempty"`   // store: bytes of a message's frame
 	Counted    float64 `json:"counted,omitempty"` // of the server's budget of memory, in percent
-	Workers    []int   `json:"workers,omitempty"` // spread: connections on each, the most first
+	Workers    []int   `json:"workers,omitempty"` // spread, outage: connections on each, the most first
 	Lead       uint64  `json:"lead,omitempty"`    // rounds between the first and the last publisher
 	Nanos      float64 `json:"ns,omitempty"`      // of an operation of a micro-benchmark
 	Allocs     float64 `json:"allocs,omitempty"`
