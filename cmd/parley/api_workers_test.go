@@ -104,8 +104,16 @@ func TestManageOverWorkers(t *testing.T) {
 			t.Errorf("%s: %q", path, lines)
 		}
 	}
-	if status, answer := b.post("/v1/rooms/create", `{"room":"made","history":{}}`); status != http.StatusBadRequest || !strings.Contains(answer, `"pointer":"/history","detail":"rooms with history are not shared`) {
+	if status, answer := b.post("/v1/rooms/create", `{"room":"kept","history":{"messages":2}}`); status != http.StatusCreated {
 		t.Error(status, answer)
+	}
+	for n := range 3 {
+		if got := b.must("/v1/publish", `{"room":"kept","data":%d}`, n); !strings.HasPrefix(got, fmt.Sprintf(`{"seq":%d,"epoch":"`, n+1)) {
+			t.Error(got)
+		}
+	}
+	if got := b.lines("/v1/history?room=kept")[0]; !strings.Contains(got, `"low":2,"top":3,`) {
+		t.Error(got)
 	}
 	if status, answer := b.post("/v1/publish", `{"room":"a","data":1,"idempotency_key":"k"}`); status != http.StatusConflict || !strings.Contains(answer, `"no_history"`) {
 		t.Error(status, answer)
@@ -116,7 +124,7 @@ func TestManageOverWorkers(t *testing.T) {
 	if got := b.lines("/v1/room?room=made")[0]; !strings.Contains(got, `"members":0,`) || !strings.Contains(got, `"metadata":1`) {
 		t.Error(got)
 	}
-	for path, rows := range map[string][][2]string{"/v1/rooms/delete": {{`{"room":"b"}`, `{"left":4}`}, {`{"room":"made"}`, `{"left":0}`}}, "/v1/disconnect": {{`{"room":"a"}`, `{"closed":5}`}}} {
+	for path, rows := range map[string][][2]string{"/v1/rooms/delete": {{`{"room":"b"}`, `{"left":4}`}, {`{"room":"made"}`, `{"left":0}`}, {`{"room":"kept"}`, `{"left":0}`}}, "/v1/disconnect": {{`{"room":"a"}`, `{"closed":5}`}}} {
 		for _, row := range rows {
 			if got := b.must(path, "%s", row[0]); got != row[1] {
 				t.Errorf("%s %s: %s", path, row[0], got)

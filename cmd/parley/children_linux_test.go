@@ -83,8 +83,8 @@ func TestChildrenShowNoSecret(t *testing.T) {
 				"--auth", "required", "--jwt-secret-file", secretFile}, way.args...)...)
 			r.hears(stdout)
 			pids := childrenOf(t, r.cmd.Process.Pid)
-			if len(pids) != 3 {
-				t.Errorf("its children are %q, want two workers and the api process", pids)
+			if len(pids) != 4 {
+				t.Errorf("its children are %q, want two workers, the api process and the bus process, which has the sequencer", pids)
 			}
 			secrets := map[string]string{"the password of the bus": busPassword, "the secret of tokens": jwtSecret, "the key": key,
 				"the key's secret": strings.TrimPrefix(key, "pk_shop_"), "the hash of the key": hashOf(key)}
