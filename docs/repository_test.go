@@ -1,9 +1,11 @@
 package docs
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -103,6 +105,30 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// The index of the documents names each of them, once.
+func TestIndex(t *testing.T) {
+	all := files(t, ".md")
+	check := func(index string) (wrong []string) {
+		named := map[string]int{}
+		for _, m := range link.FindAllStringSubmatch(index, -1) {
+			named[path.Join("docs", m[1])]++
+		}
+		for name := range all {
+			if strings.HasPrefix(name, "docs/") && name != "docs/README.md" && named[name] != 1 {
+				wrong = append(wrong, fmt.Sprintf("%s: the index names it %d times: give it one line in its group", name, named[name]))
+			}
+		}
+		return wrong
+	}
+	_, index, ok := strings.Cut(all["docs/README.md"], "\n## ")
+	if !ok || len(check(strings.Replace(index, "](wire.md)", "]()", 1))) == 0 || len(check(index+"[again](wire.md)")) == 0 {
+		t.Error("a line that is planted to be missing, or to stand twice, goes unnoticed: the rule does not run")
+	}
+	for _, fault := range check(index) {
+		t.Errorf("docs/README.md: %s", fault)
+	}
+}
+
 // Every package says what it is and what it refuses to do.
 func TestPackageDocs(t *testing.T) {
 	said := map[string]bool{}
@@ -160,7 +186,7 @@ func TestReadmeMaps(t *testing.T) {
 
 var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
 
-// The READMEs' programs are whole, compile, and are the same in both languages.
+// The programs of the READMEs and of docs/library.md are whole and compile; the READMEs' are the same in both languages.
 func TestReadmePrograms(t *testing.T) {
 	texts := files(t, "")
 	programs := func(name string) (list []string) {
@@ -173,7 +199,11 @@ func TestReadmePrograms(t *testing.T) {
 	if len(list) < 2 || !slices.Equal(list, programs("README.zh.md")) {
 		t.Fatalf("the READMEs show %d and %d programs: want the same, two or more", len(list), len(programs("README.zh.md")))
 	}
-	for _, program := range list {
+	library := programs("docs/library.md")
+	if len(library) == 0 {
+		t.Error("docs/library.md shows no program: the search is wrong")
+	}
+	for _, program := range append(list, library...) {
 		path := filepath.Join(t.TempDir(), "main.go")
 		if err := os.WriteFile(path, []byte(program), 0o600); err != nil {
 			t.Fatal(err)
