@@ -61,7 +61,7 @@ type Config struct {
 
 	// History lists the rooms with history: PATTERN=messages:100;bytes:262144;age:300s;slow:drop, of which the first that matches
 	// a room counts. Parts that are left out have these values. In a pattern * stands for any characters but ':', ** for any. slow
-	// is the policy for members that cannot keep up: drop, disconnect or conflate. It needs Processes of 1.
+	// is the policy for members that cannot keep up: drop, disconnect or conflate.
 	History []string `key:"history"`
 	// ReceiptInterval is the time between two PINGs that prove what a client has received, in rooms with history.
 	ReceiptInterval time.Duration `key:"receipt_interval"`

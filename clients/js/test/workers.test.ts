@@ -4,9 +4,14 @@ import type { Gap, Opened } from "../src/index.js";
 import { client, serve, states, until } from "./server.js";
 
 /** The process ids of the server's workers. */
-function workers(supervisor: number): number[] {
+const workers = (supervisor: number) => inRole(supervisor, "worker");
+
+/** The process id of the bus. */
+const buses = (supervisor: number) => inRole(supervisor, "bus");
+
+function inRole(supervisor: number, role: string): number[] {
   const children = readdirSync(`/proc/${supervisor}/task`).flatMap((t) => readFileSync(`/proc/${supervisor}/task/${t}/children`, "utf8").trim().split(" "));
-  return children.filter(Boolean).map(Number).filter((pid) => readFileSync(`/proc/${pid}/environ`, "utf8").includes("PARLEY_ROLE=worker"));
+  return children.filter(Boolean).map(Number).filter((pid) => readFileSync(`/proc/${pid}/environ`, "utf8").includes(`PARLEY_ROLE=${role}`));
 }
 
 test("clients of a worker that is killed resume on another, and are told that rooms without history may have missed something", async () => {
@@ -40,3 +45,34 @@ test("clients of a worker that is killed resume on another, and are told that ro
   await until("all hear the first two", () => heard.every((list) => list.length > 0));
   expect(seen.flatMap((x) => x.faults)).toEqual([]);
 });
+
+test("rooms with history lose nothing and keep their numbers when a worker and then the bus is killed", async () => {
+  const s = await serve("--processes", "2", "--history", "a=messages:500");
+  const everybody = Array.from({ length: 6 }, () => client(s.url));
+  const gaps: Gap[] = [];
+  const heard: { seq: number | null; epoch: string | null; data: unknown }[][] = everybody.map(() => []);
+  for (const [i, p] of everybody.entries()) {
+    p.room("a").on("gap", (g) => gaps.push(g));
+    p.room("a").on("message", (m) => heard[i]!.push({ seq: m.seq, epoch: m.epoch, data: m.data }));
+  }
+  await Promise.all(everybody.map((p) => p.connect()));
+  await until("the room is joined", () => everybody.every((p) => p.room("a").state === "joined"));
+  const [publisher, ...readers] = [everybody[0]!, ...heard.slice(1)];
+  let published = 0;
+  const publish = async (n: number) => {
+    for (let i = 0; i < n; i++) await publisher.room("a").publish(published++);
+  };
+  await publish(10);
+  await new Promise((go) => setTimeout(go, 1000)); // sessions are kept by the other processes
+  process.kill(workers(s.child!.pid!)[0]!, "SIGKILL");
+  await publish(10);
+  await until("all are back", () => everybody.every((p) => p.state === "open" && p.room("a").state === "joined"));
+  process.kill(buses(s.child!.pid!)[0]!, "SIGKILL");
+  await publish(10);
+  await until("all have all", () => readers.every((list) => list.length >= published));
+  for (const list of readers) {
+    expect(list.map((m) => m.data)).toEqual(Array.from({ length: published }, (_, i) => i));
+    expect(new Set(list.map((m) => m.epoch)).size).toBe(1);
+  }
+  expect(gaps).toEqual([]);
+}, 60_000);
