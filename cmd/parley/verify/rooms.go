@@ -153,6 +153,10 @@ func (r *room) remove(s *stay) {
 // its answer was late or its connection was cut, may have had a seat, too.
 const verdictTime = 250 * time.Millisecond
 
+// seatsUnderWay is the seats of a room that several workers may be handing to each other at a moment: nobody sits there, and none of
+// them can give it to a client.
+const seatsUnderWay = 1
+
 // mostIn is the most connections that may have had a seat of a room when a join was refused, the refused one included:
 // members, connections on their way in, and those that left a moment ago.
 func (k *checker) mostIn(q *request) int {
@@ -160,6 +164,7 @@ func (k *checker) mostIn(q *request) int {
 	if k.opt.ExactCounts {
 		return most
 	}
+	most += seatsUnderWay
 	for _, x := range q.room.removed {
 		if x.at < q.granted && q.granted-x.at < verdictTime {
 			most++
