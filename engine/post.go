@@ -16,10 +16,10 @@ type Address = membership.Address
 // ErrAddress is the error for an [Address] that names no connections, or names them in two ways.
 var ErrAddress = membership.ErrAddress
 
-// Post sends v to the connections at an address, once to each. Users, rooms and connections that do not exist get nothing,
-// and are no error. What one goroutine posts and broadcasts arrives in its order. Cost: one entry on the bus; an attribute
-// makes each worker look through all of its connections. Any goroutine. Errors: [ErrAddress]; v or the value cannot be
-// encoded; [ErrMessageTooLarge]; [ErrOverloaded]: no connection gets it.
+// Post sends v to the connections at an address, once to each. Users, rooms and connections that do not exist get nothing, and are
+// no error. What one goroutine posts and broadcasts arrives in its order; with several workers, a message may overtake an earlier
+// one that waits for its number. Cost: one entry on the bus; an attribute makes each worker look through all of its connections. Any
+// goroutine. Errors: [ErrAddress]; v or the value cannot be encoded; [ErrMessageTooLarge]; [ErrOverloaded]: no connection gets it.
 //
 // Scope: all workers.
 func (s *Server) Post(to Address, v any) error { return s.worker.Post(to, v) }
@@ -54,8 +54,8 @@ func (s *Server) Broadcast(room string, v any, except ...string) (members int, e
 	return s.rooms.Broadcast(room, f, fleet.ParseIDs(except))
 }
 
-// BroadcastRooms sends v to the members of several rooms, once to each connection. Cost: one entry on the bus. Any
-// goroutine.
+// BroadcastRooms sends v to the members of several rooms, once to each connection, and once more for each room with history. Cost:
+// one entry on the bus. Any goroutine.
 //
 // Scope: all workers.
 func (s *Server) BroadcastRooms(names []string, v any, except ...string) error {
