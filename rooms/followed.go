@@ -161,27 +161,24 @@ func (x *Index) Begin(name string, now int64, seconds int64, at Position) (r *Ro
 
 // Take is [History.Publish] of a message that the sequencer has numbered. A loop whose mailbox is full misses the letter: Reserve
 // must not refuse it. ok is false if the message is not the next one here. Any goroutine, one at a time.
-func (h *History) Take(p NumberedPoster, m NumberedMessage, at Position) (members int, ok bool) {
+func (h *History) Take(p NumberedPoster, m NumberedMessage, at Position) (ok bool) {
 	r := h.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.dead || r.history.Load() != h || h.epoch != at.Epoch || h.top+1 != at.Seq {
-		return 0, false
+		return false
 	}
-	s := Stored{Frame: p.Number(at), at: m.Now, by: m.By}
+	frame := p.Number(at)
 	r.reserve(p)
 	h.top, h.idle, h.last = at.Seq, 0, m.Now
-	if m.ConflateKey != 0 || len(m.Out) > 0 {
-		s.more = &storedMore{m.ConflateKey, m.Out}
-	}
-	h.store(r.index, s)
+	h.store(r.index, stored(&m, frame))
 	if m.Idempotency != (Key{}) {
 		h.keys.trim(r.index, m.Now)
 		h.keys.add(r.index, keyed{m.Idempotency, m.Now}, at.Seq)
 	}
 	r.seq++
 	r.post(p, r.seq)
-	return int(r.taken.Load()), true
+	return true
 }
 
 // Skip notes that the messages up to a number are lost, and reports whether that was news. Any goroutine.
@@ -325,14 +322,10 @@ func (h *History) Fill(epoch string, first uint64, list []NumberedMessage, frame
 	}
 	x := h.room.index
 	ring := make([]Stored, 0, len(list)+h.n)
-	for i, m := range list {
-		s := Stored{Frame: frames[i], at: m.Now, by: m.By}
-		if m.ConflateKey != 0 || len(m.Out) > 0 {
-			s.more = &storedMore{m.ConflateKey, m.Out}
-		}
-		ring = append(ring, s)
-		h.bytes += len(s.Frame)
-		x.histories.bytes.Add(int64(len(s.Frame)))
+	for i := range list {
+		ring = append(ring, stored(&list[i], frames[i]))
+		h.bytes += len(frames[i])
+		x.histories.bytes.Add(int64(len(frames[i])))
 	}
 	x.histories.messages.Add(int64(len(list)))
 	for number := h.low(); number <= h.top; number++ {
@@ -383,6 +376,14 @@ func (h *History) Keys(now int64) (list []KeyedNumber) {
 		list = append(list, KeyedNumber{k.key, h.keys.numbers[k.key], time.Duration(now - k.at)})
 	}
 	return list
+}
+
+// AnyKeys reports whether idempotency keys count. Any goroutine.
+func (h *History) AnyKeys(now int64) bool {
+	h.room.mu.Lock()
+	defer h.room.mu.Unlock()
+	h.keys.trim(h.room.index, now)
+	return len(h.keys.order) > 0
 }
 
 // TakeKeys takes the idempotency keys of older messages. Any goroutine.

@@ -85,6 +85,15 @@ type Stored struct {
 	more  *storedMore
 }
 
+// stored is a message as a history keeps it.
+func stored(m *NumberedMessage, frame []byte) Stored {
+	s := Stored{Frame: frame, at: m.Now, by: m.By}
+	if m.ConflateKey != 0 || len(m.Out) > 0 {
+		s.more = &storedMore{m.ConflateKey, m.Out}
+	}
+	return s
+}
+
 // storedMore is what few messages have.
 type storedMore struct {
 	key uint64   // for conflation; 0 for none
@@ -465,11 +474,7 @@ func (h *History) Publish(p NumberedPoster, m NumberedMessage) (Numbered, error)
 		return Numbered{}, ErrOverloaded
 	}
 	h.top, h.idle, h.last = number, 0, m.Now
-	s := Stored{Frame: frame, at: m.Now, by: m.By}
-	if m.ConflateKey != 0 || len(m.Out) > 0 {
-		s.more = &storedMore{m.ConflateKey, m.Out}
-	}
-	h.store(r.index, s)
+	h.store(r.index, stored(&m, frame))
 	if m.Idempotency != (Key{}) {
 		h.keys.add(r.index, keyed{m.Idempotency, m.Now}, number)
 	}

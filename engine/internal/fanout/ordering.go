@@ -4,7 +4,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/engine/internal/order"
@@ -227,7 +226,7 @@ func (o orderedFloor) TakeKeys(room, epoch string, keys []rooms.KeyedNumber) {
 }
 
 // Kept is of [order.Floor].
-func (o orderedFloor) Kept(room, epoch string, first, last uint64) (list []order.Kept) {
+func (o orderedFloor) Kept(room, epoch string, first, last uint64) []order.Kept {
 	h, now := o.history(room), o.rooms.Ground.Clock()
 	if h == nil {
 		return nil
@@ -236,11 +235,7 @@ func (o orderedFloor) Kept(room, epoch string, first, last uint64) (list []order
 	if e.Epoch != epoch {
 		return nil
 	}
-	for i := range e.List {
-		x := &e.List[i]
-		list = append(list, order.Kept{Seq: e.First + uint64(i), By: x.By(), Out: x.Out(), Key: x.Key(), Age: time.Duration(max(now-x.At(), 0)), Frame: x.Frame})
-	}
-	return list
+	return order.KeptOf(&e, now)
 }
 
 // Skip is of [order.Floor].
@@ -260,19 +255,9 @@ func (o orderedFloor) Reset(room string, at rooms.Position) {
 
 // Fill is of [order.Floor].
 func (o orderedFloor) Fill(room, epoch string, list []order.Kept) {
-	h, now := o.history(room), o.rooms.Ground.Clock()
-	if h == nil {
-		return
+	if h := o.history(room); h != nil {
+		order.FillHistory(h, epoch, list, o.rooms.Ground.Clock())
 	}
-	about, frames := make([]rooms.NumberedMessage, len(list)), make([][]byte, len(list))
-	for i := range list {
-		about[i], frames[i] = aboutKept(&list[i], now), list[i].Frame
-	}
-	h.Fill(epoch, list[0].Seq, about, frames)
-}
-
-func aboutKept(m *order.Kept, now int64) rooms.NumberedMessage {
-	return rooms.NumberedMessage{Now: now - int64(m.Age), By: m.By, Out: m.Out, ConflateKey: m.Key}
 }
 
 // readOn has the members of a room read on, on loops that have missed a message.
@@ -379,15 +364,15 @@ func (p *arrival) Post(loop uint8, seq uint64) {
 }
 
 // take gives a room its next message. The frame in raw is copied.
-func (p *arrival) take(about rooms.NumberedMessage, at rooms.Position, raw []byte) (members int, ok bool) {
+func (p *arrival) take(about rooms.NumberedMessage, at rooms.Position, raw []byte) (ok bool) {
 	header, _ := fleet.FrameSize(raw)
 	h := p.room.History()
 	if h == nil || header == 0 {
-		return 0, false
+		return false
 	}
 	p.to.frame.Init(slices.Clone(raw), header)
 	p.to.generation = h.Generation()
-	members, ok = h.Take(p, about, at)
+	ok = h.Take(p, about, at)
 	for _, l := range p.rooms.Loops {
 		if p.ring.has(l.Index) {
 			l.Wires.Ring()
@@ -396,7 +381,7 @@ func (p *arrival) take(about rooms.NumberedMessage, at rooms.Position, raw []byt
 			l.PostCall(func() { readMissed(l, p.room) })
 		}
 	}
-	return members, ok
+	return ok
 }
 
 // TakeKept is of [order.Floor].
@@ -410,7 +395,7 @@ func (o orderedFloor) TakeKept(room string, m *order.Kept) {
 	if m.By != 0 || len(m.Out) > 0 {
 		p.to.own, p.to.instead = skipFrame(r, at, message.WhyOwn), skipFrame(r, at, message.WhyExcluded)
 	}
-	p.take(aboutKept(m, o.rooms.Ground.Clock()), at, m.Frame)
+	p.take(m.About(o.rooms.Ground.Clock()), at, m.Frame)
 }
 
 func skipFrame(r *rooms.Room, at rooms.Position, why string) *turn.Frame {
@@ -434,14 +419,17 @@ func (o orderedFloor) Take(m *order.Ordered) {
 		about.By = rooms.Who(m.By)
 	}
 	if m.By.Worker == x.Link.Self {
-		p.except, n.instead = m.By.Place, skipFrame(r, at, message.WhyOwn)
+		p.except = m.By.Place
 	}
 	if len(m.Out)+len(m.OutUsers) > 0 {
 		o.exclude(n, m, &about, at)
 	}
 	own := clientPublishOf(m.Own)
 	c := o.answerInPlace(own, n, at)
-	_, ok := p.take(about, at, m.Frame)
+	if p.except != Nowhere && n.instead == nil { // nobody waits for the answer any more
+		n.instead = skipFrame(r, at, message.WhyOwn)
+	}
+	ok := p.take(about, at, m.Frame)
 	switch {
 	case m.Own == nil:
 	case own == nil:

@@ -20,8 +20,7 @@ type Floor interface {
 	Begin(room string, at rooms.Position)
 	// Take takes the next message of a room.
 	Take(m *Ordered)
-	// TakeKept is Take of a message that was read behind the sequencer, since its entry was lost. own is the publish of this
-	// process that it answers, nil for none.
+	// TakeKept is Take of a message that was read from the sequencer, since its entry was lost. It does not say whose publish it was.
 	TakeKept(room string, m *Kept)
 	// Skip notes that the messages up to a number are lost.
 	Skip(room string, to uint64)
@@ -358,7 +357,14 @@ func (f *Follower) Tick() {
 			f.settle(s, Outcome{Err: message.ErrUnavailable})
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(f.rooms)) {
+	var waiting []string // few of the rooms: to sort all with each tick would hold the lock for long
+	for name, p := range f.rooms {
+		if p.waits() {
+			waiting = append(waiting, name)
+		}
+	}
+	slices.Sort(waiting)
+	for _, name := range waiting {
 		f.tickRoom(name, f.rooms[name], now)
 	}
 	if f.past.asked && !f.welcomed && now-f.past.toldAt >= repeatAfter {

@@ -349,10 +349,6 @@ func (f *Follower) Dropped(room string) {
 // refuse forgets a room, and tells those who wait for it.
 func (f *Follower) refuse(name string, p *followed, err error) {
 	delete(f.rooms, name)
-	f.drop(p, err)
-}
-
-func (f *Follower) drop(p *followed, err error) {
 	for _, w := range p.waiters {
 		f.later(func() { w.done(err) })
 	}
@@ -382,6 +378,11 @@ func (f *Follower) End(room string) {
 	f.command(itemEnd, room)
 	f.mu.Unlock()
 	f.Ring()
+}
+
+// waits reports whether a question about the room is out, or somebody waits for the room.
+func (p *followed) waits() bool {
+	return len(p.waiters) > 0 || p.asked > p.answered || p.reads != nil || p.keys != 0
 }
 
 // tickRoom repeats what was not answered, and gives up what waits for too long.

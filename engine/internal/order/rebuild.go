@@ -355,13 +355,10 @@ func (s *Sequencer) takeKept(from ident.Worker, room, epoch string, list []Kept)
 	h := r.History()
 	before := h.Low()
 	if len(list) > 0 {
-		about, frames := make([]rooms.NumberedMessage, len(list)), make([][]byte, len(list))
 		for i := range list {
-			m := &list[i]
-			about[i] = rooms.NumberedMessage{Now: s.now - int64(m.Age), By: m.By, Out: m.Out, ConflateKey: m.Key}
-			frames[i] = slices.Clone(m.Frame)
+			list[i].Frame = slices.Clone(list[i].Frame)
 		}
-		h.Fill(epoch, list[0].Seq, about, frames)
+		FillHistory(h, epoch, list, s.now)
 	}
 	if h.Low() == before {
 		s.keepers[room] = slices.DeleteFunc(s.keepers[room], func(k keeper) bool { return k.worker == from })

@@ -341,7 +341,7 @@ func (s *Sequencer) attach(from ident.Worker, question uint64, room string, o *r
 		}
 		f.rooms[room] = max(f.rooms[room], question)
 		top, kept := h.Kept()
-		at, low, keys = top, top.Seq-uint64(kept)+1, len(h.Keys(s.now)) > 0
+		at, low, keys = top, top.Seq-uint64(kept)+1, h.AnyKeys(s.now)
 		for _, k := range s.keepers[room] {
 			low = min(low, k.low)
 		}
@@ -424,11 +424,7 @@ func (s *Sequencer) read(from ident.Worker, q *question) {
 		s.Tell(from, w.B)
 		return
 	}
-	w.Text(e.Epoch).Number(e.Low).Number(uint64(len(e.List)))
-	for i := range e.List {
-		x := &e.List[i]
-		(&Kept{Seq: e.First + uint64(i), By: x.By(), Out: x.Out(), Key: x.Key(), Age: time.Duration(max(s.now-x.At(), 0)), Frame: x.Frame}).append(&w)
-	}
+	appendKept(w.Text(e.Epoch).Number(e.Low), KeptOf(&e, s.now))
 	s.Tell(from, w.B)
 }
 

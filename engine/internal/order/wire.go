@@ -240,6 +240,29 @@ func (m *Kept) append(w *fleet.Writer) {
 	w.Number(m.Key).Number(uint64(m.Age)).Bytes(m.Frame)
 }
 
+// KeptOf are messages of a history.
+func KeptOf(e *rooms.Entries, now int64) (list []Kept) {
+	for i := range e.List {
+		x := &e.List[i]
+		list = append(list, Kept{Seq: e.First + uint64(i), By: x.By(), Out: x.Out(), Key: x.Key(), Age: time.Duration(max(now-x.At(), 0)), Frame: x.Frame})
+	}
+	return list
+}
+
+// About is the message as a history takes it.
+func (m *Kept) About(now int64) rooms.NumberedMessage {
+	return rooms.NumberedMessage{Now: now - int64(m.Age), By: m.By, Out: m.Out, ConflateKey: m.Key}
+}
+
+// FillHistory is [rooms.History.Fill]; list has one message at least, and its frames are kept.
+func FillHistory(h *rooms.History, epoch string, list []Kept, now int64) {
+	about, frames := make([]rooms.NumberedMessage, len(list)), make([][]byte, len(list))
+	for i := range list {
+		about[i], frames[i] = list[i].About(now), list[i].Frame
+	}
+	h.Fill(epoch, list[0].Seq, about, frames)
+}
+
 func readKept(r *fleet.Reader) (list []Kept) {
 	for range min(r.Number(), uint64(len(r.Rest))) {
 		var m Kept
