@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/gobwas/ws"
+
 	"github.com/parleyd/parley/engine/internal/fleet"
 	"github.com/parleyd/parley/engine/internal/order"
 	"github.com/parleyd/parley/engine/internal/turn"
@@ -300,7 +302,7 @@ func resetMembers(l *Loop, r *rooms.Room) {
 	if len(list) == 0 {
 		return
 	}
-	f := turn.BuildFrame(textOp, len(r.Name())+noticeBytes, func(dst []byte) []byte { return message.AppendReset(dst, r.Name(), at) })
+	f := turn.BuildFrame(ws.OpText, len(r.Name())+noticeBytes, func(dst []byte) []byte { return message.AppendReset(dst, r.Name(), at) })
 	for _, i := range list {
 		c := ConnOf(l.Slab.At(r.Roster(l.Index)[i].Slot))
 		l.Receipts.Forget(c)
@@ -399,7 +401,7 @@ func (o orderedFloor) TakeKept(room string, m *order.Kept) {
 }
 
 func skipFrame(r *rooms.Room, at rooms.Position, why string) *turn.Frame {
-	return turn.BuildFrame(textOp, len(r.Name())+noticeBytes, func(dst []byte) []byte {
+	return turn.BuildFrame(ws.OpText, len(r.Name())+noticeBytes, func(dst []byte) []byte {
 		return message.AppendSkip(dst, r.Name(), message.Skip{From: at.Seq, Position: at, Why: why})
 	})
 }

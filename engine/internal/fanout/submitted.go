@@ -11,7 +11,6 @@ import (
 	"github.com/parleyd/parley/engine/internal/order"
 	"github.com/parleyd/parley/engine/internal/pending"
 	"github.com/parleyd/parley/engine/internal/turn"
-	"github.com/parleyd/parley/protocol/frame"
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
 	"github.com/parleyd/parley/rooms"
@@ -21,8 +20,6 @@ import (
 //
 // What a client sends behind such a publish waits, except further ones, so that one sender's messages keep their order in all
 // rooms.
-
-const textOp = ws.OpText
 
 // clientPublish is a client's publish without a number.
 //
@@ -151,11 +148,9 @@ func (o *Ordering) sentFrame(own *clientPublish, r *rooms.Room, at rooms.Positio
 			sent.Recipients += max(r.Len()-1, 0)
 		}
 	}
-	text := message.AppendBroadcastSent(nil, sent)
-	header := frame.HeaderSize(len(text))
-	f := new(turn.Frame)
-	f.Init(frame.Append(make([]byte, 0, header+len(text)), ws.OpText, text), header)
-	return f
+	return turn.BuildFrame(ws.OpText, len(own.room)+len(own.ref)+noticeBytes, func(dst []byte) []byte {
+		return message.AppendBroadcastSent(dst, sent)
+	})
 }
 
 // answerLate answers a client whose loop has no letter with the message: it missed it, or the client has left the room.
