@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -256,5 +257,40 @@ func TestDecisionBehindTheEnd(t *testing.T) {
 	case <-drained:
 	case <-time.After(canary.Stretch(5 * time.Second)):
 		t.Fatal("the loop waits for ever")
+	}
+}
+
+// A publish whose session resumes before the message has its number is the session's own: its heir gets a skip, one by one and in
+// a run, and so does an heir of a connection that a message was not for.
+func TestOrderedOwnOfEarlier(t *testing.T) {
+	for _, n := range []int{1, 3} {
+		w := ordered(t, "h=messages:100")
+		bob, cid := w.enter(1), w.enter(1)
+		for range n {
+			w.say(bob, `{"type":"broadcast","room":"h","data":0}`)
+		}
+		if err := w.server.Server.Publish("h", newsOf("h", n, ""), BroadcastOptions{Except: []string{cid.ID()}}); err != nil {
+			t.Fatal(err)
+		}
+		heir, excluded := w.open(1), w.open(1)
+		w.resumes(heir, w.token(bob))
+		w.resumes(excluded, w.token(cid))
+		w.settle()
+		of := func(c *Conn) (kinds []string) {
+			for _, text := range w.read(c) {
+				if kind, rest, ok := strings.Cut(strings.TrimPrefix(text, `{"type":"`), `"`); ok && strings.Contains(rest, `"seq"`) {
+					_, why, _ := strings.Cut(rest, `"why":"`)
+					kinds = append(kinds, kind+" "+strings.TrimSuffix(why, `"}`))
+				}
+			}
+			return kinds
+		}
+		own, messages := slices.Repeat([]string{"skip own"}, n), slices.Repeat([]string{"broadcast "}, n)
+		if got, want := of(heir), append(own, "news "); !slices.Equal(got, want) {
+			t.Errorf("%d publishes: their heir gets %q, want %q", n, got, want)
+		}
+		if got, want := of(excluded), append(messages, "skip excluded"); !slices.Equal(got, want) {
+			t.Errorf("%d publishes: the heir of the excepted gets %q, want %q", n, got, want)
+		}
 	}
 }

@@ -357,3 +357,6 @@ func (p *piece) tell() {
 func (c *Conn) isOwn(who uint64) bool {
 	return who != 0 && (who == rooms.Who(c.ID()) || c.rare() != nil && slices.Contains(c.rare().Earlier, who))
 }
+
+// hasEarlier reports whether the session of c has had earlier connections.
+func (c *Conn) hasEarlier() bool { return c.rare() != nil && c.rare().Earlier != nil }

@@ -73,7 +73,7 @@ func roomOf(x *turn.Letter) *rooms.Room {
 	case *rooms.Room:
 		return to
 	case *numbered:
-		if to.except == nil && to.own == nil && to.room.History() != nil && to.generation == to.room.History().Generation() {
+		if to.except == nil && !to.unplaced && to.room.History() != nil && to.generation == to.room.History().Generation() {
 			return to.room
 		}
 	}
@@ -95,6 +95,7 @@ func (l *Loop) openRun(letters []turn.Letter) {
 		l.Mail.Cancel(1, len(x.Frame.Plain))
 		if to, ok := x.To.(*numbered); ok {
 			r.number, r.numbers = min(r.number, to.number), true
+			r.ordered = r.ordered || to.by != 0 || to.outs != nil
 			r.room.History().Given(l.Index, to.number)
 		} else {
 			r.seq = min(r.seq, x.Seq) // a notice has the number of its join or leave
@@ -109,7 +110,8 @@ func (l *Loop) openRun(letters []turn.Letter) {
 	for i := range roster {
 		m := &roster[i]
 		c := l.Slab.At(m.Slot)
-		if r.seq > m.JoinSeq && (!r.numbers || r.number > stands[i].From && !c.Blocked) && !excepts(letters, m) && !c.OwnContext() {
+		if r.seq > m.JoinSeq && (!r.numbers || r.number > stands[i].From && !c.Blocked) && !excepts(letters, m) && !c.OwnContext() &&
+			!(r.ordered && ConnOf(c).hasEarlier()) {
 			c.Queue(all)
 			continue
 		}
@@ -131,6 +133,7 @@ type run struct {
 	seq     uint64 // the least of the letters without a number of their own
 	number  uint64 // the least of the others
 	numbers bool   // there are others
+	ordered bool   // some of them came from a sequencer, and are not for their publishers or others
 	full    int    // the backlog that a blocked member may have
 }
 

@@ -27,15 +27,29 @@ type numbered struct {
 	number   uint64
 	notice   turn.Frame    // the memory of most of the other messages
 	instead  *turn.Frame   // what excepted connections get
-	own      *turn.Frame   // what the publisher gets; nil unless the connections are known by by and outs alone
 	except   []ident.Place // several; one stands in the letter
 	answers  bool          // instead is an answer: the publisher gets it even if it has left the room meanwhile
 	answered bool
 
 	// Of a message that came from a sequencer.
-	generation uint32 // of the room's epoch
-	by         uint64 // the publisher, and outs the excepted connections, by [rooms.Who], where they are not known by their places
-	outs       []uint64
+	generation uint32   // of the room's epoch
+	by         uint64   // the publisher, by [rooms.Who]; 0 for none
+	outs       []uint64 // the excepted connections, by [rooms.Who]
+	unplaced   bool     // by and outs alone tell who gets something else; else only for sessions that have resumed meanwhile
+}
+
+// whyNot is why a connection that is not known by its place gets something else than the message; "" if it gets the message. A
+// session may resume while its publish is on its way to the sequencer: then the message is its own.
+func (n *numbered) whyNot(c *Conn) string {
+	switch {
+	case n.by == 0 && n.outs == nil, !n.unplaced && !c.hasEarlier():
+		return ""
+	case c.isOwn(n.by):
+		return message.WhyOwn
+	case slices.ContainsFunc(n.outs, c.isOwn):
+		return message.WhyExcluded
+	}
+	return ""
 }
 
 // numbering is the publication of a message that takes a number.
@@ -217,11 +231,11 @@ func (l *Loop) deliverNumbered(x *turn.Letter, m *rooms.Member, at, full int) {
 		c.Queue(n.instead)
 	case n.except != nil && slices.Contains(n.except, c.Place()):
 		c.Queue(n.instead)
-	case n.own != nil && ConnOf(c).isOwn(n.by):
-		c.Queue(n.own)
-	case n.own != nil && slices.ContainsFunc(n.outs, ConnOf(c).isOwn):
-		c.Queue(n.instead)
 	default:
+		if why := n.whyNot(ConnOf(c)); why != "" {
+			c.Queue(skipFrame(n.room, rooms.Position{Seq: n.number, Epoch: n.room.History().Epoch()}, why))
+			return
+		}
 		c.Queue(&n.frame)
 	}
 }

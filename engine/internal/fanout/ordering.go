@@ -393,10 +393,7 @@ func (o orderedFloor) TakeKept(room string, m *order.Kept) {
 		return
 	}
 	at := rooms.Position{Seq: m.Seq, Epoch: r.History().Epoch()}
-	p := &arrival{rooms: o.rooms, room: r, except: Nowhere, to: &numbered{room: r, number: m.Seq, by: m.By, outs: m.Out}}
-	if m.By != 0 || len(m.Out) > 0 {
-		p.to.own, p.to.instead = skipFrame(r, at, message.WhyOwn), skipFrame(r, at, message.WhyExcluded)
-	}
+	p := &arrival{rooms: o.rooms, room: r, except: Nowhere, to: &numbered{room: r, number: m.Seq, by: m.By, outs: m.Out, unplaced: true}}
 	p.take(m.About(o.rooms.Ground.Clock()), at, m.Frame)
 }
 
@@ -419,6 +416,7 @@ func (o orderedFloor) Take(m *order.Ordered) {
 	about := rooms.NumberedMessage{Now: x.Ground.Clock(), ConflateKey: m.Key, Idempotency: m.Once}
 	if m.By != (ident.ID{}) {
 		about.By = rooms.Who(m.By)
+		n.by = about.By
 	}
 	if m.By.Worker == x.Link.Self {
 		p.except = m.By.Place
@@ -460,4 +458,5 @@ func (o *Ordering) exclude(n *numbered, m *order.Ordered, about *rooms.NumberedM
 	for _, place := range n.except {
 		about.Out = append(about.Out, rooms.Who(ident.ID{Worker: x.Link.Self, Place: place}))
 	}
+	n.outs = about.Out
 }
