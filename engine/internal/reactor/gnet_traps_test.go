@@ -398,9 +398,10 @@ func TestTrapEnrol(t *testing.T) {
 	if got := within(t, contexts, "input"); got != "mine" {
 		t.Error("the context is", got)
 	}
-	if _, err := ours.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
-		t.Error("the connection that was handed in stays open:", err)
-	}
+	eventually(t, "the connection that was handed in is closed", func() bool {
+		_, err := ours.Write([]byte("x"))
+		return errors.Is(err, net.ErrClosed)
+	})
 }
 
 // An enrolment that fails says so by its result alone: OnOpen and OnClose are not called. The acceptor looks.

@@ -51,6 +51,7 @@ type host struct {
 	alarm     *time.Timer // rings for the loop's timers; nil before the first
 	pull      func(fd uintptr)
 	vector    vector
+	deputy    *deputy // nil where there are several loops
 }
 
 // doorbell is the context of the enrolled end.
@@ -89,6 +90,10 @@ func startLoops(cfg Config) (*Reactor, error) {
 	}
 	for _, l := range cfg.Loops {
 		h := &host{reactor: r, loop: l}
+		if len(cfg.Loops) == 1 {
+			h.deputy = newDeputy(h)
+			go h.deputy.run(r.stopped)
+		}
 		l.Wires = h
 		r.hosts = append(r.hosts, h)
 		if err := r.hang(h); err != nil {
@@ -169,6 +174,9 @@ func (r *Reactor) stop() {
 	default:
 		close(r.stopped)
 	}
+	for _, h := range r.hosts {
+		h.deputy.stop()
+	}
 	if err := r.client.Stop(); err != nil {
 		r.cfg.Ground.Log.Error("stop event loops", "err", err)
 	}
@@ -188,6 +196,8 @@ func (r *Reactor) OnOpen(g gnet.Conn) ([]byte, gnet.Action) {
 	}
 	c.Handle, c.Fd = g, int32(g.Fd())
 	tuneConn(int(c.Fd))
+	d := r.hosts[c.Loop.Index].deputy
+	defer d.leave(d.enter())
 	if !c.Loop.Begin(c) {
 		return nil, gnet.Close
 	}
@@ -210,13 +220,24 @@ func (r *Reactor) onTraffic(g gnet.Conn) gnet.Action {
 	}
 	switch to := g.Context().(type) {
 	case *turn.Conn:
-		to.Loop.Serve(to, chunk)
-		if to.Has(turn.FlagDropping) {
+		d := r.hosts[to.Loop.Index].deputy
+		entered := d.enter()
+		if !to.Has(turn.FlagDropping) { // by the deputy
+			to.Loop.Serve(to, chunk)
+		}
+		to.Loop.NoteCPU()
+		dropping := to.Has(turn.FlagDropping)
+		d.leave(entered)
+		if dropping {
 			return gnet.Close
 		}
 	case *doorbell:
+		d := to.host.deputy
+		entered := d.enter()
+		d.closeDropped()
 		to.host.loop.Drain()
 		to.host.loop.NoteCPU()
+		d.leave(entered)
 	}
 	return gnet.None
 }
@@ -226,7 +247,10 @@ func (r *Reactor) OnClose(g gnet.Conn, _ error) gnet.Action {
 	returned := false
 	defer r.cfg.MustReturn(&returned)
 	if c, ok := g.Context().(*turn.Conn); ok {
+		d := r.hosts[c.Loop.Index].deputy
+		entered := d.enter()
 		c.Loop.Gone(c)
+		d.leave(entered)
 	}
 	returned = true
 	return gnet.None
@@ -239,7 +263,8 @@ func OnLoop() bool {
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
 	for {
 		f, more := frames.Next()
-		if strings.HasSuffix(f.Function, "reactor.(*Reactor).OnTraffic") || strings.HasSuffix(f.Function, "reactor.(*Reactor).OnClose") {
+		if strings.HasSuffix(f.Function, "reactor.(*Reactor).OnTraffic") || strings.HasSuffix(f.Function, "reactor.(*Reactor).OnClose") ||
+			strings.HasSuffix(f.Function, "reactor.(*deputy).Drain") {
 			return true
 		}
 		if !more {
@@ -264,7 +289,7 @@ func (h *host) Drop(c *turn.Conn) {
 	if c == h.loop.Served {
 		return
 	}
-	if g, ok := c.Handle.(gnet.Conn); ok {
+	if g, ok := c.Handle.(gnet.Conn); ok && !h.deputy.drop(c, g) {
 		h.eventLoop.Close(g)
 	}
 }
@@ -273,7 +298,13 @@ func (h *host) Watch(c *turn.Conn) { h.reactor.writable.watch(c) }
 
 // Ring wakes the loop. A full pipe means that it has been rung often enough. The application may call when the
 // server has stopped: the rope holds the descriptor for as long as it is pulled, and nothing else once it is closed.
-func (h *host) Ring() { h.rope.Control(h.pull) }
+func (h *host) Ring() {
+	if !h.deputy.ring() {
+		h.ringBell()
+	}
+}
+
+func (h *host) ringBell() { h.rope.Control(h.pull) }
 
 // rang rings once. Where that fails for another reason than a full pipe, the loop is not taken for rung: the next letter,
 // or the next tick, rings again.
