@@ -82,29 +82,6 @@ func TestDecisionsHaveStatus(t *testing.T) {
 	}
 }
 
-var inlineCode = regexp.MustCompile("`[^`\n]*`")
-
-var link = regexp.MustCompile(`\]\(([^)#]+)(#[^)]*)?\)`)
-
-// Links between documents lead somewhere.
-func TestLinks(t *testing.T) {
-	n := 0
-	for path, text := range files(t, ".md") {
-		for _, m := range link.FindAllStringSubmatch(inlineCode.ReplaceAllString(text, ""), -1) {
-			if strings.Contains(m[1], "://") {
-				continue
-			}
-			n++
-			if _, err := os.Stat(filepath.Join("..", filepath.Dir(path), m[1])); err != nil {
-				t.Errorf("%s: the link to %s leads nowhere", path, m[1])
-			}
-		}
-	}
-	if n < 10 {
-		t.Errorf("only %d links found: the search is wrong", n)
-	}
-}
-
 // The index of the documents names each of them, once.
 func TestIndex(t *testing.T) {
 	all := files(t, ".md")
@@ -150,39 +127,40 @@ func TestPackageDocs(t *testing.T) {
 	}
 }
 
-// The READMEs' maps have a row for each package and for the client in TypeScript, in one order, and no other.
-func TestReadmeMaps(t *testing.T) {
+// The map of docs/CONTRIBUTING.md has a row for each package and for the client in TypeScript, and no other.
+func TestMap(t *testing.T) {
 	packages := map[string]bool{"clients/js": true}
 	for _, s := range sources(t) {
 		packages[s.dir()] = true
 	}
-	missing := func(text string) (dirs []string) {
-		for dir := range packages {
-			if !strings.Contains(text, "\n| `"+dir+"` | ") {
-				dirs = append(dirs, dir)
+	check := func(text string) (wrong []string) {
+		rows := map[string]int{}
+		for _, m := range mapRow.FindAllStringSubmatch(text, -1) {
+			rows[m[1]]++
+			if !packages[m[1]] {
+				wrong = append(wrong, m[1]+": there is no such package: take its row out")
 			}
 		}
-		return dirs
+		for dir := range packages {
+			if rows[dir] != 1 {
+				wrong = append(wrong, fmt.Sprintf("%s has %d rows: say in one line what it is", dir, rows[dir]))
+			}
+		}
+		return wrong
 	}
-	row := regexp.MustCompile("(?m)^\\| `([a-z/-]+)` \\| ")
-	var maps [2][][]string
-	for i, name := range []string{"README.md", "README.zh.md"} {
-		text := files(t, name)[name]
-		if len(missing(strings.ReplaceAll(text, "| `rooms` |", ""))) == 0 {
-			t.Errorf("%s: a row that is planted to be missing goes unnoticed: the rule does not run", name)
-		}
-		for _, dir := range missing(text) {
-			t.Errorf("%s: the map of the code has no row for %s: say in one line what it is", name, dir)
-		}
-		maps[i] = row.FindAllStringSubmatch(text, -1)
-		if len(maps[i]) > len(packages) {
-			t.Errorf("%s: %d rows for %d packages: take out rows of packages that are gone", name, len(maps[i]), len(packages))
+	const name = "docs/CONTRIBUTING.md"
+	text := files(t, name)[name]
+	for _, planted := range []string{strings.ReplaceAll(text, "\n| `rooms` | ", "\n| "), text + "\n| `rooms` | twice", text + "\n| `engine/nothing` | gone"} {
+		if len(check(planted)) == 0 {
+			t.Error("a fault that is planted into the map goes unnoticed: the rule does not run")
 		}
 	}
-	if !slices.EqualFunc(maps[0], maps[1], slices.Equal) {
-		t.Error("the READMEs' maps differ: give both the same rows in the same order")
+	for _, fault := range check(text) {
+		t.Errorf("%s: the map of the code: %s", name, fault)
 	}
 }
+
+var mapRow = regexp.MustCompile("(?m)^\\| `((?:bench|clients|cmd|docs|engine|protocol|rooms)[a-z/]*)` \\| ")
 
 var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
 
