@@ -10,7 +10,7 @@ MATRIX ?= 5
 REV ?= HEAD
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test js race fuzz soak lint bench bench-full bench-before bench-micro cover ci
+.PHONY: help build run test js pictures race fuzz soak lint bench bench-full bench-before bench-micro cover ci
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -30,6 +30,9 @@ test: build lint ## run all tests, those of the nested modules too
 
 js: build ## build the client in TypeScript (clients/js/dist) and run its tests
 	cd clients/js && npm ci --no-audit --no-fund && PARLEY=$(CURDIR)/bin/parley npm test
+
+pictures: ## make the pictures of the documents (docs/images) anew; needs Chromium
+	cd bench && PICTURES=$(CURDIR)/docs/images go test -count=1 ./interop -run TestPicture
 
 race: ## run the tests under the race detector
 	@bash .ci/test race
