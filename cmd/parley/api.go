@@ -45,7 +45,7 @@ func (b *backends) prepare(srv *engine.Server) (end func(), err error) {
 	if !cluster.Parent() {
 		return func() {}, nil
 	}
-	if end, err = b.settings.provide(b.log); err != nil || b.settings.Processes == 1 {
+	if end, err = b.settings.provide(); err != nil || b.settings.Processes == 1 {
 		return end, err
 	}
 	return end, handOn(b.settings)
@@ -60,7 +60,7 @@ func (b *backends) options() *cluster.API {
 		Address: net.JoinHostPort(b.settings.APIHost, strconv.Itoa(b.settings.APIPort)),
 		Operate: func(o *cluster.Operator) { b.operator = o },
 		Serve:   b.serve,
-		Ready:   func(addr net.Addr) { b.addr = addr },
+		Ready:   b.ready,
 	}
 }
 
@@ -113,18 +113,28 @@ func (b *backends) adopt(entries []api.KeyEntry) {
 }
 
 // provide makes a key for this run if the operator has given none; remove deletes its file.
-func (s *settings) provide(log *slog.Logger) (remove func(), err error) {
+func (s *settings) provide() (remove func(), err error) {
 	if s.APIPort == 0 || len(s.Keys) > 0 {
 		return func() {}, nil
 	}
-	entry, path, remove, err := makeRunKey(s.APIPort)
-	if err != nil {
+	if s.runKey, err = newRunKey(s.APIPort); err != nil {
 		return nil, err
 	}
-	s.runKey, s.runKeyPath = &entry, path
-	s.Keys = []api.KeyEntry{entry}
-	log.Info("no key of the API is configured: a key of this run is in a file that only this user can read", "file", path)
-	return remove, nil
+	s.Keys = []api.KeyEntry{s.runKey.entry}
+	return s.runKey.remove, nil
+}
+
+// ready is called when the API's port is this server's, with its address.
+func (b *backends) ready(addr net.Addr) {
+	b.addr = addr
+	if b.settings.runKey == nil {
+		return
+	}
+	if err := b.settings.runKey.write(); err != nil {
+		b.log.Error("commands on this machine find no key of the API; name keys in api_keys_file", "err", err)
+		return
+	}
+	b.log.Info("no key of the API is configured: a key of this run is in a file that only this user can read", "file", b.settings.runKey.path)
 }
 
 // apiURL is the address of the API of a server with the settings of a command.

@@ -82,8 +82,8 @@ func (s *settings) sayReady(to io.Writer, at places) {
 	if api != "" {
 		line += "; HTTP API on " + api
 	}
-	if api != "" && s.runKeyPath != "" {
-		line += " with the key in " + s.runKeyPath
+	if api != "" && s.runKey != nil {
+		line += " with the key in " + s.runKey.path
 	}
 	fmt.Fprintln(to, line)
 }

@@ -162,6 +162,15 @@ func TestKeyOfCommands(t *testing.T) {
 	}
 }
 
+// writtenKey writes a key of a run, and returns its path.
+func writtenKey() (path string, err error) {
+	key, err := newRunKey(9092)
+	if err != nil {
+		return "", err
+	}
+	return key.path, key.write()
+}
+
 // Two directories may have the key of a run: the newer file counts. A file in a directory of others does not.
 func TestFindRunKey(t *testing.T) {
 	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
@@ -170,7 +179,7 @@ func TestFindRunKey(t *testing.T) {
 	if found := findRunKey(at); found != "" {
 		t.Error(found)
 	}
-	_, here, _, err := makeRunKey(9092)
+	here, err := writtenKey()
 	if err != nil || findRunKey(at) != here {
 		t.Error(err, findRunKey(at))
 	}
@@ -178,7 +187,7 @@ func TestFindRunKey(t *testing.T) {
 		t.Error(err, findRunKey(at))
 	}
 	t.Setenv("XDG_RUNTIME_DIR", "")
-	if _, there, _, err := makeRunKey(9092); err != nil || findRunKey(at) != there {
+	if there, err := writtenKey(); err != nil || findRunKey(at) != there {
 		t.Error(err, findRunKey(at))
 	}
 }

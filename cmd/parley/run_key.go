@@ -57,36 +57,49 @@ func findRunKey(at *url.URL) (path string) {
 	return path
 }
 
-// makeRunKey makes a key for this run, for the API on a port, and writes it to its file. remove deletes the file.
-func makeRunKey(port int) (entry api.KeyEntry, path string, remove func(), err error) {
+// runKey is the key of a server's run.
+//
+// Owner: the command; immutable.
+type runKey struct {
+	entry      api.KeyEntry
+	text, path string
+}
+
+// newRunKey makes a key for this run, for the API on a port.
+func newRunKey(port int) (*runKey, error) {
 	text, entry, err := api.CreateKey(runKeyID)
 	if err != nil {
-		return entry, "", nil, err
+		return nil, err
 	}
 	entry.Scopes = []string{"all"}
 	if err := makePrivate(runDir()); err != nil {
-		return entry, "", nil, fmt.Errorf("keep the API's key of this run: %w; name keys in api_keys_file, or set api_port to 0", err)
+		return nil, fmt.Errorf("keep the API's key of this run: %w; name keys in api_keys_file, or set api_port to 0", err)
 	}
-	path = runKeyPath(port)
-	fresh, err := os.CreateTemp(runDir(), ".api-*") // of mode 0600
+	return &runKey{entry, text, runKeyPath(port)}, nil
+}
+
+// write puts the key into its file, once the port of the API is this server's: a server that does not get the port leaves the file
+// of the server that has it alone.
+func (k *runKey) write() error {
+	fresh, err := os.CreateTemp(filepath.Dir(k.path), ".api-*") // of mode 0600
 	if err != nil {
-		return entry, "", nil, fmt.Errorf("keep the API's key of this run: %w", err)
+		return fmt.Errorf("keep the API's key of this run: %w", err)
 	}
-	_, err = fresh.WriteString(text + "\n")
+	_, err = fresh.WriteString(k.text + "\n")
 	if err = errors.Join(err, fresh.Close()); err == nil {
-		err = os.Rename(fresh.Name(), path)
+		err = os.Rename(fresh.Name(), k.path)
 	}
 	if err != nil {
 		os.Remove(fresh.Name())
-		return entry, "", nil, fmt.Errorf("keep the API's key of this run: %w", err)
+		return fmt.Errorf("keep the API's key of this run: %w", err)
 	}
-	return entry, path, func() { removeOwn(path, text) }, nil
+	return nil
 }
 
-// removeOwn deletes the file, unless a later server has written its own key to it.
-func removeOwn(path, text string) {
-	if found, err := os.ReadFile(path); err == nil && string(found) == text+"\n" {
-		os.Remove(path)
+// remove deletes the file, unless a later server has written its own key to it.
+func (k *runKey) remove() {
+	if found, err := os.ReadFile(k.path); err == nil && string(found) == k.text+"\n" {
+		os.Remove(k.path)
 	}
 }
 

@@ -150,7 +150,7 @@ func reread(cmd *cobra.Command, now *settings) (cluster.Fresh, error) {
 		return cluster.Fresh{}, fmt.Errorf("%s holds no setting: write the settings that you want", s.empty)
 	}
 	if len(s.Keys) == 0 && now.runKey != nil {
-		s.Keys = []api.KeyEntry{*now.runKey}
+		s.Keys = []api.KeyEntry{now.runKey.entry}
 	}
 	raw, err := json.Marshal(s.own())
 	if err != nil {

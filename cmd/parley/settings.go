@@ -56,8 +56,7 @@ type settings struct {
 
 	keyURL *access.KeyURL // once it is open
 
-	runKey     *api.KeyEntry // made for this run; nil if the operator has given keys
-	runKeyPath string
+	runKey *runKey // made for this run; nil if the operator has given keys
 
 	empty string   // the path of a file that holds no setting; "" for none
 	notes []string // warnings for the operator, a sentence each
