@@ -306,7 +306,7 @@ func TestCannotStart(t *testing.T) {
 			says                  []string
 		}{
 			{"port taken", binary, "", []string{"--port", port}, 1, []string{"listen on 127.0.0.1:" + port, "another process has this port; stop it or choose another port"}},
-			{"admin port taken", binary, "", []string{"--admin-port", port}, 1, []string{"for admin_port", "choose another, or 0 for none"}},
+			{"admin port taken", binary, "", []string{"--admin-port", port}, 1, []string{"for admin_port", "another process has this port", "or 0 for none"}},
 			{"no such address", binary, "", []string{"--host", "203.0.113.7"}, 1, []string{"this machine has no such address; check host"}},
 			{"descriptors", binary, "ulimit -n 40;", nil, 2, []string{"max_connections: the descriptor limit of 40 is too low", "raise it (ulimit -n, LimitNOFILE) to at least"}},
 			{"more than descriptors", binary, "ulimit -n 300;", []string{"--max-connections", "5000"}, 2, []string{"max_connections", "5000 connections need", "raise it (ulimit -n)"}},

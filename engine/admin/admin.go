@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -76,6 +77,9 @@ func New(srv Source, o Options) (*Admin, error) {
 	address := net.JoinHostPort(o.Host, strconv.Itoa(max(o.Port, 0)))
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return nil, fmt.Errorf("listen on %s for admin_port: another process has this port, perhaps another parley serve; stop it, choose another port, or 0 for none: %w", address, err)
+		}
 		return nil, fmt.Errorf("listen on %s for admin_port: %w; choose another, or 0 for none", address, err)
 	}
 	a.listener, a.log = listener, o.Log
