@@ -231,20 +231,24 @@ func (w *tree) checkCommand(span string) string {
 
 // notOurs are words between backticks in documents that look like names of ours, with what they are.
 var notOurs = map[string]string{
-	"Enroll":        "gnet's",
-	"Execute":       "gnet's",
-	"KV_seats":      "a stream's name in JetStream",
-	"KV_sessions":   "a stream's name in JetStream",
-	"KV_shared":     "a stream's name in JetStream",
-	"LimitNOFILE":   "systemd's",
-	"ParleyProblem": "a class of docs/backend/php/parley.php",
-	"RawSyscall":    "Go's",
-	"Upgrade":       "a header field",
-	"Via":           "a header field",
-	"Wake":          "gnet's",
-	"kv.Update":     "the NATS client's",
-	"ledger.wanted": "a subject on the bus",
-	"nats.go":       "the NATS client's repository",
+	"Enroll":         "gnet's",
+	"Execute":        "gnet's",
+	"KV_seats":       "a stream's name in JetStream",
+	"KV_sessions":    "a stream's name in JetStream",
+	"KV_shared":      "a stream's name in JetStream",
+	"LimitNOFILE":    "systemd's",
+	"MemoryMax":      "systemd's",
+	"ParleyProblem":  "a class of docs/backend/php/parley.php",
+	"RawSyscall":     "Go's",
+	"StateDirectory": "systemd's",
+	"TimeoutStopSec": "systemd's",
+	"Upgrade":        "a header field",
+	"Via":            "a header field",
+	"Wake":           "gnet's",
+	"WatchdogSec":    "systemd's",
+	"kv.Update":      "the NATS client's",
+	"ledger.wanted":  "a subject on the bus",
+	"nats.go":        "the NATS client's repository",
 }
 
 func (w *tree) excused(name string) bool {

@@ -70,6 +70,26 @@ func TestFigures(t *testing.T) {
 		"index", "instance", "pid", "cause", "bus", "process", "order", "worker")
 }
 
+func metricsOf[S any](figures []Figure[S], to map[string]bool) {
+	for i := range figures {
+		to[figures[i].Metric] = true
+	}
+}
+
+// There is advice on metrics that exist, once each, in sentences.
+func TestAdvice(t *testing.T) {
+	known := map[string]bool{}
+	metricsOf(Server, known)
+	metricsOf(Loop, known)
+	metricsOf(Worker, known)
+	for _, a := range Advised {
+		if !known[a.Metric] || a.When == "" || !strings.HasSuffix(a.Do, ".") {
+			t.Errorf("%+v: there is no such metric, or it is advised on twice, or its advice is no sentence", a)
+		}
+		known[a.Metric] = false
+	}
+}
+
 // numbers flattens the figures of a Stats.
 func numbers(s *Stats) (list []uint64) {
 	for i := range Server {

@@ -37,18 +37,18 @@ var histories = []Figure[Stats]{
 		}},
 	{Key: "replayed_messages", Metric: "replayed_messages_total", Help: "Messages that clients were given out of a history.",
 		field: func(s *Stats) any { return &s.ReplayedMessages }, read: ofCount(fanout.CountReplayed)},
-	{Key: "replayed_bytes", Metric: "replayed_bytes_total", Help: "Bytes of those messages.",
+	{Key: "replayed_bytes", Metric: "replayed_bytes_total", Help: "Bytes of the messages that clients were given out of a history.",
 		field: func(s *Stats) any { return &s.ReplayedBytes }, read: ofCount(fanout.CountReplayedBytes)},
-	{Key: "history_gaps", Metric: "gaps_total", Label: "cause", Help: "Times that a client was told a gap in a room with history, by its cause. slow: the client read so slowly that the history had moved past it; expired: it came back too late; epoch: the numbering was another one.",
+	{Key: "history_gaps", Metric: "gaps_total", Label: "cause", Help: "Times that a client was told a gap in a room with history, by its cause. slow: the client read so slowly that the history had moved past it; expired: it came back too late; epoch: the numbering was another one; lost: the bus between the workers lost messages.",
 		field: func(s *Stats) any { return &s.HistoryGaps },
 		table: func(s *Source) map[string]uint64 {
 			return map[string]uint64{"slow": total(s, fanout.CountGapsSlow), "expired": total(s, fanout.CountGapsExpired), "epoch": total(s, fanout.CountGapsEpoch),
 				"lost": total(s, fanout.CountGapsLost)}
 		}},
-	{Key: "behind", Metric: "behind", Kind: Gauge, Help: "Members that read the history of their room: slow ones, and those that just came back.",
+	{Key: "behind", Metric: "members_behind", Kind: Gauge, Help: "Members that read the history of their room at the moment: slow ones, and those that just came back.",
 		field: func(s *Stats) any { return &s.Behind },
 		read:  func(s *Source) uint64 { return uint64(s.Rooms.Behind.Load()) }},
-	{Key: "behind_total", Metric: "behind_total", Help: "Times that a member could not keep up with its room, and went on from the history.",
+	{Key: "behind_total", Metric: "members_fell_behind_total", Help: "Times that a member could not keep up with its room, and went on from the history.",
 		field: func(s *Stats) any { return &s.BehindTotal }, read: ofCount(fanout.CountBehind)},
 	{Key: "conflated", Metric: "conflated_total", Help: "Messages that a slow member did not get because a later one with the same key was there.",
 		field: func(s *Stats) any { return &s.Conflated }, read: ofCount(fanout.CountConflated)},
@@ -70,7 +70,7 @@ var histories = []Figure[Stats]{
 	{Key: "memory_limit", Metric: "memory_limit_bytes", Kind: Gauge, Help: "Bytes that memory_bytes may come to together; beyond it the server ends slow connections, forgets histories and sessions, and at last refuses newcomers. 0 for no limit. Set memory_bytes_max.",
 		field: func(s *Stats) any { return &s.MemoryLimit },
 		read:  func(s *Source) uint64 { return uint64(s.Budget.Limit) }},
-	{Key: "relieved", Metric: "relieved_total", Label: "step", Help: "Times that the limit of memory was reached, by the step that freed some: connections with the largest backlog were closed with 4003; unused_histories, histories, sessions: these were forgotten; newcomers: nothing else was left, and new connections get 503.",
+	{Key: "relieved", Metric: "memory_freed_total", Label: "step", Help: "Times that memory_bytes reached memory_limit_bytes, by the step with which the server freed some: connections with the largest backlog were closed with 4003; unused_histories, histories, sessions: these were forgotten; newcomers: nothing else was left, and new connections get 503.",
 		field: func(s *Stats) any { return &s.Relieved },
 		table: func(s *Source) map[string]uint64 {
 			table := map[string]uint64{}

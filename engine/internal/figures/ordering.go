@@ -20,7 +20,7 @@ var ordering = []Figure[Stats]{
 	{Key: "order_publishes", Metric: "order_publishes_total", Help: "Publishes to rooms with history that workers have sent to the sequencer. Those of the API's process are not among them.",
 		field: func(s *Stats) any { return &s.OrderPublishes },
 		read:  orderFigure(func(c *order.Counts) uint64 { return c.Publishes })},
-	{Key: "order_unanswered", Metric: "order_unanswered_total", Help: "Such publishes of which it is not known whether they will appear, since the sequencer did not answer within two seconds: their clients got unavailable.",
+	{Key: "order_unanswered", Metric: "order_unanswered_total", Help: "Publishes to rooms with history that the sequencer did not answer within two seconds: their clients got unavailable, and it is not known whether the messages will appear.",
 		field: func(s *Stats) any { return &s.OrderUnanswered },
 		read:  orderFigure(func(c *order.Counts) uint64 { return c.Unanswered })},
 	{Key: "order_reads", Metric: "order_reads_total", Help: "Questions to the sequencer for older messages of a room: for clients that come back, and for what was lost on the bus.",

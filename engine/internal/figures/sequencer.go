@@ -55,6 +55,6 @@ var sequencer = []Figure[WorkerStats]{
 		field: ofOrder(func(o *SequencerStats) any { return &o.AnswersDropped })},
 	{Key: "order.rebuilds", Metric: "order_rebuilds_total", Label: "epochs", Help: "Times that this bus process took up the work of an earlier one, by what became of the numbering of rooms. kept: it goes on, and clients notice nothing; new: not all workers could say what they had heard in time, and clients are told that messages may be missing.",
 		field: ofOrder(func(o *SequencerStats) any { return &o.Rebuilds })},
-	{Key: "order.relieved", Metric: "order_relieved_total", Label: "step", Help: "Times that the histories of the sequencer reached their limit, by the step that freed memory: unused_histories: of rooms that no client is in; histories: the older half of the largest.",
+	{Key: "order.relieved", Metric: "order_memory_freed_total", Label: "step", Help: "Times that the histories of the sequencer reached their limit, by the step that freed memory: unused_histories: of rooms that no client is in; histories: the older half of the largest.",
 		field: ofOrder(func(o *SequencerStats) any { return &o.Relieved })},
 }
