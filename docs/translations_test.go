@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// translations are the pages that exist in Chinese beside them, in a page with zh in front of its last part. A test of bench/interop holds the commands of
-// backend/start.md equal, and TestReadmePrograms those of the README.
+// translations are the pages that have a Chinese page beside them. A test of bench/interop holds the commands of backend/start.md equal,
+// and TestReadmePrograms the programs of the README.
 var translations = []string{"docs/concepts.md", "docs/from-the-seed.md"}
 
 var (

@@ -244,17 +244,17 @@ func (c Config) Validate() error {
 		return bad("message_bytes_max", "%d is more than one worker can send to another; give at most %d, or processes: 1",
 			c.MessageBytesMax, membership.SharedBytesMax)
 	case c.MessageRate == 0 && c.MessageBurst > 0:
-		return bad("message_burst", "it is a part of message_rate, and that is 0")
+		return bad("message_burst", "it needs message_rate, and that is 0; set message_rate, or leave message_burst out")
 	case c.MessageRate == 0 && c.MessageStrikes > 0:
-		return bad("message_strikes", "no message is refused, because message_rate is 0")
+		return bad("message_strikes", "it needs message_rate, and that is 0; set message_rate, or leave message_strikes out")
 	case c.BusURL != "" && c.DataDir != "":
 		return bad("data_dir", "the NATS server of bus_url keeps the sessions; leave one of the two empty")
 	case c.BusURL != "" && c.Processes == 1:
 		return bad("bus_url", "a single process needs no bus; give processes of 2 or more, or leave it empty")
 	case c.BusCredentials != "" && c.BusURL == "":
-		return bad("bus_credentials", "they are for the NATS server of bus_url, and that is empty")
+		return bad("bus_credentials", "it needs bus_url, and that is empty; set bus_url, or leave bus_credentials out")
 	case c.BacklogHardBytes < c.BacklogSoftBytes:
-		return bad("backlog_hard_bytes", "%d is below backlog_soft_bytes (%d)", c.BacklogHardBytes, c.BacklogSoftBytes)
+		return bad("backlog_hard_bytes", "%d is below backlog_soft_bytes (%d); give at least that", c.BacklogHardBytes, c.BacklogSoftBytes)
 	case c.BacklogHardBytes < c.MessageBytesMax:
 		return bad("backlog_hard_bytes", "%d is below message_bytes_max (%d), so that two messages in a row would end a "+
 			"healthy receiver; give at least that, or leave it out", c.BacklogHardBytes, c.MessageBytesMax)

@@ -182,7 +182,7 @@ func (s *Server) run(c *Conn, r *route, m *Message) guard.Outcome {
 // reply answers with a handler's outcome. ref is borrowed.
 func (l *loop) reply(c *Conn, name string, ref []byte, out guard.Outcome) {
 	if out.Failed != nil {
-		l.srv.log.Warn("a handler failed", "handler", name, "conn", c.ID(), "err", out.Failed)
+		l.srv.log.Warn("a handler returned an error", "handler", name, "conn", c.ID(), "err", out.Failed)
 		l.srv.emit(Event{Kind: EventError, Conn: c, Err: out.Failed})
 	}
 	switch {

@@ -72,7 +72,7 @@ func (s *Server) tellEverywhere(ev *Event) {
 	}
 	raw, err := json.Marshal(remote)
 	if err != nil {
-		s.log.Error("encode event", "err", err)
+		s.log.Error("an event for the other workers cannot be encoded; please report this", "err", err)
 		return
 	}
 	ev.Conn.loop().Owes.Flush = true

@@ -64,7 +64,7 @@ func (s *Server) Reload(cfg Config) (fixed []string, err error) {
 		return nil, &ConfigError{Key: "origins", Hint: "a list was in force and now there is none; write \"*\" to admit every origin"}
 	}
 	if err := now.Validate(); err != nil {
-		return nil, fmt.Errorf("beside what cannot change: %w", err)
+		return nil, fmt.Errorf("the new settings, together with those that cannot change without a restart: %w", err)
 	}
 	t, err := newTuned(now)
 	if err != nil {

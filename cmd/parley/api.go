@@ -105,11 +105,11 @@ func (b *backends) adopt(entries []api.KeyEntry) {
 	}
 	keys, err := api.CompileKeys(entries)
 	if err != nil {
-		b.log.Error("the keys of the API stay as they are", "err", err) // the parent has compiled them
+		b.log.Error("the new keys of the HTTP API cannot be used, and the old ones stay", "err", err) // the parent has compiled them
 		return
 	}
 	server.SetKeys(keys)
-	b.log.Info("keys of the API", "count", keys.Len())
+	b.log.Info("the HTTP API has new keys", "count", keys.Len())
 }
 
 // provide makes a key for this run if the operator has given none; remove deletes its file.
@@ -134,7 +134,7 @@ func (b *backends) ready(addr net.Addr) {
 		b.log.Error("commands on this machine find no key of the API; name keys in api_keys_file", "err", err)
 		return
 	}
-	b.log.Info("no key of the API is configured: a key of this run is in a file that only this user can read", "file", b.settings.runKey.path)
+	b.log.Info("no key of the HTTP API is configured, so the server made one for this run; only this user can read its file", "file", b.settings.runKey.path)
 }
 
 // apiURL is the address of the API of a server with the settings of a command.

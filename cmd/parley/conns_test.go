@@ -132,10 +132,10 @@ func TestCommandsOverWorkers(t *testing.T) {
 	code, out, stderr := x.run("", "conns")
 	counted, _, says := x.run("", "publish", "a", "1", "--count")
 	r.signalRole("worker", syscall.SIGCONT)
-	if rows := strings.Count(out, "\n") - 1; code != exitFailed || rows < 0 || rows >= 9 || !strings.Contains(stderr, "this is not all: workers did not answer in time (instance ") {
+	if rows := strings.Count(out, "\n") - 1; code != exitFailed || rows < 0 || rows >= 9 || !strings.Contains(stderr, "the answer is not complete, because workers did not answer in time (instance ") {
 		t.Error(code, out, stderr)
 	}
-	if counted != exitFailed || !strings.Contains(says, "this is not all") {
+	if counted != exitFailed || !strings.Contains(says, "the answer is not complete") {
 		t.Error(counted, says)
 	}
 	x.says("deleted a: 9 members left\n", "rooms", "delete", "a")

@@ -24,7 +24,7 @@ func newEcho() *cobra.Command {
 	cfg := engine.DefaultConfig()
 	cmd := &cobra.Command{
 		Use:   "echo",
-		Short: "Send every message back unchanged, for conformance suites and load generators",
+		Short: "Run a server that sends every message back unchanged, for test suites and load generators",
 		Args:  noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			outliveOutput()
@@ -51,9 +51,9 @@ func newEcho() *cobra.Command {
 	cfg.Bare = true
 	cfg.MessageBytesMax, cfg.MessageFragmentsMax = echoMessageBytes, echoFragments
 	cfg.BacklogSoftBytes, cfg.BacklogHardBytes = echoBacklogSoft, echoBacklogHard
-	cmd.Flags().StringVar(&cfg.Host, "host", cfg.Host, "address to listen on")
-	cmd.Flags().IntVar(&cfg.Port, "port", echoPortDefault, "port to listen on; 0 lets the kernel choose")
-	cmd.Flags().IntVar(&cfg.Loops, "loops", 0, "event loops; 0 means one per core")
-	cmd.Flags().BoolVar(&cfg.Compression, "compression", false, "permessage-deflate for clients that offer it")
+	cmd.Flags().StringVar(&cfg.Host, "host", cfg.Host, "listen on this address")
+	cmd.Flags().IntVar(&cfg.Port, "port", echoPortDefault, "listen on this port; 0 lets the kernel choose one")
+	cmd.Flags().IntVar(&cfg.Loops, "loops", 0, "run this many event loops; 0 means one for each core")
+	cmd.Flags().BoolVar(&cfg.Compression, "compression", false, "compress messages (permessage-deflate) for clients that offer it")
 	return cmd
 }

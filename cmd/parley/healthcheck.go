@@ -18,7 +18,7 @@ import (
 func newHealthcheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "healthcheck [URL]",
-		Short: "Ask a running server whether it is well",
+		Short: "Ask a running server whether it works; the exit code is the answer",
 		Long: "Ask a running server's admin listener whether every event loop takes its turns, for containers and monitors.\n" +
 			"The address follows from the same settings that serve reads, or is URL. Exit code 0: the server is well.\n" +
 			"1: it is not, or does not answer.",

@@ -47,7 +47,7 @@ func TestHistoryCommands(t *testing.T) {
 		"": "0: 241 to 260, 20 lines ", "--limit 0": "0: 11 to 260, 250 lines ", "--limit 3": "0: 258 to 260, 3 lines ", "--limit 230": "0: 31 to 260, 230 lines ",
 		"--since 10 --epoch E": "0: 11 to 260, 250 lines ", "--since 258 --epoch E": "0: 259 to 260, 2 lines ", "--since 100 --epoch E --limit 120": "0: 101 to 220, 120 lines ",
 		"--since 260 --epoch E": "0: 0 to 0, 1 lines ",
-		"--since 7 --epoch E":   "1: 11 to 260, 250 lines this is not all: the room does not keep the messages 8 to 10 any more\n",
+		"--since 7 --epoch E":   "1: 11 to 260, 250 lines the list is not complete: the room does not keep the messages 8 to 10 any more\n",
 		"--since 7 --epoch e":   "1: 0 to 0, 1 lines the numbers of the room began anew in the epoch " + found[1] + ", or it has none above 7 yet: it is not known what is missing\n",
 	} {
 		if got := shown(strings.Fields(strings.ReplaceAll(args, "E", found[1]))...); got != want {
@@ -63,11 +63,11 @@ func TestHistoryCommands(t *testing.T) {
 	x.fails(exitRefused, "no_history: ", "history", "lobby")
 	x.fails(exitRefused, "invalid_request: /key", "publish", "chat:1", "1", "--key", strings.Repeat("k", 65))
 	for text, args := range map[string][]string{
-		"takes one room":     {"history"},
-		"stand together":     {"history", "chat:1", "--since", "1"},
-		"is negative":        {"history", "chat:1", "--limit", "-1"},
-		"key is that of one": {"publish", "chat:1", "-", "--idempotency-key", "k"},
-		"invalid argument":   {"history", "chat:1", "--since", "-1", "--epoch", "e"},
+		"takes one room":         {"history"},
+		"or neither":             {"history", "chat:1", "--since", "1"},
+		"is negative":            {"history", "chat:1", "--limit", "-1"},
+		"belongs to one message": {"publish", "chat:1", "-", "--idempotency-key", "k"},
+		"invalid argument":       {"history", "chat:1", "--since", "-1", "--epoch", "e"},
 	} {
 		x.fails(exitUsage, text, args...)
 	}

@@ -34,16 +34,16 @@ type grant struct {
 }
 
 func (g *grant) flags(cmd *cobra.Command) {
-	cmd.Flags().StringSliceVar(&g.scopes, "scopes", nil, "what the key may do: publish, read, manage, tokens, hooks, operate or all")
-	cmd.Flags().StringSliceVar(&g.rooms, "rooms", nil, "patterns of the rooms that it is good for ('shop:**'); none: every room")
-	cmd.Flags().StringVar(&g.until, "until", "", "date from which on it is refused: 2027-06-01")
+	cmd.Flags().StringSliceVar(&g.scopes, "scopes", nil, "the key may do this: publish, read, manage, tokens, hooks, operate or all")
+	cmd.Flags().StringSliceVar(&g.rooms, "rooms", nil, "the key works in rooms that match these patterns ('shop:**'); by default in every room")
+	cmd.Flags().StringVar(&g.until, "until", "", "the server refuses the key from this date on: 2027-06-01")
 }
 
 // apply adds the grant to an entry, and checks it as the server does.
 func (g *grant) apply(entry *api.KeyEntry) error {
 	entry.Scopes, entry.Rooms, entry.Until = g.scopes, g.rooms, g.until
 	if len(g.scopes) == 0 {
-		return usageError{errors.New("--scopes is missing: publish, read, manage, tokens, hooks, operate or all")}
+		return usageError{errors.New("--scopes is missing: name what the key may do (publish, read, manage, tokens, hooks, operate or all)")}
 	}
 	var wrong *api.EntryError
 	if _, err := api.CompileKeys([]api.KeyEntry{*entry}); errors.As(err, &wrong) {
@@ -76,7 +76,7 @@ func newKeyCreate() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&id, "id", "", "name of the key, for the log; it is part of the key")
+	cmd.Flags().StringVar(&id, "id", "", "the key has this name, which the log shows; it is a part of the key")
 	may.flags(cmd)
 	return cmd
 }

@@ -274,7 +274,7 @@ func scalar(n *yaml.Node) (string, error) {
 		}
 		return strings.Join(parts, ","), nil
 	}
-	return "", errors.New("settings are flat; there is nothing to nest")
+	return "", errors.New("settings are flat; write one value behind the key")
 }
 
 func fromFlags(cmd *cobra.Command) map[string]value {

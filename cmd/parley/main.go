@@ -123,8 +123,10 @@ func flush(f func(context.Context) error) {
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "parley",
-		Short:         "A WebSocket room server for very many connections",
+		Use:   "parley",
+		Short: "A WebSocket room server for very many connections",
+		Long: "Parley is a WebSocket room server. Start it with `parley serve`, and open http://127.0.0.1:9091/ in two windows.\n" +
+			"`parley COMMAND --help` describes a command.",
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          knownVerb,
@@ -137,6 +139,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(newServe(), newEcho(), newVersion(), newCheckConfig(), newHealthcheck(), newStatus(), newVerify(),
 		newKey(), newToken(), newDefaultConfig(), newConfigDoc(), newCompletion())
 	root.AddCommand(client.Local{URL: apiURL, Key: takeKeyVariable, RunKey: findRunKey, KnownVerb: knownVerb, NoArguments: noArguments}.Commands()...)
+	arrange(root)
 	return root
 }
 
@@ -149,7 +152,7 @@ func knownVerb(cmd *cobra.Command, args []string) error {
 	for _, c := range cmd.Commands() {
 		verbs = append(verbs, c.Name())
 	}
-	return usageError{fmt.Errorf("%q is no verb%s; `%s --help` lists them", args[0], didYouMean(args[0], verbs), cmd.CommandPath())}
+	return usageError{fmt.Errorf("%q is no command%s; `%s --help` lists them", args[0], didYouMean(args[0], verbs), cmd.CommandPath())}
 }
 
 // explainFlag words cobra's complaint about a flag.

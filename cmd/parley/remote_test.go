@@ -89,7 +89,7 @@ func TestExitCodesOfRequests(t *testing.T) {
 		"not valid UTF-8":                               {"publish", "a\xff", "1"},
 		"takes a room and JSON":                         {"publish", "lobby"},
 		"takes one message, and no room":                {"publish", "lobby", "1", "--everybody"},
-		"stand together":                                {"publish", "{}", "--everybody", "--user", "7"},
+		"not both":                                      {"publish", "{}", "--everybody", "--user", "7"},
 		"--user is missing":                             {"disconnect"},
 		"conns show takes one connection":               {"conns", "show"},
 		"did you mean \"kick\"?; `parley conns --help`": {"conns", "kik"},

@@ -27,9 +27,9 @@ import (
 func newServe() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
-		Short: "Serve rooms over WebSocket",
-		Long: "Serve rooms over WebSocket. Every setting is a flag, a variable (" + envPrefix + "HEARTBEAT_INTERVAL) or a line\n" +
-			"of the file given by --config (heartbeat_interval: 30); flags win over variables, variables over the file.",
+		Short: "Run the room server",
+		Long: "Run the room server. Every setting is a flag (--message-rate=20), a variable (" + envPrefix + "MESSAGE_RATE=20) or a line of the\n" +
+			"file given by --config (message_rate: 20). Flags win over variables, variables over the file.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			outliveOutput()
@@ -159,7 +159,7 @@ func reread(cmd *cobra.Command, now *settings) (cluster.Fresh, error) {
 	// What cannot change stays in force: the files that the workers read again, and a cookie beside other origins.
 	s.keepTokens(now)
 	if err := s.checkTokens(); err != nil {
-		return cluster.Fresh{}, fmt.Errorf("beside what cannot change: %w", err)
+		return cluster.Fresh{}, fmt.Errorf("the new settings, together with those that cannot change without a restart: %w", err)
 	}
 	s.settle()
 	return cluster.Fresh{Config: s.Config, Own: raw}, err
@@ -225,6 +225,6 @@ func limitMemory(log *slog.Logger, workers int) {
 		debug.SetGCPercent(thriftyPercent)
 	}
 	if _, err := memlimit.Set(memlimit.WithRatio(memoryShare/float64(workers)), memlimit.WithLogger(slog.New(slog.DiscardHandler))); err != nil {
-		log.Debug("no memory limit found", "err", err)
+		log.Debug("the process has no memory limit that it can find", "err", err)
 	}
 }

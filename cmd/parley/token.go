@@ -54,12 +54,12 @@ type tokenFlags struct {
 }
 
 func (t *tokenFlags) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&t.user, "user", "", "the user, 1 to 128 bytes")
-	cmd.Flags().StringSliceVar(&t.join, "join", nil, "patterns of rooms that may be joined ('chat:*')")
-	cmd.Flags().StringSliceVar(&t.publish, "publish", nil, "patterns of rooms that may be published to")
-	cmd.Flags().StringSliceVar(&t.members, "members", nil, "patterns of rooms whose members may be listed; by default those of --join")
-	cmd.Flags().StringSliceVar(&t.auto, "auto", nil, "rooms that the connection enters at once")
-	cmd.Flags().DurationVar(&t.life, "for", time.Hour, "how long the token is good")
+	cmd.Flags().StringVar(&t.user, "user", "", "the token is for this user, 1 to 128 bytes")
+	cmd.Flags().StringSliceVar(&t.join, "join", nil, "the client may join rooms that match these patterns ('chat:*')")
+	cmd.Flags().StringSliceVar(&t.publish, "publish", nil, "the client may publish to rooms that match these patterns")
+	cmd.Flags().StringSliceVar(&t.members, "members", nil, "the client may list the members of rooms that match these patterns; by default those of --join")
+	cmd.Flags().StringSliceVar(&t.auto, "auto", nil, "the connection enters these rooms at once")
+	cmd.Flags().DurationVar(&t.life, "for", time.Hour, "the token is valid for this long")
 }
 
 func (t *tokenFlags) sign(s *settings, now time.Time) (string, error) {
@@ -112,7 +112,7 @@ func newTokenCheck() *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
 		Use:   "check TOKEN",
-		Short: "Say whether a server with these settings takes a token, and what it allows (- reads it from standard input)",
+		Short: "Say whether a server with these settings accepts a token, and what the token allows; - reads it from standard input",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usageError{errors.New("token check takes one token, or - for standard input")}
@@ -125,7 +125,7 @@ func newTokenCheck() *cobra.Command {
 				return err
 			}
 			if s.Auth == "off" {
-				return usageError{errors.New("auth is off: no token is looked at")}
+				return usageError{errors.New("auth is off, so the server looks at no token; set auth to required or optional")}
 			}
 			text := args[0]
 			if text == "-" {

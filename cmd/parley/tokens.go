@@ -205,10 +205,10 @@ func (b *backends) adoptRules(rules []access.Entry) {
 	if b.settings.Auth != "off" {
 		var err error
 		if verifier, _, err = b.settings.verifier(true); err != nil {
-			b.log.Error("the keys of tokens stay as they are", "err", err)
+			b.log.Error("the new keys of tokens cannot be used, and the old ones stay", "err", err)
 		}
 	}
 	if err := b.guard.Change(verifier, rules); err != nil {
-		b.log.Error("the rules of rooms stay as they are", "err", err) // the parent has parsed them
+		b.log.Error("the new rules of rooms cannot be used, and the old ones stay", "err", err) // the parent has parsed them
 	}
 }

@@ -30,7 +30,7 @@ func newVerify() *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
 		Use:   "verify URL",
-		Short: "Check that a running server keeps the wire protocol's promises",
+		Short: "Check from outside that a running server keeps the promises of the wire protocol",
 		Long: "Check that a running server keeps the wire protocol's promises: many clients join, publish, leave, break off,\n" +
 			"stall, freeze and resume, and the checker compares the messages that they get with those that they should get\n" +
 			"(docs/verify.md).\n\n" +
@@ -58,31 +58,31 @@ func newVerify() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.Uint64Var(&o.Seed, "seed", 0, "seed of the clients' decisions; 0 draws one and prints it")
-	f.IntVar(&o.Clients, "clients", o.Clients, "clients")
-	f.IntVar(&o.Rooms, "rooms", o.Rooms, "rooms that they share")
-	f.IntVar(&o.Rate, "rate", o.Rate, "acts per second, all clients together")
-	f.DurationVar(&o.For, "for", o.For, "how long the clients act")
+	f.Uint64Var(&o.Seed, "seed", 0, "the clients' decisions follow from this seed; 0 draws a seed and prints it")
+	f.IntVar(&o.Clients, "clients", o.Clients, "this many clients act")
+	f.IntVar(&o.Rooms, "rooms", o.Rooms, "the clients share this many rooms")
+	f.IntVar(&o.Rate, "rate", o.Rate, "all clients together do this many acts in a second")
+	f.DurationVar(&o.For, "for", o.For, "the clients act for this long")
 	f.StringVar(&o.Dialect, "dialect", o.Dialect, "protocol of the server: parley, or plain (join and broadcast only)")
 	f.IntVar(&o.RoomLimit, "room-limit", 0, "the server's max_connections_per_room; 0 means none")
-	f.BoolVar(&o.ExactCounts, "exact-counts", false, "one process serves: counts are exact at every moment")
+	f.BoolVar(&o.ExactCounts, "exact-counts", false, "the server is one process, whose counts are exact at every moment")
 	f.IntVar(&o.HistoryMessages, "history-messages", 0, "the rooms have history: messages of the server's entry for verify-** in the setting history; 0 means none")
-	f.DurationVar(&o.HistoryAge, "history-age", o.HistoryAge, "age of that entry")
-	f.IntVar(&o.HistoryBytes, "history-bytes", o.HistoryBytes, "bytes of that entry")
+	f.DurationVar(&o.HistoryAge, "history-age", o.HistoryAge, "the age of that entry")
+	f.IntVar(&o.HistoryBytes, "history-bytes", o.HistoryBytes, "the bytes of that entry")
 	f.DurationVar(&o.HeartbeatInterval, "heartbeat-interval", 0, "the server's heartbeat_interval; 0 means that heartbeats are not checked")
 	f.DurationVar(&o.HeartbeatTimeout, "heartbeat-timeout", 0, "the server's heartbeat_timeout; 0 means that heartbeats are not checked")
 	f.IntVar(&o.AnnounceMax, "announce-members-max", o.AnnounceMax, "the server's announce_members_max; 0 means that announcements may be incomplete")
-	f.DurationVar(&o.Patience, "patience", o.Patience, "how long an answer or a delivery may take")
+	f.DurationVar(&o.Patience, "patience", o.Patience, "an answer or a delivery may take this long")
 	f.BoolVar(&o.StopAtFinding, "stop-at-finding", false, "end with the first finding")
 	f.StringVar(&o.API, "api", "", "address of the server's HTTP API, like http://127.0.0.1:9092; backends use it beside the clients")
-	f.StringVar(&o.APIKeyFile, "api-key-file", "", "file of a key of the API with all scopes; a spawned server is given one")
-	f.StringVar(&o.SecretFile, "jwt-secret-file", "", "file of the secret of the server's tokens; a spawned server is given one")
-	f.StringVar(&o.Spawn, "spawn", "", "command that starts the server; it is stopped at the end")
+	f.StringVar(&o.APIKeyFile, "api-key-file", "", "this file holds a key of the API with all scopes; a spawned server gets one")
+	f.StringVar(&o.SecretFile, "jwt-secret-file", "", "this file holds the secret of the server's tokens; a spawned server gets one")
+	f.StringVar(&o.Spawn, "spawn", "", "start the server with this command, and stop it at the end")
 	f.BoolVar(&o.Kill, "kill", false, "kill and freeze workers of the spawned server")
 	f.BoolVar(&o.KillAPI, "kill-api", false, "kill the spawned server's api process")
 	f.BoolVar(&o.KillBus, "kill-bus", false, "kill the spawned server's bus")
-	f.StringVar(&o.Wipe, "wipe", "", "command that empties the server's store of sessions and seats, run now and then")
-	f.BoolVar(&asJSON, "json", false, "report in JSON")
+	f.StringVar(&o.Wipe, "wipe", "", "run this command now and then: it empties the server's store of sessions and seats")
+	f.BoolVar(&asJSON, "json", false, "print the report as JSON")
 	return cmd
 }
 

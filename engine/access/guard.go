@@ -129,7 +129,7 @@ func (g *Guard) Install(srv *engine.Server) {
 		return
 	}
 	if err := g.revoked.Load(g.o.File, time.Now()); err != nil {
-		g.o.Log.Error("revocations of an earlier run are lost, at least in part: revoke again the tokens that must not be good", "err", err)
+		g.o.Log.Error("revocations of an earlier run are lost, at least in part: revoke again the tokens that must not be valid", "err", err)
 	}
 	if !g.o.Keeper {
 		return
@@ -316,11 +316,11 @@ func (g *Guard) enter(c *engine.Conn) {
 	}
 	for _, room := range claims.Auto {
 		if d := g.Allow(c, engine.ActJoin, room, false); d.Refuse != nil {
-			g.o.Log.Info("a client cannot enter a room of its token", "conn", c.ID(), "room", room, "err", d.Refuse)
+			g.o.Log.Info("a client cannot enter a room that its token names in auto", "conn", c.ID(), "room", room, "err", d.Refuse)
 			continue
 		}
 		if err := g.srv.Rooms().Join(c, room); err != nil && !errors.Is(err, engine.ErrNotOpen) {
-			g.o.Log.Info("a client cannot enter a room of its token", "conn", c.ID(), "room", room, "err", err)
+			g.o.Log.Info("a client cannot enter a room that its token names in auto", "conn", c.ID(), "room", room, "err", err)
 		}
 	}
 }

@@ -93,7 +93,7 @@ func New(srv Source, o Options) (*Admin, error) {
 	}
 	go func() {
 		if err := a.http.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-			o.Log.Error("admin listener ended", "err", err)
+			o.Log.Error("the admin listener has ended: chat page, health, stats and metrics do not answer until a restart", "err", err)
 		}
 	}()
 	return a, nil

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -110,5 +111,71 @@ func TestBarePage(t *testing.T) {
 	}
 	if got := strings.Join(lines, ""); got != client {
 		t.Errorf("bare.js has\n%s\nand docs/wire.md\n%s", got, client)
+	}
+}
+
+var (
+	entryOfWords = regexp.MustCompile(`(?m)^  (\w+): \[\s*'((?:[^'\\]|\\.)*)',\s*'((?:[^'\\]|\\.)*)',?\s*\],`)
+	keyOfWords   = regexp.MustCompile(`(?m)^  (\w+): \[`)
+	hole         = regexp.MustCompile(`\{\d\}`)
+	textOfPage   = regexp.MustCompile(`>\s*([^<>\s][^<>]*)<`)
+)
+
+func sorted(list []string) []string {
+	slices.Sort(list)
+	return list
+}
+
+// All texts of the pages stand in one table, in both languages, with the same values in them. No text is unused, none is missing, and
+// the pages have no text of their own but the name.
+func TestPageWords(t *testing.T) {
+	w := start(t, nil)
+	_, words := w.fetch("/words.js")
+	var pages strings.Builder
+	for _, name := range []string{"", "bare.html", "chat.js", "view.js", "wire.js", "bare.js"} {
+		_, text := w.fetch("/" + name)
+		pages.WriteString(text)
+		if name != "" && !strings.HasSuffix(name, ".html") {
+			continue
+		}
+		for _, m := range textOfPage.FindAllStringSubmatch(text, -1) {
+			if m[1] != "Parley" {
+				t.Errorf("/%s has the text %q: put it into words.js, and its key into data-say", name, m[1])
+			}
+		}
+	}
+	codes, err := os.ReadFile("../../clients/js/src/words.ts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(words, "const languages")
+	known := map[string]bool{}
+	for _, m := range entryOfWords.FindAllStringSubmatch(words, -1) {
+		key, english, chinese := m[1], m[2], m[3]
+		known[key] = true
+		if values := hole.FindAllString(english, -1); !slices.Equal(sorted(values), sorted(hole.FindAllString(chinese, -1))) {
+			t.Errorf("%s: %q and %q do not have the same values", key, english, chinese)
+		}
+		if !strings.HasPrefix(key, "other") && regexp.MustCompile(`\p{Han}`).MatchString(english) {
+			t.Errorf("%s: the English text is %q", key, english)
+		}
+		if !strings.HasPrefix(key, "other") && !regexp.MustCompile(`\p{Han}`).MatchString(chinese) {
+			t.Errorf("%s: the Chinese text is %q", key, chinese)
+		}
+		name, code := strings.CutPrefix(key, "e_")
+		switch {
+		case code && !strings.Contains(string(codes), "\n  "+name+": "):
+			t.Errorf("%s: no error has the code %s", key, name)
+		case !code && !strings.HasPrefix(key, "c_") && !regexp.MustCompile(`['"](`+key+`|`+strings.TrimSuffix(strings.TrimSuffix(key, "1"), "Short")+`)['"]`).MatchString(pages.String()+rest):
+			t.Errorf("no page says %s", key)
+		}
+	}
+	if all := len(keyOfWords.FindAllString(words, -1)); all != len(known) || all < 80 {
+		t.Errorf("%d of %d entries of words.js have the form KEY: ['English', '中文']", len(known), all)
+	}
+	for _, m := range regexp.MustCompile(`(?:say|count)\('(\w+)'|data-say(?:-[a-z-]+)?="(\w+)"`).FindAllStringSubmatch(pages.String(), -1) {
+		if key := m[1] + m[2]; !known[key] {
+			t.Errorf("a page says %s, and words.js does not have it", key)
+		}
 	}
 }

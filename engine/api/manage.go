@@ -89,7 +89,7 @@ func (t *target) check(c *call, ways string) *problem {
 		return invalid([]fault{{c.at, "name the connections: by exactly one of " + ways}})
 	case 1:
 	default:
-		return invalid([]fault{{c.at + "/" + t.ways[1], "name the connections once: " + t.ways[0] + " and " + t.ways[1] + " stand together"}})
+		return invalid([]fault{{c.at + "/" + t.ways[1], "name the connections once: give " + t.ways[0] + " or " + t.ways[1] + ", not both"}})
 	}
 	if t.ways[0] == "room" {
 		return c.seesRoom(t.to.Rooms[0])

@@ -158,13 +158,13 @@ func (p *publishRequest) check(c *call) *problem {
 	case 0:
 		say("", "name the receivers: by exactly one of room, rooms, user, users, connection, connections, where and everybody")
 	default:
-		say("/"+p.targets[1], "name the receivers once: "+strings.Join(p.targets, " and ")+" stand together")
+		say("/"+p.targets[1], "name the receivers once: give only one of "+strings.Join(p.targets, " and "))
 	}
 	switch {
 	case p.data == nil && p.message == nil:
 		say("", "say what to publish: by exactly one of data and message")
 	case p.data != nil && p.message != nil:
-		say("/message", "say what to publish once: data and message stand together")
+		say("/message", "say what to publish once: give data or message, not both")
 	case p.data != nil && len(faults) == 0 && !p.toRooms():
 		say("/data", "data is for rooms: give a message")
 	}
@@ -375,6 +375,6 @@ func (s *Server) problemOf(c *call, err error) *problem {
 	case errors.Is(err, engine.ErrUnanswered), errors.Is(err, engine.ErrUnavailable), errors.Is(err, engine.ErrPartial), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return &problem{code: unavailable, detail: "a worker did not answer in time: it may have done it or not"}
 	}
-	s.log.Error("api request failed", "request", c.request, "key", c.key.id, "err", err)
+	s.log.Error("the server failed at a request to the HTTP API, and answered 500", "request", c.request, "key", c.key.id, "err", err)
 	return &problem{code: internal, detail: "the server's log says why, under the id of this request"}
 }

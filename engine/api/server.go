@@ -328,7 +328,7 @@ func (s *Server) authenticate(v *visit) *problem {
 		return nil
 	}
 	s.failures.add(from, v.now)
-	s.log.Warn("api request without a good key", "request", v.request, "address", from, "path", clip([]byte(v.r.URL.Path)), "why", why)
+	s.log.Warn("a request to the HTTP API has no valid key", "request", v.request, "address", from, "path", clip([]byte(v.r.URL.Path)), "why", why)
 	return &problem{code: unauthenticated, detail: why}
 }
 

@@ -140,7 +140,7 @@ func TestAuthentication(t *testing.T) {
 	cookie.Header.Del("Authorization")
 	cookie.Header.Set("Cookie", "key="+w.all)
 	w.refused(cookie, unauthenticated)
-	if log := w.log.String(); strings.Contains(log, w.all[10:]) || strings.Contains(log, stranger[10:]) || strings.Count(log, "api request without a good key") != 12 {
+	if log := w.log.String(); strings.Contains(log, w.all[10:]) || strings.Contains(log, stranger[10:]) || strings.Count(log, "a request to the HTTP API has no valid key") != 12 {
 		t.Error("the log has a secret, or not a line for each refusal:", log)
 	}
 }

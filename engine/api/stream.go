@@ -82,7 +82,7 @@ func (m *stream) follow() {
 	one.waits = true
 	next, partial, wrong := m.server.page(&one, m.request, m.list)
 	if wrong != nil {
-		m.server.log.Warn("a stream is cut", "path", one.route.path, "key", one.key.id, "request", one.request, "why", wrong.code.String())
+		m.server.log.Warn("a list that streams to a backend is cut off, because a page of it failed: ask for it again", "path", one.route.path, "key", one.key.id, "request", one.request, "why", wrong.code.String())
 		panic(http.ErrAbortHandler)
 	}
 	m.page = next

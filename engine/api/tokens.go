@@ -64,7 +64,7 @@ func decodeTokens(s *Server, c *call, list fields[tokensRequest]) (r tokensReque
 	case r.user == "" && r.jti == "":
 		return r, invalid([]fault{{c.at, "name the tokens: by exactly one of user and jti"}})
 	case r.user != "" && r.jti != "":
-		return r, invalid([]fault{{c.at + "/jti", "name the tokens once: user and jti stand together"}})
+		return r, invalid([]fault{{c.at + "/jti", "name the tokens once: give user or jti, not both"}})
 	case r.user == "" && !r.before.IsZero():
 		return r, invalid([]fault{{c.at + "/issued_before", "it stands beside user only"}})
 	case r.jti == "" && !r.until.IsZero():

@@ -65,7 +65,7 @@ func runAPI(ctx context.Context, srv *engine.Server, o Options) error {
 	w.beforeLeave = func() {
 		stop()
 		if err := <-served; err != nil {
-			o.Log.Error("serve the API", "err", err)
+			o.Log.Error("the HTTP API has ended with an error", "err", err)
 		}
 	}
 	return w.followOrders(serving)
@@ -99,7 +99,7 @@ func startAPI(ctx context.Context, srv *engine.Server, o Options) (stop func(), 
 	return func() {
 		cancel()
 		if err := <-served; err != nil {
-			o.Log.Error("serve the API", "err", err)
+			o.Log.Error("the HTTP API has ended with an error", "err", err)
 		}
 	}, listener.Addr(), nil
 }

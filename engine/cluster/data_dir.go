@@ -172,9 +172,11 @@ func ledgerOptions(srv *engine.Server, epoch int64, o Options) ledger.Options {
 		Epoch:      epoch,
 		SessionTTL: srv.Config().ReconnectionTTL,
 		Coalesce:   coalesce,
-		Fault:      func(err error) { o.Log.Error("ledger", "err", err) },
-		Say:        func(err error) { o.Log.Warn("the bus has lost its data", "what", err) },
-		Lost:       srv.Worker().Sessions.SaveSessions,
+		Fault:      func(err error) { o.Log.Error("a record of sessions, seats or created rooms has a fault", "err", err) },
+		Say: func(err error) {
+			o.Log.Warn("the bus has lost its data: the workers write their sessions, seats and created rooms again", "what", err)
+		},
+		Lost: srv.Worker().Sessions.SaveSessions,
 	}
 }
 

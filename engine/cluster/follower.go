@@ -34,7 +34,7 @@ func (w *worker) openMailbag() error {
 	held := w.srv.Worker().Rooms.Order
 	courier, err := w.bus.link.Load().Follow(held.Outgoing, func(answer []byte) {
 		if err := held.HearPiece(answer); err != nil {
-			w.options.Log.Error("an answer of the sequencer cannot be read", "err", err)
+			w.options.Log.Error("an answer of the sequencer cannot be read; please report this", "err", err)
 		}
 	})
 	if err != nil {

@@ -64,9 +64,9 @@ func (f *fault) log(why string, log *slog.Logger) {
 func (w *worker) died(d supervise.Death) {
 	records := w.ledger.Load()
 	reap := func() {
-		w.insist("free a worker's seats", d.Instance, func(done func(error)) error { return records.Seats.Reap(d.Instance, done) })
+		w.insist("the seats of a dead worker cannot be freed yet", d.Instance, func(done func(error)) error { return records.Seats.Reap(d.Instance, done) })
 	}
-	w.insist("record a worker's end", d.Instance, func(done func(error)) error { return records.Dead(d.Instance, d.At, done) })
+	w.insist("the end of a worker cannot be recorded yet", d.Instance, func(done func(error)) error { return records.Dead(d.Instance, d.At, done) })
 	reap()
 	time.AfterFunc(reapAgain, reap)
 }

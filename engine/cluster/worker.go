@@ -154,12 +154,12 @@ func (w *worker) dial(ctx context.Context, welcome supervise.Welcome, given inhe
 		Batch: func(from ident.Worker, entries iter.Seq[[]byte]) {
 			for entry := range entries {
 				if err := w.srv.Worker().Receive(from, entry); err != nil {
-					w.options.Log.Error("an entry of another worker cannot be read", "worker", from, "err", err)
+					w.options.Log.Error("a message of another worker cannot be read; do all workers run the same version?", "worker", from, "err", err)
 				}
 			}
 		},
 		Lost: func(from ident.Worker, first, last uint64) {
-			w.options.Log.Error("batches of another worker are lost", "worker", from, "first", first, "last", last)
+			w.options.Log.Error("messages of another worker are lost on the bus", "worker", from, "first", first, "last", last)
 			w.srv.Worker().Missed(from)
 		},
 		Gone: w.srv.Worker().Gone,
@@ -231,7 +231,7 @@ func (w *worker) followOrders(ctx context.Context) error {
 func (w *worker) report() {
 	w.fault.log(w.ledger.Load().Why(), w.options.Log)
 	if err := w.control.Stats(w.stats()); err != nil {
-		w.options.Log.Error("report figures", "err", err)
+		w.options.Log.Error("the figures of this worker cannot be reported to the supervisor", "err", err)
 	}
 }
 
@@ -263,7 +263,7 @@ func (w *worker) drain(ctx context.Context, over time.Duration) <-chan struct{} 
 		defer close(drained)
 		defer stop()
 		if err := w.srv.Drain(unhurried, over); err != nil {
-			w.options.Log.Error("drain", "err", err)
+			w.options.Log.Error("the clients of this worker cannot be sent away", "err", err)
 		}
 	}()
 	return drained

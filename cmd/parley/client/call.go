@@ -149,7 +149,7 @@ func (at *place) read(ctx context.Context, r *http.Response) ([]byte, error) {
 
 // stranger says that what answers is not the API.
 func (at *place) stranger(format string, args ...any) error {
-	return Error{Unreachable, fmt.Errorf("on %s is no HTTP API of Parley; "+format, append([]any{at.base}, args...)...)}
+	return Error{Unreachable, fmt.Errorf("what answers on %s is not the HTTP API of Parley: "+format, append([]any{at.base}, args...)...)}
 }
 
 // missing are the workers that did not answer in time.
@@ -179,7 +179,7 @@ func (m *missing) err() error {
 	for _, w := range m.Partial {
 		names = append(names, strconv.Itoa(w.Instance))
 	}
-	return Error{Failed, fmt.Errorf("this is not all: workers did not answer in time (instance %s)", strings.Join(names, ", "))}
+	return Error{Failed, fmt.Errorf("the answer is not complete, because workers did not answer in time (instance %s); ask again", strings.Join(names, ", "))}
 }
 
 // pages reads a list page by page, at most limit rows; 0 means all. The last error says that the list is not complete.

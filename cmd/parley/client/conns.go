@@ -83,12 +83,12 @@ type connQuery struct {
 
 func (q *connQuery) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&q.user, "user", "", "those of this user")
-	f.StringVar(&q.room, "room", "", "those in this room")
-	f.StringVar(&q.address, "address", "", "those from this IP address")
-	f.StringVar(&q.attribute, "attribute", "", "those whose attribute has this value: NAME:JSON, such as team:7")
-	f.StringVar(&q.sort, "sort", "", "the first of all workers by backlog, idle or age, at most 1000")
-	f.IntVar(&q.limit, "limit", 0, "at most so many; 0: all")
+	f.StringVar(&q.user, "user", "", "only connections of this user")
+	f.StringVar(&q.room, "room", "", "only members of this room")
+	f.StringVar(&q.address, "address", "", "only connections from this IP address")
+	f.StringVar(&q.attribute, "attribute", "", "only connections whose attribute has this value: NAME:JSON, such as team:7")
+	f.StringVar(&q.sort, "sort", "", "sort by backlog, idle or age over all workers, and list the first, at most 1000")
+	f.IntVar(&q.limit, "limit", 0, "list at most this many; 0 means all")
 	cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions([]string{"backlog", "idle", "age"}, cobra.ShellCompDirectiveNoFileComp))
 }
 
@@ -98,7 +98,7 @@ func (q *connQuery) values() (url.Values, error) {
 		return nil, err
 	}
 	if q.sort != "" && q.limit > pageRows {
-		return nil, Error{Usage, fmt.Errorf("--limit: in an order there are at most %d rows", pageRows)}
+		return nil, Error{Usage, fmt.Errorf("--limit: with --sort the list has at most %d rows; give a smaller number", pageRows)}
 	}
 	return filled(map[string]string{"user": q.user, "room": q.room, "address": q.address, "attribute": q.attribute, "sort": q.sort}), nil
 }
@@ -178,9 +178,9 @@ type farewell struct {
 }
 
 func (f *farewell) flags(cmd *cobra.Command) {
-	cmd.Flags().IntVar(&f.code, "code", 0, "close code, such as 4100; by default 4007, after which clients stay away")
-	cmd.Flags().StringVar(&f.reason, "reason", "", "reason, for the client")
-	cmd.Flags().BoolVar(&f.ends, "end-sessions", false, "end the sessions, too, so that nobody resumes them")
+	cmd.Flags().IntVar(&f.code, "code", 0, "close with this code, such as 4100; by default 4007, after which clients stay away")
+	cmd.Flags().StringVar(&f.reason, "reason", "", "tell the client this reason")
+	cmd.Flags().BoolVar(&f.ends, "end-sessions", false, "end the sessions, too, so that no client can resume them")
 }
 
 // add puts the flags into a request.
@@ -223,13 +223,13 @@ func (l Local) disconnect() *cobra.Command {
 		Args:  l.NoArguments,
 		RunE: r.with(func(cmd *cobra.Command, at *place, _ []string) error {
 			if user == "" {
-				return Error{Usage, errors.New("--user is missing: whose connections are to be closed")}
+				return Error{Usage, errors.New("--user is missing: name the user whose connections the server should close")}
 			}
 			return r.carryOut(cmd, at, action{"/v1/disconnect", f.add(object(nil).text("user", user)).end(), saysClosed})
 		}),
 	}
 	r.flags(cmd)
 	f.flags(cmd)
-	cmd.Flags().StringVar(&user, "user", "", "the user")
+	cmd.Flags().StringVar(&user, "user", "", "close the connections of this user")
 	return cmd
 }

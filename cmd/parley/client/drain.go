@@ -79,7 +79,7 @@ func (l Local) drain() *cobra.Command {
 		}),
 	}
 	r.flags(cmd)
-	cmd.Flags().DurationVar(&within, "within", drainUsual, "time over which the clients are sent away, up to 1h")
+	cmd.Flags().DurationVar(&within, "within", drainUsual, "send the clients away over this time, at most 1h")
 	return cmd
 }
 

@@ -46,7 +46,7 @@ func (l Local) history() *cobra.Command {
 			given := cmd.Flags().Changed("since")
 			switch {
 			case given != (epoch != ""):
-				return Error{Usage, errors.New("--since and --epoch stand together: a number counts within its epoch")}
+				return Error{Usage, errors.New("give both --since and --epoch, or neither: a number counts within its epoch")}
 			case !given && !cmd.Flags().Changed("limit"):
 				limit = historyUsual
 			}
@@ -63,9 +63,9 @@ func (l Local) history() *cobra.Command {
 		}),
 	}
 	r.flags(cmd)
-	cmd.Flags().IntVar(&limit, "limit", 0, "at most so many; 0: all; by default the newest "+strconv.Itoa(historyUsual)+", and with --since all")
-	cmd.Flags().Uint64Var(&since, "since", 0, "the messages with higher numbers than this one")
-	cmd.Flags().StringVar(&epoch, "epoch", "", "the epoch that the number is of")
+	cmd.Flags().IntVar(&limit, "limit", 0, "show at most this many messages; 0 means all; by default the newest "+strconv.Itoa(historyUsual)+", and with --since all")
+	cmd.Flags().Uint64Var(&since, "since", 0, "show the messages with numbers above this one")
+	cmd.Flags().StringVar(&epoch, "epoch", "", "the number of --since belongs to this epoch")
 	return cmd
 }
 
@@ -138,7 +138,7 @@ func (h *reading) pages(ctx context.Context) iter.Seq2[[]json.RawMessage, error]
 			case p.Gap && p.Missing.From == 0:
 				err = Error{Failed, fmt.Errorf("the numbers of the room began anew in the epoch %s, or it has none above %d yet: it is not known what is missing", p.Epoch, h.since)}
 			case p.Gap && gap == nil && h.exact:
-				gap = Error{Failed, fmt.Errorf("this is not all: the room does not keep the messages %d to %d any more", p.Missing.From, p.Missing.To)}
+				gap = Error{Failed, fmt.Errorf("the list is not complete: the room does not keep the messages %d to %d any more", p.Missing.From, p.Missing.To)}
 			}
 			if !yield(p.Messages, err) || err != nil {
 				return

@@ -330,7 +330,7 @@ func (p *pipeline) conclude(stopped error) error {
 	first := p.oldest()
 	switch {
 	case p.failure != nil:
-		return fmt.Errorf("%w; %s, %d of them behind it: they were under way", p.failure, so, p.behind)
+		return fmt.Errorf("%w; %s, %d of them after that line, because they were sent before its answer came", p.failure, so, p.behind)
 	case first > 0 || stopped == errSocket:
 		return p.cut(first, so)
 	case stopped != nil:
@@ -374,5 +374,5 @@ func (p *pipeline) cut(first int, so string) error {
 	if end, ok := errors.AsType[closed](p.end); ok && (end.code == ws.StatusMessageTooBig || end.code == ws.StatusPolicyViolation) {
 		code = Refused
 	}
-	return Error{code, fmt.Errorf("line %d: no answer: %w; %s, and what was sent from this line on may be", first, p.end, so)}
+	return Error{code, fmt.Errorf("line %d: no answer: %w; %s; it is not known whether this line and later ones were published", first, p.end, so)}
 }

@@ -30,9 +30,9 @@ func (p *publication) flags(cmd *cobra.Command) {
 	f.StringVar(&p.user, "user", "", "publish to the connections of this user; DATA is a message")
 	f.BoolVar(&p.everybody, "everybody", false, "publish to all connections; DATA is a message")
 	f.BoolVar(&p.message, "message", false, "DATA is a message, an object with a string \"type\", and is sent as it is")
-	f.BoolVar(&p.count, "count", false, "ask every worker, and print for how many connections it was queued")
+	f.BoolVar(&p.count, "count", false, "ask every worker, and print for how many connections the message was queued")
 	f.StringVar(&p.once, "idempotency-key", "", "in a room with history: publish nothing if this key published there before, within 5 minutes")
-	f.StringVar(&p.key, "key", "", "in a room with history: of unread messages with one key a slow member gets the newest alone, if the room conflates")
+	f.StringVar(&p.key, "key", "", "in a room with history and slow:conflate: a slow member gets only the newest message with this key")
 	f.BoolVar(&p.unkept, "no-history", false, "in a room with history: the message takes no number and is not kept")
 }
 
@@ -41,13 +41,13 @@ func (p *publication) take(args []string) (data string, err error) {
 	toRoom := p.user == "" && !p.everybody
 	switch {
 	case p.user != "" && p.everybody:
-		return "", Error{Usage, errors.New("--user and --everybody stand together: publish to one of them")}
+		return "", Error{Usage, errors.New("give --user or --everybody, not both")}
 	case toRoom && len(args) != 2:
 		return "", Error{Usage, fmt.Errorf("publish takes a room and JSON, as in parley publish lobby '{\"a\":1}', and not %s", show.Things(len(args), "argument"))}
 	case !toRoom && len(args) != 1:
 		return "", Error{Usage, fmt.Errorf("publish takes one message, and no room, with --user and --everybody, and not %s", show.Things(len(args), "argument"))}
 	case p.once != "" && args[len(args)-1] == "-":
-		return "", Error{Usage, errors.New("--idempotency-key: a key is that of one message, and - publishes a message for each line")}
+		return "", Error{Usage, errors.New("--idempotency-key: a key belongs to one message, and - publishes a message for each line; leave one of the two out")}
 	case toRoom:
 		p.room = args[0]
 	default:

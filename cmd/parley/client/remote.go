@@ -69,8 +69,8 @@ type remote struct {
 
 func (r *remote) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&r.url, "url", "", "address of the HTTP API ("+URLVariable+"); by default it follows from the settings of serve")
-	f.StringVar(&r.keyFile, "key-file", "", "file whose first line is a key ("+KeyVariable+" holds the key itself); by default the key of the server's run")
+	f.StringVar(&r.url, "url", "", "call the HTTP API at this address ("+URLVariable+"); by default the address follows from the settings of serve")
+	f.StringVar(&r.keyFile, "key-file", "", "take the key from the first line of this file ("+KeyVariable+" holds the key itself); by default the key of the server's run")
 	f.String("config", "", "YAML or JSON file with the settings of serve (PARLEY_CONFIG)")
 	f.BoolVar(&r.asJSON, "json", false, "print JSON")
 	if cmd.ValidArgsFunction == nil {

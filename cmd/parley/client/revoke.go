@@ -12,9 +12,9 @@ func (l Local) revoke() *cobra.Command {
 	user, jti, undo := "", "", false
 	cmd := &cobra.Command{
 		Use:   "revoke --user U | --jti J",
-		Short: "Make a user's tokens, or one token, good no more, and close the connections with them",
-		Long: "Make the tokens that a user has got until now, or the one token with a jti, good no more, on all workers, and close the\n" +
-			"connections with them (4001). Tokens that the user gets from now on are good. --undo takes a revocation back.",
+		Short: "Revoke a user's tokens, or one token, and close the connections that use them",
+		Long: "Revoke the tokens that a user has got until now, or the one token with a jti, on all workers, and close the connections that\n" +
+			"use them (4001). Tokens that the user gets from now on are valid. --undo takes a revocation back.",
 		Example: "  parley revoke --user 42",
 		Args:    l.NoArguments,
 		RunE: r.with(func(cmd *cobra.Command, at *place, _ []string) error {
@@ -35,8 +35,8 @@ func (l Local) revoke() *cobra.Command {
 	}
 	r.flags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&user, "user", "", "the tokens of this user")
-	f.StringVar(&jti, "jti", "", "the token with this jti")
+	f.StringVar(&user, "user", "", "revoke the tokens that this user has got until now")
+	f.StringVar(&jti, "jti", "", "revoke the one token with this jti")
 	f.BoolVar(&undo, "undo", false, "take the revocation back")
 	return cmd
 }

@@ -77,8 +77,8 @@ func (l Local) roomsList(use string, args cobra.PositionalArgs) *cobra.Command {
 		}),
 	}
 	r.flags(cmd)
-	cmd.Flags().StringVar(&match, "match", "", "pattern of the rooms: * any characters but ':', ** any characters")
-	cmd.Flags().IntVar(&limit, "limit", 0, "at most so many; 0: all")
+	cmd.Flags().StringVar(&match, "match", "", "only rooms that match this pattern: * is any characters but ':', ** any characters")
+	cmd.Flags().IntVar(&limit, "limit", 0, "list at most this many; 0 means all")
 	return cmd
 }
 
@@ -131,8 +131,8 @@ func (l Local) roomsCreate() *cobra.Command {
 		}),
 	}
 	r.flags(cmd)
-	cmd.Flags().IntVar(&most, "max-members", 0, "members that it may have; by default max_connections_per_room")
-	cmd.Flags().StringVar(&metadata, "metadata", "", "JSON that is kept with it")
+	cmd.Flags().IntVar(&most, "max-members", 0, "the room takes at most this many members; by default max_connections_per_room")
+	cmd.Flags().StringVar(&metadata, "metadata", "", "the server keeps this JSON with the room")
 	return cmd
 }
 
@@ -170,7 +170,7 @@ func (l Local) users() *cobra.Command {
 	limit := 0
 	cmd := &cobra.Command{
 		Use:   "users [USER...]",
-		Short: "List users and the number of their connections: all that are here, or those that are named",
+		Short: "List the users that have connections, or those that are named, with the number of their connections",
 		RunE: r.with(func(cmd *cobra.Command, at *place, args []string) error {
 			if err := checkLimit(limit); err != nil {
 				return err
@@ -178,7 +178,7 @@ func (l Local) users() *cobra.Command {
 			pages := at.pages(cmd.Context(), "/v1/users", url.Values{}, limit)
 			switch {
 			case len(args) > 0 && limit > 0:
-				return Error{Usage, errors.New("--limit: users that are named are all shown")}
+				return Error{Usage, errors.New("--limit: the command shows all users that you name; leave --limit out")}
 			case len(args) > 0:
 				pages = at.namedUsers(cmd.Context(), args)
 			}
@@ -186,6 +186,6 @@ func (l Local) users() *cobra.Command {
 		}),
 	}
 	r.flags(cmd)
-	cmd.Flags().IntVar(&limit, "limit", 0, "at most so many; 0: all")
+	cmd.Flags().IntVar(&limit, "limit", 0, "list at most this many; 0 means all")
 	return cmd
 }

@@ -1,5 +1,8 @@
 // A room without a library: docs/wire.md has the lines between the two rules, and says what each is for.
 
+import { translate } from './words.js';
+
+translate();
 const { port } = await (await fetch('server.json')).json();
 const url = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.hostname}:${port}/`;
 const form = document.getElementById('saying'), text = document.getElementById('text'), list = document.getElementById('list');

@@ -1,37 +1,42 @@
 // The chat page, on the client in TypeScript (parley.js, from clients/js).
 
 import { Parley } from './parley.js';
-import { bubble, called, learn, List, make, mine, tell, who } from './view.js';
+import { bubble, called, content, learn, List, make, mine, tell, who } from './view.js';
 import { tapped } from './wire.js';
-import { count, language, say, setLanguage } from './words.js';
+import { count, ending, plain, say, switchLanguage, translate } from './words.js';
 
 const $ = (id) => document.getElementById(id);
 const cutFor = 5000;
 const outcomeFor = 15_000;
 const membersMax = 100;
 const earlierMax = 50;
+const spokenMax = 5;
 const wide = matchMedia('(min-width: 48rem)');
 
 // What outlives a reload of this tab: rooms with their positions, and who this is. A browser may forbid it.
 const kept = (() => { try { return JSON.parse(sessionStorage.getItem('chat')) ?? {}; } catch { return {}; } })();
 function keep() {
   const rooms = Object.fromEntries([...places.values()].filter((p) => p.here).map((p) => [p.room.name, p.room.position ?? p.since ?? null]));
-  const all = { rooms, current: current?.room.name, mine: mine.slice(-20), name: $('name').value.trim(), language };
+  const all = { rooms, current: current?.room.name, mine: mine.slice(-20), name: $('name').value.trim() };
   try { sessionStorage.setItem('chat', JSON.stringify(all)); } catch { /* then a reload is a new person */ }
 }
 
 // The connection.
 
-let port = 0;
+let url = ''; // of the server, once the page knows it
+let reached = false; // the server has answered once
 let cut = null; // while the connection is cut on purpose: ends that
 let waiting = Promise.resolve();
 let loss = null; // the line that says when the next attempt follows
-let why = ''; // the connection ended
+let why = 0; // the code with which the connection ended
 let outcome = null; // of coming back: { name, messages, missing, gap, shown }
 const replays = new Map(); // what was missed: the number with which it ends, by room
 const Socket = tapped(heard);
 
-const parley = new Parley(address, { WebSocket: Socket, storage: safeStorage(), queue: 100, retry: { max: 5000 } });
+// A server with auth: required takes the token of the page's address, behind a # that no server and no log sees.
+const token = new URLSearchParams(location.hash.slice(1)).get('token') ?? undefined;
+
+const parley = new Parley(address, { WebSocket: Socket, storage: safeStorage(), queue: 100, retry: { max: 5000 }, token });
 
 function safeStorage() {
   try { return sessionStorage; } catch { return null; }
@@ -39,12 +44,14 @@ function safeStorage() {
 
 async function address() {
   await waiting;
-  port ||= (await (await fetch('server.json')).json()).port;
-  return `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.hostname}:${port}/`;
+  if (url) return url;
+  const { port } = await (await fetch('server.json')).json();
+  return (url = `${location.protocol === 'https:' ? 'wss' : 'ws'}://${location.hostname}:${port}/`);
 }
 
 function connect() {
-  parley.connect().catch((e) => note('error', `${e.code}: ${e.message}`));
+  why = 0;
+  parley.connect().catch((e) => { if (!why) note('error', plain(e)); }); // a loss has its line already
 }
 
 function cutOrConnect() {
@@ -68,26 +75,29 @@ function heard(m) {
 parley.on('state', (state) => {
   if (state === 'closed' && loss) {
     loss.className = 'error';
-    loss.textContent = why.startsWith('4004') ? say('takenOver') : say('ended', why);
+    loss.textContent = why === 4004 ? say('takenOver') : say('ended', ending(why), why);
+    announce(loss.textContent, true);
     loss = null;
   }
   showState();
 });
-parley.on('drop', ({ code, reason, retryIn }) => {
+parley.on('drop', ({ code, retryIn }) => {
   outcome = { name: '', messages: 0, missing: 0, gap: false, shown: false };
   replays.clear();
-  why = `${code}${reason ? ' ' + reason : ''}`;
+  why = code;
   if (cut) note('note', say('cutByYou'));
   else {
     loss ??= note('note', '');
-    loss.textContent = retryIn === null ? say('lostOffline', why) : say('lost', why, (retryIn / 1000).toFixed(1));
+    if (!reached && code === 1006) loss.textContent = say('unreachable', url || location.origin, location.origin);
+    else loss.textContent = retryIn === null ? say('lostOffline', ending(code), code) : say('lost', ending(code), code, (retryIn / 1000).toFixed(1));
   }
 });
 parley.on('open', ({ id, resumed, lost }) => {
+  reached = true;
   loss = null;
   mine.push(id);
   $('me').textContent = id;
-  for (const { room, code } of lost) note('error', say('leftRoom', room, code));
+  for (const { room, code } of lost) if (!places.has(room)) note('error', say('leftRoom', room, plain({ code })));
   if (outcome) {
     outcome.name = resumed ? 'resumed' : 'afresh';
     outcome.shown = true;
@@ -98,9 +108,12 @@ parley.on('open', ({ id, resumed, lost }) => {
   showState();
   showMembers();
 });
-parley.on('error', (e) => { if (parley.state === 'open') note('error', `${e.code}: ${e.message}`); });
+parley.on('error', (e) => { if (parley.state === 'open') note('error', plain(e)); });
 parley.on('message', (m) => { if (!m.room && m.type !== 'private') note('note raw', JSON.stringify(m)); });
-parley.onMessage('private', (m) => (current?.list ?? nowhere).add(bubble({ ...m, private: say('privateFrom') }, choose)));
+parley.onMessage('private', (m) => {
+  (current?.list ?? nowhere).add(bubble({ ...m, private: say('privateFrom') }, choose));
+  announce(`${called(m.from)}, ${say('privateFrom')}: ${content(m).text}`);
+});
 
 function showState() {
   const state = parley.state;
@@ -145,11 +158,11 @@ class Place {
     this.room = parley.room(name, { join: false, since: this.since });
     this.room.on('message', (m) => this.#message(m));
     this.room.on('joined', () => this.#joined());
-    this.room.on('left', ({ code }) => this.#left(code));
+    this.room.on('left', (e) => this.#left(e, 'leftRoom'));
     this.room.on('member_joined', ({ id, user }) => this.#moved(id, user, true));
     this.room.on('member_left', ({ id, user }) => this.#moved(id, user, false));
     this.room.on('gap', (gap) => this.#gap(gap));
-    this.room.on('refused', (e) => this.list.note('error', say('refused', `${e.code}: ${e.message}`)));
+    this.room.on('refused', (e) => this.#left(e, 'refused'));
   }
 
   /** Shows the room. */
@@ -166,6 +179,7 @@ class Place {
     this.first ??= m.seq;
     this.list.add(bubble(m, choose));
     if (outcome) showState();
+    if (this === current && !mine.includes(m.from)) announce(`${called(m.from)}: ${content(m).text}`);
     if (this === current && !document.hidden) return;
     this.unread++;
     showRooms();
@@ -189,12 +203,12 @@ class Place {
     this.list.prepend(earlier.map((m) => bubble(m, choose)));
   }
 
-  #left(code) {
+  #left(e, how) {
     this.here = false;
     this.members.clear();
     this.count = 0;
     if (this === current) show([...places.values()].find((p) => p.here) ?? null);
-    if (code) note('error', say('leftRoom', this.room.name, code));
+    if (e.code) note('error', say(how, this.room.name, plain(e)));
     showRooms();
     keep();
   }
@@ -204,17 +218,22 @@ class Place {
     this.count = Math.max(1, this.count + (came ? 1 : -1));
     if (!came) this.members.delete(id);
     else if (this.members.size < membersMax) this.members.add(id);
-    this.list.note('note', say(came ? 'joined' : 'left', called(id)));
+    this.#note('note', say(came ? 'joined' : 'left', called(id)));
     showMembers();
   }
 
   #gap({ from, to }) {
     if (outcome && from) outcome.missing += to - from + 1;
     else if (outcome && this.room.position) outcome.gap = true;
-    if (from) this.list.note('gap', from === to ? say('gapOne', from) : say('gapRange', from, to));
-    else if (this.room.position) this.list.note('gap', say('gapUnknown'));
-    else this.list.note('note', say('noHistory'));
+    if (from) this.#note('gap', from === to ? say('gapOne', from) : say('gapRange', from, to));
+    else if (this.room.position) this.#note('gap', say('gapUnknown'));
+    else this.#note('note', say('noHistory'));
     showState();
+  }
+
+  #note(kind, text) {
+    if (this === current) note(kind, text);
+    else this.list.note(kind, text);
   }
 }
 
@@ -229,7 +248,15 @@ function show(p) {
 }
 
 function note(kind, text) {
+  announce(text, kind === 'error');
   return (current?.list ?? nowhere).note(kind, text);
+}
+
+/** Lets a screen reader say a line: an urgent one at once, another one when it has time. */
+function announce(text, urgent = false) {
+  const region = $(urgent ? 'urgent' : 'spoken');
+  region.append(make('p', '', text));
+  while (region.childElementCount > spokenMax) region.firstElementChild.remove();
 }
 
 function showRooms() {
@@ -246,7 +273,7 @@ function showRooms() {
     return make('li', p === current ? 'tab current' : 'tab', open, leave);
   });
   $('rooms').replaceChildren(...tabs);
-  document.title = [...places.values()].some((p) => p.unread) ? '• Parley chat' : 'Parley chat';
+  document.title = ([...places.values()].some((p) => p.unread) ? '• ' : '') + say('title');
 }
 
 function showMembers() {
@@ -299,7 +326,7 @@ async function send(to, text) {
     if (to) {
       const { delivered } = await parley.request('private', { to, text, name });
       tell(line, '');
-      if (!delivered) list.note('error', say('noSuch'));
+      if (!delivered) note('error', say('noSuch'));
     } else {
       const { recipients, duplicate } = await publish(room, { text, name });
       tell(line, duplicate ? '' : say('reached', recipients));
@@ -308,7 +335,9 @@ async function send(to, text) {
     line.classList.remove('pending');
   } catch (e) {
     line.classList.add('failed');
-    tell(line, /dropped|timeout/.test(e.code) ? say('unknown') : say('failed', `${e.code}: ${e.message}`));
+    const fate = /dropped|timeout/.test(e.code) ? say('unknown') : say('failed', plain(e));
+    tell(line, fate);
+    announce(fate, true);
   }
 }
 
@@ -332,21 +361,34 @@ $('joining').onsubmit = (event) => {
   $('text').focus();
 };
 $('to').oninput = showTarget;
-$('text').onkeydown = (event) => { if (event.key === 'Escape') choose(''); };
 $('name').onchange = keep;
 $('cut').onclick = cutOrConnect;
 $('language').onclick = () => {
-  speak(language === 'zh' ? 'en' : 'zh');
-  keep();
+  switchLanguage();
+  speak();
 };
+document.addEventListener('keydown', escape);
+addEventListener('hashchange', () => location.reload()); // another token
 document.addEventListener('visibilitychange', () => {
   keep();
   if (!document.hidden && current?.unread) show(current);
 });
 addEventListener('pagehide', keep);
 
-function speak(to) {
-  setLanguage(to);
+/** Escape closes the panel that has the focus, then the address of a private message, then panels that cover a phone. */
+function escape(event) {
+  if (event.key !== 'Escape' || event.isComposing) return;
+  const open = [...document.querySelectorAll('details[open]')];
+  const inside = open.find((panel) => panel.contains(event.target));
+  if (inside) {
+    inside.open = false;
+    inside.querySelector('summary').focus();
+  } else if ($('to').value) choose('');
+  else if (!wide.matches) for (const panel of open) panel.open = false;
+}
+
+function speak() {
+  translate();
   for (const line of document.querySelectorAll('.hint')) line.replaceWith(hint());
   showState();
   showRooms();
@@ -354,13 +396,16 @@ function speak(to) {
   showTarget();
 }
 
-/** What an empty room says: the style hides it behind a list that has lines. */
+/** What a person can do first: the style hides it behind a list that has messages. */
 function hint() {
+  if (!current) return make('p', 'hint', say('hintNowhere'));
   const link = make('a', '', say('second'));
-  link.href = '.';
+  link.href = location.pathname + location.hash;
   link.target = '_blank';
   link.rel = 'noopener'; // or the window would have this one's session
-  return make('p', 'hint', say('hint'), link, say('hintEnd'));
+  const [before, after] = say('step1').split('{0}');
+  const steps = make('ol', '', make('li', '', before, link, after), make('li', '', say('step2')), make('li', '', say('step3')));
+  return make('div', 'hint', make('p', '', say('hint')), steps);
 }
 
 // Where several processes serve, the page says how many connections each of them has.
@@ -376,7 +421,8 @@ wide.onchange = showState;
 $('members').open = wide.matches;
 $('name').value = kept.name ?? '';
 mine.push(...(kept.mine ?? []));
-speak(kept.language ?? language);
+speak();
+show(null);
 for (const [name, since] of Object.entries(kept.rooms ?? { lobby: null })) {
   const p = place(name, since);
   p.enter();

@@ -42,7 +42,7 @@ export function who(id, choose) {
 const time = (seconds) => new Date(seconds ? seconds * 1000 : Date.now()).toLocaleTimeString(language, { hour: '2-digit', minute: '2-digit', hourCycle: 'h23' });
 
 /** What the server's messages say: those of a client's publish, of the seed's chat, and any other. */
-function content(m) {
+export function content(m) {
   const data = m.type === 'broadcast' ? m.data : m;
   if (typeof data === 'string') return { text: data };
   if (typeof data?.text === 'string') return { text: data.text, name: typeof data.name === 'string' ? data.name : undefined };

@@ -170,20 +170,20 @@ func (l *Link) connOptions(opts LinkOptions, ready <-chan struct{}) []nats.Optio
 			<-ready
 			l.up.Store(false)
 			if err != nil {
-				l.log.Warn("bus is away", "err", err)
+				l.log.Warn("the bus is away: messages for clients on other workers wait until it is back", "err", err)
 			}
 			opts.Status(false)
 		}),
 		nats.ReconnectHandler(func(*nats.Conn) {
 			<-ready
 			l.reconnects.Add(1)
-			l.log.Info("bus is back")
+			l.log.Info("the bus is back")
 			l.greet()
 			l.up.Store(true)
 			opts.Status(true)
 		}),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			l.log.Warn("bus connection", "err", err)
+			l.log.Warn("the connection to the bus has a fault", "err", err)
 		}),
 	)
 }
@@ -260,7 +260,7 @@ func (l *Link) open(ctx context.Context, opts LinkOptions) error {
 		l.mu.Lock()
 		silent := l.inbox.stopWaiting()
 		l.mu.Unlock()
-		l.log.Warn("some workers do not answer yet: the messages they send until they answer are declared lost", "instances", silent)
+		l.log.Warn("some workers do not answer yet: this worker does not get the messages that they send until they answer", "instances", silent)
 	}
 	return nil
 }

@@ -118,7 +118,7 @@ func (s *Server) until(f func() bool) bool {
 func (s *Server) relaunch() bool {
 	err := s.launch()
 	if err != nil && err != errClosed {
-		s.opts.Log.Error("restart bus", "err", err)
+		s.opts.Log.Error("the bus cannot be restarted; the server tries again in a second", "err", err)
 	}
 	return err == nil
 }
@@ -133,7 +133,7 @@ func (s *Server) logFault() {
 	if err := Unwritable(s.opts.Dir); err != nil {
 		why = err.Error()
 	}
-	s.opts.Log.Error("the bus cannot write its files; sessions, seats and created rooms cannot change until it can",
+	s.opts.Log.Error("the bus cannot write its files; sessions, seats and created rooms cannot change until it can: make space, or give this user the right to write",
 		"dir", s.opts.Dir, "why", why)
 }
 

@@ -38,7 +38,7 @@ func (n *Notifier) Begin(log *slog.Logger) {
 	go n.write()
 	interval, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
-		log.Error("read the service manager's watchdog", "err", err)
+		log.Error("the service manager's watchdog time cannot be read, so the server sends it no signs of life; correct WATCHDOG_USEC", "err", err)
 	}
 	n.watchdog = interval / 3
 }
@@ -49,7 +49,7 @@ func (n *Notifier) write() {
 	for state := range n.states {
 		if _, err := daemon.SdNotify(false, state); err != nil && !failed {
 			failed = true
-			n.log.Error("tell the service manager", "err", err)
+			n.log.Error("the service manager cannot be told the state of the server; is NOTIFY_SOCKET right?", "err", err)
 		}
 	}
 }

@@ -135,13 +135,13 @@ func (s *Supervisor) readReports(p *process) {
 	for lines.Scan() {
 		var r report
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-			s.log.Warn("a report of a process cannot be read", p.attrs("err", err)...)
+			s.log.Warn("a report of a process cannot be read, and the supervisor will replace the process; please report this", p.attrs("err", err)...)
 			return // without beats it will be killed as frozen
 		}
 		s.post(func() { s.reported(p, r) })
 	}
 	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
-		s.log.Warn("a report of a process is too long", p.attrs("err", err)...)
+		s.log.Warn("a report of a process is too long, and the supervisor will replace the process; please report this", p.attrs("err", err)...)
 	}
 }
 
@@ -181,7 +181,7 @@ func (s *Supervisor) reap(p *process, readers *sync.WaitGroup) {
 	p.conn.Close()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
-		s.log.Error("wait for a process", p.attrs("err", err)...)
+		s.log.Error("the supervisor cannot learn how a process ended", p.attrs("err", err)...)
 	}
 	s.post(func() { s.gone(p, ended{p.cmd.ProcessState, at}) })
 }
@@ -190,7 +190,7 @@ func (s *Supervisor) reap(p *process, readers *sync.WaitGroup) {
 func (s *Supervisor) say(p *process, c command) {
 	b, err := line(c)
 	if err != nil {
-		s.log.Error("encode a command", "err", err)
+		s.log.Error("a command to a process cannot be encoded; please report this", "err", err)
 		return
 	}
 	select {
@@ -211,7 +211,7 @@ func (s *Supervisor) kill(p *process, why string) {
 
 func (s *Supervisor) signal(p *process, sig syscall.Signal) {
 	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		s.log.Error("signal a process", p.attrs("signal", sig, "err", err)...)
+		s.log.Error("the supervisor cannot send a signal to a process", p.attrs("signal", sig, "err", err)...)
 	}
 }
 

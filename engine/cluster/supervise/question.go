@@ -141,7 +141,7 @@ func (s *Supervisor) asked(p *process, q question) {
 	go func() { // what is shown may take a while to add up
 		show, err := s.plan.Show()
 		if err != nil {
-			s.log.Error("show the wards", "err", err)
+			s.log.Error("the figures for the status cannot be added up; please report this", "err", err)
 		}
 		s.post(func() {
 			if p.ward.process == p {

@@ -328,6 +328,6 @@ func (s *Supervisor) nextTerm() uint64 {
 // giveUp begins the shutdown because of err.
 func (s *Supervisor) giveUp(err error) {
 	s.err = errors.Join(s.err, err)
-	s.log.Error("giving up", "err", err)
+	s.log.Error("the supervisor gives up, and stops the server", "err", err)
 	s.leave("giving up")
 }

@@ -62,7 +62,7 @@ func (s *Supervisor) start(w *ward) {
 		w.ends++
 		w.failed++
 		w.cause = fmt.Sprintf("cannot be started: %v", err)
-		s.log.Error("start "+title(w.role, w.index), "err", err)
+		s.log.Error("cannot start "+title(w.role, w.index), "err", err)
 		s.again(w, verdict{})
 		return
 	}

@@ -133,7 +133,7 @@ func (x *Rooms) DeleteEverywhere(name string, done func(bool)) {
 		case errors.Is(err, ErrRoomUnknown):
 			done(x.vacateEverywhere(name))
 		default:
-			x.Ground.Log.Error("a room cannot be deleted", "room", name, "err", err)
+			x.Ground.Log.Error("a room cannot be deleted now; delete it again", "room", name, "err", err)
 			done(false)
 		}
 	})

@@ -129,7 +129,7 @@ func (o *Ordering) followMembers(r *rooms.Room) {
 	}
 	o.Prepare(r.Name(), rooms.Since{}, func(err error) {
 		if err != nil {
-			o.rooms.Ground.Log.Warn("the history of a room begins later", "room", r.Name(), "err", err)
+			o.rooms.Ground.Log.Warn("the sequencer does not answer for a room, whose history begins later", "room", r.Name(), "err", err)
 		}
 	})
 }

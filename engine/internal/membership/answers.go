@@ -91,7 +91,7 @@ func appendNumber(dst []byte, n uint64) []byte {
 func answerStats(w *Worker, _ *fleet.Reader) []byte {
 	raw, err := json.Marshal(w.Above.Stats())
 	if err != nil {
-		w.Rooms.Ground.Log.Error("encode figures", "err", err)
+		w.Rooms.Ground.Log.Error("figures cannot be encoded; please report this", "err", err)
 	}
 	return raw
 }
@@ -136,7 +136,7 @@ func (w *Worker) answerForConn(v fleet.Verb, question []byte, answer func([]byte
 	case fleet.Facts:
 		raw, err := message.Encode(AppendOutcome(nil), w.Above.Facts(c))
 		if err != nil {
-			w.Rooms.Ground.Log.Error("encode facts", "err", err)
+			w.Rooms.Ground.Log.Error("the description of a connection cannot be encoded; its attributes may hold what JSON has not", "err", err)
 		}
 		answer(raw)
 	case fleet.Close:

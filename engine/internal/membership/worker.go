@@ -170,7 +170,7 @@ func (w *Worker) hear(from ident.Worker, h *fleet.Heard) error {
 func (w *Worker) hearChosen(from ident.Worker, h *fleet.Heard) {
 	chosen := w.Above.Chooser(h.Kind, string(h.Key), append([]byte(nil), h.Payload...))
 	if chosen == nil {
-		w.Rooms.Ground.Log.Warn("another worker asks for a filter that is not registered here", "filter", string(h.Key))
+		w.Rooms.Ground.Log.Warn("another worker asks for a filter that is not registered here: register it in every worker", "filter", string(h.Key))
 		return
 	}
 	w.Rooms.HearChosen(from, h, chosen)
@@ -192,7 +192,7 @@ func (w *Worker) missed(from ident.Worker) {
 	}
 	w.askShares()
 	w.Rooms.Count[fanout.CountMissed].Add(1)
-	w.Rooms.Ground.Log.Error("messages of another worker are lost", "worker", from)
+	w.Rooms.Ground.Log.Error("messages of another worker are lost for the clients of this worker", "worker", from)
 	w.Rooms.Above.Missed(from)
 	if !w.Link.Lives(from) {
 		return // a dead worker does not answer; Gone follows

@@ -324,7 +324,7 @@ var refusalSlow = handshake.Refusal{Status: 503, Reason: "the authentication too
 func (c *Conn) overdue(p *Pending) {
 	l := c.Loop
 	l.Count[CountOverdue].Add(1)
-	l.Ground.Log.Warn("an answer took too long", "handler", p.Name, "conn", c.ID().String(), "timeout", l.Ground.Limits.Owner)
+	l.Ground.Log.Warn("a handler did not answer in time, and its client was told so; make the handler faster, or raise offload_timeout", "handler", p.Name, "conn", c.ID().String(), "timeout", l.Ground.Limits.Owner)
 	switch p.Kind {
 	case Verdict:
 		c.Rare.Pending = nil

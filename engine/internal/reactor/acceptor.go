@@ -151,7 +151,7 @@ func (a *acceptor) run() {
 		// connected go on; whoever waits in the listener's queue is served later.
 		a.cfg.Count[turn.CountAcceptErrors].Add(1)
 		if !errors.Is(err, syscall.ECONNABORTED) {
-			a.cfg.Ground.Log.Warn("cannot accept", "err", err, "again_in", pause)
+			a.cfg.Ground.Log.Warn("the server cannot accept a connection, and tries again; if descriptors are short, raise ulimit -n", "err", err, "again_in", pause)
 			a.wait(pause)
 			pause = min(2*pause, acceptPause)
 		}

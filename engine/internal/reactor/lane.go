@@ -65,7 +65,7 @@ func (x *lane) await(a *acceptor, f flight) {
 	if r.Err != nil || f.conn.Gen == 0 {
 		a.reactor.Departed(f.conn)
 		a.cfg.Count[turn.CountAcceptErrors].Add(1)
-		a.cfg.Ground.Log.Warn("cannot enrol a connection", "err", r.Err)
+		a.cfg.Ground.Log.Warn("a new connection could not be given to an event loop, and is closed", "err", r.Err)
 	}
 }
 

@@ -178,7 +178,7 @@ func (r *Reactor) stop() {
 		h.deputy.stop()
 	}
 	if err := r.client.Stop(); err != nil {
-		r.cfg.Ground.Log.Error("stop event loops", "err", err)
+		r.cfg.Ground.Log.Error("the event loops cannot be stopped", "err", err)
 	}
 	r.writable.stop()
 	for _, h := range r.hosts {

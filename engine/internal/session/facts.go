@@ -82,7 +82,7 @@ func (s *Sessions) encodeFacts(list []*Conn, states []onLoop, next fleet.FindPag
 		}
 		raw, err := message.Encode(nil, s.facts(c, states[i]))
 		if err != nil {
-			s.Rooms.Ground.Log.Error("encode facts of a connection", "conn", c.ID().String(), "err", err)
+			s.Rooms.Ground.Log.Error("the description of a connection cannot be encoded; its attributes may hold what JSON has not", "conn", c.ID().String(), "err", err)
 			continue
 		}
 		if found.Bytes(raw); len(found.B) >= answerBytes && i+1 < len(list) {

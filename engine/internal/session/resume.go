@@ -162,7 +162,7 @@ func (l *Loop) claimed(x *succession, got Claimed, err error) {
 		return
 	}
 	if x.state, err = got.state(); err != nil {
-		l.Ground.Log.Error("read stored session", "err", err)
+		l.Ground.Log.Error("a stored session cannot be read, and its client begins a new one", "err", err)
 	}
 	if err != nil || x.state != nil && x.state.principal != x.conn.User() {
 		l.fail(x, message.ErrorOf(message.InvalidToken))

@@ -216,7 +216,7 @@ func (s *Sessions) unstored(err error) {
 	case large:
 		s.Rooms.Ground.Log.Warn("a session is too large to be stored, and its last stored version stays: keep less in attributes and user data, or join fewer rooms", "err", err)
 	default:
-		s.Rooms.Ground.Log.Warn("sessions are not stored yet", "err", err)
+		s.Rooms.Ground.Log.Warn("sessions cannot be stored now, and are stored later", "err", err)
 	}
 }
 
