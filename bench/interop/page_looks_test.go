@@ -85,7 +85,7 @@ func TestChatPageLooks(t *testing.T) {
 	w.everyLook("talk", func(size string) {
 		for _, panel := range []string{"members", "wire"} {
 			w.do(chromedp.Evaluate(fmt.Sprintf("document.getElementById('%s').open = true", panel), nil))
-			w.becomes(fmt.Sprintf("(({ height, bottom, right }) => height > 20 && bottom <= innerHeight + 0.5 && right <= innerWidth + 0.5)(document.querySelector('#%s :is(ul, ol)').getBoundingClientRect())", panel), "true")
+			w.becomes(fmt.Sprintf("(({ height, width, bottom, right }) => height > 20 && bottom <= innerHeight + 0.5 && right <= innerWidth + 0.5 && width > 250)(document.querySelector('#%s :is(ul, ol)').getBoundingClientRect())", panel), "true")
 			w.becomes(outside, "")
 			if panel == "wire" {
 				w.becomes(faint, "")
@@ -115,6 +115,7 @@ func (w *window) everyLook(name string, more func(look string)) {
 				w.photograph("look-" + name + "-" + look)
 				w.becomes(outside, "")
 				w.becomes(faint, "")
+				w.becomes("(({ scrollHeight, scrollTop, clientHeight }) => scrollHeight - scrollTop - clientHeight < 60)(document.getElementById('log'))", "true")
 				more(look)
 			}
 		}
@@ -204,8 +205,9 @@ func TestChatPageSaysWhatToChange(t *testing.T) {
 	w.do(chromedp.Navigate(closed.admin))
 	w.sees("This server asks for an access token. Make one with “parley token --user ann --join '**' --publish '**'”")
 	w.state("disconnected")
+	w.becomes("document.querySelector('.hint').checkVisibility()", "false") // nothing can be tried without a connection
 	w.photograph("token")
-	token, err := exec.Command(binary, "token", "--user", "ann", "--join", "**", "--publish", "**", "--jwt-secret-file", secret).Output()
+	token, err := exec.Command(binary, "token", "--user", "ann", "--join", "**", "--publish", "**", "--auth", "required", "--jwt-secret-file", secret).Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -128,6 +128,7 @@ function showState() {
   }
   $('state').textContent = text;
   $('state').className = 'state ' + kind;
+  $('log').classList.toggle('away', !reached); // then there is nothing to try
   $('cut').textContent = say((state === 'closed' ? 'again' : cut ? 'now' : 'cut') + (wide.matches ? '' : 'Short'));
   $('cut').disabled = !(open || cut || state === 'closed');
 }
@@ -416,6 +417,11 @@ function workers() {
     setTimeout(workers, 2000);
   }).catch(() => setTimeout(workers, 2000));
 }
+
+// A window that gets smaller, as a phone's does above its keyboard, goes on to show the newest messages.
+let atEnd = true;
+$('log').onscroll = ({ target }) => { atEnd = target.scrollHeight - target.scrollTop - target.clientHeight < 60; };
+new ResizeObserver(() => { if (atEnd) $('log').scrollTop = $('log').scrollHeight; }).observe($('log'));
 
 wide.onchange = showState;
 $('members').open = wide.matches;

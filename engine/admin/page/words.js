@@ -75,7 +75,7 @@ export const words = {
   name: ['Name', '名字'],
   yourName: ['your name', '您的名字'],
   to: ['To', '发给'],
-  everyone: ['everyone in {0}', '{0} 的所有人'],
+  everyone: ['all in {0}', '{0} 的所有人'],
   nobody: ['nobody', '没有人'],
   message: ['Message', '消息'],
   write: ['Write to {0}', '写给 {0}'],
