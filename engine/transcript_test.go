@@ -6,6 +6,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -50,6 +51,7 @@ type stage struct {
 	answer string            // of the API
 	actors map[string]*actor
 	values map[string]string // what placeholders stood for
+	doubts map[string]error  // by client: what docs/asyncapi.yaml says against the message that it has sent last
 }
 
 // actor is a client. Its input is read past the handshake's.
@@ -70,27 +72,29 @@ type setting struct {
 	History   []string       `json:"history"`
 }
 
-// Every transcript in the wire protocol's document happens as written.
+// Every transcript in the documents of the wire protocol happens as written, and each message in it is as docs/asyncapi.yaml says.
 func TestTranscripts(t *testing.T) {
-	text, err := os.ReadFile("../docs/wire.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	blocks := strings.Split(string(text), "```transcript\n")[1:]
-	if len(blocks) < 15 {
-		t.Fatalf("%d transcripts found", len(blocks))
-	}
-	for _, block := range blocks {
-		script, _, _ := strings.Cut(block, "```")
-		t.Run("", func(t *testing.T) {
-			t.Parallel() // some wait for the ends of tokens
-			newStage(t).perform(script)
-		})
+	for page, least := range map[string]int{"wire.md": 15, "clients.md": 4} {
+		text, err := os.ReadFile("../docs/" + page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks := strings.Split(string(text), "```transcript\n")[1:]
+		if len(blocks) < least {
+			t.Fatalf("%s: %d transcripts found", page, len(blocks))
+		}
+		for _, block := range blocks {
+			script, _, _ := strings.Cut(block, "```")
+			t.Run(page, func(t *testing.T) {
+				t.Parallel() // some wait for the ends of tokens
+				newStage(t).perform(script)
+			})
+		}
 	}
 }
 
 func newStage(t *testing.T) *stage {
-	return &stage{t: t, secret: []byte(strings.Repeat("secret", 8)), claims: map[string]string{}, actors: map[string]*actor{}, values: map[string]string{}}
+	return &stage{t: t, secret: []byte(strings.Repeat("secret", 8)), claims: map[string]string{}, actors: map[string]*actor{}, values: map[string]string{}, doubts: map[string]error{}}
 }
 
 func (st *stage) perform(script string) {
@@ -105,6 +109,32 @@ func (st *stage) perform(script string) {
 	for line := range strings.Lines(script) {
 		st.play(strings.TrimSpace(line))
 	}
+	for who, doubt := range st.doubts {
+		st.t.Errorf("%s has sent a message that docs/asyncapi.yaml does not allow, and the server did not refuse it: %v", who, doubt)
+	}
+}
+
+// malformed are the codes with which the server refuses a message that its schema does not allow.
+var malformed = regexp.MustCompile(`^\{"type":"error","code":"(invalid_json|invalid_message|data_required|room_required|unknown_type)"`)
+
+// heard holds a message of the server against docs/asyncapi.yaml. A refusal explains a doubt.
+func (st *stage) heard(who string, got []byte) {
+	st.t.Helper()
+	if err := wire(st.t).hold("server", got); err != nil {
+		st.t.Errorf("docs/asyncapi.yaml does not allow what the server says: %v", err)
+	}
+	if malformed.Match(got) {
+		delete(st.doubts, who)
+	}
+}
+
+// says sends a message, and holds it against docs/asyncapi.yaml.
+func (st *stage) says(c *actor, who, text string) {
+	st.t.Helper()
+	if err := wire(st.t).hold("client", []byte(text)); err != nil {
+		st.doubts[who] = err
+	}
+	st.must(wsutil.WriteClientText(c, []byte(text)))
 }
 
 // serve starts a server, with its API for backends.
@@ -274,7 +304,11 @@ func (st *stage) client(c *actor, line string) {
 			st.t.Fatalf("%s: closed with %d", line, code)
 		}
 	case "->":
-		st.must(wsutil.WriteClientText(c, []byte(st.filled(argument))))
+		st.says(c, who, st.filled(argument))
+	case "sends":
+		data, err := hex.DecodeString(strings.TrimPrefix(argument, "binary "))
+		st.must(err)
+		st.must(wsutil.WriteClientBinary(c, data))
 	case "<-":
 		c.SetReadDeadline(time.Now().Add(canary.Stretch(patience)))
 		got, _, err := wsutil.ReadServerData(c)
@@ -285,6 +319,7 @@ func (st *stage) client(c *actor, line string) {
 			st.t.Fatalf("%s: %v", line, err)
 		}
 		st.match(line, argument, string(got))
+		st.heard(who, got)
 	case "stops":
 		c.stops = true
 		st.fill(who)

@@ -148,3 +148,12 @@ func apiURL(cmd *cobra.Command) (string, error) {
 	}
 	return "http://" + net.JoinHostPort(reachable(s.APIHost), strconv.Itoa(s.APIPort)), nil
 }
+
+// socketURL is the address at which clients reach a server with the settings of a command.
+func socketURL(cmd *cobra.Command) (string, error) {
+	s, _, err := load(cmd)
+	if err != nil {
+		return "", err
+	}
+	return "ws://" + net.JoinHostPort(reachable(s.Host), strconv.Itoa(s.Port)) + "/", nil
+}

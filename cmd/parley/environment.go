@@ -13,7 +13,7 @@ import (
 // like a mistyped setting.
 
 // ignoredVariables have the prefix and are no settings.
-var ignoredVariables = []string{"CONFIG", "SETTLED", "API_KEY", "URL"}
+var ignoredVariables = []string{"CONFIG", "SETTLED", "API_KEY", "URL", "TOKEN"}
 
 var (
 	// linkName matches the names that Kubernetes and Docker make of a Service called parley or parley-ws, without the

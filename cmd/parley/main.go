@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/parleyd/parley/cmd/parley/client"
+	"github.com/parleyd/parley/cmd/parley/connect"
 	"github.com/parleyd/parley/engine"
 	"github.com/parleyd/parley/engine/cluster/supervise"
 	"github.com/parleyd/parley/engine/logs"
@@ -139,6 +140,7 @@ func newRoot() *cobra.Command {
 	root.AddCommand(newServe(), newEcho(), newVersion(), newCheckConfig(), newHealthcheck(), newStatus(), newVerify(),
 		newKey(), newToken(), newDefaultConfig(), newConfigDoc(), newCompletion())
 	root.AddCommand(client.Local{URL: apiURL, Key: takeKeyVariable, RunKey: findRunKey, KnownVerb: knownVerb, NoArguments: noArguments}.Commands()...)
+	root.AddCommand(connect.Local{URL: socketURL, OutliveOutput: outliveOutput}.Command())
 	arrange(root)
 	return root
 }

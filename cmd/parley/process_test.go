@@ -46,9 +46,18 @@ type outputs struct{ stdout, stderr *os.File }
 // command prepares a process. The end of the test ends it.
 func command(t *testing.T, to outputs, name string, args ...string) *running {
 	t.Helper()
+	return commandWith(t, nil, to, name, args...)
+}
+
+// commandWith is command with a standard input; nil is none.
+func commandWith(t *testing.T, stdin *os.File, to outputs, name string, args ...string) *running {
+	t.Helper()
 	r := &running{t: t, cmd: exec.Command(name, args...), ended: make(chan struct{})}
 	r.cmd.Env = append(os.Environ(), mainVariable+"=1", "GORACE=atexit_sleep_ms=0")
 	r.cmd.Stdout, r.cmd.Stderr = to.stdout, to.stderr
+	if stdin != nil {
+		r.cmd.Stdin = stdin
+	}
 	if err := r.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

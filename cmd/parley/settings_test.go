@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "rewrite docs/configuration.md")
+var update = flag.Bool("update", false, "rewrite docs/configuration.md and docs/commandline.md")
 
 // docs/configuration.md agrees with the table.
 func TestDocs(t *testing.T) {
