@@ -37,7 +37,7 @@ var groups = []group{
 // verbs are the groups of commands in the help of parley, in its order.
 var verbs = []group{
 	{"Run", []string{"serve", "echo"}},
-	{"Look at a running server", []string{"status", "healthcheck", "rooms", "users", "conns", "history", "verify"}},
+	{"Look at a running server", []string{"connect", "status", "healthcheck", "rooms", "users", "conns", "history", "verify"}},
 	{"Act on a running server", []string{"publish", "disconnect", "revoke", "drain"}},
 	{"Settings, keys and tokens", []string{"check-config", "default-config", "config-doc", "key", "token"}},
 }
