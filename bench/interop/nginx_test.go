@@ -54,38 +54,44 @@ func startNginx(t *testing.T, name string, s *server, changes ...string) *nginx 
 		}
 		conf = strings.ReplaceAll(conf, changes[i], changes[i+1])
 	}
+	n.run(program, filepath.Join(dir, name), conf)
+	return n
+}
+
+// run starts nginx with a configuration, which it writes to path, and waits until it listens.
+func (n *nginx) run(program, path, conf string) {
+	n.t.Helper()
+	dir := filepath.Dir(path)
 	// The directories of nginx's buffers differ by machine, too.
 	for _, kind := range []string{"client_body", "proxy", "fastcgi", "uwsgi", "scgi"} {
 		conf = strings.Replace(conf, "http {\n", fmt.Sprintf("http {\n%s_temp_path %s/%s;\n", kind, dir, kind), 1)
 	}
-	path := filepath.Join(dir, name)
 	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
-		t.Fatal(err)
+		n.t.Fatal(err)
 	}
 	n.command = []string{program, "-e", filepath.Join(dir, "error.log"), "-c", path}
 	if out, err := exec.Command(program, append(n.command[1:], "-t")...).CombinedOutput(); err != nil {
-		t.Fatalf("nginx refuses %s: %v\n%s", name, err, out)
+		n.t.Fatalf("nginx refuses %s: %v\n%s", path, err, out)
 	}
 	n.cmd = exec.Command(program, append(n.command[1:], "-g", "daemon off;")...)
 	n.cmd.Stderr = os.Stderr
 	if err := n.cmd.Start(); err != nil {
-		t.Fatal(err)
+		n.t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	n.t.Cleanup(func() {
 		n.cmd.Process.Signal(syscall.SIGTERM)
 		n.cmd.Wait()
-		if log, _ := os.ReadFile(filepath.Join(dir, "error.log")); t.Failed() && len(log) > 0 {
-			t.Logf("nginx says:\n%s", log)
+		if log, _ := os.ReadFile(filepath.Join(dir, "error.log")); n.t.Failed() && len(log) > 0 {
+			n.t.Logf("nginx says:\n%s", log)
 		}
 	})
-	eventually(t, "nginx listens", func() bool {
+	eventually(n.t, "nginx listens", func() bool {
 		conn, err := net.Dial("tcp", n.address)
 		if err == nil {
 			conn.Close()
 		}
 		return err == nil
 	})
-	return n
 }
 
 // selfSigned writes a certificate and its key.
