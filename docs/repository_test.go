@@ -160,7 +160,7 @@ func TestMap(t *testing.T) {
 	}
 }
 
-var mapRow = regexp.MustCompile("(?m)^\\| `((?:bench|clients|cmd|docs|engine|protocol|rooms)[a-z/]*)` \\| ")
+var mapRow = regexp.MustCompile("(?m)^\\| `((?:bench|clients|cmd|docs|engine|protocol|rooms)[a-z/-]*)` \\| ")
 
 var goBlock = regexp.MustCompile("(?s)```go\n(.*?)```")
 

@@ -87,6 +87,7 @@ var rules = []rule{
 	{"a stranger's imports", checkImports, "package verify\nimport _ \"" + module + "/engine\"\n", "cmd/parley/verify/x.go"},
 	{"imports of a floor", checkImports, "package fanout\nimport _ \"" + module + "/engine/internal/session\"\n", "engine/internal/fanout/x.go"},
 	{"imports of the ground floor", checkImports, "package turn\nimport _ \"" + module + "/rooms\"\n", "engine/internal/turn/x.go"},
+	{"imports of an example", checkImports, "package main\nimport _ \"" + module + "/rooms\"\n", "docs/examples/x/x.go"},
 	{"imports of an adapter", checkImports, "package admin\nimport _ \"" + module + "/engine/internal/fleet\"\n", "engine/admin/x.go"},
 	{"gnet", checkGnet, "package engine\nimport _ \"github.com/panjf2000/gnet/v2\"\n", "engine/x.go"},
 	{"length", checkLength, "package x\n" + strings.Repeat("// line\n", 500), "rooms/x.go"},
@@ -169,6 +170,8 @@ func mayImport(dir, other string) bool {
 		return other == "engine" || strings.HasPrefix(other, "protocol/")
 	case strings.HasPrefix(dir, "bench"):
 		return strings.HasPrefix(other, "protocol/") || strings.HasPrefix(other, "bench")
+	case strings.HasPrefix(dir, "docs/examples/"): // applications: what is public, and nothing else
+		return other == "engine" || other == "engine/access" || other == "engine/admin" || other == "engine/cluster"
 	}
 	return false
 }
