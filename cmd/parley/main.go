@@ -138,7 +138,7 @@ func newRoot() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(explainFlag)
 	root.AddCommand(newServe(), newEcho(), newVersion(), newCheckConfig(), newHealthcheck(), newStatus(), newVerify(),
-		newKey(), newToken(), newDefaultConfig(), newConfigDoc(), newCompletion())
+		newKey(), newToken(), newDefaultConfig(), newConfigDoc(), newCompletion(), newManual())
 	root.AddCommand(client.Local{URL: apiURL, Key: takeKeyVariable, RunKey: findRunKey, KnownVerb: knownVerb, NoArguments: noArguments}.Commands()...)
 	root.AddCommand(connect.Local{URL: socketURL, OutliveOutput: outliveOutput}.Command())
 	arrange(root)
