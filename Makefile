@@ -1,6 +1,6 @@
 # Targets: `make` alone lists them.
 
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+VERSION := $(patsubst v%,%,$(shell git describe --tags --always --dirty 2>/dev/null || echo devel))
 LDFLAGS := -s -w -X main.version=$(VERSION)
 GOFLAGS_TRIMMED := $(shell go env GOFLAGS) -trimpath
 FUZZTIME ?= 20s
@@ -10,7 +10,7 @@ MATRIX ?= 5
 REV ?= HEAD
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test js pictures race fuzz soak lint bench bench-full bench-before bench-micro cover ci
+.PHONY: help build run test js pictures race fuzz soak lint bench bench-full bench-before bench-micro cover release release-check ci
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -68,6 +68,15 @@ cover: ## write coverage.html
 	go test -coverpkg=./... -coverprofile=coverage.out ./...
 	go tool cover -html=coverage.out -o coverage.html
 	@go tool cover -func=coverage.out | tail -1
+
+# The version is that of the tag (.ci/release/main.go), unless the command line gives one.
+RELEASE := cd .ci/release && go run . -repo '$(CURDIR)' $(if $(findstring command,$(origin VERSION)),-version '$(VERSION)')
+
+release: ## build archives, packages and sums of the last commit into bin/release (VERSION=1.2.3); publishes nothing
+	$(RELEASE) -out '$(CURDIR)/bin/release'
+
+release-check: ## build a release twice, in two folders and without shared compiled packages, and compare the sums
+	$(RELEASE) -check
 
 ci: ## what continuous integration does
 	bash .ci/run

@@ -20,9 +20,9 @@ func deployFile(t *testing.T, name string) string {
 	return string(text)
 }
 
-// instructions are the lines of a Dockerfile that begin with a word, without it.
-func instructions(dockerfile, word string) (list []string) {
-	for line := range strings.Lines(dockerfile) {
+// instructions are the lines of a Containerfile that begin with a word, without it.
+func instructions(containerfile, word string) (list []string) {
+	for line := range strings.Lines(containerfile) {
 		if rest, ok := strings.CutPrefix(line, word+" "); ok {
 			list = append(list, strings.TrimSpace(rest))
 		}
@@ -30,10 +30,10 @@ func instructions(dockerfile, word string) (list []string) {
 	return list
 }
 
-// No Docker engine builds the Dockerfile here. What it copies is there, and is all that the program is made of; the
+// No engine builds the Containerfile here. What it copies is there, and is all that the program is made of; the
 // compiler is the module's; what it starts is what it has built.
-func TestDockerfile(t *testing.T) {
-	file := deployFile(t, "Dockerfile")
+func TestContainerfile(t *testing.T) {
+	file := deployFile(t, "Containerfile")
 	var copied []string
 	for _, line := range instructions(file, "COPY") {
 		words := strings.Fields(line)
@@ -67,8 +67,16 @@ func TestDockerfile(t *testing.T) {
 	if user := instructions(file, "USER"); len(user) != 1 || strings.HasPrefix(user[0], "0") || strings.HasPrefix(user[0], "root") {
 		t.Errorf("USER %q", user)
 	}
-	if !strings.Contains(file, "-X main.version=${VERSION}") || len(instructions(file, "ARG")) != 1 {
-		t.Error("the image does not know its version: hand ARG VERSION to the linker, as the Makefile does")
+	for arg, uses := range map[string][]string{"VERSION": {"-X main.version=${VERSION}", `image.version="${VERSION}"`}, "COMMIT": {"-X main.revision=${COMMIT}", `image.revision="${COMMIT}"`}} {
+		// An argument is declared before the first stage, with its default, and again in each stage that uses it.
+		if n := strings.Count(file, "\nARG "+arg+"\n"); n != 2 || strings.Count(file, "\nARG "+arg+"=") != 1 {
+			t.Errorf("ARG %s is declared in %d stages: hand it to the linker and to the label", arg, n)
+		}
+		for _, use := range uses {
+			if !strings.Contains(file, use) {
+				t.Errorf("the image does not know its version or commit: there is no %s", use)
+			}
+		}
 	}
 	verbs := regexp.MustCompile(`\["/parley", "(\w+)"\]`).FindStringSubmatch(file)
 	if main := files(t, "tools.go")["cmd/parley/tools.go"] + files(t, "healthcheck.go")["cmd/parley/healthcheck.go"]; verbs == nil || !strings.Contains(main, `"`+verbs[1]) {
