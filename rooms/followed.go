@@ -45,7 +45,7 @@ func (h *History) Entries(from, to uint64, bytesMax int, now int64) Entries {
 	e := Entries{Epoch: h.epoch, Low: h.low(), First: max(from, h.low())}
 	for number, left := e.First, bytesMax; number <= min(to, h.top); number++ {
 		s := *h.at(number)
-		if left -= len(s.Frame) + storedBytes; left < 0 && len(e.List) > 0 {
+		if left -= s.size() + storedBytes; left < 0 && len(e.List) > 0 {
 			break
 		}
 		e.List = append(e.List, s)
@@ -61,7 +61,7 @@ func (h *History) Last(from, to uint64, bytesMax int, now int64) Entries {
 	e := Entries{Epoch: h.epoch, Low: h.low(), First: min(to, h.top) + 1}
 	for left := bytesMax; e.First > max(from, e.Low); e.First-- {
 		s := *h.at(e.First - 1)
-		if left -= len(s.Frame) + storedBytes; left < 0 && len(e.List) > 0 {
+		if left -= s.size() + storedBytes; left < 0 && len(e.List) > 0 {
 			break
 		}
 		e.List = append(e.List, s)

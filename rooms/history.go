@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/parleyd/parley/protocol/ident"
 	"github.com/parleyd/parley/protocol/message"
@@ -79,15 +80,20 @@ const (
 //
 // Owner: immutable.
 type Stored struct {
-	Frame []byte // as sent, without compression; never changed
-	at    int64
+	frame *byte
+	about int64  // the bytes of the frame, and above sizeBits when it was published, in milliseconds: a slice and a time take twice as much
 	by    uint64 // the publisher, by [Who]; 0 for none
 	more  *storedMore
 }
 
+// sizeBits holds the largest frame, of 64 MiB and its header. The other 37 bits are two years of milliseconds, before and after the
+// start of the clock.
+const sizeBits = 27
+
 // stored is a message as a history keeps it.
 func stored(m *NumberedMessage, frame []byte) Stored {
-	s := Stored{Frame: frame, at: m.Now, by: m.By}
+	s := Stored{frame: unsafe.SliceData(frame), by: m.By}
+	s.about = m.Now/int64(time.Millisecond)<<sizeBits | int64(len(frame))
 	if m.ConflateKey != 0 || len(m.Out) > 0 {
 		s.more = &storedMore{m.ConflateKey, m.Out}
 	}
@@ -106,8 +112,13 @@ func Who(id ident.ID) uint64 { return id.Place.Gen<<16 | uint64(id.Worker.Instan
 // By is the publisher, by [Who]; 0 for none.
 func (s *Stored) By() uint64 { return s.by }
 
-// At is when the message was published, on the clock of [NumberedMessage].
-func (s *Stored) At() int64 { return s.at }
+// At is when the message was published, on the clock of [NumberedMessage], in whole milliseconds.
+func (s *Stored) At() int64 { return s.about >> sizeBits * int64(time.Millisecond) }
+
+// Frame is the message as sent, without compression. Nobody changes it.
+func (s *Stored) Frame() []byte { return unsafe.Slice(s.frame, s.size()) }
+
+func (s *Stored) size() int { return int(s.about & (1<<sizeBits - 1)) }
 
 // Key is the key for conflation; 0 for none.
 func (s *Stored) Key() uint64 {
@@ -164,11 +175,11 @@ func (h *History) store(x *Index, s Stored) {
 	}
 	h.ring[(h.head+h.n)%len(h.ring)] = s
 	h.n++
-	h.bytes += len(s.Frame)
-	x.histories.bytes.Add(int64(len(s.Frame)))
+	h.bytes += s.size()
+	x.histories.bytes.Add(int64(s.size()))
 	x.histories.messages.Add(1)
 	h.fit(x)
-	h.trim(x, s.at)
+	h.trim(x, s.At())
 }
 
 // fit forgets the oldest messages that are beyond the bounds.
@@ -196,8 +207,8 @@ func (h *History) grow() {
 // drop forgets the oldest message.
 func (h *History) drop(x *Index, why Dropped) {
 	s := &h.ring[h.head]
-	h.bytes -= len(s.Frame)
-	x.histories.bytes.Add(-int64(len(s.Frame)))
+	h.bytes -= s.size()
+	x.histories.bytes.Add(-int64(s.size()))
 	x.histories.messages.Add(-1)
 	x.histories.dropped[why].Add(1)
 	*s = Stored{}
@@ -209,7 +220,7 @@ func (h *History) drop(x *Index, why Dropped) {
 
 // trim forgets the messages that are too old.
 func (h *History) trim(x *Index, now int64) {
-	for h.n > 0 && now-h.ring[h.head].at >= int64(h.Age) {
+	for h.n > 0 && now-h.ring[h.head].At() >= int64(h.Age) {
 		h.drop(x, DroppedAge)
 	}
 	if h.n == 0 && len(h.ring) > 4 {

@@ -57,7 +57,7 @@ func (h *History) Read(p Place, q *Read, now int64, take func(from, to uint64, s
 		kind := KindMessage
 		if s.more != nil && s.more.key != 0 && newest[s.more.key] > q.Next && q.Next >= q.ConflateFrom {
 			kind = KindConflated
-		} else if left -= len(s.Frame); left < 0 && left+len(s.Frame) < q.BytesMax {
+		} else if left -= s.size(); left < 0 && left+s.size() < q.BytesMax {
 			return true
 		}
 		if !take(q.Next, q.Next, s, kind) {
@@ -121,7 +121,7 @@ func (h *History) Part(q PartQuery, now int64) Part {
 	p.First = p.Seq + 1
 	left := q.BytesMax
 	for number := p.First; number <= h.top; number++ {
-		frame := h.at(number).Frame
+		frame := h.at(number).Frame()
 		if left -= len(frame); len(p.Frames) == q.Limit || left < 0 && len(p.Frames) > 0 {
 			p.More = true
 			break
@@ -135,13 +135,13 @@ func (h *History) Part(q PartQuery, now int64) Part {
 func (h *History) backwards(p *Part, q PartQuery, end uint64) {
 	first, left := end, q.BytesMax
 	for first > p.Low && end-first < uint64(q.Limit) {
-		if left -= len(h.at(first - 1).Frame); left < 0 && first < end {
+		if left -= h.at(first - 1).size(); left < 0 && first < end {
 			break
 		}
 		first--
 	}
 	for number := first; number < end; number++ {
-		p.Frames = append(p.Frames, h.at(number).Frame)
+		p.Frames = append(p.Frames, h.at(number).Frame())
 	}
 	p.First, p.More = first, first > p.Low
 }

@@ -64,11 +64,11 @@ func FuzzHistory(f *testing.F) {
 		if len(plan) < 3 {
 			return
 		}
-		o := HistoryOptions{Messages: 1 + int(plan[0]%9), Bytes: 50 + 10*int(plan[1]), Age: time.Duration(1 + plan[2]%20)}
+		o := HistoryOptions{Messages: 1 + int(plan[0]%9), Bytes: 50 + 10*int(plan[1]), Age: time.Duration(1+plan[2]%20) * time.Millisecond}
 		x, r := historic(o)
-		h, m, now := r.History(), &model{HistoryOptions: o}, int64(1)
+		h, m, now := r.History(), &model{HistoryOptions: o}, int64(time.Millisecond)
 		for _, step := range plan[3:] {
-			now += int64(step % 4)
+			now += int64(step%4) * int64(time.Millisecond)
 			if step%5 == 4 {
 				x.SweepHistories(now, 1)
 				m.cut(now)

@@ -74,7 +74,7 @@ func (a *annals) note(q *sequencer) {
 			a.f.complain("numbers", "%s goes from %d to %d", room, n, top.Seq)
 		default:
 			e := r.History().Entries(top.Seq, top.Seq, 1, int64(a.f.now))
-			a.add(h, e.List[0].Frame)
+			a.add(h, e.List[0].Frame())
 		}
 	}
 }

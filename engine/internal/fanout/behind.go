@@ -287,7 +287,7 @@ func (p *piece) take(from, to uint64, s *rooms.Stored, kind rooms.Kind) (goOn bo
 		p.wait(from, to, message.WhyExcluded)
 	default:
 		p.tell()
-		p.add(s.Frame)
+		p.add(s.Frame())
 		p.replayed++
 	}
 	return true

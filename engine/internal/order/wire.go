@@ -244,7 +244,7 @@ func (m *Kept) append(w *fleet.Writer) {
 func KeptOf(e *rooms.Entries, now int64) (list []Kept) {
 	for i := range e.List {
 		x := &e.List[i]
-		list = append(list, Kept{Seq: e.First + uint64(i), By: x.By(), Out: x.Out(), Key: x.Key(), Age: time.Duration(max(now-x.At(), 0)), Frame: x.Frame})
+		list = append(list, Kept{Seq: e.First + uint64(i), By: x.By(), Out: x.Out(), Key: x.Key(), Age: time.Duration(max(now-x.At(), 0)), Frame: x.Frame()})
 	}
 	return list
 }
