@@ -53,6 +53,7 @@ var otherWords = map[string]string{
 	"proxy_hide_header":             "nginx's",
 	"proxy_read_timeout":            "nginx's",
 	"queue":                         "an option of the client in TypeScript",
+	"server_name":                   "nginx's",
 	"recovered":                     "a field of Centrifugo's answers",
 }
 
