@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/parleyd/parley/bench/load"
 )
@@ -41,11 +42,13 @@ type row struct {
 // report writes the table and the plots, and prints their paths.
 func (b *bench) report(list []cell) error {
 	var out strings.Builder
-	fmt.Fprintf(&out, "# Benchmark\n\n%s. Commit %s. `make bench%s`, %d rounds, interleaved; medians. The server has one core, "+
-		"the load generator another, which it never lets sleep. *Ratio* is to the floor of the same round, or to the server that "+
-		"has 1.00.\n\n",
-		b.machine, b.commit, map[bool]string{true: "-full"}[b.full], b.rounds)
-	fmt.Fprintf(&out, "Peers: %s. Bun's server is built on uWebSockets.\n\n", b.versions())
+	fmt.Fprintf(&out, "# Benchmark\n\nParley beside other servers, measured by the same load on the same machine. [Performance](../performance.md) says where "+
+		"the time goes.\n\n| | |\n|---|---|\n| machine | %s; the server has one core, the load generator the other, which it never lets sleep |\n"+
+		"| date | %s, commit %s |\n| command | `make bench%s`, %d rounds, in which the servers take turns; medians. Above each table is the command for "+
+		"that table alone |\n| peers | %s; bun's server is built on uWebSockets |\n| better | lower, in all columns except messages a second |\n"+
+		"| *ratio* | to the floor of the same round, an epoll loop that does nothing but read and write, or to the server that has 1.00 |\n"+
+		"| *spread* | the largest round less the smallest, as a share of the median |\n\n",
+		b.machine, time.Now().UTC().Format("2 January 2006"), b.commit, map[bool]string{true: "-full"}[b.full], b.rounds, b.versions())
 	for _, name := range slices.Sorted(maps.Keys(b.missing)) {
 		fmt.Fprintf(&out, "Missing: %s (%s).\n\n", name, b.missing[name])
 	}

@@ -16,6 +16,7 @@ var (
 	pageBlock  = regexp.MustCompile("(?s)```[a-z]*\n(.*?)```")
 	pageSpan   = regexp.MustCompile("`[^`]+`")
 	invocation = regexp.MustCompile(`(?:^|[\s"'(/])parley +([a-z][a-z-]*(?: .*)?)$`)
+	ofUnit     = regexp.MustCompile(`\b(systemctl|journalctl)\b`) // parley is a service there
 	argument   = regexp.MustCompile(`'[^']*'|"[^"]*"|[^\s]+`)
 	longFlag   = regexp.MustCompile(`(?:^|[\s"'(\[])--([a-z][a-z-]*)`)
 	variable   = regexp.MustCompile(`\b` + envPrefix + `([A-Z0-9_]*[A-Z0-9])\b`)
@@ -102,7 +103,13 @@ func (w *pageWords) check(page string) (wrong []string) {
 	for _, block := range pageBlock.FindAllStringSubmatch(page, -1) {
 		lines = append(lines, strings.Split(strings.ReplaceAll(block[1], "\\\n", " "), "\n")...)
 	}
-	for _, span := range pageSpan.FindAllString(pageBlock.ReplaceAllString(page, ""), -1) {
+	rest := pageBlock.ReplaceAllString(page, "")
+	for line := range strings.Lines(strings.ReplaceAll(rest, "\\\n", " ")) {
+		if code, indented := strings.CutPrefix(line, "    "); indented {
+			lines = append(lines, strings.TrimPrefix(strings.TrimSpace(code), "$ "))
+		}
+	}
+	for _, span := range pageSpan.FindAllString(rest, -1) {
 		inline = append(inline, strings.Join(strings.Fields(strings.Trim(span, "`")), " "))
 	}
 	complain := func(code, format string, args ...any) {
@@ -110,7 +117,7 @@ func (w *pageWords) check(page string) (wrong []string) {
 	}
 	for _, code := range slices.Concat(inline, lines) {
 		for _, part := range regexp.MustCompile(`[|;&] `).Split(code, -1) {
-			if m := invocation.FindStringSubmatch(strings.TrimSpace(part)); m != nil {
+			if m := invocation.FindStringSubmatch(strings.TrimSpace(part)); m != nil && !ofUnit.MatchString(part) {
 				w.invocations++
 				if fault := w.checkInvocation(arguments(m[1])); fault != "" {
 					complain(code, "%s", fault)
@@ -143,7 +150,8 @@ func (w *pageWords) excused(list map[string]string, name string) bool {
 func TestPages(t *testing.T) {
 	w := newPageWords()
 	for _, planted := range []string{"`parley vanish`", "`parley rooms vanish x`", "`parley serve --vanish 1`", "```sh\nbin/parley serve --port 1 \\\n  --vanish\n```",
-		"```sh\nx | bin/parley publish --vanish\n```", "`--no-such-flag`", "`PARLEY_NO_SUCH=1`", "```sh\nPARLEY_NO_SUCH=1 bin/parley serve\n```", "`parley rooms --scopes x`"} {
+		"```sh\nx | bin/parley publish --vanish\n```", "`--no-such-flag`", "`PARLEY_NO_SUCH=1`", "```sh\nPARLEY_NO_SUCH=1 bin/parley serve\n```", "`parley rooms --scopes x`",
+		"\n    $ parley vanish\n", "\n    parley serve \\\n        --vanish\n"} {
 		if len(w.check(planted)) == 0 {
 			t.Errorf("%q: the planted fault goes unnoticed: the rule does not run", planted)
 		}
