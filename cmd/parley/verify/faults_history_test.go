@@ -47,8 +47,8 @@ var historyFaults = []fault{
 		"		if oldest < h.top && planted(\"a gap ends one number late\", 1) {\n			oldest++\n		}\n		s.Seq, s.Gap, s.MissingFrom, s.MissingTo = oldest, true, at+1, oldest\n", []string{"gap"}},
 	{"joined names the top", "engine/internal/session/move.go", "	joined.Gap = joined.Gap ||",
 		"	if joined.Until > 0 && planted(\"joined names the top\", 1) {\n		joined.Seq = joined.Until\n	}\n	joined.Gap = joined.Gap ||", []string{"number", "gap", "replay"}},
-	{"replayed with other bytes", "engine/internal/fanout/behind.go", "		p.add(s.Frame)\n",
-		"		raw := slices.Clone(s.Frame)\n		if planted(\"replayed with other bytes\", 50) {\n			raw[len(raw)-40] ^= 1\n		}\n		p.add(raw)\n", []string{"altered", "number", "frame"}},
+	{"replayed with other bytes", "engine/internal/fanout/behind.go", "		p.add(s.Frame())\n",
+		"		raw := slices.Clone(s.Frame())\n		if planted(\"replayed with other bytes\", 50) {\n			raw[len(raw)-40] ^= 1\n		}\n		p.add(raw)\n", []string{"altered", "number", "frame"}},
 	{"the epoch changes", "rooms/history.go", "	s := message.Start{Position: Position{Seq: h.top, Epoch: h.epoch}, Until",
 		"	if planted(\"the epoch changes\", 60) {\n		h.epoch = \"x\" + h.epoch[1:]\n	}\n	s := message.Start{Position: Position{Seq: h.top, Epoch: h.epoch}, Until", []string{"epoch"}},
 }
