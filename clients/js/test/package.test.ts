@@ -29,11 +29,13 @@ test("it depends on nothing", () => {
   expect(Object.keys(description).filter((k) => /ependencies/.test(k))).toEqual(["devDependencies"]);
 });
 
-test("every code and state has a sentence, and the server's codes are those of docs/wire.md", () => {
+test("every code and state has a sentence, and the server's codes are those of docs/codes.md", () => {
   for (const text of [...Object.values(codes), ...Object.values(states)]) expect(text).toMatch(/^[a-zA-Z].*\.$/);
-  const doc = readFileSync(join(home, "../../docs/wire.md"), "utf8");
-  const list = /The connection stays open\. Codes: ([^]*?)\.\n/.exec(doc)![1]!;
-  for (const [, code] of list.matchAll(/`(\w+)`/g)) expect(codes, code).toHaveProperty(code!);
+  const doc = readFileSync(join(home, "../../docs/codes.md"), "utf8");
+  const list = /## Error codes\n([^]*?)\n## /.exec(doc)![1]!;
+  const rows = [...list.matchAll(/^\| `(\w+)` \|/gm)].map((row) => row[1]!);
+  expect(rows.length).toBeGreaterThan(15);
+  for (const code of rows) expect(codes, code).toHaveProperty(code);
 });
 
 test("the README names options and methods that there are, and every option", () => {
