@@ -85,6 +85,7 @@ func (b *backend) bearer(t *testing.T, token string) (*person, *http.Response) {
 // A client comes in with a token of each language, may enter and speak where the token says, and nowhere else; a token that
 // another secret signed does not let it in.
 func TestExamplesTokens(t *testing.T) {
+	t.Parallel()
 	for _, processes := range []int{1, 2} {
 		b := withTokens(t, "read", "--processes", fmt.Sprint(processes))
 		stranger := secretBackend(t)
@@ -131,6 +132,7 @@ func (p *person) refused() {
 
 // Each language's example lists all members of a room that has more of them than a page, with their users.
 func TestExamplesMembers(t *testing.T) {
+	t.Parallel()
 	for _, processes := range []int{1, 2} {
 		b := withTokens(t, "read", "--processes", fmt.Sprint(processes))
 		token := b.example(t, "node", "token", "42").out
@@ -198,6 +200,7 @@ const injection = `<img src=x onerror="document.title='taken'">`
 
 // The commands of docs/backend/start.md, as they stand there, lead to a chat between two browsers and PHP.
 func TestStart(t *testing.T) {
+	t.Parallel()
 	need(t, "php")
 	need(t, "openssl")
 	e := openTerminal(t)
@@ -372,6 +375,7 @@ func fetch(t *testing.T, v *http.Client, address string) (status int, answer map
 // Two browsers with tokens of Node speak with each other, on one process and on two; a browser that is cut off comes back
 // with its session. A page names a speaker by its user where the server says it, else by the connection.
 func TestBrowserPage(t *testing.T) {
+	t.Parallel()
 	for _, processes := range []int{1, 2} {
 		t.Run(fmt.Sprint("processes ", processes), func(t *testing.T) {
 			b := withTokens(t, "publish", "--processes", fmt.Sprint(processes))

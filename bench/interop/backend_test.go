@@ -133,6 +133,7 @@ const difficult = `he said "hi" \ <b> & $(id) 'it' 聊天 🎈`
 
 // Each language's example publishes a text that every member gets as it was, on one process and on two.
 func TestExamplesPublish(t *testing.T) {
+	t.Parallel()
 	for _, processes := range []int{1, 2} {
 		t.Run(fmt.Sprint("processes ", processes), func(t *testing.T) {
 			b := serveBackends(t, "publish", "--processes", fmt.Sprint(processes))
@@ -158,6 +159,7 @@ func TestExamplesPublish(t *testing.T) {
 // A refusal ends each example with code and detail of the problem on standard error, and with exit code 1: a key that is
 // unknown, a scope that is missing, a room that is no room. So does a server that is away, with an exit code that is not 0.
 func TestExamplesOfRefusals(t *testing.T) {
+	t.Parallel()
 	b := serveBackends(t, "read")
 	unknown, away := *b, *b
 	unknown.key = "pk_stranger_" + strings.Repeat("A", 43)

@@ -135,6 +135,7 @@ func (w *window) has(list, words string) {
 
 // The seed's own client resumes.
 func TestSeedClient(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	w := seedClient(t, s.admin+"server.json", s.ws)
 	w.do(chromedp.Evaluate("window.cut()", nil))

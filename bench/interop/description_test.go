@@ -28,6 +28,7 @@ func tool(t *testing.T, dir, name string, words ...string) {
 // The client that a public generator makes of /openapi.json as it is served calls every operation of a server with two workers. The
 // compiler accepts the calls, and the answers and problems are what the types say.
 func TestGeneratedClient(t *testing.T) {
+	t.Parallel()
 	need(t, "node")
 	modules := filepath.Join(nodeModules(t), "node_modules")
 	program, err := os.ReadFile(filepath.Join("node", "description.mts"))
@@ -63,6 +64,7 @@ var typescriptBlock = regexp.MustCompile("(?s)```ts\n(.*?)```")
 
 // The commands of docs/backend/README.md make a client that publishes. npm has installed the same versions from package-lock.json.
 func TestReadmeDescription(t *testing.T) {
+	t.Parallel()
 	need(t, "node")
 	dir := nodeModules(t)
 	install, generate, _ := strings.Cut(blocks(t, "docs/backend/README.md", "A client from the description")[0], "\n")

@@ -41,6 +41,7 @@ func site(t *testing.T, address, upstreams string, changes ...string) *nginx {
 // Behind a real nginx with TLS, a browser gets the page and the token from the backend, and its WebSocket from Parley at /ws, on two
 // processes. Parley sees the addresses of clients. Pages of other sites may not connect.
 func TestExampleNginx(t *testing.T) {
+	t.Parallel()
 	need(t, "node")
 	e := begun(t, false)
 	address := fmt.Sprintf("127.0.0.1:%d", freePort(t))

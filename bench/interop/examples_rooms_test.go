@@ -55,6 +55,7 @@ func (p *person) table(sticks int, turn string) map[string]any {
 // In the game a third player finds the table full, also while a player is cut off, who gets the seat back by a resume. Moves out of
 // turn, moves that the rules do not have, and moves of strangers are refused. The player with the last stick wins.
 func TestExampleGame(t *testing.T) {
+	t.Parallel()
 	e := begun(t, false)
 	player := sits(t, e, "1m")
 	ann, eve := player("ann"), player("eve")
@@ -157,6 +158,7 @@ func lazy(t *testing.T, address string) *person {
 // A client of the ticker that does not read for fifty rounds gets one price of each symbol, the newest, and is told that the others are
 // skipped. It may not publish. The page shows prices that change.
 func TestExampleTicker(t *testing.T) {
+	t.Parallel()
 	need(t, "python3")
 	e := openTerminal(t)
 	commands := strings.SplitAfter(blocks(t, "docs/examples/ticker/README.md", "")[0], "\n")
@@ -231,6 +233,7 @@ func pricesInBrowser(t *testing.T, e *terminal) {
 // A private message reaches all devices of its user and the other devices of the sender, once, also if it is sent again. The sender is
 // told whether the user is online. A user that was offline reads the message later. Nobody reads or writes the room of another user.
 func TestExamplePrivate(t *testing.T) {
+	t.Parallel()
 	e := begun(t, false)
 	shown := e.example("private", "go run ./docs/examples/private", fmt.Sprintf("%s -port %d", goExample(t, "private"), e.port))
 	tokens := map[string]string{"ann": aToken.FindString(shown), "bob": e.token("bob"), "carol": e.token("carol")}

@@ -144,6 +144,7 @@ func (w *window) fillsIn(field, text string) {
 // In the chats in Node and Python a user logs in, gets a token that allows listening, and speaks through the backend. Browsers see
 // texts as texts. The backends refuse strangers, names and texts that are none, and tell no address when Parley is away.
 func TestExampleChats(t *testing.T) {
+	t.Parallel()
 	e := begun(t, true)
 	for _, row := range []struct {
 		folder, program string
@@ -267,6 +268,7 @@ func refusesInChat(t *testing.T, page string, ann *http.Client) {
 // In the chat in Go the cookie of the login says who a connection is. Pages of other sites, strangers, other rooms, and what is no text
 // are refused.
 func TestExampleChatGo(t *testing.T) {
+	t.Parallel()
 	e := openTerminal(t)
 	script, err := filepath.Abs(filepath.Join("..", "..", "engine", "admin", "page", "parley.js"))
 	if err != nil {
@@ -325,6 +327,7 @@ func TestExampleChatGo(t *testing.T) {
 
 // The page of presence shows users with the number of their connections, as they come and go.
 func TestExamplePresence(t *testing.T) {
+	t.Parallel()
 	need(t, "node")
 	e := begun(t, true)
 	page := fmt.Sprintf("http://127.0.0.1:%d/", e.web)

@@ -233,6 +233,7 @@ func TestNginxCookies(t *testing.T) {
 // The configuration of the seed sets X-Real-IP. A client that claims another address besides is refused; if proxy_header
 // names the field, the server ignores the claim.
 func TestNginxOfTheSeed(t *testing.T) {
+	t.Parallel()
 	s := serve(t, "--trusted-proxies", "127.0.0.1")
 	n := startNginx(t, "nginx.conf", s,
 		"proxy_set_header X-Forwarded-For $remote_addr;", "", "proxy_set_header Forwarded \"\";", "", "$connection_upgrade;", "\"upgrade\";")

@@ -67,6 +67,7 @@ const outside = `(() => {
 // In both languages, light and dark, wide and on a phone of 360 pixels, everything can be read, nothing lies outside of the page, and the
 // members and the wire are reached: in the empty room, and with messages of all kinds.
 func TestChatPageLooks(t *testing.T) {
+	t.Parallel()
 	s := serve(t, "--history", "**")
 	w := open(t, chromium(t, chromedp.Flag("accept-lang", "en-GB,zh-CN")), s.admin)
 	w.everyLook("empty", func(string) {})
@@ -125,6 +126,7 @@ func (w *window) everyLook(name string, more func(look string)) {
 
 // Every control is reached by Tab and shows that it has the focus; Enter opens and sends, Escape closes and takes an address back.
 func TestChatPageByKeyboard(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	w := open(t, chromium(t), s.admin)
 	other := greet(t, "gorilla", s.ws)
@@ -163,6 +165,7 @@ func TestChatPageByKeyboard(t *testing.T) {
 
 // A screen reader hears what others write and who comes, and at once what went wrong; it does not hear one's own messages.
 func TestChatPageIsHeard(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	w := open(t, chromium(t), s.admin)
 	other := greet(t, "gorilla", s.ws)
@@ -180,6 +183,7 @@ func TestChatPageIsHeard(t *testing.T) {
 // What goes wrong is said in plain words, with what to change: a full room, a list of origins without the page, a missing token. With a
 // token in its address the page works.
 func TestChatPageSaysWhatToChange(t *testing.T) {
+	t.Parallel()
 	full := serve(t, "--max-connections-per-room", "1")
 	open(t, chromium(t), full.admin).becomes("document.getElementById('count').textContent", "1 member")
 	w := open(t, chromium(t), full.admin)

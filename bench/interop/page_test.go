@@ -79,6 +79,7 @@ func (b *backend) post(path, body string) {
 // Two windows of the chat page, at a server without history, send a message each and a private message. One is cut off and
 // resumes, and says that its room keeps no history. The seed's messages and those of backends are shown, too.
 func TestChatPage(t *testing.T) {
+	t.Parallel()
 	s := serveBackends(t, "publish,manage")
 	ann, bob := open(t, chromium(t), s.admin), open(t, chromium(t), s.admin)
 	ann.becomes("document.getElementById('count').textContent", "2 members")
@@ -131,6 +132,7 @@ func TestChatPage(t *testing.T) {
 // In a room with history, a window that is cut off gets what is said meanwhile, once and in order. What it missed while it
 // showed another page comes after what was there before. If the room does not keep enough, the page says what is missing.
 func TestChatPageWithHistory(t *testing.T) {
+	t.Parallel()
 	s := serve(t, "--history", "**=messages:4")
 	ann, bob := open(t, chromium(t), s.admin), open(t, chromium(t), s.admin)
 	ann.says("one")
@@ -174,6 +176,7 @@ func TestChatPageWithHistory(t *testing.T) {
 
 // A message whose answer is lost with the connection is published once, and is not left open.
 func TestChatPagePublishesOnce(t *testing.T) {
+	t.Parallel()
 	s := serve(t, "--history", "**")
 	ann, bob := open(t, chromium(t), s.admin), open(t, chromium(t), s.admin)
 	bob.do(chromedp.Evaluate(`{
@@ -197,6 +200,7 @@ func TestChatPagePublishesOnce(t *testing.T) {
 // The count of members follows joins and leaves; names are shown; a member chosen by keyboard gets the private message; a
 // reload keeps the session and the rooms, and so does the page where the session is gone; a room that is left stays left.
 func TestChatPageRemembers(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	ann := open(t, chromium(t), s.admin)
 	ann.becomes("document.getElementById('count').textContent", "1 member")
@@ -255,6 +259,7 @@ func TestChatPageRemembers(t *testing.T) {
 // On a phone every field can be written into, and the page is not wider than the screen. It speaks the browser's language
 // until another one is chosen, which a reload keeps, and is as dark as the person wishes.
 func TestChatPageOnAPhone(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	w := open(t, chromium(t, chromedp.Flag("accept-lang", "zh-CN"), chromedp.Flag("blink-settings", "preferredColorScheme=0")), s.admin)
 	w.do(chromedp.EmulateViewport(375, 667))
@@ -280,6 +285,7 @@ func TestChatPageOnAPhone(t *testing.T) {
 
 // The bare page and the chat page talk. After a cut the bare page gets what was said meanwhile.
 func TestBarePage(t *testing.T) {
+	t.Parallel()
 	s := serve(t, "--history", "**")
 	ann := open(t, chromium(t), s.admin)
 	bob := &window{t, chromium(t)}

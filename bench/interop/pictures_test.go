@@ -56,6 +56,7 @@ var talks = []talk{
 // The pictures of the chat page that the READMEs show: three people talk in a room with history, and one whose connection was cut
 // has got what was said meanwhile. `make pictures` makes them anew.
 func TestPictures(t *testing.T) {
+	t.Parallel()
 	folder, taken := album(t), talks
 	if os.Getenv("PICTURES") == "" {
 		taken = talks[:1]
@@ -100,6 +101,7 @@ const terminalPage = `<!doctype html><meta charset="utf-8"><body style="margin:0
 
 // The picture of `parley status`: four workers, of which one was killed and is there again.
 func TestPictureOfStatus(t *testing.T) {
+	t.Parallel()
 	l := launch(t, binary, "", "--processes", "4").ready()
 	join := func(n int) {
 		for i := range n {

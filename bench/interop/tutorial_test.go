@@ -218,6 +218,7 @@ var ofConsole = regexp.MustCompile(`^(ann|bob|WebSocket) `)
 
 // The commands of docs/start.md, typed into a terminal and into the console of a browser, show what the page says, mistakes included.
 func TestTutorial(t *testing.T) {
+	t.Parallel()
 	need(t, "curl")
 	need(t, "chromium")
 	e := openTerminal(t)

@@ -41,6 +41,7 @@ func (l *launched) programs() (list []string) {
 // The section "Upgrading" of docs/operating.md: workers that start later run the program of their supervisor; a restart with data_dir
 // keeps sessions and created rooms, and tells clients of rooms with history that messages are missing.
 func TestUpgrade(t *testing.T) {
+	t.Parallel()
 	for _, processes := range []int{1, 2} {
 		for _, kept := range []bool{true, false} {
 			t.Run(fmt.Sprint(processes, " processes, data_dir ", kept), func(t *testing.T) { upgradeOne(t, processes, kept) })
