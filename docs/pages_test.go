@@ -2,11 +2,7 @@ package docs
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -63,44 +59,6 @@ func TestReadmeDialogue(t *testing.T) {
 	}
 	if len(lines) != 4 {
 		t.Errorf("%d lines of 4 found: the search is wrong", len(lines))
-	}
-}
-
-// The pieces of Go that pages show compile, with what the text around them says: a server srv, a connection c, a check of their own.
-func TestPiecesOfGo(t *testing.T) {
-	const around = "package main\n\nimport (\n\t\"time\"\n\n\t\"github.com/parleyd/parley/engine\"\n)\n\ntype account struct{ ID, Name string }\n\n" +
-		"func check(token string) (account, error) { return account{ID: token}, nil }\n\nfunc piece(srv *engine.Server) {\n%s\n\t_ = time.Second\n}\n\n" +
-		"func main() { piece(nil); _, _ = check(\"\") }\n"
-	vet := func(piece string) string {
-		path := filepath.Join(t.TempDir(), "main.go")
-		if err := os.WriteFile(path, fmt.Appendf(nil, around, piece), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		command := exec.Command("go", "vet", path)
-		command.Dir = ".."
-		out, err := command.CombinedOutput()
-		if err != nil {
-			return fmt.Sprintf("%v\n%s", err, out)
-		}
-		return ""
-	}
-	if vet("srv.Vanish()") == "" {
-		t.Error("a planted call goes unnoticed: the rule does not run")
-	}
-	all, n := pages(t), 0
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		for _, m := range goBlock.FindAllStringSubmatch(all[name], -1) {
-			if strings.HasPrefix(strings.TrimSpace(m[1]), "package ") || name == "docs/style.md" || strings.HasSuffix(name, ".zh.md") {
-				continue // a program is the concern of TestReadmePrograms, style.md shows forms, and translations have the same pieces
-			}
-			n++
-			if fault := vet(m[1]); fault != "" {
-				t.Errorf("%s: %s", name, fault)
-			}
-		}
-	}
-	if n < 2 {
-		t.Errorf("only %d pieces found: the search is wrong", n)
 	}
 }
 

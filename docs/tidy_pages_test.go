@@ -61,7 +61,9 @@ var covered = map[string]string{
 	"docs/from-the-seed.zh.md":            "TestTranslations",
 	"docs/glossary.md":                    "TestGlossary",
 	"docs/history.md":                     "TestSettingsOfPages; TestPiecesOfGo",
-	"docs/library.md":                     "TestReadmePrograms",
+	"docs/library-handlers.md":            "TestPiecesOfGo; TestLibraryDoors",
+	"docs/library-server.md":              "TestPiecesOfGo; TestLibraryDoors",
+	"docs/library.md":                     "TestReadmePrograms; TestPiecesOfGo",
 	"docs/locks.md":                       "TestLocks",
 	"docs/metrics.md":                     "generated: TestDocs",
 	"docs/operating.md":                   "TestStatusOfPage; TestStatusOfWorkers; TestCommands",
@@ -75,6 +77,7 @@ var covered = map[string]string{
 	"docs/troubleshooting.md":             "TestTroubleshooting; TestTroubleshootingCommands",
 	"docs/verify.md":                      "TestVerifyReports; TestVerifyHistory; not covered: runs with kills and lost stores, which take minutes: `make soak` plays such runs",
 	"docs/versions.md":                    "TestVersionsOfRecords",
+	"docs/walks/go.md":                    "TestWalkGo; TestPiecesFormatted",
 	"docs/walks/operator.md":              "TestOperatorsWalk",
 	"docs/wire.md":                        "TestTranscripts; TestClientIsDocumented",
 }

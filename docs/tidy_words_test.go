@@ -46,6 +46,7 @@ var otherWords = map[string]string{
 	"bind":                          "the kernel's error, as Go prints it",
 	"epoll_wait":                    "a system call",
 	"large_client_header_buffers":   "nginx's",
+	"no_such_lot":                   "a code that docs/library-handlers.md makes up for its application",
 	"package":                       "the form of a commit's title",
 	"process_cpu_seconds_total":     "the Prometheus client's figure of a process",
 	"process_open_fds":              "the Prometheus client's figure of a process",

@@ -41,6 +41,7 @@ var varying = []struct {
 	by   string
 }{
 	{regexp.MustCompile(`\b[0-9a-f]{24}\b`), "ID"},
+	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "SIGNATURE"},
 	{regexp.MustCompile(`"(timestamp|expires_in|retry_after)":\d+`), `"$1":N`},
 	{regexp.MustCompile(`"(token|epoch)":"[^"]+"`), `"$1":TEXT`},
 	{regexp.MustCompile(`time=\S+`), "time=T"},
@@ -214,7 +215,7 @@ func (r *reader) reads(want []string) {
 	})
 }
 
-var ofConsole = regexp.MustCompile(`^(ann|bob|WebSocket) `)
+var ofConsole = regexp.MustCompile(`^(ann|bob|mal|WebSocket) `)
 
 // The commands of docs/start.md, typed into a terminal and into the console of a browser, show what the page says, mistakes included.
 func TestTutorial(t *testing.T) {
