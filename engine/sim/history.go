@@ -126,7 +126,7 @@ func (h *chronicle) oldest() uint64 {
 	for ; low > h.low && !h.deleted; low-- {
 		r := &h.log[low-2]
 		bytes += h.frameBytes(low - 1)
-		if top-low+2 > uint64(h.options.Messages) || bytes > h.options.Bytes || h.scene.Now()-r.at >= h.options.Age {
+		if top-low+2 > uint64(h.options.Messages) || bytes > h.options.Bytes || h.scene.Now()-r.at.Truncate(time.Millisecond) >= h.options.Age { // a time of publishing is kept in whole milliseconds
 			break
 		}
 	}
