@@ -4,8 +4,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/panjf2000/gnet/v2"
-
 	"github.com/parleyd/parley/engine/internal/turn"
 )
 
@@ -34,16 +32,13 @@ type deputy struct {
 	away    atomic.Bool // the deputy is in a turn
 	stopped bool
 	rung    chan struct{}
-	drops   []dropped // connections to close
+	drops   []dropped // connections for the event loop to close
 }
 
 // dropped is a connection that its loop has dropped.
-//
-// Owner: immutable.
 type dropped struct {
 	slot uint32
 	gen  uint64
-	conn gnet.Conn
 }
 
 func newDeputy(h *host) *deputy { return &deputy{host: h, rung: make(chan struct{}, 1)} }
@@ -109,26 +104,25 @@ func (d *deputy) Drain() (done bool) {
 }
 
 // drop has the event loop close a connection, if the deputy is in a turn; else it reports false.
-func (d *deputy) drop(c *turn.Conn, g gnet.Conn) bool {
+func (d *deputy) drop(c *turn.Conn) bool {
 	if d == nil || !d.away.Load() {
 		return false
 	}
-	d.drops = append(d.drops, dropped{c.Slot, c.Gen, g})
+	d.drops = append(d.drops, dropped{c.Slot, c.Gen})
 	return true
 }
 
 // closeDropped closes the connections that were dropped in the deputy's turns. On the event loop, in a turn.
 func (d *deputy) closeDropped() {
-	if d == nil || len(d.drops) == 0 {
+	if d == nil {
 		return
 	}
-	list := d.drops
-	d.drops = nil
-	for _, x := range list {
+	for _, x := range d.drops {
 		if c := d.host.loop.Slab.At(x.slot); c != nil && c.Gen == x.gen {
-			d.host.eventLoop.Close(x.conn)
+			d.host.Drop(c)
 		}
 	}
+	d.drops = d.drops[:0]
 }
 
 // stop ends the deputy's turns.

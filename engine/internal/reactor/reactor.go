@@ -225,8 +225,10 @@ func (r *Reactor) onTraffic(g gnet.Conn) gnet.Action {
 		if !to.Has(turn.FlagDropping) { // by the deputy
 			to.Loop.Serve(to, chunk)
 		}
-		to.Loop.NoteCPU()
 		dropping := to.Has(turn.FlagDropping)
+		if entered { // the bell of this loop is seldom rung
+			to.Loop.NoteCPU()
+		}
 		d.leave(entered)
 		if dropping {
 			return gnet.Close
@@ -289,7 +291,7 @@ func (h *host) Drop(c *turn.Conn) {
 	if c == h.loop.Served {
 		return
 	}
-	if g, ok := c.Handle.(gnet.Conn); ok && !h.deputy.drop(c, g) {
+	if g, ok := c.Handle.(gnet.Conn); ok && !h.deputy.drop(c) {
 		h.eventLoop.Close(g)
 	}
 }
