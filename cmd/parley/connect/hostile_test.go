@@ -22,6 +22,16 @@ import (
 // played is a server that plays a part: after each handshake play writes what it likes.
 func played(t *testing.T, play func(conn net.Conn)) string {
 	t.Helper()
+	return accepting(t, func(conn net.Conn) {
+		if _, err := ws.Upgrade(conn); err == nil {
+			play(conn)
+		}
+	})
+}
+
+// accepting is a listener that serves each connection until serve returns.
+func accepting(t *testing.T, serve func(conn net.Conn)) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -35,9 +45,7 @@ func played(t *testing.T, play func(conn net.Conn)) string {
 			}
 			go func() {
 				defer conn.Close()
-				if _, err := ws.Upgrade(conn); err == nil {
-					play(conn)
-				}
+				serve(conn)
 			}()
 		}
 	}()
@@ -258,23 +266,10 @@ func TestNoWebSocket(t *testing.T) {
 	}
 	none.Close()
 	curt := func(answer string) string {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { l.Close() })
-		go func() {
-			for {
-				conn, err := l.Accept()
-				if err != nil {
-					return
-				}
-				bufio.NewReader(conn).ReadString('\n')
-				conn.Write([]byte(answer))
-				conn.Close()
-			}
-		}()
-		return l.Addr().String()
+		return accepting(t, func(conn net.Conn) {
+			bufio.NewReader(conn).ReadString('\n')
+			conn.Write([]byte(answer))
+		})
 	}
 	web := strings.TrimPrefix(page.URL, "http://")
 	for _, c := range []struct {
