@@ -73,8 +73,8 @@ func writeCommand(b *strings.Builder, cmd *cobra.Command) {
 func ownFlags(cmd *cobra.Command) (own *pflag.FlagSet, settings bool) {
 	own = pflag.NewFlagSet("", pflag.ContinueOnError)
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		switch _, setting := f.Value.(*textFlag); {
-		case setting:
+		switch {
+		case isSetting(f):
 			settings = true
 		case f.Name != "help":
 			own.AddFlag(f)

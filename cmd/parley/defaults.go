@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -28,10 +27,8 @@ func writeDefaults(to io.Writer) {
 	fmt.Fprintln(to, "# Settings of parley serve. A line without # changes the default that stands there.")
 	for _, g := range groups {
 		fmt.Fprintf(to, "\n# %s\n", g.title)
-		for _, s := range table {
-			if slices.Contains(g.keys, s.key) {
-				fmt.Fprintf(to, "\n# %s\n# %s: %s\n", s.help, s.key, s.yaml(&d))
-			}
+		for _, s := range g.settings() {
+			fmt.Fprintf(to, "\n# %s\n# %s: %s\n", s.help, s.key, s.yaml(&d))
 		}
 	}
 }

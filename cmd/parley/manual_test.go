@@ -62,7 +62,7 @@ func TestManualOfCommands(t *testing.T) {
 			t.Errorf("%s is not shown", c.CommandPath())
 		}
 		c.LocalFlags().VisitAll(func(f *pflag.Flag) {
-			if _, setting := f.Value.(*textFlag); setting || f.Name == "help" || f.Name == "config" {
+			if isSetting(f) || f.Name == "help" || f.Name == "config" {
 				return
 			}
 			n++

@@ -17,6 +17,7 @@ var (
 	pageSpan   = regexp.MustCompile("`[^`]+`")
 	invocation = regexp.MustCompile(`(?:^|[\s"'(/])parley +([a-z][a-z-]*(?: .*)?)$`)
 	ofUnit     = regexp.MustCompile(`\b(systemctl|journalctl)\b`) // parley is a service there
+	ofShell    = regexp.MustCompile(`[|;&] `)                     // between two commands
 	argument   = regexp.MustCompile(`'[^']*'|"[^"]*"|[^\s]+`)
 	longFlag   = regexp.MustCompile(`(?:^|[\s"'(\[])--([a-z][a-z-]*)`)
 	variable   = regexp.MustCompile(`\b` + envPrefix + `([A-Z0-9_]*[A-Z0-9])\b`)
@@ -116,7 +117,7 @@ func (w *pageWords) check(page string) (wrong []string) {
 		wrong = append(wrong, fmt.Sprintf("`%s`: "+format, append([]any{code}, args...)...))
 	}
 	for _, code := range slices.Concat(inline, lines) {
-		for _, part := range regexp.MustCompile(`[|;&] `).Split(code, -1) {
+		for _, part := range ofShell.Split(code, -1) {
 			if m := invocation.FindStringSubmatch(strings.TrimSpace(part)); m != nil && !ofUnit.MatchString(part) {
 				w.invocations++
 				if fault := w.checkInvocation(arguments(m[1])); fault != "" {

@@ -4,12 +4,10 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/parleyd/parley/cmd/parley/manual"
 	"github.com/parleyd/parley/engine/api"
@@ -123,7 +121,7 @@ func commandsForManual(root *cobra.Command) manual.Commands {
 	exit := func(code int, text string) manual.Entry { return manual.Entry{Term: fmt.Sprint(code), Text: text} }
 	return manual.Commands{
 		Root:    root,
-		Setting: func(f *pflag.Flag) bool { _, setting := f.Value.(*textFlag); return setting },
+		Setting: isSetting,
 		Exits: []manual.Entry{exit(exitOK, "The command did its work, or the server is well."), exit(exitFailed, "It failed, or the server is not well."),
 			exit(exitUsage, "There is a mistake in the command line, in the settings, or in a file that they name."),
 			exit(exitUnreachable, "No server answers."), exit(exitRefused, "The server refuses the request.")},
@@ -139,10 +137,8 @@ func settingsInGroups() (list []manual.Group) {
 	d := defaultSettings()
 	for _, g := range groups {
 		one := manual.Group{Title: g.title}
-		for _, s := range table {
-			if slices.Contains(g.keys, s.key) {
-				one.Entries = append(one.Entries, manual.Entry{Term: s.key + ": " + s.yaml(&d), Text: strings.TrimSuffix(s.help, ".") + ".\nValue: " + s.kind() + "."})
-			}
+		for _, s := range g.settings() {
+			one.Entries = append(one.Entries, manual.Entry{Term: s.key + ": " + s.yaml(&d), Text: strings.TrimSuffix(s.help, ".") + ".\nValue: " + s.kind() + "."})
 		}
 		list = append(list, one)
 	}

@@ -15,6 +15,17 @@ type group struct {
 	keys  []string
 }
 
+// settings are those of the group.
+func (g *group) settings() []setting {
+	return slices.DeleteFunc(slices.Clone(table), func(s setting) bool { return !slices.Contains(g.keys, s.key) })
+}
+
+// isSetting reports whether a flag of a command is a setting, and not the command's own.
+func isSetting(f *pflag.Flag) bool {
+	_, is := f.Value.(*textFlag)
+	return is
+}
+
 // groups are the sections of a command's help. A test wants each setting in one of them.
 var groups = []group{
 	{"Listening, proxies and the handshake", []string{"host", "port", "subprotocols", "trusted_proxies", "proxy_header", "proxy_protocol",
@@ -77,7 +88,7 @@ func usage(cmd *cobra.Command) error {
 	}
 	own := pflag.NewFlagSet("", pflag.ContinueOnError)
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if _, setting := f.Value.(*textFlag); !setting {
+		if !isSetting(f) {
 			own.AddFlag(f)
 		}
 	})
@@ -85,10 +96,8 @@ func usage(cmd *cobra.Command) error {
 	for _, g := range groups {
 		list := pflag.NewFlagSet("", pflag.ContinueOnError)
 		list.SortFlags = false
-		for _, s := range table {
-			if slices.Contains(g.keys, s.key) {
-				list.AddFlag(cmd.Flags().Lookup(s.flag()))
-			}
+		for _, s := range g.settings() {
+			list.AddFlag(cmd.Flags().Lookup(s.flag()))
 		}
 		fmt.Fprintf(out, "\n%s:\n%s", g.title, list.FlagUsagesWrapped(helpColumns))
 	}
