@@ -281,14 +281,20 @@ func (b *backend) phpPage(t *testing.T) string {
 	return b.servePage(t, "php", "-d", "session.save_path="+b.dir, "-S", "127.0.0.1:{}", "php/index.php")
 }
 
-// visitor is a browser without JavaScript, with cookies.
-func visitor(t *testing.T, name, page string) *http.Client {
+// withCookies is a browser without JavaScript.
+func withCookies(t *testing.T) *http.Client {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := &http.Client{Jar: jar}
+	return &http.Client{Jar: jar}
+}
+
+// visitor is a browser without JavaScript, with cookies.
+func visitor(t *testing.T, name, page string) *http.Client {
+	t.Helper()
+	v := withCookies(t)
 	if name != "" {
 		if status, _ := post(t, v, page, "login", name); status != http.StatusOK {
 			t.Fatalf("the login is answered %d", status)

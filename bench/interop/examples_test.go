@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
-	"net/http/cookiejar"
 	"net/url"
 	"os"
 	"os/exec"
@@ -122,11 +121,7 @@ func (p *person) asks(message, code string) {
 // loggedIn is a browser without JavaScript that has logged in to a page of the examples; name "" for one that has not.
 func loggedIn(t *testing.T, page, name string) *http.Client {
 	t.Helper()
-	jar, err := cookiejar.New(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	v := &http.Client{Jar: jar}
+	v := withCookies(t)
 	if name != "" {
 		if status, answer := post(t, v, page+"login", "name", name); status/100 != 2 {
 			t.Fatalf("the login is answered %d, %v", status, answer)
