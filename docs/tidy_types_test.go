@@ -124,6 +124,7 @@ var threads = map[string]string{
 	"engine/internal/fleet/gather.go":           "sync",
 	"engine/internal/fanout/remotes.go":         "sync",
 	"engine/internal/fanout/receipts.go":        "sync",
+	"engine/internal/fanout/counted.go":         "sync chan select",
 	"engine/internal/fanout/ordering.go":        "sync",
 	"engine/internal/fanout/submitted.go":       "chan select",
 	"engine/internal/fanout/rooms.go":           "sync",

@@ -54,6 +54,7 @@ type BroadcastOptions struct {
 	Scope          string                 // of IdempotencyKey: one key in two scopes is two
 	Key            string                 // at most 64 bytes, for SlowConflate
 	Ephemeral      bool                   // it takes no number and is not kept; members that are behind may get it early
+	Count          bool                   // with a number: Done waits for each worker to say for how many connections it is queued
 	Done           func(Published, error) // called once, perhaps before Publish returns; must not block
 }
 
@@ -96,7 +97,7 @@ func publish(s *Server, room string, v any, o *BroadcastOptions) (p Published, t
 	except := fleet.ParseIDs(o.Except)
 	if !o.Ephemeral {
 		n, ok, err := fanout.Historic{Rooms: s.rooms}.Publish(room, fanout.Publish{Text: f.Plain[f.Payload:], Except: except,
-			OutUsers: o.ExceptUsers, From: "server " + o.Scope, Done: o.Done,
+			OutUsers: o.ExceptUsers, From: "server " + o.Scope, Done: o.Done, Counted: o.Count,
 			Options: message.Options{IdempotencyKey: o.IdempotencyKey, Key: o.Key}})
 		if ok {
 			return n, err == nil, err

@@ -41,25 +41,28 @@ func (p *publishRequest) findHistoric(rooms *engine.Rooms) *problem {
 func (s *Server) publishHistoric(c *call, p *publishRequest) ([]byte, *problem) {
 	var last engine.Published
 	recipients, duplicates := 0, 0
+	missing := new(engine.PartialError)
 	for i, room := range p.historic {
-		got, err := s.publishNumbered(c, p, room)
-		if err != nil {
-			return nil, p.refusedAt(i, s.problemOf(c, err))
+		got, wrong := s.publishNumbered(c, p, room)
+		if wrong != nil {
+			return nil, p.refusedAt(i, wrong)
 		}
 		if recipients += got.Recipients; got.Duplicate {
 			duplicates++
 		}
 		last = got
+		missing.Add(got.Partial)
 	}
 	c.sent = true
-	var partial *engine.PartialError
 	if len(p.to.Rooms) > 0 {
-		more, missing, wrong := s.publishRest(c, p)
+		more, partial, wrong := s.publishRest(c, p)
 		if wrong != nil {
 			return nil, p.refusedAt(len(p.historic), wrong)
 		}
-		recipients, partial, c.sent = recipients+more, missing, true
+		recipients, c.sent = recipients+more, true
+		missing.Add(partial)
 	}
+	partial, _ := missing.OrNil().(*engine.PartialError)
 	result := []byte{'{'}
 	if p.count {
 		result = appendRecipients(recipients)
@@ -81,20 +84,33 @@ func (s *Server) publishHistoric(c *call, p *publishRequest) ([]byte, *problem) 
 	return append(s.appendPartial(result, partial), '}'), nil
 }
 
-// publishNumbered publishes to a room with history, and waits for the number.
-func (s *Server) publishNumbered(c *call, p *publishRequest, room string) (engine.Published, error) {
+// publishNumbered publishes to a room with history, and waits for the number and, if the request wants the count, for the workers.
+func (s *Server) publishNumbered(c *call, p *publishRequest, room string) (got engine.Published, wrong *problem) {
+	publish := func(ctx context.Context) (err error) {
+		got, err = s.awaitNumber(ctx, c, p, room)
+		return err
+	}
+	if p.count {
+		wrong = s.ask(c, publish)
+	} else {
+		wrong = s.problemOf(c, publish(c.ctx))
+	}
+	return got, wrong
+}
+
+func (s *Server) awaitNumber(ctx context.Context, c *call, p *publishRequest, room string) (engine.Published, error) {
 	type outcome struct {
 		engine.Published
 		err error
 	}
 	done := make(chan outcome, 1)
 	_ = s.engine.Publish(room, p.payload(room, c.now), engine.BroadcastOptions{Except: p.to.Except, ExceptUsers: p.to.ExceptUsers,
-		IdempotencyKey: p.idempotencyKey, Key: p.conflateKey, Scope: "key " + c.key.id,
+		IdempotencyKey: p.idempotencyKey, Key: p.conflateKey, Scope: "key " + c.key.id, Count: p.count,
 		Done: func(got engine.Published, err error) { done <- outcome{got, err} }}) // which gets the same error
 	select {
 	case got := <-done:
 		return got.Published, got.err
-	case <-c.ctx.Done():
+	case <-ctx.Done():
 		return engine.Published{}, engine.ErrUnavailable
 	}
 }

@@ -42,6 +42,7 @@ func (c *counter) Keys(string) []rooms.KeyedNumber                  { return nil
 func (c *counter) TakeKeys(string, string, []rooms.KeyedNumber)     {}
 func (c *counter) Kept(string, string, uint64, uint64) []order.Kept { return nil }
 
+func (c *counter) Count(ident.Worker, uint64, int)         {}
 func (c *counter) Settle(*order.Submission, order.Outcome) { c.failed.Add(1) }
 
 func (c *counter) At(string) (at rooms.Position, low uint64, ok bool) {

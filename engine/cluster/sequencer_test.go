@@ -216,6 +216,8 @@ func (x *orderedRoom) TakeKeys(string, string, []rooms.KeyedNumber) {}
 
 func (x *orderedRoom) Kept(string, string, uint64, uint64) []order.Kept { return nil }
 
+func (x *orderedRoom) Count(ident.Worker, uint64, int) {}
+
 func (x *orderedRoom) Settle(_ *order.Submission, o order.Outcome) {
 	if o.Err != nil {
 		x.fate(o.Err.Error())

@@ -26,17 +26,22 @@ type Publish struct {
 	OutUsers []string      // and users
 	From     string        // the scope of the idempotency key
 	Options  message.Options
+	Counted  bool // Done wants to know for how many connections the message was queued, on all workers
 	// Done is called once, perhaps before Publish returns, on any goroutine, unless Publish returns an error; nil: the caller does
 	// not ask. It must not block.
 	Done func(Published, error)
 }
 
 // Published is what became of a message of the application.
+//
+// Owner: immutable.
 type Published struct {
 	rooms.Position      // zero in a room without history, and of a message without a number
 	Members        int  // that the room had; of those on other workers, the best known figure
 	Recipients     int  // the members without the exceptions
 	Duplicate      bool // nothing was published: the position is that of the first message with the key
+	// Partial is nil, or says which workers have not told in time for how many connections they have queued the message.
+	Partial *fleet.PartialError
 }
 
 // Publish publishes a message of the application to a room, if it has history; ok is false if it has none. Where a sequencer
@@ -104,7 +109,7 @@ func (x Historic) publish(r *rooms.Room, body []byte, m Publish) (Published, err
 	out := distinct(append(x.Link.Own(m.Except), m.Out...))
 	p := &numbering{publication: publication{rooms: x.Rooms, room: r, except: Nowhere}, body: body, out: out}
 	n, err := p.publishNumbered(about, &m.Options, m.From)
-	return Published{n.Position, n.Members, max(n.Members-p.excepted, 0), n.Duplicate}, err
+	return Published{Position: n.Position, Members: n.Members, Recipients: max(n.Members-p.excepted, 0), Duplicate: n.Duplicate}, err
 }
 
 // distinct drops places that stand twice. The order is lost.

@@ -335,10 +335,23 @@ type arrival struct {
 	posted loopBits
 	missed loopBits
 	read   loopBits // of missed: loops whose members are to be made to read
+
+	counts     bool // recipients is needed
+	recipients int
 }
 
 // Number is of [rooms.NumberedPoster].
-func (p *arrival) Number(rooms.Position) []byte { return p.to.frame.Plain }
+func (p *arrival) Number(rooms.Position) []byte {
+	if p.counts {
+		p.recipients = p.room.Len()
+		for _, at := range p.to.except {
+			if p.room.Has(at) {
+				p.recipients--
+			}
+		}
+	}
+	return p.to.frame.Plain
+}
 
 // Reserve is of [rooms.Poster]. It never refuses.
 func (p *arrival) Reserve(loop uint8) bool {
@@ -408,11 +421,14 @@ func (o orderedFloor) Take(m *order.Ordered) {
 	x, at := o.rooms, rooms.Position{Seq: m.Seq, Epoch: m.Epoch}
 	r := x.Index.FindString(m.Room)
 	if r == nil || r.History() == nil {
+		if m.Ticket != 0 {
+			o.Count(m.From, m.Ticket, 0)
+		}
 		o.settleOwn(m, at)
 		return
 	}
 	n := &numbered{room: r, number: m.Seq}
-	p := &arrival{rooms: x, room: r, except: Nowhere, to: n}
+	p := &arrival{rooms: x, room: r, except: Nowhere, to: n, counts: m.Ticket != 0}
 	about := rooms.NumberedMessage{Now: x.Ground.Clock(), ConflateKey: m.Key, Idempotency: m.Once}
 	if m.By != (ident.ID{}) {
 		about.By = rooms.Who(m.By)
@@ -430,6 +446,9 @@ func (o orderedFloor) Take(m *order.Ordered) {
 		n.instead = skipFrame(r, at, message.WhyOwn)
 	}
 	ok := p.take(about, at, m.Frame)
+	if p.counts {
+		o.Count(m.From, m.Ticket, p.recipients)
+	}
 	switch {
 	case m.Own == nil:
 	case own == nil:

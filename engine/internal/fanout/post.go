@@ -67,15 +67,6 @@ func (p *publication) postToRooms(a *fleet.Address, out []ident.Place) (n int, e
 	return n + more, err
 }
 
-// PostNumbered publishes to those of an address's rooms that have history, where a sequencer numbers the message, and returns the
-// others.
-func (x Historic) PostNumbered(a *fleet.Address, f *turn.Frame) (others []string, recipients int, err error) {
-	if x.Order == nil || a.Ephemeral {
-		return a.Rooms, 0, nil
-	}
-	return x.publishAll(a.Rooms, Publish{Text: f.Plain[f.Payload:], Except: a.Except, OutUsers: a.ExceptUsers})
-}
-
 // withoutHistory are those of several rooms that have no history.
 func (x Historic) withoutHistory(names []string) (others []string) {
 	for _, name := range names {

@@ -224,8 +224,12 @@ func (o *Ordering) submitApp(room string, body []byte, m *Publish) error {
 	for _, at := range m.Out {
 		out = append(out[:len(out):len(out)], ident.ID{Worker: x.Link.Self, Place: at})
 	}
+	var ticket uint64
+	if m.Counted && m.Done != nil {
+		ticket = x.countRecipients(own)
+	}
 	err := o.follower.Submit(&order.Submission{Of: own}, &order.Message{Room: room, Body: body, Out: out, OutUsers: m.OutUsers,
-		Key: m.Options.Key, Scope: m.From, Once: m.Options.IdempotencyKey, Options: o.options(room)})
+		Key: m.Options.Key, Scope: m.From, Once: m.Options.IdempotencyKey, Options: o.options(room), Ticket: ticket})
 	switch err {
 	case nil:
 		return nil

@@ -75,6 +75,48 @@ func (l *Link) Ask(target ident.Worker, q Question, done func(answer []byte, err
 	}
 }
 
+// Expect opens a question to every worker, this one too, that reaches the workers by another way than a request, and has the
+// ticket with it. Each answers by [Link.AnswerExpected]. done is as of [Link.Gather]. A worker that the question does not reach
+// counts as one that does not answer.
+func (l *Link) Expect(wait time.Duration, done func(answers []Part, missing []ident.Worker)) (ticket uint64) {
+	g := &Gathering{open: map[ident.Worker]bool{}, done: done}
+	workers := append([]ident.Worker{l.Self}, l.Others()...)
+	for _, w := range workers {
+		g.open[w] = true
+	}
+	a := &l.asks
+	a.mu.Lock()
+	if a.open == nil {
+		a.open = map[uint64]*waiting{}
+	}
+	ticket = a.last + 1
+	a.last += ticketNumbers
+	until := l.above.Clock() + int64(wait)
+	for _, w := range workers {
+		a.open[ticket+uint64(w.Instance())] = &waiting{w, until, func(answer []byte, err error) { g.add(w, answer, err) }}
+	}
+	a.mu.Unlock()
+	for _, w := range workers[1:] {
+		if !l.Lives(w) {
+			l.forgetAsks(w)
+		}
+	}
+	return ticket
+}
+
+// ticketNumbers are the numbers of questions that a ticket stands for: one for each worker that can exist.
+const ticketNumbers = 1 << 16
+
+// AnswerExpected answers the question of a ticket. answer is borrowed.
+func (l *Link) AnswerExpected(asker ident.Worker, ticket uint64, answer []byte) {
+	own := Body{Number: ticket + uint64(l.Self.Instance()), Payload: answer}
+	if asker == l.Self {
+		l.HearAnswer(l.Self, &Heard{Body: own})
+		return
+	}
+	l.Say(true, &Entry{Kind: Answer, Target: asker, Body: own})
+}
+
 // HearRequest answers another worker, and reports false for an unknown verb.
 func (l *Link) HearRequest(from ident.Worker, h *Heard) (known bool) {
 	number := h.Number

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -118,7 +119,14 @@ func (e *PartialError) OrNil() error {
 // Gather adds the workers of another question that has no answer.
 func (e *PartialError) Gather(err error) {
 	if other, ok := err.(*PartialError); ok {
-		e.Workers, e.cause = append(e.Workers, other.Workers...), other.cause
+		e.Add(other)
+	}
+}
+
+// Add adds the workers of another error; nil has none.
+func (e *PartialError) Add(other *PartialError) {
+	if other != nil {
+		e.Workers, e.cause = append(e.Workers, other.Workers...), cmp.Or(e.cause, other.cause)
 	}
 }
 
@@ -147,9 +155,16 @@ func (l *Link) Collect(ctx context.Context, v Verb, questions []Part) (answers [
 	if len(missing) == 0 {
 		return answers, nil
 	}
-	partial = &PartialError{cause: cause}
-	for _, worker := range missing {
-		partial.Workers = append(partial.Workers, worker.Instance())
-	}
+	partial = Missing(missing)
+	partial.cause = cause
 	return answers, partial
+}
+
+// Missing is the error of a question that workers have not answered.
+func Missing(workers []ident.Worker) *PartialError {
+	e := new(PartialError)
+	for _, w := range workers {
+		e.Workers = append(e.Workers, w.Instance())
+	}
+	return e
 }

@@ -87,18 +87,23 @@ func (w *Worker) PostCounted(ctx context.Context, to Address, v any) (recipients
 		return 0, err
 	}
 	if len(a.Rooms) > 0 {
-		if a.Rooms, recipients, err = (fanout.Historic{Rooms: w.Rooms}).PostNumbered(&a, f); err != nil || len(a.Rooms) == 0 {
+		if a.Rooms, recipients, err = (fanout.Historic{Rooms: w.Rooms}).PostNumbered(ctx, &a, f); len(a.Rooms) == 0 {
+			return recipients, err
+		}
+		if _, partial := errors.AsType[*fleet.PartialError](err); err != nil && !partial {
 			return recipients, err
 		}
 	}
 	question := append(a.AppendTo(nil), f.Plain...)
 	var refused error
-	err = w.Link.Each(ctx, fleet.PostCounted, question, func(_ ident.Worker, r *fleet.Reader) {
+	missing := new(fleet.PartialError)
+	missing.Gather(err)
+	missing.Gather(w.Link.Each(ctx, fleet.PostCounted, question, func(_ ident.Worker, r *fleet.Reader) {
 		if err := ReadOutcome(r); err != nil {
 			refused = err
 			return
 		}
 		recipients += int(r.Number())
-	})
-	return recipients, errors.Join(err, refused)
+	}))
+	return recipients, errors.Join(missing.OrNil(), refused)
 }

@@ -37,6 +37,9 @@ type Floor interface {
 	TakeKeys(room, epoch string, keys []rooms.KeyedNumber)
 	// Kept are messages of a room: of those with two numbers and between, the last ones, of [PieceBytes] at most, but one at least.
 	Kept(room, epoch string, first, last uint64) []Kept
+	// Count tells the worker that has published a message for how many connections of this process the message was queued. Where a
+	// Take carries the ticket, it counts by itself.
+	Count(to ident.Worker, ticket uint64, recipients int)
 	// Settle tells the outcome of a publish that no Take carries.
 	Settle(s *Submission, o Outcome)
 }

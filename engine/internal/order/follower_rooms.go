@@ -265,12 +265,15 @@ func (f *Follower) catchUp(name string, p *followed) {
 
 // ordered takes a message of the stream.
 func (f *Follower) ordered(from ident.Worker, r *fleet.Reader) (m Ordered, taken, ok bool) {
-	number, room := r.Number(), r.Bytes()
+	number, ticket, room := r.Number(), r.Number(), r.Bytes()
 	p := f.rooms[string(room)]
+	if ticket != 0 && (p == nil || p.epoch == "") && !r.Bad {
+		f.later(func() { f.Floor.Count(from, ticket, 0) })
+	}
 	if p == nil && from != f.Self {
 		return m, false, true
 	}
-	m.Room = string(room)
+	m.Room, m.From, m.Ticket = string(room), from, ticket
 	m.read(r)
 	if r.Bad {
 		return m, false, false

@@ -94,4 +94,5 @@ func (careless) Keys(string) []rooms.KeyedNumber                 { return nil }
 func (careless) TakeKeys(string, string, []rooms.KeyedNumber)    {}
 func (careless) Kept(string, string, uint64, uint64) []Kept      { return nil }
 func (careless) Settle(*Submission, Outcome)                     {}
+func (careless) Count(ident.Worker, uint64, int)                 {}
 func (careless) At(string) (at rooms.Position, _ uint64, _ bool) { return at, 0, true }

@@ -283,7 +283,7 @@ func (s *Sequencer) publish(from ident.Worker, number uint64, m *Message) {
 		return
 	}
 	s.Numbered++
-	w := s.about(entryOrdered, from).Number(number).Text(m.Room)
+	w := s.about(entryOrdered, from).Number(number).Number(m.Ticket).Text(m.Room)
 	(&Ordered{Epoch: n.Epoch, Seq: n.Seq, By: m.By, Out: m.Out, OutUsers: m.OutUsers, Key: about.ConflateKey, Once: about.Idempotency, Frame: p.frame}).append(w)
 	s.say()
 }

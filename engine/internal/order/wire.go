@@ -14,7 +14,7 @@ import (
 
 // Version is the first byte of a batch, an entry and an answer. A reader refuses a newer one: the processes of one server that
 // order messages run one program.
-const Version = 1
+const Version = 2
 
 // ErrWire is the error for bytes that are damaged, or of a newer version.
 var ErrWire = errors.New("a message about the order is damaged, or of a newer version")
@@ -40,7 +40,7 @@ const (
 	entryWelcome                  // follower, number of its next publish, burials
 	entryBuried                   // follower that has died; it said nothing behind this
 	entryAttached                 // follower, question, room, epoch, low, top, and whether there are idempotency keys
-	entryOrdered                  // follower, number, room, epoch, seq, publisher, exceptions, users, key, frame
+	entryOrdered                  // follower, number, ticket, room, epoch, seq, publisher, exceptions, users, key, frame
 	entryAlready                  // follower, number, outcome, seq, epoch: nothing was published for the number
 	entryAgain                    // follower, number that is missing
 	entryEnded                    // room
@@ -99,6 +99,7 @@ type Message struct {
 	Scope    string                // of the idempotency key
 	Once     string                // the idempotency key; "" for none
 	Options  *rooms.HistoryOptions // of the room; nil: as the sequencer's settings say
+	Ticket   uint64                // each worker is to tell, with it, for how many connections the message was queued: see [Floor]; 0: none
 }
 
 func (m *Message) append(w *fleet.Writer) {
@@ -108,6 +109,7 @@ func (m *Message) append(w *fleet.Writer) {
 	appendTexts(w, m.OutUsers)
 	w.Text(m.Key).Text(m.Scope).Text(m.Once)
 	appendOptions(w, m.Options)
+	w.Number(m.Ticket)
 }
 
 func readMessage(r *fleet.Reader) (m Message) {
@@ -116,6 +118,7 @@ func readMessage(r *fleet.Reader) (m Message) {
 	m.OutUsers = readTexts(r)
 	m.Key, m.Scope, m.Once = string(r.Bytes()), string(r.Bytes()), string(r.Bytes())
 	m.Options = readOptions(r)
+	m.Ticket = r.Number()
 	return m
 }
 
@@ -188,6 +191,8 @@ type Ordered struct {
 	Once     rooms.Key // of the idempotency key; zero for none
 	Frame    []byte
 	Own      *Submission // of this follower; nil where another one published it, or nobody waits for it
+	From     ident.Worker
+	Ticket   uint64 // of [Message]
 }
 
 func (m *Ordered) append(w *fleet.Writer) {
