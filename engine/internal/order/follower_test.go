@@ -36,3 +36,6 @@ func TestBatchesAreBounded(t *testing.T) {
 		t.Errorf("batches of %d kB", sizes)
 	}
 }
+
+// Count is of [Floor].
+func (m *member) Count(ident.Worker, uint64, int) {}

@@ -269,8 +269,6 @@ func (m *member) At(room string) (rooms.Position, uint64, bool) {
 	return c.at, c.low, true
 }
 
-func (m *member) Count(ident.Worker, uint64, int) {}
-
 func (m *member) settle(s *Submission) {
 	m.open--
 	if m.settled[s]++; m.settled[s] > 1 {
