@@ -53,8 +53,13 @@ var variants = map[string][]string{
 	"parley-es256": {"--auth", "required", "--jwt-keys-file", publicFile},
 }
 
-// arguments are those of a server's command line that a cell or its own name demands.
-func (c cell) arguments(name string) []string { return append(slices.Clone(variants[name]), c.args...) }
+// arguments are those of Parley's command line that a cell or the variant's name demands. A peer has none.
+func (c cell) arguments(name string) []string {
+	if name != before && !strings.HasPrefix(name, "parley") {
+		return nil
+	}
+	return append(slices.Clone(variants[name]), c.args...)
+}
 
 // serveParley is the command of parley or one of its variants.
 func (b *bench) serveParley(c cell, name, addr, api string) *exec.Cmd {

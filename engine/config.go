@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/parleyd/parley/engine/internal/membership"
+	"github.com/parleyd/parley/engine/internal/reactor"
 	"github.com/parleyd/parley/engine/internal/settings"
 	"github.com/parleyd/parley/protocol/proxy"
 )
@@ -26,6 +27,9 @@ type Config struct {
 	Processes int `key:"processes"`
 	// Loops is the number of event loops; 0 means one per core that Go may use.
 	Loops int `key:"loops"`
+	// Sends says how writes to several connections reach the kernel: ring, all in one system call, by io_uring; plain, each in
+	// one of its own; auto, by default, as ring where the kernel permits it.
+	Sends string `key:"sends"`
 
 	// HeartbeatInterval is the silence after which the server pings a client, and the time between two pings.
 	HeartbeatInterval time.Duration `key:"heartbeat_interval"`
@@ -154,6 +158,7 @@ func DefaultConfig() Config {
 		Port:                    9090,
 		Processes:               1,
 		Loops:                   runtime.GOMAXPROCS(0),
+		Sends:                   reactor.SendsAuto,
 		HeartbeatInterval:       30 * time.Second,
 		HeartbeatTimeout:        60 * time.Second,
 		ReconnectionTTL:         300 * time.Second,
@@ -231,6 +236,8 @@ func (c Config) Validate() error {
 		return bad("processes", "%d is out of range; give 1 to %d", c.Processes, processesMax)
 	case c.Loops < 0 || c.Loops > loopsMax:
 		return bad("loops", "%d is out of range; give 1 to %d, or 0 for one per core", c.Loops, loopsMax)
+	case !slices.Contains(reactor.Sends, c.Sends):
+		return bad("sends", "%q is none of %s", c.Sends, strings.Join(reactor.Sends, ", "))
 	case c.HeartbeatInterval < 10*time.Millisecond:
 		return bad("heartbeat_interval", "%v is too short; give at least 10ms", c.HeartbeatInterval)
 	case c.HeartbeatTimeout <= c.HeartbeatInterval:
@@ -274,16 +281,13 @@ func (c Config) Validate() error {
 		return bad("trusted_proxies", "%v", err)
 	case c.ProxyProtocol && !trust.Anybody():
 		return bad("proxy_protocol", "every connection would be refused, because trusted_proxies is empty; list the proxies in trusted_proxies")
-	case c.ProxyHeader != "" && !slices.Contains(proxyHeaders, strings.ToLower(c.ProxyHeader)):
-		return bad("proxy_header", "%q is none of %s", c.ProxyHeader, strings.Join(proxyHeaders, ", "))
+	case c.ProxyHeader != "" && !slices.Contains(proxy.FieldNames, strings.ToLower(c.ProxyHeader)):
+		return bad("proxy_header", "%q is none of %s", c.ProxyHeader, strings.Join(proxy.FieldNames, ", "))
 	case c.ProxyHeader != "" && !trust.Anybody():
 		return bad("proxy_header", "the field would be ignored, because trusted_proxies is empty; list the proxies in trusted_proxies")
 	}
 	return nil
 }
-
-// proxyHeaders are the fields that ProxyHeader may name.
-var proxyHeaders = []string{"x-forwarded-for", "x-real-ip", "forwarded"}
 
 // BacklogDefaults are the defaults of BacklogSoftBytes and BacklogHardBytes. A burst of messages that a healthy client reads
 // a little late must not end it, neither at once nor after the grace.

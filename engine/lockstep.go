@@ -41,7 +41,7 @@ func NewLockstep(cfg Config, w World, settings ...Setting) (*Lockstep, error) {
 	s.pools = pending.NewPools(0, 0, nil)
 	s.state.Store(stateRunning)
 	for _, l := range s.loops {
-		l.Wires = &lockstep.Wires{World: w, Loop: l.Base()}
+		lockstep.Connect(w, l.Base(), s.cfg.Sends)
 		l.Mail.Rung.Store(false)
 	}
 	return &Lockstep{s}, nil

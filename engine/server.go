@@ -204,6 +204,7 @@ func (s *Server) startReactor(plan reactor.Plan) error {
 		Ground:   &s.ground,
 		Count:    &s.count,
 		Plan:     plan,
+		Sends:    s.cfg.Sends,
 		Address:  net.JoinHostPort(s.cfg.Host, strconv.Itoa(max(s.cfg.Port, 0))),
 		Listener: s.worker.Listener,
 		// A client that is accepted and joins must not miss what other workers say from then on.

@@ -37,6 +37,7 @@ var everyKey = map[string]struct {
 	"announce_members_max":         {"0", -1}, // never, as the engine calls it
 	"show_users":                   {"false", false},
 	"memory_bytes_max":             {"1000000000", 1000000000},
+	"sends":                        {"plain", "plain"},
 	"receipts":                     {"false", false},
 	"receipt_interval":             {"4s", 4 * time.Second},
 	"history":                      {"chat:*=messages:7;slow:conflate, **", []string{"chat:*=messages:7;slow:conflate", "**"}},

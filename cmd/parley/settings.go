@@ -173,6 +173,7 @@ var help = map[string]string{
 	"port":                         "The server listens on this port. 0 lets the kernel choose one",
 	"processes":                    "The server runs as this many worker processes. 1 means one process without a bus, 0 means one process for each core",
 	"loops":                        "Each worker has this many event loops. 0 divides the cores of this machine among the workers",
+	"sends":                        "Writes to several connections reach the kernel in one system call (ring, which needs io_uring) or each in one of its own (plain). auto means ring where the kernel permits it",
 	"heartbeat_interval":           "The server pings a client that has been silent for this long",
 	"heartbeat_timeout":            "The server closes a connection that has been silent for this long, with the code 4002. It must be more than heartbeat_interval",
 	"reconnection_ttl":             "A session waits for this long after its connection has ended. Then a client cannot resume it any more",

@@ -39,7 +39,7 @@ var groups = []group{
 	{"Security: pages, tokens and rights", []string{"origins", "auth", "jwt_secret_file", "jwt_keys_file", "jwt_jwks_url", "jwt_algorithms",
 		"jwt_issuer", "jwt_audience", "jwt_claim", "jwt_leeway", "jwt_grace", "jwt_cookie", "jwt_query", "examples"}},
 	{"HTTP API for backends", []string{"api_host", "api_port", "api_keys_file"}},
-	{"Processes and the bus between them", []string{"processes", "loops", "bus_url", "bus_credentials", "bus_url_file"}},
+	{"Processes and the bus between them", []string{"processes", "loops", "sends", "bus_url", "bus_credentials", "bus_url_file"}},
 	{"Log and operating", []string{"shutdown_timeout", "admin_host", "admin_port", "log_level", "log_format"}},
 	{"For programs with package engine (parley itself has no such handlers)", []string{"attributes_bytes_max", "auth_timeout",
 		"offload_workers", "offload_timeout"}},

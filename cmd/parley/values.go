@@ -77,7 +77,8 @@ func (s setting) set(in *settings, text string) error {
 var mayBeEmpty = []string{"jwt_secret_file", "jwt_keys_file", "jwt_jwks_url", "jwt_issuer", "jwt_audience", "jwt_cookie", "data_dir", "bus_url", "bus_url_file", "bus_credentials", "proxy_header", "api_keys_file"}
 
 // choices are the valid texts of keys that do not take every text.
-var choices = map[string][]string{"log_level": {"debug", "info", "warn", "error"}, "log_format": {"text", "json"}, "auth": {"off", "optional", "required"}}
+var choices = map[string][]string{"log_level": {"debug", "info", "warn", "error"}, "log_format": {"text", "json"}, "auth": {"off", "optional", "required"},
+	"sends": {"auto", "ring", "plain"}}
 
 func (s setting) setText(field reflect.Value, text string) error {
 	if list := choices[s.key]; list != nil {

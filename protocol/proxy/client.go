@@ -6,6 +6,9 @@ import (
 	"strings"
 )
 
+// FieldNames are the header fields in which proxies name clients.
+var FieldNames = []string{"x-forwarded-for", "x-real-ip", "forwarded"}
+
 // Fields are the values of the header fields in which proxies name clients, in their order for each name. Borrowed.
 type Fields struct {
 	ForwardedFor [][]byte // X-Forwarded-For

@@ -49,6 +49,16 @@ var general = []Figure[Stats]{
 		field: func(s *Stats) any { return &s.BytesSent }, read: ofCount(turn.CountBytesOut)},
 	{Key: "writes", Metric: "writes_total", Help: "System calls that wrote to clients' sockets.",
 		field: func(s *Stats) any { return &s.Writes }, read: ofCount(turn.CountWrites)},
+	{Key: "send_rings", Metric: "send_rings", Kind: Gauge, Help: "Event loops that hand the kernel writes to several connections in one system call, by io_uring. Fewer than loops: the setting sends is plain, or the kernel refuses io_uring, and the log says why.",
+		field: func(s *Stats) any { return &s.SendRings },
+		read: func(s *Source) (n uint64) {
+			for _, l := range s.Rooms.Loops {
+				if l.InRing.Load() {
+					n++
+				}
+			}
+			return n
+		}},
 	{Key: "writes_blocked", Metric: "writes_blocked_total", Help: "Writes of which the kernel took only a part, because the client reads more slowly than the server sends.",
 		field: func(s *Stats) any { return &s.WritesBlocked }, read: ofCount(turn.CountBlocked)},
 	{Key: "pings", Metric: "pings_sent_total", Help: "Pings sent to clients that were silent for heartbeat_interval.",

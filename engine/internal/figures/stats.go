@@ -35,6 +35,7 @@ type Stats struct {
 	AcceptErrors     uint64            `json:"accept_errors"`
 	Full             uint64            `json:"full"`          // new connections over max_connections
 	Crowded          uint64            `json:"crowded"`       // new connections over connections_per_address_max
+	SendRings        uint64            `json:"send_rings"`    // event loops whose writes reach the kernel together
 	RateExceeded     uint64            `json:"rate_exceeded"` // messages over message_rate
 	Errors           uint64            `json:"errors"`
 	Overloaded       uint64            `json:"overloaded"`

@@ -38,6 +38,15 @@ type Wires struct {
 	Loop  *turn.Loop
 }
 
+// Connect gives a loop its wires. sends is the setting of that name; only with ring the loop writes as it does where the kernel takes
+// writes to several connections together.
+func Connect(w World, l *turn.Loop, sends string) {
+	l.Wires = &Wires{World: w, Loop: l}
+	if sends == "ring" {
+		l.GroupMax = turn.FlushGroupRing
+	}
+}
+
 var (
 	errWireFull   = errors.New("the wire is full")
 	errWireFailed = errors.New("the wire is cut")
@@ -69,6 +78,15 @@ func (w *Wires) Writev(fd int, ps [][]byte) (int, error) {
 		}
 	}
 	return total, nil
+}
+
+// Send passes writes on, one by one.
+func (w *Wires) Send(list []turn.Send) (calls int) {
+	for i := range list {
+		list[i].N, list[i].Err = w.Write(list[i].Fd, list[i].Bytes)
+		list[i].N = max(list[i].N, 0)
+	}
+	return len(list)
 }
 
 // Again reports whether the wire was full.

@@ -14,6 +14,7 @@ type Config struct {
 	Loops  []*turn.Loop
 	Count  *turn.Counters // of what belongs to no loop
 	Plan   Plan
+	Sends  string // one of [Sends]
 
 	Address  string   // to listen on
 	Listener Listener // in place of that: a socket that several workers share

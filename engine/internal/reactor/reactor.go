@@ -52,6 +52,7 @@ type host struct {
 	pull      func(fd uintptr)
 	vector    vector
 	deputy    *deputy // nil where there are several loops
+	ring      *ring   // nil where each write is a system call
 }
 
 // doorbell is the context of the enrolled end.
@@ -89,13 +90,19 @@ func startLoops(cfg Config) (*Reactor, error) {
 		return nil, err
 	}
 	for _, l := range cfg.Loops {
-		h := &host{reactor: r, loop: l}
+		r.hosts = append(r.hosts, &host{reactor: r, loop: l})
+	}
+	if err := r.openRings(); err != nil {
+		r.stop()
+		return nil, err
+	}
+	for i, l := range cfg.Loops {
+		h := r.hosts[i]
 		if len(cfg.Loops) == 1 {
 			h.deputy = newDeputy(h)
 			go h.deputy.run(r.stopped)
 		}
 		l.Wires = h
-		r.hosts = append(r.hosts, h)
 		if err := r.hang(h); err != nil {
 			r.stop()
 			return nil, err

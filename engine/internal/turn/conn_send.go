@@ -177,6 +177,10 @@ func (l *Loop) uncork(c *Conn) {
 		l.cork, l.corkRaw = l.cork[:0], 0
 		return
 	}
+	if l.holds(c) {
+		l.hold(c)
+		return
+	}
 	l.flush(c, l.cork)
 	l.cork, l.corkRaw = l.cork[:0], 0
 	if cap(l.cork) > CorkBytesKept {
@@ -203,14 +207,17 @@ func (l *Loop) flush(c *Conn, tail []byte) {
 		}
 		tail = l.advance(c, tail, n)
 		if n < want {
-			c.Blocked = true
-			l.Blocked = append(l.Blocked, c)
-			l.tally[CountBlocked]++
+			c.block()
 		}
 	}
 	if len(tail) > 0 {
 		c.keepTail(whole, len(whole)-len(tail))
 	}
+	l.flushed(c)
+}
+
+// flushed ends a flush: the queue is empty, or the kernel has refused a part of it.
+func (l *Loop) flushed(c *Conn) {
 	if c.Blocked {
 		c.checkBacklog()
 		c.backlogShrunk()
@@ -227,6 +234,13 @@ func (l *Loop) flush(c *Conn, tail []byte) {
 	if c.Phase == PhaseClosing || c.Phase == phaseRefused {
 		c.closeFlushed()
 	}
+}
+
+// block notes that the kernel takes no more bytes for c.
+func (c *Conn) block() {
+	c.Blocked = true
+	c.Loop.Blocked = append(c.Loop.Blocked, c)
+	c.Loop.tally[CountBlocked]++
 }
 
 // keepTail queues the part of tail, which is the cork, that the kernel did not take. If the kernel took a part of a frame,
@@ -255,23 +269,32 @@ func (l *Loop) write(c *Conn, tail []byte) (n, want int, err error) {
 		n, err = l.Wires.Write(int(c.Fd), tail)
 		return max(n, 0), len(tail), err
 	}
+	if c.Backlog+len(tail) > gatherBytesMax {
+		if head := c.First.variant(c.Bits)[c.Taken:]; c.More != nil || len(tail) > 0 {
+			return l.writeVector(c, head, tail)
+		}
+	}
+	l.gather = l.gather[:0]
+	offer := l.gathered(c, tail)
+	n, err = l.Wires.Write(int(c.Fd), offer)
+	return max(n, 0), len(offer), err
+}
+
+// gathered is the queue of c and behind it tail, as one slice: that of the only frame, or a copy in the loop's gather.
+func (l *Loop) gathered(c *Conn, tail []byte) []byte {
 	head := c.First.variant(c.Bits)[c.Taken:]
 	if c.More == nil && len(tail) == 0 {
-		n, err = l.Wires.Write(int(c.Fd), head)
-		return max(n, 0), len(head), err
+		return head
 	}
-	if c.Backlog+len(tail) <= gatherBytesMax {
-		buf := append(l.gather[:0], head...)
-		if c.More != nil {
-			for _, f := range c.More.frames[c.More.head:] {
-				buf = append(buf, f.variant(c.Bits)...)
-			}
+	from := len(l.gather)
+	buf := append(l.gather, head...)
+	if c.More != nil {
+		for _, f := range c.More.frames[c.More.head:] {
+			buf = append(buf, f.variant(c.Bits)...)
 		}
-		l.gather = append(buf, tail...)
-		n, err = l.Wires.Write(int(c.Fd), l.gather)
-		return max(n, 0), len(l.gather), err
 	}
-	return l.writeVector(c, head, tail)
+	l.gather = append(buf, tail...)
+	return l.gather[from:]
 }
 
 func (l *Loop) writeVector(c *Conn, head, tail []byte) (n, want int, err error) {
@@ -315,6 +338,9 @@ func (l *Loop) advance(c *Conn, tail []byte, n int) []byte {
 }
 
 func (c *Conn) popFrame() {
+	if c.First.lent {
+		c.Loop.takeBack(c.First)
+	}
 	c.Taken = 0
 	m := c.More
 	if m == nil {

@@ -28,6 +28,7 @@ type Frame struct {
 	Payload  int32  // where the payload starts in Plain
 	further  int32  // messages after the first
 	op       ws.OpCode
+	lent     bool // by a loop, which gets it back once it is written
 	variants atomic.Pointer[frameVariants]
 }
 

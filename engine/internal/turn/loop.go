@@ -16,18 +16,19 @@ import (
 type wires interface {
 	Write(fd int, p []byte) (int, error)
 	Writev(fd int, ps [][]byte) (int, error)
-	Again(err error) bool // the kernel is full: try when it is writable
-	Shutdown(fd int)      // our half of the stream
-	Drop(c *Conn)         // close the descriptor; Gone follows, perhaps before Drop returns
-	Watch(c *Conn)        // post LetterWritable once the kernel takes bytes for c
-	Ring()                // wake the loop; any goroutine
-	RingIn(time.Duration) // wake the loop after this time; replaces the earlier request
+	Send(list []Send) (calls int) // carry out writes to several connections, and set their results; returns the system calls
+	Again(err error) bool         // the kernel is full: try when it is writable
+	Shutdown(fd int)              // our half of the stream
+	Drop(c *Conn)                 // close the descriptor; Gone follows, perhaps before Drop returns
+	Watch(c *Conn)                // post LetterWritable once the kernel takes bytes for c
+	Ring()                        // wake the loop; any goroutine
+	RingIn(time.Duration)         // wake the loop after this time; replaces the earlier request
 }
 
 // Loop is one event loop: a goroutine of the reactor, the connections that live on it, and its mailbox. A loop has two kinds
 // of turn: Serve takes one connection's input, Drain opens letters. Both end with the writes.
 //
-// Owner: loop, except Mail, Slab, Load, Count and Ended.
+// Owner: loop, except Mail, Slab, Load, InRing, Count and Ended.
 type Loop struct {
 	Ground *Ground
 	Owner  Owner
@@ -52,6 +53,7 @@ type Loop struct {
 
 	Dirty       []*Conn // to be written to, from dirtyAt on
 	dirtyAt     int
+	GroupMax    int // FlushGroup, or FlushGroupRing; set by the reactor, within a turn
 	walkLetters int // letters opened since the dirty list was last empty
 	walkBytes   int
 	Doomed      []*Conn
@@ -69,6 +71,9 @@ type Loop struct {
 	cork, gather, shrunk, Text, inflated []byte
 	corkRaw                              int // bytes of the cork in front of its first frame
 	vector                               [][]byte
+	sends                                []Send
+	group                                []*Conn
+	rush                                 rush
 	lists                                []*FrameList
 
 	Timers    timers
@@ -85,6 +90,7 @@ type Loop struct {
 	Load    atomic.Int32 // descriptors on this loop or on their way to it
 	CheckAt uint32       // the slot that was checked last
 	tally   tally
+	InRing  atomic.Bool // writes to several connections leave together
 	Count   Counters
 	Ended   [Causes]atomic.Uint64
 }
@@ -93,12 +99,16 @@ const (
 	DrainBudget     = 1500 * time.Microsecond // time for letters and writes before input gets its turn
 	DrainBytesMax   = 256 << 10               // frame bytes that are opened before the queues of all members are written
 	drainLettersMax = 4096
-	FlushGroup      = 16 // connections written to between two looks at the clock
+
+	// Connections that are written to between two looks at the clock. The more of them one system call is for, the less each costs.
+	FlushGroup     = 16
+	FlushGroupRing = 256
 )
 
 // Init prepares a loop for its first turn. seed is for the generations of connections' ids.
 func (l *Loop) Init(g *Ground, index uint8, seed [32]byte) {
 	l.Ground, l.Index, l.rand, l.Wheel = g, index, rand.NewChaCha8(seed), NewWheel(g.Tick)
+	l.GroupMax = FlushGroup
 }
 
 // Serve is the turn of one connection's input. chunk is borrowed and always consumed whole.
@@ -107,6 +117,7 @@ func (l *Loop) Serve(c *Conn, chunk []byte) {
 	if c.Phase == PhaseGone {
 		return
 	}
+	l.rush.note(l.Now)
 	l.Served, l.corked = c, c
 	l.until, l.Paged = l.Now+int64(DrainBudget), false
 	l.tally[CountBytesIn] += uint64(len(chunk))
@@ -153,6 +164,7 @@ func (l *Loop) Drain() {
 		}
 	}
 	l.finish()
+	l.rush.released(l)
 }
 
 // openLetters opens some letters and reports whether there may be more. During a walk through the dirty connections that
@@ -214,23 +226,19 @@ func (l *Loop) beforeWrites() {
 
 // flushDirty writes to the dirty connections until the budget is spent, and reports whether it reached the end. It looks at
 // a group of connections before it writes to the first: with thousands of members each look is a cache miss, and the
-// processor waits for the misses of a group together (docs/performance.md).
+// processor waits for the misses of a group together (docs/performance.md). The writes of a group may leave in one system call.
 func (l *Loop) flushDirty(until int64) bool {
-	var group [FlushGroup]*Conn
 	for l.dirtyAt < len(l.Dirty) {
-		n := 0
-		for n < len(group) && l.dirtyAt < len(l.Dirty) {
+		l.group = l.group[:0]
+		for len(l.group) < l.GroupMax && l.dirtyAt < len(l.Dirty) {
 			c := l.Dirty[l.dirtyAt]
 			l.dirtyAt++
 			c.Flags &^= FlagDirty
 			if c.Phase != PhaseGone {
-				group[n] = c
-				n++
+				l.group = append(l.group, c)
 			}
 		}
-		for _, c := range group[:n] {
-			l.flush(c, nil)
-		}
+		l.flushGroup(l.group)
 		if l.Ground.Clock() > until {
 			break
 		}

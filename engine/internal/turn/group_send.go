@@ -1,0 +1,141 @@
+package turn
+
+// Writes to several connections at once. The kernel takes them one by one or, where the reactor has a ring, all in one system
+// call.
+
+// Send is a write to one connection.
+//
+// Owner: loop.
+type Send struct {
+	Fd    int
+	Bytes []byte // borrowed
+	N     int    // bytes that the kernel took
+	Err   error
+
+	conn *Conn
+}
+
+// gatherGroupMax is the size of the loop's gather, in bytes, beyond which a group is written in parts.
+const gatherGroupMax = 256 << 10
+
+// flushGroup is flush for several connections.
+func (l *Loop) flushGroup(group []*Conn) {
+	l.gather = l.gather[:0]
+	for _, c := range group {
+		if c.First == nil || c.Blocked || c.Has(FlagMute) || c.Backlog > gatherBytesMax && c.More != nil {
+			l.flush(c, nil)
+			continue
+		}
+		if len(l.gather) > gatherGroupMax {
+			l.send()
+		}
+		l.sends = append(l.sends, Send{Fd: int(c.Fd), Bytes: l.gathered(c, nil), conn: c})
+	}
+	l.send()
+}
+
+// send carries out the gathered writes. Their results are noted on all connections before the first of them tells its owner,
+// which may queue frames for the others.
+func (l *Loop) send() {
+	if len(l.sends) == 0 {
+		return
+	}
+	l.tally[CountWrites] += uint64(l.Wires.Send(l.sends))
+	for i := range l.sends {
+		s := &l.sends[i]
+		if s.Err != nil && !l.Wires.Again(s.Err) {
+			continue
+		}
+		l.advance(s.conn, nil, s.N)
+		if s.N < len(s.Bytes) {
+			s.conn.block()
+		}
+	}
+	for i := range l.sends {
+		switch s := &l.sends[i]; {
+		case s.conn.Phase == PhaseGone:
+		case s.Err != nil && !l.Wires.Again(s.Err):
+			s.conn.Lose()
+		default:
+			l.flushed(s.conn)
+		}
+	}
+	clear(l.sends) // the frames must not outlive their delivery
+	l.sends, l.gather = l.sends[:0], l.gather[:0]
+}
+
+// Answers of several turns may leave together, too. Where input of many connections is there at once, the answers to each wait for
+// the drain that the first of them asks for. The doorbell is rung then: the reactor answers it behind the input that was there
+// before, so that no answer waits for input that comes later.
+//
+// Where input comes now and then, nothing waits: an answer is held only in a rush, which is many turns in a row without a pause
+// between them, and only while that pays.
+//
+// Owner: loop.
+type rush struct {
+	began int64 // when the last turn began; or when the last drain ended
+	turns int   // in a row, without a pause; below 0: to be waited for
+	held  int   // answers that wait
+	lent  []*Frame
+}
+
+const (
+	rushPause    = 12_000 // nanoseconds from the beginning of a turn to that of the next, as long as it may take in a rush
+	rushTurns    = 16     // turns from which on it is a rush
+	heldLeast    = 8      // answers that must leave together, or holding them costs more than it saves
+	heldAgain    = -256   // turns until holding is tried again
+	heldMost     = 4096
+	heldBytesMax = 2 << 10 // of the answers of one turn
+	lentKept     = 512
+)
+
+// note notes the beginning of a turn of input.
+func (r *rush) note(now int64) {
+	if now-r.began < rushPause || r.turns < 0 {
+		r.turns++
+	} else {
+		r.turns = 0
+	}
+	r.began = now
+}
+
+// released notes the end of a drain, which has written what was held.
+func (r *rush) released(l *Loop) {
+	if l.GroupMax < FlushGroupRing {
+		return
+	}
+	if r.held > 0 && r.held < heldLeast {
+		r.turns = heldAgain
+	}
+	r.held, r.began = 0, l.Ground.Clock()
+}
+
+// holds reports whether the answers in the cork, which are for c, wait for those of other turns. They do not wait behind a walk through
+// the members of a room.
+func (l *Loop) holds(c *Conn) bool {
+	return l.rush.turns >= rushTurns && l.GroupMax >= FlushGroupRing && l.dirtyAt == 0 && l.walkLetters == 0 && l.rush.held < heldMost &&
+		len(l.cork) <= heldBytesMax && l.corkRaw == 0 && c.Phase == PhaseOpen && !c.Blocked && !c.Has(FlagMute)
+}
+
+// hold queues the cork.
+func (l *Loop) hold(c *Conn) {
+	var f *Frame
+	if n := len(l.rush.lent); n > 0 {
+		f = l.rush.lent[n-1]
+		l.rush.lent = l.rush.lent[:n-1]
+	} else {
+		f = &Frame{lent: true}
+	}
+	f.Plain = append(f.Plain[:0], l.cork...)
+	f.Payload = int32(len(f.Plain))
+	l.cork = l.cork[:0]
+	l.rush.held++
+	c.push(f)
+}
+
+// takeBack takes a lent frame back.
+func (l *Loop) takeBack(f *Frame) {
+	if len(l.rush.lent) < lentKept {
+		l.rush.lent = append(l.rush.lent, f)
+	}
+}
