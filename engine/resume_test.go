@@ -104,6 +104,13 @@ func TestOwnSessionEndsBeforeTheAnswer(t *testing.T) {
 		if !s.sessions.Memory.Ended(own.Hash) {
 			t.Error("its owner does not remember that the session has ended")
 		}
+		// A worker that is killed now must not leave a session with a token that is good again.
+		if w.pass(50 * time.Millisecond); outcome == session.ErrClaimed {
+			if store.drops[len(store.drops)-1](outcome); !slices.Contains(store.of[1:], own) {
+				t.Error("the claim has ended, and the session is not dropped yet")
+			}
+			store.of = store.of[:1]
+		}
 		w.pass(session.SaveAgain + time.Second)
 		if again := slices.Contains(store.of[1:], own); again != (outcome != nil) {
 			t.Errorf("after %v it is dropped again: %v", outcome, again)

@@ -16,6 +16,7 @@ import (
 const (
 	saveAfter   = 15 * time.Millisecond
 	SaveAgain   = time.Second // after a refusal of the store
+	claimEnds   = saveAfter   // after the store's answer that a session is claimed, most claims have ended; each further attempt waits twice as long
 	savesMax    = 256         // in one part
 	unsavedKept = 1024        // entries that a loop's list keeps
 )

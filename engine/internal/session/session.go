@@ -3,6 +3,7 @@ package session
 import (
 	"crypto/sha256"
 	"errors"
+	"time"
 
 	"github.com/parleyd/parley/engine/internal/turn"
 	"github.com/parleyd/parley/protocol/ident"
@@ -109,9 +110,16 @@ func (l *Loop) dropSession(key Key, done func(error)) {
 
 // dropStored makes the store drop a session for good. A claimant may put it back, so it is dropped until the claim has
 // ended. done, which may be nil, gets the result of the first attempt. Any goroutine.
-func (s *Sessions) dropStored(key Key, done func(error)) {
+func (s *Sessions) dropStored(key Key, done func(error)) { s.dropClaimed(key, claimEnds, done) }
+
+// dropClaimed is dropStored, which tries again after wait where the session is claimed. What this worker knows, that the session has
+// ended, must not die with it.
+func (s *Sessions) dropClaimed(key Key, wait time.Duration, done func(error)) {
 	s.Store.Drop(key, func(err error) {
-		if errors.Is(err, ErrClaimed) || errors.Is(err, ErrAway) {
+		switch {
+		case errors.Is(err, ErrClaimed):
+			s.Rooms.Loops[0].PostAfter(wait, func() { s.dropClaimed(key, min(2*wait, SaveAgain), nil) })
+		case errors.Is(err, ErrAway):
 			s.Rooms.Loops[0].PostAfter(SaveAgain, func() { s.dropStored(key, nil) })
 		}
 		if done != nil {
