@@ -48,7 +48,7 @@ func plotBars(title, label string, list []bar, path string) error {
 		switch b.server {
 		case "parley":
 			chart.Color = color.RGBA{R: 0x1f, G: 0x77, B: 0xb4, A: 0xff}
-		case "floor":
+		case "floor", "floor-ring":
 			chart.Color = color.RGBA{R: 0x88, G: 0x88, B: 0x88, A: 0xff}
 		default:
 			chart.Color = color.RGBA{R: 0xdd, G: 0xb0, B: 0x70, A: 0xff}

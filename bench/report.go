@@ -46,7 +46,7 @@ func (b *bench) report(list []cell) error {
 		"the time goes.\n\n| | |\n|---|---|\n| machine | %s; the server has one core, the load generator the other, which it never lets sleep |\n"+
 		"| date | %s, commit %s |\n| command | `make bench%s`, %d rounds, in which the servers take turns; medians. Above each table is the command for "+
 		"that table alone |\n| peers | %s; bun's server is built on uWebSockets |\n| better | lower, in all columns except messages a second |\n"+
-		"| *ratio* | to the floor of the same round, an epoll loop that does nothing but read and write, or to the server that has 1.00 |\n"+
+		"| *ratio* | to the floor of the same round, an epoll loop that does nothing but read and write, or to the server that has 1.00; floor-ring is that loop with its reads and writes in io_uring |\n"+
 		"| *spread* | the largest round less the smallest, as a share of the median |\n\n",
 		b.machine, time.Now().UTC().Format("2 January 2006"), b.commit, map[bool]string{true: "-full"}[b.full], b.rounds, b.versions())
 	for _, name := range slices.Sorted(maps.Keys(b.missing)) {

@@ -165,7 +165,7 @@ func (b *bench) prepare() (err error) {
 			peers = append(peers[:len(peers):len(peers)], split(c.only)...)
 		}
 	}
-	b.servers = []string{"floor", "parley"}
+	b.servers = []string{"floor", "floor-ring", "parley"}
 	for _, name := range peers {
 		if slices.Contains(b.servers, name) || b.missing[name] != "" {
 			continue

@@ -102,7 +102,7 @@ var cells = []cell{
 	{name: "room-1000-burst", title: "One room of 1,000, 128 B, 400 publishes a second in bursts of 50", plan: steady(1000, 50, 400), figure: latencyFigure},
 	{name: "publishers", title: "One room of 1,000, 128 B, 100 of its members publish, one at a time each", plan: publishers(), figure: cpuFigure},
 	{name: "slow-readers", title: "One room of 5,000, 1 KB, four publishes under way; 500 members never read", plan: slowReaders(), figure: cpuFigure,
-		apart: map[string]string{"gobwas": "a write to one that does not read blocks its room", "floor": "it knows no backlog"}},
+		apart: map[string]string{"gobwas": "a write to one that does not read blocks its room", "floor": "it knows no backlog", "floor-ring": "it knows no backlog"}},
 	{name: "churn", title: "4,000 connections a second come into a room of 1,000 and go, while it gets 5 messages a second", plan: churnPlan(), figure: cpuFigure,
 		apart: map[string]string{"nbio": "now and then it closes a connection that it has just accepted"}},
 	{name: "idle-after", title: "15,000 idle connections, after a million messages", plan: idleAfter(), figure: memoryFigure},

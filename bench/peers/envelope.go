@@ -22,6 +22,7 @@ type Server func(addr string, echo bool) error
 // Servers are the peers by name.
 var Servers = map[string]Server{
 	"floor":      serveFloor,
+	"floor-ring": serveFloorRing,
 	"gws":        serveGws,
 	"gorilla":    serveGorilla,
 	"gobwas":     serveGobwas,

@@ -60,16 +60,19 @@ type floor struct {
 	buffer []byte
 	out    []byte
 	ids    uint64
+	ring   *floorRing // nil: each read and each write is a system call
 }
 
-func serveFloor(addr string, echo bool) error {
+func serveFloor(addr string, echo bool) error { return serveBare(addr, echo, nil) }
+
+func serveBare(addr string, echo bool, ring *floorRing) error {
 	runtime.LockOSThread()
 	debug.SetGCPercent(400)
 	to, err := netip.ParseAddrPort(addr)
 	if err != nil {
 		return err
 	}
-	f := &floor{echo: echo, rooms: map[string]*floorRoom{}, buffer: make([]byte, 64<<10)}
+	f := &floor{echo: echo, rooms: map[string]*floorRoom{}, buffer: make([]byte, 64<<10), ring: ring}
 	if f.listen, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0); err != nil {
 		return err
 	}
@@ -93,18 +96,38 @@ func serveFloor(addr string, echo bool) error {
 		if errno != 0 {
 			n = 0
 		}
-		for _, e := range events[:n] {
-			if int(e.Fd) == f.listen {
-				f.accept()
-			} else if c := f.conns[e.Fd]; c != nil && !f.read(c) {
-				f.close(c)
-			}
+		if ring != nil {
+			ring.read(f, events[:n])
+		} else {
+			f.readEach(events[:n])
 		}
 		for _, r := range f.dirty {
 			f.flush(r)
 		}
 		f.dirty = f.dirty[:0]
+		if ring != nil {
+			ring.write()
+		}
 	}
+}
+
+func (f *floor) readEach(events []unix.EpollEvent) {
+	for _, e := range events {
+		if int(e.Fd) == f.listen {
+			f.accept()
+		} else if c := f.conns[e.Fd]; c != nil && !f.read(c) {
+			f.close(c)
+		}
+	}
+}
+
+// write gives a connection bytes, now or at the end of the turn. They are not changed until then.
+func (f *floor) write(fd int, p []byte) bool {
+	if f.ring == nil {
+		return write(fd, p)
+	}
+	f.ring.sends = append(f.ring.sends, floorOp{fd: fd, bytes: p})
+	return true
 }
 
 func (f *floor) accept() {
@@ -141,7 +164,11 @@ func (f *floor) read(c *floorConn) bool {
 	if errno != 0 || n == 0 {
 		return false
 	}
-	chunk := f.buffer[:n]
+	return f.take(c, f.buffer[:n])
+}
+
+// take takes the input of a connection.
+func (f *floor) take(c *floorConn, chunk []byte) bool {
 	if len(c.in) > 0 {
 		c.in = append(c.in, chunk...)
 		chunk = c.in
@@ -170,7 +197,7 @@ func (f *floor) read(c *floorConn) bool {
 		}
 	}
 	c.in = append(c.in[:0], chunk...)
-	return len(f.out) == 0 || write(c.fd, f.out)
+	return len(f.out) == 0 || f.write(c.fd, f.lasting(f.out))
 }
 
 // message answers one message into out.
@@ -215,11 +242,12 @@ func (f *floor) flush(r *floorRoom) {
 			from = nil
 		}
 	}
+	out := f.lasting(f.out)
 	for _, m := range r.members {
 		switch {
 		case m == from:
 		case from != nil:
-			write(m.fd, f.out)
+			f.write(m.fd, out)
 		default:
 			var own []byte
 			for _, x := range r.frames {
@@ -227,7 +255,7 @@ func (f *floor) flush(r *floorRoom) {
 					own = append(own, x.wire...)
 				}
 			}
-			write(m.fd, own)
+			f.write(m.fd, own)
 		}
 	}
 	clear(r.frames)
