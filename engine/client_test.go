@@ -25,6 +25,7 @@ func startServer(t testing.TB, change func(*Config), prepare func(*Server)) *Ser
 	cfg := DefaultConfig()
 	cfg.Port = -1
 	cfg.Loops = 2
+	cfg.Sends = os.Getenv("TEST_SENDS") // of .ci/test
 	if change != nil {
 		change(&cfg)
 	}

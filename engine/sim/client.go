@@ -220,6 +220,7 @@ func (k *client) nextFrame() bool {
 		k.message(payload, h.Rsv != 0)
 	case h.OpCode == ws.OpPing:
 		if !k.closing {
+			k.pong()
 			k.frame(ws.Header{Fin: true, OpCode: ws.OpPong, Masked: true}, payload)
 		}
 	case h.OpCode == ws.OpPong:

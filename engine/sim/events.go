@@ -208,6 +208,9 @@ func (t *truth) goesOn(q *request) bool {
 func (t *truth) disconnected(ev engine.Event) {
 	c := t.conns[ev.Conn]
 	c.ended, c.endedAt = true, t.w.now
+	if q := c.current; q != nil && q.typ == "leave" && ev.Cause == engine.CauseTakenOver {
+		c.unsure = true // the leave was that of the take-over: one that waits is not carried out
+	}
 	for _, ms := range c.shown {
 		if ms.end < 0 {
 			if ms.room != c.direct && ms.room != t.everyone {

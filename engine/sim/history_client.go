@@ -189,7 +189,7 @@ func (k *client) restarted(q *request, b *body, old *conn) {
 			s.asked = &since{named: true, at: at}
 			k.judge(q, s)
 		case sure:
-			s.asked = &since{named: true, at: engine.Position{Seq: before.base, Epoch: before.h.epoch}}
+			s.asked = &since{named: true, at: engine.Position{Seq: before.known(s), Epoch: before.h.epoch}}
 			k.judge(q, s)
 			fallthrough
 		default:
@@ -330,10 +330,31 @@ type stand struct {
 	h     *chronicle
 	base  uint64 // that it was told last
 	at    uint64
+	proof uint64 // at, when the client answered a PING last
 	until uint64 // of the replay
 	heard uint64 // the highest number of a message that the client, or an earlier one of its session, has had
 	// repeats is what the server says of the repeated messages; read only where the client named no position.
 	repeats uint64
+}
+
+// known is the position from which the server begins for a client that names none, if s may come of it: what the client was told
+// last, or what a PONG has proved. The PONG may be lost, and proves what was queued when the PING was.
+func (st *stand) known(s start) uint64 {
+	from := s.Seq
+	if s.gap && s.missing.From > 0 {
+		from = s.missing.From - 1
+	}
+	if st.base <= from && from <= st.proof {
+		return from
+	}
+	return st.base
+}
+
+// pong notes that the client answers a PING.
+func (k *reader) pong() {
+	for _, st := range k.stands {
+		st.proof = st.at
+	}
 }
 
 // numbered checks a message with a number: each number comes once, in order, and is what it should be.

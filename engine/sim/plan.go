@@ -39,6 +39,7 @@ func drawPlan(r *rand.Rand, steps int) plan {
 	c := engine.DefaultConfig()
 	c.Loops = pick(r, 1, 2, 3, 4)
 	c.Sends = []string{"ring", "plain"}[c.Loops%2] // so that no seed draws more than before
+	c.ReceiptInterval = []time.Duration{10 * time.Second, 50 * time.Millisecond, 500 * time.Millisecond}[c.Loops%3]
 	c.HeartbeatInterval = 300 * time.Millisecond
 	c.HeartbeatTimeout = pick(r, 700*time.Millisecond, 1500*time.Millisecond)
 	c.ReconnectionTTL = pick(r, time.Second, 20*time.Second)
@@ -122,6 +123,7 @@ func drawFleetPlan(r *rand.Rand) fleetPlan {
 	c := engine.DefaultConfig()
 	c.Loops = pick(r, 1, 2, 2)
 	c.Sends = []string{"ring", "plain"}[c.Loops%2]
+	c.ReceiptInterval = []time.Duration{10 * time.Second, 200 * time.Millisecond}[c.Loops%2]
 	c.HeartbeatInterval = 400 * time.Millisecond
 	c.HeartbeatTimeout = 1500 * time.Millisecond
 	c.ReconnectionTTL = pick(r, 3*time.Second, 20*time.Second)

@@ -31,6 +31,7 @@ type serving struct {
 	roomy            bool   // many rooms for few clients
 	backends         bool   // they use the API, and clients have tokens
 	history          string // the entry of the rooms in the setting, without the pattern
+	sends            string // the setting; "": auto
 	slow             bool   // a fault that is found by chance: not looked for with -short
 }
 
@@ -71,6 +72,9 @@ func options(t testing.TB, binary, environment string, s serving) Options {
 			o.HistoryAge = shortAge
 		}
 		flags += fmt.Sprintf(" --receipt-interval 0.3 --history 'verify-**=%s'", s.history)
+	}
+	if s.sends != "" {
+		flags += " --sends " + s.sends
 	}
 	if s.backends {
 		o.API, o.KillAPI = fmt.Sprintf("http://127.0.0.1:%d", freePort(t)), s.killed

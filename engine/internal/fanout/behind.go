@@ -48,17 +48,17 @@ type lag struct {
 
 // owed is an answer that waits for its number.
 type owed struct {
-	number uint64
-	frame  *turn.Frame
+	rooms.Position
+	frame *turn.Frame
 }
 
 // owe notes an answer. One whose letter was on its way comes behind answers to later messages.
-func (g *lag) owe(number uint64, f *turn.Frame) {
+func (g *lag) owe(p rooms.Position, f *turn.Frame) {
 	at := len(g.owed)
-	for at > 0 && g.owed[at-1].number > number {
+	for at > 0 && g.owed[at-1].Seq > p.Seq {
 		at--
 	}
-	g.owed = slices.Insert(g.owed, at, owed{number, f})
+	g.owed = slices.Insert(g.owed, at, owed{p, f})
 }
 
 // fullAt is the backlog that a blocked member of a room may have; with more it is behind. What has a number never takes a
@@ -276,7 +276,7 @@ func (p *piece) take(from, to uint64, s *rooms.Stored, kind rooms.Kind) (goOn bo
 		return false
 	case kind == rooms.KindGone:
 		p.takeGap(from, to)
-	case len(p.g.owed) > 0 && p.g.owed[0].number == to:
+	case len(p.g.owed) > 0 && p.g.owed[0].Seq == to:
 		p.pay()
 	case kind == rooms.KindConflated:
 		p.wait(from, to, message.WhyConflated)
@@ -296,8 +296,8 @@ func (p *piece) take(from, to uint64, s *rooms.Stored, kind rooms.Kind) (goOn bo
 // takeGap is take for numbers that are gone. The answers to the connection's own messages among them come all the same.
 func (p *piece) takeGap(from, to uint64) {
 	gone := to - from + 1
-	for len(p.g.owed) > 0 && p.g.owed[0].number <= to {
-		at := p.g.owed[0].number
+	for len(p.g.owed) > 0 && p.g.owed[0].Seq <= to {
+		at := p.g.owed[0].Seq
 		if from < at {
 			p.wait(from, at-1, "")
 		}

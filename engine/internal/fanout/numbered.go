@@ -25,6 +25,7 @@ type numbered struct {
 	frame    turn.Frame
 	room     *rooms.Room
 	number   uint64
+	epoch    string
 	notice   turn.Frame    // the memory of most of the other messages
 	instead  *turn.Frame   // what excepted connections get
 	except   []ident.Place // several; one stands in the letter
@@ -65,7 +66,7 @@ type numbering struct {
 
 // Number is of [rooms.NumberedPoster].
 func (p *numbering) Number(at rooms.Position) []byte {
-	n := &numbered{room: p.room, number: at.Seq, except: p.out}
+	n := &numbered{room: p.room, number: at.Seq, epoch: at.Epoch, except: p.out}
 	size := message.NumberedBytes(p.body, at)
 	raw := frame.AppendHeader(make([]byte, 0, frame.HeaderSize(size)+size), ws.OpText, size)
 	header := len(raw)
@@ -186,7 +187,7 @@ func (l *Loop) broadcastNumbered(c *Conn, m ClientMessage) error {
 	to.notice.Init(frame.Append(make([]byte, 0, header+len(l.Text)), ws.OpText, l.Text), header)
 	to.instead = &to.notice
 	if g != nil {
-		g.owe(to.number, to.instead)
+		g.owe(n.Position, to.instead)
 		return nil
 	}
 	to.answers = true
@@ -253,7 +254,7 @@ func (l *Loop) answerPublisher(x *turn.Letter, n *numbered) {
 	}
 	c.Posted.Add(-1)
 	if g := l.lagIn(c, n.room); g != nil {
-		g.owe(n.number, n.instead)
+		g.owe(rooms.Position{Seq: n.number, Epoch: n.epoch}, n.instead)
 		c.MarkDirty() // the reading, or input that waits for answers that are posted, goes on after the write
 		return
 	}

@@ -315,10 +315,17 @@ func resetMembers(l *Loop, r *rooms.Room) {
 	}
 }
 
-// payAll gives c all answers that it is owed in a room.
+// payAll gives c all answers that it is owed in a room, and tells it which messages in front of each it does not get any more.
 func (g *lag) payAll(c *Conn) {
 	for _, x := range g.owed {
+		if g.next < x.Seq {
+			c.Queue(turn.BuildFrame(ws.OpText, len(g.room.Name())+noticeBytes, func(dst []byte) []byte {
+				return message.AppendGap(dst, g.room.Name(), g.next, rooms.Position{Seq: x.Seq - 1, Epoch: x.Epoch})
+			}))
+			c.loop().Count[CountGapsEpoch].Add(1)
+		}
 		c.Queue(x.frame)
+		g.next = max(g.next, x.Seq+1)
 	}
 	g.owed = nil
 }
@@ -406,7 +413,7 @@ func (o orderedFloor) TakeKept(room string, m *order.Kept) {
 		return
 	}
 	at := rooms.Position{Seq: m.Seq, Epoch: r.History().Epoch()}
-	p := &arrival{rooms: o.rooms, room: r, except: Nowhere, to: &numbered{room: r, number: m.Seq, by: m.By, outs: m.Out, unplaced: true}}
+	p := &arrival{rooms: o.rooms, room: r, except: Nowhere, to: &numbered{room: r, number: m.Seq, epoch: at.Epoch, by: m.By, outs: m.Out, unplaced: true}}
 	p.take(m.About(o.rooms.Ground.Clock()), at, m.Frame)
 }
 
@@ -427,7 +434,7 @@ func (o orderedFloor) Take(m *order.Ordered) {
 		o.settleOwn(m, at)
 		return
 	}
-	n := &numbered{room: r, number: m.Seq}
+	n := &numbered{room: r, number: m.Seq, epoch: m.Epoch}
 	p := &arrival{rooms: x, room: r, except: Nowhere, to: n, counts: m.Ticket != 0}
 	about := rooms.NumberedMessage{Now: x.Ground.Clock(), ConflateKey: m.Key, Idempotency: m.Once}
 	if m.By != (ident.ID{}) {

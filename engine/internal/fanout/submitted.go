@@ -162,7 +162,7 @@ func (o *Ordering) answerLate(own *clientPublish, n *numbered, at rooms.Position
 			return
 		}
 		if g := l.lagIn(c, n.room); g != nil && g.next <= n.number {
-			g.owe(n.number, f)
+			g.owe(at, f)
 			c.MarkDirty()
 		} else {
 			c.Queue(f)

@@ -53,7 +53,7 @@ var general = []Figure[Stats]{
 		field: func(s *Stats) any { return &s.SendRings },
 		read: func(s *Source) (n uint64) {
 			for _, l := range s.Rooms.Loops {
-				if l.InRing.Load() {
+				if l.Together.Load() {
 					n++
 				}
 			}

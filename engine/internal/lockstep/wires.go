@@ -43,7 +43,7 @@ type Wires struct {
 func Connect(w World, l *turn.Loop, sends string) {
 	l.Wires = &Wires{World: w, Loop: l}
 	if sends == "ring" {
-		l.GroupMax = turn.FlushGroupRing
+		l.GroupMax = turn.FlushGroupTogether
 	}
 }
 

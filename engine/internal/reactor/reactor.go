@@ -52,7 +52,7 @@ type host struct {
 	pull      func(fd uintptr)
 	vector    vector
 	deputy    *deputy // nil where there are several loops
-	ring      *ring   // nil where each write is a system call
+	uring     *uring  // nil where each write is a system call
 }
 
 // doorbell is the context of the enrolled end.
@@ -92,7 +92,7 @@ func startLoops(cfg Config) (*Reactor, error) {
 	for _, l := range cfg.Loops {
 		r.hosts = append(r.hosts, &host{reactor: r, loop: l})
 	}
-	if err := r.openRings(); err != nil {
+	if err := r.openUrings(); err != nil {
 		r.stop()
 		return nil, err
 	}
@@ -188,6 +188,7 @@ func (r *Reactor) stop() {
 		r.cfg.Ground.Log.Error("the event loops cannot be stopped", "err", err)
 	}
 	r.writable.stop()
+	r.closeUrings()
 	for _, h := range r.hosts {
 		if h.bell != nil {
 			h.bell.Close()

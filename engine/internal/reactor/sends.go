@@ -16,22 +16,22 @@ const (
 // Sends are all ways.
 var Sends = []string{SendsAuto, SendsRing, SendsPlain}
 
-// ringLeast is the number of writes from which on a ring is faster.
-const ringLeast = 2
+// togetherLeast is the number of writes from which on a ring is faster.
+const togetherLeast = 2
 
-// openRings gives each loop a ring. Where the kernel refuses one, the loops have none. Errors: that, of [SendsRing].
-func (r *Reactor) openRings() error {
+// openUrings gives each loop a ring. Where the kernel refuses one, the loops have none. Errors: that, of [SendsRing].
+func (r *Reactor) openUrings() error {
 	if r.cfg.Sends == SendsPlain {
 		return nil
 	}
 	for _, h := range r.hosts {
 		var err error
-		if h.ring, err = openRing(); err == nil {
-			h.loop.InRing.Store(true)
-			h.loop.GroupMax = turn.FlushGroupRing
+		if h.uring, err = openUring(); err == nil {
+			h.loop.Together.Store(true)
+			h.loop.GroupMax = turn.FlushGroupTogether
 			continue
 		}
-		r.closeRings()
+		r.closeUrings()
 		if r.cfg.Sends == SendsRing {
 			return fmt.Errorf("the setting sends is ring, and the kernel refuses one (%w): allow the system calls io_uring_setup and io_uring_enter, or set it to auto", err)
 		}
@@ -41,30 +41,30 @@ func (r *Reactor) openRings() error {
 	return nil
 }
 
-func (r *Reactor) closeRings() {
+func (r *Reactor) closeUrings() {
 	for _, h := range r.hosts {
-		if h.ring != nil {
-			h.dropRing()
+		if h.uring != nil {
+			h.dropUring()
 		}
 	}
 }
 
-func (h *host) dropRing() {
-	h.ring.close()
-	h.ring = nil
-	h.loop.InRing.Store(false)
+func (h *host) dropUring() {
+	h.uring.close()
+	h.uring = nil
+	h.loop.Together.Store(false)
 	h.loop.GroupMax = turn.FlushGroup
 }
 
 // Send is of the loop's wires.
 func (h *host) Send(list []turn.Send) (calls int) {
-	for h.ring != nil && len(list) >= ringLeast {
-		taken, err := h.ring.send(list)
+	for h.uring != nil && len(list) >= togetherLeast {
+		taken, err := h.uring.send(list)
 		list = list[taken:]
 		calls++
 		if err != nil {
 			h.reactor.cfg.Ground.Log.Warn("io_uring has failed; from now on each write of this event loop is a system call of its own", "loop", h.loop.Index, "err", err)
-			h.dropRing()
+			h.dropUring()
 		}
 	}
 	for i := range list {

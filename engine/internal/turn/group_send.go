@@ -101,7 +101,7 @@ func (r *rush) note(now int64) {
 
 // released notes the end of a drain, which has written what was held.
 func (r *rush) released(l *Loop) {
-	if l.GroupMax < FlushGroupRing {
+	if l.GroupMax < FlushGroupTogether {
 		return
 	}
 	if r.held > 0 && r.held < heldLeast {
@@ -113,7 +113,7 @@ func (r *rush) released(l *Loop) {
 // holds reports whether the answers in the cork, which are for c, wait for those of other turns. They do not wait behind a walk through
 // the members of a room.
 func (l *Loop) holds(c *Conn) bool {
-	return l.rush.turns >= rushTurns && l.GroupMax >= FlushGroupRing && l.dirtyAt == 0 && l.walkLetters == 0 && l.rush.held < heldMost &&
+	return l.rush.turns >= rushTurns && l.GroupMax >= FlushGroupTogether && l.dirtyAt == 0 && l.walkLetters == 0 && l.rush.held < heldMost &&
 		len(l.cork) <= heldBytesMax && l.corkRaw == 0 && c.Phase == PhaseOpen && !c.Blocked && !c.Has(FlagMute)
 }
 

@@ -28,7 +28,7 @@ type wires interface {
 // Loop is one event loop: a goroutine of the reactor, the connections that live on it, and its mailbox. A loop has two kinds
 // of turn: Serve takes one connection's input, Drain opens letters. Both end with the writes.
 //
-// Owner: loop, except Mail, Slab, Load, InRing, Count and Ended.
+// Owner: loop, except Mail, Slab, Load, Together, Count and Ended.
 type Loop struct {
 	Ground *Ground
 	Owner  Owner
@@ -53,7 +53,7 @@ type Loop struct {
 
 	Dirty       []*Conn // to be written to, from dirtyAt on
 	dirtyAt     int
-	GroupMax    int // FlushGroup, or FlushGroupRing; set by the reactor, within a turn
+	GroupMax    int // FlushGroup, or FlushGroupTogether; set by the reactor, within a turn
 	walkLetters int // letters opened since the dirty list was last empty
 	walkBytes   int
 	Doomed      []*Conn
@@ -85,14 +85,14 @@ type Loop struct {
 	buffers [][]byte
 
 	// The connections that may hold memory, for the budget: tidied by what looks at them. Some stand there twice.
-	Blocked []*Conn
-	Partial []*Conn      // with a part of a message
-	Load    atomic.Int32 // descriptors on this loop or on their way to it
-	CheckAt uint32       // the slot that was checked last
-	tally   tally
-	InRing  atomic.Bool // writes to several connections leave together
-	Count   Counters
-	Ended   [Causes]atomic.Uint64
+	Blocked  []*Conn
+	Partial  []*Conn      // with a part of a message
+	Load     atomic.Int32 // descriptors on this loop or on their way to it
+	CheckAt  uint32       // the slot that was checked last
+	tally    tally
+	Together atomic.Bool // writes to several connections leave together
+	Count    Counters
+	Ended    [Causes]atomic.Uint64
 }
 
 const (
@@ -101,8 +101,8 @@ const (
 	drainLettersMax = 4096
 
 	// Connections that are written to between two looks at the clock. The more of them one system call is for, the less each costs.
-	FlushGroup     = 16
-	FlushGroupRing = 256
+	FlushGroup         = 16
+	FlushGroupTogether = 256
 )
 
 // Init prepares a loop for its first turn. seed is for the generations of connections' ids.

@@ -25,7 +25,7 @@ import (
 // requests that wait in the kernel, since a connection that is ended would still have bytes under way.
 //
 // Owner: the goroutine that takes the loop's turn.
-type ring struct {
+type uring struct {
 	fd      int
 	memory  []byte // the two queues
 	entries []byte // what the submission queue points to
@@ -56,8 +56,8 @@ type result struct {
 	flags uint32
 }
 
-// ringParams is struct io_uring_params, with the offsets of the queues in the shared memory.
-type ringParams struct {
+// uringParams is struct io_uring_params, with the offsets of the queues in the shared memory.
+type uringParams struct {
 	entries, results, flags, threadCPU, threadIdle, features, workers uint32
 	_                                                                 [3]uint32
 	submit                                                            struct {
@@ -75,17 +75,17 @@ const (
 	singleMemory   = 1  // IORING_FEAT_SINGLE_MMAP
 	getEvents      = 1  // IORING_ENTER_GETEVENTS
 	requestsOffset = 0x10000000
-	ringSends      = turn.FlushGroupRing // most sends in one system call
+	uringSends     = turn.FlushGroupTogether // most sends in one system call
 )
 
-// openRing makes a ring, and sends a byte through it. Errors: the kernel, or a filter of system calls, refuses it.
-func openRing() (*ring, error) {
-	var p ringParams
-	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, ringSends, uintptr(unsafe.Pointer(&p)), 0)
+// openUring makes a ring, and sends a byte through it. Errors: the kernel, or a filter of system calls, refuses it.
+func openUring() (*uring, error) {
+	var p uringParams
+	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, uringSends, uintptr(unsafe.Pointer(&p)), 0)
 	if errno != 0 {
 		return nil, fmt.Errorf("io_uring_setup: %w", errno)
 	}
-	r := &ring{fd: int(fd)}
+	r := &uring{fd: int(fd)}
 	if err := r.share(&p); err != nil {
 		r.close()
 		return nil, err
@@ -98,7 +98,7 @@ func openRing() (*ring, error) {
 }
 
 // share maps the queues.
-func (r *ring) share(p *ringParams) (err error) {
+func (r *uring) share(p *uringParams) (err error) {
 	if p.features&singleMemory == 0 {
 		return errors.New("io_uring: the kernel is older than 5.4")
 	}
@@ -122,7 +122,7 @@ func (r *ring) share(p *ringParams) (err error) {
 }
 
 // try sends a byte to a socket of our own.
-func (r *ring) try() error {
+func (r *uring) try() error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return fmt.Errorf("io_uring: %w", err)
@@ -143,9 +143,9 @@ func (r *ring) try() error {
 	return nil
 }
 
-// send carries out the first sends, ringSends at most, and returns their number. It is less, with an error, where the kernel
+// send carries out the first sends, uringSends at most, and returns their number. It is less, with an error, where the kernel
 // refuses the others.
-func (r *ring) send(list []turn.Send) (taken int, err error) {
+func (r *uring) send(list []turn.Send) (taken int, err error) {
 	list = list[:min(len(list), len(r.requests))]
 	mask, tail := uint32(len(r.requests)-1), *r.submit.tail
 	for i := range list {
@@ -174,7 +174,7 @@ func (r *ring) send(list []turn.Send) (taken int, err error) {
 }
 
 // collect reads the results that are there.
-func (r *ring) collect(list []turn.Send) (n int) {
+func (r *uring) collect(list []turn.Send) (n int) {
 	mask, head, tail := uint32(len(r.results)-1), *r.complete.head, atomic.LoadUint32(r.complete.tail)
 	for ; head != tail; head++ {
 		x := &r.results[head&mask]
@@ -188,7 +188,7 @@ func (r *ring) collect(list []turn.Send) (n int) {
 	return n
 }
 
-func (r *ring) close() {
+func (r *uring) close() {
 	if r.entries != nil {
 		unix.Munmap(r.entries)
 	}

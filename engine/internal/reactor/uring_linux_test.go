@@ -13,9 +13,9 @@ import (
 	"github.com/parleyd/parley/engine/internal/turn"
 )
 
-func needRing(t testing.TB) *ring {
+func needUring(t testing.TB) *uring {
 	t.Helper()
-	r, err := openRing()
+	r, err := openUring()
 	if err != nil {
 		if os.Getenv("REQUIRE_ALL_CLIENTS") != "" {
 			t.Fatal(err)
@@ -49,8 +49,8 @@ func smallPair(t testing.TB) (ours, theirs int) {
 
 // What the results of a ring say is what the peers get: of whole writes, of those that the kernel takes a part of or nothing, and
 // of any number in one call.
-func TestRingSends(t *testing.T) {
-	r := needRing(t)
+func TestUringSends(t *testing.T) {
+	r := needUring(t)
 	const peers = 200
 	rng := rand.New(rand.NewPCG(7, 7))
 	ours, theirs := make([]int, peers), make([]int, peers)
@@ -72,7 +72,7 @@ func TestRingSends(t *testing.T) {
 		}
 		for rest := list; len(rest) > 0; {
 			taken, err := r.send(rest)
-			if err != nil || taken != min(len(rest), ringSends) {
+			if err != nil || taken != min(len(rest), uringSends) {
 				t.Fatal(taken, err)
 			}
 			rest = rest[taken:]
@@ -112,8 +112,8 @@ func TestRingSends(t *testing.T) {
 
 // A peer that is gone, or a descriptor that is none, is an error of its own write, kills nobody by a signal, and costs the others
 // nothing.
-func TestRingErrors(t *testing.T) {
-	r := needRing(t)
+func TestUringErrors(t *testing.T) {
+	r := needUring(t)
 	gone, theirs := smallPair(t)
 	unix.Close(theirs)
 	lives, reads := smallPair(t)
@@ -131,9 +131,9 @@ func TestRingErrors(t *testing.T) {
 }
 
 // A ring that fails while the loop runs costs no byte: what it has not taken is written plainly, and so is everything later.
-func TestRingFails(t *testing.T) {
+func TestUringFails(t *testing.T) {
 	l, log := testLoop()
-	h := &host{reactor: &Reactor{cfg: Config{Ground: l.Ground, Loops: []*turn.Loop{l}}}, loop: l, ring: needRing(t)}
+	h := &host{reactor: &Reactor{cfg: Config{Ground: l.Ground, Loops: []*turn.Loop{l}}}, loop: l, uring: needUring(t)}
 	h.reactor.hosts = []*host{h}
 	ours, theirs := smallPair(t)
 	other, others := smallPair(t)
@@ -150,31 +150,31 @@ func TestRingFails(t *testing.T) {
 		}
 	}
 	send("ring", 1)
-	broken := *h.ring
+	broken := *h.uring
 	broken.fd, broken.memory, broken.entries = -1, nil, nil // the test's end closes the whole one
-	h.ring = &broken
-	l.InRing.Store(true)
+	h.uring = &broken
+	l.Together.Store(true)
 	send("broken", 3)
 	send("plain", 2)
-	if l.InRing.Load() || bytes.Count(log.Bytes(), []byte("io_uring has failed")) != 1 {
-		t.Errorf("in a ring: %v, and the log:\n%s", l.InRing.Load(), log.Bytes())
+	if l.Together.Load() || bytes.Count(log.Bytes(), []byte("io_uring has failed")) != 1 {
+		t.Errorf("in a ring: %v, and the log:\n%s", l.Together.Load(), log.Bytes())
 	}
 }
 
 // Each way to open the rings.
 func TestOpenRings(t *testing.T) {
-	needRing(t)
+	needUring(t)
 	for _, way := range Sends {
 		l, _ := testLoop()
 		h := &host{loop: l}
 		h.reactor = &Reactor{cfg: Config{Ground: l.Ground, Loops: []*turn.Loop{l}, Sends: way}, hosts: []*host{h}}
-		if err := h.reactor.openRings(); err != nil {
+		if err := h.reactor.openUrings(); err != nil {
 			t.Error(way, err)
 		}
-		if has := h.ring != nil; has != (way != SendsPlain) || l.InRing.Load() != has {
+		if has := h.uring != nil; has != (way != SendsPlain) || l.Together.Load() != has {
 			t.Errorf("%s: a ring: %v", way, has)
 		}
-		h.reactor.closeRings()
+		h.reactor.closeUrings()
 	}
 }
 
@@ -190,7 +190,7 @@ func BenchmarkSends(b *testing.B) {
 			list[i].Fd, fds[i] = smallPair(b)
 			list[i].Bytes = make([]byte, 150)
 		}
-		for name, h := range map[string]*host{"plain": {}, "ring": {ring: needRing(b)}} {
+		for name, h := range map[string]*host{"plain": {}, "ring": {uring: needUring(b)}} {
 			b.Run(fmt.Sprintf("%s-%03d", name, n), func(b *testing.B) {
 				for b.Loop() {
 					h.Send(list)
