@@ -38,6 +38,8 @@ type floorRing struct {
 }
 
 // floorRequest is struct io_uring_sqe.
+//
+// Owner: the floor's thread.
 type floorRequest struct {
 	op, flags uint8
 	_         uint16

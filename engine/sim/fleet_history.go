@@ -87,6 +87,9 @@ func (a *annals) begin(q *sequencer, room, epoch string) *chronicle {
 	}
 	h := &chronicle{scene: a.f, room: room, epoch: epoch, low: 1, keys: map[string]uint64{}, usedAt: a.f.now, began: a.f.now, term: q.term, turn: len(a.epochs)}
 	h.take(a.f.plan.histories[room])
+	if before != nil {
+		before.over = true
+	}
 	a.epochs[epoch], a.latest[room] = h, h
 	a.f.tracef("%s begins epoch %s", room, epoch)
 	return h

@@ -411,7 +411,7 @@ func (k *reader) one(b *reading, st *stand, n uint64) {
 			w.complain("delivery", "%s is told that it has sent message %d of %s", k.name, n, h.room)
 		}
 	case b.Type == "gap":
-		if n >= h.oldest() {
+		if n >= h.oldest() && !h.over {
 			w.complain("false gap", "%s is told that message %d of %s is gone, and it is kept", k.name, n, h.room)
 		}
 		if !h.policies[engine.SlowDrop] && !h.policies[engine.SlowConflate] {

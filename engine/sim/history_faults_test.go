@@ -23,7 +23,7 @@ var historyFaults = []fault{
 	{"an excluded member is told no skip", "engine/internal/fanout/numbered.go",
 		"slices.Contains(n.except, c.Place()):\n		c.Queue(n.instead)", "slices.Contains(n.except, c.Place()):\n		if !PLANTED {\n			c.Queue(n.instead)\n		}", "gap"},
 	{"an answer comes ahead of its place", "engine/internal/fanout/numbered.go",
-		"	if g != nil {\n		g.owe(to.number, to.instead)", "	if g != nil {\n		if PLANTED {\n			c.Queue(to.instead)\n			return nil\n		}\n		g.owe(to.number, to.instead)", "gap"},
+		"	if g != nil {\n		g.owe(n.Position, to.instead)", "	if g != nil {\n		if PLANTED {\n			c.Queue(to.instead)\n			return nil\n		}\n		g.owe(n.Position, to.instead)", "gap"},
 	{"idempotency keys have no scope", "rooms/histories.go",
 		"		_, _ = h.WriteString(scope)\n", "		if !PLANTED {\n			_, _ = h.WriteString(scope)\n		}\n", "keys"},
 	{"idempotency keys are not looked up", "rooms/history.go",

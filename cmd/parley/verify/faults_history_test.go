@@ -24,8 +24,8 @@ var historyFaults = []fault{
 		"		if n.number > stands[i].From && !stands[i].Fresh() || l.lagIn(ConnOf(l.Slab.At(roster[i].Slot)), n.room) != nil && planted(\"delivered to while behind\", 1) {", []string{"number"}},
 	{"an excluded member is told nothing", "engine/internal/fanout/numbered.go", "slices.Contains(n.except, c.Place()):\n		c.Queue(n.instead)",
 		"slices.Contains(n.except, c.Place()):\n		if !planted(\"an excluded member is told nothing\", 1) {\n			c.Queue(n.instead)\n		}", []string{"number"}},
-	{"an answer ahead of its place", "engine/internal/fanout/numbered.go", "	if g != nil {\n		g.owe(to.number, to.instead)",
-		"	if g != nil {\n		if planted(\"an answer ahead of its place\", 1) {\n			c.Queue(to.instead)\n			return nil\n		}\n		g.owe(to.number, to.instead)", []string{"number"}},
+	{"an answer ahead of its place", "engine/internal/fanout/numbered.go", "	if g != nil {\n		g.owe(n.Position, to.instead)",
+		"	if g != nil {\n		if planted(\"an answer ahead of its place\", 1) {\n			c.Queue(to.instead)\n			return nil\n		}\n		g.owe(n.Position, to.instead)", []string{"number"}},
 	{"refused, and published", "engine/internal/fanout/numbered.go", "	sent := message.BroadcastSent{Room",
 		"	if !n.Duplicate && planted(\"refused, and published\", 50) {\n		l.Text = message.AppendSkip(l.Text[:0], m.Room.Name(), message.Skip{From: n.Seq, Position: n.Position, Why: message.WhyOwn})\n" +
 			"		to.notice.Init(frame.Append(nil, ws.OpText, l.Text), frame.HeaderSize(len(l.Text)))\n		to.instead = &to.notice\n		return rooms.ErrOverloaded\n	}\n	sent := message.BroadcastSent{Room", []string{"leak"}},

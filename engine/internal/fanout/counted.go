@@ -31,7 +31,7 @@ type counting struct {
 }
 
 // countRecipients has a publish counted, and returns the ticket that its message is to carry.
-func (x *Rooms) countRecipients(own *appPublish) (ticket uint64) {
+func countRecipients(x *Rooms, own *appPublish) (ticket uint64) {
 	n := &counting{done: own.done}
 	own.done = n.settle
 	return x.Link.Expect(fleet.GatherWait, n.count)

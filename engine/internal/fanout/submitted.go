@@ -226,7 +226,7 @@ func (o *Ordering) submitApp(room string, body []byte, m *Publish) error {
 	}
 	var ticket uint64
 	if m.Counted && m.Done != nil {
-		ticket = x.countRecipients(own)
+		ticket = countRecipients(x, own)
 	}
 	err := o.follower.Submit(&order.Submission{Of: own}, &order.Message{Room: room, Body: body, Out: out, OutUsers: m.OutUsers,
 		Key: m.Options.Key, Scope: m.From, Once: m.Options.IdempotencyKey, Options: o.options(room), Ticket: ticket})

@@ -47,7 +47,7 @@ var general = []Figure[Stats]{
 		field: func(s *Stats) any { return &s.BytesReceived }, read: ofCount(turn.CountBytesIn)},
 	{Key: "bytes_sent", Metric: "sent_bytes_total", Help: "Bytes sent to clients.",
 		field: func(s *Stats) any { return &s.BytesSent }, read: ofCount(turn.CountBytesOut)},
-	{Key: "writes", Metric: "writes_total", Help: "System calls that wrote to clients' sockets.",
+	{Key: "writes", Metric: "writes_total", Help: "Writes to clients' sockets. With io_uring many of them are one system call (parley_send_rings).",
 		field: func(s *Stats) any { return &s.Writes }, read: ofCount(turn.CountWrites)},
 	{Key: "send_rings", Metric: "send_rings", Kind: Gauge, Help: "Event loops that hand the kernel writes to several connections in one system call, by io_uring. Fewer than loops: the setting sends is plain, or the kernel refuses io_uring, and the log says why.",
 		field: func(s *Stats) any { return &s.SendRings },

@@ -81,12 +81,11 @@ func (w *Wires) Writev(fd int, ps [][]byte) (int, error) {
 }
 
 // Send passes writes on, one by one.
-func (w *Wires) Send(list []turn.Send) (calls int) {
+func (w *Wires) Send(list []turn.Send) {
 	for i := range list {
 		list[i].N, list[i].Err = w.Write(list[i].Fd, list[i].Bytes)
 		list[i].N = max(list[i].N, 0)
 	}
-	return len(list)
 }
 
 // Again reports whether the wire was full.

@@ -57,11 +57,10 @@ func (h *host) dropUring() {
 }
 
 // Send is of the loop's wires.
-func (h *host) Send(list []turn.Send) (calls int) {
+func (h *host) Send(list []turn.Send) {
 	for h.uring != nil && len(list) >= togetherLeast {
 		taken, err := h.uring.send(list)
 		list = list[taken:]
-		calls++
 		if err != nil {
 			h.reactor.cfg.Ground.Log.Warn("io_uring has failed; from now on each write of this event loop is a system call of its own", "loop", h.loop.Index, "err", err)
 			h.dropUring()
@@ -72,5 +71,4 @@ func (h *host) Send(list []turn.Send) (calls int) {
 		s.N, s.Err = writeNow(s.Fd, s.Bytes)
 		s.N = max(s.N, 0)
 	}
-	return calls + len(list)
 }

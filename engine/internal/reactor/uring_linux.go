@@ -37,6 +37,8 @@ type uring struct {
 }
 
 // request is struct io_uring_sqe.
+//
+// Owner: the goroutine that takes the loop's turn.
 type request struct {
 	op, flags uint8
 	priority  uint16
@@ -50,6 +52,8 @@ type request struct {
 }
 
 // result is struct io_uring_cqe.
+//
+// Owner: the kernel, until it is collected.
 type result struct {
 	user  uint64
 	res   int32
@@ -57,6 +61,8 @@ type result struct {
 }
 
 // uringParams is struct io_uring_params, with the offsets of the queues in the shared memory.
+//
+// Owner: the goroutine that opens.
 type uringParams struct {
 	entries, results, flags, threadCPU, threadIdle, features, workers uint32
 	_                                                                 [3]uint32

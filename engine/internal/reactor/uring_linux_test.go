@@ -137,11 +137,9 @@ func TestUringFails(t *testing.T) {
 	h.reactor.hosts = []*host{h}
 	ours, theirs := smallPair(t)
 	other, others := smallPair(t)
-	send := func(text string, calls int) {
+	send := func(text string) {
 		list := []turn.Send{{Fd: ours, Bytes: []byte(text)}, {Fd: other, Bytes: []byte(text)}}
-		if n := h.Send(list); n != calls {
-			t.Errorf("%s: %d system calls, want %d", text, n, calls)
-		}
+		h.Send(list)
 		for i, fd := range []int{theirs, others} {
 			var buf [8]byte
 			if n, _ := unix.Read(fd, buf[:]); string(buf[:max(n, 0)]) != text || list[i].Err != nil || list[i].N != len(text) {
@@ -149,13 +147,13 @@ func TestUringFails(t *testing.T) {
 			}
 		}
 	}
-	send("ring", 1)
+	send("ring")
 	broken := *h.uring
 	broken.fd, broken.memory, broken.entries = -1, nil, nil // the test's end closes the whole one
 	h.uring = &broken
 	l.Together.Store(true)
-	send("broken", 3)
-	send("plain", 2)
+	send("broken")
+	send("plain")
 	if l.Together.Load() || bytes.Count(log.Bytes(), []byte("io_uring has failed")) != 1 {
 		t.Errorf("in a ring: %v, and the log:\n%s", l.Together.Load(), log.Bytes())
 	}

@@ -177,8 +177,8 @@ func (l *Loop) uncork(c *Conn) {
 		l.cork, l.corkRaw = l.cork[:0], 0
 		return
 	}
-	if l.holds(c) {
-		l.hold(c)
+	if l.rush.holds(l, c) {
+		l.rush.hold(l, c)
 		return
 	}
 	l.flush(c, l.cork)
@@ -207,17 +207,17 @@ func (l *Loop) flush(c *Conn, tail []byte) {
 		}
 		tail = l.advance(c, tail, n)
 		if n < want {
-			c.block()
+			block(c)
 		}
 	}
 	if len(tail) > 0 {
 		c.keepTail(whole, len(whole)-len(tail))
 	}
-	l.flushed(c)
+	flushed(l, c)
 }
 
 // flushed ends a flush: the queue is empty, or the kernel has refused a part of it.
-func (l *Loop) flushed(c *Conn) {
+func flushed(l *Loop, c *Conn) {
 	if c.Blocked {
 		c.checkBacklog()
 		c.backlogShrunk()
@@ -237,7 +237,7 @@ func (l *Loop) flushed(c *Conn) {
 }
 
 // block notes that the kernel takes no more bytes for c.
-func (c *Conn) block() {
+func block(c *Conn) {
 	c.Blocked = true
 	c.Loop.Blocked = append(c.Loop.Blocked, c)
 	c.Loop.tally[CountBlocked]++
@@ -275,13 +275,13 @@ func (l *Loop) write(c *Conn, tail []byte) (n, want int, err error) {
 		}
 	}
 	l.gather = l.gather[:0]
-	offer := l.gathered(c, tail)
+	offer := gathered(l, c, tail)
 	n, err = l.Wires.Write(int(c.Fd), offer)
 	return max(n, 0), len(offer), err
 }
 
 // gathered is the queue of c and behind it tail, as one slice: that of the only frame, or a copy in the loop's gather.
-func (l *Loop) gathered(c *Conn, tail []byte) []byte {
+func gathered(l *Loop, c *Conn, tail []byte) []byte {
 	head := c.First.variant(c.Bits)[c.Taken:]
 	if c.More == nil && len(tail) == 0 {
 		return head
@@ -339,7 +339,7 @@ func (l *Loop) advance(c *Conn, tail []byte, n int) []byte {
 
 func (c *Conn) popFrame() {
 	if c.First.lent {
-		c.Loop.takeBack(c.First)
+		c.Loop.rush.takeBack(c.First)
 	}
 	c.Taken = 0
 	m := c.More

@@ -15,53 +15,62 @@ type Send struct {
 	conn *Conn
 }
 
+// group are the connections that are written to together.
+//
+// Owner: loop.
+type group struct {
+	conns []*Conn
+	sends []Send
+}
+
 // gatherGroupMax is the size of the loop's gather, in bytes, beyond which a group is written in parts.
 const gatherGroupMax = 256 << 10
 
-// flushGroup is flush for several connections.
-func (l *Loop) flushGroup(group []*Conn) {
+// flush is the flush of all connections of the group.
+func (g *group) flush(l *Loop) {
 	l.gather = l.gather[:0]
-	for _, c := range group {
+	for _, c := range g.conns {
 		if c.First == nil || c.Blocked || c.Has(FlagMute) || c.Backlog > gatherBytesMax && c.More != nil {
 			l.flush(c, nil)
 			continue
 		}
 		if len(l.gather) > gatherGroupMax {
-			l.send()
+			g.send(l)
 		}
-		l.sends = append(l.sends, Send{Fd: int(c.Fd), Bytes: l.gathered(c, nil), conn: c})
+		g.sends = append(g.sends, Send{Fd: int(c.Fd), Bytes: gathered(l, c, nil), conn: c})
 	}
-	l.send()
+	g.send(l)
 }
 
 // send carries out the gathered writes. Their results are noted on all connections before the first of them tells its owner,
 // which may queue frames for the others.
-func (l *Loop) send() {
-	if len(l.sends) == 0 {
+func (g *group) send(l *Loop) {
+	if len(g.sends) == 0 {
 		return
 	}
-	l.tally[CountWrites] += uint64(l.Wires.Send(l.sends))
-	for i := range l.sends {
-		s := &l.sends[i]
+	l.Wires.Send(g.sends)
+	l.tally[CountWrites] += uint64(len(g.sends))
+	for i := range g.sends {
+		s := &g.sends[i]
 		if s.Err != nil && !l.Wires.Again(s.Err) {
 			continue
 		}
 		l.advance(s.conn, nil, s.N)
 		if s.N < len(s.Bytes) {
-			s.conn.block()
+			block(s.conn)
 		}
 	}
-	for i := range l.sends {
-		switch s := &l.sends[i]; {
+	for i := range g.sends {
+		switch s := &g.sends[i]; {
 		case s.conn.Phase == PhaseGone:
 		case s.Err != nil && !l.Wires.Again(s.Err):
 			s.conn.Lose()
 		default:
-			l.flushed(s.conn)
+			flushed(l, s.conn)
 		}
 	}
-	clear(l.sends) // the frames must not outlive their delivery
-	l.sends, l.gather = l.sends[:0], l.gather[:0]
+	clear(g.sends) // the frames must not outlive their delivery
+	g.sends, l.gather = g.sends[:0], l.gather[:0]
 }
 
 // Answers of several turns may leave together, too. Where input of many connections is there at once, the answers to each wait for
@@ -112,30 +121,30 @@ func (r *rush) released(l *Loop) {
 
 // holds reports whether the answers in the cork, which are for c, wait for those of other turns. They do not wait behind a walk through
 // the members of a room.
-func (l *Loop) holds(c *Conn) bool {
-	return l.rush.turns >= rushTurns && l.GroupMax >= FlushGroupTogether && l.dirtyAt == 0 && l.walkLetters == 0 && l.rush.held < heldMost &&
+func (r *rush) holds(l *Loop, c *Conn) bool {
+	return r.turns >= rushTurns && l.GroupMax >= FlushGroupTogether && l.dirtyAt == 0 && l.walkLetters == 0 && r.held < heldMost &&
 		len(l.cork) <= heldBytesMax && l.corkRaw == 0 && c.Phase == PhaseOpen && !c.Blocked && !c.Has(FlagMute)
 }
 
 // hold queues the cork.
-func (l *Loop) hold(c *Conn) {
+func (r *rush) hold(l *Loop, c *Conn) {
 	var f *Frame
-	if n := len(l.rush.lent); n > 0 {
-		f = l.rush.lent[n-1]
-		l.rush.lent = l.rush.lent[:n-1]
+	if n := len(r.lent); n > 0 {
+		f = r.lent[n-1]
+		r.lent = r.lent[:n-1]
 	} else {
 		f = &Frame{lent: true}
 	}
 	f.Plain = append(f.Plain[:0], l.cork...)
 	f.Payload = int32(len(f.Plain))
 	l.cork = l.cork[:0]
-	l.rush.held++
+	r.held++
 	c.push(f)
 }
 
 // takeBack takes a lent frame back.
-func (l *Loop) takeBack(f *Frame) {
-	if len(l.rush.lent) < lentKept {
-		l.rush.lent = append(l.rush.lent, f)
+func (r *rush) takeBack(f *Frame) {
+	if len(r.lent) < lentKept {
+		r.lent = append(r.lent, f)
 	}
 }

@@ -16,13 +16,13 @@ import (
 type wires interface {
 	Write(fd int, p []byte) (int, error)
 	Writev(fd int, ps [][]byte) (int, error)
-	Send(list []Send) (calls int) // carry out writes to several connections, and set their results; returns the system calls
-	Again(err error) bool         // the kernel is full: try when it is writable
-	Shutdown(fd int)              // our half of the stream
-	Drop(c *Conn)                 // close the descriptor; Gone follows, perhaps before Drop returns
-	Watch(c *Conn)                // post LetterWritable once the kernel takes bytes for c
-	Ring()                        // wake the loop; any goroutine
-	RingIn(time.Duration)         // wake the loop after this time; replaces the earlier request
+	Send(list []Send)     // carry out writes to several connections, and set their results
+	Again(err error) bool // the kernel is full: try when it is writable
+	Shutdown(fd int)      // our half of the stream
+	Drop(c *Conn)         // close the descriptor; Gone follows, perhaps before Drop returns
+	Watch(c *Conn)        // post LetterWritable once the kernel takes bytes for c
+	Ring()                // wake the loop; any goroutine
+	RingIn(time.Duration) // wake the loop after this time; replaces the earlier request
 }
 
 // Loop is one event loop: a goroutine of the reactor, the connections that live on it, and its mailbox. A loop has two kinds
@@ -71,8 +71,7 @@ type Loop struct {
 	cork, gather, shrunk, Text, inflated []byte
 	corkRaw                              int // bytes of the cork in front of its first frame
 	vector                               [][]byte
-	sends                                []Send
-	group                                []*Conn
+	group                                group
 	rush                                 rush
 	lists                                []*FrameList
 
@@ -100,8 +99,9 @@ const (
 	DrainBytesMax   = 256 << 10               // frame bytes that are opened before the queues of all members are written
 	drainLettersMax = 4096
 
-	// Connections that are written to between two looks at the clock. The more of them one system call is for, the less each costs.
-	FlushGroup         = 16
+	// FlushGroup is the number of connections that are written to between two looks at the clock.
+	FlushGroup = 16
+	// FlushGroupTogether is the same where one system call writes to all of them: the more of them, the less each costs.
 	FlushGroupTogether = 256
 )
 
@@ -229,16 +229,17 @@ func (l *Loop) beforeWrites() {
 // processor waits for the misses of a group together (docs/performance.md). The writes of a group may leave in one system call.
 func (l *Loop) flushDirty(until int64) bool {
 	for l.dirtyAt < len(l.Dirty) {
-		l.group = l.group[:0]
-		for len(l.group) < l.GroupMax && l.dirtyAt < len(l.Dirty) {
+		to := &l.group
+		to.conns = to.conns[:0]
+		for len(to.conns) < l.GroupMax && l.dirtyAt < len(l.Dirty) {
 			c := l.Dirty[l.dirtyAt]
 			l.dirtyAt++
 			c.Flags &^= FlagDirty
 			if c.Phase != PhaseGone {
-				l.group = append(l.group, c)
+				to.conns = append(to.conns, c)
 			}
 		}
-		l.flushGroup(l.group)
+		to.flush(l)
 		if l.Ground.Clock() > until {
 			break
 		}
@@ -346,4 +347,43 @@ func (l *Loop) ConnAt(p ident.Place) *Conn {
 		return c
 	}
 	return nil
+}
+
+// Rescue is deferred around work for a connection outside its own turn.
+func (l *Loop) Rescue(c *Conn) {
+	if v := recover(); v != nil {
+		l.giveUp(c, v, false)
+	}
+}
+
+// rescueTurn is deferred around the turn that takes a connection's input, with its answers in the cork. Once the cork has
+// been handed to the write, an answer may have left in part.
+func (l *Loop) rescueTurn(c *Conn) {
+	if v := recover(); v != nil {
+		l.giveUp(c, v, l.corked != c)
+		l.uncork(c)
+	}
+}
+
+// giveUp ends a connection whose work has panicked. If the panic came while its answers were written, one may have left in
+// part: then no close frame can follow, nor on a connection that is closing already. A second panic is not caught.
+func (l *Loop) giveUp(c *Conn, v any, writing bool) {
+	l.Ground.Survive("the turn of a connection", c, v)
+	l.goingOn = false
+	if c.Rare != nil {
+		c.Rare.rest = nil // the panic may have come from it, and would come again
+	}
+	if !writing && c.Phase < PhaseClosing {
+		c.EndBy(CausePanic)
+		c.Flags |= flagNoHandshake // its input is discarded from now on
+		return
+	}
+	if c.Phase < PhaseClosing {
+		c.detach(CausePanic)
+		c.Phase = PhaseClosing
+	}
+	if writing {
+		l.cork = l.cork[:0]
+	}
+	c.drop()
 }
