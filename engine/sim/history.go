@@ -254,7 +254,7 @@ func (t *truth) histories() {
 			return
 		}
 		for i, m := range page.Messages {
-			if n := want.low + uint64(i); m.Seq != n || string(m.Message) != h.text(n) {
+			if n := want.top - uint64(len(page.Messages)-1-i); m.Seq != n || string(m.Message) != h.text(n) {
 				t.w.complain("bytes", "the history of %s has %.200s as %d, and published was %.200s", room, m.Message, n, h.text(n))
 			}
 		}
