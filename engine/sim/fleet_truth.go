@@ -275,7 +275,7 @@ func (t *fleetTruth) disconnected(ev engine.Event) {
 	for _, s := range c.stays {
 		now := s.out != 0 && s.leftIn == c.client.turn()
 		s.final = now && !s.asked
-		s.unsure = now && (s.asked || t.deletedLately(s.room))
+		s.unsure = now && (s.asked || t.deletedLately(s.room) || c.client.asksToLeave(s.room))
 		if s.out == 0 && s.room != "*" && s.room[0] != '@' {
 			t.f.complain("events", "%s has ended, and is still in room %s", c.id, s.room)
 		}
@@ -284,6 +284,11 @@ func (t *fleetTruth) disconnected(ev engine.Event) {
 	t.end(c)
 	t.f.tracef("%s has ended: %v", c.id, ev.Cause)
 	t.f.meanwhile()
+}
+
+// asksToLeave reports whether the client has asked to leave a room and has no answer: a session that ends then may have it or not.
+func (k *fleetClient) asksToLeave(room string) bool {
+	return slices.ContainsFunc(k.asked, func(q *fleetRequest) bool { return q.typ == "leave" && q.room == room })
 }
 
 // deletedLately reports whether workers may be about to learn of a deletion of the room.
