@@ -199,8 +199,7 @@ func (t *fleetTruth) hadToLeave(c *fleetConn, s *fleetStay) {
 	claimed := slices.ContainsFunc(c.sessions, func(x *fleetSession) bool {
 		return slices.ContainsFunc(x.asks, func(a *asking) bool { return a.settled == 0 })
 	})
-	forbidden := t.f.plan.auth && !grantOf(c.conn).join[s.room]
-	if !s.asked && !claimed && !forbidden && c.conn.Cause() == engine.CauseNone && !(deleted && t.f.now-at < deletedWithin) {
+	if !s.asked && !claimed && !t.forbids(c, s.room) && c.conn.Cause() == engine.CauseNone && !(deleted && t.f.now-at < deletedWithin) {
 		t.f.complain("created", "%s is taken out of %s, and nothing was to do that", c.id, s.room)
 	}
 }

@@ -275,7 +275,7 @@ func (t *fleetTruth) disconnected(ev engine.Event) {
 	for _, s := range c.stays {
 		now := s.out != 0 && s.leftIn == c.client.turn()
 		s.final = now && !s.asked
-		s.unsure = now && (s.asked || t.deletedLately(s.room) || c.client.asksToLeave(s.room))
+		s.unsure = now && (s.asked || t.deletedLately(s.room) || c.client.asksToLeave(s.room) || t.forbids(c, s.room))
 		if s.out == 0 && s.room != "*" && s.room[0] != '@' {
 			t.f.complain("events", "%s has ended, and is still in room %s", c.id, s.room)
 		}
@@ -284,6 +284,11 @@ func (t *fleetTruth) disconnected(ev engine.Event) {
 	t.end(c)
 	t.f.tracef("%s has ended: %v", c.id, ev.Cause)
 	t.f.meanwhile()
+}
+
+// forbids reports whether the token that the connection showed last does not allow a room.
+func (t *fleetTruth) forbids(c *fleetConn, room string) bool {
+	return t.f.plan.auth && !grantOf(c.conn).join[room]
 }
 
 // asksToLeave reports whether the client has asked to leave a room and has no answer: a session that ends then may have it or not.

@@ -118,10 +118,15 @@ func SetGiven(l *Loop, c *Conn, r *rooms.Room, number uint64) {
 func (l *Loop) settle(c *Conn, r *rooms.Room) {
 	for g := l.lagIn(c, r); g != nil && len(g.owed) > 0 && c.Phase == turn.PhaseOpen && l.lagIn(c, r) == g; {
 		g.last = true
-		if l.read(c, g, pieceBytes) == 0 {
-			g.payAll(c) // nothing is to be read any more
-			break
+		if l.read(c, g, pieceBytes) > 0 {
+			continue
 		}
+		if !c.Doomed { // it is no member any more; else it is too slow, and ends without the messages in front of its answers
+			for _, x := range g.owed {
+				c.Queue(x.frame)
+			}
+		}
+		g.owed = nil
 	}
 	if g := l.lagIn(c, r); g != nil {
 		l.dropLag(c, g)

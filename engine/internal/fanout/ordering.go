@@ -315,7 +315,7 @@ func resetMembers(l *Loop, r *rooms.Room) {
 	}
 }
 
-// payAll gives c all answers that it is owed in a room, and tells it which messages in front of each it does not get any more.
+// payAll gives c all answers that it is owed in an epoch that is over, and tells it which messages in front of each are gone.
 func (g *lag) payAll(c *Conn) {
 	for _, x := range g.owed {
 		if g.next < x.Seq {
