@@ -28,7 +28,7 @@ func (s *Sequencer) say() {
 	{"a lost batch is not read again", "engine/internal/order/follower_rooms.go",
 		"		f.mend(a.room, p, a.top)\n", "		if PLANTED {\n			f.dropHeld(p)\n			p.top, p.live = a.top, true\n		} else {\n			f.mend(a.room, p, a.top)\n		}\n", "gap"},
 	{"a position ahead of the worker is a gap", "engine/internal/order/follower_rooms.go",
-		"known && ahead(since, at, ok)", "known && !PLANTED && ahead(since, at, ok)", "starts"},
+		"f.Floor.At(room); ahead(since, at, ok)", "f.Floor.At(room); !PLANTED && ahead(since, at, ok)", "starts"},
 	{"a join does not wait for older messages", "engine/internal/order/follower_rooms.go",
 		"first == 0 || w.read", "first == 0 || PLANTED || w.read", "starts"},
 	{"messages behind a hole are delivered at once", "engine/internal/order/follower_rooms.go",

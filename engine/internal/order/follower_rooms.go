@@ -90,14 +90,14 @@ func (f *Follower) askAgain(name string, p *followed) {
 // goroutine; done runs on any goroutine, under no lock.
 func (f *Follower) Prepare(room string, options *rooms.HistoryOptions, since rooms.Since, done func(error)) {
 	f.mu.Lock()
-	p, known := f.rooms[room], true
+	p := f.rooms[room]
+	w := waiter{since: since, until: f.Clock() + int64(GiveUpAfter), done: done}
 	if p == nil {
-		p, known = &followed{options: options}, false
+		p = &followed{options: options}
 		f.rooms[room] = p
 		f.ask(room, p)
-	}
-	w := waiter{since: since, until: f.Clock() + int64(GiveUpAfter), done: done}
-	if at, _, ok := f.Floor.At(room); known && ahead(since, at, ok) {
+		w.question = p.asked // what is answered before that was asked before the process had left the room
+	} else if at, _, ok := f.Floor.At(room); ahead(since, at, ok) {
 		if p.asked == p.answered {
 			f.ask(room, p)
 			w.question = p.asked
@@ -193,6 +193,10 @@ func readAttached(r *fleet.Reader) attachment {
 func (f *Follower) attached(a *attachment) {
 	p := f.rooms[a.room]
 	if p == nil {
+		if a.epoch != "" { // the question may have arrived behind the leave, or once more
+			f.command(itemLeave, a.room)
+			f.Ring()
+		}
 		return
 	}
 	p.answered = max(p.answered, a.question)
