@@ -401,7 +401,7 @@ func (w *World) allWasTaken() {
 // everybodyHasAll checks the clients' reading when nothing can move any more.
 func (w *World) everybodyHasAll() {
 	for _, k := range w.clients {
-		if c := k.truth; c != nil && !c.ended && !k.frozen && !k.wire.cut {
+		if c := k.truth; c != nil && !c.ended && !k.frozen && !k.wire.cut && k.goneAt == 0 { // one whose wire is gone carries out its last messages
 			w.truth.settled(c)
 		}
 	}
