@@ -150,9 +150,6 @@ func (l *loop) authenticated(c *Conn, p *pending.Pending, out guard.Outcome) {
 		c.wire.GoOnAfter(p)
 		return
 	}
-	if c.wire.Rare != nil {
-		c.wire.Rare.Token.Refusals = 0
-	}
 	first := c.wire.Has(flagAuth)
 	c.wire.Flags &^= flagAuth
 	l.tellAuthenticated(c, p.Ref)
@@ -161,4 +158,5 @@ func (l *loop) authenticated(c *Conn, p *pending.Pending, out guard.Outcome) {
 	}
 	l.reviewRooms(c)
 	c.wire.GoOnAfter(p)
+	c.wire.TokenTaken()
 }

@@ -235,6 +235,7 @@ func (f roomsFloor) Tick() {
 		f.Receipts.Look(&f.Loop.Loop, int64(f.srv.cfg.ReceiptInterval))
 	}
 	f.srv.budget.Look(&f.Loop.Loop)
+	f.srv.sessions.WatchTokens(&f.Loop)
 	if f.Index != 0 {
 		return
 	}

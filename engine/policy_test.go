@@ -309,6 +309,48 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
+// An identity that ends in an hour or in the year 9999 costs a connection neither of its rare parts until then, also where it takes the place
+// of one that ends soon. The warning and the end come in time.
+func TestExpiryFarAway(t *testing.T) {
+	w := newScript(t, withoutHeartbeat)
+	s := w.server.Server
+	s.OnAuthOptional(tokens)
+	c := w.open(0)
+	w.expect(c, "connected reconnect_token")
+	spare := func(want bool) {
+		t.Helper()
+		if got := c.wire.Rare == nil && c.wire.Wire().Rare == nil; got != want {
+			t.Errorf("without rare parts: %t", got)
+		}
+	}
+	later := func(d time.Duration) {
+		for ; d > 0; d -= 10 * time.Minute {
+			w.now += 10 * time.Minute
+			w.server.Tick()
+			w.drain()
+		}
+	}
+	spare(true)
+	w.offer(c, `{"type":"auth","token":"ann/5m/-"}`, "authenticated")
+	spare(false)
+	w.offer(c, `{"type":"auth","token":"ann/60h/-"}`, "authenticated")
+	spare(true)
+	later(10 * time.Minute) // a clock that has run: the sum of it and the longest duration is no time
+	c.SetIdentity(Identity{User: "ann", Expires: time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC)})
+	w.drain()
+	later(50 * time.Hour)
+	spare(true)
+	w.offer(c, `{"type":"auth","token":"ann/50h/-"}`, "authenticated")
+	later(49*time.Hour + 50*time.Minute)
+	spare(true)
+	if text := w.comesAfter(c, 9*time.Minute, "auth_expiring"); !strings.Contains(text, `"expires_in":60`) {
+		t.Error(text)
+	}
+	w.comesAfter(c, time.Minute+tokensGrace-w.late(), fmt.Sprint("close ", StatusTokenExpired))
+	w.server.Gone(c)
+	w.drain()
+}
+
 // offer says a message, has the pool run what it waits for, and expects an answer.
 func (w *script) offer(c *Conn, text, want string) string {
 	w.t.Helper()
@@ -330,7 +372,9 @@ func (w *script) comesAfter(c *Conn, d time.Duration, want string) string {
 	return w.expect(c, want)[0]
 }
 
-func withoutHeartbeat(c *Config) { c.HeartbeatInterval, c.HeartbeatTimeout = time.Hour, 2*time.Hour }
+func withoutHeartbeat(c *Config) {
+	c.HeartbeatInterval, c.HeartbeatTimeout = 200*time.Hour, 400*time.Hour
+}
 
 // An identity that ends too early or never: neither a warning nor an end comes at a wrong time.
 func TestExpiryEdges(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -49,16 +50,48 @@ type Guard struct {
 	verifier atomic.Pointer[Verifier]
 	rules    atomic.Pointer[Rules]
 	revoked  Revocations
+	rights   common
 	srv      *engine.Server
 	tell     func(change []byte)
 	waits    chan struct{} // has an element for each token that waits for keys
 	saving   sync.Mutex
 }
 
-// grant is what a connection's identity says of its token. before is what the connection was until it showed the token.
+// grant is what a connection's identity keeps of its token: much less than all claims, for there are as many as connections.
+//
+// Owner: immutable.
 type grant struct {
-	claims *Claims
-	before Who
+	rights *Rights // many tokens'
+	before *Who    // what the connection was until it showed the token; nil: nobody
+	id     string
+	issued int64 // as [Claims.issued]
+	more   *extra
+}
+
+// extra is what few tokens have.
+type extra struct {
+	auto       []string
+	attributes []string // names
+}
+
+// identity is who a connection is with a token, and was before.
+func (g *Guard) identity(claims *Claims, before Who) engine.Identity {
+	held := &grant{rights: g.rights.share(claims.Rights), id: claims.ID, issued: claims.issued()}
+	if before != (Who{}) {
+		held.before = &before
+	}
+	if len(claims.Auto)+len(claims.Attributes) > 0 {
+		held.more = &extra{claims.Auto, slices.Collect(maps.Keys(claims.Attributes))}
+	}
+	return engine.Identity{User: claims.User, Grant: held, Expires: claims.Expires, Grace: g.o.Grace}
+}
+
+// names are the attributes of the token; none without a token.
+func (g *grant) names() []string {
+	if g == nil || g.more == nil {
+		return nil
+	}
+	return g.more.attributes
 }
 
 // NewGuard checks the rules, and reads the file of revocations. An error of a rule is an *EntryError.
@@ -242,41 +275,37 @@ func (g *Guard) verifyLater(token string, now time.Time) (*Claims, error) {
 // are removed. An error is a *TokenError.
 func (g *Guard) admit(c *engine.Conn, claims *Claims) error {
 	var gone []string
-	if before := claimsOf(c); before != nil {
-		for name := range before.Attributes {
-			if _, stays := claims.Attributes[name]; !stays {
-				gone = append(gone, name)
-			}
+	for _, name := range grantIn(c.Identity()).names() {
+		if _, stays := claims.Attributes[name]; !stays {
+			gone = append(gone, name)
 		}
 	}
 	if err := c.GrantAttributes(claims.Attributes, gone); err != nil {
 		return &TokenError{Unauthorized, fmt.Sprintf("keep the attributes of a token: %v", err)}
 	}
 	before, _ := whoIs(c)
-	if before.Rights != nil && reflect.DeepEqual(before.Rights, claims.Rights) {
-		claims.Rights = before.Rights // most renewals: the rights are in memory once
-	}
-	c.SetIdentity(engine.Identity{User: claims.User, Grant: grant{claims, before}, Expires: claims.Expires, Grace: g.o.Grace})
+	c.SetIdentity(g.identity(claims, before))
 	if g.revoked.Revoked(claims, time.Now()) { // meanwhile: the walk of a merge may have passed this connection
 		c.CloseWith(engine.StatusUnauthorized, "revoked")
 	}
 	return nil
 }
 
-// claimsOf is what the token of a connection says; nil without one.
-func claimsOf(c *engine.Conn) *Claims {
-	if held, ok := c.Identity().Grant.(grant); ok {
-		return held.claims
-	}
-	return nil
+// grantIn is what an identity keeps of a token; nil without one.
+func grantIn(id engine.Identity) *grant {
+	held, _ := id.Grant.(*grant)
+	return held
 }
 
 // whoIs is a connection as rules see it, and as they saw it until it showed its token.
 func whoIs(c *engine.Conn) (now, before Who) {
 	id := c.Identity()
 	now.User = id.User
-	if held, ok := id.Grant.(grant); ok {
-		now.Rights, before = held.claims.Rights, held.before
+	if held := grantIn(id); held != nil {
+		now.Rights = held.rights
+		if held.before != nil {
+			before = *held.before
+		}
 	}
 	return now, before
 }
@@ -310,11 +339,11 @@ func (g *Guard) authenticate(c *engine.Conn, token string) error {
 
 // enter takes a connection into the rooms that its token names.
 func (g *Guard) enter(c *engine.Conn) {
-	claims := claimsOf(c)
-	if claims == nil {
+	held := grantIn(c.Identity())
+	if held == nil || held.more == nil {
 		return
 	}
-	for _, room := range claims.Auto {
+	for _, room := range held.more.auto {
 		if d := g.Allow(c, engine.ActJoin, room, false); d.Refuse != nil {
 			g.o.Log.Info("a client cannot enter a room that its token names in auto", "conn", c.ID(), "room", room, "err", d.Refuse)
 			continue
@@ -402,15 +431,18 @@ func (g *Guard) changed(ctx context.Context, change []byte, err error) (closed i
 // revokedFilter finds the connections whose tokens a change revokes.
 const revokedFilter = "parley.revoked"
 
+// revokes reports whether the token of a connection is revoked.
+func revokes(r *Revocations, c *engine.Conn, now time.Time) bool {
+	id := c.Identity()
+	held := grantIn(id)
+	return held != nil && r.revoked(id.User, held.id, held.issued, now)
+}
+
 func revokedBy(c *engine.Conn, change []byte) bool {
-	claims := claimsOf(c)
-	if claims == nil {
-		return false
-	}
 	var r Revocations
 	now := time.Now()
 	_, err := r.Merge(change, now)
-	return err == nil && r.Revoked(claims, now)
+	return err == nil && revokes(&r, c, now)
 }
 
 // Merge implements [engine.Shared].
@@ -431,7 +463,7 @@ func (g *Guard) Parts() [][]byte { return slices.Clip(g.revoked.EncodeParts(part
 func (g *Guard) closeRevoked() {
 	now := time.Now()
 	for c := range g.srv.Connections() {
-		if claims := claimsOf(c); claims != nil && g.revoked.Revoked(claims, now) {
+		if revokes(&g.revoked, c, now) {
 			c.CloseWith(ws.StatusCode(engine.StatusUnauthorized), "revoked")
 		}
 	}

@@ -167,20 +167,28 @@ func (r *Revocations) expire(now time.Time) {
 
 // Revoked reports whether a token is revoked. Any goroutine; it allocates nothing.
 func (r *Revocations) Revoked(c *Claims, now time.Time) bool {
-	issued := int64(math.MinInt64)
-	if !c.Issued.IsZero() {
-		issued = c.Issued.Unix()
+	return r.revoked(c.User, c.ID, c.issued(), now)
+}
+
+// issued is when the token was issued, in seconds since 1970; math.MinInt64 if it does not say so.
+func (c *Claims) issued() int64 {
+	if c.Issued.IsZero() {
+		return math.MinInt64
 	}
+	return c.Issued.Unix()
+}
+
+func (r *Revocations) revoked(user, jti string, issued int64, now time.Time) bool {
 	seconds := now.Unix()
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	if v, known := r.list[subject{ofUser, c.User}]; known && !v.lifted && seconds < v.until && issued < v.before {
+	if v, known := r.list[subject{ofUser, user}]; known && !v.lifted && seconds < v.until && issued < v.before {
 		return true
 	}
-	if c.ID == "" {
+	if jti == "" {
 		return false
 	}
-	v, known := r.list[subject{ofID, c.ID}]
+	v, known := r.list[subject{ofID, jti}]
 	return known && !v.lifted && seconds < v.until
 }
 

@@ -10,6 +10,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -286,6 +288,22 @@ func (s Set) Match(room string) bool {
 		}
 	}
 	return false
+}
+
+// Equal reports whether two sets have the same patterns in the same order. Any goroutine.
+func (s Set) Equal(other Set) bool {
+	return slices.EqualFunc(s.list, other.list, func(a, b Pattern) bool { return slices.Equal(a.parts, b.parts) })
+}
+
+// Hash writes the patterns to h: the same for sets that are equal. Any goroutine.
+func (s Set) Hash(h *maphash.Hash) {
+	for _, p := range s.list {
+		for _, part := range p.parts {
+			h.WriteByte(byte(part.kind))
+			h.WriteString(part.text)
+		}
+		h.WriteByte(0xff) // no part's kind, and no byte of UTF-8
+	}
 }
 
 // Len is the number of patterns.

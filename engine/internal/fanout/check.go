@@ -89,7 +89,7 @@ func (l *Loop) Leftovers(expect func(what string, n int)) {
 	expect("receipts", len(l.Receipts.asked))
 	expect("jobs", len(l.Jobs))
 	expect("connections whose input waits", len(l.Late))
-	expect("timers", l.Wheel.Armed()+len(l.Timers))
+	expect("timers", l.Wheel.Armed()+l.Far.Armed()+len(l.Timers))
 }
 
 // Leftovers calls expect for what a server without connections should have freed.

@@ -68,8 +68,11 @@ func (c *Conn) Delist() bool {
 // goroutine.
 func (c *Conn) SetIdentity(id *Identity) {
 	next := &known{Identity: *id}
-	if id.User != "" {
-		next.quoted = string(message.AppendString(nil, id.User))
+	if user := id.User; user != "" {
+		next.quoted = string(message.AppendString(nil, user))
+		if next.quoted[1:len(next.quoted)-1] == user {
+			next.User = next.quoted[1 : len(next.quoted)-1] // most names: they are in memory once
+		}
 	}
 	c.Mu.Lock()
 	before := c.User()
@@ -77,7 +80,7 @@ func (c *Conn) SetIdentity(id *Identity) {
 	if c.Admitted.Load() && before != id.User {
 		index := c.loop().Rooms.Users
 		index.Remove(before, c.Place())
-		index.Add(id.User, c.Place())
+		index.Add(next.User, c.Place())
 	}
 	c.Mu.Unlock()
 	c.PostChanged()
@@ -86,23 +89,45 @@ func (c *Conn) SetIdentity(id *Identity) {
 // A client is warned before its identity ends: by a fifth of the time that is left, at most by this.
 const tokenWarning = time.Minute
 
+// An identity that ends later than farOff, when the warning is a minute, waits for its alarm in the wheel of far timers. There it costs
+// 12 bytes; the rare parts, which have the alarm, cost 370. It is looked at again after farLook at the latest, since the clock of a wheel
+// has no number for the year 9999.
+const (
+	farOff  = 6 * tokenWarning
+	farLook = 24 * time.Hour
+)
+
 // WatchToken sets the alarm for the end of the identity of c.
 func (l *Loop) WatchToken(c *Conn) {
 	id := c.Identity()
-	switch {
-	case c.Phase >= turn.PhaseClosing:
+	if id == nil || c.Phase >= turn.PhaseClosing {
 		return
-	case id.Expires.IsZero():
+	}
+	l.Far.Clear(c.Slot)
+	left := id.Expires.Sub(l.Sessions.Wall(l.Now))
+	switch ends := !id.Expires.IsZero(); {
+	case ends && left > farOff:
+		l.Far.Set(c.Slot, l.Now+int64(min(left-farOff, farLook)))
+		fallthrough
+	case !ends:
 		if c.Rare != nil {
 			c.Rare.Token.WarnAt, c.Rare.Token.CloseAt = 0, 0
 		}
 	default:
-		left := id.Expires.Sub(l.Sessions.Wall(l.Now))
 		end, warning := l.Now+int64(left), int64(min(tokenWarning, max(left, 0)/5))
 		token := &c.WithRare().Token
 		token.WarnAt, token.CloseAt = max(end-warning, 1), max(end+int64(id.Grace), 1) // 0 means never
 	}
 	c.ResetAlarm()
+}
+
+// WatchTokens sets the alarms of a loop for identities that do not end so late any more.
+func (s *Sessions) WatchTokens(l *Loop) {
+	for _, slot := range l.Far.Due(l.Now, nil) {
+		if c := l.Slab.At(slot); c != nil {
+			l.WatchToken(ConnOf(c))
+		}
+	}
 }
 
 // WarnOfEnd tells a client that its identity ends soon.

@@ -128,11 +128,23 @@ func (c *Conn) withRare() *Rare { return (*Rare)(unsafe.Pointer(c.WithRare())) }
 // TrimRare drops the rare part if no field is in use, and reports whether it did.
 func (c *Conn) TrimRare() bool {
 	r := c.rare()
-	if r == nil || !r.Idle() || r.attempts != 0 || r.leftover != nil || r.departure != nil || r.revival != nil {
+	if r == nil || !r.Idle() || r.attempts != 0 || r.line != (lineage{}) || r.leftover != nil || r.departure != nil || r.revival != nil {
 		return false
 	}
 	c.Rare = nil
 	return true
+}
+
+// TokenTaken forgets the bad tokens before a good one, and frees the rare parts of an open connection if nothing in them is in use. It is
+// the last act of a turn, since callers may hold these.
+func (c *Conn) TokenTaken() {
+	if c.Rare != nil {
+		c.Rare.Token.Refusals = 0
+	}
+	if c.Phase == turn.PhaseOpen && c.TrimRare() {
+		c.SetAlarm(0)
+		c.Trim()
+	}
 }
 
 // User is the user of the connection, "" for none. Any goroutine.

@@ -250,6 +250,7 @@ func (c *Conn) release() {
 	c.Taken = 0
 	c.DropQueue()
 	l.Wheel.Clear(c.Slot)
+	l.Far.Clear(c.Slot)
 	if !c.Has(FlagKept) {
 		c.Forget()
 	}

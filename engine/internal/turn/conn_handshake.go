@@ -203,7 +203,7 @@ func (l *Loop) upgrade(c *Conn, a *acceptance) {
 			c.Queue(f)
 		}
 	}
-	c.trimRare()
+	c.Trim()
 	l.arm(c)
 }
 
@@ -217,8 +217,8 @@ func (c *Conn) startCompression(p deflate.Params) {
 	}
 }
 
-// trimRare frees the rare part of a connection that no longer needs it.
-func (c *Conn) trimRare() {
+// Trim frees the rare part of a connection that no longer needs it, after the handshake.
+func (c *Conn) Trim() {
 	if r := c.Rare; r != nil {
 		r.accepted, r.scanned = nil, 0
 		if r.idle() {

@@ -118,7 +118,7 @@ func (c *Conn) beat() {
 		c.nextBeat = heard + interval
 	default:
 		if r := c.Rare; r != nil && r.record.Forget(l.Now) {
-			c.trimRare()
+			c.Trim()
 		}
 		l.tally[CountPings]++
 		Control(c, l.Ground.Heartbeat)

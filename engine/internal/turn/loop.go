@@ -39,6 +39,7 @@ type Loop struct {
 	Mail   Mailbox
 	Slab   slab
 	Wheel  wheel
+	Far    wheel // timers of the floors above, minutes to years away; a connection that ends has none
 	rand   *rand.ChaCha8
 
 	Now                    int64 // nanoseconds on the server's clock, read once a turn
@@ -108,6 +109,7 @@ const (
 // Init prepares a loop for its first turn. seed is for the generations of connections' ids.
 func (l *Loop) Init(g *Ground, index uint8, seed [32]byte) {
 	l.Ground, l.Index, l.rand, l.Wheel = g, index, rand.NewChaCha8(seed), NewWheel(g.Tick)
+	l.Far = NewWheel(farTick)
 	l.GroupMax = FlushGroup
 }
 
@@ -340,6 +342,9 @@ func (l *Loop) onTick() {
 	}
 	l.Floor.Tick()
 }
+
+// farTick makes the visits to far timers rare: one in 1,024 s.
+const farTick = time.Second
 
 // ConnAt finds the connection at p; nil if it no longer exists.
 func (l *Loop) ConnAt(p ident.Place) *Conn {
