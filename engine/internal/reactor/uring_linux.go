@@ -3,7 +3,6 @@ package reactor
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"sync/atomic"
 	"unsafe"
 
@@ -14,8 +13,8 @@ import (
 
 // A ring hands the kernel many sends in one system call [io_uring(7)].
 //
-// Problem: a message to a room is one send for each member, and half of the time of a small send is the way into the kernel and
-// back.
+// Problem: a message to a room is one send for each member, and the way into the kernel and back is a part of each, with the work that
+// the kernel does at each return.
 //
 // Invariant: nothing is under way between two calls of send. Each request carries MSG_DONTWAIT, so the kernel carries it out, or
 // refuses it, while the one system call lasts, and its result lies in memory that the kernel shares with us when that returns.
@@ -34,6 +33,10 @@ type uring struct {
 	results  []result  // in memory
 	submit   struct{ head, tail *uint32 }
 	complete struct{ head, tail *uint32 }
+
+	// under are the sends of the call that is under way. Here they keep their bytes in memory, and off the stack of a goroutine, which
+	// may move.
+	under []turn.Send
 }
 
 // request is struct io_uring_sqe.
@@ -153,6 +156,8 @@ func (r *uring) try() error {
 // refuses the others.
 func (r *uring) send(list []turn.Send) (taken int, err error) {
 	list = list[:min(len(list), len(r.requests))]
+	r.under = list
+	defer func() { r.under = nil }()
 	mask, tail := uint32(len(r.requests)-1), *r.submit.tail
 	for i := range list {
 		s := &list[i]
@@ -166,6 +171,9 @@ func (r *uring) send(list []turn.Send) (taken int, err error) {
 	if errno != 0 {
 		n, err = 0, fmt.Errorf("io_uring_enter: %w", errno)
 	}
+	if n == 0 && err == nil {
+		err = errors.New("io_uring_enter: it has taken nothing")
+	}
 	if taken = int(n); taken < len(list) {
 		atomic.StoreUint32(r.submit.tail, atomic.LoadUint32(r.submit.head)) // the kernel must not carry out the others later
 	}
@@ -175,7 +183,6 @@ func (r *uring) send(list []turn.Send) (taken int, err error) {
 			return taken, fmt.Errorf("io_uring_enter: %w", errno)
 		}
 	}
-	runtime.KeepAlive(list)
 	return taken, err
 }
 
