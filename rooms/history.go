@@ -476,6 +476,7 @@ func (h *History) Publish(p NumberedPoster, m NumberedMessage) (Numbered, error)
 	if m.Idempotency != (Key{}) {
 		if number := h.keys.find(r.index, m.Idempotency, m.Now); number > 0 {
 			r.index.histories.duplicates.Add(1)
+			h.idle = 0
 			return Numbered{Position: Position{Seq: number, Epoch: h.epoch}, Duplicate: true}, nil
 		}
 	}
