@@ -31,6 +31,7 @@ func (g *group) flush(l *Loop) {
 	l.gather = l.gather[:0]
 	for _, c := range g.conns {
 		if c.First == nil || c.Blocked || c.Has(FlagMute) || c.Backlog > gatherBytesMax && c.More != nil {
+			g.send(l) // a flush gathers, too, over what is gathered here
 			l.flush(c, nil)
 			continue
 		}
